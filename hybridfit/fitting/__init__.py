@@ -1,0 +1,1 @@
+"""Fitting: a Levenberg-Marquardt that knows no astronomy, starts, and the galaxy fit."""

@@ -1,0 +1,1 @@
+"""Models: profiles, their rendering and simulation."""

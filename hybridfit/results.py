@@ -1,0 +1,124 @@
+"""What a measurement is made of: flags with their texts, and the fit of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from enum import IntFlag
+
+import torch
+from torch import Tensor
+
+from hybridfit.parameters import ParameterSpace
+
+
+class Flag(IntFlag):
+    """Bits of the ``flags`` column; ``FLAG_TEXT`` says what each means for the user."""
+
+    NOT_CONVERGED = 1 << 0
+    AT_LIMIT = 1 << 1
+    NO_SIGNAL = 1 << 2
+    MASKED_CENTRE = 1 << 3
+    SIGMA_ESTIMATED = 1 << 4
+    MASK_ESTIMATED = 1 << 5
+    BAD_PSF = 1 << 6
+    PSF_OFF_CENTRE = 1 << 7
+    PSF_NORMALISED = 1 << 8
+    NO_PSF = 1 << 9
+    BAD_PIXELS = 1 << 10
+    CROPPED = 1 << 11
+    NO_DATA = 1 << 12
+    UNREADABLE = 1 << 13
+    POOR_FIT = 1 << 14
+    UNCERTAIN = 1 << 15
+    UNRESOLVED = 1 << 16
+    LARGER_THAN_STAMP = 1 << 17
+    OFF_CENTRE = 1 << 18
+    BAD_SIGMA = 1 << 19
+    SUSPECT_MASK = 1 << 20
+
+
+FLAG_TEXT: dict[Flag, str] = {
+    Flag.NOT_CONVERGED: "the optimiser stopped before the parameters settled",
+    Flag.AT_LIMIT: "a parameter lies at the edge of what the prior allows",
+    Flag.NO_SIGNAL: "no flux was found, or less than 3 sigma of it",
+    Flag.MASKED_CENTRE: "pixels at the centre of the galaxy are masked or have no data",
+    Flag.SIGMA_ESTIMATED: "no noise map was given: sigma was made from the background",
+    Flag.MASK_ESTIMATED: "no mask was given: neighbours were found and masked",
+    Flag.BAD_PSF: "the PSF is unphysical (strong negative pixels, flux at its edge)",
+    Flag.PSF_OFF_CENTRE: "the PSF's centroid is not in its central pixel: x, y are shifted with it",
+    Flag.PSF_NORMALISED: "the PSF did not sum to 1 and was normalised",
+    Flag.NO_PSF: "fitted without a PSF, as asked",
+    Flag.BAD_PIXELS: "NaN or infinite pixels, or sigma <= 0, were masked",
+    Flag.CROPPED: "the stamp was cropped to the galaxy and the sky around it",
+    Flag.NO_DATA: "no pixel is left to fit",
+    Flag.UNREADABLE: "the input could not be read: see the message column",
+    Flag.POOR_FIT: "the model does not describe the pixels (chi2 far above its expectation)",
+    Flag.UNCERTAIN: "a magnitude error above 0.25 or a size error above 35 per cent",
+    Flag.UNRESOLVED: "the galaxy is much smaller than the PSF and the pixel: shape is prior",
+    Flag.LARGER_THAN_STAMP: "the half-light radius exceeds half of the stamp",
+    Flag.OFF_CENTRE: "the fit left the target's position",
+    Flag.BAD_SIGMA: "the noise map does not agree with the scatter of the blank sky",
+    Flag.SUSPECT_MASK: "the mask hides the target or looks like a segmentation map",
+}
+
+
+def describe_flags(value: int) -> list[str]:
+    """Return ``NAME: text`` for every bit set in ``value``, lowest bit first."""
+    return [f"{flag.name}: {FLAG_TEXT[flag]}" for flag in Flag if value & flag]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The best parameters of a batch and their covariance.
+
+    Args:
+        space: names, units and priors of the P parameters.
+        theta: (B, P) float64, physical parameters in the order of ``space.names``.
+        covariance: (B, P, P) float64, of ``theta``, sky included; NaN where there is none.
+        chi2: (B,) float64, sum of squared residuals over sigma on the unmasked pixels.
+        dof: (B,) int64, unmasked pixels minus free parameters.
+        n_iter: (B,) int64, accepted and rejected steps.
+        flags: (B,) int64, bits of `Flag`.
+    """
+
+    space: ParameterSpace
+    theta: Tensor
+    covariance: Tensor
+    chi2: Tensor
+    dof: Tensor
+    n_iter: Tensor
+    flags: Tensor
+
+    def __post_init__(self) -> None:
+        shape = (self.theta.shape[0], len(self.space.names))
+        if tuple(self.theta.shape) != shape:
+            raise ValueError(
+                f"theta has shape {tuple(self.theta.shape)}, expected {shape}: one column for "
+                f"each of {', '.join(self.space.names)}"
+            )
+        if tuple(self.covariance.shape) != (*shape, shape[1]):
+            raise ValueError(
+                f"covariance has shape {tuple(self.covariance.shape)}, expected {(*shape, shape[1])}"
+            )
+
+    def __len__(self) -> int:
+        return self.theta.shape[0]
+
+    def __getitem__(self, index: slice | Tensor) -> Fit:
+        return self._map(lambda value: value[index])
+
+    def to(self, device: torch.device | str) -> Fit:
+        """Return the same fit with its tensors on ``device``."""
+        return self._map(lambda value: value.to(device))
+
+    @property
+    def error(self) -> Tensor:
+        """(B, P) standard deviations, NaN where the covariance is not positive."""
+        variance = torch.diagonal(self.covariance, dim1=-2, dim2=-1)
+        return torch.where(variance >= 0, variance, torch.nan).sqrt()
+
+    def _map(self, function) -> Fit:  # type: ignore[no-untyped-def]
+        tensors = {
+            f.name: function(getattr(self, f.name)) for f in fields(self) if f.name != "space"
+        }
+        return replace(self, **tensors)

@@ -1,0 +1,1 @@
+"""Uncertainty: what the errors of a fit are made of."""
