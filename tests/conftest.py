@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-import matplotlib
 import pytest
 import torch
 
-matplotlib.use("Agg")
+os.environ.setdefault("MPLBACKEND", "Agg")  # in the environment, so that subprocesses have it too
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)  # stamps are small: threads cost more than they give
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
