@@ -1,0 +1,108 @@
+"""The project's promises outside the numerics: a quiet import, true documents, a clean wheel."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from hybridfit.results import FLAG_TEXT, Flag
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+IMPORT_PROBE = """
+import json, logging, sys, warnings
+import torch, numpy
+def state():
+    return [logging.getLogger().level, len(logging.getLogger().handlers),
+            torch.get_num_threads(), str(torch.get_default_dtype()),
+            torch.are_deterministic_algorithms_enabled(), torch.is_grad_enabled(),
+            torch.get_float32_matmul_precision(), torch.initial_seed(),
+            numpy.geterr(), len(warnings.filters)]
+import astropy.table  # its own set-up is not ours to answer for
+before = state()
+import hybridfit
+print(json.dumps({"before": before, "after": state(), "modules": sorted(sys.modules)}))
+"""
+
+
+def test_import_does_nothing():
+    """No logging set-up, no thread, dtype or seed changed, nothing printed, nothing slow loaded."""
+    run = subprocess.run(
+        [sys.executable, "-c", IMPORT_PROBE], capture_output=True, text=True, check=True
+    )
+    lines = run.stdout.splitlines()
+    assert len(lines) == 1, f"importing hybridfit printed {lines[:-1]}"
+    seen = json.loads(lines[0])
+    assert seen["after"] == seen["before"]
+    slow = {"matplotlib.pyplot", "timm", "torchvision", "nflows", "galsim", "pyimfit", "typer"}
+    assert not slow & set(seen["modules"]), "loaded at import; import them where they are used"
+
+
+def flag_table() -> str:
+    """README's table of flags, from the texts the package itself gives."""
+    rows = [f"| {flag.value} | `{flag.name}` | {FLAG_TEXT[flag]} |" for flag in Flag]
+    return "\n".join(["| bit | name | meaning |", "|---:|---|---|", *rows])
+
+
+def test_every_flag_has_a_text():
+    assert set(FLAG_TEXT) == set(Flag)
+
+
+def test_readme_flags_are_the_packages():
+    assert flag_table() in README, f"README's table of flags should read:\n\n{flag_table()}\n"
+
+
+def test_readme_commands_exist():
+    """Each `make NAME` in the README is a target, each file it links to is there."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z]+)\b", _code(README))) <= targets
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        if "://" not in link:
+            assert (ROOT / link).exists(), f"README links to {link}"
+
+
+def test_readme_options_exist():
+    """Each `--option` in the README is known to the command line."""
+    run = subprocess.run(
+        [Path(sys.executable).with_name("hybridfit"), "fit", "--help"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb"},
+    )
+    assert run.returncode == 0, run.stderr
+    options = set(re.findall(r"--[a-z][a-z-]+", _code(README)))
+    assert options
+    assert options <= set(re.findall(r"--[a-z][a-z-]+", run.stdout))
+
+
+def test_wheel_holds_the_package_only(tmp_path: Path):
+    pytest.importorskip("hatchling")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    rooms = {name.split("/")[0] for name in names}
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert rooms == {"hybridfit", f"hybridfit-{version}.dist-info"}
+    sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "hybridfit").rglob("*.py")}
+    assert sources <= set(names), "a pattern of .gitignore swallows part of the package"
+
+
+def _code(markdown: str) -> str:
+    """The code of a Markdown text: fenced blocks and spans."""
+    fenced = re.findall(r"```.*?```", markdown, flags=re.DOTALL)
+    spans = re.findall(r"`[^`\n]+`", re.sub(r"```.*?```", "", markdown, flags=re.DOTALL))
+    return "\n".join([*fenced, *spans])
