@@ -1,0 +1,183 @@
+"""Manifest tables: one row a galaxy, with its files and what is known of it."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from astropy.table import Table
+from numpy.typing import NDArray
+
+from hybridfit.cutouts import START_NAMES
+from hybridfit.io.options import COLUMNS, ROLES, VALUES, ReadOptions
+
+TABLE_ENDINGS = (".csv", ".ecsv", ".parquet", ".pq")
+TRUE = {"1", "true", "t", "yes", "y"}
+FALSE = {"0", "false", "f", "no", "n"}
+EMPTY = {"", "nan", "none", "null", "--", "n/a", "na"}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Columns of a manifest that are understood: file names as bytes, the rest as numbers."""
+
+    ids: list[str]
+    files: dict[str, NDArray[np.bytes_]]
+    values: dict[str, NDArray[np.float64]]
+
+
+def is_fits_table(path: Path) -> bool:
+    """Whether a FITS file's first HDU with data is a table (and so, a manifest)."""
+    try:
+        with warnings.catch_warnings(), fits.open(path, memmap=False) as hdus:
+            warnings.simplefilter("ignore")
+            for hdu in hdus:
+                if isinstance(hdu, fits.BinTableHDU | fits.TableHDU):
+                    return True
+                if hdu.is_image and len(hdu.shape) > 0:
+                    return False
+    except Exception:  # not a FITS file: whoever reads it as an image will say so
+        return False
+    return False
+
+
+def read_manifest(path: Path, options: ReadOptions) -> Manifest:
+    """Read a CSV, ECSV, FITS or Parquet manifest.
+
+    Columns that are not known are left alone, for users' tables hold many; but one that differs
+    from a known name only in case or punctuation (``PixelScale``) is taken for a slip.
+
+    Raises:
+        ValueError: if the table cannot be read, has no rows, no ``id`` or ``image`` column, a
+            column that looks misspelt or not the one that ``options.columns`` names, or text
+            where a number is expected.
+    """
+    table = _read_columns(path)
+    chosen = _chosen(list(table), options.renamed(), path)
+    ids = _texts(table[chosen["id"]])
+    if not ids:
+        raise ValueError(f"manifest '{path}' has no rows")
+    files = {
+        role: np.array([_file(text) for text in _texts(table[chosen[role]])])
+        for role in ROLES
+        if role in chosen
+    }
+    values = {
+        name: _numbers(table[chosen[name]], name, path)
+        for name in (*VALUES, *START_NAMES)
+        if name in chosen
+    }
+    return Manifest(ids, files, values)
+
+
+def _read_columns(path: Path) -> Mapping[str, Any]:
+    try:
+        if path.name.lower().endswith(".csv"):
+            return _read_csv(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if path.name.lower().endswith(".ecsv"):
+                table = Table.read(path, format="ascii.ecsv")
+            elif path.name.lower().endswith((".parquet", ".pq")):
+                table = _read_parquet(path)
+            else:
+                table = Table.read(path, format="fits")
+    except ImportError as error:
+        raise ValueError(f"reading '{path}' needs pyarrow: pip install pyarrow") from error
+    except Exception as error:  # each reader has its own kinds
+        text = " ".join(str(error).split())[:200]
+        raise ValueError(f"manifest '{path}' cannot be read: {text}") from error
+    return {name: table[name] for name in table.colnames} if isinstance(table, Table) else table
+
+
+def _read_csv(path: Path) -> dict[str, list[str]]:
+    """Columns of texts: ids such as 0042 must stay what they are."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.reader(line for line in file if line.strip() and not line.startswith("#"))
+        names = [name.strip() for name in next(rows, [])]
+        columns: dict[str, list[str]] = {name: [] for name in names}
+        if len(columns) != len(names):
+            raise ValueError("a column name occurs twice in its first line")
+        for number, row in enumerate(rows, start=1):
+            if len(row) != len(names):
+                raise ValueError(f"row {number} has {len(row)} fields, expected {len(names)}")
+            for name, value in zip(names, row, strict=True):
+                columns[name].append(value.strip())
+    return columns
+
+
+def _read_parquet(path: Path) -> dict[str, list[Any]]:
+    import pyarrow.parquet  # an extra of the installation
+
+    table = pyarrow.parquet.read_table(path)
+    return {name: table.column(name).to_pylist() for name in table.column_names}
+
+
+def _chosen(names: Sequence[str], renamed: Mapping[str, str], path: Path) -> dict[str, str]:
+    """The table's column for each known name that it has."""
+    for name, column in renamed.items():
+        if column not in names:
+            close = difflib.get_close_matches(column, names, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"it has {', '.join(names)}"
+            raise ValueError(f"manifest '{path}' has no column '{column}' (for {name}): {hint}")
+    chosen = {name: name for name in COLUMNS if name in names} | dict(renamed)
+    plain = {_plain(name): name for name in COLUMNS}
+    for column in names:
+        meant = plain.get(_plain(column))
+        if meant and column != meant and column not in chosen.values() and meant not in chosen:
+            raise ValueError(
+                f"manifest '{path}' has an unknown column '{column}': did you mean '{meant}'? "
+                f"Rename it, or pass --columns {meant}={column}"
+            )
+    for name in ("id", "image"):
+        if name not in chosen:
+            raise ValueError(
+                f"manifest '{path}' has no column '{name}': it has {', '.join(names) or 'none'}"
+            )
+    return chosen
+
+
+def _plain(name: str) -> str:
+    plain = "".join(c for c in name.lower() if c.isalnum())
+    return plain if len(plain) > 1 else name  # X or N of another table are no slips
+
+
+def _texts(column: Any) -> list[str]:
+    mask = np.ma.getmaskarray(column) if isinstance(column, np.ma.MaskedArray) else None
+    texts = []
+    for i, value in enumerate(column):
+        if value is None or (mask is not None and mask[i]):
+            texts.append("")
+        else:
+            text = value.decode() if isinstance(value, bytes) else str(value)
+            texts.append(text.strip())
+    return texts
+
+
+def _file(text: str) -> bytes:
+    return b"" if text.lower() in EMPTY else os.fsencode(text)
+
+
+def _numbers(column: Any, name: str, path: Path) -> NDArray[np.float64]:
+    """A column as float64, NaN where a row has no value; booleans become 0 and 1."""
+    numbers = np.full(len(column), np.nan)
+    for i, text in enumerate(_texts(column)):
+        lower = text.lower()
+        try:
+            if name == "psf_includes_pixel" and lower in TRUE | FALSE:
+                numbers[i] = float(lower in TRUE)
+            elif lower not in EMPTY:
+                numbers[i] = float(text)
+        except ValueError as error:
+            raise ValueError(
+                f"manifest '{path}', row {i + 1}: {name} is '{text}', expected a number"
+            ) from error
+    return numbers

@@ -1,0 +1,87 @@
+"""The noise map: sigma, variance or inverse variance; estimated; checked against the sky."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridfit.io.detect import Scene, grown
+
+LAG = 5  # pixels: correlated noise reaches less far, gradients and wings change little
+MIN_PAIRS = 400
+MIN_BLANK = 0.15  # of the stamp
+FACTOR = 1.5  # by which sigma may differ from the sky's scatter
+
+
+def to_sigma(plane: NDArray[np.floating], role: str) -> NDArray[np.float64]:
+    """Return standard deviations from a ``sigma``, ``variance`` or ``ivar`` plane.
+
+    What is not a positive number stays out as NaN: sigma = s, sqrt(v) or 1 / sqrt(w).
+    """
+    good = np.where(np.isfinite(plane) & (plane > 0), plane, np.nan).astype(np.float64)
+    if role == "sigma":
+        return good
+    return np.sqrt(good) if role == "variance" else 1 / np.sqrt(good)
+
+
+def blank_sky(scene: Scene, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(H, W) True on unmasked pixels that are a few pixels away from every object."""
+    return ~(mask | grown(scene.labels != 0, 4))
+
+
+def sky_scatter(image: NDArray[np.floating], blank: NDArray[np.bool_]) -> float | None:
+    """Scatter of one blank pixel from differences of pixels 5 apart; None if too few are blank.
+
+    std(d) / sqrt 2, clipped at 4 sigma: a gradient, the galaxy's wings or the short correlation
+    of resampled pixels hardly enter.
+    """
+    if blank.sum() < MIN_BLANK * blank.size:
+        return None
+    both = blank[:, LAG:] & blank[:, :-LAG]
+    difference = (image[:, LAG:] - image[:, :-LAG])[both].astype(np.float64)
+    if difference.size < MIN_PAIRS:
+        return None
+    width = 1.4826 * float(np.median(np.abs(difference)))
+    if width > 0:
+        difference = difference[np.abs(difference) < 4 * width]
+    return float(np.sqrt(np.mean(difference**2) / 2))
+
+
+def estimated_sigma(
+    image: NDArray[np.float32],
+    scene: Scene,
+    mask: NDArray[np.bool_],
+    gain: float | None,
+) -> NDArray[np.float64]:
+    """Return a noise map made from the background and, where the gain is known, Poisson noise.
+
+    sigma^2 = rms^2 + max(image - sky, 0) / gain. Without a gain the noise is the same
+    everywhere, and a bright galaxy's centre counts for too much.
+
+    Args:
+        image: (H, W) flux.
+        scene: what was found in it.
+        mask: (H, W), True where pixels are left out.
+        gain: electrons per unit of flux, or None.
+
+    Raises:
+        ValueError: if the image has no noise to measure.
+    """
+    scatter = sky_scatter(image, blank_sky(scene, mask))
+    rms = scatter if scatter is not None and scatter > 0 else scene.rms
+    if not rms > 0:
+        raise ValueError("the image has no noise to make a sigma from: give a sigma file")
+    variance = np.full(image.shape, rms**2)
+    if gain is not None:
+        variance += np.maximum(image.astype(np.float64) - scene.sky, 0.0) / gain
+    return np.sqrt(variance)
+
+
+def sigma_ratio(
+    image: NDArray[np.float32],
+    sigma: NDArray[np.float32],
+    scene: Scene,
+    mask: NDArray[np.bool_],
+) -> float | None:
+    """Scatter of the blank sky in units of sigma, 1 if sigma is right; None if it is unknown."""
+    return sky_scatter((image - np.float32(scene.sky)) / sigma, blank_sky(scene, mask))

@@ -1,0 +1,146 @@
+"""Options of the reading stage, and the error that stands for one unusable galaxy."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hybridfit.cutouts import START_NAMES
+from hybridfit.results import Flag
+
+NOISE_ROLES = ("sigma", "variance", "ivar")
+ROLES = ("image", *NOISE_ROLES, "psf", "mask", "segmap")
+VALUES = ("zeropoint", "pixel_scale", "gain", "psf_oversampling", "psf_includes_pixel")
+COLUMNS = ("id", *ROLES, *VALUES, *START_NAMES)
+
+
+class BadInput(ValueError):
+    """One galaxy cannot be fitted: its row gets this text and ``flags``, the run goes on.
+
+    Args:
+        message: what was expected, what came, what to do.
+        flags: the bits of `hybridfit.Flag` for the row; UNREADABLE unless something more
+            precise is known (NO_DATA: nothing but masked pixels, NO_SIGNAL: a constant image).
+    """
+
+    def __init__(self, message: str, flags: int = int(Flag.UNREADABLE)) -> None:
+        super().__init__(message)
+        self.flags = int(flags)
+
+    def __reduce__(self) -> tuple[type[BadInput], tuple[str, int]]:
+        return type(self), (str(self), self.flags)  # so that it comes back from a process pool
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How galaxies are found and read.
+
+    Patterns are file names within the input directory with ``{id}`` in place of the galaxy's
+    name; one that ends in ``.fits`` also stands for ``.fits.gz`` and ``.fits.fz``. HDU options
+    are comma lists of names looked for in an image's own file; "" looks for none. Values hold
+    for all galaxies whose manifest row has none of its own, and go before the FITS header.
+    """
+
+    pattern_image: str = "{id}_image.fits"
+    pattern_sigma: str = "{id}_sigma.fits"
+    pattern_variance: str = "{id}_variance.fits"
+    pattern_ivar: str = "{id}_ivar.fits"
+    pattern_psf: str = "{id}_psf.fits"
+    pattern_mask: str = "{id}_mask.fits"
+    pattern_segmap: str = "{id}_segmap.fits"
+    hdu_image: str = "IMAGE,SCI,DATA"  # if none of these: the first HDU with an image
+    hdu_sigma: str = "SIGMA,ERR,ERROR,RMS"
+    hdu_variance: str = "VARIANCE,VAR"
+    hdu_ivar: str = "IVAR,INVVAR"  # not WHT: a weight map is rarely in units of 1 / flux^2
+    hdu_psf: str = "PSF"
+    hdu_mask: str = "MASK"  # not DQ: many of its bits do no harm
+    hdu_segmap: str = "SEGMAP,SEG,SEGMENTATION"
+    columns: str = ""  # manifest columns under other names, e.g. "id=NAME,mag=MAG_AUTO"
+
+    psf: str | None = None  # one PSF file (or file.fits[HDU]) for all galaxies without their own
+    no_psf: bool = False  # fit without a PSF, whatever PSF files there are
+    psf_oversampling: int = 1  # PSF pixels per image pixel
+    # False is GALFIT's convention: such tools integrate the model over the pixel themselves, so
+    # a PSF that holds the pixel's response (an ePSF, a star) would count it twice
+    psf_includes_pixel: bool = False
+    psf_center: str = "array"  # "array": pixel N // 2, as GALFIT; "centroid": shifted onto it
+
+    zeropoint: float | None = None  # mag; else the header's (`io.header.ZEROPOINT_KEYS`)
+    pixel_scale: float | None = None  # arcsec per pixel; else from the WCS
+    gain: float | None = None  # electrons per image unit; else the header's GAIN or EGAIN
+    crop: str = "auto"  # "auto": large stamps are cut to the galaxy and its sky; "none"
+    mask_neighbours: bool = True  # find and mask neighbours where no mask is given
+
+    x: float | None = None  # starting values; x, y in pixels of the file, first pixel 0, 0
+    y: float | None = None
+    mag: float | None = None
+    r_eff: float | None = None
+    n: float | None = None
+    q: float | None = None
+    pa: float | None = None
+
+    def __post_init__(self) -> None:
+        for role in ROLES:
+            pattern = getattr(self, f"pattern_{role}")
+            if pattern.count("{id}") != 1:
+                raise ValueError(
+                    f"pattern_{role} is '{pattern}', expected '{{id}}' in it once, as in "
+                    f"'{{id}}_{role}.fits'"
+                )
+        for name, known in (("crop", ("auto", "none")), ("psf_center", ("array", "centroid"))):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} is '{getattr(self, name)}', expected one of {', '.join(known)}"
+                )
+        if self.no_psf and self.psf is not None:
+            raise ValueError("psf and no_psf are both given: leave one of them out")
+        if self.psf_oversampling != int(self.psf_oversampling) or self.psf_oversampling < 1:
+            raise ValueError(
+                f"psf_oversampling is {self.psf_oversampling}, expected a whole number >= 1"
+            )
+        if self.zeropoint is not None and not math.isfinite(self.zeropoint):
+            raise ValueError(f"zeropoint is {self.zeropoint}, expected a finite number")
+        for name in ("pixel_scale", "gain"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} is {value}, expected a number above 0")
+        problem = start_problem([getattr(self, name) for name in START_NAMES])
+        if problem:
+            raise ValueError(problem)
+        self.renamed()
+
+    def hdu_names(self, role: str) -> tuple[str, ...]:
+        """The HDU names under which ``role`` is looked for, in upper case."""
+        names = getattr(self, f"hdu_{role}").split(",")
+        return tuple(name.strip().upper() for name in names if name.strip())
+
+    def renamed(self) -> Mapping[str, str]:
+        """The manifest's column for each name that ``columns`` gives another one."""
+        pairs: dict[str, str] = {}
+        for item in filter(None, (part.strip() for part in self.columns.split(","))):
+            name, _, column = (part.strip() for part in item.partition("="))
+            if name not in COLUMNS or not column:
+                close = difflib.get_close_matches(name, COLUMNS, n=1)
+                hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(COLUMNS)}"
+                raise ValueError(f"columns has '{item}', expected NAME=COLUMN: {hint}")
+            pairs[name] = column
+        return pairs
+
+
+def start_problem(start: list[float | None] | tuple[float, ...]) -> str:
+    """Say what is wrong with starting values x, y, mag, r_eff, n, q, pa; "" if nothing is."""
+    named = {
+        name: float(value)
+        for name, value in zip(START_NAMES, start, strict=True)
+        if value is not None and not math.isnan(value)
+    }
+    for name, value in named.items():
+        if not math.isfinite(value):
+            return f"start value {name} is {value}, expected a finite number"
+    for name in ("r_eff", "n", "q"):
+        if named.get(name, 1.0) <= 0 or (name == "q" and named.get(name, 1.0) > 1):
+            expected = "in (0, 1]" if name == "q" else "above 0"
+            return f"start value {name} is {named[name]:g}, expected {expected}"
+    return ""

@@ -1,0 +1,285 @@
+"""Which galaxies an input holds and where their files are: cheap to find, light to keep."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridfit.cutouts import START_NAMES
+from hybridfit.io.manifest import TABLE_ENDINGS, Manifest, is_fits_table, read_manifest
+from hybridfit.io.options import ROLES, VALUES, BadInput, ReadOptions
+from hybridfit.io.planes import hdu_names, split_hdu
+from hybridfit.io.psf import read_psf
+
+ENDINGS = ("", ".gz", ".fz")  # behind a pattern that ends in .fits
+MEF_PATTERN = "{id}.fits"
+SHOWN = 5  # examples in an error
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one galaxy's data are; "" or NaN for what is not given.
+
+    Args:
+        id: the galaxy's name.
+        image, sigma, variance, ivar, psf, mask, segmap: paths, also ``file.fits[HDU]``.
+        zeropoint, pixel_scale, gain, psf_oversampling, psf_includes_pixel: of its manifest row.
+        start: x, y, mag, r_eff, n, q, pa of its manifest row; x, y in pixels of the file.
+        problem: why the galaxy cannot be read, known before a file is opened.
+    """
+
+    id: str
+    image: str
+    sigma: str = ""
+    variance: str = ""
+    ivar: str = ""
+    psf: str = ""
+    mask: str = ""
+    segmap: str = ""
+    zeropoint: float = np.nan
+    pixel_scale: float = np.nan
+    gain: float = np.nan
+    psf_oversampling: float = np.nan
+    psf_includes_pixel: float = np.nan
+    start: tuple[float, ...] = (np.nan,) * len(START_NAMES)
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Sources(Sequence[Source]):
+    """The galaxies of one input, sorted by id; a `Source` is made when asked for.
+
+    Args:
+        ids: their names.
+        root: the directory that paths are relative to.
+        files: for each role the galaxies' files: paths as bytes (a manifest), or the number of
+            the pattern in ``patterns`` that matched plus one, 0 where there is no file.
+        patterns: for each role the file names with ``{id}``; empty for a manifest.
+        values: manifest columns of numbers, NaN where a row has none.
+    """
+
+    ids: Sequence[str]
+    root: str
+    files: dict[str, NDArray] = field(default_factory=dict)
+    patterns: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Source: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Source]: ...
+    def __getitem__(self, index: int | slice) -> Source | list[Source]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        i = range(len(self))[index]
+        value = {name: float(column[i]) for name, column in self.values.items()}
+        given: dict[str, Any] = {role: self._path(role, i) for role in ROLES}
+        given |= {name: value[name] for name in VALUES if name in value}
+        start = tuple(value.get(name, np.nan) for name in START_NAMES)
+        return Source(id=self.ids[i], start=start, problem=id_problem(self.ids[i]), **given)
+
+    def has(self, role: str) -> bool:
+        """Whether any galaxy has a file for ``role``."""
+        column = self.files.get(role)
+        return column is not None and bool(np.any(column != column.dtype.type()))
+
+    def _path(self, role: str, i: int) -> str:
+        if role not in self.files:
+            return ""
+        entry = self.files[role][i]
+        if role in self.patterns:
+            name = self.patterns[role][int(entry) - 1] if entry else ""
+            name = name.replace("{id}", self.ids[i])
+        else:
+            name = os.fsdecode(entry)
+        return os.path.join(self.root, name) if name else ""
+
+
+def id_problem(name: str) -> str:
+    """Say why ``name`` cannot serve as an id, and so as part of a file name; "" if it can."""
+    if not name.strip():
+        return "the id is empty"
+    if "/" in name or "\\" in name or name in (".", "..") or not name.isprintable():
+        return (
+            f"the id {name!r} has a slash or an unprintable character, or is '.' or '..': "
+            "expected a name that can be part of a file name"
+        )
+    return ""
+
+
+def find_sources(input: str | Path, options: ReadOptions = ReadOptions()) -> Sources:
+    """Find the galaxies of a directory, a manifest or a multi-extension file, sorted by id.
+
+    Args:
+        input: directory with ``<id>_image.fits`` and so on, or with one multi-extension
+            ``<id>.fits`` a galaxy; a manifest table (.csv, .ecsv, .fits, .parquet); or one
+            multi-extension file.
+        options: see `ReadOptions`.
+
+    Returns:
+        The galaxies; nothing but names is kept, and no image has been read.
+
+    Raises:
+        FileNotFoundError: if there is no such input or shared PSF file.
+        ValueError: if the whole input is unusable: no galaxy in it, ids that occur twice, a
+            column that is not there, no PSF for any galaxy.
+    """
+    path = Path(input)
+    if not path.exists():
+        raise FileNotFoundError(f"input '{path}' does not exist")
+    if options.psf is not None:
+        _check_shared_psf(options)
+    if path.is_dir():
+        sources = _of_directory(path, options)
+    elif path.name.lower().endswith(TABLE_ENDINGS) or is_fits_table(path):
+        sources = _of_manifest(read_manifest(path, options), path)
+    elif _stem(path.name):
+        hdu_names_or_error(path)
+        sources = Sources(
+            [_stem(path.name)],
+            str(path.parent),
+            files={"image": np.array([os.fsencode(path.name)])},
+        )
+    else:
+        raise ValueError(
+            f"input '{path}' is a file of unknown kind: expected a directory, a manifest "
+            f"({', '.join(TABLE_ENDINGS)}) or a FITS file"
+        )
+    if not (options.no_psf or options.psf or sources.has("psf")):
+        _require_psf(sources, options, path)
+    return sources
+
+
+def hdu_names_or_error(path: Path) -> list[str]:
+    """Names of a FITS file's HDUs; a file that is the whole input raises as wrong usage."""
+    try:
+        return hdu_names(str(path))
+    except BadInput as error:
+        raise ValueError(f"input {error}") from error
+
+
+def _of_directory(root: Path, options: ReadOptions) -> Sources:
+    names = _listing(root)
+    patterns = {role: _variants(getattr(options, f"pattern_{role}")) for role in ROLES}
+    found = {role: _matches(root, names, patterns[role]) for role in ROLES}
+    if not found["image"] and options.pattern_image == ReadOptions.pattern_image:
+        patterns["image"] = _variants(MEF_PATTERN)
+        found["image"] = _matches(root, names, patterns["image"])
+        if options.psf is not None:  # the shared PSF may lie among the galaxies
+            shared = _stem(Path(split_hdu(options.psf)[0]).name)
+            if (root / Path(options.psf).name).exists():
+                found["image"].pop(shared, None)
+    # with "{id}.fits" for images, a_sigma.fits is the sigma of a, not a galaxy named a_sigma
+    sidecars = {
+        patterns[role][code - 1].replace("{id}", name)
+        for role in ROLES
+        if role != "image" and patterns[role] != patterns["image"]
+        for name, code in found[role].items()
+        if name in found["image"]
+    }
+    ids = sorted(
+        name
+        for name, code in found["image"].items()
+        if patterns["image"][code - 1].replace("{id}", name) not in sidecars
+    )
+    if not ids:
+        examples = ", ".join(sorted(names)[:SHOWN]) or "nothing"
+        raise ValueError(
+            f"no galaxy found in directory '{root}': expected files like "
+            f"'{options.pattern_image}' (--pattern-image) or multi-extension '{MEF_PATTERN}', "
+            f"found {examples}"
+        )
+    files = {
+        role: np.array([found[role].get(name, 0) for name in ids], dtype=np.uint8) for role in ROLES
+    }
+    return Sources(ids, str(root), files, patterns)
+
+
+def _listing(root: Path) -> list[str]:
+    try:
+        with os.scandir(root) as entries:
+            return [entry.name for entry in entries if entry.is_file()]
+    except OSError as error:
+        raise ValueError(f"directory '{root}' cannot be listed: {error.strerror}") from error
+
+
+def _variants(pattern: str) -> tuple[str, ...]:
+    if not pattern.endswith(".fits"):
+        return (pattern,)
+    return tuple(pattern + ending for ending in ENDINGS)
+
+
+def _matches(root: Path, names: Sequence[str], variants: tuple[str, ...]) -> dict[str, int]:
+    """Ids and the number, from 1, of the variant that names their file; the first one wins."""
+    found: dict[str, int] = {}
+    for code, variant in enumerate(variants, start=1):
+        head, tail = variant.split("{id}")
+        if "/" in variant:  # "{id}/image.fits": one directory a galaxy
+            escaped = "*".join(re.sub(r"([*?\[])", r"[\1]", part) for part in (head, tail))
+            names = [file.relative_to(root).as_posix() for file in root.glob(escaped)]
+        for name in names:
+            if name.startswith(head) and name.endswith(tail) and len(name) > len(head + tail):
+                found.setdefault(name[len(head) : len(name) - len(tail)], code)
+    return found
+
+
+def _of_manifest(manifest: Manifest, path: Path) -> Sources:
+    ids = manifest.ids
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    ordered = [ids[i] for i in order]
+    twice = sorted({a for a, b in pairwise(ordered) if a == b})
+    if twice:
+        more = f" and {len(twice) - SHOWN} more" if len(twice) > SHOWN else ""
+        raise ValueError(
+            f"manifest '{path}' has the same id in several rows: "
+            f"{', '.join(map(repr, twice[:SHOWN]))}{more}: give each galaxy its own"
+        )
+    return Sources(
+        ordered,
+        str(path.parent),
+        files={role: column[order] for role, column in manifest.files.items()},
+        values={name: column[order] for name, column in manifest.values.items()},
+    )
+
+
+def _stem(name: str) -> str:
+    """A FITS file's name without its endings, "" if it is none."""
+    match = re.fullmatch(r"(.+)\.(fits|fit|fts)(\.gz|\.fz)?", name, flags=re.IGNORECASE)
+    return match[1] if match else ""
+
+
+def _check_shared_psf(options: ReadOptions) -> None:
+    """Try the PSF of all galaxies at once: better one error than one for each of them."""
+    file = split_hdu(str(options.psf))[0]
+    if not os.path.isfile(file):
+        raise FileNotFoundError(f"PSF file '{file}' does not exist")
+    try:
+        read_psf(str(options.psf), options.psf_center, options.psf_oversampling)
+    except BadInput as error:
+        raise ValueError(str(error)) from error
+
+
+def _require_psf(sources: Sources, options: ReadOptions, path: Path) -> None:
+    """Raise if no galaxy has a PSF: neither files nor, in the first few images, an HDU."""
+    for source in sources[:SHOWN]:
+        try:
+            if set(options.hdu_names("psf")) & set(hdu_names(source.image)):
+                return
+        except BadInput:
+            continue  # its own row will say so
+    looked = f"'{options.pattern_psf}', " if path.is_dir() else ""
+    raise ValueError(
+        f"no PSF found for any galaxy of '{path}' (looked for {looked}a manifest column 'psf', an "
+        f"HDU {options.hdu_psf or 'PSF'}): pass --psf FILE, or --no-psf to fit without one"
+    )
