@@ -1,0 +1,245 @@
+"""Fit a batch of cutouts: starts, optimiser, second tries, covariance, flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from hybridfit.cutouts import Cutouts
+from hybridfit.fitting.adam import minimise_adam
+from hybridfit.fitting.compiling import kernels, wants_compile
+from hybridfit.fitting.judge import judge
+from hybridfit.fitting.lm import LMOptions, Minimum, minimise
+from hybridfit.fitting.problem import Problem, grid_of, make_pixels
+from hybridfit.fitting.solution import Solution, solution_of, to_fit
+from hybridfit.fitting.start import moment_start, nominal_centre, sky_level
+from hybridfit.model.grid import WELL_SAMPLED, nyquist_power
+from hybridfit.model.profiles import PROFILES, Profile
+from hybridfit.parameters import ParameterSpace, Prior
+from hybridfit.results import Fit, Flag
+
+PIXELS_AT_ONCE = 2**24  # of one batch: bounds memory, 4 arrays of 64 MiB
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Settings of the fit.
+
+    Args:
+        components: names in `hybridfit.model.profiles.PROFILES`, one for each component.
+        estimator: "map" (with the prior) or "ml" (maximum likelihood, the prior's bounds only).
+        sky: "constant" (free), "plane" (free with two slopes) or "fixed" (at ``sky_value``).
+        sky_value: flux per pixel of a fixed sky.
+        method: "lm", or "adam" as a check.
+        max_iter: evaluations a galaxy may use in each try.
+        tolerance: see `LMOptions.tolerance`.
+        second_tries: whether doubtful fits are repeated from other starts, the best one kept.
+        compile: "auto" (from 2,000 galaxies of one shape on), "on" or "off".
+        chunk: galaxies a kernel takes at once; 0 chooses 4 on a CPU, 256 on a GPU.
+        precision: "float32", or "float64" to check it.
+        prior: see `Prior`.
+    """
+
+    components: tuple[str, ...] = ("sersic",)
+    estimator: str = "map"
+    sky: str = "constant"
+    sky_value: float = 0.0
+    method: str = "lm"
+    max_iter: int = 40
+    tolerance: float = 5e-3
+    second_tries: bool = True
+    compile: str = "auto"
+    chunk: int = 0
+    precision: str = "float32"
+    prior: Prior = field(default_factory=Prior)
+
+    def __post_init__(self) -> None:
+        choices = {
+            "estimator": ("map", "ml"),
+            "method": ("lm", "adam"),
+            "compile": ("auto", "on", "off"),
+            "precision": ("float32", "float64"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name} is '{getattr(self, name)}', expected one of {', '.join(allowed)}"
+                )
+        object.__setattr__(self, "components", tuple(self.components))
+        for name in self.components:
+            if name not in PROFILES:
+                raise ValueError(f"no profile '{name}', known are {', '.join(PROFILES)}")
+        if not self.components:
+            raise ValueError("components is empty, expected at least one profile")
+        if self.max_iter < 1 or self.tolerance <= 0 or self.chunk < 0:
+            raise ValueError("expected max_iter >= 1, tolerance > 0 and chunk >= 0")
+        _ = self.space  # checks sky
+
+    @property
+    def profiles(self) -> tuple[Profile, ...]:
+        """The profile objects."""
+        return tuple(PROFILES[name]() for name in self.components)
+
+    @property
+    def space(self) -> ParameterSpace:
+        """The parameters these options fit."""
+        return ParameterSpace(tuple(p.shape for p in self.profiles), self.sky, self.prior)
+
+
+def fit_cutouts(
+    cutouts: Cutouts,
+    options: FitOptions = FitOptions(),  # noqa: B008
+    device: torch.device | str = "cpu",
+    compile: bool | None = None,
+) -> Fit:
+    """Fit every galaxy of a batch.
+
+    Args:
+        cutouts: B galaxies of one padded shape.
+        options: see `FitOptions`.
+        device: where to compute; the result is on the CPU.
+        compile: decides in place of ``options.compile`` for a batch that is part of a run.
+
+    Returns:
+        A `Fit` with ``theta`` in stamp pixels. A galaxy that cannot be fitted has NaN and a
+        flag; it never stops the batch.
+    """
+    device = torch.device(device)
+    if compile is None:
+        compile = wants_compile(options.compile, len(cutouts), device)
+    step = max(1, PIXELS_AT_ONCE // cutouts.image[0].numel()) if len(cutouts) else 1
+    pieces: list[Fit] = []
+    order: list[Tensor] = []
+    with torch.inference_mode():
+        for group in _groups(cutouts):
+            for rows in group.split(step):
+                part = cutouts[rows.tolist()].to(device)
+                pieces.append(_fit_group(part, options, compile).to("cpu"))
+                order.append(rows)
+    if not pieces:
+        return _empty(options.space)
+    return _join(pieces)[torch.argsort(torch.cat(order))]
+
+
+def _groups(cutouts: Cutouts) -> list[Tensor]:
+    """Rows that share what the Fourier grid depends on: oversampling, and aliasing of the PSF."""
+    oversampling = cutouts.psf_oversampling.cpu()
+    if cutouts.psf is None:
+        aliased = torch.zeros(len(cutouts), dtype=torch.bool)
+    else:
+        aliased = (nyquist_power(cutouts.psf) >= WELL_SAMPLED).cpu()
+    key = oversampling * 2 + aliased
+    return [(key == k).nonzero()[:, 0] for k in key.unique()]
+
+
+def _fit_group(cutouts: Cutouts, options: FitOptions, compile: bool) -> Fit:
+    dtype = torch.float32 if options.precision == "float32" else torch.float64
+    grid = grid_of(cutouts, dtype)
+    fixed = options.sky == "fixed"
+    level = sky_level(cutouts)
+    pedestal = torch.full_like(level, options.sky_value) if fixed else level
+    pixels = make_pixels(cutouts, pedestal, options.sky, grid, dtype)
+    centre = nominal_centre(cutouts)
+    reach = options.prior.position * cutouts.size.amin(dim=1).double().clamp_min(8)
+    box = torch.cat([centre, reach[:, None], reach[:, None]], dim=1)
+    on_gpu = cutouts.image.device.type != "cpu"
+    problem = Problem(
+        pixels,
+        grid,
+        options.space,
+        options.profiles,
+        box,
+        1.0 if options.estimator == "map" else 0.0,
+        options.chunk or (256 if on_gpu else 4),
+        kernels(compile),
+    )
+    raw = _start(cutouts, pedestal, centre, reach, options.space)
+    start = options.space.to_free(raw, box)
+    solution = solution_of(_minimise(problem, start, options), problem)
+    if options.second_tries:
+        solution = _second_tries(solution, problem, raw, options)
+    fit = to_fit(solution, problem, cutouts, options.sky_value)
+    return replace(fit, flags=judge(fit, solution, problem, cutouts))
+
+
+def _start(
+    cutouts: Cutouts, sky: Tensor, centre: Tensor, reach: Tensor, space: ParameterSpace
+) -> Tensor:
+    """Raw starts (B, P): moments, and the user's values where they are given."""
+    raw = moment_start(cutouts, sky, centre, reach)
+    x, y, _, r_eff, n, q, pa = cutouts.start.double().unbind(1)
+    moment_q = torch.exp(-raw[:, 4:].norm(dim=1))
+    moment_pa = 0.5 * torch.rad2deg(torch.atan2(raw[:, 5], raw[:, 4]))
+    q = torch.where(q > 0, q, moment_q).clamp(0.02, 1.0)
+    pa = torch.where(torch.isfinite(pa), pa, moment_pa)
+    eta = -torch.log(q)[:, None] * torch.stack(
+        [torch.cos(torch.deg2rad(2 * pa)), torch.sin(torch.deg2rad(2 * pa))], dim=1
+    )
+    given = [
+        torch.where(torch.isfinite(x), x, raw[:, 0]),
+        torch.where(torch.isfinite(y), y, raw[:, 1]),
+        torch.where(r_eff > 0, 0.5 * torch.log(q) + torch.log(r_eff), raw[:, 2]),
+        torch.where(n > 0, torch.log(n), raw[:, 3]),
+    ]
+    base = torch.cat([torch.stack(given, dim=1), eta], dim=1)
+    if len(space.shapes) == 1:
+        keep = [0, 1, 2, *([3] * len(space.shapes[0])), 4, 5]
+        return base[:, keep]
+    # several components start as a compact one within larger ones
+    columns = []
+    for k, shape in enumerate(space.shapes):
+        size = base[:, 2] + 0.9 * (k - (len(space.shapes) - 1) / 2)
+        columns += [base[:, 0], base[:, 1], size]
+        columns += [torch.full_like(size, 2.0 / (k + 1)).log() for _ in shape]
+        columns += [base[:, 4], base[:, 5]]
+    return torch.stack(columns, dim=1)
+
+
+def _minimise(problem: Problem, start: Tensor, options: FitOptions) -> Minimum:
+    n_linear = problem.space.n_linear
+    linear = torch.zeros(len(start), n_linear, dtype=start.dtype, device=start.device)
+    linear[:, : len(problem.profiles)] = 1.0
+    if options.method == "adam":
+        return minimise_adam(problem, start, (linear,))
+    settings = LMOptions(options.max_iter, options.tolerance)
+    return minimise(problem, start, (linear,), settings)
+
+
+def _second_tries(
+    solution: Solution, problem: Problem, raw: Tensor, options: FitOptions
+) -> Solution:
+    """Repeat the doubtful fits from other starts and keep whichever cost is lowest."""
+    doubtful = ~solution.converged | (solution.free.abs().amax(dim=1) > 2.5)
+    doubtful |= ~torch.isfinite(solution.cost)
+    rows = doubtful.nonzero()[:, 0]
+    if len(rows) == 0:
+        return solution
+    for log_n, log_size in ((-0.4, 0.3), (1.3, 0.0), (0.3, -1.2)):
+        other = raw[rows].clone()
+        for columns, shape in zip(problem.space.slices(), problem.space.shapes, strict=True):
+            i = columns.start
+            other[:, i + 2] += log_size
+            other[:, i + 3 : i + 3 + len(shape)] = log_n
+            other[:, columns.stop - 2 : columns.stop] *= 0.5
+        start = problem.space.to_free(other, problem.box[rows])
+        again = solution_of(_minimise(problem.at(rows), start, options), problem.at(rows))
+        solution = solution.improved(rows, again)
+    return solution
+
+
+def _join(fits: list[Fit]) -> Fit:
+    names = ("theta", "covariance", "chi2", "dof", "n_iter", "flags")
+    return Fit(fits[0].space, *(torch.cat([getattr(f, n) for f in fits]) for n in names))
+
+
+def _empty(space: ParameterSpace) -> Fit:
+    size, none = len(space.names), torch.zeros(0, dtype=torch.float64)
+    whole = torch.zeros(0, dtype=torch.int64)
+    return Fit(
+        space, torch.zeros(0, size), torch.zeros(0, size, size), none, whole, whole, whole
+    )
+
+
+__all__ = ["FitOptions", "Flag", "fit_cutouts"]

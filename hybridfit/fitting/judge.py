@@ -1,0 +1,57 @@
+"""What is wrong with a fit: the flags that follow from the numbers themselves."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hybridfit.cutouts import Cutouts
+from hybridfit.fitting.problem import Problem
+from hybridfit.fitting.solution import Solution
+from hybridfit.fitting.start import psf_moments
+from hybridfit.results import Fit, Flag
+
+AT_LIMIT_U = 2.5  # |u| beyond which 99 % of the prior lies nearer to its middle
+POOR_CHI2 = 1.5  # reduced chi2, where its chance scatter is a few per cent
+UNRESOLVED = 0.1  # circularised r_eff over the PSF's Gaussian width, with the pixel
+MIN_SIGNAL = 3.0  # flux over its error
+
+
+def judge(fit: Fit, solution: Solution, problem: Problem, cutouts: Cutouts) -> Tensor:
+    """Return (B,) flag bits: those of the cutouts, and those that the fit adds."""
+    space = fit.space
+    flags = cutouts.flags.clone()
+
+    def raise_flag(where: Tensor, flag: Flag) -> None:
+        flags[where] |= int(flag)
+
+    used = (problem.pixels.weight > 0).flatten(1).sum(dim=1)
+    empty = (fit.dof <= 0) | (used == 0)
+    raise_flag(empty, Flag.NO_DATA)
+    raise_flag(~empty & ~(solution.converged & torch.isfinite(fit.chi2)), Flag.NOT_CONVERGED)
+    reduced = fit.chi2 / fit.dof.clamp_min(1)
+    expected = 1 + 5 * torch.sqrt(2 / fit.dof.clamp_min(1).double())
+    raise_flag((reduced > POOR_CHI2) & (reduced > expected), Flag.POOR_FIT)
+    # the ellipticity's prior is not bounded in u, so q speaks for itself
+    position = torch.zeros(space.n_free, dtype=torch.bool, device=flags.device)
+    bounded = torch.zeros_like(position)
+    for columns in space.slices():
+        bounded[columns.start : columns.stop - 2] = True
+        position[columns.start : columns.start + 2] = True
+    outside = solution.free.abs() > AT_LIMIT_U
+    raise_flag((outside & bounded).any(dim=1), Flag.AT_LIMIT)
+    raise_flag((solution.free.abs()[:, position] > 1.5).any(dim=1), Flag.OFF_CENTRE)
+    names = list(space.names)
+    psf_xx, _, psf_yy = psf_moments(cutouts).unbind(1)
+    psf_width = torch.sqrt((psf_xx + psf_yy) / 2).clamp_min(0.3)
+    longest = cutouts.size.amax(dim=1).double()
+    for k in range(len(space.shapes)):
+        suffix = f"_{k + 1}" if len(space.shapes) > 1 else ""
+        at = {name: names.index(name + suffix) for name in ("mag", "r_eff", "q")}
+        r_eff, q = fit.theta[:, at["r_eff"]], fit.theta[:, at["q"]]
+        relative = fit.error[:, at["mag"]] / 1.0857  # error of ln flux
+        raise_flag(~empty & ~(relative * MIN_SIGNAL < 1), Flag.NO_SIGNAL)
+        raise_flag(r_eff * torch.sqrt(q) < UNRESOLVED * psf_width, Flag.UNRESOLVED)
+        raise_flag(r_eff > longest / 2, Flag.LARGER_THAN_STAMP)
+        raise_flag(q < 2 * space.prior.q_min, Flag.AT_LIMIT)
+    return flags

@@ -1,0 +1,183 @@
+"""Batched Levenberg-Marquardt; it knows sums of squares and nothing of galaxies.
+
+Each problem of the batch has its own damping, problems that have settled leave the batch, and
+a cost that is not finite is never accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Normal:
+    """The local quadratic model of b problems with P parameters.
+
+    Args:
+        cost: (b,) half of the sum of squares.
+        gradient: (b, P) of the cost.
+        hessian: (b, P, P) Gauss-Newton, positive semi-definite.
+        carry: (b, ...) tensors that the caller wants back with the best point, and at the next
+            evaluation of the same problem.
+    """
+
+    cost: Tensor
+    gradient: Tensor
+    hessian: Tensor
+    carry: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class LMOptions:
+    """Settings of `minimise`.
+
+    Args:
+        max_iter: evaluations a problem may use.
+        tolerance: a problem has converged when its Newton decrement g H^-1 g / 2, the fall of
+            the cost that is left in a quadratic model, is below this. 0.005 is a tenth of the
+            standard deviation; the last step is taken all the same, so what is left is far less.
+        damping: initial factor on the Hessian's diagonal.
+        max_step: longest change of one parameter in one step.
+    """
+
+    max_iter: int = 40
+    tolerance: float = 5e-3
+    damping: float = 1e-2
+    max_step: float = 1.5
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """Best points (B, P), the model there, and how each problem ended.
+
+    ``last_step`` (B, P) is the small Newton step that was added to ``point`` at the end; the
+    model's cost and derivatives are those before it.
+    """
+
+    point: Tensor
+    last_step: Tensor
+    normal: Normal
+    n_iter: Tensor
+    converged: Tensor
+
+
+Evaluate = Callable[[Tensor, Tensor, tuple[Tensor, ...]], Normal]
+
+
+def minimise(
+    evaluate: Evaluate,
+    start: Tensor,
+    carry: tuple[Tensor, ...],
+    options: LMOptions = LMOptions(),  # noqa: B008
+) -> Minimum:
+    """Minimise B independent sums of squares at once.
+
+    Args:
+        evaluate: takes points (b, P), the rows (b,) of the batch they belong to and their carry;
+            returns their `Normal`.
+        start: (B, P) float64.
+        carry: (B, ...) tensors handed to the first evaluation.
+        options: see `LMOptions`.
+
+    Returns:
+        The best point found for each problem.
+    """
+    n, n_parameters = start.shape
+    rows = torch.arange(n, device=start.device)
+    point = start.clone()
+    best = _finite(evaluate(point, rows, carry))
+    damping = torch.full((n,), options.damping, dtype=start.dtype, device=start.device)
+    n_iter = torch.ones(n, dtype=torch.int64, device=start.device)
+    converged = _decrement(best) < options.tolerance
+    # a start that cannot be evaluated has nowhere to go
+    active = rows[~converged & torch.isfinite(best.cost)]
+    for _ in range(options.max_iter - 1):
+        if len(active) == 0:
+            break
+        here = _take(best, active)
+        step = _damped_step(here, damping[active])
+        longest = step.abs().amax(dim=1, keepdim=True)
+        step = step * (options.max_step / longest.clamp_min(options.max_step))
+        trial = point[active] + step
+        there = _finite(evaluate(trial, active, here.carry))
+        n_iter[active] += 1
+        curvature = torch.einsum("bi,bij,bj->b", step, here.hessian, step)
+        predicted = -(here.gradient * step).sum(1) - 0.5 * curvature
+        fall = here.cost - there.cost
+        # rounding of the sums must not turn a good last step away
+        noise = 1e-6 * here.cost.abs()
+        accepted = torch.isfinite(there.cost) & (fall > -noise)
+        gain = torch.where(accepted, fall / predicted.clamp_min(1e-30), -1.0)
+        good = active[accepted]
+        point[good] = trial[accepted]
+        best = _put(best, good, _take(there, accepted.nonzero()[:, 0]))
+        factor = torch.where(gain > 0.75, 0.1, torch.where(gain > 0.25, 0.5, 4.0))
+        factor = torch.where(accepted, factor, 8.0)
+        damping[active] = (damping[active] * factor).clamp(1e-7, 1e8)
+        settled = _decrement(_take(best, active)) < options.tolerance
+        # no step is short enough to go down: the bottom, as far as rounding allows to see
+        settled |= damping[active] > 1e6
+        converged[active] = settled
+        active = active[~settled]
+    last = torch.where(converged[:, None], _damped_step(best, torch.zeros_like(damping)), 0.0)
+    last = torch.where((last.abs().amax(dim=1) < 0.5)[:, None], last, 0.0)
+    return Minimum(point + last, last, best, n_iter, converged)
+
+
+def _finite(normal: Normal) -> Normal:
+    """Cost infinity wherever anything is not finite, so that it is never the best."""
+    fine = (
+        torch.isfinite(normal.cost)
+        & torch.isfinite(normal.gradient).all(dim=1)
+        & torch.isfinite(normal.hessian).flatten(1).all(dim=1)
+    )
+    eye = torch.eye(normal.hessian.shape[-1], dtype=normal.hessian.dtype, device=fine.device)
+    return Normal(
+        torch.where(fine, normal.cost, torch.inf),
+        torch.where(fine[:, None], normal.gradient, 0.0),
+        torch.where(fine[:, None, None], normal.hessian, eye),
+        normal.carry,
+    )
+
+
+def _damped_step(normal: Normal, damping: Tensor) -> Tensor:
+    """Solve (H + damping diag H) step = -g, scaled to a unit diagonal for stability."""
+    scale = torch.diagonal(normal.hessian, dim1=1, dim2=2).clamp_min(1e-30).rsqrt()
+    scaled = normal.hessian * scale[:, :, None] * scale[:, None, :]
+    eye = torch.eye(scaled.shape[-1], dtype=scaled.dtype, device=scaled.device)
+    matrix = scaled + (damping[:, None, None] + 1e-10) * eye
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    # rounding can leave a hair of negative curvature: then a step along the gradient
+    factor = torch.where((info > 0)[:, None, None], eye * 10.0, factor)
+    right = -(normal.gradient * scale)[:, :, None]
+    return torch.cholesky_solve(right, factor)[:, :, 0] * scale
+
+
+def _decrement(normal: Normal) -> Tensor:
+    step = _damped_step(normal, torch.zeros_like(normal.cost))
+    return -0.5 * (normal.gradient * step).sum(dim=1)
+
+
+def _take(normal: Normal, rows: Tensor) -> Normal:
+    return Normal(
+        normal.cost[rows],
+        normal.gradient[rows],
+        normal.hessian[rows],
+        tuple(c[rows] for c in normal.carry),
+    )
+
+
+def _put(normal: Normal, rows: Tensor, new: Normal) -> Normal:
+    def put(old: Tensor, value: Tensor) -> Tensor:
+        return old.index_copy(0, rows, value)
+
+    return Normal(
+        put(normal.cost, new.cost),
+        put(normal.gradient, new.gradient),
+        put(normal.hessian, new.hessian),
+        tuple(put(o, v) for o, v in zip(normal.carry, new.carry, strict=True)),
+    )

@@ -1,0 +1,249 @@
+"""The least-squares problem of a batch of galaxies: cost, gradient and Hessian in free space.
+
+Flux and sky enter linearly. They are solved for exactly at every point (variable projection,
+Golub & Pereyra 1973), so the optimiser sees the other parameters alone. All that is needed of
+the pixels is one small Gram matrix a galaxy, of the weighted columns [derivatives, unit-flux
+images, sky terms, residual]; what follows is algebra in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from hybridfit.cutouts import Cutouts
+from hybridfit.fitting.lm import Normal
+from hybridfit.model.grid import Grid, make_grid, reach_of, transfer_function
+from hybridfit.model.profiles import Profile
+from hybridfit.model.render import Geometry, component_images, geometry
+from hybridfit.parameters import ParameterSpace
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What the kernels read of a batch, in units of each galaxy's own noise.
+
+    Args:
+        data: (B, H, W) image minus ``pedestal``, over ``scale``.
+        weight: (B, H, W) scale / sigma, 0 where masked.
+        transfer: (B, 2, K, L) of PSF and pixel.
+        sky: (T, H, W) the free sky terms, each of order one.
+        scale: (B,) median sigma, flux units.
+        pedestal: (B,) flux units, so that a high sky costs no digits.
+    """
+
+    data: Tensor
+    weight: Tensor
+    transfer: Tensor
+    sky: Tensor
+    scale: Tensor
+    pedestal: Tensor
+
+
+def make_pixels(
+    cutouts: Cutouts, pedestal: Tensor, sky: str, grid: Grid, dtype: torch.dtype
+) -> Pixels:
+    """Normalise a batch whose galaxies share one PSF oversampling."""
+    sigma = torch.where(cutouts.mask, torch.nan, cutouts.sigma).flatten(1)
+    scale = torch.nan_to_num(sigma.nanmedian(dim=1).values, nan=1.0).double()
+    centred = (cutouts.image.double() - pedestal[:, None, None]) / scale[:, None, None]
+    weight = torch.where(cutouts.mask, 0.0, scale[:, None, None] / cutouts.sigma)
+    oversampling = int(cutouts.psf_oversampling[0])
+    transfer = transfer_function(
+        cutouts.psf, oversampling, cutouts.psf_includes_pixel, grid, len(cutouts)
+    )
+    return Pixels(
+        torch.where(cutouts.mask, 0.0, centred).to(dtype),
+        weight.to(dtype),
+        transfer,
+        sky_terms(sky, grid.height, grid.width, dtype, cutouts.image.device),
+        scale,
+        pedestal,
+    )
+
+
+def grid_of(cutouts: Cutouts, dtype: torch.dtype) -> Grid:
+    """The Fourier grid for a batch whose galaxies share one PSF oversampling."""
+    oversampling = int(cutouts.psf_oversampling[0])
+    radius = 8 if cutouts.psf is None else max(cutouts.psf.shape[-2:]) // 2 // oversampling
+    height, width = cutouts.image.shape[-2:]
+    reach = reach_of(cutouts.psf, oversampling)
+    return make_grid(height, width, radius, reach, dtype, cutouts.image.device)
+
+
+def sky_terms(
+    sky: str, height: int, width: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """The free sky's images (T, H, W): none, 1, or 1 and the slopes over the stamp's side."""
+    one = torch.ones(height, width, dtype=dtype, device=device)
+    if sky == "fixed":
+        return one[None][:0]
+    if sky == "constant":
+        return one[None]
+    x = torch.arange(width, dtype=dtype, device=device) - (width - 1) / 2
+    y = torch.arange(height, dtype=dtype, device=device) - (height - 1) / 2
+    return torch.stack([one, one * x / width, one * y[:, None] / height])
+
+
+def pixel_gram(
+    images: list[Tensor], linear: Tensor, data: Tensor, weight: Tensor, sky: Tensor
+) -> Tensor:
+    """Gram matrix of the weighted columns, (b, Q + 1, Q + 1).
+
+    Args:
+        images: for each component (b, 1 + D, H, W): unit-flux image, then derivatives.
+        linear: (b, K + T) fluxes and sky coefficients at which the residual is taken.
+        data, weight: (b, H, W).
+        sky: (T, H, W).
+    """
+    flux = linear[:, : len(images), None, None]
+    level = torch.einsum("bt,thw->bhw", linear[:, len(images) :], sky)
+    residual = data - level
+    for k, image in enumerate(images):
+        residual = residual - flux[:, k] * image[:, 0]
+    columns = torch.cat(
+        [image[:, 1:] * flux[:, k, None] for k, image in enumerate(images)]
+        + [image[:, :1] for image in images]
+        + [sky.expand(len(data), *sky.shape), residual[:, None]],
+        dim=1,
+    )
+    columns = (columns * weight[:, None]).flatten(2)
+    return columns @ columns.transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The two pixel functions, eager or compiled."""
+
+    images: Callable[..., Tensor] = component_images
+    gram: Callable[..., Tensor] = pixel_gram
+
+
+EAGER = Kernels()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A batch to be fitted; calling it evaluates points, as `lm.minimise` asks.
+
+    Args:
+        pixels: of B galaxies.
+        grid: for their padded shape.
+        space: parameters and prior.
+        profiles: one for each component of ``space``.
+        box: (B, 4) centre and half-widths of the position's prior.
+        prior_weight: 1 for maximum a posteriori, 0 for maximum likelihood.
+        chunk: galaxies a kernel call takes; every call is padded to it, so that compiled
+            kernels see one shape and a galaxy's numbers do not depend on its neighbours.
+        kernels: see `Kernels`.
+    """
+
+    pixels: Pixels
+    grid: Grid
+    space: ParameterSpace
+    profiles: tuple[Profile, ...]
+    box: Tensor
+    prior_weight: float
+    chunk: int
+    kernels: Kernels = EAGER
+
+    def __call__(self, free: Tensor, rows: Tensor, carry: tuple[Tensor, ...]) -> Normal:
+        """Evaluate points (b, P); ``carry`` holds their last linear parameters (b, L)."""
+        raw, chain = self.space.to_raw(free, self.box[rows])
+        gram, linear = self.gram(raw, rows, carry[0])
+        cost, gradient, hessian, linear, joint = _eliminate(
+            gram, linear, self.space.n_free, self.space.slices()
+        )
+        gradient = torch.einsum("bij,bi->bj", chain, gradient)
+        hessian = chain.transpose(1, 2) @ hessian @ chain
+        eye = torch.eye(free.shape[1], dtype=free.dtype, device=free.device)
+        return Normal(
+            cost + 0.5 * self.prior_weight * (free**2).sum(dim=1),
+            gradient + self.prior_weight * free,
+            hessian + (self.prior_weight or 1e-9) * eye,
+            (linear, joint, cost),
+        )
+
+    def at(self, rows: Tensor) -> Problem:
+        """Return the problem of some of the galaxies."""
+        pixels = replace(
+            self.pixels,
+            **{
+                name: getattr(self.pixels, name)[rows]
+                for name in ("data", "weight", "transfer", "scale", "pedestal")
+            },
+        )
+        return replace(self, pixels=pixels, box=self.box[rows])
+
+    def gram(self, raw: Tensor, rows: Tensor, linear: Tensor) -> tuple[Tensor, Tensor]:
+        """Gram matrices (b, Q + 1, Q + 1) in float64 at raw parameters, and ``linear``."""
+        dtype = self.pixels.data.dtype
+        shapes = [
+            geometry(raw[:, columns], profile, dtype)
+            for columns, profile in zip(self.space.slices(), self.profiles, strict=True)
+        ]
+        pieces = []
+        for first in range(0, len(rows), self.chunk):
+            index = torch.arange(first, first + self.chunk, device=rows.device)
+            index = index.clamp_max(len(rows) - 1)
+            pick = rows[index]
+            transfer = self.pixels.transfer[pick]
+            images = [
+                self.kernels.images(_rows(shape, index), profile, self.grid, transfer, True)
+                for shape, profile in zip(shapes, self.profiles, strict=True)
+            ]
+            gram = self.kernels.gram(
+                images,
+                linear[index].to(dtype),
+                self.pixels.data[pick],
+                self.pixels.weight[pick],
+                self.pixels.sky,
+            )
+            pieces.append(gram[: min(self.chunk, len(rows) - first)])
+        return torch.cat(pieces).double(), linear
+
+
+def _rows(shape: Geometry, index: Tensor) -> Geometry:
+    return Geometry(*(getattr(shape, f.name)[index] for f in fields(shape)))
+
+
+def _eliminate(
+    gram: Tensor, linear: Tensor, n_free: int, components: list[slice]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Solve for the linear parameters and project them out of gradient and Hessian.
+
+    Returns cost (b,), gradient (b, P) and Hessian (b, P, P) by raw parameters, the linear
+    solution (b, L), and the joint information matrix (b, P + L, P + L).
+    """
+    n_linear = linear.shape[1]
+    total = n_free + n_linear
+    info = gram[:, :total, :total]
+    slope = gram[:, :total, total]
+    inner = info[:, n_free:, n_free:]
+    # a unit diagonal; a column of zeros (no pixels) stays without effect
+    diagonal = torch.diagonal(inner, dim1=1, dim2=2)
+    scale = torch.where(diagonal > 0, diagonal, 1.0).rsqrt()
+    eye = torch.eye(n_linear, dtype=gram.dtype, device=gram.device)
+    unit = inner * scale[:, :, None] * scale[:, None, :] + 1e-9 * eye
+    factor, _ = torch.linalg.cholesky_ex(unit)
+
+    def solve(right: Tensor) -> Tensor:
+        return scale[:, :, None] * torch.cholesky_solve(scale[:, :, None] * right, factor)
+
+    change = solve(slope[:, n_free:, None])[:, :, 0]
+    solution = linear + change
+    cost = 0.5 * (gram[:, total, total] - (slope[:, n_free:] * change).sum(dim=1))
+    # the derivative columns were made with the old flux
+    stretch = torch.ones(len(gram), total, dtype=gram.dtype, device=gram.device)
+    for k, columns in enumerate(components):
+        old = linear[:, k]
+        ratio = torch.where(old != 0, solution[:, k] / old, 1.0)
+        stretch[:, columns] = ratio[:, None]
+    info = info * stretch[:, :, None] * stretch[:, None, :]
+    cross = info[:, :n_free, n_free:]
+    gradient = -(slope[:, :n_free] * stretch[:, :n_free] - (cross @ change[:, :, None])[:, :, 0])
+    hessian = info[:, :n_free, :n_free] - cross @ solve(cross.transpose(1, 2))
+    return cost, gradient, 0.5 * (hessian + hessian.transpose(1, 2)), solution, info
