@@ -17,12 +17,13 @@ from photutils.segmentation import detect_sources
 from scipy import ndimage
 
 SMOOTHING = 1.5  # pixels, sigma of the Gaussian
-THRESHOLD = 4.0  # in units of the smoothed image's noise: a false alarm in 50 stamps
-MIN_PIXELS = 6
+THRESHOLD = 4.7  # of the smoothed noise: by chance, once in some 60 stamps of 128 x 128
+MIN_PIXELS = 5
 GROW = 2  # pixels by which neighbours are grown
 REACH = 5.0  # pixels: a segment this close to the target's position is the target
 PROMINENCE = 6.0  # of a second peak above its saddle, in units of the smoothed noise
 MIN_SHARE = 0.02  # of the segment's flux that a second peak must hold
+LEVELS = 16  # thresholds between the detection limit and the second peak
 SUBSAMPLE = 4096  # pixels that are enough for a first background
 
 MIN_HALF = 48  # pixels: the smallest half-width of a cropped stamp
@@ -91,22 +92,28 @@ def clipped_background(values: NDArray[np.floating]) -> tuple[float, float]:
     pixels serves: the level is known to 2 % of the noise then.
     """
     sample = values.ravel()[:: max(1, values.size // SUBSAMPLE)].astype(np.float64)
-    median, rms = float(np.median(sample)), 0.0
+    median, rms = 0.0, 0.0
     for _ in range(6):
         before = sample.size
-        median = float(np.median(sample))
+        median = middle(sample)
         deviation = np.abs(sample - median)
-        rms = 1.4826 * float(np.median(deviation))
+        rms = 1.4826 * middle(deviation)
         if rms == 0:  # more than half of the pixels are the same: padding, or counts
             others = deviation[deviation > 0]
             rms = float(np.sqrt(np.mean(others**2))) if others.size else 0.0
             break
         sample = sample[deviation < 3 * rms]
-        if sample.size == before:
+        if sample.size > 0.99 * before:  # what is still cut is the tail of the noise
             break
     mean = float(sample.mean())
     level = 2.5 * median - 1.5 * mean if abs(mean - median) < 0.3 * rms else median
     return level, rms
+
+
+def middle(values: NDArray[np.floating]) -> float:
+    """The median, the upper one of two: several times faster than `numpy.median`."""
+    half = values.size // 2
+    return float(np.partition(values, half)[half])
 
 
 def label_at(labels: NDArray[np.integer], position: tuple[float, float], reach: float) -> int:
@@ -178,7 +185,7 @@ def _split_target(
 ) -> NDArray[np.int32]:
     """Give neighbours that touch the target's segment labels of their own.
 
-    A second peak is a neighbour if, on the way up through 12 thresholds, it comes apart from
+    A second peak is a neighbour if, on the way up through 16 thresholds, it comes apart from
     the target's peak while it still stands 6 sigma above its saddle and holds 2 % of the flux:
     SExtractor's criterion, with more prominence asked for so that arms stay with the galaxy.
     """
@@ -195,43 +202,43 @@ def _split_target(
     own = int(np.flatnonzero(near)[heights[near].argmax()])
     strong = heights > (THRESHOLD + PROMINENCE) * level
     others = [int(i) for i in np.flatnonzero(strong) if i != own]
-    apart = _come_apart(image, peaks, own, others, level) if others else []
-    if not apart:
+    cores = _cores(image, peaks, own, others, level) if others else None
+    if cores is None:
         return labels
-    markers = np.zeros(image.shape, np.int32)
-    markers[~inside] = -1
-    for number, i in enumerate([own, *apart], start=1):
-        markers[tuple(peaks[i])] = number
-    depth = (65535 * (1 - np.sqrt(image.clip(0) / image.max()))).astype(np.uint16)
-    basins = ndimage.watershed_ift(depth, markers)
+    # what lies below the saddles goes to the nearest core
+    _, (rows, columns) = ndimage.distance_transform_edt(cores == 0, return_indices=True)
+    neighbour = inside & (cores[rows, columns] == 2)
     split = labels.copy()
-    split[box][inside & (basins > 1)] = labels.max() + basins[inside & (basins > 1)]
+    split[box][neighbour] = labels.max() + 1
     return split
 
 
-def _come_apart(
+def _cores(
     image: NDArray[np.float32],
     peaks: NDArray[np.intp],
     own: int,
     others: list[int],
     level: float,
-) -> list[int]:
-    """Those of ``others`` that are peaks of neighbours."""
+) -> NDArray[np.uint8] | None:
+    """1 around the target's peak, 2 around those of neighbours, down to the saddles; or None."""
     total = float(image.sum())
     top = float(max(image[tuple(peaks[i])] for i in others))
-    found: set[int] = set()
-    for threshold in np.geomspace(THRESHOLD * level, top, 12, endpoint=False)[1:]:
+    cores = np.zeros(image.shape, np.uint8)
+    for threshold in np.geomspace(THRESHOLD * level, top, LEVELS, endpoint=False)[1:]:
         parts, _ = ndimage.label(image > threshold, structure=np.ones((3, 3)))
         mine = parts[tuple(peaks[own])]
-        members: dict[int, list[int]] = {}
-        for i in others:
-            members.setdefault(int(parts[tuple(peaks[i])]), []).append(i)
-        for part, inside in members.items():
-            if part in (0, mine):
+        for part in {int(parts[tuple(peaks[i])]) for i in others} - {0, int(mine)}:
+            where = parts == part
+            prominent = image[where].max() - threshold > PROMINENCE * level
+            if not prominent or float(image[where].sum()) < MIN_SHARE * total:
                 continue
-            best = max(inside, key=lambda i: image[tuple(peaks[i])])
-            prominence = image[tuple(peaks[best])] - threshold
-            share = float(image[parts == part].sum()) / total
-            if prominence > PROMINENCE * level and share > MIN_SHARE:
-                found.add(best)
-    return sorted(found)
+            if not cores.any():
+                cores[parts == mine if mine else _disc(image.shape, peaks[own])] = 1
+            cores[where] = 2
+    return cores if cores.any() else None
+
+
+def _disc(shape: tuple[int, ...], centre: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """The pixels around a peak that is fainter than the saddle beside it."""
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    return (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= REACH**2

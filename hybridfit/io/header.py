@@ -6,6 +6,7 @@ A manifest's row goes before the option for all rows, and both before the header
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from typing import Any
 
@@ -15,6 +16,12 @@ from astropy.wcs.utils import proj_plane_pixel_scales
 
 ZEROPOINT_KEYS = ("MAGZERO", "MAGZPT", "MAGZP", "ZEROPT")
 GAIN_KEYS = ("GAIN", "EGAIN")
+# what a WCS is made of: parsing the hundreds of other cards of a survey's header costs more than
+# the rest of reading
+WCS_KEYS = re.compile(
+    r"NAXIS|WCS|CTYPE|CRPIX|CRVAL|CDELT|CUNIT|CROTA|CD\d|PC\d|PV\d|PS\d|LONPOLE|LATPOLE|RADE|"
+    r"EQUINOX|EPOCH|MJD|DATE-OBS|[AB]P?_|[DC][PQ]"
+)
 
 
 def first_number(*values: Any) -> float | None:
@@ -55,7 +62,9 @@ def celestial_wcs(header: fits.Header, origin: tuple[int, int]) -> tuple[WCS | N
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            wcs = WCS(header, naxis=2)
+            text = header.tostring(endcard=False, padding=False)
+            cards = (text[i : i + 80] for i in range(0, len(text), 80))
+            wcs = WCS("".join(filter(WCS_KEYS.match, cards)), naxis=2)
     except Exception:  # wcslib's errors are many, and positions in pixels do without
         return None, "the WCS in the header cannot be read"
     if not wcs.has_celestial:

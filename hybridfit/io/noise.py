@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridfit.io.detect import Scene, grown
+from hybridfit.io.detect import Scene, grown, middle
 
-LAG = 5  # pixels: correlated noise reaches less far, gradients and wings change little
-MIN_PAIRS = 400
+LAG = 5  # pixels: the correlation of resampled pixels reaches less far
+MIN_TRIPLES = 400
 MIN_BLANK = 0.15  # of the stamp
-FACTOR = 1.5  # by which sigma may differ from the sky's scatter
+# scatter over sigma that is believable: correlated noise rightly lowers it, nothing raises it
+CREDIBLE = (0.5, 1.5)
 
 
 def to_sigma(plane: NDArray[np.floating], role: str) -> NDArray[np.float64]:
@@ -30,21 +31,22 @@ def blank_sky(scene: Scene, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def sky_scatter(image: NDArray[np.floating], blank: NDArray[np.bool_]) -> float | None:
-    """Scatter of one blank pixel from differences of pixels 5 apart; None if too few are blank.
+    """Scatter of one blank pixel, from second differences; None if too few are blank.
 
-    std(d) / sqrt 2, clipped at 4 sigma: a gradient, the galaxy's wings or the short correlation
-    of resampled pixels hardly enter.
+    std(a(x - 5) - 2 a(x) + a(x + 5)) / sqrt 6, clipped at 4 sigma: neither gradients nor the
+    galaxy's wings nor the short correlation of resampled pixels matter.
     """
     if blank.sum() < MIN_BLANK * blank.size:
         return None
-    both = blank[:, LAG:] & blank[:, :-LAG]
-    difference = (image[:, LAG:] - image[:, :-LAG])[both].astype(np.float64)
-    if difference.size < MIN_PAIRS:
+    left, centre, right = slice(None, -2 * LAG), slice(LAG, -LAG), slice(2 * LAG, None)
+    all_three = blank[:, left] & blank[:, centre] & blank[:, right]
+    difference = (image[:, left] - 2 * image[:, centre] + image[:, right])[all_three]
+    if difference.size < MIN_TRIPLES:
         return None
-    width = 1.4826 * float(np.median(np.abs(difference)))
+    width = 1.4826 * middle(np.abs(difference))
     if width > 0:
         difference = difference[np.abs(difference) < 4 * width]
-    return float(np.sqrt(np.mean(difference**2) / 2))
+    return float(np.sqrt(np.mean(np.square(difference, dtype=np.float64)) / 6))
 
 
 def estimated_sigma(

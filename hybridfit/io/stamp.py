@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hybridfit.cutouts import START_NAMES
 from hybridfit.io import detect
 from hybridfit.io.header import celestial_wcs, first_number, gain, pixel_scale, zeropoint
-from hybridfit.io.noise import FACTOR, estimated_sigma, sigma_ratio, to_sigma
+from hybridfit.io.noise import CREDIBLE, estimated_sigma, sigma_ratio, to_sigma
 from hybridfit.io.options import NOISE_ROLES, ROLES, BadInput, ReadOptions, start_problem
 from hybridfit.io.planes import read_plane, read_planes
 from hybridfit.io.psf import checked_psf, read_psf
@@ -255,7 +255,11 @@ def _check_mask(draft: _Draft, given: NDArray) -> None:
         return
     several = len(np.unique(given[np.isfinite(given) & (given > 0)])) > 1
     if hidden or several:
-        hint = "if it is a segmentation map, give it as segmap" if several else "is it inverted?"
+        hint = (
+            "if it is a segmentation map, give it as segmap"
+            if several
+            else "is it one of objects, or inverted?"
+        )
         draft.note(f"the mask hides the target: {hint}", Flag.SUSPECT_MASK)
 
 
@@ -304,7 +308,7 @@ def _check_sigma(
     role: str,
 ) -> None:
     ratio = sigma_ratio(image, sigma, scene, mask)
-    if ratio is not None and not 1 / FACTOR <= ratio <= FACTOR:
+    if ratio is not None and not CREDIBLE[0] <= ratio <= CREDIBLE[1]:
         draft.note(
             f"blank sky scatters {ratio:.2g} times as much as the {role} says", Flag.BAD_SIGMA
         )
