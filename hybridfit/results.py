@@ -53,7 +53,7 @@ FLAG_TEXT: dict[Flag, str] = {
     Flag.NO_DATA: "no pixel is left to fit",
     Flag.UNREADABLE: "the input could not be read: see the message column",
     Flag.POOR_FIT: "the model does not describe the pixels (chi2 far above its expectation)",
-    Flag.UNCERTAIN: "a magnitude error above 0.25 or a size error above 35 per cent",
+    Flag.UNCERTAIN: "at 2 sigma the magnitude may be off by 0.5 or the size by a factor 1.65",
     Flag.UNRESOLVED: "the galaxy is much smaller than the PSF and the pixel: shape is prior",
     Flag.LARGER_THAN_STAMP: "the half-light radius exceeds half of the stamp",
     Flag.OFF_CENTRE: "the fit left the target's position",

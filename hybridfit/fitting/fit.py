@@ -90,7 +90,7 @@ class FitOptions:
 
 def fit_cutouts(
     cutouts: Cutouts,
-    options: FitOptions = FitOptions(),  # noqa: B008
+    options: FitOptions = FitOptions(),
     device: torch.device | str = "cpu",
     compile: bool | None = None,
 ) -> Fit:

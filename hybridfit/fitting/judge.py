@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
+from hybridfit.fitting.extent import MAX_EXTENT, size_extent
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import Solution
 from hybridfit.fitting.start import psf_moments
@@ -15,6 +16,7 @@ AT_LIMIT_U = 2.5  # |u| beyond which 99 % of the prior lies nearer to its middle
 POOR_CHI2 = 1.5  # reduced chi2, where its chance scatter is a few per cent
 UNRESOLVED = 0.1  # circularised r_eff over the PSF's Gaussian width, with the pixel
 MIN_SIGNAL = 3.0  # flux over its error
+MAX_MAG_ERROR = 0.25  # mag
 
 
 def judge(fit: Fit, solution: Solution, problem: Problem, cutouts: Cutouts) -> Tensor:
@@ -41,6 +43,7 @@ def judge(fit: Fit, solution: Solution, problem: Problem, cutouts: Cutouts) -> T
     outside = solution.free.abs() > AT_LIMIT_U
     raise_flag((outside & bounded).any(dim=1), Flag.AT_LIMIT)
     raise_flag((solution.free.abs()[:, position] > 1.5).any(dim=1), Flag.OFF_CENTRE)
+    raise_flag(~empty & (size_extent(solution, problem) > MAX_EXTENT), Flag.UNCERTAIN)
     names = list(space.names)
     psf_xx, _, psf_yy = psf_moments(cutouts).unbind(1)
     psf_width = torch.sqrt((psf_xx + psf_yy) / 2).clamp_min(0.3)
@@ -49,7 +52,9 @@ def judge(fit: Fit, solution: Solution, problem: Problem, cutouts: Cutouts) -> T
         suffix = f"_{k + 1}" if len(space.shapes) > 1 else ""
         at = {name: names.index(name + suffix) for name in ("mag", "r_eff", "q")}
         r_eff, q = fit.theta[:, at["r_eff"]], fit.theta[:, at["q"]]
-        relative = fit.error[:, at["mag"]] / 1.0857  # error of ln flux
+        error = fit.error[:, at["mag"]]
+        raise_flag(~empty & ~(error < MAX_MAG_ERROR), Flag.UNCERTAIN)
+        relative = error / 1.0857  # error of ln flux
         raise_flag(~empty & ~(relative * MIN_SIGNAL < 1), Flag.NO_SIGNAL)
         raise_flag(r_eff * torch.sqrt(q) < UNRESOLVED * psf_width, Flag.UNRESOLVED)
         raise_flag(r_eff > longest / 2, Flag.LARGER_THAN_STAMP)

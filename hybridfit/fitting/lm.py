@@ -72,7 +72,7 @@ def minimise(
     evaluate: Evaluate,
     start: Tensor,
     carry: tuple[Tensor, ...],
-    options: LMOptions = LMOptions(),  # noqa: B008
+    options: LMOptions = LMOptions(),
 ) -> Minimum:
     """Minimise B independent sums of squares at once.
 

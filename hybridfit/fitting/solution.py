@@ -116,6 +116,11 @@ def to_fit(solution: Solution, problem: Problem, cutouts: Cutouts, sky_value: fl
     )
 
 
+def free_covariance(solution: Solution, n_free: int, prior_weight: float) -> Tensor:
+    """(B, P, P) covariance of the free parameters, the linear ones marginalised."""
+    return _covariance(solution.information, n_free, prior_weight)[:, :n_free, :n_free]
+
+
 def _covariance(information: Tensor, n_free: int, prior_weight: float) -> Tensor:
     """Inverse of the information, with the prior's unit precision on the free parameters."""
     precision = torch.zeros(information.shape[1], dtype=information.dtype)

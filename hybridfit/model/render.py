@@ -18,8 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hybridfit.model.grid import CORE_WIDTH, S_STEP, Grid
-from hybridfit.model.profiles import Profile
+from hybridfit.cutouts import Cutouts
+from hybridfit.model.grid import CORE_WIDTH, S_STEP, Grid, make_grid, reach_of, transfer_function
+from hybridfit.model.profiles import Profile, Sersic
+from hybridfit.parameters import ParameterSpace
 
 
 @dataclass(frozen=True)
@@ -263,3 +265,71 @@ def _core_modes(shape: Geometry, table: Tensor, grid: Grid, jacobian: bool) -> l
     phase = kx * x0 + ky * y0
     cos, sin = torch.cos(phase), -torch.sin(phase)
     return [(v * cos, v * sin) for v in values]
+
+
+def render(
+    theta: Tensor,
+    cutouts: Cutouts,
+    space: ParameterSpace | None = None,
+    profiles: tuple[Profile, ...] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Model images of physical parameters, with the PSFs and shape of ``cutouts``, sky included.
+
+    Args:
+        theta: (B, Q) in the order of ``space.names``, positions in stamp pixels; rows with NaN
+            give NaN.
+        cutouts: B galaxies: PSFs, zero points and the padded shape are used.
+        space: default one Sersic and a constant sky.
+        profiles: one for each component of ``space``.
+        dtype: of the pixels' arithmetic.
+
+    Returns:
+        (B, H, W) in flux units, as ``dtype``.
+    """
+    space = space or ParameterSpace()
+    profiles = profiles or (Sersic(),)
+    if tuple(theta.shape) != (len(cutouts), len(space.names)):
+        raise ValueError(
+            f"theta has shape {tuple(theta.shape)}, expected {(len(cutouts), len(space.names))}: "
+            f"{', '.join(space.names)} for each cutout"
+        )
+    height, width = cutouts.image.shape[-2:]
+    images = torch.empty(len(cutouts), height, width, dtype=dtype, device=cutouts.image.device)
+    for oversampling in cutouts.psf_oversampling.unique().tolist():
+        rows = (cutouts.psf_oversampling == oversampling).nonzero()[:, 0]
+        part = cutouts[rows.tolist()]
+        radius = 8 if part.psf is None else max(part.psf.shape[-2:]) // 2 // oversampling
+        reach = reach_of(part.psf, oversampling, well_sampled=0.0)
+        grid = make_grid(height, width, radius, reach, dtype, images.device)
+        images[rows] = _render(theta[rows].double(), part, space, profiles, grid)
+    return images
+
+
+def _render(
+    theta: Tensor,
+    cutouts: Cutouts,
+    space: ParameterSpace,
+    profiles: tuple[Profile, ...],
+    grid: Grid,
+) -> Tensor:
+    transfer = transfer_function(
+        cutouts.psf,
+        int(cutouts.psf_oversampling[0]),
+        cutouts.psf_includes_pixel,
+        grid,
+        len(cutouts),
+    )
+    raw, linear = space.from_physical(theta, cutouts.zeropoint)
+    height, width = grid.height, grid.width
+    x = torch.arange(width, dtype=torch.float64, device=theta.device) - (width - 1) / 2
+    y = torch.arange(height, dtype=torch.float64, device=theta.device) - (height - 1) / 2
+    sky = linear[:, len(profiles) :, None, None]
+    image = sky[:, 0].expand(-1, height, width)
+    if space.sky == "plane":
+        image = image + sky[:, 1] * x + sky[:, 2] * y[:, None]
+    for k, (columns, profile) in enumerate(zip(space.slices(), profiles, strict=True)):
+        shape = geometry(raw[:, columns], profile, grid.kx.dtype)
+        unit = component_images(shape, profile, grid, transfer, jacobian=False)[:, 0]
+        image = image + linear[:, k, None, None] * unit
+    return image.to(grid.kx.dtype)

@@ -1,0 +1,50 @@
+"""How far the size may really reach: the likelihood looked at, not extrapolated.
+
+At low signal the likelihood has a long side (large, peaked profiles hide their wings in the
+sky), which the curvature at its maximum does not know of. Two evaluations, at twice the
+quoted error to either side along the direction in which the size is worst known, show it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hybridfit.fitting.problem import Problem
+from hybridfit.fitting.solution import Solution, free_covariance
+
+MAX_EXTENT = 0.5  # of ln r_eff where chi2 has risen by 4: a factor 1.65
+CLEARLY_SMALL = 0.1  # extents below this cannot reach MAX_EXTENT by any skewness met
+
+
+def size_extent(solution: Solution, problem: Problem) -> Tensor:
+    """(B,) largest change of ln r_eff, of any component, with chi2 up by 4 in a parabola
+    through the evaluated point."""
+    space = problem.space
+    raw, chain = space.to_raw(solution.free, problem.box)
+    covariance = free_covariance(solution, space.n_free, problem.prior_weight)
+    extent = torch.zeros(len(raw), dtype=raw.dtype, device=raw.device)
+    for columns in space.slices():
+        by_raw = torch.zeros_like(raw)
+        by_raw[:, columns.start + 2] = 1.0
+        eta = raw[:, columns.stop - 2 : columns.stop]
+        by_raw[:, columns.stop - 2 : columns.stop] = (
+            eta / eta.norm(dim=1, keepdim=True).clamp_min(1e-9) / 2
+        )
+        slope = torch.einsum("bi,bij->bj", by_raw, chain)
+        along = torch.einsum("bij,bj->bi", covariance, slope)
+        sigma = (along * slope).sum(dim=1).clamp_min(1e-30).sqrt()
+        gaussian = 2 * sigma
+        extent = torch.maximum(extent, torch.nan_to_num(gaussian, nan=torch.inf))
+        looked = (gaussian > CLEARLY_SMALL) & (gaussian < MAX_EXTENT)
+        rows = (looked & torch.isfinite(solution.cost)).nonzero()[:, 0]
+        if len(rows) == 0:
+            continue
+        for side in (-2.0, 2.0):
+            point = solution.free[rows] + side * along[rows] / sigma[rows, None]
+            there = problem(point, rows, (solution.linear[rows],))
+            rise = (there.cost - solution.cost[rows]).clamp_min(1e-3)
+            reach = gaussian[rows] * torch.sqrt(2 / rise)  # a Gaussian rises by 2
+            reach = torch.nan_to_num(reach, nan=torch.inf)
+            extent[rows] = torch.maximum(extent[rows], reach)
+    return extent
