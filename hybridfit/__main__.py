@@ -1,0 +1,5 @@
+"""``python -m hybridfit``: the command line."""
+
+from hybridfit.cli import main
+
+main()

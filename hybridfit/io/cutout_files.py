@@ -1,0 +1,47 @@
+"""Cutouts written as the FITS files that `hybridfit fit` reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from astropy.io import fits
+from astropy.table import Table
+
+from hybridfit.cutouts import Cutouts
+from hybridfit.io.blocks import file_name, world_header
+
+
+def write_cutouts(cutouts: Cutouts, directory: str | Path, truth: Table | None = None) -> None:
+    """Write ``<id>_image.fits``, ``_sigma``, ``_psf`` and, where pixels are masked, ``_mask``.
+
+    Args:
+        cutouts: B galaxies; padding is left away, the zero point goes into MAGZERO and the WCS
+            into the image's header.
+        directory: made if it is not there.
+        truth: written as ``truth.fits`` beside them.
+
+    Raises:
+        OSError: if the files cannot be written.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    for i, id in enumerate(cutouts.id):
+        height, width = (int(v) for v in cutouts.size[i])
+        header = world_header(cutouts.wcs[i])
+        header["MAGZERO"] = (float(cutouts.zeropoint[i]), "mag of one flux unit")
+        planes = {
+            name: getattr(cutouts, name)[i, :height, :width].cpu().numpy()
+            for name in ("image", "sigma", "mask")
+        }
+        if not planes["mask"].any():
+            del planes["mask"]
+        else:
+            planes["mask"] = planes["mask"].astype("uint8")
+        if cutouts.psf is not None:
+            planes["psf"] = cutouts.psf[i].cpu().numpy()
+        for name, plane in planes.items():
+            path = directory / f"{file_name(id)}_{name}.fits"
+            own = header if name == "image" else None
+            fits.PrimaryHDU(plane, own).writeto(path, overwrite=True)
+    if truth is not None:
+        truth.write(directory / "truth.fits", overwrite=True)

@@ -1,0 +1,164 @@
+"""The results file, written part by part so that no run's length shows in memory."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from astropy.io import fits
+from astropy.table import Table
+from numpy.typing import NDArray
+
+from hybridfit.io.table import TEXTS, Column, record_type, to_table
+
+Rows = NDArray[np.void]
+FORMATS = ("fits", "ecsv", "csv", "parquet")
+FITS_BLOCK = 2880
+
+
+def check_format(format: str, covariance: bool) -> None:
+    """Raise ValueError for a format that is not known or cannot hold what is asked for."""
+    if format not in FORMATS:
+        raise ValueError(f"format is '{format}', expected one of {', '.join(FORMATS)}")
+    if format == "csv" and covariance:
+        raise ValueError("csv cannot hold covariance matrices: choose fits, ecsv or parquet")
+    if format == "parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError as error:
+            raise ValueError("format parquet needs pyarrow: pip install pyarrow") from error
+
+
+def write_results(
+    path: Path, parts: Iterable[Rows], columns: Sequence[Column], meta: Mapping[str, Any]
+) -> None:
+    """Write the parts of a run as one table; the file appears whole or not at all.
+
+    Args:
+        path: ends in one of `FORMATS`.
+        parts: rows of the parts in order, from `hybridfit.io.table.make_rows`.
+        columns: of these rows.
+        meta: for the table's metadata; FITS keywords have at most 8 letters.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    with atomic(path) as file:
+        if path.suffix == ".fits":
+            _write_fits(file, parts, columns, meta)
+        elif path.suffix == ".parquet":
+            _write_parquet(file, parts, columns, meta)
+        else:
+            _write_text(file, parts, columns, meta, "ascii" + path.suffix)
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[IO[bytes]]:
+    """Give a file that takes the name ``path`` only once it is whole and on the disk."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def fits_header(columns: Sequence[Column], meta: Mapping[str, Any]) -> tuple[bytes, fits.Header]:
+    """Return the primary HDU's bytes and the table's header, for no rows as yet.
+
+    Descriptions stand there twice: as TCOMM keywords, which TOPCAT shows, and as astropy puts
+    them, so that ``Table.read`` gives them back.
+    """
+    buffer = io.BytesIO()
+    empty = to_table(np.zeros(0, record_type(columns)), columns, meta)
+    for column in columns:
+        if column.name in TEXTS:  # a text column without rows has lost its width
+            attributes = empty[column.name].description
+            empty[column.name] = np.zeros(0, column.format)
+            empty[column.name].description = attributes
+    empty.write(buffer, format="fits")
+    buffer.seek(0)
+    with fits.open(buffer) as hdus:
+        header = hdus[1].header
+        for k, column in enumerate(columns, start=1):
+            header.set(f"TCOMM{k}", column.description, after=f"TFORM{k}")
+        header["EXTNAME"] = "HYBRIDFIT"
+        return hdus[0].header.tostring().encode("ascii"), header.copy()
+
+
+def _write_fits(
+    file: IO[bytes], parts: Iterable[Rows], columns: Sequence[Column], meta: Mapping[str, Any]
+) -> None:
+    primary, header = fits_header(columns, meta)
+    size = record_type(columns).itemsize
+    if header["NAXIS1"] != size:
+        raise RuntimeError(f"a row of the FITS table takes {header['NAXIS1']} bytes, not {size}")
+    start = file.write(primary)
+    file.write(header.tostring().encode("ascii"))
+    count = 0
+    for rows in parts:
+        file.write(_ascii(rows).tobytes())
+        count += len(rows)
+    file.write(b"\0" * (-count * size % FITS_BLOCK))
+    header["NAXIS2"] = count  # known only now; the header keeps its length
+    file.seek(start)
+    file.write(header.tostring().encode("ascii"))
+
+
+def _ascii(rows: Rows) -> Rows:
+    """FITS knows ASCII only: other characters are escaped in ids, question marks in messages."""
+    changed = rows
+    for name, way in (("id", "backslashreplace"), ("message", "replace")):
+        if any(max(text, default=0) > 127 for text in rows[name]):
+            changed = changed.copy() if changed is rows else changed
+            changed[name] = [text.decode().encode("ascii", way) for text in rows[name]]
+    return changed
+
+
+def _write_text(
+    file: IO[bytes],
+    parts: Iterable[Rows],
+    columns: Sequence[Column],
+    meta: Mapping[str, Any],
+    format: str,
+) -> None:
+    """ECSV or CSV: the header of the first part, then the lines of all of them."""
+    head = _text(to_table(np.zeros(0, record_type(columns)), columns, meta), format)
+    file.write(head)
+    for rows in parts:
+        lines = _text(to_table(rows, columns, meta), format)
+        file.write(b"".join(lines.splitlines(keepends=True)[head.count(b"\n") :]))
+
+
+def _text(table: Table, format: str) -> bytes:
+    buffer = io.StringIO()
+    table.write(buffer, format=format)
+    return buffer.getvalue().encode()
+
+
+def _write_parquet(
+    file: IO[bytes], parts: Iterable[Rows], columns: Sequence[Column], meta: Mapping[str, Any]
+) -> None:
+    from pyarrow import parquet  # an extra of the installation
+
+    scratch = Path(f"{file.name}.part")
+    writer = None
+    try:
+        for rows in parts:  # by way of astropy's own writer, so that Table.read knows it all
+            to_table(rows, columns, meta).write(scratch, format="parquet", overwrite=True)
+            table = parquet.read_table(scratch)
+            writer = writer or parquet.ParquetWriter(file, table.schema)
+            writer.write_table(table.cast(writer.schema))
+    finally:
+        if writer is not None:
+            writer.close()
+        scratch.unlink(missing_ok=True)

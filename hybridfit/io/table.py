@@ -1,0 +1,225 @@
+"""The results table: its columns with units and descriptions, and its rows from a fit.
+
+Rows are made as numpy records with fixed widths, so that parts of a long run can be put together
+byte by byte; `to_table` turns them into what users hold in their hands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from astropy.coordinates import SkyCoord
+from astropy.table import Table
+from astropy.units import Unit
+from astropy.wcs.utils import wcs_to_celestial_frame
+from numpy.typing import NDArray
+
+from hybridfit.cutouts import Cutouts
+from hybridfit.parameters import PARAMETERS, ParameterSpace
+from hybridfit.results import Fit
+
+MESSAGE_WIDTH = 160  # characters; longer messages end in "..."
+TEXTS = ("id", "message")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: name, numpy format of an entry, unit, description and shape of an entry."""
+
+    name: str
+    format: str
+    unit: str
+    description: str
+    shape: tuple[int, ...] = ()
+
+
+def columns(space: ParameterSpace, id_width: int, covariance: bool = False) -> tuple[Column, ...]:
+    """Return the columns of the table for fits in ``space``.
+
+    They do not depend on what is known of a galaxy: values that are not known are NaN.
+
+    Args:
+        space: of the fit.
+        id_width: bytes of the longest id.
+        covariance: whether the covariance matrices are wanted.
+    """
+    chosen = [
+        Column("id", f"S{max(id_width, 1)}", "", "name of the galaxy"),
+        Column("flags", "i8", "", "bits, see hybridfit.describe_flags; 0: clean"),
+    ]
+    for name in space.names:
+        parameter = PARAMETERS.get(_plain(name)) or PARAMETERS.get(name)
+        unit, text = (parameter.unit, parameter.description) if parameter else ("", name)
+        chosen.append(Column(name, "f8", unit, text))
+        chosen.append(Column(f"{name}_err", "f8", unit, f"standard deviation of {name}"))
+    for tail in _components(space):
+        size = f"r_eff_arcsec{tail}"
+        chosen += [
+            Column(size, "f8", "arcsec", "half-light radius along the major axis"),
+            Column(f"{size}_err", "f8", "arcsec", f"standard deviation of {size}"),
+        ]
+    for tail in _components(space):
+        chosen += [
+            Column(f"ra{tail}", "f8", "deg", "right ascension of x, y"),
+            Column(f"dec{tail}", "f8", "deg", "declination of x, y"),
+            Column(f"pa_sky{tail}", "f8", "deg", "position angle East of North, in [0, 180)"),
+        ]
+    chosen += [
+        Column("chi2", "f8", "", "sum of (residual / sigma)^2 over the unmasked pixels"),
+        Column("dof", "i8", "", "unmasked pixels minus free parameters"),
+        Column("n_iter", "i8", "", "steps of the optimiser, accepted or not"),
+        Column("message", f"S{MESSAGE_WIDTH}", "", "what else is to be known of this galaxy"),
+    ]
+    if covariance:
+        text = f"covariance of {', '.join(space.names)}"
+        chosen.append(Column("covariance", "f8", "", text, (len(space.names),) * 2))
+    return tuple(chosen)
+
+
+def make_rows(cutouts: Cutouts, fit: Fit, columns: Sequence[Column]) -> NDArray[np.void]:
+    """Return one record a galaxy, in the order of ``cutouts``.
+
+    Args:
+        cutouts: B galaxies.
+        fit: of the same galaxies, in stamp pixels.
+        columns: see `columns`.
+
+    Returns:
+        (B,) structured array, big-endian and packed: the bytes of a FITS table.
+
+    Raises:
+        ValueError: if there are not as many fits as galaxies.
+    """
+    if len(fit) != len(cutouts):
+        raise ValueError(f"{len(fit)} fits came for {len(cutouts)} galaxies, expected one each")
+    rows = np.zeros(len(cutouts), dtype=record_type(columns))
+    theta, error = (_numpy(value) for value in (fit.theta, fit.error))
+    origin, scale = _numpy(cutouts.origin), _numpy(cutouts.pixel_scale)
+    for k, name in enumerate(fit.space.names):
+        axis = {"x": 0, "y": 1}.get(_plain(name))
+        rows[name] = theta[:, k] + (origin[:, axis] if axis is not None else 0.0)
+        rows[f"{name}_err"] = error[:, k]
+    for tail in _components(fit.space):
+        for end in ("", "_err"):
+            rows[f"r_eff_arcsec{tail}{end}"] = rows[f"r_eff{tail}{end}"] * scale
+        names = [fit.space.names.index(f"{name}{tail}") for name in ("x", "y", "q", "pa")]
+        sky = [on_sky(w, *t) for w, t in zip(cutouts.wcs, theta[:, names], strict=True)]
+        for k, name in enumerate(("ra", "dec", "pa_sky")):
+            rows[f"{name}{tail}"] = [values[k] for values in sky]
+    rows["id"] = [name.encode() for name in cutouts.id]
+    rows["message"] = [_shortened(text) for text in cutouts.messages]
+    for name in ("flags", "chi2", "dof", "n_iter"):
+        rows[name] = _numpy(getattr(fit, name))
+    if any(column.name == "covariance" for column in columns):
+        rows["covariance"] = _numpy(fit.covariance)
+    return rows
+
+
+def record_type(columns: Sequence[Column]) -> np.dtype:
+    """Return the packed big-endian record type of ``columns``."""
+    return np.dtype([(c.name, np.dtype(c.format).newbyteorder(">"), c.shape) for c in columns])
+
+
+def to_table(
+    rows: NDArray[np.void], columns: Sequence[Column], meta: Mapping[str, Any] | None = None
+) -> Table:
+    """Return rows as an astropy Table with units, descriptions and metadata."""
+    table = Table(meta=dict(meta or {}))
+    for column in columns:
+        values = rows[column.name]
+        if column.name in TEXTS:
+            values = np.char.decode(values, "utf-8")
+        else:
+            values = values.astype(values.dtype.newbyteorder("="))
+        table[column.name] = values
+        table[column.name].description = column.description
+        if column.unit:
+            table[column.name].unit = Unit(column.unit)
+    return table
+
+
+def make_table(
+    cutouts: Cutouts, fit: Fit, covariance: bool = True, meta: Mapping[str, Any] | None = None
+) -> Table:
+    """Return the results of a batch as an astropy Table, one row a galaxy.
+
+    Args:
+        cutouts: B galaxies.
+        fit: of the same galaxies.
+        covariance: whether to add the column ``covariance`` (B, P, P).
+        meta: what to put into the table's metadata.
+    """
+    chosen = columns(fit.space, id_width(cutouts.id), covariance)
+    return to_table(make_rows(cutouts, fit, chosen), chosen, meta)
+
+
+def id_width(ids: Sequence[str]) -> int:
+    """Return the bytes that the longest id takes, in UTF-8 or with escapes in ASCII."""
+    return max((len(name.encode("ascii", "backslashreplace")) for name in ids), default=1)
+
+
+def on_sky(wcs: Any, x: float, y: float, q: float, pa: float) -> tuple[float, float, float]:
+    """Return right ascension, declination and position angle East of North, in degrees.
+
+    The ellipse is carried over by the Jacobian of the WCS at its centre, so a rotated, mirrored
+    or sheared image, or pixels that are not square, give the angle that is on the sky.
+
+    Args:
+        wcs: astropy WCS of the stamp; None gives NaN.
+        x, y: centre in stamp pixels.
+        q, pa: axis ratio, and angle in degrees from +y towards -x.
+    """
+    if wcs is None or not all(math.isfinite(value) for value in (x, y, q, pa)):
+        return math.nan, math.nan, math.nan
+    step = 0.5
+    pixels = np.array([(x, y), (x + step, y), (x - step, y), (x, y + step), (x, y - step)])
+    try:
+        ra, dec = _equatorial(wcs, pixels)
+    except Exception:  # wcslib's errors are many; a galaxy off the projection has no position
+        return math.nan, math.nan, math.nan
+    east = (np.subtract(ra[1::2], ra[2::2]) + 180.0) % 360.0 - 180.0
+    jacobian = np.array([east * math.cos(math.radians(dec[0])), dec[1::2] - dec[2::2]])
+    angle, q = math.radians(pa), min(q, 0.9999)  # a round galaxy keeps the angle it was given
+    major = jacobian @ [-math.sin(angle), math.cos(angle)]
+    minor = jacobian @ [math.cos(angle), math.sin(angle)]
+    shape = np.outer(major, major) + q**2 * np.outer(minor, minor)
+    turned = 0.5 * math.atan2(2 * shape[0, 1], shape[1, 1] - shape[0, 0])
+    return float(ra[0]) % 360.0, float(dec[0]), math.degrees(turned) % 180.0
+
+
+def _equatorial(wcs: Any, pixels: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
+    """Right ascension and declination (N,) in degrees of pixels (N, 2)."""
+    world = wcs.all_pix2world(pixels, 0)
+    lon, lat = world[:, wcs.wcs.lng], world[:, wcs.wcs.lat]
+    if wcs.wcs.lngtyp.startswith("RA") and not wcs.wcs.radesys.startswith("FK4"):
+        return lon, lat
+    sky = SkyCoord(lon, lat, unit="deg", frame=wcs_to_celestial_frame(wcs)).icrs
+    return sky.ra.deg, sky.dec.deg
+
+
+def _components(space: ParameterSpace) -> list[str]:
+    """What stands behind the names of each component: "" if there is one, else _1, _2..."""
+    several = len(space.shapes) > 1
+    return [f"_{k}" if several else "" for k in range(1, len(space.shapes) + 1)]
+
+
+def _plain(name: str) -> str:
+    """A parameter's name without its component."""
+    head, _, tail = name.rpartition("_")
+    return head if tail.isdigit() else name
+
+
+def _shortened(text: str) -> bytes:
+    text = " ".join(text.split())
+    data = text.encode()
+    if len(data) <= MESSAGE_WIDTH:
+        return data
+    return data[: MESSAGE_WIDTH - 3].decode(errors="ignore").encode() + b"..."
+
+
+def _numpy(tensor: Any) -> NDArray:
+    return tensor.detach().cpu().numpy()

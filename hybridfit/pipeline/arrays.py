@@ -1,0 +1,120 @@
+"""Fitting and rendering of galaxies in memory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from astropy.table import Table
+from numpy.typing import ArrayLike, NDArray
+
+from hybridfit.config import check_keys
+from hybridfit.cutouts import Cutouts
+from hybridfit.fitting.fit import FitOptions, fit_cutouts
+from hybridfit.io.table import make_table
+from hybridfit.pipeline.common import check_choices, metadata, model_images, usable_device
+
+
+def fit(
+    cutouts: Cutouts | ArrayLike,
+    *,
+    options: FitOptions | None = None,
+    uncertainty: str = "covariance",
+    start: str = "moments",
+    device: str | torch.device = "cpu",
+    covariance: bool = True,
+    **more: Any,
+) -> Table:
+    """Fit a batch of galaxies and return a table, one row a galaxy.
+
+    >>> table = hybridfit.fit(cutouts, sky="plane")
+    >>> table = hybridfit.fit(image, sigma=sigma, psf=psf, zeropoint=25.0)
+
+    Args:
+        cutouts: `Cutouts`, or images (B, H, W) or (H, W) in flux units; then ``more`` holds
+            at least ``sigma`` and ``psf`` (None to fit without one).
+        options: of the fit; default `FitOptions()`.
+        uncertainty: where errors come from: "covariance", (J^T W J)^-1 at the best fit.
+        start: where the fit starts: "moments" of the image, unless a galaxy has values in
+            ``Cutouts.start``.
+        device: torch device that computes.
+        covariance: whether to add the column ``covariance`` (B, P, P), in the order of the
+            parameters' columns.
+        more: fields of `FitOptions` to change, e.g. ``estimator="ml"``; with images also the
+            fields of `Cutouts` but ``start``.
+
+    Returns:
+        Table with id, flags (`describe_flags` puts them into words), each parameter [pix, mag,
+        deg] with its _err, positions on the sky where a WCS is known, chi2, dof, n_iter and
+        message. Galaxies that could not be fitted are rows too, flagged.
+
+    Raises:
+        ValueError: for options, shapes or names that are not understood; never for a galaxy.
+    """
+    check_choices(uncertainty, start)
+    if not isinstance(cutouts, Cutouts):
+        cutouts = _from_arrays(cutouts, more)
+    check_keys(more, [f.name for f in fields(FitOptions)], "fit")
+    chosen = replace(options or FitOptions(), **more)
+    result = fit_cutouts(cutouts, chosen, usable_device(device))
+    meta = metadata({"fit": asdict(chosen), "run": {"uncertainty": uncertainty, "start": start}})
+    return make_table(cutouts, result, covariance, meta)
+
+
+def render(table: Table, cutouts: Cutouts) -> NDArray[np.float32]:
+    """Return the model images of a table of fits.
+
+    Args:
+        table: from `fit`, or read from a run's results; rows are found by their id.
+        cutouts: the B galaxies that were fitted, for their PSFs, shapes and zero points.
+
+    Returns:
+        (B, H, W) flux units, sky included; NaN where a galaxy has no fit.
+
+    Raises:
+        ValueError: if a galaxy has no row, or a parameter no column.
+    """
+    names = [str(name) for name in table["id"]] if "id" in table.colnames else []
+    number = {name: i for i, name in enumerate(names)}
+    missing = [name for name in cutouts.id if name not in number]
+    if missing:
+        raise ValueError(f"table has no row for galaxy '{missing[0]}': expected one for each id")
+    options = _options_of(table)
+    rows = table[[number[name] for name in cutouts.id]]
+    theta = np.stack([np.ma.filled(rows[name], np.nan) for name in options.space.names], axis=1)
+    values = torch.from_numpy(theta.astype(np.float64)).to(cutouts.image.device)
+    for k, name in enumerate(options.space.names):
+        if name.split("_")[0] in ("x", "y"):
+            values[:, k] -= cutouts.origin[:, 0 if name.startswith("x") else 1]
+    return model_images(values, cutouts, options)
+
+
+def _options_of(table: Table) -> FitOptions:
+    """The options that a table was made with, as far as they name its columns."""
+    names = [str(name) for name in table.colnames]
+    written = json.loads(table.meta.get("OPTIONS", "{}")).get("fit", {})
+    components = tuple(written.get("components", ("sersic",)))
+    options = FitOptions(components, sky="plane" if "sky_dx" in names else "constant")
+    missing = [name for name in options.space.names if name not in names]
+    if missing:
+        expected = ", ".join(options.space.names)
+        raise ValueError(f"table has no column '{missing[0]}': expected {expected}")
+    return options
+
+
+def _from_arrays(image: ArrayLike, more: dict[str, Any]) -> Cutouts:
+    """Cutouts from images and those of ``more`` that are theirs, which are taken out of it."""
+    own = {f.name for f in fields(Cutouts)} - {"image", "start"}
+    given = {name: more.pop(name) for name in sorted(own & set(more))}
+    for name in ("sigma", "psf"):
+        if name not in given:
+            raise ValueError(f"{name} is missing: expected fit(image, sigma=..., psf=...)")
+    image, sigma = (torch.as_tensor(v, dtype=torch.float32) for v in (image, given.pop("sigma")))
+    mask = given.pop("mask", None)
+    if image.ndim == 2:
+        image, sigma = image[None], sigma[None] if sigma.ndim == 2 else sigma
+        mask = torch.as_tensor(mask)[None] if mask is not None else None
+    return Cutouts(image=image, sigma=sigma.expand(image.shape), mask=mask, **given)
