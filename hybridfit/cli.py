@@ -57,7 +57,9 @@ HELP = {
     "part": "galaxies that are computed and kept at a time",
     "limit": "only so many galaxies, in the order of their ids; 0: all",
 }
+INPUT = "directory, manifest or file"
 PANELS = ("Input", "Fit", "Run")
+REQUIRED = inspect.Parameter.empty
 
 
 def main() -> NoReturn:
@@ -218,7 +220,7 @@ def _fit_command() -> Callable[..., None]:
             Annotated[Path, typer.Argument(metavar="INPUT", help="directory, manifest or file")],
             ...,
         ),
-        "out": (Annotated[Path, flag("--out", "-o", help="directory for the results")], ...),
+        "out": (Annotated[Path, flag("--out", "-o", help="directory for the results")], REQUIRED),
         "config": (Annotated[path, flag("--config", "-c", help="YAML file of options")], None),
         "overwrite": (
             Annotated[bool, flag("--overwrite", help="replace another run's results")],

@@ -12,9 +12,10 @@ from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from hybridfit.cutouts import Cutouts
-from hybridfit.model.images import render
-from hybridfit.model.profiles import Sersic
+from hybridfit.model.render import render
 from hybridfit.parameters import ParameterSpace
+
+AT_ONCE = 16  # galaxies rendered at a time: bounds memory
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,11 @@ def _images(truth: Table, cutouts: Cutouts, options: SimulateOptions) -> NDArray
     space = ParameterSpace()
     theta = np.stack([np.asarray(truth[name], dtype=float) for name in space.names], axis=1)
     theta[:, space.names.index("sky")] = 0.0
-    unit = render(torch.from_numpy(theta), cutouts, space, [Sersic()]).double().numpy()
+    values = torch.from_numpy(theta)
+    unit = np.zeros(cutouts.image.shape)
+    for i in range(0, len(theta), AT_ONCE):
+        some = slice(i, i + AT_ONCE)
+        unit[some] = render(values[some], cutouts[some], space).numpy()
     flux = np.asarray(truth["snr"]) * options.sky_sigma / np.sqrt((unit**2).sum(axis=(1, 2)))
     truth["mag"] = options.zeropoint - 2.5 * np.log10(flux)
     truth["mag"].unit = "mag"

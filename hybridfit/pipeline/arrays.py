@@ -13,9 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridfit.config import check_keys
 from hybridfit.cutouts import Cutouts
-from hybridfit.fitting.fit import FitOptions, fit_cutouts
+from hybridfit.fitting.fit import FitOptions
 from hybridfit.io.table import make_table
-from hybridfit.pipeline.common import check_choices, metadata, model_images, usable_device
+from hybridfit.pipeline.common import (
+    check_choices,
+    measure,
+    metadata,
+    model_images,
+    usable_device,
+)
 
 
 def fit(
@@ -59,7 +65,7 @@ def fit(
         cutouts = _from_arrays(cutouts, more)
     check_keys(more, [f.name for f in fields(FitOptions)], "fit")
     chosen = replace(options or FitOptions(), **more)
-    result = fit_cutouts(cutouts, chosen, usable_device(device))
+    result = measure(cutouts, chosen, usable_device(device), uncertainty=uncertainty)
     meta = metadata({"fit": asdict(chosen), "run": {"uncertainty": uncertainty, "start": start}})
     return make_table(cutouts, result, covariance, meta)
 

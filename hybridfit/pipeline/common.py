@@ -13,19 +13,34 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
-from hybridfit.fitting.fit import FitOptions
-from hybridfit.model.images import render
+from hybridfit.fitting.fit import FitOptions, fit_cutouts
+from hybridfit.model.render import render
+from hybridfit.results import Fit
+from hybridfit.uncertainty.covariance import quote_covariance
+
+RENDER_AT_ONCE = 16  # galaxies: bounds memory
+
+
+def measure(
+    cutouts: Cutouts,
+    options: FitOptions,
+    device: torch.device,
+    compile: bool | None = None,
+    uncertainty: str = "covariance",
+) -> Fit:
+    """Fit a batch and give it the errors that are asked for."""
+    check_choices(uncertainty)
+    return quote_covariance(fit_cutouts(cutouts, options, device, compile))
 
 
 def model_images(theta: Tensor, cutouts: Cutouts, options: FitOptions) -> NDArray[np.float32]:
-    """Model images; galaxies without a fit are NaN."""
-    fitted = torch.isfinite(theta).all(dim=1)
-    images = torch.full(cutouts.image.shape, torch.nan, device=cutouts.image.device)
-    if fitted.any():
-        index = fitted.nonzero()[:, 0].tolist()
-        part = render(theta[fitted], cutouts[index], options.space, options.profiles)
-        images[fitted] = part
-    return images.cpu().numpy()
+    """Model images (B, H, W); galaxies without a fit are NaN."""
+    images = torch.full(cutouts.image.shape, torch.nan)
+    fitted = torch.isfinite(theta).all(dim=1).nonzero()[:, 0].cpu()
+    for rows in fitted.split(RENDER_AT_ONCE):
+        part = cutouts[rows.tolist()]
+        images[rows] = render(theta[rows], part, options.space, options.profiles).cpu()
+    return images.numpy()
 
 
 def versions() -> dict[str, str]:
@@ -44,7 +59,7 @@ def metadata(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_choices(uncertainty: str, start: str) -> None:
+def check_choices(uncertainty: str, start: str = "moments") -> None:
     """Raise ValueError for a way to errors or to a start that is not there."""
     for name, value, known in (
         ("uncertainty", uncertainty, ("covariance",)),

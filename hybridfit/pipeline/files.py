@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from hybridfit.cutouts import Cutouts
 from hybridfit.fitting.compiling import wants_compile
-from hybridfit.fitting.fit import FitOptions, fit_cutouts
+from hybridfit.fitting.fit import FitOptions
 from hybridfit.io import blocks, export, runs
 from hybridfit.io import table as tables
 from hybridfit.io.fits import (
@@ -37,6 +37,7 @@ from hybridfit.io.runs import UsageError
 from hybridfit.parameters import ParameterSpace
 from hybridfit.pipeline.common import (
     check_choices,
+    measure,
     metadata,
     model_images,
     usable_device,
@@ -242,7 +243,7 @@ def _fit_batch(stamps: list[Stamp], job: _Job, share: float) -> NDArray[np.void]
     # the same for a run that was resumed: it depends on the part and the whole run alone
     compile = wants_compile(job.options.compile, round(share * job.n), device)
     with job.clock("fitting"):
-        result = fit_cutouts(cutouts, job.options, device, compile)
+        result = measure(cutouts, job.options, device, compile, job.run.uncertainty)
     if job.run.save_models:
         with job.clock("models"):
             images = model_images(result.theta, cutouts, job.options)
