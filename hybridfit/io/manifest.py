@@ -53,7 +53,8 @@ def read_manifest(path: Path, options: ReadOptions) -> Manifest:
     """Read a CSV, ECSV, FITS or Parquet manifest.
 
     Columns that are not known are left alone, for users' tables hold many; but one that differs
-    from a known name only in case or punctuation (``PixelScale``) is taken for a slip.
+    from a known name only in case or punctuation (``PixelScale``) is taken for a slip, unless it
+    begins with an underscore.
 
     Raises:
         ValueError: if the table cannot be read, has no rows, no ``id`` or ``image`` column, a
@@ -135,7 +136,7 @@ def _chosen(names: Sequence[str], renamed: Mapping[str, str], path: Path) -> dic
         if meant and column != meant and column not in chosen.values() and meant not in chosen:
             raise ValueError(
                 f"manifest '{path}' has an unknown column '{column}': did you mean '{meant}'? "
-                f"Rename it, or pass --columns {meant}={column}"
+                f"Rename it (_{column} is passed over), or pass --columns {meant}={column}"
             )
     for name in ("id", "image"):
         if name not in chosen:
@@ -147,7 +148,8 @@ def _chosen(names: Sequence[str], renamed: Mapping[str, str], path: Path) -> dic
 
 def _plain(name: str) -> str:
     plain = "".join(c for c in name.lower() if c.isalnum())
-    return plain if len(plain) > 1 else name  # X or N of another table are no slips
+    # X or N of another table are no slips, and a leading _ says that a column is not meant
+    return plain if len(plain) > 1 and not name.startswith("_") else name
 
 
 def _texts(column: Any) -> list[str]:

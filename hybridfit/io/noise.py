@@ -30,15 +30,17 @@ def blank_sky(scene: Scene, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return ~(mask | grown(scene.labels != 0, 4))
 
 
-def sky_scatter(image: NDArray[np.floating], blank: NDArray[np.bool_]) -> float | None:
+def sky_scatter(
+    image: NDArray[np.floating], blank: NDArray[np.bool_], lag: int = LAG
+) -> float | None:
     """Scatter of one blank pixel, from second differences; None if too few are blank.
 
-    std(a(x - 5) - 2 a(x) + a(x + 5)) / sqrt 6, clipped at 4 sigma: neither gradients nor the
+    std(a(x - lag) - 2 a(x) + a(x + lag)) / sqrt 6, clipped at 4 sigma: neither gradients nor the
     galaxy's wings nor the short correlation of resampled pixels matter.
     """
     if blank.sum() < MIN_BLANK * blank.size:
         return None
-    left, centre, right = slice(None, -2 * LAG), slice(LAG, -LAG), slice(2 * LAG, None)
+    left, centre, right = slice(None, -2 * lag), slice(lag, -lag), slice(2 * lag, None)
     all_three = blank[:, left] & blank[:, centre] & blank[:, right]
     difference = (image[:, left] - 2 * image[:, centre] + image[:, right])[all_three]
     if difference.size < MIN_TRIPLES:
@@ -85,5 +87,14 @@ def sigma_ratio(
     scene: Scene,
     mask: NDArray[np.bool_],
 ) -> float | None:
-    """Scatter of the blank sky in units of sigma, 1 if sigma is right; None if it is unknown."""
-    return sky_scatter((image - np.float32(scene.sky)) / sigma, blank_sky(scene, mask))
+    """Scatter of the blank sky in units of sigma, 1 if sigma is right; None if it is unknown.
+
+    Where a galaxy fills the stamp its own curvature scatters too, but not from pixel to pixel:
+    too much scatter is believed only if neighbouring pixels show it as well.
+    """
+    z = (image - np.float32(scene.sky)) / sigma
+    blank = blank_sky(scene, mask)
+    ratio = sky_scatter(z, blank)
+    if ratio is not None and ratio > CREDIBLE[1]:
+        ratio = min(ratio, sky_scatter(z, blank, lag=1) or ratio)
+    return ratio
