@@ -44,7 +44,12 @@ class Pixels:
 
 
 def make_pixels(
-    cutouts: Cutouts, pedestal: Tensor, sky: str, grid: Grid, dtype: torch.dtype
+    cutouts: Cutouts,
+    pedestal: Tensor,
+    sky: str,
+    grid: Grid,
+    dtype: torch.dtype,
+    galfit: bool = False,
 ) -> Pixels:
     """Normalise a batch whose galaxies share one PSF oversampling."""
     sigma = torch.where(cutouts.mask, torch.nan, cutouts.sigma).flatten(1)
@@ -53,7 +58,7 @@ def make_pixels(
     weight = torch.where(cutouts.mask, 0.0, scale[:, None, None] / cutouts.sigma)
     oversampling = int(cutouts.psf_oversampling[0])
     transfer = transfer_function(
-        cutouts.psf, oversampling, cutouts.psf_includes_pixel, grid, len(cutouts)
+        cutouts.psf, oversampling, cutouts.psf_includes_pixel, grid, len(cutouts), galfit
     )
     return Pixels(
         torch.where(cutouts.mask, 0.0, centred).to(dtype),
@@ -65,13 +70,13 @@ def make_pixels(
     )
 
 
-def grid_of(cutouts: Cutouts, dtype: torch.dtype) -> Grid:
+def grid_of(cutouts: Cutouts, dtype: torch.dtype, galfit: bool = False) -> Grid:
     """The Fourier grid for a batch whose galaxies share one PSF oversampling."""
     oversampling = int(cutouts.psf_oversampling[0])
     radius = 8 if cutouts.psf is None else max(cutouts.psf.shape[-2:]) // 2 // oversampling
     height, width = cutouts.image.shape[-2:]
-    reach = reach_of(cutouts.psf, oversampling)
-    return make_grid(height, width, radius, reach, dtype, cutouts.image.device)
+    reach = reach_of(cutouts.psf, oversampling, galfit=galfit)
+    return make_grid(height, width, radius, reach, dtype, cutouts.image.device, galfit)
 
 
 def sky_terms(

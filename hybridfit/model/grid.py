@@ -15,7 +15,7 @@ LANCZOS = 30  # the PSF between its samples: GalSim's Lanczos(30), close to a si
 # response at the Nyquist frequency below which a fit forgets aliasing: its error, 2e-4 of the
 # peak, is below the noise up to a signal-to-noise ratio of 10,000, and it saves a third
 WELL_SAMPLED = 1.5e-2
-NO_PSF_REACH = 6.0  # without a PSF nothing but the pixel damps the high modes
+PIXEL_REACH = 6.0  # without a PSF between its pixels, only the pixel damps the high modes
 CORE_WIDTH = 1.5  # pix along the minor axis: Gaussian scale of the window that holds the core
 T_MAX = 5.6  # the window's edge in units of its scale: 4 exp(-T_MAX^2 / 2) = 6e-7
 S_STEP = 0.0625  # step of the Hankel table in k times scale
@@ -34,6 +34,8 @@ class Grid:
         rows, columns: of the FFT grid, at least the stamp plus half of the PSF.
         x, y: (1, columns) and (rows, 1) pixel coordinates, the padding split to both sides.
         kx, ky: (K, 1) and (1, L) angular frequencies of the core's modes, radian / pix.
+        phase_kx, phase_ky: the frequencies by which the centre moves the core: kx and ky, or as
+            GALFIT has it the ones they fold to, so that the cusp stays on a pixel's centre.
         nodes: (N,) radii of the Hankel quadrature in units of the window's scale.
         hankel: (N, S) weights x 2 pi J0(s t) t, and ``hankel_slope`` with -J1(s t) t / s.
         ky_target: (L,) row of the FFT grid that each of the core's ky folds to.
@@ -48,6 +50,8 @@ class Grid:
     y: Tensor
     kx: Tensor
     ky: Tensor
+    phase_kx: Tensor
+    phase_ky: Tensor
     nodes: Tensor
     hankel: Tensor
     hankel_slope: Tensor
@@ -86,6 +90,7 @@ def make_grid(
     reach: float,
     dtype: torch.dtype,
     device: torch.device,
+    galfit: bool = False,
 ) -> Grid:
     """Return the grid for a padded shape.
 
@@ -94,6 +99,7 @@ def make_grid(
         psf_radius: of the PSF image, in image pixels.
         reach: highest mode of the core in units of the Nyquist frequency, see `reach_of`.
         dtype, device: of the constant tensors.
+        galfit: see ``phase_kx`` of `Grid`.
     """
     rows, columns = (_fft_size(n, psf_radius) for n in (height, width))
 
@@ -106,13 +112,17 @@ def make_grid(
     # rows in FFT order: 0 ... top, -top ... -1; the FFT itself has its highest mode once
     row = np.concatenate([np.arange(top + (reach > 1)), np.arange(-top, 0)])
     nodes, hankel, slope = _hankel(72.0 if reach < 1.5 else 144.0)
+    kx = 2 * np.pi / columns * np.arange(last + 1)[:, None]
+    ky = 2 * np.pi / rows * row[None, :]
+    phases = [k - 2 * np.pi * np.rint(k / (2 * np.pi)) if galfit else k for k in (kx, ky)]
     tensors = [
         torch.tensor(value, dtype=dtype, device=device)
         for value in (
             x,
             y,
-            2 * np.pi / columns * np.arange(last + 1)[:, None],
-            2 * np.pi / rows * row[None, :],
+            kx,
+            ky,
+            *phases,
             nodes,
             hankel,
             slope,
@@ -149,7 +159,12 @@ def _hankel(s_max: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def transfer_function(
-    psf: Tensor | None, oversampling: int, includes_pixel: Tensor, grid: Grid, batch: int
+    psf: Tensor | None,
+    oversampling: int,
+    includes_pixel: Tensor,
+    grid: Grid,
+    batch: int,
+    galfit: bool = False,
 ) -> Tensor:
     """Fourier transform of PSF and pixel on the core's modes.
 
@@ -159,6 +174,7 @@ def transfer_function(
         includes_pixel: (B,) True where the PSF holds the pixel's response already.
         grid: of the stamps.
         batch: B, needed where there is no PSF.
+        galfit: take the PSF for a sum over its pixels, not for samples of a smooth function.
 
     Returns:
         (B, 2, K, L): real and imaginary parts.
@@ -168,13 +184,20 @@ def transfer_function(
     if psf is None:
         transfer = pixel.to(torch.promote_types(kx.dtype, torch.complex64)).expand(batch, -1, -1)
         return torch.view_as_real(transfer).permute(0, 3, 1, 2).contiguous()
-    between = (
+    transfer = _psf_modes(psf.to(kx.dtype), oversampling, grid)
+    if not galfit:
+        transfer = transfer * _between(oversampling, grid)
+    transfer = torch.where(includes_pixel[:, None, None], transfer, transfer * pixel)
+    return torch.view_as_real(transfer).permute(0, 3, 1, 2).contiguous()
+
+
+def _between(oversampling: int, grid: Grid) -> Tensor:
+    """Response of the interpolant between the PSF's samples on the core's modes, (K, L)."""
+    kx, ky = grid.kx, grid.ky
+    return (
         _lanczos_response(kx / (2 * math.pi * oversampling))
         * _lanczos_response(ky / (2 * math.pi * oversampling))
     )
-    transfer = _psf_modes(psf.to(kx.dtype), oversampling, grid) * between
-    transfer = torch.where(includes_pixel[:, None, None], transfer, transfer * pixel)
-    return torch.view_as_real(transfer).permute(0, 3, 1, 2).contiguous()
 
 
 def _psf_modes(psf: Tensor, oversampling: int, grid: Grid) -> Tensor:
@@ -214,19 +237,25 @@ def _lanczos_response(u: Tensor) -> Tensor:
     return torch.tensor(value, dtype=u.dtype, device=u.device)
 
 
-def reach_of(psf: Tensor | None, oversampling: int, well_sampled: float = WELL_SAMPLED) -> float:
+def reach_of(
+    psf: Tensor | None,
+    oversampling: int,
+    well_sampled: float = WELL_SAMPLED,
+    galfit: bool = False,
+) -> float:
     """How far, in units of the Nyquist frequency, the core's modes must be followed.
 
     Args:
         psf: (B, h, w) or None.
         oversampling: PSF pixels per image pixel.
+        galfit: whether the PSF is a sum over its pixels, see `transfer_function`.
         well_sampled: PSFs below this response at the Nyquist frequency do not count as aliasing.
 
     Returns:
         1 for PSFs that are well sampled, more for those that alias.
     """
-    if psf is None:
-        return NO_PSF_REACH
+    if psf is None or (galfit and oversampling == 1):
+        return PIXEL_REACH
     if oversampling > 1:
         return 2 + 4 / LANCZOS
     return 1.0 if bool((nyquist_power(psf) < well_sampled).all()) else 1 + 2 / LANCZOS

@@ -262,7 +262,7 @@ def _core_modes(shape: Geometry, table: Tensor, grid: Grid, jacobian: bool) -> l
             form = _columns(shape.inverse_slopes[:, j], 3)
             values.append(by_s2 * _quadratic(form, kx, ky))
     x0, y0 = _columns(shape.position, 3)
-    phase = kx * x0 + ky * y0
+    phase = grid.phase_kx * x0 + grid.phase_ky * y0
     cos, sin = torch.cos(phase), -torch.sin(phase)
     return [(v * cos, v * sin) for v in values]
 
