@@ -47,6 +47,7 @@ HELP = {
     "compile": "auto | on | off: compiled kernels",
     "chunk": "galaxies a kernel takes at once; 0 chooses",
     "precision": "float32 | float64",
+    "convolution": "auto | full: as is enough for each PSF, or with all modes",
     "uncertainty": "covariance: where errors come from",
     "start": "moments: where the fit starts",
     "device": "cpu | cuda",
@@ -169,9 +170,8 @@ def _options(config: Path | None, given: Mapping[str, Any]) -> tuple[Any, Any, A
     made = []
     for section, cls in _stages().items():
         values = dict(sections.get(section) or {})
-        check_keys(
-            values, [f.name for f in fields(cls) if f.name != "prior"], f"{config}: {section}"
-        )
+        known = [f.name for f in fields(cls) if f.name != "prior"]
+        check_keys(values, known, f"section '{section}' of {config}")
         values |= {f.name: given[f.name] for f in fields(cls) if given.get(f.name) is not None}
         if section == "fit" and sections.get("prior"):
             values["prior"] = Prior.from_mapping(sections["prior"])

@@ -132,7 +132,7 @@ def _stretched(
     image: NDArray, model: NDArray, sigma: NDArray, keep: NDArray
 ) -> list[NDArray[np.float64]]:
     noise = float(np.median(sigma[keep])) if keep.any() else 1.0
-    level = float(np.nanmedian(model))
+    level = float(np.nanmedian(model)) if np.isfinite(model).any() else 0.0
     return [
         np.arcsinh((np.where(keep, image, np.nan) - level) / (3 * noise)),
         np.arcsinh((model - level) / (3 * noise)),

@@ -22,7 +22,7 @@ COMMENTS = {
     "N": "Sersic index",
     "AR": "Axis ratio (b/a)",
     "PA": "Position Angle [deg: Up=0, Left=90]",
-    "SKY": "Sky background, at the middle of the section",
+    "SKY": "Sky background [flux/pix]",
     "DSDX": "x sky gradient",
     "DSDY": "y sky gradient",
 }

@@ -1,0 +1,352 @@
+"""From files to a table: the same as in memory, whole after any kill, flat in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+
+import hybridfit as hf
+from hybridfit.io.cutout_files import write_cutouts
+from hybridfit.io.galfit import model_header
+from hybridfit.model.simulate import SimulateOptions
+from hybridfit.pipeline import RunOptions, UsageError, fit_files
+
+SMALL = SimulateOptions(shape=(32, 32), psf_size=15, r_eff=(1.5, 3.0), snr=(40, 300))
+PART = 4  # galaxies: many parts in few galaxies
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, hf.Cutouts, Table]:
+    """24 tiny galaxies as files, as cutouts, and their truth."""
+    directory = tmp_path_factory.mktemp("galaxies")
+    cutouts, truth = hf.simulate(24, 3, SMALL)
+    write_cutouts(cutouts, directory, truth)
+    return directory, cutouts, truth
+
+
+def command(inputs: Path, out: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "hybridfit", "fit", str(inputs), "-o", str(out), *more]
+
+
+def bytes_of(out: Path) -> bytes:
+    return (out / "results.fits").read_bytes()
+
+
+def test_files_and_memory_agree(simulated, tmp_path: Path):
+    """`hybridfit.fit` on what was read is the run's table, and both are near the truth."""
+    directory, _, truth = simulated
+    summary = fit_files(directory, tmp_path / "out", run=RunOptions(covariance=True))
+    table = Table.read(summary.results)
+    direct = hf.fit(hf.read(directory))
+    assert summary.n == summary.n_fitted == len(table) == 24
+    assert table.colnames == direct.colnames
+    for name in direct.colnames[1:-2]:
+        np.testing.assert_allclose(table[name], direct[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    assert list(table["id"].astype(str)) == sorted(truth["id"])
+    pull = (table["mag"] - truth["mag"]) / table["mag_err"]
+    assert np.abs(pull).max() < 5
+    assert np.isfinite(table["ra"]).all()
+    assert np.allclose(table["r_eff_arcsec"], 0.2 * table["r_eff"])
+    assert json.loads(table.meta["OPTIONS"])["fit"]["sky"] == "constant"
+
+
+def test_fit_takes_arrays(simulated):
+    _, cutouts, _ = simulated
+    given = {name: getattr(cutouts, name)[:3].numpy() for name in ("sigma", "psf", "zeropoint")}
+    table = hf.fit(cutouts.image[:3].numpy(), **given)
+    same = hf.fit(cutouts[:3], covariance=False)
+    np.testing.assert_allclose(table["mag"], same["mag"])
+    assert table["covariance"].shape == (3, 8, 8)
+    assert "covariance" not in same.colnames
+    one = hf.fit(cutouts.image[0], sigma=given["sigma"][0], psf=given["psf"][0], sky="plane")
+    assert len(one) == 1
+    assert "sky_dx" in one.colnames
+
+
+def test_fit_says_what_it_does_not_know(simulated):
+    _, cutouts, _ = simulated
+    with pytest.raises(ValueError, match="did you mean 'estimator'"):
+        hf.fit(cutouts, estimatr="ml")
+    with pytest.raises(ValueError, match="uncertainty is 'bootstrap'"):
+        hf.fit(cutouts, uncertainty="bootstrap")
+    with pytest.raises(ValueError, match="psf is missing"):
+        hf.fit(cutouts.image, sigma=cutouts.sigma)
+    with pytest.raises(ValueError, match="device 'abacus'"):
+        hf.fit(cutouts, device="abacus")
+
+
+def test_render_gives_the_fitted_model(simulated):
+    """The table's own model has the table's chi2, for rows in any order."""
+    directory, _, _ = simulated
+    cutouts = hf.read(directory)[:6]
+    table = hf.fit(cutouts)
+    models = hf.render(table[::-1], cutouts)
+    residual = (cutouts.image.numpy() - models) / cutouts.sigma.numpy()
+    chi2 = np.where(cutouts.mask.numpy(), 0, residual**2).sum(axis=(1, 2))
+    np.testing.assert_allclose(chi2, table["chi2"], rtol=2e-3)
+    with pytest.raises(ValueError, match="no row for galaxy"):
+        hf.render(table[1:], cutouts)
+
+
+def test_bad_galaxies_are_flagged_rows(simulated, tmp_path: Path):
+    """Broken files among good ones: rows with the reason, the good ones unharmed."""
+    directory, _, _ = simulated
+    inputs = shutil.copytree(directory, tmp_path / "in")
+    (inputs / "sim0003_image.fits").write_text("not a FITS file")
+    whole = (inputs / "sim0005_image.fits").read_bytes()
+    (inputs / "sim0005_image.fits").write_bytes(whole[:4000])
+    fits.writeto(inputs / "sim0007_psf.fits", np.zeros((15, 15)), overwrite=True)
+    (inputs / "sim0009_psf.fits").unlink()
+    summary = fit_files(inputs, tmp_path / "out")
+    table = Table.read(summary.results)
+    bad = np.isin(table["id"].astype(str), [f"sim000{i}" for i in (3, 5, 7, 9)])
+    assert (table["flags"][bad] & hf.Flag.UNREADABLE > 0).all()
+    assert np.ma.getmaskarray(table["mag"])[bad].all(), "astropy masks the NaN it reads"
+    assert all(len(text) > 20 for text in table["message"][bad])
+    assert summary.flags["UNREADABLE"] == 4
+    good = Table.read(fit_files(directory, tmp_path / "good").results)
+    np.testing.assert_allclose(table["mag"][~bad], good["mag"][~bad], rtol=1e-5)
+
+
+def test_mixed_shapes_keep_their_order(simulated, tmp_path: Path):
+    _, cutouts, truth = simulated
+    inputs = tmp_path / "in"
+    write_cutouts(cutouts[:4], inputs)
+    larger, more = hf.simulate(3, 8, SimulateOptions(shape=(40, 56), psf_size=21))
+    larger = hf.Cutouts(**{**larger.__dict__, "id": ["sim0001b", "sim0002b", "zzz"]})
+    write_cutouts(larger, inputs)
+    table = Table.read(fit_files(inputs, tmp_path / "out").results)
+    expected = ["sim0000", "sim0001", "sim0001b", "sim0002", "sim0002b", "sim0003", "zzz"]
+    assert list(table["id"].astype(str)) == expected
+    true = [*truth["mag"][:2], more["mag"][0], truth["mag"][2], more["mag"][1], truth["mag"][3]]
+    assert np.abs(table["mag"][:-1] - true).max() < 1
+
+
+def killed_after(arguments: list[str], parts: Path, count: int, delay: float) -> bool:
+    """Run a command, kill -9 it a while after ``count`` parts are there; False if it ended."""
+    process = subprocess.Popen(arguments, env=ENVIRONMENT)
+    while process.poll() is None:
+        if parts.is_dir() and len(list(parts.glob("part-*.npy"))) >= count:
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+            return process.wait() != 0
+        time.sleep(0.002)
+    return False
+
+
+def test_killed_runs_end_with_the_same_table(simulated, tmp_path: Path):
+    """kill -9 at random moments, the same command again: the same bytes as without a kill."""
+    directory, _, _ = simulated
+    more = ("--part", str(PART), "--quiet")
+    subprocess.run(command(directory, tmp_path / "whole", *more), check=True, env=ENVIRONMENT)
+    out, chance, kills = tmp_path / "killed", random.Random(5), 0
+    for count in (0, 2, 4):
+        delay = chance.uniform(0.0, 0.03)
+        kills += killed_after(command(directory, out, *more), out / "parts", count, delay)
+    assert kills >= 2, "the run was too quick to be killed"
+    subprocess.run(command(directory, out, *more), check=True, env=ENVIRONMENT)
+    assert bytes_of(out) == bytes_of(tmp_path / "whole")
+    assert not (out / "parts").exists()
+    assert not list(out.glob(".*.tmp"))
+
+
+class Killed(BaseException):
+    """Stands for the end of the process at one exact moment."""
+
+
+@pytest.mark.parametrize("moment", range(10))
+def test_a_kill_at_every_step(simulated, tmp_path: Path, moment: int, monkeypatch):
+    """Whichever file the run was about to put in place, it goes on to the same table."""
+    from hybridfit.io import export
+
+    directory, _, _ = simulated
+    run = RunOptions(part=8, format="fits", save_models=False)
+    whole = fit_files(directory, tmp_path / "whole", run=run)
+    replaced, count = os.replace, 0
+
+    def dying(source, target):
+        nonlocal count
+        if count == moment:
+            raise Killed
+        count += 1
+        replaced(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export.os, "replace", dying)
+        # run.json, three parts, the table, run.json again
+        if moment < 6:
+            with pytest.raises(Killed):
+                fit_files(directory, tmp_path / "out", run=run)
+        else:
+            fit_files(directory, tmp_path / "out", run=run)
+    summary = fit_files(directory, tmp_path / "out", run=run)
+    assert summary.results.read_bytes() == whole.results.read_bytes()
+    assert summary.n_fitted == max(0, 24 - 8 * max(0, min(moment, 4) - 1))
+
+
+def test_broken_parts_are_computed_again(simulated, tmp_path: Path, monkeypatch):
+    """A part whose file a crash of the machine left short or empty is not trusted."""
+    from hybridfit.pipeline import files
+
+    directory, _, _ = simulated
+    run = RunOptions(part=8)
+    whole = fit_files(directory, tmp_path / "whole", run=run)
+
+    def stop(*_, **__):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.export, "write_results", stop)
+        with pytest.raises(Killed):
+            fit_files(directory, tmp_path / "out", run=run)
+    parts = sorted((tmp_path / "out" / "parts").iterdir())
+    assert len(parts) == 3
+    parts[0].write_bytes(parts[0].read_bytes()[:-100])
+    parts[2].write_bytes(b"")
+    summary = fit_files(directory, tmp_path / "out", run=run)
+    assert summary.n_fitted == 16
+    assert summary.results.read_bytes() == whole.results.read_bytes()
+
+
+def test_going_on_with_something_else_is_refused(simulated, tmp_path: Path):
+    directory, _, _ = simulated
+    out = tmp_path / "out"
+    fit_files(directory, out, run=RunOptions(limit=4))
+    assert fit_files(directory, out, run=RunOptions(limit=4)).n_fitted == 0
+    with pytest.raises(UsageError, match=r"fit sky was .constant. and is now .plane.*--overwrite"):
+        fit_files(directory, out, options=hf.FitOptions(sky="plane"), run=RunOptions(limit=4))
+    with pytest.raises(UsageError, match="run limit was 4 and is now 6"):
+        fit_files(directory, out, run=RunOptions(limit=6))
+    inputs = shutil.copytree(directory, tmp_path / "in")
+    for file in inputs.glob("sim0001_*"):
+        file.rename(file.with_name(file.name.replace("sim0001", "sim0001x")))
+    with pytest.raises(UsageError, match="galaxies was"):
+        fit_files(inputs, out, run=RunOptions(limit=4))
+    again = fit_files(inputs, out, run=RunOptions(limit=4), overwrite=True)
+    assert again.n_fitted == 4
+    assert "sim0001x" in Table.read(again.results)["id"].astype(str)
+
+
+def test_foreign_results_are_not_overwritten(simulated, tmp_path: Path):
+    directory, _, _ = simulated
+    (tmp_path / "results.csv").write_text("mine")
+    with pytest.raises(UsageError, match=r"already has results\.csv"):
+        fit_files(directory, tmp_path)
+    assert (tmp_path / "results.csv").read_text() == "mine"
+    with pytest.raises(UsageError, match="is the input"):
+        fit_files(directory, directory)
+
+
+def test_two_runs_in_one_folder_are_refused(simulated, tmp_path: Path):
+    fcntl = pytest.importorskip("fcntl")
+    directory, _, _ = simulated
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="another process"):
+            fit_files(directory, tmp_path)
+    assert fit_files(directory, tmp_path, run=RunOptions(limit=2)).n == 2
+
+
+def test_models_are_blocks_as_galfit_writes_them(simulated, tmp_path: Path):
+    directory, cutouts, _ = simulated
+    run = RunOptions(limit=3, save_models=True)
+    table = Table.read(fit_files(directory, tmp_path, run=run).results)
+    with fits.open(tmp_path / "models" / "sim0001_block.fits") as hdus:
+        hdus.verify("exception")
+        assert len(hdus) == 4
+        assert hdus[0].data is None
+        image, model, residual = (hdu.data for hdu in hdus[1:])
+        np.testing.assert_array_equal(image, cutouts.image[1].numpy())
+        np.testing.assert_allclose(residual, image - model, atol=1e-6)
+        header = hdus[2].header
+        x, error = (float(text) for text in header["1_XC"].split("+/-"))
+        assert (x, error) == pytest.approx((table["x"][1] + 1, table["x_err"][1]), abs=1e-4)
+        assert header["FITSECT"] == "[1:32,1:32]"
+        assert header["CHI2NU"] == pytest.approx(table["chi2"][1] / table["dof"][1])
+        assert header["MAGZPT"] == 25
+        assert header["COMP_2"] == "sky"
+        assert hdus[1].header["CTYPE1"] == "RA---TAN"
+
+
+def test_galfit_header_of_a_section():
+    """Pixels from 1, in the image as given; a held sky in brackets, doubt between stars."""
+    values = {"x": (10.0, 0.1), "y": (20.0, 0.1), "mag": (21.0, 0.01), "pa": (150.0, 2.0)}
+    header = model_header(
+        [values],
+        {"sky": (0.5, float("nan"))},
+        (4, 6),
+        (30, 40),
+        25.0,
+        float("nan"),
+        0,
+        8,
+        int(hf.Flag.AT_LIMIT),
+    )
+    assert header["1_XC"] == "*11.0000* +/- *0.1000*"
+    assert header["1_PA"] == "*-30.0000* +/- *2.0000*"
+    assert header["FITSECT"] == "[5:44,7:36]"
+    assert header["2_SKY"] == "[5.0000e-01]"
+    assert header["2_XC"] == "[24.5000]"
+    assert "CHISQ" in header
+
+
+def test_block_names_stay_in_their_folder():
+    from hybridfit.io.blocks import file_name
+
+    names = ["../../etc", "a/b", "a_b", "..", ".hidden", "x" * 400, "ü", "plain-1.0"]
+    made = [file_name(name) for name in names]
+    assert len(set(made)) == len(made)
+    assert all("/" not in name and not name.startswith(".") and len(name) < 120 for name in made)
+    assert made[-1] == "plain-1.0"
+
+
+MEMORY = """
+import resource, sys
+from hybridfit.pipeline import RunOptions, fit_files
+fit_files(sys.argv[1], sys.argv[2], run=RunOptions(part=64))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def peak_memory(inputs: Path, out: Path) -> int:
+    """Peak resident memory in KiB of a run in a process of its own."""
+    run = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(inputs), str(out)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=ENVIRONMENT,
+    )
+    return int(run.stdout)
+
+
+def linked(source: Path, target: Path, copies: int) -> Path:
+    """The same galaxies again and again under other ids, as links."""
+    target.mkdir()
+    for file in source.glob("sim*_*.fits"):
+        name, kind = file.name.split("_", 1)
+        for k in range(copies):
+            os.link(file, target / f"{name}c{k:04d}_{kind}")
+    return target
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="units of ru_maxrss")
+def test_memory_is_flat(simulated, tmp_path: Path):
+    """Six times the galaxies, the same memory (benchmarks/memory.py goes to 100,000)."""
+    directory, _, _ = simulated
+    few = peak_memory(linked(directory, tmp_path / "few", 4), tmp_path / "a")
+    many = peak_memory(linked(directory, tmp_path / "many", 24), tmp_path / "b")
+    assert many - few < 20_000, f"{few} KiB for 96 galaxies, {many} KiB for 576"
