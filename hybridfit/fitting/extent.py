@@ -14,7 +14,7 @@ from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import Solution, free_covariance
 
 MAX_EXTENT = 0.5  # of ln r_eff where chi2 has risen by 4: a factor 1.65
-CLEARLY_SMALL = 0.1  # extents below this cannot reach MAX_EXTENT by any skewness met
+CLEARLY_SMALL = 0.25  # extents below this would have to double; they were not seen to
 
 
 def size_extent(solution: Solution, problem: Problem) -> Tensor:

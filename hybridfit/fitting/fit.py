@@ -40,7 +40,7 @@ class FitOptions:
         tolerance: see `LMOptions.tolerance`.
         second_tries: whether doubtful fits are repeated from other starts, the best one kept.
         compile: "auto" (from 2,000 galaxies of one shape on), "on" or "off".
-        chunk: galaxies a kernel takes at once; 0 chooses 4 on a CPU, 256 on a GPU.
+        chunk: galaxies a kernel takes at once; 0 chooses 8 on a CPU, 256 on a GPU.
         precision: "float32", or "float64" to check it.
         prior: see `Prior`.
     """
@@ -158,7 +158,7 @@ def _fit_group(cutouts: Cutouts, options: FitOptions, compile: bool) -> Fit:
         options.profiles,
         box,
         1.0 if options.estimator == "map" else 0.0,
-        options.chunk or (256 if on_gpu else 4),
+        options.chunk or (256 if on_gpu else 8),
         kernels(compile),
     )
     raw = _start(cutouts, pedestal, centre, reach, options.space)

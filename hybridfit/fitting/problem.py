@@ -31,7 +31,7 @@ class Pixels:
         weight: (B, H, W) scale / sigma, 0 where masked.
         transfer: (B, 2, K, L) of PSF and pixel.
         sky: (T, H, W) the free sky terms, each of order one.
-        scale: (B,) median sigma, flux units.
+        scale: (B,) typical sigma, flux units.
         pedestal: (B,) flux units, so that a high sky costs no digits.
     """
 
@@ -52,8 +52,7 @@ def make_pixels(
     galfit: bool = False,
 ) -> Pixels:
     """Normalise a batch whose galaxies share one PSF oversampling."""
-    sigma = torch.where(cutouts.mask, torch.nan, cutouts.sigma).flatten(1)
-    scale = torch.nan_to_num(sigma.nanmedian(dim=1).values, nan=1.0).double()
+    scale = typical_sigma(cutouts)
     centred = (cutouts.image.double() - pedestal[:, None, None]) / scale[:, None, None]
     weight = torch.where(cutouts.mask, 0.0, scale[:, None, None] / cutouts.sigma)
     oversampling = int(cutouts.psf_oversampling[0])
@@ -68,6 +67,14 @@ def make_pixels(
         scale,
         pedestal,
     )
+
+
+def typical_sigma(cutouts: Cutouts) -> Tensor:
+    """(B,) harmonic mean of sigma over the unmasked pixels, 1 where there are none."""
+    used = ~cutouts.mask
+    total = torch.where(used, 1 / cutouts.sigma.double(), 0.0).flatten(1).sum(dim=1)
+    count = used.flatten(1).sum(dim=1)
+    return torch.where(total > 0, count / total, 1.0)
 
 
 def grid_of(cutouts: Cutouts, dtype: torch.dtype, galfit: bool = False) -> Grid:

@@ -52,12 +52,10 @@ def moment_start(cutouts: Cutouts, sky: Tensor, centre: Tensor, reach: Tensor) -
     weight = (~cutouts.mask).to(image.dtype)
     position = centre.to(image.dtype)
     widths = torch.tensor(WIDTHS, device=image.device)
-    scale = torch.where(cutouts.mask, torch.nan, cutouts.sigma).flatten(1).nanmedian(dim=1).values
     best = torch.full((len(image),), 2, device=image.device)
     for _ in range(5):
         flux, first, second, noise = _window_moments(image, weight, position, widths)
-        significance = flux / (noise * scale[:, None]).clamp_min(1e-30)
-        best = significance.argmax(dim=1)
+        best = (flux / noise.clamp_min(1e-6)).argmax(dim=1)  # highest signal-to-noise
         row = torch.arange(len(image), device=image.device)
         # in a Gaussian window as wide as the galaxy the mean moves by half of the offset
         move = 2 * first[row, best].clamp(-4, 4)

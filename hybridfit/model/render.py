@@ -190,7 +190,7 @@ def _columns(value: Tensor, ndim: int) -> tuple[Tensor, ...]:
 
 
 def _quadratic(form: tuple[Tensor, ...], x: Tensor, y: Tensor) -> Tensor:
-    return form[0] * x * x + 2 * form[1] * x * y + form[2] * y * y
+    return (form[0] * x + (2 * form[1]) * y) * x + form[2] * y * y
 
 
 def _outer(shape: Geometry, profile: Profile, grid: Grid, jacobian: bool) -> Tensor:
@@ -205,13 +205,16 @@ def _outer(shape: Geometry, profile: Profile, grid: Grid, jacobian: bool) -> Ten
     decay = 0.5 / width**2
     gauss = torch.exp(-rho2 * decay)
     hole = 1 - gauss
-    window = hole**4 * scale
+    hole2 = hole * hole  # ** is a slow general power here
+    window = hole2 * hole2 * scale
     if not jacobian:
         return (profile.value(log_rho2, coefficients) * window)[:, None]
     f, f_log, f_shape = profile.derivatives(log_rho2, coefficients)
     outer = f * window
-    by_rho2 = f_log * window / rho2 + f * (4 * hole**3 * gauss * decay * scale)
-    images = [outer, -2 * (outer + f_log * window), *(s * window for s in f_shape)]
+    falling = f_log * window
+    by_rho2 = falling / rho2 + f * (hole2 * hole * gauss * (4 * decay * scale))
+    falling = f_log * window
+    images = [outer, -2 * (outer + falling), *(s * window for s in f_shape)]
     for i in range(2):
         images.append(by_rho2 * _quadratic(_columns(shape.metric_slopes[:, i], 3), dx, dy))
     return torch.stack(images, dim=1)
