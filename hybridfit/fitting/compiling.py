@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybridfit.fitting.problem import EAGER, Kernels, pixel_gram
+from hybridfit.fitting.problem import EAGER, Kernels, linear_gram, pixel_gram
 from hybridfit.model.grid import Grid
 from hybridfit.model.profiles import Profile
 from hybridfit.model.render import Geometry, component_images
@@ -72,7 +72,8 @@ def compiled_kernels() -> Kernels:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_directory()))
     # inductor warns that it leaves complex operators (our FFTs) to the library, as is meant
     warnings.filterwarnings("ignore", message="Torchinductor does not support code generation")
-    return Kernels(_Compiled(), torch.compile(pixel_gram, dynamic=False))
+    grams = (torch.compile(f, dynamic=False) for f in (linear_gram, pixel_gram))
+    return Kernels(_Compiled(), *grams)
 
 
 def kernels(compiled: bool) -> Kernels:

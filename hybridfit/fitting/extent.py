@@ -42,7 +42,7 @@ def size_extent(solution: Solution, problem: Problem) -> Tensor:
             continue
         for side in (-2.0, 2.0):
             point = solution.free[rows] + side * along[rows] / sigma[rows, None]
-            there = problem(point, rows, (solution.linear[rows],))
+            there = problem(point, rows)
             rise = (there.cost - solution.cost[rows]).clamp_min(1e-3)
             reach = gaussian[rows] * torch.sqrt(2 / rise)  # a Gaussian rises by 2
             reach = torch.nan_to_num(reach, nan=torch.inf)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
 from hybridfit.fitting.adam import minimise_adam
+from hybridfit.fitting.coarse import coarse_start
 from hybridfit.fitting.compiling import kernels, wants_compile
 from hybridfit.fitting.judge import judge
 from hybridfit.fitting.lm import LMOptions, Minimum, minimise
@@ -38,6 +39,7 @@ class FitOptions:
         method: "lm", or "adam" as a check.
         max_iter: evaluations a galaxy may use in each try.
         tolerance: see `LMOptions.tolerance`.
+        coarse: whether stamps of 96 pixels and more are fitted on their middle first.
         second_tries: whether doubtful fits are repeated from other starts, the best one kept.
         compile: "auto" (from 2,000 galaxies of one shape on), "on" or "off".
         chunk: galaxies a kernel takes at once; 0 chooses 8 on a CPU, 256 on a GPU.
@@ -53,6 +55,7 @@ class FitOptions:
     method: str = "lm"
     max_iter: int = 40
     tolerance: float = 5e-3
+    coarse: bool = True
     second_tries: bool = True
     compile: str = "auto"
     chunk: int = 0
@@ -163,6 +166,8 @@ def _fit_group(cutouts: Cutouts, options: FitOptions, compile: bool) -> Fit:
     )
     raw = _start(cutouts, pedestal, centre, reach, options.space)
     start = options.space.to_free(raw, box)
+    if options.coarse and options.method == "lm":
+        start = coarse_start(problem, cutouts, start)
     solution = solution_of(_minimise(problem, start, options), problem)
     if options.second_tries:
         solution = _second_tries(solution, problem, raw, options)
@@ -204,13 +209,9 @@ def _start(
 
 
 def _minimise(problem: Problem, start: Tensor, options: FitOptions) -> Minimum:
-    n_linear = problem.space.n_linear
-    linear = torch.zeros(len(start), n_linear, dtype=start.dtype, device=start.device)
-    linear[:, : len(problem.profiles)] = 1.0
     if options.method == "adam":
-        return minimise_adam(problem, start, (linear,))
-    settings = LMOptions(options.max_iter, options.tolerance)
-    return minimise(problem, start, (linear,), settings)
+        return minimise_adam(problem, start)
+    return minimise(problem, start, LMOptions(options.max_iter, options.tolerance))
 
 
 def _second_tries(

@@ -21,8 +21,7 @@ class Normal:
         cost: (b,) half of the sum of squares.
         gradient: (b, P) of the cost.
         hessian: (b, P, P) Gauss-Newton, positive semi-definite.
-        carry: (b, ...) tensors that the caller wants back with the best point, and at the next
-            evaluation of the same problem.
+        carry: (b, ...) tensors that the caller wants back with the best point.
     """
 
     cost: Tensor
@@ -65,22 +64,20 @@ class Minimum:
     converged: Tensor
 
 
-Evaluate = Callable[[Tensor, Tensor, tuple[Tensor, ...]], Normal]
+Evaluate = Callable[[Tensor, Tensor], Normal]
 
 
 def minimise(
     evaluate: Evaluate,
     start: Tensor,
-    carry: tuple[Tensor, ...],
     options: LMOptions = LMOptions(),
 ) -> Minimum:
     """Minimise B independent sums of squares at once.
 
     Args:
-        evaluate: takes points (b, P), the rows (b,) of the batch they belong to and their carry;
-            returns their `Normal`.
+        evaluate: takes points (b, P) and the rows (b,) of the batch they belong to; returns
+            their `Normal`.
         start: (B, P) float64.
-        carry: (B, ...) tensors handed to the first evaluation.
         options: see `LMOptions`.
 
     Returns:
@@ -89,7 +86,7 @@ def minimise(
     n, n_parameters = start.shape
     rows = torch.arange(n, device=start.device)
     point = start.clone()
-    best = _finite(evaluate(point, rows, carry))
+    best = _finite(evaluate(point, rows))
     damping = torch.full((n,), options.damping, dtype=start.dtype, device=start.device)
     n_iter = torch.ones(n, dtype=torch.int64, device=start.device)
     converged = _decrement(best) < options.tolerance
@@ -103,7 +100,7 @@ def minimise(
         longest = step.abs().amax(dim=1, keepdim=True)
         step = step * (options.max_step / longest.clamp_min(options.max_step))
         trial = point[active] + step
-        there = _finite(evaluate(trial, active, here.carry))
+        there = _finite(evaluate(trial, active))
         n_iter[active] += 1
         curvature = torch.einsum("bi,bij,bj->b", step, here.hessian, step)
         predicted = -(here.gradient * step).sum(1) - 0.5 * curvature

@@ -126,11 +126,23 @@ def pixel_gram(
     return columns @ columns.transpose(1, 2)
 
 
+def linear_gram(images: list[Tensor], data: Tensor, weight: Tensor, sky: Tensor) -> Tensor:
+    """Gram matrix of the weighted linear columns and the data alone, (b, L + 1, L + 1)."""
+    columns = torch.cat(
+        [image[:, :1] for image in images]
+        + [sky.expand(len(data), *sky.shape), data[:, None]],
+        dim=1,
+    )
+    columns = (columns * weight[:, None]).flatten(2)
+    return columns @ columns.transpose(1, 2)
+
+
 @dataclass(frozen=True)
 class Kernels:
-    """The two pixel functions, eager or compiled."""
+    """The pixel functions, eager or compiled."""
 
     images: Callable[..., Tensor] = component_images
+    linear: Callable[..., Tensor] = linear_gram
     gram: Callable[..., Tensor] = pixel_gram
 
 
@@ -162,10 +174,10 @@ class Problem:
     chunk: int
     kernels: Kernels = EAGER
 
-    def __call__(self, free: Tensor, rows: Tensor, carry: tuple[Tensor, ...]) -> Normal:
-        """Evaluate points (b, P); ``carry`` holds their last linear parameters (b, L)."""
+    def __call__(self, free: Tensor, rows: Tensor) -> Normal:
+        """Evaluate points (b, P) of the galaxies ``rows``."""
         raw, chain = self.space.to_raw(free, self.box[rows])
-        gram, linear = self.gram(raw, rows, carry[0])
+        gram, linear = self.gram(raw, rows)
         cost, gradient, hessian, linear, joint = _eliminate(
             gram, linear, self.space.n_free, self.space.slices()
         )
@@ -190,36 +202,54 @@ class Problem:
         )
         return replace(self, pixels=pixels, box=self.box[rows])
 
-    def gram(self, raw: Tensor, rows: Tensor, linear: Tensor) -> tuple[Tensor, Tensor]:
-        """Gram matrices (b, Q + 1, Q + 1) in float64 at raw parameters, and ``linear``."""
+    def gram(self, raw: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Gram matrices (b, Q + 1, Q + 1) in float64, and the linear parameters they are about.
+
+        The residual is taken about the linear parameters' own solution: sums over the data
+        themselves would lose a bright galaxy's chi2 in float32.
+        """
         dtype = self.pixels.data.dtype
         shapes = [
             geometry(raw[:, columns], profile, dtype)
             for columns, profile in zip(self.space.slices(), self.profiles, strict=True)
         ]
-        pieces = []
+        pieces, linear = [], []
         for first in range(0, len(rows), self.chunk):
             index = torch.arange(first, first + self.chunk, device=rows.device)
             index = index.clamp_max(len(rows) - 1)
+            used = min(self.chunk, len(rows) - first)
             pick = rows[index]
             transfer = self.pixels.transfer[pick]
             images = [
                 self.kernels.images(_rows(shape, index), profile, self.grid, transfer, True)
                 for shape, profile in zip(shapes, self.profiles, strict=True)
             ]
-            gram = self.kernels.gram(
-                images,
-                linear[index].to(dtype),
-                self.pixels.data[pick],
-                self.pixels.weight[pick],
-                self.pixels.sky,
-            )
-            pieces.append(gram[: min(self.chunk, len(rows) - first)])
-        return torch.cat(pieces).double(), linear
+            pixels = (self.pixels.data[pick], self.pixels.weight[pick], self.pixels.sky)
+            level = _linear_solution(self.kernels.linear(images, *pixels).double())
+            gram = self.kernels.gram(images, level.to(dtype), *pixels)
+            pieces.append(gram[:used])
+            linear.append(level.to(dtype)[:used])
+        return torch.cat(pieces).double(), torch.cat(linear).double()
 
 
 def _rows(shape: Geometry, index: Tensor) -> Geometry:
     return Geometry(*(getattr(shape, f.name)[index] for f in fields(shape)))
+
+
+def _linear_solution(gram: Tensor) -> Tensor:
+    """Solve for the linear parameters (b, L) from `linear_gram`; columns of zeros give 0."""
+    inner, right = gram[:, :-1, :-1], gram[:, :-1, -1:]
+    factor, scale = _factor(inner)
+    return (scale[:, :, None] * torch.cholesky_solve(scale[:, :, None] * right, factor))[:, :, 0]
+
+
+def _factor(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Cholesky factor of ``matrix`` scaled to a unit diagonal, and the scale (b, L)."""
+    diagonal = torch.diagonal(matrix, dim1=1, dim2=2)
+    scale = torch.where(diagonal > 0, diagonal, 1.0).rsqrt()
+    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    unit = matrix * scale[:, :, None] * scale[:, None, :] + 1e-9 * eye
+    return torch.linalg.cholesky_ex(unit)[0], scale
 
 
 def _eliminate(
@@ -235,12 +265,7 @@ def _eliminate(
     info = gram[:, :total, :total]
     slope = gram[:, :total, total]
     inner = info[:, n_free:, n_free:]
-    # a unit diagonal; a column of zeros (no pixels) stays without effect
-    diagonal = torch.diagonal(inner, dim1=1, dim2=2)
-    scale = torch.where(diagonal > 0, diagonal, 1.0).rsqrt()
-    eye = torch.eye(n_linear, dtype=gram.dtype, device=gram.device)
-    unit = inner * scale[:, :, None] * scale[:, None, :] + 1e-9 * eye
-    factor, _ = torch.linalg.cholesky_ex(unit)
+    factor, scale = _factor(inner)
 
     def solve(right: Tensor) -> Tensor:
         return scale[:, :, None] * torch.cholesky_solve(scale[:, :, None] * right, factor)
