@@ -97,6 +97,7 @@ class Prior:
 
     r_circ: LogNormal = LogNormal(5.0, 1.5, 0.03, 1000.0)  # pix, circularised: r_eff sqrt(q)
     n: LogNormal = LogNormal(1.8, 1.2, 0.15, 12.0)
+    shapes: Mapping[str, LogNormal] = field(default_factory=dict)  # of other profiles' parameters
     q_min: float = 0.02
     q_core: float = 0.5  # where the axis ratio's density turns over to be smooth at q = 1
     position: float = 0.25  # half-width of the box, in units of the stamp's shorter side
@@ -105,15 +106,31 @@ class Prior:
     def from_mapping(cls, given: Mapping[str, Any]) -> Prior:
         """Build a prior from a YAML mapping such as ``{n: {median: 2, sigma: 1}}``."""
         default = cls()
-        check_keys(given, ["r_circ", "n", "q_min", "q_core", "position"], "prior")
+        check_keys(given, ["r_circ", "n", "shapes", "q_min", "q_core", "position"], "prior")
         values: dict[str, Any] = dict(given)
+        for name, numbers in values.get("shapes", {}).items():
+            check_keys(numbers, ["median", "sigma", "low", "high"], f"prior shapes {name}")
+        values["shapes"] = {k: LogNormal(**v) for k, v in values.get("shapes", {}).items()}
         for name in ("r_circ", "n"):
             if name in values and not isinstance(values[name], LogNormal):
                 known = ["median", "sigma", "low", "high"]
                 check_keys(values[name], known, f"prior {name}")
                 base: LogNormal = getattr(default, name)
-                values[name] = LogNormal(**{k: values[name].get(k, getattr(base, k)) for k in known})
+                values[name] = LogNormal(
+                    **{k: values[name].get(k, getattr(base, k)) for k in known}
+                )
         return cls(**values)
+
+    def of(self, name: str) -> LogNormal:
+        """The prior of a shape parameter; KeyError where there is none."""
+        if name == "n":
+            return self.n
+        if name not in self.shapes:
+            raise KeyError(
+                f"no prior for the shape parameter '{name}': give one as "
+                f"prior.shapes.{name} with median, sigma, low and high"
+            )
+        return self.shapes[name]
 
 
 @dataclass(frozen=True)
@@ -138,6 +155,8 @@ class ParameterSpace:
     def __post_init__(self) -> None:
         if self.sky not in SKY_NAMES:
             raise ValueError(f"sky is '{self.sky}', expected one of {', '.join(SKY_NAMES)}")
+        for name in {name for shape in self.shapes for name in shape}:
+            self.prior.of(name)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -168,7 +187,7 @@ class ParameterSpace:
         return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
 
     def _size_and_shapes(self, shape: tuple[str, ...]) -> list[LogNormal]:
-        return [self.prior.r_circ, *(getattr(self.prior, name) for name in shape)]
+        return [self.prior.r_circ, *(self.prior.of(name) for name in shape)]
 
     def to_raw(self, free: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
         """Return raw parameters and their derivatives by the free ones.
@@ -209,9 +228,7 @@ class ParameterSpace:
             free[:, e] = _eta_inverse(raw[:, e], self.prior)
         return free
 
-    def to_physical(
-        self, raw: Tensor, linear: Tensor, zeropoint: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def to_physical(self, raw: Tensor, linear: Tensor, zeropoint: Tensor) -> tuple[Tensor, Tensor]:
         """Return physical parameters and their derivatives by raw and linear ones.
 
         Args:

@@ -1,8 +1,8 @@
 """A first fit on the middle of the stamp, at a third of the cost, to start the real one near.
 
-A quarter of the pixels hold nearly all that is known of most galaxies. The optimiser gets
-within a standard deviation or two of the answer there, so that the whole stamp is rendered two or three times instead of four or five. Nothing of it remains
-in the result but the start.
+A quarter of the pixels hold nearly all that is known of most galaxies. The optimiser gets within
+a standard deviation or two of the answer there, so that the whole stamp is rendered two or three
+times instead of four or five. Nothing of it remains in the result but the start.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
 from hybridfit.fitting.lm import LMOptions, minimise
-from hybridfit.fitting.problem import Pixels, Problem, grid_of, sky_terms, typical_sigma
+from hybridfit.fitting.problem import Pixels, Problem, grid_of, sky_terms
 from hybridfit.model.grid import transfer_function
 
 SMALLEST = 96  # pix: sides below this are not worth a stage of their own
@@ -67,8 +67,8 @@ def _middle(cutouts: Cutouts, problem: Problem) -> tuple[Pixels, Tensor]:
     corner = torch.round(problem.box[:, :2] - side / 2).long()
     corner = torch.minimum(corner.clamp_min(0), room)
     row = torch.arange(len(cutouts), device=device)[:, None, None]
-    y = (corner[:, 1:, None] + torch.arange(height, device=device)[:, None])
-    x = (corner[:, :1, None] + torch.arange(width, device=device)[None, :])
+    y = corner[:, 1:, None] + torch.arange(height, device=device)[:, None]
+    x = corner[:, :1, None] + torch.arange(width, device=device)[None, :]
     grid = grid_of(_shape_only(cutouts), problem.pixels.data.dtype)
     pixels = Pixels(
         problem.pixels.data[row, y, x],
@@ -81,7 +81,7 @@ def _middle(cutouts: Cutouts, problem: Problem) -> tuple[Pixels, Tensor]:
             len(cutouts),
         ),
         sky_terms(problem.space.sky, height, width, problem.pixels.data.dtype, device),
-        typical_sigma(cutouts),
+        problem.pixels.scale,
         problem.pixels.pedestal,
     )
     return pixels, corner

@@ -34,7 +34,9 @@ def wants_compile(mode: str, n_galaxies: int, device: torch.device) -> bool:
         return False
     if device.type == "cpu" and not has_compiler():
         if mode == "on":
-            warnings.warn("no C++ compiler found: running eager, with the same result", stacklevel=2)
+            warnings.warn(
+                "no C++ compiler found: running eager, with the same result", stacklevel=2
+            )
         return False
     return mode == "on" or n_galaxies >= WORTH_COMPILING
 

@@ -17,7 +17,7 @@ from hybridfit.fitting.problem import Problem, grid_of, make_pixels
 from hybridfit.fitting.solution import Solution, solution_of, to_fit
 from hybridfit.fitting.start import moment_start, nominal_centre, sky_level
 from hybridfit.model.grid import WELL_SAMPLED, nyquist_power
-from hybridfit.model.profiles import PROFILES, Profile
+from hybridfit.model.profiles import Profile, find_profile
 from hybridfit.parameters import ParameterSpace, Prior
 from hybridfit.results import Fit, Flag
 
@@ -29,7 +29,8 @@ class FitOptions:
     """Settings of the fit.
 
     Args:
-        components: names in `hybridfit.model.profiles.PROFILES`, one for each component.
+        components: names in `hybridfit.model.profiles.PROFILES`, or ``"my_module:MyProfile"``, one
+            for each component.
         estimator: "map" (with the prior) or "ml" (maximum likelihood, the prior's bounds only).
         sky: "constant" (free), "plane" (free with two slopes) or "fixed" (at ``sky_value``).
         sky_value: flux per pixel of a fixed sky.
@@ -76,19 +77,16 @@ class FitOptions:
                     f"{name} is '{getattr(self, name)}', expected one of {', '.join(allowed)}"
                 )
         object.__setattr__(self, "components", tuple(self.components))
-        for name in self.components:
-            if name not in PROFILES:
-                raise ValueError(f"no profile '{name}', known are {', '.join(PROFILES)}")
         if not self.components:
             raise ValueError("components is empty, expected at least one profile")
         if self.max_iter < 1 or self.tolerance <= 0 or self.chunk < 0:
             raise ValueError("expected max_iter >= 1, tolerance > 0 and chunk >= 0")
-        _ = self.space  # checks sky
+        _ = self.space  # checks profiles, sky and prior
 
     @property
     def profiles(self) -> tuple[Profile, ...]:
         """The profile objects."""
-        return tuple(PROFILES[name]() for name in self.components)
+        return tuple(find_profile(name) for name in self.components)
 
     @property
     def space(self) -> ParameterSpace:
@@ -244,9 +242,7 @@ def _join(fits: list[Fit]) -> Fit:
 def _empty(space: ParameterSpace) -> Fit:
     size, none = len(space.names), torch.zeros(0, dtype=torch.float64)
     whole = torch.zeros(0, dtype=torch.int64)
-    return Fit(
-        space, torch.zeros(0, size), torch.zeros(0, size, size), none, whole, whole, whole
-    )
+    return Fit(space, torch.zeros(0, size), torch.zeros(0, size, size), none, whole, whole, whole)
 
 
 __all__ = ["FitOptions", "Flag", "fit_cutouts"]

@@ -53,14 +53,16 @@ def make_pixels(
 ) -> Pixels:
     """Normalise a batch whose galaxies share one PSF oversampling."""
     scale = typical_sigma(cutouts)
-    centred = (cutouts.image.double() - pedestal[:, None, None]) / scale[:, None, None]
-    weight = torch.where(cutouts.mask, 0.0, scale[:, None, None] / cutouts.sigma)
+    unit = scale.to(dtype)[:, None, None]
+    weight = torch.where(cutouts.mask, 0.0, unit / cutouts.sigma)
+    # the stamps are float32: their difference from a level near their own is exact enough
+    data = (cutouts.image - pedestal.to(dtype)[:, None, None]) / unit
     oversampling = int(cutouts.psf_oversampling[0])
     transfer = transfer_function(
         cutouts.psf, oversampling, cutouts.psf_includes_pixel, grid, len(cutouts), galfit
     )
     return Pixels(
-        torch.where(cutouts.mask, 0.0, centred).to(dtype),
+        torch.where(cutouts.mask, 0.0, data).to(dtype),
         weight.to(dtype),
         transfer,
         sky_terms(sky, grid.height, grid.width, dtype, cutouts.image.device),
@@ -72,7 +74,7 @@ def make_pixels(
 def typical_sigma(cutouts: Cutouts) -> Tensor:
     """(B,) harmonic mean of sigma over the unmasked pixels, 1 where there are none."""
     used = ~cutouts.mask
-    total = torch.where(used, 1 / cutouts.sigma.double(), 0.0).flatten(1).sum(dim=1)
+    total = torch.where(used, 1 / cutouts.sigma, 0.0).flatten(1).sum(dim=1, dtype=torch.float64)
     count = used.flatten(1).sum(dim=1)
     return torch.where(total > 0, count / total, 1.0)
 
@@ -129,8 +131,7 @@ def pixel_gram(
 def linear_gram(images: list[Tensor], data: Tensor, weight: Tensor, sky: Tensor) -> Tensor:
     """Gram matrix of the weighted linear columns and the data alone, (b, L + 1, L + 1)."""
     columns = torch.cat(
-        [image[:, :1] for image in images]
-        + [sky.expand(len(data), *sky.shape), data[:, None]],
+        [image[:, :1] for image in images] + [sky.expand(len(data), *sky.shape), data[:, None]],
         dim=1,
     )
     columns = (columns * weight[:, None]).flatten(2)

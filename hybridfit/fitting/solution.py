@@ -81,13 +81,8 @@ def to_fit(solution: Solution, problem: Problem, cutouts: Cutouts, sky_value: fl
     n_free, n_flux = space.n_free, len(space.shapes)
     raw, chain = space.to_raw(solution.free, problem.box)
     covariance = _covariance(solution.information, n_free, problem.prior_weight)
-    # linear parameters in flux units: sky slopes per pixel, pedestal added
-    unit = pixels.scale[:, None].expand(len(raw), space.n_linear).clone()
-    height, width = problem.grid.height, problem.grid.width
-    if space.sky == "plane":
-        unit[:, n_flux + 1] /= width
-        unit[:, n_flux + 2] /= height
-    linear = solution.linear * unit
+    unit = _flux_units(problem, cutouts)
+    linear = (unit @ solution.linear[:, :, None])[:, :, 0]
     if space.sky == "fixed":
         linear = torch.cat([linear, torch.full_like(linear[:, :1], sky_value)], dim=1)
     else:
@@ -98,8 +93,7 @@ def to_fit(solution: Solution, problem: Problem, cutouts: Cutouts, sky_value: fl
     total = n_free + space.n_linear
     inner = torch.zeros(len(raw), total, total, dtype=raw.dtype, device=raw.device)
     inner[:, :n_free, :n_free] = chain
-    index = torch.arange(n_free, total, device=raw.device)
-    inner[:, index, index] = unit
+    inner[:, n_free:, n_free:] = unit
     jacobian = slope[:, :, :total] @ inner
     covariance = jacobian @ covariance @ jacobian.transpose(1, 2)
     used = (pixels.weight > 0).flatten(1).sum(dim=1)
@@ -114,6 +108,23 @@ def to_fit(solution: Solution, problem: Problem, cutouts: Cutouts, sky_value: fl
         solution.n_iter,
         cutouts.flags,
     )
+
+
+def _flux_units(problem: Problem, cutouts: Cutouts) -> Tensor:
+    """(B, L, L) that turns linear parameters into flux, sky at the stamp's centre, sky slopes.
+
+    The problem's sky slopes are over the sides of the padded stamp and about its middle.
+    """
+    space, grid = problem.space, problem.grid
+    unit = torch.diag_embed(problem.pixels.scale[:, None].expand(-1, space.n_linear)).clone()
+    if space.sky == "plane":
+        level = len(space.shapes)
+        padded = torch.tensor([grid.height, grid.width], device=unit.device)
+        offset = (cutouts.size - padded).double() / 2  # y, x
+        for column, axis, side in ((level + 1, 1, grid.width), (level + 2, 0, grid.height)):
+            unit[:, column, column] /= side
+            unit[:, level, column] = unit[:, column, column] * offset[:, axis]
+    return unit
 
 
 def free_covariance(solution: Solution, n_free: int, prior_weight: float) -> Tensor:

@@ -22,13 +22,17 @@ def sky_level(cutouts: Cutouts) -> Tensor:
     size = cutouts.size.to(cutouts.image.device)
     y = torch.arange(height, device=size.device)[None, :, None]
     x = torch.arange(width, device=size.device)[None, None, :]
-    rows, columns = size[:, 0, None, None], size[:, 1, None, None]
-    frame = torch.maximum(torch.minimum(rows, columns) // 10, torch.tensor(2))
+    rows, columns = size[:, :1, None], size[:, 1:, None]
+    frame = (torch.minimum(rows, columns) // 10).clamp_min(2)
     inner = (y >= frame) & (y < rows - frame) & (x >= frame) & (x < columns - frame)
-    blank = torch.where(cutouts.mask | inner, torch.nan, cutouts.image).flatten(1)
+    # where all stamps are of one size their frames are the same few pixels
+    somewhere = (~inner).any(dim=0)
+    blank = torch.where(cutouts.mask | inner, torch.nan, cutouts.image)[:, somewhere]
     level = blank.nanmedian(dim=1).values
-    anywhere = torch.where(cutouts.mask, torch.nan, cutouts.image).flatten(1).nanmedian(dim=1)
-    level = torch.where(torch.isfinite(level), level, anywhere.values)
+    empty = ~torch.isfinite(level)
+    if empty.any():
+        rest = torch.where(cutouts.mask[empty], torch.nan, cutouts.image[empty])
+        level[empty] = rest.flatten(1).nanmedian(dim=1).values
     return torch.nan_to_num(level, nan=0.0).double()
 
 

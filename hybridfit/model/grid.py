@@ -194,9 +194,8 @@ def transfer_function(
 def _between(oversampling: int, grid: Grid) -> Tensor:
     """Response of the interpolant between the PSF's samples on the core's modes, (K, L)."""
     kx, ky = grid.kx, grid.ky
-    return (
-        _lanczos_response(kx / (2 * math.pi * oversampling))
-        * _lanczos_response(ky / (2 * math.pi * oversampling))
+    return _lanczos_response(kx / (2 * math.pi * oversampling)) * _lanczos_response(
+        ky / (2 * math.pi * oversampling)
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -50,16 +51,13 @@ class Profile:
         """
 
         def at(log_rho2: Tensor, *log_shape: Tensor) -> Tensor:
-            return self.evaluate(
-                torch.exp(0.5 * log_rho2), *(torch.exp(v) for v in log_shape)
-            )
+            return self.evaluate(torch.exp(0.5 * log_rho2), *(torch.exp(v) for v in log_shape))
 
         primals = (log_rho2, *(torch.log(c) for c in coefficients))
         slopes = []
         for i, primal in enumerate(primals):
             one_hot = tuple(
-                torch.ones_like(p) if i == j else torch.zeros_like(p)
-                for j, p in enumerate(primals)
+                torch.ones_like(p) if i == j else torch.zeros_like(p) for j, p in enumerate(primals)
             )
             del primal
             f, slope = torch.func.jvp(at, primals, one_hot)
@@ -114,6 +112,28 @@ class Exponential(Profile):
 
 
 PROFILES: dict[str, Callable[[], Profile]] = {"sersic": Sersic, "exponential": Exponential}
+
+
+def find_profile(name: str) -> Profile:
+    """Return the profile of that name, or the class named by ``my_module:MyProfile``.
+
+    Raises:
+        ValueError: if there is no such profile, with what is known.
+    """
+    if name in PROFILES:
+        return PROFILES[name]()
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        known = ", ".join(PROFILES)
+        raise ValueError(f"no profile '{name}': known are {known}, or my_module:MyProfile")
+    try:
+        profile = getattr(import_module(module), attribute)()
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"profile '{name}' cannot be imported: {error}") from error
+    if not isinstance(profile, Profile):
+        raise ValueError(f"'{name}' is no subclass of hybridfit.model.profiles.Profile")
+    return profile
+
 
 # ln n from 0.1 to 20; cubic Hermite between nodes is good to 1e-10 in ln b
 _FIRST, _LAST, _NODES = math.log(0.1), math.log(20.0), 1024

@@ -228,7 +228,9 @@ def _core_table(shape: Geometry, profile: Profile, grid: Grid, jacobian: bool) -
     width2 = (shape.width**2)[:, None]
     t2 = (grid.nodes**2)[None, :]
     log_rho2 = torch.log(t2 * width2) - 2 * shape.log_size[:, None]  # (B, N)
-    window = (1 - (1 - torch.exp(-0.5 * t2)) ** 4) * width2 * torch.exp(-2 * shape.log_size[:, None])
+    window = (
+        (1 - (1 - torch.exp(-0.5 * t2)) ** 4) * width2 * torch.exp(-2 * shape.log_size[:, None])
+    )
     coefficients = _columns(shape.coefficients, 2)
     if not jacobian:
         core = profile.value(log_rho2, coefficients) * window
@@ -276,6 +278,7 @@ def render(
     space: ParameterSpace | None = None,
     profiles: tuple[Profile, ...] | None = None,
     dtype: torch.dtype = torch.float32,
+    galfit: bool = False,
 ) -> Tensor:
     """Model images of physical parameters, with the PSFs and shape of ``cutouts``, sky included.
 
@@ -286,6 +289,7 @@ def render(
         space: default one Sersic and a constant sky.
         profiles: one for each component of ``space``.
         dtype: of the pixels' arithmetic.
+        galfit: convolve as GALFIT does, see `FitOptions.convolution`.
 
     Returns:
         (B, H, W) in flux units, as ``dtype``.
@@ -303,9 +307,9 @@ def render(
         rows = (cutouts.psf_oversampling == oversampling).nonzero()[:, 0]
         part = cutouts[rows.tolist()]
         radius = 8 if part.psf is None else max(part.psf.shape[-2:]) // 2 // oversampling
-        reach = reach_of(part.psf, oversampling, well_sampled=0.0)
-        grid = make_grid(height, width, radius, reach, dtype, images.device)
-        images[rows] = _render(theta[rows].double(), part, space, profiles, grid)
+        reach = reach_of(part.psf, oversampling, well_sampled=0.0, galfit=galfit)
+        grid = make_grid(height, width, radius, reach, dtype, images.device, galfit)
+        images[rows] = _render(theta[rows].double(), part, space, profiles, grid, galfit)
     return images
 
 
@@ -315,6 +319,7 @@ def _render(
     space: ParameterSpace,
     profiles: tuple[Profile, ...],
     grid: Grid,
+    galfit: bool,
 ) -> Tensor:
     transfer = transfer_function(
         cutouts.psf,
@@ -322,15 +327,17 @@ def _render(
         cutouts.psf_includes_pixel,
         grid,
         len(cutouts),
+        galfit,
     )
     raw, linear = space.from_physical(theta, cutouts.zeropoint)
     height, width = grid.height, grid.width
-    x = torch.arange(width, dtype=torch.float64, device=theta.device) - (width - 1) / 2
-    y = torch.arange(height, dtype=torch.float64, device=theta.device) - (height - 1) / 2
+    middle = (cutouts.size.double()[:, :, None, None] - 1) / 2  # of the stamp before padding
+    x = torch.arange(width, dtype=torch.float64, device=theta.device) - middle[:, 1]
+    y = torch.arange(height, dtype=torch.float64, device=theta.device)[:, None] - middle[:, 0]
     sky = linear[:, len(profiles) :, None, None]
     image = sky[:, 0].expand(-1, height, width)
     if space.sky == "plane":
-        image = image + sky[:, 1] * x + sky[:, 2] * y[:, None]
+        image = image + sky[:, 1] * x + sky[:, 2] * y
     for k, (columns, profile) in enumerate(zip(space.slices(), profiles, strict=True)):
         shape = geometry(raw[:, columns], profile, grid.kx.dtype)
         unit = component_images(shape, profile, grid, transfer, jacobian=False)[:, 0]

@@ -39,7 +39,10 @@ def model_images(theta: Tensor, cutouts: Cutouts, options: FitOptions) -> NDArra
     fitted = torch.isfinite(theta).all(dim=1).nonzero()[:, 0].cpu()
     for rows in fitted.split(RENDER_AT_ONCE):
         part = cutouts[rows.tolist()]
-        images[rows] = render(theta[rows], part, options.space, options.profiles).cpu()
+        galfit = options.convolution == "galfit"
+        images[rows] = render(
+            theta[rows], part, options.space, options.profiles, galfit=galfit
+        ).cpu()
     return images.numpy()
 
 
