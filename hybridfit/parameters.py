@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -87,6 +88,9 @@ class LogNormal:
         return torch.special.ndtri(cdf.clamp(0.0, 1.0)).clamp(-4.0, 4.0)
 
 
+LOG_NORMAL_KEYS = ("median", "sigma", "low", "high")
+
+
 @dataclass(frozen=True)
 class Prior:
     """What is known before a pixel is read; simulator, fitter and importance weights share it.
@@ -109,16 +113,12 @@ class Prior:
         check_keys(given, ["r_circ", "n", "shapes", "q_min", "q_core", "position"], "prior")
         values: dict[str, Any] = dict(given)
         for name, numbers in values.get("shapes", {}).items():
-            check_keys(numbers, ["median", "sigma", "low", "high"], f"prior shapes {name}")
+            check_keys(numbers, list(LOG_NORMAL_KEYS), f"prior shapes {name}")
         values["shapes"] = {k: LogNormal(**v) for k, v in values.get("shapes", {}).items()}
         for name in ("r_circ", "n"):
             if name in values and not isinstance(values[name], LogNormal):
-                known = ["median", "sigma", "low", "high"]
-                check_keys(values[name], known, f"prior {name}")
-                base: LogNormal = getattr(default, name)
-                values[name] = LogNormal(
-                    **{k: values[name].get(k, getattr(base, k)) for k in known}
-                )
+                check_keys(values[name], list(LOG_NORMAL_KEYS), f"prior {name}")
+                values[name] = replace(getattr(default, name), **values[name])
         return cls(**values)
 
     def of(self, name: str) -> LogNormal:
@@ -184,7 +184,7 @@ class ParameterSpace:
         edges = [0]
         for shape in self.shapes:
             edges.append(edges[-1] + 5 + len(shape))
-        return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [slice(a, b) for a, b in pairwise(edges)]
 
     def _size_and_shapes(self, shape: tuple[str, ...]) -> list[LogNormal]:
         return [self.prior.r_circ, *(self.prior.of(name) for name in shape)]

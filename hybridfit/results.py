@@ -98,7 +98,8 @@ class Fit:
             )
         if tuple(self.covariance.shape) != (*shape, shape[1]):
             raise ValueError(
-                f"covariance has shape {tuple(self.covariance.shape)}, expected {(*shape, shape[1])}"
+                f"covariance has shape {tuple(self.covariance.shape)}, "
+                f"expected {(*shape, shape[1])}"
             )
 
     def __len__(self) -> int:

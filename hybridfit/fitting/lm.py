@@ -83,7 +83,7 @@ def minimise(
     Returns:
         The best point found for each problem.
     """
-    n, n_parameters = start.shape
+    n = len(start)
     rows = torch.arange(n, device=start.device)
     point = start.clone()
     best = _finite(evaluate(point, rows))

@@ -52,7 +52,7 @@ def solution_of(minimum: Minimum, problem: Problem) -> Solution:
     """Collect a minimum; the last small step is taken along in the linear parameters too."""
     linear, joint, data_cost = minimum.normal.carry
     n_free = problem.space.n_free
-    raw, chain = problem.space.to_raw(minimum.point, problem.box)
+    chain = problem.space.to_raw(minimum.point, problem.box)[1]
     full = torch.zeros_like(joint)
     full[:, :n_free, :n_free] = chain
     index = torch.arange(n_free, joint.shape[1], device=joint.device)

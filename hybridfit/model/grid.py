@@ -108,7 +108,7 @@ def make_grid(
         return np.where(index < used + (n - used + 1) // 2, index, index - n)
 
     x, y = coordinates(columns, width)[None, :], coordinates(rows, height)[:, None]
-    top, last = (int(math.ceil(n / 2 * reach)) for n in (rows, columns))
+    top, last = (math.ceil(n / 2 * reach) for n in (rows, columns))
     # rows in FFT order: 0 ... top, -top ... -1; the FFT itself has its highest mode once
     row = np.concatenate([np.arange(top + (reach > 1)), np.arange(-top, 0)])
     nodes, hankel, slope = _hankel(72.0 if reach < 1.5 else 144.0)
