@@ -265,7 +265,8 @@ class ParameterSpace:
             theta[:, row] = q
             jacobian[:, row, stop - 2 : stop] = -q[:, None] * direction
             half = 90.0 / math.pi  # of an angle in radians, in degrees
-            theta[:, row + 1] = (half * torch.atan2(eta[:, 1], eta[:, 0])) % 180.0
+            # twice: a hair below 0 rounds to 180 itself
+            theta[:, row + 1] = (half * torch.atan2(eta[:, 1], eta[:, 0])) % 180.0 % 180.0
             across = torch.stack([-eta[:, 1], eta[:, 0]], dim=1)
             jacobian[:, row + 1, stop - 2 : stop] = half * across / (g**2).clamp_min(1e-24)[:, None]
             row += 2
