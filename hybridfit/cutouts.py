@@ -91,7 +91,7 @@ class Cutouts:
                     f"{name} has shape {tuple(value.shape)}, expected {(batch, *shape)}"
                 ) from error
 
-        values = {
+        values: dict[str, Any] = {
             "image": torch.where(mask, 0.0, image),
             "sigma": torch.where(mask, 1.0, sigma),
             "mask": mask,
@@ -108,9 +108,8 @@ class Cutouts:
             "messages": tuple(self.messages) if self.messages is not None else ("",) * batch,
         }
         default_size = torch.tensor([height, width])
-        values["size"] = torch.as_tensor(
-            default_size if self.size is None else self.size, dtype=torch.int64
-        ).to(device).expand(batch, 2)
+        size = torch.as_tensor(default_size if self.size is None else self.size, dtype=torch.int64)
+        values["size"] = size.to(device).expand(batch, 2)
         for name in ("wcs", "messages"):
             if len(values[name]) != batch:
                 raise ValueError(f"{name} has {len(values[name])} entries, expected {batch}")
@@ -133,7 +132,7 @@ class Cutouts:
 
     def to(self, device: torch.device | str) -> Cutouts:
         """Return the same cutouts with their tensors on ``device``."""
-        moved = {
+        moved: dict[str, Any] = {
             f.name: value.to(device)
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), Tensor)

@@ -55,7 +55,7 @@ def _shape_only(cutouts: Cutouts) -> Cutouts:
     """The cutouts' PSFs with images of half the side, for the Fourier grid."""
     height, width = _half(cutouts)
     image = torch.zeros(len(cutouts), height, width, device=cutouts.image.device)
-    return replace(cutouts, image=image, sigma=image + 1, mask=None)
+    return replace(cutouts, image=image, sigma=image + 1, mask=image > 0)
 
 
 def _middle(cutouts: Cutouts, problem: Problem) -> tuple[Pixels, Tensor]:

@@ -55,12 +55,11 @@ class Profile:
 
         primals = (log_rho2, *(torch.log(c) for c in coefficients))
         slopes = []
-        for i, primal in enumerate(primals):
+        for i in range(len(primals)):
             one_hot = tuple(
                 torch.ones_like(p) if i == j else torch.zeros_like(p) for j, p in enumerate(primals)
             )
-            del primal
-            f, slope = torch.func.jvp(at, primals, one_hot)
+            f, slope = torch.func.jvp(at, primals, one_hot)[:2]
             slopes.append(slope)
         return f, slopes[0], tuple(slopes[1:])
 
