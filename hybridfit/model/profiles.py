@@ -127,7 +127,7 @@ def find_profile(name: str) -> Profile:
         raise ValueError(f"no profile '{name}': known are {known}, or my_module:MyProfile")
     try:
         profile = getattr(import_module(module), attribute)()
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError) as error:
         raise ValueError(f"profile '{name}' cannot be imported: {error}") from error
     if not isinstance(profile, Profile):
         raise ValueError(f"'{name}' is no subclass of hybridfit.model.profiles.Profile")
@@ -152,8 +152,8 @@ def _hermite(log_n: Tensor, order: int) -> Tensor:
     """ln b_n (order 0) or its derivative by ln n (order 1)."""
     values, slopes = _log_b_table(log_n.device, log_n.dtype)
     step = (_LAST - _FIRST) / (_NODES - 1)
-    position = ((log_n - _FIRST) / step).clamp(0, _NODES - 1.001)
-    i = position.floor().long()
+    position = ((log_n - _FIRST) / step).clamp(0, _NODES - 1)
+    i = position.floor().long().clamp_max(_NODES - 2)
     t = position - i
     f0, f1, d0, d1 = values[i], values[i + 1], slopes[i] * step, slopes[i + 1] * step
     c2, c3 = 3 * (f1 - f0) - 2 * d0 - d1, 2 * (f0 - f1) + d0 + d1

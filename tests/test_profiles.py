@@ -1,0 +1,205 @@
+"""The contract of a radial profile, over every one there is and one that a user wrote."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from profiles_of_users import Moffat
+from scipy import integrate, special
+
+from hybridfit.model import profiles
+from hybridfit.model.profiles import PROFILES, Profile, Sersic, find_profile
+
+# shape parameters at which the contract must hold
+SHAPES: dict[str, list[tuple[float, ...]]] = {
+    "sersic": [(n,) for n in (0.15, 0.3, 0.5, 1.0, 2.5, 4.0, 8.0, 12.0)],
+    "exponential": [()],
+    "moffat": [(2.5,), (4.0,)],
+}
+ALL: dict[str, Callable[[], Profile]] = {**PROFILES, "moffat": Moffat}
+CASES = [(name, shape) for name in ALL for shape in SHAPES[name]]
+IDS = [f"{name}{list(shape)}" for name, shape in CASES]
+each_case = pytest.mark.parametrize(("name", "shape"), CASES, ids=IDS)
+
+
+def at(profile: Profile, rho: np.ndarray, shape: tuple[float, ...]) -> np.ndarray:
+    """Brightness by ``evaluate`` in float64."""
+    numbers = (torch.tensor(s, dtype=torch.float64) for s in shape)
+    return profile.evaluate(torch.as_tensor(rho, dtype=torch.float64), *numbers).numpy()
+
+
+def flux_within(profile: Profile, radius: float, shape: tuple[float, ...]) -> float:
+    """Integral of 2 pi rho f to ``radius``, in t = ln rho where cusp and wings are smooth."""
+
+    def integrand(t: float) -> float:
+        return float(2 * math.pi * math.exp(2 * t) * at(profile, np.exp(np.array([t])), shape)[0])
+
+    edges = [-80.0, -40.0, -20.0, -10.0, -4.0, -1.5, 0.0, 1.5, 4.0, 7.0, 10.0, 15.0]
+    stop = math.log(radius)
+    pieces = [e for e in edges if e < stop] + [stop]
+    return sum(
+        integrate.quad(integrand, a, b, epsabs=1e-12, epsrel=1e-11, limit=200)[0]
+        for a, b in pairwise(pieces)
+    )
+
+
+def coefficients_of(profile: Profile, log_shape: np.ndarray) -> tuple[torch.Tensor, ...]:
+    prepared = profile.prepare(torch.as_tensor(log_shape, dtype=torch.float64)[None])
+    return prepared.unbind(-1)
+
+
+def test_every_profile_is_tried() -> None:
+    assert set(SHAPES) == set(ALL)
+    for name, make in ALL.items():
+        assert all(len(shape) == len(make().shape) for shape in SHAPES[name])
+
+
+@each_case
+def test_unit_flux(name: str, shape: tuple[float, ...]) -> None:
+    """1e-8: quadrature, and b_n's table at 1e-10. To rho = 3e6, beyond what n = 12 needs; a
+    Moffat of slope 2.5 has 1e-19 beyond it."""
+    assert flux_within(ALL[name](), math.exp(15.0), shape) == pytest.approx(1.0, abs=1e-8)
+
+
+@each_case
+def test_size_is_the_half_light_radius(name: str, shape: tuple[float, ...]) -> None:
+    assert flux_within(ALL[name](), 1.0, shape) == pytest.approx(0.5, abs=1e-8)
+
+
+@each_case
+def test_value_and_derivatives_agree_with_evaluate(name: str, shape: tuple[float, ...]) -> None:
+    profile = ALL[name]()
+    rho = np.logspace(-3, 1.5, 40)
+    expected = at(profile, rho, shape)
+    log_rho2 = torch.as_tensor(2 * np.log(rho))[None]
+    coefficients = tuple(c[:, None] for c in coefficients_of(profile, np.log(shape)))
+    np.testing.assert_allclose(profile.value(log_rho2, coefficients)[0], expected, rtol=1e-11)
+    value, _, slopes = profile.derivatives(log_rho2, coefficients)
+    np.testing.assert_allclose(value[0], expected, rtol=1e-11)
+    assert len(slopes) == len(shape)
+
+
+@each_case
+def test_derivatives_against_finite_differences(name: str, shape: tuple[float, ...]) -> None:
+    """By ln(rho^2) and ln of each shape. 3e-7 of the brightness or slope, whichever is more: a
+    central difference with step 1e-4 in a logarithm leaves step^2 times the third derivative."""
+    profile = ALL[name]()
+    rho = np.logspace(-2, 0.8, 30)
+    log_rho2 = torch.as_tensor(2 * np.log(rho))[None]
+    base, step = np.log(np.array(shape)), 1e-4
+
+    def value(move_rho: float, move_shape: np.ndarray) -> np.ndarray:
+        coefficients = tuple(c[:, None] for c in coefficients_of(profile, base + move_shape))
+        return profile.value(log_rho2 + move_rho, coefficients)[0].numpy()
+
+    still = np.zeros(len(shape))
+    coefficients = tuple(c[:, None] for c in coefficients_of(profile, base))
+    f, by_rho, by_shape = (
+        v if isinstance(v, tuple) else v[0].numpy()
+        for v in profile.derivatives(log_rho2, coefficients)
+    )
+    numeric = (value(step, still) - value(-step, still)) / (2 * step)
+    scale = np.maximum(f, np.abs(by_rho))
+    # the third derivative of exp(-b rho^(1/n)) in ln rho goes as (b rho^(1/n) / 2n)^3
+    steep = 1 + (np.abs(by_rho) / np.maximum(f, 1e-300)) ** 2
+    assert (np.abs(numeric - by_rho) <= 1e-7 * scale * steep).all()
+    for i, slope in enumerate(by_shape):
+        move = step * np.eye(len(shape))[i]
+        numeric = (value(0.0, move) - value(0.0, -move)) / (2 * step)
+        exact = slope[0].numpy()
+        scale = np.maximum(f, np.abs(exact))
+        steep = 1 + (np.abs(exact) / np.maximum(f, 1e-300)) ** 2
+        assert (np.abs(numeric - exact) <= 3e-7 * scale * steep).all()
+
+
+@pytest.mark.parametrize("name", list(ALL))
+def test_a_batch_equals_a_loop(name: str) -> None:
+    profile = ALL[name]()
+    shapes = np.array(SHAPES[name])
+    rho = torch.linspace(0.01, 5.0, 20, dtype=torch.float64).expand(len(shapes), 20)
+    prepared = profile.prepare(torch.as_tensor(np.log(shapes)))
+    together = profile.value(2 * torch.log(rho), tuple(c[:, None] for c in prepared.unbind(-1)))
+    for i in range(len(shapes)):
+        one = tuple(c[i : i + 1, None] for c in prepared.unbind(-1))
+        assert torch.equal(profile.value(2 * torch.log(rho[i : i + 1]), one)[0], together[i])
+
+
+@each_case
+def test_float32_is_enough(name: str, shape: tuple[float, ...]) -> None:
+    """Coefficients made in float64, pixels in float32, as the renderer does it.
+
+    3e-7 of ln f's two terms (up to some tens, where they cancel) is what float32 can give.
+    """
+    profile = ALL[name]()
+    rho = np.logspace(-2, 1, 30)
+    exact = at(profile, rho, shape)
+    prepared = tuple(c[:, None].float() for c in coefficients_of(profile, np.log(shape)))
+    value = profile.value(torch.as_tensor(2 * np.log(rho))[None].float(), prepared)[0].numpy()
+    bright = exact > 1e-12 * exact.max()
+    terms = np.abs(np.log(exact[bright])) + 30
+    assert (np.abs(value[bright] / exact[bright] - 1) < 3e-7 * terms).all()
+
+
+# --- b_n ------------------------------------------------------------------------------------
+
+
+def test_b_n_against_scipy() -> None:
+    """1e-9: the cubic table's own error is 1e-10; off its nodes and at both ends."""
+    n = np.concatenate([np.geomspace(0.1, 20.0, 4001), [0.5, 1.0, 4.0]])
+    exact = special.gammaincinv(2 * n, 0.5)
+    log_b = profiles._hermite(torch.as_tensor(np.log(n)), 0)
+    np.testing.assert_allclose(np.exp(log_b), exact, rtol=1e-9)
+    # the exponential's constant is that of n = 1
+    b = special.gammaincinv(2, 0.5)
+    f = at(PROFILES["exponential"](), np.array([1.0]), ())[0]
+    assert f == pytest.approx(b * b / (2 * math.pi) * math.exp(-b), rel=1e-12)
+
+
+def test_slope_of_b_n() -> None:
+    """2e-7: a cubic's derivative is one order worse than its value."""
+    log_n = np.linspace(math.log(0.11), math.log(19.0), 997)
+    step = 1e-4
+    high, low = (np.log(special.gammaincinv(2 * np.exp(log_n + s), 0.5)) for s in (step, -step))
+    slope = profiles._hermite(torch.as_tensor(log_n), 1)
+    np.testing.assert_allclose(slope, (high - low) / (2 * step), atol=2e-7)
+
+
+def test_sersic_one_is_the_exponential() -> None:
+    rho = np.linspace(0.01, 8.0, 50)
+    np.testing.assert_allclose(
+        at(Sersic(), rho, (1.0,)), at(PROFILES["exponential"](), rho, ()), rtol=1e-8
+    )
+
+
+def test_sersic_half_is_the_gaussian() -> None:
+    rho = np.linspace(0.01, 4.0, 50)
+    gauss = math.log(2) / math.pi * np.exp(-math.log(2) * rho**2)
+    np.testing.assert_allclose(at(Sersic(), rho, (0.5,)), gauss, rtol=1e-8)
+
+
+# --- names ----------------------------------------------------------------------------------
+
+
+def test_profiles_are_found_by_name() -> None:
+    assert isinstance(find_profile("sersic"), Sersic)
+    assert find_profile("profiles_of_users:Moffat").shape == ("beta",)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("serisc", "no profile 'serisc': known are sersic, exponential"),
+        ("no_such_module:Moffat", "cannot be imported"),
+        ("profiles_of_users:Mofat", "cannot be imported"),
+        ("profiles_of_users:math", "cannot be imported|no subclass"),
+        ("collections:OrderedDict", "no subclass"),
+    ],
+)
+def test_unknown_profiles(name: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        find_profile(name)
