@@ -1,0 +1,80 @@
+"""What the benchmarks share: the environment they ran in, result files, the simulated sets."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import hybridfit as hf
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = Path(__file__).resolve().parent / "results"
+SIMS = ROOT.parent / "shared" / "data" / "sims"
+NAMES = ("x", "y", "mag", "r_eff", "n", "q", "pa")
+
+
+def environment() -> dict[str, str]:
+    """Versions, processor and commit, to stand beside every figure."""
+    packages = ("hybridfit", "torch", "numpy", "scipy", "astropy")
+    found = {name: version(name) for name in packages}
+    cpu = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
+    )
+    return {
+        **found,
+        "python": platform.python_version(),
+        "cpu": cpu[0] if cpu else platform.processor(),
+        "commit": commit.stdout.strip() or "unknown",
+    }
+
+
+def write_result(name: str, figures: dict[str, Any]) -> Path:
+    """Write ``results/<name>.json`` with the figures and the environment."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    content = {"figures": figures, "environment": environment()}
+    path.write_text(json.dumps(content, indent=1, default=float) + "\n")
+    return path
+
+
+def load_sims(name: str, rows: slice = slice(None)) -> tuple[hf.Cutouts, NDArray[np.float64], Any]:
+    """Cutouts, truth (B, 7) in the project's conventions, and S/N of ``sims/<name>.npz``."""
+    with np.load(SIMS / f"{name}.npz") as data:
+        sims = {key: data[key][rows] for key in data.files}
+    psf = sims["psf"] / sims["psf"].sum(axis=(1, 2), keepdims=True)
+    cutouts = hf.Cutouts(
+        image=sims["data"], sigma=sims["sigma"], psf=psf, zeropoint=np.full(len(psf), 22.5)
+    )
+    columns = [sims[f"t_{k}"] for k in ("x", "y", "mag", "re", "n", "q")]
+    truth = np.stack([*columns, (sims["t_pa"] - 90) % 180], axis=1)
+    return cutouts, truth, sims["t_snr"]
+
+
+def quality(
+    values: NDArray[np.float64], errors: NDArray[np.float64], truth: NDArray[np.float64]
+) -> dict[str, Any]:
+    """Catastrophic failures (mag off by .5 or size by 2) and pulls (mean, std) of the others."""
+    offset = values - truth
+    offset[:, 6] = (offset[:, 6] + 90) % 180 - 90
+    with np.errstate(invalid="ignore"):
+        size = np.abs(np.log(values[:, 3] / truth[:, 3]))
+        good = (np.abs(offset[:, 2]) <= 0.5) & (size < np.log(2))
+    pull = offset[good] / errors[good]
+    return {
+        "galaxies": len(values),
+        "catastrophic": int((~good).sum()),
+        "pull_std": dict(zip(NAMES, np.std(pull, axis=0).round(3).tolist(), strict=True)),
+        "pull_mean": dict(zip(NAMES, np.mean(pull, axis=0).round(3).tolist(), strict=True)),
+    }
