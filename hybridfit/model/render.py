@@ -118,7 +118,7 @@ def component_images(
     # what of the transfer function lies on the FFT's own modes is enough for the outer piece
     smooth = _times(outer, grid.inside(transfer))
     smooth = _with_centre(smooth, grid.inside_kx, grid.inside_ky, jacobian)
-    core = _with_centre(_times(core, transfer), grid.kx, grid.ky, jacobian)
+    core = _with_centre(_times(core, transfer), grid.phase_kx, grid.phase_ky, jacobian)
     return _to_pixels(_fold(_stack(core), grid) + _stack(smooth), grid)
 
 
