@@ -1,6 +1,6 @@
 """How quick is the fit? Against pyimfit and a plain scipy fitter: same galaxies, starts, core.
 
-    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/throughput.py [--n 200] [--others 20] [--no-compile]
+    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/throughput.py [--others 20] [--no-compile]
 
 Fits ../shared/data/sims/main.npz where it is there, else galaxies of its own simulator (128 x 128,
 S/N 20-1000). Validates first (failures, pulls), then gives CPU seconds a galaxy, fit only: not the

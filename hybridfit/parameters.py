@@ -99,8 +99,8 @@ class Prior:
     makes q nearly uniform for thin and middling galaxies and its density smooth at q = 1.
     """
 
-    r_circ: LogNormal = LogNormal(5.0, 1.5, 0.03, 1000.0)  # pix, circularised: r_eff sqrt(q)
-    n: LogNormal = LogNormal(1.8, 1.2, 0.15, 12.0)
+    r_circ: LogNormal = LogNormal(4.0, 1.2, 0.03, 1000.0)  # pix, circularised: r_eff sqrt(q)
+    n: LogNormal = LogNormal(1.8, 0.9, 0.15, 12.0)
     shapes: Mapping[str, LogNormal] = field(default_factory=dict)  # of other profiles' parameters
     q_min: float = 0.02
     q_core: float = 0.5  # where the axis ratio's density turns over to be smooth at q = 1

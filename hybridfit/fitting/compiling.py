@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import warnings
@@ -72,6 +73,8 @@ class _Compiled:
 def compiled_kernels() -> Kernels:
     """Return the compiled kernels; the first call of each shape takes 10 to 20 seconds."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_directory()))
+    # nor does it matter to a CPU's kernels that there is a CUDA toolkit but no device
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     # inductor warns that it leaves complex operators (our FFTs) to the library, as is meant
     warnings.filterwarnings("ignore", message="Torchinductor does not support code generation")
     grams = (torch.compile(f, dynamic=False) for f in (linear_gram, pixel_gram))

@@ -15,7 +15,8 @@ from hybridfit.results import Fit, Flag
 AT_LIMIT_U = 2.5  # |u| beyond which 99 % of the prior lies nearer to its middle
 POOR_CHI2 = 1.5  # reduced chi2, where its chance scatter is a few per cent
 UNRESOLVED = 0.1  # circularised r_eff over the PSF's Gaussian width, with the pixel
-MIN_SIGNAL = 3.0  # flux over its error
+# flux over its error at the fitted shape: noise alone reaches 4 somewhere in a stamp
+MIN_SIGNAL = 5.0
 MAX_MAG_ERROR = 0.25  # mag
 
 
@@ -44,6 +45,7 @@ def judge(fit: Fit, solution: Solution, problem: Problem, cutouts: Cutouts) -> T
     raise_flag((outside & bounded).any(dim=1), Flag.AT_LIMIT)
     raise_flag((solution.free.abs()[:, position] > 1.5).any(dim=1), Flag.OFF_CENTRE)
     raise_flag(~empty & (size_extent(solution, problem) > MAX_EXTENT), Flag.UNCERTAIN)
+    signal = signal_to_noise(solution, space.n_free)
     names = list(space.names)
     psf_xx, _, psf_yy = psf_moments(cutouts).unbind(1)
     psf_width = torch.sqrt((psf_xx + psf_yy) / 2).clamp_min(0.3)
@@ -54,9 +56,17 @@ def judge(fit: Fit, solution: Solution, problem: Problem, cutouts: Cutouts) -> T
         r_eff, q = fit.theta[:, at["r_eff"]], fit.theta[:, at["q"]]
         error = fit.error[:, at["mag"]]
         raise_flag(~empty & ~(error < MAX_MAG_ERROR), Flag.UNCERTAIN)
-        relative = error / 1.0857  # error of ln flux
-        raise_flag(~empty & ~(relative * MIN_SIGNAL < 1), Flag.NO_SIGNAL)
+        raise_flag(~empty & ~(signal[:, k] > MIN_SIGNAL), Flag.NO_SIGNAL)
         raise_flag(r_eff * torch.sqrt(q) < UNRESOLVED * psf_width, Flag.UNRESOLVED)
         raise_flag(r_eff > longest / 2, Flag.LARGER_THAN_STAMP)
         raise_flag(q < 2 * space.prior.q_min, Flag.AT_LIMIT)
     return flags
+
+
+def signal_to_noise(solution: Solution, n_free: int) -> Tensor:
+    """(B, L) linear parameters over their errors with everything else but the sky held."""
+    inner = solution.information[:, n_free:, n_free:]
+    diagonal = torch.diagonal(inner, dim1=1, dim2=2)
+    floor = torch.where(diagonal > 0, 1e-9 * diagonal, 1.0)
+    variance = torch.linalg.inv(inner + torch.diag_embed(floor)).diagonal(dim1=1, dim2=2)
+    return solution.linear / variance.sqrt()

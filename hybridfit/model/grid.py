@@ -256,7 +256,8 @@ def reach_of(
     if psf is None or (galfit and oversampling == 1):
         return PIXEL_REACH
     if oversampling > 1:
-        return 2 + 4 / LANCZOS
+        # finely sampled PSFs fall off long before their own Nyquist frequency
+        return min(oversampling, 3) * (1 + 2 / LANCZOS)
     return 1.0 if bool((nyquist_power(psf) < well_sampled).all()) else 1 + 2 / LANCZOS
 
 
