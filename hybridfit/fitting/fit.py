@@ -15,11 +15,11 @@ from hybridfit.fitting.judge import judge
 from hybridfit.fitting.lm import LMOptions, Minimum, minimise
 from hybridfit.fitting.problem import Problem, grid_of, make_pixels
 from hybridfit.fitting.solution import Solution, solution_of, to_fit
-from hybridfit.fitting.start import moment_start, nominal_centre, sky_level
-from hybridfit.model.grid import WELL_SAMPLED, nyquist_power
+from hybridfit.fitting.start import nominal_centre, sky_level, starting_values
+from hybridfit.model.grid import WELL_SAMPLED, Grid, nyquist_power, reach_of
 from hybridfit.model.profiles import Profile, find_profile
 from hybridfit.parameters import ParameterSpace, Prior
-from hybridfit.results import Fit, Flag
+from hybridfit.results import Fit
 
 PIXELS_AT_ONCE = 2**24  # of one batch: bounds memory, 4 arrays of 64 MiB
 
@@ -115,12 +115,11 @@ def fit_cutouts(
     device = torch.device(device)
     if compile is None:
         compile = wants_compile(options.compile, len(cutouts), device)
-    step = max(1, PIXELS_AT_ONCE // cutouts.image[0].numel()) if len(cutouts) else 1
     pieces: list[Fit] = []
     order: list[Tensor] = []
     with torch.inference_mode():
         for group in _groups(cutouts):
-            for rows in group.split(step):
+            for rows in group.split(_at_once(cutouts, group, options)):
                 part = cutouts[rows.tolist()].to(device)
                 pieces.append(_fit_group(part, options, compile).to("cpu"))
                 order.append(rows)
@@ -140,6 +139,22 @@ def _groups(cutouts: Cutouts) -> list[Tensor]:
     return [(key == k).nonzero()[:, 0] for k in key.unique()]
 
 
+def _at_once(cutouts: Cutouts, rows: Tensor, options: FitOptions) -> int:
+    """How many galaxies of a group fit into memory; modes beyond Nyquist take the most of it."""
+    galfit = options.convolution == "galfit"
+    reach = reach_of(cutouts.psf, int(cutouts.psf_oversampling[rows[0]]), galfit=galfit)
+    return max(1, int(PIXELS_AT_ONCE / (cutouts.image[0].numel() * reach**2)))
+
+
+def _chunk(options: FitOptions, grid: Grid) -> int:
+    """Galaxies a kernel takes: as many as stay in a CPU's cache, or fill a GPU."""
+    if options.chunk:
+        return options.chunk
+    if grid.x.device.type != "cpu":
+        return 256
+    return 8 if grid.kx.shape[0] < grid.columns else 1
+
+
 def _fit_group(cutouts: Cutouts, options: FitOptions, compile: bool) -> Fit:
     dtype = torch.float32 if options.precision == "float32" else torch.float64
     galfit = options.convolution == "galfit"
@@ -151,7 +166,6 @@ def _fit_group(cutouts: Cutouts, options: FitOptions, compile: bool) -> Fit:
     centre = nominal_centre(cutouts)
     reach = options.prior.position * cutouts.size.amin(dim=1).double().clamp_min(8)
     box = torch.cat([centre, reach[:, None], reach[:, None]], dim=1)
-    on_gpu = cutouts.image.device.type != "cpu"
     problem = Problem(
         pixels,
         grid,
@@ -159,10 +173,10 @@ def _fit_group(cutouts: Cutouts, options: FitOptions, compile: bool) -> Fit:
         options.profiles,
         box,
         1.0 if options.estimator == "map" else 0.0,
-        options.chunk or (256 if on_gpu else 8),
+        _chunk(options, grid),
         kernels(compile),
     )
-    raw = _start(cutouts, pedestal, centre, reach, options.space)
+    raw = starting_values(cutouts, pedestal, centre, reach, options.space)
     start = options.space.to_free(raw, box)
     if options.coarse and options.method == "lm":
         start = coarse_start(problem, cutouts, start)
@@ -171,39 +185,6 @@ def _fit_group(cutouts: Cutouts, options: FitOptions, compile: bool) -> Fit:
         solution = _second_tries(solution, problem, raw, options)
     fit = to_fit(solution, problem, cutouts, options.sky_value)
     return replace(fit, flags=judge(fit, solution, problem, cutouts))
-
-
-def _start(
-    cutouts: Cutouts, sky: Tensor, centre: Tensor, reach: Tensor, space: ParameterSpace
-) -> Tensor:
-    """Raw starts (B, P): moments, and the user's values where they are given."""
-    raw = moment_start(cutouts, sky, centre, reach)
-    x, y, _, r_eff, n, q, pa = cutouts.start.double().unbind(1)
-    moment_q = torch.exp(-raw[:, 4:].norm(dim=1))
-    moment_pa = 0.5 * torch.rad2deg(torch.atan2(raw[:, 5], raw[:, 4]))
-    q = torch.where(q > 0, q, moment_q).clamp(0.02, 1.0)
-    pa = torch.where(torch.isfinite(pa), pa, moment_pa)
-    eta = -torch.log(q)[:, None] * torch.stack(
-        [torch.cos(torch.deg2rad(2 * pa)), torch.sin(torch.deg2rad(2 * pa))], dim=1
-    )
-    given = [
-        torch.where(torch.isfinite(x), x, raw[:, 0]),
-        torch.where(torch.isfinite(y), y, raw[:, 1]),
-        torch.where(r_eff > 0, 0.5 * torch.log(q) + torch.log(r_eff), raw[:, 2]),
-        torch.where(n > 0, torch.log(n), raw[:, 3]),
-    ]
-    base = torch.cat([torch.stack(given, dim=1), eta], dim=1)
-    if len(space.shapes) == 1:
-        keep = [0, 1, 2, *([3] * len(space.shapes[0])), 4, 5]
-        return base[:, keep]
-    # several components start as a compact one within larger ones
-    columns = []
-    for k, shape in enumerate(space.shapes):
-        size = base[:, 2] + 0.9 * (k - (len(space.shapes) - 1) / 2)
-        columns += [base[:, 0], base[:, 1], size]
-        columns += [torch.full_like(size, 2.0 / (k + 1)).log() for _ in shape]
-        columns += [base[:, 4], base[:, 5]]
-    return torch.stack(columns, dim=1)
 
 
 def _minimise(problem: Problem, start: Tensor, options: FitOptions) -> Minimum:
@@ -226,7 +207,8 @@ def _second_tries(
         for columns, shape in zip(problem.space.slices(), problem.space.shapes, strict=True):
             i = columns.start
             other[:, i + 2] += log_size
-            other[:, i + 3 : i + 3 + len(shape)] = log_n
+            if "n" in shape:
+                other[:, i + 3 + shape.index("n")] = log_n
             other[:, columns.stop - 2 : columns.stop] *= 0.5
         start = problem.space.to_free(other, problem.box[rows])
         again = solution_of(_minimise(problem.at(rows), start, options), problem.at(rows))
@@ -243,6 +225,3 @@ def _empty(space: ParameterSpace) -> Fit:
     size, none = len(space.names), torch.zeros(0, dtype=torch.float64)
     whole = torch.zeros(0, dtype=torch.int64)
     return Fit(space, torch.zeros(0, size), torch.zeros(0, size, size), none, whole, whole, whole)
-
-
-__all__ = ["FitOptions", "Flag", "fit_cutouts"]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
+from hybridfit.parameters import ParameterSpace
 
 WIDTHS = (1.5, 2.5, 4.0, 6.5, 10.0, 16.0, 25.0)  # pix, Gaussian scales of the windows
 START_INDEX = 1.8  # Sersic index to begin with: between disk and spheroid
@@ -41,6 +42,43 @@ def nominal_centre(cutouts: Cutouts) -> Tensor:
     middle = (cutouts.size.flip(1).double() - 1) / 2
     given = cutouts.start[:, :2]
     return torch.where(torch.isfinite(given), given, middle)
+
+
+def starting_values(
+    cutouts: Cutouts, sky: Tensor, centre: Tensor, reach: Tensor, space: ParameterSpace
+) -> Tensor:
+    """Raw starts (B, P) for the components of ``space``: moments, and the user's values.
+
+    Args:
+        cutouts: B galaxies; values that are finite in their ``start`` have precedence.
+        sky, centre, reach: see `moment_start`.
+        space: parameters and prior.
+    """
+    moments = moment_start(cutouts, sky, centre, reach)
+    x, y, _, r_eff, n, q, pa = cutouts.start.double().unbind(1)
+    moment_q = torch.exp(-moments[:, 4:].norm(dim=1))
+    moment_pa = 0.5 * torch.rad2deg(torch.atan2(moments[:, 5], moments[:, 4]))
+    q = torch.where(q > 0, q, moment_q).clamp(space.prior.q_min, 1.0)
+    angle = torch.deg2rad(2 * torch.where(torch.isfinite(pa), pa, moment_pa))
+    g = -torch.log(q)
+    position = [
+        torch.where(torch.isfinite(x), x, moments[:, 0]),
+        torch.where(torch.isfinite(y), y, moments[:, 1]),
+    ]
+    size = torch.where(r_eff > 0, torch.log(r_eff) - g / 2, moments[:, 2])
+    index = torch.where(n > 0, torch.log(n), moments[:, 3])
+    several = len(space.shapes) > 1
+    columns: list[Tensor] = []
+    for k, shape in enumerate(space.shapes):
+        # several components start as a compact, peaked one within larger, flatter ones
+        spread = 0.9 * (k - (len(space.shapes) - 1) / 2)
+        columns += [*position, size + spread]
+        for name in shape:
+            middle = torch.full_like(size, space.prior.of(name).median).log()
+            peaked = torch.full_like(size, 2.0 / (k + 1)).log() if several else index
+            columns.append(peaked if name == "n" else middle)
+        columns += [g * torch.cos(angle), g * torch.sin(angle)]
+    return torch.stack(columns, dim=1)
 
 
 def moment_start(cutouts: Cutouts, sky: Tensor, centre: Tensor, reach: Tensor) -> Tensor:
