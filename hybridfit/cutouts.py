@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,7 +63,7 @@ class Cutouts:
     messages: Sequence[str] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        image = torch.as_tensor(self.image, dtype=torch.float32)
+        image = as_tensor(self.image, torch.float32)
         if image.ndim != 3:
             raise ValueError(
                 f"image has {image.ndim} dimensions, expected 3 (B, H, W): for one galaxy pass "
@@ -83,7 +84,7 @@ class Cutouts:
 
         def column(name: str, default: float, dtype: torch.dtype, *shape: int) -> Tensor:
             value = getattr(self, name)
-            value = torch.as_tensor(default if value is None else value, dtype=dtype).to(device)
+            value = as_tensor(default if value is None else value, dtype).to(device)
             try:
                 return value.expand(batch, *shape).contiguous()
             except RuntimeError as error:
@@ -108,7 +109,7 @@ class Cutouts:
             "messages": tuple(self.messages) if self.messages is not None else ("",) * batch,
         }
         default_size = torch.tensor([height, width])
-        size = torch.as_tensor(default_size if self.size is None else self.size, dtype=torch.int64)
+        size = as_tensor(default_size if self.size is None else self.size, torch.int64)
         values["size"] = size.to(device).expand(batch, 2)
         for name in ("wcs", "messages"):
             if len(values[name]) != batch:
@@ -140,8 +141,15 @@ class Cutouts:
         return replace(self, **moved)
 
 
+def as_tensor(value: Any, dtype: torch.dtype) -> Tensor:
+    """``torch.as_tensor`` that takes what astropy gives: big-endian arrays, and flipped views."""
+    if isinstance(value, np.ndarray):
+        value = np.ascontiguousarray(value, value.dtype.newbyteorder("="))
+    return torch.as_tensor(value, dtype=dtype)
+
+
 def _like(value: Any, image: Tensor, name: str, dtype: torch.dtype) -> Tensor:
-    value = torch.as_tensor(value, dtype=dtype).to(image.device)
+    value = as_tensor(value, dtype).to(image.device)
     if value.shape != image.shape:
         raise ValueError(
             f"{name} has shape {tuple(value.shape)}, expected {tuple(image.shape)} as the image"
@@ -152,7 +160,7 @@ def _like(value: Any, image: Tensor, name: str, dtype: torch.dtype) -> Tensor:
 def _checked_psf(psf: Any, names: tuple[str, ...], device: torch.device) -> Tensor | None:
     if psf is None:
         return None
-    psf = torch.as_tensor(psf, dtype=torch.float32).to(device)
+    psf = as_tensor(psf, torch.float32).to(device)
     psf = psf.expand(len(names), *psf.shape[-2:])
     if psf.shape[-1] % 2 == 0 or psf.shape[-2] % 2 == 0:
         raise ValueError(

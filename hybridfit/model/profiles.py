@@ -153,7 +153,7 @@ def _hermite(log_n: Tensor, order: int) -> Tensor:
     values, slopes = _log_b_table(log_n.device, log_n.dtype)
     step = (_LAST - _FIRST) / (_NODES - 1)
     position = ((log_n - _FIRST) / step).clamp(0, _NODES - 1)
-    i = position.floor().long().clamp_max(_NODES - 2)
+    i = position.long().clamp(0, _NODES - 2)  # NaN has no index, but stays NaN in t
     t = position - i
     f0, f1, d0, d1 = values[i], values[i + 1], slopes[i] * step, slopes[i + 1] * step
     c2, c3 = 3 * (f1 - f0) - 2 * d0 - d1, 2 * (f0 - f1) + d0 + d1

@@ -249,7 +249,7 @@ def _core_modes(shape: Geometry, table: Tensor, grid: Grid, jacobian: bool) -> l
     s = torch.sqrt(_quadratic(_columns(shape.inverse, 3), kx, ky).clamp_min(0.0))
     (width,) = _columns(shape.width[:, None], 3)
     position = (s * (width / S_STEP)).clamp_max(table.shape[1] - 1.001)
-    i = position.to(torch.int64)
+    i = position.to(torch.int64).clamp_min(0)  # NaN has no index, but stays NaN in t
     t = position - i
     batch = torch.arange(table.shape[0], device=table.device)[:, None, None]
     low, high = table[batch, i], table[batch, i + 1]  # (B, kx, ky, columns)

@@ -12,7 +12,7 @@ from astropy.table import Table
 from numpy.typing import ArrayLike, NDArray
 
 from hybridfit.config import check_keys
-from hybridfit.cutouts import Cutouts
+from hybridfit.cutouts import Cutouts, as_tensor
 from hybridfit.fitting.fit import FitOptions
 from hybridfit.io.table import make_table
 from hybridfit.pipeline.common import (
@@ -118,9 +118,9 @@ def _from_arrays(image: ArrayLike, more: dict[str, Any]) -> Cutouts:
     for name in ("sigma", "psf"):
         if name not in given:
             raise ValueError(f"{name} is missing: expected fit(image, sigma=..., psf=...)")
-    image, sigma = (torch.as_tensor(v, dtype=torch.float32) for v in (image, given.pop("sigma")))
+    image, sigma = (as_tensor(v, torch.float32) for v in (image, given.pop("sigma")))
     mask = given.pop("mask", None)
     if image.ndim == 2:
         image, sigma = image[None], sigma[None] if sigma.ndim == 2 else sigma
-        mask = torch.as_tensor(mask)[None] if mask is not None else None
+        mask = as_tensor(mask, torch.bool)[None] if mask is not None else None
     return Cutouts(image=image, sigma=sigma.expand(image.shape), mask=mask, **given)
