@@ -35,7 +35,7 @@ def galaxies(n: int) -> tuple[hf.Cutouts, Array, str]:
     if SIMS.is_dir():
         cutouts, truth, _ = load_sims("main", slice(0, n))
         return cutouts, truth, "sims/main.npz"
-    cutouts, table = simulate(n, SimulateOptions(shape=(128, 128), snr=(20, 1000)))
+    cutouts, table = simulate(n, options=SimulateOptions(shape=(128, 128), snr=(20, 1000)))
     return cutouts, np.stack([np.asarray(table[k], float) for k in NAMES], axis=1), "own simulator"
 
 
