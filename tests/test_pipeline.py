@@ -88,11 +88,12 @@ def test_fit_says_what_it_does_not_know(simulated):
         hf.fit(cutouts, device="abacus")
 
 
-def test_render_gives_the_fitted_model(simulated):
+@pytest.mark.parametrize("convolution", ["continuous", "galfit"])
+def test_render_gives_the_fitted_model(simulated, convolution: str):
     """The table's own model has the table's chi2, for rows in any order."""
     directory, _, _ = simulated
     cutouts = hf.read(directory)[:6]
-    table = hf.fit(cutouts)
+    table = hf.fit(cutouts, convolution=convolution)
     models = hf.render(table[::-1], cutouts)
     residual = (cutouts.image.numpy() - models) / cutouts.sigma.numpy()
     chi2 = np.where(cutouts.mask.numpy(), 0, residual**2).sum(axis=(1, 2))

@@ -183,7 +183,11 @@ def test_manifest_columns_under_other_names(tmp_path):
         ([{"id": "a", "image": "a", "PixelScale": 1}], {}, "unknown column 'PixelScale'.*pixel_sc"),
         ([{"id": "a", "image": "a", "Sigma": "b"}], {}, "did you mean 'sigma'"),
         ([{"id": "a", "image": "a", "MAG": 1}], {"columns": "mag=MAGG"}, "no column 'MAGG'.*'MAG'"),
-        ([{"id": "a", "image": "a", "mag": "bright"}], {}, "row 1: mag is 'bright'"),
+        (
+            [{"id": "a", "image": "a", "mag": "bright"}],
+            {},
+            "mag is 'bright', expected a number.*no other",
+        ),
         ([{"id": "a", "image": "a"}, {"id": "a", "image": "b"}], {}, "same id.*'a'"),
     ],
 )
@@ -234,6 +238,25 @@ def test_missing_files_and_unsafe_ids_are_rows(tmp_path):
     bad = [bool(flags & Flag.UNREADABLE) for flags in cutouts.flags.tolist()]
     assert bad == [name != "good" for name in cutouts.id]
     assert cutouts.mask[[i for i, name in enumerate(cutouts.id) if name != "good"]].all()
+
+
+def test_bad_numbers_are_rows(tmp_path):
+    """One slip of the pen among a thousand rows does not stop the others."""
+    write_galaxy(tmp_path, "g")
+    files = {"image": "g_image.fits", "sigma": "g_sigma.fits", "psf": "g_psf.fits"}
+    rows = [
+        {"id": "good", **files, "mag": 20, "zeropoint": "", "psf_oversampling": 1},
+        {"id": "text", **files, "mag": "bright", "zeropoint": 22, "psf_oversampling": 1},
+        {"id": "endless", **files, "mag": 20, "zeropoint": "inf", "psf_oversampling": 1},
+        {"id": "half", **files, "mag": 20, "zeropoint": 22, "psf_oversampling": 1.5},
+    ]
+    cutouts = read(manifest(tmp_path / "m.csv", rows))
+    said = dict(zip(cutouts.id, cutouts.messages, strict=True))
+    assert said["text"] == "mag is 'bright', expected a number (row 2 of 'm.csv')"
+    assert said["endless"].startswith("zeropoint is 'inf'")
+    assert said["half"].startswith("psf_oversampling is 1.5")
+    bad = {i for i, f in zip(cutouts.id, cutouts.flags.tolist(), strict=True) if f & 8192}
+    assert bad == {"text", "endless", "half"}
 
 
 def test_unusable_inputs_raise(tmp_path):

@@ -62,9 +62,8 @@ def celestial_wcs(header: fits.Header, origin: tuple[int, int]) -> tuple[WCS | N
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            text = header.tostring(endcard=False, padding=False)
-            cards = (text[i : i + 80] for i in range(0, len(text), 80))
-            wcs = WCS("".join(filter(WCS_KEYS.match, cards)), naxis=2)
+            chosen = [card for card in header.cards if WCS_KEYS.match(card.keyword)]
+            wcs = WCS(fits.Header(chosen), naxis=2)
     except Exception:  # wcslib's errors are many, and positions in pixels do without
         return None, "the WCS in the header cannot be read"
     if not wcs.has_celestial:

@@ -27,23 +27,28 @@ EMPTY = {"", "nan", "none", "null", "--", "n/a", "na"}
 
 @dataclass(frozen=True)
 class Manifest:
-    """Columns of a manifest that are understood: file names as bytes, the rest as numbers."""
+    """Columns of a manifest that are understood: file names as bytes, the rest as numbers.
+
+    ``problems`` says of rows, by their number, what is wrong with an entry.
+    """
 
     ids: list[str]
     files: dict[str, NDArray[np.bytes_]]
     values: dict[str, NDArray[np.float64]]
+    problems: dict[int, str]
 
 
 def is_fits_table(path: Path) -> bool:
     """Whether a FITS file's first HDU with data is a table (and so, a manifest)."""
     try:
-        with warnings.catch_warnings(), fits.open(path, memmap=False) as hdus:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for hdu in hdus:
-                if isinstance(hdu, fits.BinTableHDU | fits.TableHDU):
-                    return True
-                if hdu.is_image and len(hdu.shape) > 0:
-                    return False
+            with fits.open(path, memmap=False) as hdus:
+                for hdu in hdus:
+                    if isinstance(hdu, fits.BinTableHDU | fits.TableHDU):
+                        return True
+                    if hdu.is_image and len(hdu.shape) > 0:
+                        return False
     except Exception:  # not a FITS file: whoever reads it as an image will say so
         return False
     return False
@@ -58,8 +63,8 @@ def read_manifest(path: Path, options: ReadOptions) -> Manifest:
 
     Raises:
         ValueError: if the table cannot be read, has no rows, no ``id`` or ``image`` column, a
-            column that looks misspelt or not the one that ``options.columns`` names, or text
-            where a number is expected.
+            column that looks misspelt or not the one that ``options.columns`` names, or nothing
+            but text in a column of numbers.
     """
     table = _read_columns(path)
     chosen = _chosen(list(table), options.renamed(), path)
@@ -71,12 +76,18 @@ def read_manifest(path: Path, options: ReadOptions) -> Manifest:
         for role in ROLES
         if role in chosen
     }
-    values = {
-        name: _numbers(table[chosen[name]], name, path)
-        for name in (*VALUES, *START_NAMES)
-        if name in chosen
-    }
-    return Manifest(ids, files, values)
+    values: dict[str, NDArray[np.float64]] = {}
+    problems: dict[int, str] = {}
+    for name in (*VALUES, *START_NAMES):
+        if name in chosen:
+            values[name], wrong = _numbers(table[chosen[name]], name)
+            if len(wrong) == len(ids):
+                raise ValueError(
+                    f"manifest '{path}': {wrong[0]}, and no other row of column '{chosen[name]}' "
+                    "has a number either"
+                )
+            problems |= {i: f"{text} (row {i + 1} of '{path.name}')" for i, text in wrong.items()}
+    return Manifest(ids, files, values, problems)
 
 
 def _read_columns(path: Path) -> Mapping[str, Any]:
@@ -168,18 +179,20 @@ def _file(text: str) -> bytes:
     return b"" if text.lower() in EMPTY else os.fsencode(text)
 
 
-def _numbers(column: Any, name: str, path: Path) -> NDArray[np.float64]:
-    """A column as float64, NaN where a row has no value; booleans become 0 and 1."""
+def _numbers(column: Any, name: str) -> tuple[NDArray[np.float64], dict[int, str]]:
+    """A column as float64, NaN where a row has no value, booleans as 0 and 1; what is wrong."""
     numbers = np.full(len(column), np.nan)
+    wrong: dict[int, str] = {}
     for i, text in enumerate(_texts(column)):
         lower = text.lower()
-        try:
-            if name == "psf_includes_pixel" and lower in TRUE | FALSE:
-                numbers[i] = float(lower in TRUE)
-            elif lower not in EMPTY:
+        if name == "psf_includes_pixel" and lower in TRUE | FALSE:
+            numbers[i] = float(lower in TRUE)
+        elif lower not in EMPTY:
+            try:
                 numbers[i] = float(text)
-        except ValueError as error:
-            raise ValueError(
-                f"manifest '{path}', row {i + 1}: {name} is '{text}', expected a number"
-            ) from error
-    return numbers
+            except ValueError:
+                numbers[i] = np.inf
+            if np.isinf(numbers[i]):
+                numbers[i] = np.nan
+                wrong[i] = f"{name} is '{text}', expected a number"
+    return numbers, wrong

@@ -64,6 +64,7 @@ class Sources(Sequence[Source]):
             the pattern in ``patterns`` that matched plus one, 0 where there is no file.
         patterns: for each role the file names with ``{id}``; empty for a manifest.
         values: manifest columns of numbers, NaN where a row has none.
+        problems: why a galaxy cannot be read, for those of which it is known, by id.
     """
 
     ids: Sequence[str]
@@ -71,6 +72,7 @@ class Sources(Sequence[Source]):
     files: dict[str, NDArray] = field(default_factory=dict)
     patterns: dict[str, tuple[str, ...]] = field(default_factory=dict)
     values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -87,7 +89,8 @@ class Sources(Sequence[Source]):
         given: dict[str, Any] = {role: self._path(role, i) for role in ROLES}
         given |= {name: value[name] for name in VALUES if name in value}
         start = tuple(value.get(name, np.nan) for name in START_NAMES)
-        return Source(id=self.ids[i], start=start, problem=id_problem(self.ids[i]), **given)
+        problem = id_problem(self.ids[i]) or self.problems.get(self.ids[i], "")
+        return Source(id=self.ids[i], start=start, problem=problem, **given)
 
     def has(self, role: str) -> bool:
         """Whether any galaxy has a file for ``role``."""
@@ -250,6 +253,7 @@ def _of_manifest(manifest: Manifest, path: Path) -> Sources:
         str(path.parent),
         files={role: column[order] for role, column in manifest.files.items()},
         values={name: column[order] for name, column in manifest.values.items()},
+        problems={ids[i]: text for i, text in manifest.problems.items()},
     )
 
 

@@ -85,11 +85,15 @@ def render(table: Table, cutouts: Cutouts) -> NDArray[np.float32]:
     """
     names = [str(name) for name in table["id"]] if "id" in table.colnames else []
     number = {name: i for i, name in enumerate(names)}
-    missing = [name for name in cutouts.id if name not in number]
+    # a FITS table holds ASCII, so its ids have escapes for other letters
+    wanted = [
+        n if n in number else n.encode("ascii", "backslashreplace").decode() for n in cutouts.id
+    ]
+    missing = [name for name in wanted if name not in number]
     if missing:
         raise ValueError(f"table has no row for galaxy '{missing[0]}': expected one for each id")
     options = _options_of(table)
-    rows = table[[number[name] for name in cutouts.id]]
+    rows = table[[number[name] for name in wanted]]
     theta = np.stack([np.ma.filled(rows[name], np.nan) for name in options.space.names], axis=1)
     values = torch.from_numpy(theta.astype(np.float64)).to(cutouts.image.device)
     for k, name in enumerate(options.space.names):
@@ -99,11 +103,15 @@ def render(table: Table, cutouts: Cutouts) -> NDArray[np.float32]:
 
 
 def _options_of(table: Table) -> FitOptions:
-    """The options that a table was made with, as far as they name its columns."""
+    """The options that a table was made with, as far as they shape its columns and models."""
     names = [str(name) for name in table.colnames]
     written = json.loads(table.meta.get("OPTIONS", "{}")).get("fit", {})
     components = tuple(written.get("components", ("sersic",)))
-    options = FitOptions(components, sky="plane" if "sky_dx" in names else "constant")
+    options = FitOptions(
+        components,
+        sky="plane" if "sky_dx" in names else "constant",
+        convolution=written.get("convolution", "continuous"),
+    )
     missing = [name for name in options.space.names if name not in names]
     if missing:
         expected = ", ".join(options.space.names)
