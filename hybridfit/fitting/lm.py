@@ -89,9 +89,10 @@ def minimise(
     best = _finite(evaluate(point, rows))
     damping = torch.full((n,), options.damping, dtype=start.dtype, device=start.device)
     n_iter = torch.ones(n, dtype=torch.int64, device=start.device)
-    converged = _decrement(best) < options.tolerance
-    # a start that cannot be evaluated has nowhere to go
-    active = rows[~converged & torch.isfinite(best.cost)]
+    # a start that cannot be evaluated has nowhere to go, and has not converged
+    usable = torch.isfinite(best.cost)
+    converged = usable & (_decrement(best) < options.tolerance)
+    active = rows[usable & ~converged]
     for _ in range(options.max_iter - 1):
         if len(active) == 0:
             break
