@@ -89,7 +89,7 @@ def run(
     chance, done, peak, start = random.Random(1), 0, 0.0, time.monotonic()
     while True:
         process = subprocess.Popen(command)
-        left = chance.uniform(0.15, 0.35) * expected if done < kills else float("inf")
+        left = chance.uniform(0.1, 0.2) * expected if done < kills else float("inf")
         while process.poll() is None:
             peak = max(peak, peak_mib(process.pid) or peak)
             time.sleep(min(0.2, max(left, 0.01)))
