@@ -122,11 +122,11 @@ class Prior:
         return cls(**values)
 
     def of(self, name: str) -> LogNormal:
-        """The prior of a shape parameter; KeyError where there is none."""
+        """The prior of a shape parameter; ValueError where there is none."""
         if name == "n":
             return self.n
         if name not in self.shapes:
-            raise KeyError(
+            raise ValueError(
                 f"no prior for the shape parameter '{name}': give one as "
                 f"prior.shapes.{name} with median, sigma, low and high"
             )
