@@ -66,7 +66,11 @@ REQUIRED = inspect.Parameter.empty
 
 def main() -> NoReturn:
     """Run the command line; the process ends with status 0, 1 or 2."""
-    make_app(sys.argv[1:2] == ["fit"])()
+    try:
+        make_app(sys.argv[1:2] == ["fit"])()
+    except KeyboardInterrupt:  # while torch was being imported
+        typer.echo("\nstopped before anything was done", err=True)
+        raise SystemExit(INTERRUPTED) from None
     raise SystemExit(OK)
 
 
@@ -307,6 +311,8 @@ def _line(error: Exception) -> str:
         hint = ": make room and give the same command to go on" if full else ""
         return f"cannot use{file}: {what}{hint}"
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and "space on disk" in text:  # astropy's words, without a number
+        return "cannot write: no space left: make room and give the same command to go on"
     if isinstance(error, MemoryError) or "out of memory" in text:
         return f"out of memory: try a smaller --part or --chunk ({text[:200]})"
     if type(error).__name__ == "UsageError":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -11,11 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
 from astropy.table import Table
+from astropy.wcs import WCS
+from read_helpers import write
 from typer.testing import CliRunner, Result
 
 import hybridfit as hf
-from hybridfit.cli import make_app
+from hybridfit.cli import main, make_app
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.model.simulate import SimulateOptions
 
@@ -206,6 +211,31 @@ def test_full_disk_and_going_on(inputs: Path, tmp_path: Path):
     assert len(Table.read(tmp_path / "out" / "results.fits")) == 6
 
 
+def test_no_room_for_a_model(inputs: Path, tmp_path: Path, monkeypatch):
+    """astropy says in words of its own that a disk is full."""
+
+    def full(*_: object) -> None:
+        raise OSError("Not enough space on disk: requested 65536, available 0.")
+
+    monkeypatch.setattr("hybridfit.io.blocks.write_blocks", full)
+    result = fit(inputs, tmp_path / "out", "--save-models")
+    assert result.exit_code == 1
+    assert "no space left: make room and give the same command to go on" in result.stderr
+    monkeypatch.undo()
+    assert fit(inputs, tmp_path / "out", "--save-models").exit_code == 0
+
+
+def test_ctrl_c_during_the_start(monkeypatch, capsys):
+    def interrupted(with_options: bool) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hybridfit.cli.make_app", interrupted)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
+    assert "stopped" in capsys.readouterr().err
+
+
 def test_simulate_writes_what_fit_reads(tmp_path: Path):
     result = call("simulate", "-o", tmp_path / "in", "--n", 3, "--size", 32, "--seed", 2)
     assert result.exit_code == 0, result.output
@@ -231,3 +261,44 @@ def test_public_names_are_there():
         assert getattr(hf, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'predikt'"):
         _ = hf.predikt
+
+
+@pytest.mark.parametrize(("angle", "parity"), [(37.0, -1), (200.0, 1)])
+@pytest.mark.parametrize("big", [False, True])
+def test_positions_on_the_sky_and_in_blocks(tmp_path: Path, angle: float, parity: int, big: bool):
+    """Turned, mirrored, cropped: astropy's own WCS finds the galaxy where the table has it."""
+    shape, x, y, pa = ((300, 340), 210.3, 95.7, 25.0) if big else ((80, 90), 40.2, 37.9, 25.0)
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval = ["RA---TAN", "DEC--TAN"], [359.999, 61.0]
+    wcs.wcs.crpix = [shape[1] / 2, shape[0] / 2]
+    turn = np.radians(angle)
+    rotation = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    wcs.wcs.cd = 0.2 / 3600 * np.array([[parity, 0], [0, 1]]) @ rotation
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    along = np.array([-np.sin(np.radians(pa)), np.cos(np.radians(pa))])  # x, y of the major axis
+    u = (columns - x) * along[0] + (rows - y) * along[1]
+    v = (columns - x) * along[1] - (rows - y) * along[0]
+    image = 400 * np.exp(-(u**2 + (v / 0.5) ** 2) / 50)
+    image += np.random.default_rng(1).normal(0, 1, shape)
+    write(tmp_path / "g_image.fits", image.astype("f4"), wcs.to_header())
+    write(tmp_path / "g_sigma.fits", np.ones(shape, "f4"))
+    start = ["--x", x + 1, "--y", y - 1]
+    result = fit(tmp_path, tmp_path / "out", "--no-psf", "--save-models", *start)
+    assert result.exit_code == 0, result.stderr
+    row = Table.read(tmp_path / "out" / "results.fits")[0]
+    assert bool(row["flags"] & hf.Flag.CROPPED) == big
+    assert (row["x"], row["y"]) == pytest.approx((x, y), abs=0.1)
+    here, there = wcs.pixel_to_world(x, y), wcs.pixel_to_world(x + along[0], y + along[1])
+    assert here.separation(SkyCoord(row["ra"], row["dec"], unit="deg")).arcsec < 0.02
+    off = row["pa_sky"] - here.position_angle(there).deg
+    assert (off + 90) % 180 - 90 == pytest.approx(0, abs=0.5)
+    assert row["r_eff_arcsec"] == pytest.approx(0.2 * row["r_eff"])
+    with fits.open(tmp_path / "out" / "models" / "g_block.fits") as hdus:
+        header = hdus[2].header
+        x0, x1, y0, y1 = (int(number) for number in re.findall(r"\d+", header["FITSECT"]))
+        section = image[y0 - 1 : y1, x0 - 1 : x1]
+        np.testing.assert_array_equal(hdus[1].data, section.astype("f4"))
+        centre = [float(header[key].split()[0]) for key in ("1_XC", "1_YC")]
+        # GALFIT counts pixels of the whole image from 1; the block's WCS is that of the section
+        found = WCS(hdus[1].header).pixel_to_world(centre[0] - x0, centre[1] - y0)
+        assert found.separation(here).arcsec < 0.02

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -275,6 +276,13 @@ def test_unusable_inputs_raise(tmp_path):
     write_galaxy(tmp_path)
     with pytest.raises(ValueError, match="no galaxy found"):
         find_sources(tmp_path, ReadOptions(pattern_image="{id}_sci.fits"))
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device")
+def test_devices_are_not_read(tmp_path):
+    """What has no end would fill the memory."""
+    with pytest.raises(ValueError, match="neither a directory nor a regular file"):
+        find_sources("/dev/zero")
 
 
 def test_no_psf_anywhere_is_wrong_usage(tmp_path):

@@ -206,6 +206,38 @@ def test_nan_under_the_mask_is_no_fault(tmp_path):
     assert stamp_of(write_galaxy(tmp_path, image=image, mask=mask.astype(np.uint8))).flags == 0
 
 
+def test_psf_of_next_to_no_size_is_flagged(tmp_path):
+    """An oversampling that is too large leaves a PSF of less than a pixel."""
+    write_galaxy(tmp_path)
+    stamp = stamp_of(tmp_path, psf_oversampling=15)
+    assert stamp.flags & Flag.BAD_PSF
+    assert "is psf_oversampling right" in stamp.message
+    assert not stamp_of(tmp_path, psf_oversampling=3).flags
+
+
+@pytest.mark.parametrize("box", [np.s_[:, :9], np.s_[-7:], np.s_[:5, :], np.s_[:, -1:]])
+@pytest.mark.parametrize("given", [True, False])
+def test_padding_at_an_edge_is_no_sky(tmp_path, box, given):
+    """Cutouts that reach beyond their frame are filled up with zeros, whatever the sky is."""
+    image = galaxy(sky=100.0)
+    image[box] = 0
+    write_galaxy(tmp_path, image=image, **({} if given else {"sigma": None}))
+    stamp = stamp_of(tmp_path)
+    expected = np.zeros(image.shape, bool)
+    expected[box] = True
+    np.testing.assert_array_equal(stamp.mask, expected)
+    assert stamp.flags & Flag.BAD_PIXELS
+    assert "edges of one value" in stamp.message
+
+
+def test_zero_counts_are_sky(tmp_path):
+    """In an image of next to no counts a border of zeros is data."""
+    image = np.random.default_rng(1).poisson(galaxy(sigma=0) + 0.01)
+    image[:3] = 0
+    write_galaxy(tmp_path, image=image, sigma=np.full(image.shape, 0.3))
+    assert not stamp_of(tmp_path).mask.any()
+
+
 # ---- cropping, positions, WCS
 
 

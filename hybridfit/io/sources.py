@@ -141,6 +141,8 @@ def find_sources(input: str | Path, options: ReadOptions = ReadOptions()) -> Sou
     path = Path(input)
     if not path.exists():
         raise FileNotFoundError(f"input '{path}' does not exist")
+    if not (path.is_dir() or path.is_file()):
+        raise ValueError(f"input '{path}' is neither a directory nor a regular file")
     if options.psf is not None:
         _check_shared_psf(options)
     if path.is_dir():

@@ -21,6 +21,7 @@ from hybridfit.io.sources import Source
 from hybridfit.results import Flag
 
 CENTRE = 1.5  # pixels around the target's position that should have data
+LEAST_PSF = 3.0  # image pixels that an oversampled PSF spans
 FIELD = 1024  # pixels: from a larger image this much is looked at
 
 
@@ -228,6 +229,8 @@ def _noise_and_mask(
     if mask.all():
         raise BadInput("every pixel is masked: nothing is left to fit", int(Flag.NO_DATA))
     bad = ~np.isfinite(image) | (np.abs(image) > 1e37)  # the square of what float32 holds is not
+    padding = detect.padding(image) & ~bad
+    bad |= padding
     role = next((role for role in NOISE_ROLES if role in draft.planes), "")
     sigma = None
     if role:
@@ -242,7 +245,8 @@ def _noise_and_mask(
         sigma = np.where(unusable, 1.0, deviation).astype(np.float32)
     count = int((bad & ~mask).sum())
     if count:
-        draft.note(f"{count} pixels without a usable value were masked", Flag.BAD_PIXELS)
+        among = ", edges of one value among them" if (padding & ~mask).any() else ""
+        draft.note(f"{count} pixels without a usable value were masked{among}", Flag.BAD_PIXELS)
     return role, sigma, mask | bad
 
 
@@ -337,4 +341,8 @@ def _psf(
             "to fit without one"
         )
     draft.flags |= Flag(flags)
+    span = max(psf.shape) / oversampling
+    if oversampling > 1 and span < LEAST_PSF:
+        text = f"the PSF spans only {span:.1f} image pixels: is psf_oversampling right?"
+        draft.note(text, Flag.BAD_PSF)
     return psf, int(oversampling), includes

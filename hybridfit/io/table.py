@@ -7,6 +7,7 @@ byte by byte; `to_table` turns them into what users hold in their hands.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -214,8 +215,11 @@ def _plain(name: str) -> str:
 
 
 def _shortened(text: str) -> bytes:
+    """Text in the column's width; a long path loses its folders before the reason is cut off."""
     text = " ".join(text.split())
     data = text.encode()
+    if len(data) > MESSAGE_WIDTH:
+        data = re.sub(r"'[^']*/(?=[^'/]+')", "'.../", text).encode()
     if len(data) <= MESSAGE_WIDTH:
         return data
     return data[: MESSAGE_WIDTH - 3].decode(errors="ignore").encode() + b"..."
