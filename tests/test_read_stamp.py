@@ -238,6 +238,14 @@ def test_zero_counts_are_sky(tmp_path):
     assert not stamp_of(tmp_path).mask.any()
 
 
+def test_sigma_of_a_sky_that_is_mostly_zero(tmp_path):
+    """Pixels clipped at zero: the galaxy is still told from its sky, and sigma from the galaxy."""
+    image = np.maximum(galaxy(shape=(96, 96), flux=4000) - 0.5, 0)
+    write_galaxy(tmp_path, image=image, sigma=None)
+    assert (image == 0).mean() > 0.6
+    assert float(np.median(stamp_of(tmp_path).sigma)) == pytest.approx(np.std(image[:24]), rel=0.4)
+
+
 # ---- cropping, positions, WCS
 
 

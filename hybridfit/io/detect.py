@@ -100,7 +100,7 @@ def clipped_background(values: NDArray[np.floating]) -> tuple[float, float]:
         rms = 1.4826 * middle(deviation)
         if rms == 0:  # more than half of the pixels are the same: padding, or counts
             others = deviation[deviation > 0]
-            rms = float(np.sqrt(np.mean(others**2))) if others.size else 0.0
+            rms = 1.4826 * middle(others) if others.size else 0.0
             break
         sample = sample[deviation < 3 * rms]
         if sample.size > 0.99 * before:  # what is still cut is the tail of the noise
