@@ -114,6 +114,9 @@ class Prior:
         values: dict[str, Any] = dict(given)
         for name, numbers in values.get("shapes", {}).items():
             check_keys(numbers, list(LOG_NORMAL_KEYS), f"prior shapes {name}")
+            if missing := [key for key in LOG_NORMAL_KEYS if key not in numbers]:
+                expected = ", ".join(LOG_NORMAL_KEYS)
+                raise ValueError(f"prior shapes {name} lacks '{missing[0]}': expected {expected}")
         values["shapes"] = {k: LogNormal(**v) for k, v in values.get("shapes", {}).items()}
         for name in ("r_circ", "n"):
             if name in values and not isinstance(values[name], LogNormal):

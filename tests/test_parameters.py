@@ -257,6 +257,7 @@ def test_prior_from_yaml() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("{shapes: {beta: {median: 2}}}", "prior shapes beta lacks 'sigma'"),
         ("{nn: {median: 2}}", "unknown option 'nn' in prior"),
         ("{n: {medain: 2}}", "did you mean 'median'"),
         ("{n: {median: 20}}", "low <= median <= high"),

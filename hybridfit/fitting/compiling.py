@@ -77,8 +77,8 @@ def compiled_kernels() -> Kernels:
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     # inductor warns that it leaves complex operators (our FFTs) to the library, as is meant
     warnings.filterwarnings("ignore", message="Torchinductor does not support code generation")
-    grams = (torch.compile(f, dynamic=False) for f in (linear_gram, pixel_gram))
-    return Kernels(_Compiled(), *grams)
+    linear, gram = (torch.compile(f, dynamic=False) for f in (linear_gram, pixel_gram))
+    return Kernels(_Compiled(), linear, gram, fixed_shape=True)
 
 
 def kernels(compiled: bool) -> Kernels:
