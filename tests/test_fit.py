@@ -22,7 +22,7 @@ from fit_helpers import (
 from render_helpers import gaussian_psf, moffat_psf
 
 from hybridfit.cutouts import Cutouts
-from hybridfit.fitting.compiling import wants_compile
+from hybridfit.fitting.compiling import MAX_SHAPES, compiled_kernels, wants_compile
 from hybridfit.fitting.fit import FitOptions, fit_cutouts
 from hybridfit.model.profiles import PROFILES, Sersic
 from hybridfit.model.render import render
@@ -643,3 +643,12 @@ def test_bulge_and_disk(shared_data) -> None:  # type: ignore[no-untyped-def]
     flux = sum(10 ** (-0.4 * fit.theta[:, names.index(f"mag_{k}")]) for k in (1, 2))
     offset = (-2.5 * torch.log10(flux)).numpy() - z["t_mag"]  # type: ignore[arg-type]
     assert np.nanmedian(np.abs(offset)) < 0.1
+
+
+def test_many_shapes_can_be_compiled() -> None:
+    """torch compiles a function for 8 shapes and then silently stays eager; surveys have more."""
+    import torch._dynamo.config as config  # not at import: it costs a second
+
+    compiled_kernels()
+    limit = getattr(config, "recompile_limit", None) or config.cache_size_limit
+    assert limit >= MAX_SHAPES > 100

@@ -19,6 +19,7 @@ from hybridfit.model.grid import Grid
 from hybridfit.model.profiles import Profile
 from hybridfit.model.render import Geometry, component_images
 
+MAX_SHAPES = 256  # padded shapes and PSF kinds that one process compiles
 WORTH_COMPILING = 2000  # galaxies of one shape: compiling costs about 20 s, and saves 10 ms each
 
 
@@ -72,7 +73,13 @@ class _Compiled:
 @lru_cache(maxsize=1)
 def compiled_kernels() -> Kernels:
     """Return the compiled kernels; the first call of each shape takes 10 to 20 seconds."""
+    # imported here: it costs a second, and most processes never compile
+    import torch._dynamo.config as dynamo_config
+
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_directory()))
+    # every padded shape is a compilation of its own; torch gives up on the ninth of a function
+    limit = "recompile_limit" if hasattr(dynamo_config, "recompile_limit") else "cache_size_limit"
+    setattr(dynamo_config, limit, max(MAX_SHAPES, getattr(dynamo_config, limit)))
     # nor does it matter to a CPU's kernels that there is a CUDA toolkit but no device
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     # inductor warns that it leaves complex operators (our FFTs) to the library, as is meant
