@@ -85,7 +85,7 @@ def compiled_kernels() -> Kernels:
     # inductor warns that it leaves complex operators (our FFTs) to the library, as is meant
     warnings.filterwarnings("ignore", message="Torchinductor does not support code generation")
     linear, gram = (torch.compile(f, dynamic=False) for f in (linear_gram, pixel_gram))
-    return Kernels(_Compiled(), linear, gram, fixed_shape=True)
+    return Kernels(_Compiled(), linear, gram)
 
 
 def kernels(compiled: bool) -> Kernels:

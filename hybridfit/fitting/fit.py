@@ -21,6 +21,7 @@ from hybridfit.model.profiles import Profile, find_profile
 from hybridfit.parameters import ParameterSpace, Prior
 from hybridfit.results import Fit
 
+MODES_AT_ONCE = 2**18  # of a kernel call on a CPU: more fall out of its caches
 PIXELS_AT_ONCE = 2**24  # of one batch: bounds memory, 4 arrays of 64 MiB
 
 
@@ -43,7 +44,8 @@ class FitOptions:
         coarse: whether stamps of 96 pixels and more are fitted on their middle first.
         second_tries: whether doubtful fits are repeated from other starts, the best one kept.
         compile: "auto" (from 2,000 galaxies of one shape on), "on" or "off".
-        chunk: galaxies a kernel takes at once; 0 chooses 8 on a CPU, 256 on a GPU.
+        chunk: galaxies a kernel takes at once; 0 chooses up to 8 on a CPU, fewer of
+            large stamps, and 256 on a GPU.
         precision: "float32", or "float64" to check it.
         prior: see `Prior`.
     """
@@ -152,7 +154,8 @@ def _chunk(options: FitOptions, grid: Grid) -> int:
         return options.chunk
     if grid.x.device.type != "cpu":
         return 256
-    return 8 if grid.kx.shape[0] < grid.columns else 1
+    modes = 2 * grid.kx.shape[0] * grid.ky.shape[1]
+    return max(1, min(8, MODES_AT_ONCE // modes))
 
 
 def _fit_group(cutouts: Cutouts, options: FitOptions, compile: bool) -> Fit:

@@ -145,7 +145,6 @@ class Kernels:
     images: Callable[..., Tensor] = component_images
     linear: Callable[..., Tensor] = linear_gram
     gram: Callable[..., Tensor] = pixel_gram
-    fixed_shape: bool = False  # compiled for one number of galaxies
 
 
 EAGER = Kernels()
@@ -162,7 +161,8 @@ class Problem:
         profiles: one for each component of ``space``.
         box: (B, 4) centre and half-widths of the position's prior.
         prior_weight: 1 for maximum a posteriori, 0 for maximum likelihood.
-        chunk: galaxies a kernel call takes at most.
+        chunk: galaxies a kernel call takes; every call is filled up to it, so that compiled
+            kernels see one shape and a galaxy's rounding does not depend on its neighbours.
         kernels: see `Kernels`.
     """
 
@@ -218,8 +218,7 @@ class Problem:
         for first in range(0, len(rows), self.chunk):
             index = torch.arange(first, first + self.chunk, device=rows.device)
             used = min(self.chunk, len(rows) - first)
-            # compiled kernels have one shape: there the last call is filled up with its last row
-            index = index.clamp_max(len(rows) - 1) if self.kernels.fixed_shape else index[:used]
+            index = index.clamp_max(len(rows) - 1)
             pick = rows[index]
             transfer = self.pixels.transfer[pick]
             images = [
