@@ -23,7 +23,8 @@ from scipy import fft, optimize, special
 
 import hybridfit as hf
 from hybridfit.fitting.fit import FitOptions, fit_cutouts
-from hybridfit.fitting.start import moment_start, nominal_centre, sky_level
+from hybridfit.fitting.start import moment_start
+from hybridfit.model.background import nominal_centre, sky_level
 from hybridfit.model.simulate import SimulateOptions, simulate
 from hybridfit.parameters import ParameterSpace
 

@@ -15,7 +15,8 @@ from hybridfit.fitting.judge import judge
 from hybridfit.fitting.lm import LMOptions, Minimum, minimise
 from hybridfit.fitting.problem import Problem, grid_of, make_pixels
 from hybridfit.fitting.solution import Solution, solution_of, to_fit
-from hybridfit.fitting.start import nominal_centre, sky_level, starting_values
+from hybridfit.fitting.start import starting_values
+from hybridfit.model.background import nominal_centre, sky_level
 from hybridfit.model.grid import WELL_SAMPLED, Grid, nyquist_power, reach_of
 from hybridfit.model.profiles import Profile, find_profile
 from hybridfit.parameters import ParameterSpace, Prior

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
 from hybridfit.fitting.lm import Normal
+from hybridfit.model.background import typical_sigma
 from hybridfit.model.grid import Grid, make_grid, reach_of, transfer_function
 from hybridfit.model.profiles import Profile
 from hybridfit.model.render import Geometry, component_images, geometry
@@ -69,14 +70,6 @@ def make_pixels(
         scale,
         pedestal,
     )
-
-
-def typical_sigma(cutouts: Cutouts) -> Tensor:
-    """(B,) harmonic mean of sigma over the unmasked pixels, 1 where there are none."""
-    used = ~cutouts.mask
-    total = torch.where(used, 1 / cutouts.sigma, 0.0).flatten(1).sum(dim=1, dtype=torch.float64)
-    count = used.flatten(1).sum(dim=1)
-    return torch.where(total > 0, count / total, 1.0)
 
 
 def grid_of(cutouts: Cutouts, dtype: torch.dtype, galfit: bool = False) -> Grid:
