@@ -1,0 +1,152 @@
+"""The frame in which the network sees a galaxy, and the flow's coordinates in it.
+
+A measured centre, angle, size and flux bring every galaxy into one position: centred, its long
+side along x, in pixels of its view and in units of its noise. Whatever the measurement, the frame
+is a fixed function of the pixels, so a posterior learned in it is a posterior; it only has less
+to learn. The coordinates are
+
+    t = ((x', y') / s,  u_size,  u_n,  u_e turned,  ln(flux / flux_0),  asinh((sky - sky_0) / w))
+
+with (x', y') the centre in the frame, s what the centre is roughly known to, u the prior's
+whitened size, index and ellipticity pair, flux_0 and sky_0 as measured.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from hybridfit.parameters import ParameterSpace, Prior
+
+N_TARGETS = 8
+SKY_WIDTH = 0.05  # in units of a pixel's noise: what the sky is roughly known to
+WHITENED = Prior()  # of the flow's own coordinates, whatever prior a user fits with
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where and how the network sees B galaxies; all (B,) or (B, 2) float64, stamp pixels.
+
+    Args:
+        centre: (B, 2) measured x, y.
+        angle: (B,) radians, of the long side from +x towards +y.
+        spread: (B,) pixels, what the centre is roughly known to.
+        rebin: (B,) stamp pixels per view pixel.
+        noise: (B,) typical sigma of a pixel, flux units.
+        flux: (B,) flux units, as measured.
+        sky: (B,) flux per pixel, as measured.
+        nominal: (B, 2) x, y where the target was expected.
+        reach: (B,) pixels, half-width of the position's prior.
+    """
+
+    centre: Tensor
+    angle: Tensor
+    spread: Tensor
+    rebin: Tensor
+    noise: Tensor
+    flux: Tensor
+    sky: Tensor
+    nominal: Tensor
+    reach: Tensor
+
+    def __len__(self) -> int:
+        return len(self.angle)
+
+    def __getitem__(self, index: slice | Tensor) -> Frame:
+        return Frame(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def to(self, device: torch.device | str) -> Frame:
+        """Return the same frame on ``device``."""
+        return Frame(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+    @property
+    def box(self) -> Tensor:
+        """(B, 4) of `ParameterSpace.to_raw`."""
+        return torch.cat([self.nominal, self.reach[:, None], self.reach[:, None]], dim=1)
+
+
+def _turn(x: Tensor, y: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    return cos * x - sin * y, sin * x + cos * y
+
+
+def encode(theta: Tensor, zeropoint: Tensor, frame: Frame) -> Tensor:
+    """The flow's coordinates of physical parameters.
+
+    Args:
+        theta: (B, 8) x, y, mag, r_eff, n, q, pa, sky in stamp pixels.
+        zeropoint: (B,) mag.
+        frame: of B galaxies.
+
+    Returns:
+        (B, 8) float64.
+    """
+    raw, linear = ParameterSpace().from_physical(theta.double(), zeropoint.double())
+    return encode_raw(raw, linear, frame)
+
+
+def encode_raw(raw: Tensor, linear: Tensor, frame: Frame) -> Tensor:
+    """`encode` of raw (B, 6) and linear (B, 2) parameters; differentiable but in u_e at q = 1."""
+    x, y = _turn(raw[:, 0] - frame.centre[:, 0], raw[:, 1] - frame.centre[:, 1], -frame.angle)
+    view = raw.clone()
+    view[:, 2] = raw[:, 2] - torch.log(frame.rebin)
+    box = torch.ones(len(raw), 4, dtype=raw.dtype, device=raw.device)
+    free = ParameterSpace(prior=WHITENED).to_free(view, box)
+    e1, e2 = _turn(free[:, 4], free[:, 5], -2 * frame.angle)
+    flux = torch.log(linear[:, 0] / frame.flux)
+    sky = torch.asinh((linear[:, 1] - frame.sky) / (frame.noise * SKY_WIDTH))
+    columns = (x / frame.spread, y / frame.spread, free[:, 2], free[:, 3], e1, e2, flux, sky)
+    return torch.stack(columns, dim=1)
+
+
+def decode(t: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
+    """Raw (B, 6) and linear (B, 2) parameters of the flow's coordinates (B, 8), float64."""
+    t = t.double()
+    x, y = _turn(t[:, 0] * frame.spread, t[:, 1] * frame.spread, frame.angle)
+    e1, e2 = _turn(t[:, 4], t[:, 5], 2 * frame.angle)
+    free = torch.stack([torch.zeros_like(x), torch.zeros_like(x), t[:, 2], t[:, 3], e1, e2], dim=1)
+    box = torch.ones(len(t), 4, dtype=t.dtype, device=t.device)
+    raw, _ = ParameterSpace(prior=WHITENED).to_raw(free, box)
+    raw[:, 0] = frame.centre[:, 0] + x
+    raw[:, 1] = frame.centre[:, 1] + y
+    raw[:, 2] += torch.log(frame.rebin)
+    flux = frame.flux * torch.exp(t[:, 6].clamp(-30, 30))
+    sky = frame.sky + frame.noise * SKY_WIDTH * torch.sinh(t[:, 7].clamp(-30, 30))
+    return raw, torch.stack([flux, sky], dim=1)
+
+
+def log_jacobian(t: Tensor, frame: Frame, space: ParameterSpace) -> Tensor:
+    """ln |d t / d (u, ln flux, sky)|, with u the free coordinates of ``space``.
+
+    Add it to the flow's log density of t to have the density in u, ln flux [any unit] and sky
+    [flux per pixel]. Draws outside the position's box of ``space`` have no u: -inf.
+
+    Args:
+        t: (B, 8).
+        frame: of B galaxies.
+        space: one Sersic component; its prior may differ from the network's.
+
+    Returns:
+        (B,) float64.
+    """
+    raw, _ = decode(t, frame)
+    box = frame.box
+    inside = ((raw[:, :2] - box[:, :2]).abs() < box[:, 2:]).all(dim=1)
+    free = space.to_free(raw, box)
+    _, by_free = space.to_raw(free, box)
+    t = t.double()
+    whitened = t[:, :6].clone()
+    whitened[:, :2] = 0
+    e1, e2 = _turn(t[:, 4], t[:, 5], 2 * frame.angle)
+    whitened[:, 4], whitened[:, 5] = e1, e2
+    _, by_white = ParameterSpace(prior=WHITENED).to_raw(whitened, torch.ones_like(box))
+    shape = slice(2, 6)  # size, index, ellipticity: both maps are block-diagonal here
+    value = torch.linalg.slogdet(by_free[:, shape, shape])[1]
+    value = value - torch.linalg.slogdet(by_white[:, shape, shape])[1]
+    value = value + torch.log(by_free[:, 0, 0].abs()) + torch.log(by_free[:, 1, 1].abs())
+    value = value - 2 * torch.log(frame.spread)
+    value = value - torch.log(frame.noise * SKY_WIDTH * torch.cosh(t[:, 7].clamp(-30, 30)))
+    return torch.where(inside, value, -math.inf)

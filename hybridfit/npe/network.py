@@ -1,0 +1,247 @@
+"""The network: a Swin Transformer V2 on the views, a gated MLP on the scalars, one flow on both.
+
+    context = MLP(scalars, Swin(views)),    p(t | galaxy) = MaskedFlow(t; context)
+
+The image's features enter before the first gated block, so that scalars and pixels are weighed
+together, and a learned vector stands in for them where a batch is trained without its views.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hybridfit.npe.flow import MaskedFlow
+from hybridfit.npe.frame import N_TARGETS
+from hybridfit.npe.inputs import N_VIEWS
+from hybridfit.npe.views import SIDE
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Architecture of the estimator.
+
+    Args:
+        backbone: "small" (a Swin V2 of the next five numbers), the name of any Swin V2 of timm,
+            or "none" for the scalars alone.
+        pretrained: start a named backbone from the weights that timm's hub has for it.
+        patch, embed, depths, heads, window: of the small backbone.
+        moments: whether the scalars are read.
+        width: of the MLP.
+        blocks: gated residual blocks in it.
+        context: numbers that the flow is given.
+        flow_layers, flow_hidden, flow_blocks: of the masked autoregressive flow.
+    """
+
+    backbone: str = "small"
+    pretrained: bool = False
+    patch: int = 8
+    embed: int = 64
+    depths: tuple[int, ...] = (2, 2)
+    heads: tuple[int, ...] = (4, 8)
+    window: int = 4
+    moments: bool = True
+    width: int = 256
+    blocks: int = 3
+    context: int = 128
+    flow_layers: int = 5
+    flow_hidden: int = 128
+    flow_blocks: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "depths", tuple(self.depths))
+        object.__setattr__(self, "heads", tuple(self.heads))
+        if len(self.depths) != len(self.heads):
+            raise ValueError(
+                f"depths {self.depths} and heads {self.heads} differ in length: expected one "
+                "number of heads for each stage"
+            )
+        if self.backbone == "none" and not self.moments:
+            raise ValueError("backbone is 'none' and moments is false: nothing is left to read")
+
+
+class Estimator(nn.Module):
+    """Amortized posterior of the flow's coordinates t given views and scalars.
+
+    Args:
+        options: see `NetworkOptions`.
+        n_scalars: F, scalars of a galaxy.
+        n_targets: P, coordinates of the flow.
+    """
+
+    def __init__(self, options: NetworkOptions, n_scalars: int, n_targets: int = N_TARGETS) -> None:
+        super().__init__()
+        self.options = options
+        self.n_scalars, self.n_targets = n_scalars, n_targets
+        self.backbone = make_backbone(options)
+        seen = 0 if self.backbone is None else self.backbone.num_features
+        read = n_scalars if options.moments else 0
+        width = options.width
+        if self.backbone is not None:
+            self.seen_norm = nn.LayerNorm(seen)
+            self.unseen = nn.Parameter(torch.zeros(seen))
+        self.entry = nn.Linear(read + seen, width)
+        self.blocks = nn.ModuleList(_Gated(width, read + seen) for _ in range(options.blocks))
+        self.exit = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, options.context))
+        self.head = nn.Linear(options.context, n_targets * (n_targets + 3) // 2)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self.flow = MaskedFlow(
+            n_targets,
+            options.context,
+            layers=options.flow_layers,
+            hidden=options.flow_hidden,
+            blocks=options.flow_blocks,
+        )
+        for name, size in (("scalar", n_scalars), ("target", n_targets)):
+            self.register_buffer(f"{name}_mean", torch.zeros(size))
+            self.register_buffer(f"{name}_std", torch.ones(size))
+        self.register_buffer("context_mean", torch.zeros(options.context))
+        self.register_buffer("context_whitening", torch.eye(options.context))
+        self.register_buffer("distance_limit", torch.tensor(torch.inf))
+
+    scalar_mean: Tensor
+    scalar_std: Tensor
+    target_mean: Tensor
+    target_std: Tensor
+    context_mean: Tensor
+    context_whitening: Tensor
+    distance_limit: Tensor
+
+    def set_whitening(self, scalars: Tensor, targets: Tensor) -> None:
+        """Set what scalars (N, F) and targets (N, P) are standardised with, from a sample."""
+        for name, values in (("scalar", scalars), ("target", targets)):
+            values = values.double()
+            getattr(self, f"{name}_mean").copy_(values.mean(dim=0))
+            getattr(self, f"{name}_std").copy_(values.std(dim=0).clamp_min(1e-3))
+
+    def standardised(self, t: Tensor) -> Tensor:
+        """The flow's own variable of the coordinates t (..., P)."""
+        return (t - self.target_mean) / self.target_std
+
+    def original(self, z: Tensor) -> Tensor:
+        """The coordinates t (..., P) of the flow's own variable."""
+        return z * self.target_std + self.target_mean
+
+    @property
+    def log_scale(self) -> Tensor:
+        """ln |d z / d t|, to be added to the flow's log density."""
+        return -torch.log(self.target_std).sum()
+
+    def context(self, views: Tensor, scalars: Tensor, use_views: bool = True) -> Tensor:
+        """What the flow is given.
+
+        Args:
+            views: (B, 5, 64, 64); not read without a backbone or with ``use_views`` False.
+            scalars: (B, F).
+            use_views: whether the Swin reads the views.
+
+        Returns:
+            (B, C).
+        """
+        read = []
+        if self.options.moments:
+            whitened = (scalars - self.scalar_mean) / self.scalar_std
+            read.append(whitened.clamp(-8.0, 8.0))
+        if self.backbone is not None:
+            if use_views:
+                read.append(self.seen_norm(self.backbone(views)))
+            else:
+                read.append(self.unseen.expand(len(scalars), -1))
+        features = torch.cat(read, dim=1)
+        x = self.entry(features)
+        for block in self.blocks:
+            x = block(x, features)
+        return self.exit(x)
+
+    def losses(
+        self, views: Tensor, scalars: Tensor, targets: Tensor, use_views: bool = True
+    ) -> dict[str, Tensor]:
+        """Negative log densities of t (B,): of the flow as "nll", of the Gaussian as "head"."""
+        context = self.context(views, scalars, use_views).float()
+        z = self.standardised(targets)
+        with torch.autocast(device_type=z.device.type, enabled=False):
+            flow = -self.flow.log_prob(z, context) - self.log_scale
+            head = _gaussian_nll(z, self.head(context)) - self.log_scale
+        return {"nll": flow, "head": head}
+
+    def set_context(self, contexts: Tensor, quantile: float = 0.999) -> None:
+        """Set what is usual of contexts (N, C), and the distance that few usual ones exceed."""
+        contexts = contexts.double()
+        mean = contexts.mean(dim=0)
+        covariance = torch.cov((contexts - mean).T)
+        ridge = 1e-3 * torch.diagonal(covariance).mean() * torch.eye(len(mean)).to(covariance)
+        whitening = torch.linalg.inv(torch.linalg.cholesky(covariance + ridge))
+        self.context_mean.copy_(mean)
+        self.context_whitening.copy_(whitening)
+        self.distance_limit.copy_(self.distance(contexts.float()).quantile(quantile))
+
+    def distance(self, context: Tensor) -> Tensor:
+        """(B,) Mahalanobis distance of contexts (B, C) from the simulated ones, over sqrt(C)."""
+        offset = (context - self.context_mean) @ self.context_whitening.T
+        return offset.square().mean(dim=1).sqrt()
+
+
+class _Gated(nn.Module):
+    """x + B(silu(A(LN x)) * G(features)), the identity at the start."""
+
+    def __init__(self, width: int, n_features: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.inner = nn.Linear(width, width)
+        self.gate = nn.Linear(n_features, width)
+        self.outer = nn.Linear(width, width)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+
+    def forward(self, x: Tensor, features: Tensor) -> Tensor:
+        return x + self.outer(functional.silu(self.inner(self.norm(x))) * self.gate(features))
+
+
+def make_backbone(options: NetworkOptions) -> Any:
+    """The Swin V2 of the options as a module (B, 5, 64, 64) -> (B, num_features), or None."""
+    if options.backbone == "none":
+        return None
+    # timm takes seconds to import
+    import timm
+    from timm.models.swin_transformer_v2 import SwinTransformerV2
+
+    if options.backbone == "small":
+        return SwinTransformerV2(
+            img_size=SIDE,
+            patch_size=options.patch,
+            in_chans=N_VIEWS,
+            num_classes=0,
+            embed_dim=options.embed,
+            depths=options.depths,
+            num_heads=options.heads,
+            window_size=options.window,
+            drop_path_rate=0.0,
+        )
+    if not options.backbone.startswith("swinv2"):
+        raise ValueError(
+            f"backbone is '{options.backbone}', expected 'small', 'none' or one of "
+            f"{', '.join(timm.list_models('swinv2_[!c]*')[:4])}..."
+        )
+    return timm.create_model(
+        options.backbone,
+        pretrained=options.pretrained,
+        img_size=SIDE,
+        in_chans=N_VIEWS,
+        num_classes=0,
+    )
+
+
+def _gaussian_nll(z: Tensor, head: Tensor) -> Tensor:
+    """Of z (B, P) under a Gaussian; ``head`` has its mean and its precision's Cholesky factor."""
+    n = z.shape[1]
+    mean, log_diagonal, rest = head[:, :n], head[:, n : 2 * n].clamp(-10, 15), head[:, 2 * n :]
+    factor = torch.diag_embed(torch.exp(log_diagonal))
+    row, column = torch.tril_indices(n, n, -1, device=z.device)
+    factor[:, row, column] = rest
+    white = (factor @ (z - mean)[:, :, None])[:, :, 0]
+    return 0.5 * white.square().sum(dim=1) - log_diagonal.sum(dim=1) + 0.9189385 * n

@@ -1,0 +1,178 @@
+"""Views: the pixels around a target, cut, rebinned and turned into the frame of the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hybridfit.cutouts import Cutouts
+
+BASE = 128  # view pixels a side that are looked at
+SIDE = 64  # pixels a side of each view
+PSF_STEP = 0.5  # view pixels per pixel of the PSF's view
+
+
+@dataclass(frozen=True)
+class Base:
+    """The surroundings of B targets, in view pixels and units of the noise of one.
+
+    Args:
+        data: (B, N, N) image minus sky over the noise, 0 where masked.
+        variance: (B, N, N) of it, 1 on the sky.
+        masked: (B, N, N) bool, also outside the stamp.
+        corner: (B, 2) x, y in stamp pixels of the first view pixel's centre.
+    """
+
+    data: Tensor
+    variance: Tensor
+    masked: Tensor
+    corner: Tensor
+
+
+def cut(
+    cutouts: Cutouts, sky: Tensor, noise: Tensor, centre: Tensor, rebin: Tensor, side: int = BASE
+) -> Base:
+    """Cut ``side`` view pixels around each centre, averaging ``rebin`` x ``rebin`` pixels.
+
+    Args:
+        cutouts: B galaxies.
+        sky: (B,) flux per pixel to subtract.
+        noise: (B,) flux units.
+        centre: (B, 2) x, y in stamp pixels; rounded.
+        rebin: (B,) int64.
+        side: view pixels.
+    """
+    batch, height, width = cutouts.image.shape
+    device = cutouts.image.device
+    data = torch.zeros(batch, side, side, device=device)
+    variance, masked = torch.ones_like(data), torch.ones_like(data, dtype=torch.bool)
+    first = torch.round(centre).long() - (side // 2) * rebin[:, None]
+    unit = noise.to(data.dtype)[:, None, None]
+    level = sky.to(data.dtype)[:, None, None]
+    for b in rebin.unique().tolist():
+        rows = (rebin == b).nonzero()[:, 0]
+        span = torch.arange(side * b, device=device)
+        x, y = first[rows, 0, None] + span, first[rows, 1, None] + span
+        inside = ((x >= 0) & (x < width))[:, None, :] & ((y >= 0) & (y < height))[:, :, None]
+        ix, iy = x.clamp(0, width - 1)[:, None, :], y.clamp(0, height - 1)[:, :, None]
+        flat = (rows[:, None, None] * height + iy) * width + ix
+        used = inside & ~cutouts.mask.take(flat)
+        value = torch.where(used, (cutouts.image.take(flat) - level[rows]) / unit[rows], 0.0)
+        var = torch.where(used, (cutouts.sigma.take(flat) / unit[rows]) ** 2, 0.0)
+        if b > 1:
+            share = functional.avg_pool2d(used.float()[:, None], b)[:, 0]
+            safe = share.clamp_min(1 / b**2)
+            # a mean times b has the noise of one pixel, whatever b
+            value = functional.avg_pool2d(value[:, None], b)[:, 0] / safe * b
+            var = functional.avg_pool2d(var[:, None], b)[:, 0] / safe**2
+            used = share > 0.5
+        data[rows] = torch.where(used, value, 0.0)
+        variance[rows] = torch.where(used, var, 1.0)
+        masked[rows] = ~used
+    corner = first.double() + (rebin[:, None].double() - 1) / 2
+    return Base(data, variance, masked, corner)
+
+
+def reflected(image: Tensor, centre: Tensor) -> Tensor:
+    """Images (B, N, N) turned by 180 degrees about ``centre`` (B, 2), in pixels of the image, to
+    the nearest half pixel; 0 outside."""
+    batch, height, width = image.shape
+    twice = torch.round(2 * centre).long()
+    x = twice[:, :1] - torch.arange(width, device=image.device)
+    y = twice[:, 1:] - torch.arange(height, device=image.device)
+    inside = ((x >= 0) & (x < width))[:, None, :] & ((y >= 0) & (y < height))[:, :, None]
+    row = torch.arange(batch, device=image.device)[:, None, None]
+    rows = (row * height + y.clamp(0, height - 1)[:, :, None]) * width
+    turned = image.take(rows + x.clamp(0, width - 1)[:, None, :])
+    return torch.where(inside, turned, 0.0)
+
+
+def filled(base: Base, centre: Tensor) -> Tensor:
+    """The data with masked pixels taken from the opposite side of the centre, where that is seen.
+
+    A galaxy looks the same turned by 180 degrees, so moments suffer less from what is masked.
+    """
+    return torch.where(base.masked, reflected(base.data, centre), base.data)
+
+
+def turned_views(base: Base, centre: Tensor, angle: Tensor) -> Tensor:
+    """Views in the frame (B, 4, SIDE, SIDE): image and mask at 1, then at 2 view pixels a step.
+
+    Images as asinh(data) / 3, masks 1 where masked.
+
+    Args:
+        base: of B galaxies.
+        centre: (B, 2) in pixels of the base.
+        angle: (B,) radians, of the frame's x axis.
+    """
+    fine = torch.stack([base.data, (~base.masked).float()], dim=1)
+    coarse = functional.avg_pool2d(fine, 2)
+    coarse = torch.cat([2 * coarse[:, :1], coarse[:, 1:]], dim=1)
+    views = []
+    for image, step, shift in ((fine, 1.0, 0.0), (coarse, 2.0, 0.5)):
+        where = _frame_grid(centre, angle, step) - shift  # (B, S, S, 2) fine pixels
+        grid = (2 * where / step + 1) / image.shape[-1] - 1
+        seen = functional.grid_sample(image, grid.float(), align_corners=False)
+        views += [arsinh(seen[:, :1]) / 3, 1 - seen[:, 1:]]
+    return torch.cat(views, dim=1)
+
+
+def arsinh(x: Tensor) -> Tensor:
+    """``torch.asinh``, which is slow on a CPU."""
+    size = x.abs()
+    return torch.log(size + torch.sqrt(size * size + 1)) * torch.sign(x)
+
+
+def _frame_grid(centre: Tensor, angle: Tensor, step: float) -> Tensor:
+    """View coordinates (B, SIDE, SIDE, 2) of the pixels of a turned view."""
+    line = (torch.arange(SIDE, device=centre.device, dtype=centre.dtype) - (SIDE - 1) / 2) * step
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    cos, sin = (f(angle)[:, None, None] for f in (torch.cos, torch.sin))
+    return torch.stack(
+        [centre[:, :1, None] + cos * x - sin * y, centre[:, 1:, None] + sin * x + cos * y], dim=-1
+    )
+
+
+def effective_psf(cutouts: Cutouts, rebin: Tensor) -> tuple[Tensor, Tensor]:
+    """PSFs with the response of a view pixel in them, at their own sampling.
+
+    Args:
+        cutouts: B galaxies; without PSFs a single pixel stands for them.
+        rebin: (B,) stamp pixels per view pixel.
+
+    Returns:
+        psf (B, h, w) and its pixels per view pixel (B,).
+    """
+    psf = cutouts.psf
+    if psf is None:
+        psf = torch.zeros(len(cutouts), 33, 33, device=cutouts.image.device)
+        psf[:, 16, 16] = 1.0
+    height, width = psf.shape[-2:]
+    samples = (cutouts.psf_oversampling * rebin).to(psf.dtype)[:, None, None]
+    ky = torch.fft.fftfreq(height, device=psf.device)[None, :, None]
+    kx = torch.fft.rfftfreq(width, device=psf.device)[None, None, :]
+    response = torch.sinc(kx * samples) * torch.sinc(ky * samples)
+    # where the PSF holds one stamp pixel's response that part of it is there already
+    one = cutouts.psf_oversampling.to(psf.dtype)[:, None, None]
+    known = torch.sinc(kx * one) * torch.sinc(ky * one)
+    response = torch.where(
+        cutouts.psf_includes_pixel[:, None, None], response / known.clamp_min(0.2), response
+    )
+    blurred = torch.fft.irfft2(torch.fft.rfft2(psf) * response, s=(height, width))
+    return blurred, samples[:, 0, 0]
+
+
+def psf_view(psf: Tensor, samples: Tensor, angle: Tensor) -> Tensor:
+    """The PSF in the frame, (B, 1, SIDE, SIDE), its root over that of its peak."""
+    batch, height, width = psf.shape
+    zero = torch.zeros(batch, 2, device=psf.device, dtype=angle.dtype)
+    where = _frame_grid(zero, angle, PSF_STEP) * samples[:, None, None, None]
+    where = where + where.new_tensor([(width - 1) / 2, (height - 1) / 2])
+    size = where.new_tensor([width, height])
+    grid = (2 * where + 1) / size - 1
+    seen = functional.grid_sample(psf[:, None], grid.float(), align_corners=False)
+    peak = psf.flatten(1).amax(dim=1).clamp_min(1e-9)[:, None, None, None]
+    return (seen / peak).clamp_min(0).sqrt()
