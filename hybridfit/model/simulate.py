@@ -1,4 +1,10 @@
-"""Simulated galaxies: drawn, rendered, made noisy; small, for demonstrations and tests."""
+"""Simulated galaxies, drawn by the fitter's own renderer and made noisy.
+
+`simulate` makes a few tidy ones for demonstrations and tests. `simulate_scenes` makes stamps as
+surveys give them, fast: what the posterior is trained on. There rendering is the most of the
+work, so each galaxy is used several times, with a new flux, noise, sky, neighbours and masks,
+and mirrored or turned.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +18,23 @@ from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from hybridfit.cutouts import Cutouts
+from hybridfit.model.draws import Random
+from hybridfit.model.exposures import Part, expose, make_galaxies
+from hybridfit.model.galaxies import choose_sides, draw_offsets, draw_raw, physical
+from hybridfit.model.psfs import read_psfs
 from hybridfit.model.render import render
-from hybridfit.parameters import ParameterSpace
+from hybridfit.model.scenes import CLEAN, Kind, SceneOptions, Scenes
+from hybridfit.parameters import ParameterSpace, Prior
+
+__all__ = [
+    "CLEAN",
+    "Kind",
+    "SceneOptions",
+    "Scenes",
+    "SimulateOptions",
+    "simulate",
+    "simulate_scenes",
+]
 
 AT_ONCE = 16  # galaxies rendered at a time: bounds memory
 
@@ -152,3 +173,67 @@ def _wcs(rng: np.random.Generator, options: SimulateOptions) -> WCS:
     turn = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
     wcs.wcs.cd = options.pixel_scale / 3600 * np.array([[-1.0, 0.0], [0.0, 1.0]]) @ turn
     return wcs
+
+
+@torch.no_grad()
+def simulate_scenes(
+    n: int,
+    seed: int,
+    options: SceneOptions = SceneOptions(),
+    prior: Prior = Prior(),
+    device: torch.device | str = "cpu",
+) -> Scenes:
+    """Draw stamps and their truth; the same arguments give the same pixels on one device.
+
+    Args:
+        n: how many; some hundreds at a time are quickest.
+        seed: of the random numbers.
+        options: see `SceneOptions`.
+        prior: of size, index and ellipticity; positions are the options'.
+        device: where to compute and where the result is.
+
+    Raises:
+        ValueError: if the prior hardly ever gives the sizes asked for, or the folder of PSFs
+            holds none.
+    """
+    random = Random.seeded(seed, torch.device(device))
+    device = random.device
+    real = None
+    if options.psf_files:
+        real = read_psfs(options.psf_files, options.psf_size, device)
+    distinct = -(-n // options.reuse)
+    limits = (options.r_eff_min, options.r_eff_max * max(options.sides))
+    raw = draw_raw(distinct, random, prior, limits)
+    side = choose_sides(physical(raw, prior)[:, 3], random, options.sides, options.fill)
+    raw[:, :2] = (side[:, None] - 1) / 2 + draw_offsets(
+        side, random, options.offset, options.offset_wide, options.offset_wide_share
+    )
+    galaxy = torch.arange(n, device=device) % max(distinct, 1)  # that each scene shows
+    largest, stamp = max(options.sides), options.psf_size
+    parts: list[Part] = []
+    for value in side.unique().tolist():
+        rows = (side == value).nonzero()[:, 0]
+        place = torch.full((distinct,), -1, device=device)
+        place[rows] = torch.arange(len(rows), device=device)
+        scenes = (place[galaxy] >= 0).nonzero()[:, 0]
+        galaxies = make_galaxies(raw[rows], int(value), random, options, real, prior)
+        parts.append(expose(galaxies, scenes, place[galaxy[scenes]], random, options))
+    image = torch.zeros(n, largest, largest, device=device)
+    sigma = torch.ones_like(image)
+    mask = torch.ones_like(image, dtype=torch.bool)
+    psf = image.new_zeros(n, stamp, stamp)
+    columns = torch.zeros(n, 13, dtype=torch.float64, device=device)
+    for part in parts:
+        size = part.image.shape[-1]
+        for whole, piece in ((image, part.image), (sigma, part.sigma), (mask, part.mask)):
+            whole[part.rows, :size, :size] = piece
+        psf[part.rows], columns[part.rows] = part.psf, part.columns
+    cutouts = Cutouts(
+        image=image,
+        sigma=sigma,
+        psf=psf,
+        mask=mask,
+        zeropoint=columns[:, 8],
+        size=columns[:, 9:10].long().expand(n, 2),
+    )
+    return Scenes(cutouts, columns[:, :8], columns[:, 10], columns[:, 11].long(), columns[:, 12])

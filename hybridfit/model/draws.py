@@ -1,0 +1,90 @@
+"""Random numbers of the simulator: one generator, on the device that renders."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Range = tuple[float, float]  # low, high
+
+
+@dataclass(frozen=True)
+class Random:
+    """Draws from one generator; the same seed and device give the same numbers."""
+
+    generator: torch.Generator
+    device: torch.device
+
+    @classmethod
+    def seeded(cls, seed: int, device: torch.device) -> Random:
+        """A fresh source of random numbers."""
+        return cls(torch.Generator(device).manual_seed(seed), device)
+
+    def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Standard normal numbers."""
+        return torch.randn(shape, generator=self.generator, device=self.device, dtype=dtype)
+
+    def uniform(self, limits: Range, *shape: int) -> Tensor:
+        """Uniform between the limits, float64 as all that describes galaxies."""
+        unit = torch.rand(shape, generator=self.generator, device=self.device, dtype=torch.float64)
+        return limits[0] + (limits[1] - limits[0]) * unit
+
+    def log_uniform(self, limits: Range, *shape: int) -> Tensor:
+        """Uniform in the logarithm."""
+        return torch.exp(self.uniform((math.log(limits[0]), math.log(limits[1])), *shape))
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """0 ... high - 1, int64."""
+        return torch.randint(high, shape, generator=self.generator, device=self.device)
+
+    def chance(self, probability: float | Tensor, n: int) -> Tensor:
+        """(n,) bool, True with the probability."""
+        return self.uniform((0.0, 1.0), n) < probability
+
+    def one_of(self, weights: tuple[float, ...], n: int) -> Tensor:
+        """(n,) int64, i with a probability in proportion to ``weights[i]``."""
+        edges = torch.tensor(weights, dtype=torch.float64, device=self.device).cumsum(0)
+        place = self.uniform((0.0, 1.0), n) * edges[-1]
+        return torch.searchsorted(edges, place, right=True).clamp_max(len(weights) - 1)
+
+
+def per_image(value: Tensor, like: torch.dtype = torch.float32) -> Tensor:
+    """(B,) numbers as (B, 1, 1), to meet images."""
+    return value.to(like)[:, None, None]
+
+
+def turned_images(images: Tensor, turn: Tensor) -> Tensor:
+    """Mirror and turn square images, each in its own one of the eight ways.
+
+    Args:
+        images: (B, S, S).
+        turn: (B,) int64 bits: 1 mirrors the columns, 2 the rows, then 4 swaps x and y.
+
+    Returns:
+        (B, S, S), a new tensor.
+    """
+    for bit, axes in ((1, (-1,)), (2, (-2,))):
+        images = torch.where(((turn & bit) > 0)[:, None, None], images.flip(axes), images)
+    return torch.where(((turn & 4) > 0)[:, None, None], images.transpose(-1, -2), images)
+
+
+def turned_theta(theta: Tensor, side: Tensor, turn: Tensor) -> Tensor:
+    """Physical parameters (B, 8) of galaxies whose stamps `turned_images` turned.
+
+    Args:
+        theta: (B, 8) x, y, mag, r_eff, n, q, pa, sky.
+        side: (B,) of the stamps, pixels.
+        turn: (B,) as there.
+    """
+    x, y, pa = theta[:, 0], theta[:, 1], theta[:, 6]
+    x = torch.where((turn & 1) > 0, side - 1 - x, x)
+    y = torch.where((turn & 2) > 0, side - 1 - y, y)
+    mirrored = ((turn & 1) > 0) ^ ((turn & 2) > 0)
+    pa = torch.where(mirrored, -pa, pa)
+    swapped = (turn & 4) > 0
+    x, y = torch.where(swapped, y, x), torch.where(swapped, x, y)
+    pa = torch.where(swapped, 90 - pa, pa) % 180.0 % 180.0  # twice: a hair below 0 rounds to 180
+    return torch.cat([torch.stack([x, y], 1), theta[:, 2:6], pa[:, None], theta[:, 7:]], dim=1)
