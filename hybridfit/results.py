@@ -1,9 +1,12 @@
-"""What a measurement is made of: flags with their texts, and the fit of a batch."""
+"""What a measurement is made of: flags with their texts, posteriors and fits of a batch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import IntFlag
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +38,8 @@ class Flag(IntFlag):
     OFF_CENTRE = 1 << 18
     BAD_SIGMA = 1 << 19
     SUSPECT_MASK = 1 << 20
+    FEW_DRAWS = 1 << 21
+    UNFAMILIAR = 1 << 22
 
 
 FLAG_TEXT: dict[Flag, str] = {
@@ -59,6 +64,8 @@ FLAG_TEXT: dict[Flag, str] = {
     Flag.OFF_CENTRE: "the fit left the target's position",
     Flag.BAD_SIGMA: "the noise map does not agree with the scatter of the blank sky",
     Flag.SUSPECT_MASK: "the mask hides the target or looks like a segmentation map",
+    Flag.FEW_DRAWS: "most draws of the posterior were implausible: it is not to be trusted",
+    Flag.UNFAMILIAR: "the network saw nothing like this galaxy in training",
 }
 
 
@@ -120,6 +127,110 @@ class Fit:
 
     def _map(self, function) -> Fit:  # type: ignore[no-untyped-def]
         tensors = {
+            f.name: function(getattr(self, f.name)) for f in fields(self) if f.name != "space"
+        }
+        return replace(self, **tensors)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Draws from the posterior of a batch.
+
+    Position angles have no beginning: their quantiles, deviations and covariances are taken
+    around the circular mean of each galaxy, so that draws of 179 and 1 degree are neighbours.
+
+    Args:
+        space: names, units and priors of the Q parameters.
+        samples: (B, S, Q) float64, physical parameters in the order of ``space.names``, stamp
+            pixels; NaN for a galaxy that has none.
+        log_prob: (B, S) float64, log density of each draw in (free u, ln flux, sky).
+        rejected: (B,) int64, draws that were implausible and drawn again.
+        distance: (B,) float64, how far the network's context lies from those of training.
+        flags: (B,) int64, bits of `Flag`.
+    """
+
+    space: ParameterSpace
+    samples: Tensor
+    log_prob: Tensor
+    rejected: Tensor
+    distance: Tensor
+    flags: Tensor
+
+    def __post_init__(self) -> None:
+        shape, q = tuple(self.samples.shape), len(self.space.names)
+        if len(shape) != 3 or shape[2] != q:
+            raise ValueError(
+                f"samples have shape {shape}, expected (B, S, {q}): one column for each of "
+                f"{', '.join(self.space.names)}"
+            )
+        for name, expected in (
+            ("log_prob", shape[:2]),
+            ("rejected", shape[:1]),
+            ("distance", shape[:1]),
+            ("flags", shape[:1]),
+        ):
+            if (came := tuple(getattr(self, name).shape)) != expected:
+                raise ValueError(f"{name} has shape {came}, expected {expected} as the samples")
+
+    def __len__(self) -> int:
+        return self.samples.shape[0]
+
+    def __getitem__(self, index: slice | Tensor) -> Posterior:
+        return self._map(lambda value: value[index])
+
+    def to(self, device: torch.device | str) -> Posterior:
+        """Return the same posterior with its tensors on ``device``."""
+        return self._map(lambda value: value.to(device))
+
+    @property
+    def mean(self) -> Tensor:
+        """(B, Q) means; of position angles the circular one, in [0, 180)."""
+        return torch.where(self._angular, self._direction, self.samples.mean(dim=1))
+
+    @property
+    def std(self) -> Tensor:
+        """(B, Q) standard deviations; of a position angle about 52 where nothing is known."""
+        return self.unwrapped.std(dim=1)
+
+    @property
+    def covariance(self) -> Tensor:
+        """(B, Q, Q) covariance of the draws."""
+        offset = self.unwrapped - self.unwrapped.mean(dim=1, keepdim=True)
+        return offset.mT @ offset / max(offset.shape[1] - 1, 1)
+
+    def quantiles(self, levels: Sequence[float]) -> Tensor:
+        """Return the quantiles of each parameter on its own, (B, L, Q).
+
+        Those of a position angle lie within 90 degrees of its circular mean, in order, and so
+        may leave [0, 180): 5 with p16 = -8 and p84 = 18.
+
+        Args:
+            levels: L numbers in [0, 1].
+        """
+        at = torch.tensor(levels, dtype=self.samples.dtype, device=self.samples.device)
+        return torch.quantile(self.unwrapped, at, dim=1).movedim(0, 1)
+
+    @cached_property
+    def unwrapped(self) -> Tensor:
+        """(B, S, Q) samples, position angles within 90 degrees of their circular mean."""
+        middle = self._direction[:, None]
+        turned = middle + (self.samples - middle + 90.0) % 180.0 - 90.0
+        return torch.where(self._angular, turned, self.samples)
+
+    @property
+    def _angular(self) -> Tensor:
+        names = [name.split("_")[0] == "pa" for name in self.space.names]
+        return torch.tensor(names, device=self.samples.device)
+
+    @property
+    def _direction(self) -> Tensor:
+        """(B, Q) circular mean of all columns; it has a meaning for position angles only."""
+        twice = torch.deg2rad(2 * self.samples)
+        mean = torch.atan2(torch.sin(twice).mean(dim=1), torch.cos(twice).mean(dim=1))
+        return torch.rad2deg(mean) / 2 % 180.0 % 180.0
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Posterior:
+        tensors: dict[str, Any] = {
             f.name: function(getattr(self, f.name)) for f in fields(self) if f.name != "space"
         }
         return replace(self, **tensors)

@@ -1,0 +1,229 @@
+"""From cutouts to draws of their posterior: one pass of the network, then the flow.
+
+    draws = decode(flow.sample(context(make_inputs(cutouts))))
+
+What the inverse of an affine flow throws far away is rejected, counted and drawn again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hybridfit.cutouts import Cutouts
+from hybridfit.npe.checkpoint import load_weights
+from hybridfit.npe.frame import Frame, decode, log_jacobian
+from hybridfit.npe.inputs import make_inputs
+from hybridfit.npe.network import Estimator
+from hybridfit.parameters import MAX_U, ParameterSpace
+from hybridfit.results import Flag, Posterior
+
+PACKAGED = Path(__file__).parent / "weights"
+# deviations from the training's mean: the flow's coordinates have longer tails than a normal's,
+# and what explodes lies far beyond
+MAX_WHITENED = 10.0
+ROUNDS = 4  # of drawing; who lacks draws then has less than a third of them plausible
+FEWEST = 16  # plausible draws, below which there is no posterior
+AT_ONCE = 64  # galaxies
+PIXELS_AT_ONCE = 1 << 22
+
+
+def load_estimator(path: str | Path | None = None) -> Estimator:
+    """Return a trained network, for evaluation in float32.
+
+    Args:
+        path: folder with weights.safetensors and config.yaml; default the package's own.
+
+    Raises:
+        FileNotFoundError: if they are not there.
+        ValueError: if they do not fit each other.
+    """
+    return load_weights(PACKAGED if path is None else path)
+
+
+@lru_cache(maxsize=1)
+def packaged_estimator() -> Estimator:
+    """Return the package's own network; it is read once. Not to be changed."""
+    return load_estimator()
+
+
+def predict_cutouts(
+    cutouts: Cutouts,
+    estimator: Estimator,
+    n_samples: int = 256,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    space: ParameterSpace = ParameterSpace(),
+) -> Posterior:
+    """Draw from the posterior of each galaxy.
+
+    The draws of a galaxy depend on its pixels, its id and the seed, not on the batch it comes
+    in. Draws outside the prior's box around the expected position, or beyond what its whitened
+    coordinates mean, are rejected: the density is the flow's, not divided by what is left.
+
+    Args:
+        cutouts: B galaxies. One without usable pixels has NaN for draws, and a flag.
+        estimator: from `load_estimator`; moved to ``device``.
+        n_samples: S, draws of each galaxy.
+        seed: of the random numbers.
+        device: where the network is evaluated.
+        space: one Sersic component and a constant sky, whose free coordinates the density is
+            quoted in; its prior does not change the draws.
+
+    Returns:
+        Posterior on the CPU. A galaxy with fewer plausible draws than S has some of them
+        several times, and one with fewer than 16 has none; both are flagged.
+
+    Raises:
+        ValueError: for ``n_samples`` below 2 or another kind of space.
+    """
+    if n_samples < 2:
+        raise ValueError(f"n_samples is {n_samples}, expected 2 or more")
+    if space.names != ParameterSpace().names:
+        raise ValueError(f"the network knows {ParameterSpace().names}, not {space.names}")
+    estimator = estimator.to(device).eval()
+    parts = []
+    area = cutouts.image.shape[1] * cutouts.image.shape[2]
+    step = max(1, min(AT_ONCE, PIXELS_AT_ONCE // max(area, 1)))
+    for low in range(0, len(cutouts), step):
+        part = cutouts[low : low + step]
+        parts.append(_predict_part(part, estimator, n_samples, seed, device, space))
+    parts = parts or [_nothing(cutouts, n_samples, space)]
+    joined = {
+        name: torch.cat([getattr(part, name) for part in parts])
+        for name in ("samples", "log_prob", "rejected", "distance", "flags")
+    }
+    return Posterior(space, **joined)
+
+
+@torch.inference_mode()
+def _predict_part(
+    cutouts: Cutouts,
+    estimator: Estimator,
+    n_samples: int,
+    seed: int,
+    device: torch.device | str,
+    space: ParameterSpace,
+) -> Posterior:
+    """`predict_cutouts` of galaxies that are few enough to be computed together."""
+    result = _nothing(cutouts, n_samples, space)
+    usable = (~cutouts.mask).flatten(1).any(dim=1).cpu()
+    usable &= (result.flags & int(Flag.NO_DATA | Flag.UNREADABLE)) == 0
+    rows = usable.nonzero()[:, 0]
+    if not len(rows):
+        return result
+    chosen = cutouts[rows.tolist()].to(device)
+    inputs = make_inputs(chosen, with_views=estimator.backbone is not None)
+    context = estimator.context(inputs.views, inputs.scalars).float()
+    draws = _draw(estimator, context, inputs.frame, chosen.id, n_samples, seed)
+    enough = (draws.count >= FEWEST) | (draws.count == n_samples)
+    t = torch.where(enough[:, None, None], draws.t, 0.0)
+    theta, jacobian = _physical(t, chosen.zeropoint, inputs.frame, space)
+    log_prob = draws.log_prob.double() + estimator.log_scale.double() + jacobian
+    distance = estimator.distance(context).double()
+    few = draws.count < n_samples
+    unfamiliar = ~(distance <= estimator.distance_limit)
+    flags = few * int(Flag.FEW_DRAWS) | unfamiliar * int(Flag.UNFAMILIAR)
+    result.samples[rows] = torch.where(enough[:, None, None], theta, torch.nan).cpu()
+    result.log_prob[rows] = torch.where(enough[:, None], log_prob, torch.nan).cpu()
+    result.rejected[rows] = draws.rejected.cpu()
+    result.distance[rows] = distance.cpu()
+    result.flags[rows] |= flags.cpu()
+    return result
+
+
+def _nothing(cutouts: Cutouts, n_samples: int, space: ParameterSpace) -> Posterior:
+    """The posterior of galaxies of which nothing is known."""
+    b = len(cutouts)
+    samples = torch.full((b, n_samples, len(space.names)), torch.nan, dtype=torch.float64)
+    zero = torch.zeros(b, dtype=torch.int64)
+    empty = cutouts.mask.flatten(1).all(dim=1).cpu()
+    flags = cutouts.flags.cpu() | empty * int(Flag.NO_DATA)
+    distance = torch.full((b,), torch.nan, dtype=torch.float64)
+    return Posterior(space, samples, samples[..., 0].clone(), zero, distance, flags)
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """Plausible draws of B galaxies."""
+
+    t: Tensor  # (B, S, P), the flow's coordinates; those that lack are repeated
+    log_prob: Tensor  # (B, S), of the flow's own variable
+    count: Tensor  # (B,) plausible ones, at most S
+    rejected: Tensor  # (B,)
+
+
+def _draw(
+    estimator: Estimator,
+    context: Tensor,
+    frame: Frame,
+    ids: Sequence[str],
+    n_samples: int,
+    seed: int,
+) -> _Draws:
+    """Draw until each galaxy has its draws, or it is clear that it will not."""
+    b, n = len(context), estimator.n_targets
+    t = context.new_zeros(b, n_samples, n)
+    log_prob = context.new_zeros(b, n_samples)
+    count = torch.zeros(b, dtype=torch.int64, device=context.device)
+    rejected = torch.zeros_like(count)
+    rows = torch.arange(b, device=context.device)
+    for attempt in range(ROUNDS):
+        noise = _noise([ids[i] for i in rows.tolist()], n_samples, n, seed, attempt)
+        z, log_q = estimator.flow.from_normal(noise.to(context), context[rows])
+        drawn = estimator.original(z)
+        good = _plausible(z, drawn, frame[rows])
+        place = count[rows, None] + good.cumsum(dim=1) - 1
+        used = place < n_samples  # draws behind the last one that is needed do not count
+        rejected[rows] += (~good & used).sum(dim=1)
+        galaxy, draw = (good & used).nonzero(as_tuple=True)
+        t[rows[galaxy], place[galaxy, draw]] = drawn[galaxy, draw]
+        log_prob[rows[galaxy], place[galaxy, draw]] = log_q[galaxy, draw]
+        count[rows] = (count[rows] + good.sum(dim=1)).clamp_max(n_samples)
+        rows = (count < n_samples).nonzero()[:, 0]
+        if not len(rows):
+            break
+    again = torch.arange(n_samples, device=count.device) % count.clamp_min(1)[:, None]
+    t = t.gather(1, again[:, :, None].expand_as(t))
+    return _Draws(t, log_prob.gather(1, again), count, rejected)
+
+
+def _noise(ids: Sequence[str], n_samples: int, n: int, seed: int, attempt: int) -> Tensor:
+    """Standard normal (B, S, n), of each galaxy's own: the same in any batch on any device."""
+    noise = torch.empty(len(ids), n_samples, n)
+    generator = torch.Generator()
+    for i, name in enumerate(ids):
+        digest = sha256(f"{seed} {attempt} {name}".encode()).digest()
+        generator.manual_seed(int.from_bytes(digest[:7], "big"))
+        noise[i].normal_(generator=generator)
+    return noise
+
+
+def _plausible(z: Tensor, t: Tensor, frame: Frame) -> Tensor:
+    """(B, S) whether draws lie where parameters can be; NaN does not."""
+    inside = (z.abs() < MAX_WHITENED).all(dim=2) & (t[..., 2:6].abs() < MAX_U).all(dim=2)
+    offset = t[..., :2].double() * frame.spread[:, None, None]
+    cos, sin = torch.cos(frame.angle)[:, None], torch.sin(frame.angle)[:, None]
+    x = frame.centre[:, None, 0] + cos * offset[..., 0] - sin * offset[..., 1]
+    y = frame.centre[:, None, 1] + sin * offset[..., 0] + cos * offset[..., 1]
+    nominal, reach = frame.nominal[:, None], frame.reach[:, None]
+    return inside & ((x - nominal[..., 0]).abs() < reach) & ((y - nominal[..., 1]).abs() < reach)
+
+
+def _physical(
+    t: Tensor, zeropoint: Tensor, frame: Frame, space: ParameterSpace
+) -> tuple[Tensor, Tensor]:
+    """Physical parameters (B, S, Q) and the log Jacobian (B, S) of the flow's coordinates."""
+    b, s, _ = t.shape
+    flat = t.reshape(b * s, -1)
+    each = torch.arange(b, device=t.device).repeat_interleave(s)
+    frames = frame[each]
+    raw, linear = decode(flat, frames)
+    theta, _ = space.to_physical(raw, linear, zeropoint[each])
+    return theta.view(b, s, -1), log_jacobian(flat, frames, space).view(b, s)

@@ -1,0 +1,239 @@
+"""Posteriors: angles without a wrap, draws that do not depend on the batch, true densities."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fit_helpers import observe, population
+from torch import Tensor
+
+from hybridfit.cutouts import Cutouts
+from hybridfit.npe.checkpoint import save_weights
+from hybridfit.npe.frame import encode
+from hybridfit.npe.inputs import make_inputs
+from hybridfit.npe.network import Estimator, NetworkOptions
+from hybridfit.npe.posterior import load_estimator, packaged_estimator, predict_cutouts
+from hybridfit.parameters import ParameterSpace
+from hybridfit.results import Flag, Posterior
+
+TINY = {"backbone": "none", "width": 16, "blocks": 1, "context": 8}
+TINY |= {"flow_layers": 2, "flow_hidden": 16}
+PA, N_INDEX = 6, 3  # the angle's column of theta, the index' coordinate of t
+
+
+@pytest.fixture(scope="module")
+def galaxies() -> Cutouts:
+    return observe(population(6, 0), 60.0)[0]
+
+
+def tiny(galaxies: Cutouts, seed: int = 0) -> Estimator:
+    """An untrained network whose posteriors differ between galaxies and are not normal."""
+    torch.manual_seed(seed)
+    estimator = Estimator(NetworkOptions(**TINY), make_inputs(galaxies, False).scalars.shape[1])
+    with torch.no_grad():
+        for name, parameter in estimator.flow.named_parameters():
+            if "final_layer" in name or "direct" in name:
+                parameter.normal_(0, 0.1)
+    estimator.target_std.fill_(0.5)
+    return estimator.eval()
+
+
+def of(angles: list[float]) -> Posterior:
+    """The posterior of one galaxy with these position angles."""
+    samples = torch.rand(1, len(angles), 8, dtype=torch.float64)
+    samples[0, :, PA] = torch.tensor(angles)
+    zero = torch.zeros(1, dtype=torch.int64)
+    return Posterior(ParameterSpace(), samples, samples[..., 0], zero, zero.double(), zero)
+
+
+def test_position_angles_have_no_wrap():
+    """Draws around 0 = 180 have the width and the order of the same draws around 90."""
+    offsets = np.random.default_rng(0).normal(0, 6, 501)
+    across, plain = of(list((offsets + 1.0) % 180)), of(list(offsets + 90.0))
+    across = replace(across, samples=across.samples.clone())
+    levels = (0.025, 0.16, 0.5, 0.84, 0.975)
+    low = across.quantiles(levels)[0, :, PA]
+    torch.testing.assert_close(
+        low % 180, (plain.quantiles(levels)[0, :, PA] - 89) % 180, atol=1e-6, rtol=0
+    )
+    assert (low.diff() > 0).all()
+    torch.testing.assert_close(across.std[0, PA], plain.std[0, PA])
+    assert across.samples[0, :, PA].std() > 50, "what a wrap would have given"
+    mean = across.mean[0, PA]
+    # the circular mean of 501 draws differs from the arithmetic one by far less than its error
+    assert abs((mean - 1 - offsets.mean() + 90) % 180 - 90) < 0.1
+    assert 0 <= mean < 180
+
+
+def test_covariance_is_that_of_the_draws():
+    samples = torch.randn(3, 400, 8, dtype=torch.float64) + 90
+    zero = torch.zeros(3, dtype=torch.int64)
+    posterior = Posterior(ParameterSpace(), samples, samples[..., 0], zero, zero.double(), zero)
+    for i in range(3):
+        torch.testing.assert_close(posterior.covariance[i], torch.cov(samples[i].T))
+    torch.testing.assert_close(posterior.std, posterior.covariance.diagonal(dim1=1, dim2=2).sqrt())
+    assert len(posterior[1:]) == 2
+    assert torch.equal(posterior[torch.tensor([2])].samples[0], samples[2])
+    assert posterior.to("cpu").flags.device.type == "cpu"
+
+
+def test_wrong_shapes_are_named():
+    good = of([1.0, 2.0])
+    with pytest.raises(ValueError, match=r"expected \(B, S, 8\)"):
+        replace(good, samples=good.samples[..., :7])
+    with pytest.raises(ValueError, match="log_prob has shape"):
+        replace(good, log_prob=good.log_prob[:, :1])
+
+
+def test_draws_of_a_galaxy_do_not_depend_on_the_batch(galaxies: Cutouts):
+    estimator = tiny(galaxies)
+    whole = predict_cutouts(galaxies, estimator, 40)
+    assert whole.samples.shape == (6, 40, 8)
+    assert whole.samples.dtype == torch.float64
+    assert torch.isfinite(whole.samples).all()
+    assert torch.isfinite(whole.log_prob).all()
+    order = [4, 1, 5]
+    some = predict_cutouts(galaxies[order], estimator, 40)
+    # float32 sums of another batch size, passed on through exp and sinh
+    torch.testing.assert_close(some.samples, whole.samples[order], rtol=1e-3, atol=1e-3)
+    other = predict_cutouts(galaxies, estimator, 40, seed=1)
+    assert (other.samples - whole.samples).abs().amax(dim=(1, 2)).min() > 0.1
+    assert not torch.equal(whole.samples[0], whole.samples[1])
+
+
+def test_density_is_that_of_free_parameters(galaxies: Cutouts):
+    """log_prob against the flow's density of t and the Jacobian by finite differences."""
+    estimator = tiny(galaxies)
+    posterior = predict_cutouts(galaxies, estimator, 5)
+    space, inputs = posterior.space, make_inputs(galaxies, False)
+    with torch.no_grad():
+        context = estimator.context(inputs.views, inputs.scalars)
+    box = inputs.frame.box
+    for k in range(5):
+        theta = posterior.samples[:, k]
+        raw, linear = space.from_physical(theta, galaxies.zeropoint)
+        values = torch.cat([space.to_free(raw, box), linear], dim=1)
+        values[:, 6] = torch.log(linear[:, 0])
+
+        def coordinates(v: Tensor) -> Tensor:
+            raw, _ = space.to_raw(v[:, :6], box)
+            flux = torch.exp(v[:, 6])
+            physical, _ = space.to_physical(
+                raw, torch.stack([flux, v[:, 7]], dim=1), galaxies.zeropoint
+            )
+            return encode(physical, galaxies.zeropoint, inputs.frame).double()
+
+        columns = []
+        for j in range(8):
+            step = torch.zeros(8, dtype=torch.float64)
+            step[j] = 1e-5
+            columns.append((coordinates(values + step) - coordinates(values - step)) / 2e-5)
+        log_det = torch.linalg.slogdet(torch.stack(columns, dim=2))[1]
+        t = coordinates(values).float()
+        z = estimator.standardised(t)[:, None]
+        log_q = estimator.flow.log_prob_of(z, context)[:, 0] + estimator.log_scale
+        # finite differences of a smooth map: 1e-4; float32 of the flow: 1e-3
+        torch.testing.assert_close(
+            posterior.log_prob[:, k], log_q.double() + log_det, atol=5e-3, rtol=0
+        )
+
+
+def test_galaxies_without_pixels_are_flagged_alone(galaxies: Cutouts):
+    estimator = tiny(galaxies)
+    clean = predict_cutouts(galaxies, estimator, 20)
+    image, mask, flags = galaxies.image.clone(), galaxies.mask.clone(), galaxies.flags.clone()
+    image[1] = torch.nan
+    mask[2] = True
+    flags[3] |= int(Flag.UNREADABLE)
+    image[4, :5] = torch.nan  # some bad pixels are no reason
+    posterior = predict_cutouts(
+        replace(galaxies, image=image, mask=mask, flags=flags), estimator, 20
+    )
+    assert torch.isnan(posterior.samples[1:4]).all()
+    assert torch.isnan(posterior.mean[1:4]).all()
+    assert torch.isnan(posterior.quantiles([0.5])[1:4]).all()
+    assert (posterior.flags[1:3] & int(Flag.NO_DATA) > 0).all()
+    assert posterior.flags[3] & int(Flag.UNREADABLE)
+    assert torch.isfinite(posterior.samples[4]).all()
+    for i in (0, 5):
+        torch.testing.assert_close(posterior.samples[i], clean.samples[i], rtol=1e-3, atol=1e-3)
+    nothing = predict_cutouts(galaxies[[]], estimator, 20)
+    assert nothing.samples.shape == (0, 20, 8)
+
+
+def test_implausible_draws_are_rejected_and_counted(galaxies: Cutouts):
+    """A flow that is a normal of known width in u_n: |u_n| < 6 is kept, the rest drawn again."""
+    estimator = Estimator(NetworkOptions(**TINY), make_inputs(galaxies, False).scalars.shape[1])
+    estimator.target_std.fill_(0.3)
+    estimator.target_std[N_INDEX] = 6.0
+    posterior = predict_cutouts(galaxies, estimator, 500)
+    kept = math.erf(1 / math.sqrt(2))  # of draws with |u| < 6 at a width of 6
+    expected = 6 * 500 * (1 - kept) / kept
+    # counts are negative binomial: variance is the mean over ``kept``
+    assert abs(int(posterior.rejected.sum()) - expected) < 4 * math.sqrt(expected / kept)
+    assert (posterior.flags == 0).all()
+    n = posterior.samples[..., 4]
+    low, high = ParameterSpace().prior.n.low, ParameterSpace().prior.n.high
+    assert ((n > low) & (n < high)).all()
+    estimator.target_std[N_INDEX] = 200.0  # 2.4 % are kept: four rounds give some 48
+    few = predict_cutouts(galaxies, estimator, 500)
+    assert (few.flags & int(Flag.FEW_DRAWS) > 0).all()
+    assert torch.isfinite(few.samples).all()
+    different = [len(few.samples[i, :, 4].unique()) for i in range(6)]
+    assert all(16 <= count < 120 for count in different)
+    estimator.target_std[N_INDEX] = 1e6
+    none = predict_cutouts(galaxies, estimator, 500)
+    assert torch.isnan(none.samples).all()
+    assert (none.rejected == 2000).all()
+    with torch.no_grad():
+        estimator.exit[1].bias.fill_(torch.nan)
+    assert torch.isnan(predict_cutouts(galaxies, estimator, 30).samples).all()
+
+
+def test_unfamiliar_galaxies_are_flagged(galaxies: Cutouts):
+    estimator = tiny(galaxies)
+    truth = population(200, 3)
+    inputs = make_inputs(observe(truth, 60.0, seed=3)[0], False)
+    with torch.no_grad():
+        estimator.set_context(estimator.context(inputs.views, inputs.scalars))
+    usual = predict_cutouts(galaxies, estimator, 4)
+    y, x = torch.meshgrid(torch.arange(48), torch.arange(48), indexing="ij")
+    chequered = replace(galaxies, image=galaxies.image + 300.0 * ((x // 8 + y // 8) % 2))
+    odd = predict_cutouts(chequered, estimator, 4)
+    assert (usual.flags & int(Flag.UNFAMILIAR) == 0).sum() >= 5
+    assert (odd.flags & int(Flag.UNFAMILIAR) > 0).all()
+    assert (odd.distance > usual.distance).all()
+
+
+def test_options_are_checked(galaxies: Cutouts):
+    estimator = tiny(galaxies)
+    with pytest.raises(ValueError, match="n_samples is 1"):
+        predict_cutouts(galaxies, estimator, 1)
+    with pytest.raises(ValueError, match="the network knows"):
+        predict_cutouts(galaxies, estimator, 8, space=ParameterSpace(sky="plane"))
+
+
+def test_weights_are_loaded_from_a_folder(galaxies: Cutouts, tmp_path: Path):
+    estimator = tiny(galaxies)
+    config = {"network": TINY, "n_scalars": estimator.n_scalars, "n_targets": 8}
+    save_weights(estimator, tmp_path, config, half=False)
+    loaded = load_estimator(tmp_path)
+    assert not loaded.training
+    same = predict_cutouts(galaxies, loaded, 10)
+    torch.testing.assert_close(same.samples, predict_cutouts(galaxies, estimator, 10).samples)
+    with pytest.raises(FileNotFoundError, match="no weights"):
+        load_estimator(tmp_path / "nowhere")
+
+
+def test_packaged_weights_know_the_inputs(galaxies: Cutouts):
+    try:
+        estimator = packaged_estimator()
+    except FileNotFoundError:
+        pytest.skip("the package has no weights yet")
+    posterior = predict_cutouts(galaxies, estimator, 32)
+    assert torch.isfinite(posterior.samples).all()
