@@ -80,7 +80,8 @@ def make_galaxies(
     fwhm = fwhm_of(psf)
     theta = physical(raw, prior)
     image = unit_images(raw, side, psf, which)
-    structured = random.chance(options.structure, n) & (theta[:, 3] > 0.7 * fwhm[which])
+    resolved = theta[:, 3] * theta[:, 5] > fwhm[which]  # along the minor axis too
+    structured = random.chance(options.structure, n) & resolved
     rows = structured.nonzero()[:, 0]
     if len(rows):
         image[rows] = difficulties.structured(image[rows], theta[rows], fwhm[which[rows]], random)

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntFlag
 
+import numpy as np
 import torch
+from astropy.table import Table
 from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
 from hybridfit.model.draws import Range
 from hybridfit.model.psfs import FAMILIES
+from hybridfit.parameters import PARAMETERS, ParameterSpace
 
 
 class Kind(IntFlag):
@@ -24,6 +27,12 @@ class Kind(IntFlag):
     STRUCTURE = 8  # arms, a bar, a ring or clumps
     GRADIENT = 16  # of the sky
     ARTEFACT = 32  # hot pixels, a cosmic ray or a trail, not masked
+
+
+PROBABILITIES = (
+    *("neighbour", "neighbour_masked", "mask_through", "structure", "gradient", "artefact"),
+    *("offset_wide_share", "psf_real", "noise_error_share", "bad_pixels"),
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ class SceneOptions:
     neighbour: float = 0.14  # probabilities of each `Kind`
     neighbour_masked: float = 0.14
     mask_through: float = 0.1
-    structure: float = 0.12  # of galaxies that the PSF leaves resolved
+    structure: float = 0.3  # of galaxies that the PSF leaves resolved, about 40 %
     gradient: float = 0.08
     artefact: float = 0.06
     neighbour_flux: Range = (0.01, 5.0)  # in units of the galaxy's
@@ -69,11 +78,11 @@ class SceneOptions:
         for field in fields(self):  # YAML gives lists
             if isinstance(value := getattr(self, field.name), list):
                 object.__setattr__(self, field.name, tuple(value))
-        for name in ("fill", "psf_fwhm", "snr", "sky_sigma", "shot", "neighbour_flux"):
+        for name in [f.name for f in fields(self) if f.type == "Range"]:
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ValueError(f"{name} is {(low, high)}, expected 0 < low <= high")
-        for name in ("neighbour", "neighbour_masked", "mask_through", "structure", "gradient"):
+        for name in PROBABILITIES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a probability")
         if self.neighbour + self.neighbour_masked > 1:
@@ -125,3 +134,17 @@ class Scenes:
         """Return the same scenes with their tensors on ``device``."""
         others = (v.to(device) for v in (self.theta, self.snr, self.kind, self.psf_fwhm))
         return Scenes(self.cutouts.to(device), *others)
+
+    def table(self) -> Table:
+        """Return the truth, one row a scene: id, the parameters, snr, psf_fwhm and kind."""
+        truth = Table()
+        truth["id"] = list(self.cutouts.id)
+        for i, name in enumerate(ParameterSpace().names):
+            truth[name] = self.theta[:, i].cpu().numpy()
+            truth[name].unit = PARAMETERS[name].unit or None
+        for name in ("snr", "psf_fwhm", "kind"):
+            truth[name] = getattr(self, name).cpu().numpy()
+        truth["psf_fwhm"].unit = "pix"
+        names = [Kind(int(k)) for k in np.asarray(truth["kind"])]
+        truth["kinds"] = [",".join(bit.name.lower() for bit in k if bit.name) for k in names]
+        return truth

@@ -233,6 +233,7 @@ def simulate_scenes(
         sigma=sigma,
         psf=psf,
         mask=mask,
+        id=[f"sim{i:05d}" for i in range(n)],
         zeropoint=columns[:, 8],
         size=columns[:, 9:10].long().expand(n, 2),
     )
