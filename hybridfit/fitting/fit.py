@@ -15,7 +15,7 @@ from hybridfit.fitting.judge import judge
 from hybridfit.fitting.lm import LMOptions, Minimum, minimise
 from hybridfit.fitting.problem import Problem, grid_of, make_pixels
 from hybridfit.fitting.solution import Solution, solution_of, to_fit
-from hybridfit.fitting.start import starting_values
+from hybridfit.fitting.start import Starts, moment_start, starting_values
 from hybridfit.model.background import nominal_centre, sky_level
 from hybridfit.model.grid import WELL_SAMPLED, Grid, nyquist_power, reach_of
 from hybridfit.model.profiles import Profile, find_profile
@@ -102,6 +102,7 @@ def fit_cutouts(
     options: FitOptions = FitOptions(),
     device: torch.device | str = "cpu",
     compile: bool | None = None,
+    starts: Starts | None = None,
 ) -> Fit:
     """Fit every galaxy of a batch.
 
@@ -110,6 +111,7 @@ def fit_cutouts(
         options: see `FitOptions`.
         device: where to compute; the result is on the CPU.
         compile: decides in place of ``options.compile`` for a batch that is part of a run.
+        starts: of one Sersic profile, e.g. from the posterior; default the image's moments.
 
     Returns:
         A `Fit` with ``theta`` in stamp pixels. A galaxy that cannot be fitted has NaN and a
@@ -124,7 +126,8 @@ def fit_cutouts(
         for group in _groups(cutouts):
             for rows in group.split(_at_once(cutouts, group, options)):
                 part = cutouts[rows.tolist()].to(device)
-                pieces.append(_fit_group(part, options, compile).to("cpu"))
+                given = None if starts is None else starts[rows].to(device)
+                pieces.append(_fit_group(part, options, compile, given).to("cpu"))
                 order.append(rows)
     if not pieces:
         return _empty(options.space)
@@ -159,7 +162,7 @@ def _chunk(options: FitOptions, grid: Grid) -> int:
     return max(1, min(8, MODES_AT_ONCE // modes))
 
 
-def _fit_group(cutouts: Cutouts, options: FitOptions, compile: bool) -> Fit:
+def _fit_group(cutouts: Cutouts, options: FitOptions, compile: bool, starts: Starts | None) -> Fit:
     dtype = torch.float32 if options.precision == "float32" else torch.float64
     galfit = options.convolution == "galfit"
     grid = grid_of(cutouts, dtype, galfit)
@@ -180,13 +183,19 @@ def _fit_group(cutouts: Cutouts, options: FitOptions, compile: bool) -> Fit:
         _chunk(options, grid),
         kernels(compile),
     )
-    raw = starting_values(cutouts, pedestal, centre, reach, options.space)
+    single = moment_start(cutouts, pedestal, centre, reach)
+    if starts is not None:
+        best = starts.raw[:, 0]
+        single = torch.where(torch.isfinite(best).all(dim=1)[:, None], best, single)
+    raw = starting_values(cutouts, single, options.space)
     start = options.space.to_free(raw, box)
     if options.coarse and options.method == "lm":
         start = coarse_start(problem, cutouts, start)
     solution = solution_of(_minimise(problem, start, options), problem)
     if options.second_tries:
         solution = _second_tries(solution, problem, raw, options)
+        if starts is not None:
+            solution = _further_starts(solution, problem, cutouts, starts, options)
     fit = to_fit(solution, problem, cutouts, options.sky_value)
     return replace(fit, flags=judge(fit, solution, problem, cutouts))
 
@@ -215,6 +224,22 @@ def _second_tries(
                 other[:, i + 3 + shape.index("n")] = log_n
             other[:, columns.stop - 2 : columns.stop] *= 0.5
         start = problem.space.to_free(other, problem.box[rows])
+        again = solution_of(_minimise(problem.at(rows), start, options), problem.at(rows))
+        solution = solution.improved(rows, again)
+    return solution
+
+
+def _further_starts(
+    solution: Solution, problem: Problem, cutouts: Cutouts, starts: Starts, options: FitOptions
+) -> Solution:
+    """Start again from the posterior's draws where it is wide, and keep the lowest cost."""
+    for k in range(1, starts.raw.shape[1]):
+        usable = torch.isfinite(starts.raw[:, k]).all(dim=1)
+        rows = (starts.wide & usable).nonzero()[:, 0]
+        if len(rows) == 0:
+            continue
+        raw = starting_values(cutouts[rows.tolist()], starts.raw[rows, k], options.space)
+        start = problem.space.to_free(raw, problem.box[rows])
         again = solution_of(_minimise(problem.at(rows), start, options), problem.at(rows))
         solution = solution.improved(rows, again)
     return solution

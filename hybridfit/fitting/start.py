@@ -7,6 +7,8 @@ its extent and ellipticity as if galaxy and PSF were Gaussian; the fit does the 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -17,29 +19,47 @@ WIDTHS = (1.5, 2.5, 4.0, 6.5, 10.0, 16.0, 25.0)  # pix, Gaussian scales of the w
 START_INDEX = 1.8  # Sersic index to begin with: between disk and spheroid
 
 
-def starting_values(
-    cutouts: Cutouts, sky: Tensor, centre: Tensor, reach: Tensor, space: ParameterSpace
-) -> Tensor:
-    """Raw starts (B, P) for the components of ``space``: moments, and the user's values.
+@dataclass(frozen=True)
+class Starts:
+    """Where the fits of B galaxies may start, of one Sersic profile each.
+
+    Args:
+        raw: (B, K, 6) x, y, ln r_circ, ln n, eta1, eta2 in stamp pixels; the first of K is the
+            best guess, NaN where there is none and moments shall do.
+        wide: (B,) bool, where the others shall be tried too.
+    """
+
+    raw: Tensor
+    wide: Tensor
+
+    def __getitem__(self, index: slice | Tensor) -> Starts:
+        return Starts(self.raw[index], self.wide[index])
+
+    def to(self, device: torch.device | str) -> Starts:
+        """Return the same starts on ``device``."""
+        return Starts(self.raw.to(device), self.wide.to(device))
+
+
+def starting_values(cutouts: Cutouts, single: Tensor, space: ParameterSpace) -> Tensor:
+    """Raw starts (B, P) for the components of ``space``: one profile's, and the user's values.
 
     Args:
         cutouts: B galaxies; values that are finite in their ``start`` have precedence.
-        sky, centre, reach: see `moment_start`.
+        single: (B, 6) of one Sersic profile, from `moment_start` or the posterior.
         space: parameters and prior.
     """
-    moments = moment_start(cutouts, sky, centre, reach)
     x, y, _, r_eff, n, q, pa = cutouts.start.double().unbind(1)
-    moment_q = torch.exp(-moments[:, 4:].norm(dim=1))
-    moment_pa = 0.5 * torch.rad2deg(torch.atan2(moments[:, 5], moments[:, 4]))
-    q = torch.where(q > 0, q, moment_q).clamp(space.prior.q_min, 1.0)
-    angle = torch.deg2rad(2 * torch.where(torch.isfinite(pa), pa, moment_pa))
+    single_q = torch.exp(-single[:, 4:].norm(dim=1))
+    single_pa = 0.5 * torch.rad2deg(torch.atan2(single[:, 5], single[:, 4]))
+    q = torch.where(q > 0, q, single_q).clamp(space.prior.q_min, 1.0)
+    angle = torch.deg2rad(2 * torch.where(torch.isfinite(pa), pa, single_pa))
     g = -torch.log(q)
     position = [
-        torch.where(torch.isfinite(x), x, moments[:, 0]),
-        torch.where(torch.isfinite(y), y, moments[:, 1]),
+        torch.where(torch.isfinite(x), x, single[:, 0]),
+        torch.where(torch.isfinite(y), y, single[:, 1]),
     ]
-    size = torch.where(r_eff > 0, torch.log(r_eff) - g / 2, moments[:, 2])
-    index = torch.where(n > 0, torch.log(n), moments[:, 3])
+    size = torch.where(r_eff > 0, torch.log(r_eff) - g / 2, single[:, 2])
+    index = torch.where(n > 0, torch.log(n), single[:, 3])
     several = len(space.shapes) > 1
     columns: list[Tensor] = []
     for k, shape in enumerate(space.shapes):
