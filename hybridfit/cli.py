@@ -92,6 +92,7 @@ def make_app(with_options: bool = True) -> typer.Typer:
     app.callback(invoke_without_command=True)(_root)
     app.command("fit")(_fit_command() if with_options else _fit_stub)
     app.command("simulate")(_simulate)
+    app.command("train")(_train)
     return app
 
 
@@ -160,6 +161,40 @@ def _simulate(
         cutouts, truth = draw(n, seed, options)
         write_cutouts(cutouts, out, truth)
         typer.echo(f"{n} galaxies in {out}", err=True)
+
+
+def _train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, see configs/")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="directory for the run")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on from the last checkpoint in OUT")
+    ] = False,
+    minutes: Annotated[
+        float | None, typer.Option(help="wall time of all legs, instead of the file's")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(help="images to be seen, instead of the file's")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu | cuda")] = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads of the network; 0: all")] = 0,
+    export: Annotated[
+        Path | None, typer.Option(help="only write the last checkpoint's weights into this folder")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="say nothing but errors")] = False,
+    debug: Annotated[bool, typer.Option("--debug", hidden=True)] = False,
+) -> None:
+    """Train the posterior network on simulated galaxies; weights come into OUT/weights.
+
+    A run that was stopped, or killed at any moment, goes on with --resume. A run with a limit on
+    its time anneals its learning rate to the end of it.
+    """
+    from hybridfit.pipeline.training import train_network
+
+    with _errors(debug):
+        done = train_network(config, out, resume, minutes, images, device, threads, export, quiet)
+        if not done:
+            typer.echo(f"stopped: --resume goes on from the checkpoint in {out}", err=True)
+            raise typer.Exit(INTERRUPTED)
 
 
 def _options(config: Path | None, given: Mapping[str, Any]) -> tuple[Any, Any, Any]:

@@ -1,0 +1,172 @@
+"""Files of a training run: checkpoints to go on from, and the weights that are used and shipped.
+
+Nothing here is unpickled: checkpoints are read with torch's ``weights_only`` (tensors, numbers,
+lists and dictionaries), weights are safetensors beside YAML and JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from hybridfit.config import check_keys, load_yaml
+from hybridfit.npe.network import Estimator, NetworkOptions
+from hybridfit.npe.recipe import nested, plain
+from hybridfit.parameters import Prior
+
+KEEP = 2  # checkpoints: the one before the last is there if the last one cannot be read
+WEIGHTS, CONFIG, CARD = "weights.safetensors", "config.yaml", "card.json"
+CONFIG_KEYS = ("network", "n_scalars", "n_targets", "prior", "simulator", "targets")
+
+
+def write_atomically(path: Path, write: Any) -> None:
+    """Call ``write(temporary path)``, then move the file into place, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a run's folder, oldest first."""
+    return sorted(folder.glob("checkpoint-*.pt"))
+
+
+def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
+    """Write the state after batch ``step`` and remove all but the last two checkpoints."""
+    path = folder / f"checkpoint-{step:09d}.pt"
+    write_atomically(path, lambda temporary: torch.save(dict(state), temporary))
+    for old in checkpoints(folder)[:-KEEP]:
+        old.unlink()
+    return path
+
+
+def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Return the newest state that can be read.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if none can be read.
+    """
+    found = checkpoints(folder)
+    if not found:
+        raise FileNotFoundError(
+            f"no checkpoint in '{folder}': leave out --resume to start a run there"
+        )
+    errors = []
+    for path in reversed(found):
+        try:
+            state = torch.load(path, map_location=device, weights_only=True)
+        except Exception as error:  # torch raises many kinds for a damaged file
+            errors.append(f"{path.name}: {str(error).splitlines()[0]}")
+        else:
+            return dict(state)
+    raise ValueError(f"no checkpoint in '{folder}' can be read ({'; '.join(errors)})")
+
+
+def save_weights(
+    estimator: Estimator,
+    folder: str | Path,
+    config: Mapping[str, Any],
+    card: Mapping[str, Any] | None = None,
+    half: bool = True,
+) -> Path:
+    """Write an estimator as ``weights.safetensors``, ``config.yaml`` and ``card.json``.
+
+    Args:
+        estimator: what is written, parameters and buffers.
+        folder: made where missing.
+        config: what `load_weights` builds it from: network, n_scalars, n_targets, prior,
+            simulator, targets.
+        card: how it was made; for people.
+        half: whether matrices are stored as float16. Vectors and whitening stay float32.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    check_keys(config, list(CONFIG_KEYS), "the weights' config")
+    parameters = {name for name, _ in estimator.named_parameters()}
+    tensors = {
+        name: _stored(value.detach().cpu(), half and name in parameters)
+        for name, value in estimator.state_dict().items()
+    }
+    text = yaml.safe_dump(plain(config), sort_keys=False)
+    write_atomically(folder / CONFIG, lambda path: path.write_text(text))
+    if card is not None:
+        told = json.dumps(_finite(plain(card)), indent=2) + "\n"
+        write_atomically(folder / CARD, lambda path: path.write_text(told))
+    write_atomically(folder / WEIGHTS, lambda path: path.write_bytes(save(tensors)))
+    return folder
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: None instead."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _stored(value: Tensor, half: bool) -> Tensor:
+    """The tensor as it is stored: smaller where that loses nothing, or nothing that matters."""
+    if value.dtype == torch.float32:
+        if half and value.ndim >= 2 and float(value.abs().amax()) < 6e4:
+            value = value.half()
+        elif value.ndim >= 2 and bool(((value == 0) | (value == 1)).all()):
+            value = value.to(torch.uint8)  # a mask
+    elif value.dtype == torch.int64 and value.numel() and int(value.abs().amax()) < 2**31:
+        value = value.to(torch.int32)  # an index
+    return value.contiguous().clone()  # safetensors refuses tensors that share memory
+
+
+def load_config(folder: str | Path) -> dict[str, Any]:
+    """Return the config beside weights, with the options and the prior built."""
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f"'{path}' is missing, expected beside {WEIGHTS}")
+    config = load_yaml(path)
+    check_keys(config, list(CONFIG_KEYS), str(path))
+    config["network"] = nested(NetworkOptions, config.get("network") or {}, f"network of {path}")
+    config["prior"] = Prior.from_mapping(config.get("prior") or {})
+    return config
+
+
+def load_weights(folder: str | Path, device: torch.device | str = "cpu") -> Estimator:
+    """Build the estimator that `save_weights` wrote, in float32 and evaluation mode.
+
+    Raises:
+        FileNotFoundError: if weights or config are missing.
+        ValueError: if the tensors do not fit the network of the config.
+    """
+    folder = Path(folder)
+    if not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(
+            f"no {WEIGHTS} in '{folder}': expected a folder written by hybridfit train"
+        )
+    config = load_config(folder)
+    # what a hub has for a backbone would be overwritten at once
+    network = replace(config["network"], pretrained=False)
+    estimator = Estimator(network, int(config["n_scalars"]), int(config["n_targets"]))
+    try:
+        estimator.load_state_dict(load_file(folder / WEIGHTS))
+    except RuntimeError as error:
+        raise ValueError(
+            f"'{folder / WEIGHTS}' does not fit the network of its {CONFIG}, perhaps of another "
+            f"version of hybridfit: {' '.join(str(error).split())[:300]}"
+        ) from error
+    return estimator.to(device).eval()

@@ -1,0 +1,321 @@
+"""Training data: numbered shards of simulated galaxies, made ahead by workers, used several times.
+
+Shard k depends on the run's seed and on k alone, and shards are taken in the order of their
+numbers, so a resumed run goes on with the data that would have come next, whatever the number
+of workers. Simulation is what a CPU waits for, so each galaxy is used several times while it
+stays in the store.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hybridfit.model.scenes import SceneOptions, Scenes
+from hybridfit.model.simulate import simulate_scenes
+from hybridfit.npe.frame import encode
+from hybridfit.npe.inputs import make_inputs
+from hybridfit.parameters import Prior
+
+TRAINING, VALIDATION = 0, 1  # streams of random numbers of one run
+MEASURED_AT_ONCE = 32  # galaxies: what they need stays in a CPU's cache
+AHEAD = 1  # finished shards that wait for each worker
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A numbered batch of galaxies, as the network is trained on them.
+
+    Args:
+        views: (N, C, 64, 64) float16, see `hybridfit.npe.inputs.make_inputs`.
+        scalars: (N, F) float32.
+        targets: (N, T) float32, canonical coordinates of the truth.
+        snr: (N,) float32 signal to noise.
+        kind: (N,) int64 bits of what makes the scene difficult, 0 = clean.
+    """
+
+    views: Tensor
+    scalars: Tensor
+    targets: Tensor
+    snr: Tensor
+    kind: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def to(self, device: torch.device | str) -> Shard:
+        """Return the same galaxies on ``device``."""
+        return Shard(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+    def __getitem__(self, index: Tensor | slice) -> Shard:
+        return Shard(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that the tensors take."""
+        return sum(getattr(self, f.name).nbytes for f in fields(self))
+
+
+def seed_of(run: int, stream: int, number: int) -> int:
+    """Return the simulator's seed of shard ``number``; streams never share galaxies."""
+    return int(np.random.SeedSequence([run, stream, number]).generate_state(2, np.uint32)[0])
+
+
+@dataclass(frozen=True)
+class SceneSource:
+    """Makes shards: ``source(number)``; can be sent to another process.
+
+    Args:
+        simulator, prior: what is drawn.
+        seed: of the run.
+        size: galaxies a shard.
+        device: where they are simulated.
+        stream: `TRAINING` or `VALIDATION`.
+        with_views: False leaves the views empty, for networks that never read the images.
+    """
+
+    simulator: SceneOptions
+    prior: Prior
+    seed: int
+    size: int
+    device: str = "cpu"
+    stream: int = TRAINING
+    with_views: bool = True
+
+    def __call__(self, number: int) -> Shard:
+        """Simulate shard ``number``."""
+        seed = seed_of(self.seed, self.stream, number)
+        scenes = simulate_scenes(self.size, seed, self.simulator, self.prior, self.device)
+        return shard_of(scenes, self.with_views)
+
+
+def shard_of(scenes: Scenes, with_views: bool = True) -> Shard:
+    """What the network reads of simulated scenes, and their targets."""
+    on_cpu = scenes.cutouts.image.device.type == "cpu"
+    pieces = []
+    for part in in_parts(len(scenes), MEASURED_AT_ONCE if on_cpu else len(scenes)):
+        cutouts = scenes.cutouts[part]
+        inputs = make_inputs(cutouts, with_views)
+        targets = encode(scenes.theta[part], cutouts.zeropoint, inputs.frame)
+        values = (inputs.views.half(), inputs.scalars.float(), targets.float())
+        pieces.append((*values, scenes.snr[part].float(), scenes.kind[part]))
+    return Shard(*(torch.cat(column) for column in zip(*pieces, strict=True)))
+
+
+Source = Callable[[int], Shard]
+
+
+class Producer:
+    """Gives the shards of a source in order from ``first`` on, made ahead by worker processes.
+
+    Worker i makes the numbers first + i, first + i + workers, ... and holds at most `AHEAD`
+    finished ones. With no workers a shard is made when it is asked for. Use it as a context
+    manager: leaving it ends the processes; they also end when this process dies.
+    """
+
+    def __init__(self, source: Source, first: int = 0, workers: int = 0) -> None:
+        self.number = first  # of the shard that comes next
+        self._source = source
+        self._processes: list[Any] = []
+        self._queues: list[Any] = []
+        # fork would copy locks that torch's threads may hold
+        context = multiprocessing.get_context("spawn")
+        self._first = first
+        for i in range(workers):
+            shards = context.Queue(maxsize=AHEAD)
+            process = context.Process(
+                target=_work, args=(source, first + i, workers, shards), daemon=True
+            )
+            process.start()
+            self._queues.append(shards)
+            self._processes.append(process)
+
+    def __enter__(self) -> Producer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.kill()  # they hold nothing that needs to be put in order
+            process.join()
+
+    def get(self, wait: bool = True) -> Shard | None:
+        """Return the next shard; None if ``wait`` is False and it is not there yet.
+
+        Raises:
+            RuntimeError: if a worker failed or died.
+        """
+        if not self._processes:
+            shard = self._source(self.number)
+        else:
+            arrays = self._receive(wait)
+            if arrays is None:
+                return None
+            shard = Shard(*(torch.from_numpy(a) for a in arrays))
+        self.number += 1
+        return shard
+
+    def _receive(self, wait: bool) -> list[np.ndarray] | None:
+        worker = (self.number - self._first) % len(self._processes)
+        while True:
+            try:
+                got = self._queues[worker].get(timeout=1.0 if wait else 0.0)
+            except queue.Empty:
+                code = self._processes[worker].exitcode
+                if code is not None:
+                    raise RuntimeError(
+                        f"a simulation process ended with status {code} while making shard "
+                        f"{self.number}: if memory ran out use fewer workers or smaller shards"
+                    ) from None
+                if not wait:
+                    return None
+                continue
+            if isinstance(got, str):
+                raise RuntimeError(f"simulating shard {self.number} failed:\n{got}")
+            return got  # type: ignore[no-any-return]
+
+
+def _work(source: Source, first: int, step: int, shards: Any) -> None:
+    """Make shards for ever, in a process of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    number = first
+    while True:
+        try:
+            shard = source(number)
+        except Exception:
+            import traceback
+
+            shards.put(traceback.format_exc())
+            return
+        # arrays through the pipe: shared memory is scarce in containers
+        shards.put([getattr(shard, f.name).cpu().numpy() for f in fields(shard)])
+        number += step
+
+
+def _follow_parent() -> None:
+    """End this process when its parent is gone, even if that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+class ReplayStore:
+    """Holds the last shards in memory and draws batches from them.
+
+    The memory is allocated once, with the first shard; a new shard takes the oldest one's place.
+    """
+
+    def __init__(self, memory_gb: float, device: torch.device | str = "cpu") -> None:
+        self._limit = memory_gb * 1e9
+        self._device = device
+        self._rows: Shard | None = None
+        self._size = 0  # galaxies a shard
+        self._slots = 0  # shards that fit
+        self._count = 0  # shards seen
+        self._uses = np.zeros(0, np.int32)  # of each galaxy in the store
+
+    def __len__(self) -> int:
+        return min(self._count, self._slots) * self._size
+
+    def add(self, shard: Shard) -> None:
+        """Take a shard in; all must have the same number of galaxies."""
+        if self._rows is None:
+            self._size = len(shard)
+            self._slots = max(1, int(self._limit // shard.n_bytes))
+            total = self._slots * self._size
+            self._rows = Shard(
+                *(
+                    torch.empty(total, *value.shape[1:], dtype=value.dtype, device=self._device)
+                    for value in (getattr(shard, f.name) for f in fields(shard))
+                )
+            )
+            self._uses = np.zeros(total, np.int32)
+        if len(shard) != self._size:
+            raise ValueError(f"shard of {len(shard)} galaxies, expected {self._size} as before")
+        start = (self._count % self._slots) * self._size
+        for f in fields(shard):
+            getattr(self._rows, f.name)[start : start + self._size] = getattr(shard, f.name)
+        self._uses[start : start + self._size] = 0
+        self._count += 1
+
+    def held(self) -> Shard:
+        """All galaxies in the store (views of its memory)."""
+        assert self._rows is not None
+        return self._rows[slice(0, len(self))]
+
+    def draw(self, n: int, seed: list[int]) -> Tensor:
+        """Choose ``n`` galaxies at random, the less used ones first; their rows (n,)."""
+        rng = np.random.default_rng(seed)
+        tried = rng.integers(0, len(self), 2 * n)
+        # of twice as many candidates the less used half: uses stay even without book-keeping
+        chosen = tried[np.argsort(self._uses[tried], kind="stable")[:n]]
+        self._uses[chosen] += 1
+        return torch.from_numpy(chosen).to(self._device)
+
+    def batch(self, rows: Tensor, with_views: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Views (b, C, 64, 64), or (b, 0, 64, 64) without, scalars and targets, in float32."""
+        assert self._rows is not None
+        views = self._rows.views[rows].float() if with_views else self._rows.views[rows, :0].float()
+        return views, self._rows.scalars[rows], self._rows.targets[rows]
+
+
+@dataclass
+class Stock:
+    """Producer and store together: keeps new shards coming at the pace of their use.
+
+    Args:
+        producer, store: see there.
+        uses: times that each galaxy shall be used.
+        uses_max: times that it may be used where simulation is late; then training waits.
+        distinct: galaxies taken from the producer by all legs of the run.
+    """
+
+    producer: Producer
+    store: ReplayStore
+    uses: float
+    uses_max: float
+    distinct: int = 0
+
+    def refill(self, images: int) -> None:
+        """Take what is due after ``images`` uses; waits only if there is no other way."""
+        while images >= self.uses * self.distinct or not len(self.store):
+            must = not len(self.store) or images >= self.uses_max * self.distinct
+            shard = self.producer.get(wait=must)
+            if shard is None:
+                return
+            self.store.add(shard)
+            self.distinct += len(shard)
+
+    def fill(self, n: int) -> None:
+        """Take shards until ``n`` galaxies (or the memory's limit) are held."""
+        before = -1
+        while len(self.store) < n and len(self.store) != before:
+            before = len(self.store)
+            shard = self.producer.get()
+            assert shard is not None
+            self.store.add(shard)
+            self.distinct += len(shard)
+
+
+def batches_with_views(step: int, share: float) -> bool:
+    """Whether batch ``step`` reads the images: evenly spread, decided by its number alone."""
+    golden = 0.6180339887498949
+    return (step * golden) % 1.0 < share
+
+
+def in_parts(n: int, size: int) -> Iterator[slice]:
+    """Slices that cover ``n`` rows, ``size`` at a time."""
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))

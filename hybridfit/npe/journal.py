@@ -1,0 +1,127 @@
+"""What a training run tells: a progress bar, ``log.jsonl``, and TensorBoard where there is one."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+LOG = "log.jsonl"
+
+
+class Journal:
+    """Writes a run's log; lines after the checkpoint that a run goes on from are dropped.
+
+    Args:
+        folder: of the run.
+        step: batches done when it starts.
+        tensorboard: whether to write TensorBoard scalars, if the package is installed.
+        quiet: whether to show no progress bar.
+    """
+
+    def __init__(self, folder: Path, step: int, tensorboard: bool, quiet: bool) -> None:
+        self._path = folder / LOG
+        if self._path.is_file():
+            _forget(self._path, step)
+        self._board: Any = None
+        if tensorboard and find_spec("tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)  # type: ignore[no-untyped-call]
+        self._bar = tqdm(
+            total=100.0,
+            disable=quiet,
+            bar_format="{percentage:5.1f} %|{bar}| {elapsed} {desc}",
+        )
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        if self._board is not None:
+            self._board.close()
+
+    def write(self, kind: str, step: int, values: dict[str, float]) -> None:
+        """Append one line of numbers; ``kind`` is train, validation or validation_scalars."""
+        line = {"kind": kind, "step": step, **{k: _short(v) for k, v in values.items()}}
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        if self._board is not None:
+            images = int(values.get("images", step))
+            for name, value in values.items():
+                self._board.add_scalar(f"{kind}/{name}", value, images)
+
+    def show(self, progress: float, text: str) -> None:
+        """Move the progress bar."""
+        self._bar.set_description_str(text, refresh=False)
+        self._bar.update(100 * progress - self._bar.n)
+
+    def say(self, text: str) -> None:
+        """Write a line above the progress bar."""
+        if not self._bar.disable:
+            self._bar.write(text)
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _forget(path: Path, step: int) -> None:
+    """Drop the log's lines after ``step``, and a last line cut short by a kill."""
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue
+    path.write_text("".join(kept))
+
+
+def last_validation(folder: Path, step: int) -> dict[str, float]:
+    """The last validation up to batch ``step`` in a run's log; empty if there is none."""
+    path = folder / LOG
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    found = [line for line in lines if line["kind"] == "validation" and line["step"] <= step]
+    return {k: v for k, v in found[-1].items() if k != "kind"} if found else {}
+
+
+def provenance() -> dict[str, Any]:
+    """Machine, versions and commit, for the card beside weights."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "commit": _commit(),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the source this package is imported from; None if it is no checkout."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return run.stdout.strip() or None

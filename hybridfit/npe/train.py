@@ -1,0 +1,297 @@
+"""Training the posterior network on simulated galaxies: resumable, by images or by wall time."""
+
+from __future__ import annotations
+
+import copy
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from hybridfit.npe import checkpoint as files
+from hybridfit.npe.data import (
+    VALIDATION,
+    Producer,
+    ReplayStore,
+    SceneSource,
+    Source,
+    Stock,
+)
+from hybridfit.npe.journal import Journal, last_validation, provenance
+from hybridfit.npe.network import Estimator
+from hybridfit.npe.recipe import Recipe, TrainOptions, learning_rate, plain, progress_of
+from hybridfit.npe.session import Counters, Session, make_optimiser, step
+from hybridfit.npe.validation import Validation, cached_validation, nll_of, prior_nll, summary
+
+RECIPE = "recipe.yaml"
+LOG_SECONDS = 10.0
+MAX_SKIPPED = 200  # batches in a row without a usable gradient
+
+
+def train(
+    recipe: Recipe,
+    out: str | Path,
+    resume: bool = False,
+    device: str = "cpu",
+    quiet: bool = False,
+    source: Source | None = None,
+) -> dict[str, float] | None:
+    """Train a network, writing checkpoints, a log and at the end ``out/weights``.
+
+    Args:
+        recipe: what to simulate, the network and how to train it.
+        out: folder of the run.
+        resume: go on from the last checkpoint in ``out``.
+        device: of the network; with ``train.workers`` 0 galaxies are simulated there too.
+        quiet: no progress bar.
+        source: gives the training galaxies instead of the simulator.
+
+    Returns:
+        The last validation, or None if the run was stopped by a signal; it can be resumed.
+
+    Raises:
+        ValueError: if ``out`` holds a run and ``resume`` is False, or another network's run.
+        FileNotFoundError: if there is nothing to resume.
+    """
+    out, options = Path(out), recipe.train
+    claim(out, recipe, resume)
+    target = torch.device(device)
+    at_home = options.workers == 0
+    scenes = SceneSource(
+        recipe.simulator,
+        recipe.prior,
+        options.seed,
+        options.shard,
+        device if at_home else "cpu",
+        with_views=max(options.image_share) > 0,
+    )
+    aside = replace(scenes, size=options.validation, stream=VALIDATION)
+    validation = cached_validation(out / "validation.safetensors", aside, options.validation_limit)
+    state = files.load_checkpoint(out, target) if resume else None
+    first = state["counters"]["distinct"] // options.shard if state else 0
+    with Producer(source or scenes, first, options.workers) as producer, _signals() as stopped:
+        store = ReplayStore(options.memory_gb, target if at_home else "cpu")
+        stock = Stock(producer, store, options.epochs_per_image, options.reuse_max)
+        stock.distinct = first * options.shard
+        if state is None or not _whole(Counters(**state["counters"]), options):
+            stock.fill(options.whitening)
+        session = _session(recipe, stock, state, validation, target)
+        with Journal(out, session.counters.step, options.tensorboard, quiet) as journal:
+            run = Run(recipe, out, session, stock, validation, journal)
+            if not run.loop(stopped):
+                return None
+            values = run.validate()
+    export(recipe, session.ema, session.counters, values, out / "weights")
+    return values
+
+
+def claim(out: Path, recipe: Recipe, resume: bool) -> None:
+    """Check that the run in ``out`` is ours, and write down what it is made of."""
+    found = files.checkpoints(out)
+    if found and not resume:
+        raise ValueError(
+            f"'{out}' holds a run with {found[-1].name}: give --resume to go on with it, or "
+            "another folder"
+        )
+    if resume and not found:
+        files.load_checkpoint(out)  # says what is missing
+    out.mkdir(parents=True, exist_ok=True)
+    path, mine = out / RECIPE, recipe.to_mapping()
+    if resume and path.is_file():
+        theirs = yaml.safe_load(path.read_text())
+        for name in ("simulator", "prior", "network"):
+            if theirs.get(name) != plain(mine[name]):
+                raise ValueError(
+                    f"section '{name}' differs from that of the run in '{out}' ({RECIPE}): "
+                    "resume with the same one; only the section train may change"
+                )
+        for name in ("seed", "shard"):
+            if theirs["train"].get(name) != mine["train"][name]:
+                raise ValueError(
+                    f"train.{name} is {mine['train'][name]}, and was {theirs['train'].get(name)} "
+                    f"in the run in '{out}': resume with the same one"
+                )
+    text = yaml.safe_dump(mine, sort_keys=False)
+    files.write_atomically(path, lambda temporary: temporary.write_text(text))
+
+
+def _session(
+    recipe: Recipe,
+    stock: Stock,
+    state: dict[str, Any] | None,
+    validation: Validation,
+    device: torch.device,
+) -> Session:
+    torch.manual_seed(recipe.train.seed)
+    shapes = validation.galaxies
+    model = Estimator(recipe.network, shapes.scalars.shape[1], shapes.targets.shape[1])
+    if state is None:
+        held = stock.store.held()
+        model.set_whitening(held.scalars.cpu(), held.targets.cpu())
+    model = model.to(device)
+    ema = copy.deepcopy(model).requires_grad_(False).eval()
+    session = Session(model, ema, make_optimiser(model, recipe.train))
+    if state is not None:
+        session.restore(state)
+    session.counters.distinct = stock.distinct
+    return session
+
+
+def _whole(counters: Counters, options: TrainOptions) -> bool:
+    return progress_of(counters.images, counters.minutes, options) >= 1
+
+
+@dataclass
+class Run:
+    """One leg of a training run."""
+
+    recipe: Recipe
+    out: Path
+    session: Session
+    stock: Stock
+    validation: Validation
+    journal: Journal
+    best: str = ""  # the last validation, in words
+
+    def loop(self, stopped: Callable[[], bool]) -> bool:
+        """Train until the run is whole (True) or a signal came (False); both leave a checkpoint."""
+        options, counters = self.recipe.train, self.session.counters
+        before, begun = counters.minutes, time.monotonic()
+        saved = validated = logged = begun
+        totals, images = torch.zeros(3), counters.images
+        skipped = 0
+        while not _whole(counters, options) and not stopped():
+            self.stock.refill(counters.images)
+            counters.distinct = self.stock.distinct
+            progress = progress_of(counters.images, counters.minutes, options)
+            usable, sums = step(self.session, self.stock.store, options, progress)
+            totals += sums
+            skipped = 0 if usable else skipped + 1
+            if skipped > MAX_SKIPPED:
+                raise RuntimeError(
+                    f"{skipped} batches in a row gave no finite gradient: lower "
+                    "train.learning_rate, and resume from the last checkpoint"
+                )
+            now = time.monotonic()
+            counters.minutes = before + (now - begun) / 60
+            if now - logged > LOG_SECONDS:
+                rate = (counters.images - images) / (now - logged)
+                self._log(progress, totals, rate)
+                totals, images, logged = torch.zeros(3), counters.images, now
+            if now - validated > 60 * options.validate_minutes:
+                self.validate()
+                validated = time.monotonic()
+            if now - saved > 60 * options.checkpoint_minutes:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+        return not stopped() or _whole(counters, options)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        files.save_checkpoint(self.out, self.session.counters.step, self.session.state())
+
+    def _log(self, progress: float, totals: Tensor, rate: float) -> None:
+        counters, options = self.session.counters, self.recipe.train
+        nll, head, count = totals.tolist()
+        values = {
+            **asdict(counters),
+            "progress": progress,
+            "rate": rate,
+            "learning_rate": learning_rate(counters.step, progress, options),
+            "nll": nll / max(count, 1),
+            "head": head / max(count, 1),
+        }
+        del values["step"]
+        self.journal.write("train", counters.step, values)
+        self.journal.show(
+            progress,
+            f"{counters.images:,} images, {rate:.0f}/s, nll {nll / max(count, 1):.2f}{self.best}",
+        )
+
+    def validate(self) -> dict[str, float]:
+        """NLL of the averaged weights on the validation galaxies, with and without views."""
+        ema, galaxies = self.session.ema, self.validation.galaxies
+        counters = self.session.counters
+        told = {"images": counters.images, "minutes": counters.minutes}
+        bf16 = self.recipe.train.bf16
+        scalars = summary(nll_of(ema, galaxies, False, bf16), self.validation)
+        self.journal.write("validation_scalars", counters.step, {**told, **scalars})
+        values = dict(scalars)
+        if galaxies.views.shape[1]:
+            values = summary(nll_of(ema, galaxies, True, bf16), self.validation)
+        values["scalars_only"] = scalars["all"]
+        values["prior"] = prior_nll(galaxies)
+        self.journal.write("validation", counters.step, {**told, **values})
+        gap = f", {values['above_limit']:+.2f} of limit" if "above_limit" in values else ""
+        self.best = f", validation {values['all']:.2f}{gap}"
+        self.journal.say(
+            f"{counters.images:,} images, {counters.minutes:.1f} min: validation NLL "
+            f"{values['all']:.3f} (scalars alone {scalars['all']:.3f}){gap}"
+        )
+        return values
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], bool]]:
+    """Turn SIGTERM and SIGINT into a wish to stop; a second SIGINT stops at once."""
+    seen: list[int] = []
+
+    def note(number: int, _: Any) -> None:
+        if seen and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    wanted = (signal.SIGTERM, signal.SIGINT)
+    try:
+        old = {number: signal.signal(number, note) for number in wanted}
+    except ValueError:  # not in the main thread
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def export(
+    recipe: Recipe,
+    estimator: Estimator,
+    counters: Counters,
+    values: Mapping[str, float],
+    folder: str | Path,
+) -> Path:
+    """Write weights with their config, and a card that says how they were made."""
+    card = {
+        "validation_nll": {name: round(value, 4) for name, value in values.items()},
+        **asdict(counters),
+        "train": recipe.train,
+        **provenance(),
+    }
+    config = {
+        "network": recipe.network,
+        "n_scalars": estimator.n_scalars,
+        "n_targets": estimator.n_targets,
+        "prior": recipe.prior,
+        "simulator": recipe.simulator,
+    }
+    return files.save_weights(estimator, folder, config, card)
+
+
+def export_checkpoint(recipe: Recipe, run: str | Path, folder: str | Path) -> Path:
+    """Write the averaged weights of the last checkpoint in ``run``, as they are."""
+    state = files.load_checkpoint(Path(run))
+    averaged = state["ema"]
+    n_scalars, n_targets = (len(averaged[f"{name}_mean"]) for name in ("scalar", "target"))
+    estimator = Estimator(replace(recipe.network, pretrained=False), n_scalars, n_targets)
+    estimator.load_state_dict(averaged)
+    counters = Counters(**state["counters"])
+    return export(recipe, estimator, counters, last_validation(Path(run), counters.step), folder)

@@ -1,0 +1,178 @@
+"""How good a network is while it trains: its NLL on fixed galaxies, beside the Laplace limit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from hybridfit.cutouts import Cutouts
+from hybridfit.model.grid import make_grid, reach_of, transfer_function
+from hybridfit.model.profiles import Sersic
+from hybridfit.model.render import component_images, geometry
+from hybridfit.model.simulate import simulate_scenes
+from hybridfit.npe.checkpoint import write_atomically
+from hybridfit.npe.data import VALIDATION, SceneSource, Shard, in_parts, seed_of, shard_of
+from hybridfit.npe.frame import encode, log_jacobian
+from hybridfit.npe.inputs import make_inputs
+from hybridfit.npe.network import Estimator
+from hybridfit.parameters import ParameterSpace
+
+SNR_EDGES = (0.0, 10.0, 30.0, 100.0, 300.0, math.inf)
+WORST = 100.0  # nats: a galaxy that is worse counts as this, so that the mean says something
+AT_ONCE = 256  # galaxies a forward pass takes
+LIMITED_AT_ONCE = 32
+RENDERED_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Fixed galaxies and the limit of their NLL.
+
+    Args:
+        galaxies: see `Shard`.
+        limit: (N,) float32, `laplace_limit`; NaN where it was not computed.
+    """
+
+    galaxies: Shard
+    limit: Tensor
+
+
+def make_validation(source: SceneSource, n_limit: int) -> Validation:
+    """Simulate the validation galaxies and compute the limit of the first clean ones."""
+    assert source.stream == VALIDATION
+    seed = seed_of(source.seed, source.stream, 0)
+    scenes = simulate_scenes(source.size, seed, source.simulator, source.prior, source.device)
+    galaxies = shard_of(scenes, source.with_views)
+    limit = torch.full((len(galaxies),), math.nan, device=galaxies.targets.device)
+    clean = (galaxies.kind == 0).nonzero()[:n_limit, 0]
+    space = ParameterSpace(prior=source.prior)
+    for part in in_parts(len(clean), LIMITED_AT_ONCE):
+        rows = clean[part]
+        some = scenes[rows.tolist()]
+        limit[rows] = laplace_limit(some.theta, some.cutouts, space).float()
+    return Validation(galaxies, limit)
+
+
+def cached_validation(path: Path, source: SceneSource, n_limit: int) -> Validation:
+    """Read the validation galaxies of a run, or make and keep them."""
+    names = [f.name for f in fields(Shard)]
+    if path.is_file():
+        held = load_file(path, device=str(torch.device(source.device)))
+        return Validation(Shard(*(held[name] for name in names)), held["limit"])
+    made = make_validation(source, n_limit)
+    tensors = {name: getattr(made.galaxies, name).contiguous() for name in names}
+    tensors["limit"] = made.limit
+    write_atomically(path, lambda temporary: temporary.write_bytes(save(tensors)))
+    return made
+
+
+def laplace_limit(theta: Tensor, cutouts: Cutouts, space: ParameterSpace) -> Tensor:
+    """Expected NLL of the best posterior in the Gaussian limit, 1/2 ln det(2 pi e C).
+
+    C is the inverse of the Fisher information at the truth plus the prior's precision, which is
+    the identity in free coordinates; flux and sky have a flat prior. It is a bound for isolated
+    galaxies; at low signal to noise posteriors are no Gaussians and the bound is not sharp.
+
+    Args:
+        theta: (B, 8) physical truth.
+        cutouts: the B galaxies.
+        space: one Sersic and a constant sky.
+
+    Returns:
+        (B,) float64, of the density of the flow's coordinates.
+    """
+    theta = theta.double()
+    frame = make_inputs(cutouts, with_views=False).frame
+    targets = encode(theta, cutouts.zeropoint, frame)
+    box = frame.box
+    raw, linear = space.from_physical(theta, cutouts.zeropoint)
+    _, chain = space.to_raw(space.to_free(raw, box), box)  # d raw / d free
+    n = space.n_free
+    step = torch.zeros(len(theta), n + 2, n + 2, dtype=torch.float64, device=theta.device)
+    step[:, :n, :n] = chain
+    step[:, n, n] = linear[:, 0]  # d flux / d ln flux
+    step[:, n + 1, n + 1] = 1.0
+    information = step.transpose(1, 2) @ fisher_matrix(raw, linear[:, 0], cutouts) @ step
+    index = torch.arange(n, device=theta.device)
+    information[:, index, index] += 1.0
+    # scaled to a unit diagonal, so that the determinant does not lose digits
+    diagonal = torch.diagonal(information, dim1=1, dim2=2)
+    scale = diagonal.rsqrt()
+    unit = information * scale[:, :, None] * scale[:, None, :]
+    log_det = torch.linalg.slogdet(unit)[1] + torch.log(diagonal).sum(dim=1)
+    # d targets / d (free, ln flux, sky)
+    by_free = log_jacobian(targets, frame, space)
+    constant = 0.5 * (n + 2) * math.log(2 * math.pi * math.e)
+    return constant - 0.5 * log_det + by_free
+
+
+def fisher_matrix(raw: Tensor, flux: Tensor, cutouts: Cutouts) -> Tensor:
+    """Fisher information (B, 8, 8) of the pixels on raw parameters, flux and sky."""
+    total = raw.shape[1] + 2
+    information = torch.zeros(len(raw), total, total, dtype=torch.float64, device=raw.device)
+    height, width = cutouts.image.shape[-2:]
+    profile = Sersic()
+    for oversampling in cutouts.psf_oversampling.unique().tolist():
+        same = (cutouts.psf_oversampling == oversampling).nonzero()[:, 0]
+        for part in in_parts(len(same), RENDERED_AT_ONCE):
+            rows = same[part]
+            some = cutouts[rows.tolist()]
+            radius = 8 if some.psf is None else max(some.psf.shape[-2:]) // 2 // oversampling
+            reach = reach_of(some.psf, oversampling)
+            grid = make_grid(height, width, radius, reach, torch.float32, raw.device)
+            transfer = transfer_function(
+                some.psf, oversampling, some.psf_includes_pixel, grid, len(some)
+            )
+            shape = geometry(raw[rows], profile, torch.float32)
+            images = component_images(shape, profile, grid, transfer, jacobian=True).double()
+            by_raw = images[:, 1:] * flux[rows, None, None, None]
+            sky = torch.ones_like(images[:, :1])
+            columns = torch.cat([by_raw, images[:, :1], sky], dim=1)
+            weight = torch.where(some.mask, 0.0, 1 / some.sigma.double())
+            columns = (columns * weight[:, None]).flatten(2)
+            information[rows] = columns @ columns.transpose(1, 2)
+    return information
+
+
+def nll_of(
+    estimator: Estimator, galaxies: Shard, use_views: bool = True, bf16: bool = False
+) -> Tensor:
+    """NLL (N,) of the true targets, in nats; `WORST` where it is not finite or worse."""
+    device = next(estimator.parameters()).device
+    pieces = []
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        for part in in_parts(len(galaxies), AT_ONCE):
+            some = galaxies[part].to(device)
+            views = some.views.float() if use_views else some.views[:, :0].float()
+            nll = estimator.losses(views, some.scalars, some.targets, use_views)["nll"]
+            pieces.append(nll.float().nan_to_num(WORST, WORST, WORST).clamp_max(WORST))
+    return torch.cat(pieces).to(galaxies.targets.device)
+
+
+def summary(nll: Tensor, validation: Validation) -> dict[str, float]:
+    """Mean NLL of all, of clean and difficult scenes and by S/N, and its gap to the limit."""
+    galaxies, limit = validation.galaxies, validation.limit
+    groups = {"all": torch.ones_like(nll, dtype=torch.bool)}
+    groups |= {"clean": galaxies.kind == 0, "difficult": galaxies.kind != 0}
+    for low, high in pairwise(SNR_EDGES):
+        groups[f"snr_{low:g}_{high:g}"] = (galaxies.snr >= low) & (galaxies.snr < high)
+    means = {name: float(nll[rows].mean()) for name, rows in groups.items() if rows.any()}
+    known = torch.isfinite(limit)
+    if known.any():
+        means["limit"] = float(limit[known].mean())
+        means["above_limit"] = float((nll - limit)[known].mean())
+    means["failed"] = float((nll >= WORST).double().mean())
+    return means
+
+
+def prior_nll(galaxies: Shard) -> float:
+    """NLL of the one Gaussian that fits all targets: what is known without any pixel."""
+    targets = galaxies.targets.double()
+    _, log_det = torch.linalg.slogdet(torch.cov(targets.T))
+    return float(0.5 * (targets.shape[1] * math.log(2 * math.pi * math.e) + log_det))

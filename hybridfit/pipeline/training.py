@@ -1,0 +1,61 @@
+"""Training as the command line asks for it: files and numbers in, a folder of weights out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hybridfit.io.runs import UsageError
+from hybridfit.npe.recipe import Recipe
+from hybridfit.npe.train import claim, export_checkpoint, train
+
+
+def train_network(
+    config: Path,
+    out: Path,
+    resume: bool = False,
+    minutes: float | None = None,
+    images: int | None = None,
+    device: str = "cpu",
+    threads: int = 0,
+    export: Path | None = None,
+    quiet: bool = False,
+) -> bool:
+    """Train by the recipe in a YAML file, see `hybridfit.npe.train.train`.
+
+    Args:
+        config: YAML file with the sections simulator, prior, network and train.
+        out: folder of the run.
+        resume: go on from the last checkpoint in it.
+        minutes, images: instead of the file's, where given.
+        device: of the network.
+        threads: CPU threads of the network; 0 leaves torch's choice.
+        export: only write the weights of the last checkpoint into this folder.
+        quiet: no progress bar.
+
+    Returns:
+        False if the run was stopped by a signal before its end.
+
+    Raises:
+        UsageError: if the recipe is wrong, or ``out`` holds a run and ``resume`` is False.
+    """
+    try:
+        recipe = Recipe.read(config)
+        given: dict[str, Any] = {"minutes": minutes, "images": images}
+        changed = {name: value for name, value in given.items() if value is not None}
+        recipe = replace(recipe, train=replace(recipe.train, **changed))
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"device is '{device}', but torch finds no GPU: use --device cpu")
+        if export is None:
+            claim(out, recipe, resume)
+    except (ValueError, TypeError, OSError) as error:
+        raise UsageError(str(error)) from error
+    if threads:
+        torch.set_num_threads(threads)
+    if export is not None:
+        export_checkpoint(recipe, out, export)
+        return True
+    return train(recipe, out, resume, device, quiet) is not None
