@@ -193,10 +193,15 @@ def neighbours(
     return result
 
 
-def grown(mask: Tensor, pixels: int) -> Tensor:
-    """Dilate masks (B, S, S) by a square of ``pixels`` to each side."""
-    size = 2 * pixels + 1
-    return torch.nn.functional.max_pool2d(mask[:, None].float(), size, 1, pixels)[:, 0] > 0
+def grown(mask: Tensor) -> Tensor:
+    """Dilate masks (B, S, S) by a pixel to each side, the corners too."""
+    wide = mask.clone()
+    wide[:, 1:] |= mask[:, :-1]
+    wide[:, :-1] |= mask[:, 1:]
+    result = wide.clone()
+    result[:, :, 1:] |= wide[:, :, :-1]
+    result[:, :, :-1] |= wide[:, :, 1:]
+    return result
 
 
 def neighbour_masks(light: Tensor, galaxy: Tensor, sigma: Tensor, random: Random) -> Tensor:
@@ -212,8 +217,8 @@ def neighbour_masks(light: Tensor, galaxy: Tensor, sigma: Tensor, random: Random
     threshold = per_image(random.log_uniform((0.2, 1.5), n))
     share = per_image(random.log_uniform((0.05, 0.5), n))
     found = (light > threshold * sigma) & (light > share * galaxy)
-    wide = random.chance(0.5, n)[:, None, None]
-    return torch.where(wide, grown(found, 2), grown(found, 1))
+    found = grown(found)
+    return found | (random.chance(0.5, n)[:, None, None] & grown(found))
 
 
 def masks_through(theta: Tensor, side: int, random: Random) -> Tensor:

@@ -66,9 +66,12 @@ def turned_images(images: Tensor, turn: Tensor) -> Tensor:
     Returns:
         (B, S, S), a new tensor.
     """
-    for bit, axes in ((1, (-1,)), (2, (-2,))):
-        images = torch.where(((turn & bit) > 0)[:, None, None], images.flip(axes), images)
-    return torch.where(((turn & 4) > 0)[:, None, None], images.transpose(-1, -2), images)
+    result = torch.empty_like(images)
+    for way in range(8):  # copies of groups are several times quicker than choosing by pixel
+        rows = (turn == way).nonzero()[:, 0]
+        some = images[rows].flip([axis for bit, axis in ((1, -1), (2, -2)) if way & bit])
+        result[rows] = some.transpose(-1, -2) if way & 4 else some
+    return result
 
 
 def turned_theta(theta: Tensor, side: Tensor, turn: Tensor) -> Tensor:

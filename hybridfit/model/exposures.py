@@ -109,13 +109,11 @@ def expose(
     mask = _masks(theta, kind, side, random, options)
     # from here on in units of the sky's noise
     asked = random.log_uniform(options.snr, n)
-    signal = (unit**2).sum(dim=(1, 2)).double().sqrt()
-    seen = (unit**2).masked_fill(mask, 0.0).sum(dim=(1, 2)).double().sqrt()
-    flux = asked / torch.maximum(seen, LEAST_SEEN * signal)
+    flux = asked / torch.maximum(_signal(unit, mask), LEAST_SEEN * _norm(unit))
     model = unit * per_image(flux)
     shot = random.log_uniform(options.shot, n)
     total = _with_neighbours(galaxies, shown, turn, kind, model, mask, flux, shot, random, options)
-    seen = model.masked_fill(mask, 0.0).square().sum(dim=(1, 2)).double().sqrt()
+    seen = _signal(model, mask)
     sigma = torch.sqrt(1 + per_image(shot) * total.clamp_min(0.0))
     total = _with_extras(total, theta, kind, random, options)
     level = _sky_levels(n, random, options.sky)
@@ -137,6 +135,18 @@ def expose(
     )
 
 
+def _norm(images: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(images, dim=(1, 2)).double()
+
+
+def _signal(images: Tensor, mask: Tensor) -> Tensor:
+    """(B,) norm of what is not masked; most scenes have no mask."""
+    result = _norm(images)
+    rows = mask.flatten(1).any(dim=1).nonzero()[:, 0]
+    result[rows] = _norm(images[rows] * ~mask[rows])
+    return result
+
+
 def _draw_kinds(n: int, random: Random, options: SceneOptions) -> Tensor:
     """(n,) bits of `Kind`, but for structure, which belongs to the galaxy."""
     place = random.uniform((0.0, 1.0), n)
@@ -156,10 +166,13 @@ def _masks(theta: Tensor, kind: Tensor, side: int, random: Random, options: Scen
     """(B, S, S) bool: single bad pixels, and masks through the galaxy."""
     mask = torch.zeros(len(theta), side, side, dtype=torch.bool, device=theta.device)
     rows = random.chance(options.bad_pixels, len(theta)).nonzero()[:, 0]
-    rate = random.log_uniform((1e-4, 1e-2), len(rows)).float()[:, None, None]
-    mask[rows] = (
-        torch.rand(len(rows), side, side, generator=random.generator, device=mask.device) < rate
-    )
+    most = side**2 // 100
+    place = random.integers(side**2, len(rows), most)
+    used = random.uniform((0.0, 1.0), len(rows), most)
+    bad = used < random.log_uniform((1e-2, 1.0), len(rows))[:, None]
+    flat = torch.zeros(len(rows), side**2, dtype=torch.bool, device=theta.device)
+    # a pixel drawn twice is bad if its last draw is: no matter which
+    mask[rows] = flat.scatter_(1, place, bad).reshape(-1, side, side)
     rows = _rows(kind, Kind.MASK_THROUGH)
     mask[rows] |= difficulties.masks_through(theta[rows], side, random)
     return mask
