@@ -149,14 +149,16 @@ class Estimator(nn.Module):
             read.append(whitened.clamp(-8.0, 8.0))
         if self.backbone is not None:
             if use_views:
-                read.append(self.seen_norm(self.backbone(views)))
+                read.append(self.seen_norm(self.backbone(views)).float())
             else:
                 read.append(self.unseen.expand(len(scalars), -1))
         features = torch.cat(read, dim=1)
-        x = self.entry(features)
-        for block in self.blocks:
-            x = block(x, features)
-        return self.exit(x)
+        # bfloat16, where asked for, is for the backbone: bright galaxies' scalars need the digits
+        with torch.autocast(device_type=features.device.type, enabled=False):
+            x = self.entry(features)
+            for block in self.blocks:
+                x = block(x, features)
+            return self.exit(x)
 
     def losses(
         self, views: Tensor, scalars: Tensor, targets: Tensor, use_views: bool = True
