@@ -5,10 +5,11 @@ side along x, in pixels of its view and in units of its noise. Whatever the meas
 is a fixed function of the pixels, so a posterior learned in it is a posterior; it only has less
 to learn. The coordinates are
 
-    t = ((x', y') / s,  u_size,  u_n,  u_e turned,  ln(flux / flux_0),  asinh((sky - sky_0) / w))
+    t = (3 asinh((x', y') / 3 s),  u_size,  u_n,  u_e turned,  ln(flux / flux_0),  asinh((sky - sky_0) / w))
 
 with (x', y') the centre in the frame, s what the centre is roughly known to, u the prior's
-whitened size, index and ellipticity pair, flux_0 and sky_0 as measured.
+whitened size, index and ellipticity pair, flux_0 and sky_0 as measured. Where the frame has
+locked onto a neighbour the centre is hundreds of s away: hence the asinh.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor
 from hybridfit.parameters import ParameterSpace, Prior
 
 N_TARGETS = 8
+LINEAR = 3.0  # of t for the centre: near it t is the offset over its spread
 SKY_WIDTH = 0.05  # in units of a pixel's noise: what the sky is roughly known to
 WHITENED = Prior()  # of the flow's own coordinates, whatever prior a user fits with
 
@@ -98,14 +100,17 @@ def encode_raw(raw: Tensor, linear: Tensor, frame: Frame) -> Tensor:
     e1, e2 = _turn(free[:, 4], free[:, 5], -2 * frame.angle)
     flux = torch.log(linear[:, 0] / frame.flux)
     sky = torch.asinh((linear[:, 1] - frame.sky) / (frame.noise * SKY_WIDTH))
-    columns = (x / frame.spread, y / frame.spread, free[:, 2], free[:, 3], e1, e2, flux, sky)
+    x, y = (LINEAR * torch.asinh(v / (LINEAR * frame.spread)) for v in (x, y))
+    columns = (x, y, free[:, 2], free[:, 3], e1, e2, flux, sky)
     return torch.stack(columns, dim=1)
 
 
 def decode(t: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
     """Raw (B, 6) and linear (B, 2) parameters of the flow's coordinates (B, 8), float64."""
     t = t.double()
-    x, y = _turn(t[:, 0] * frame.spread, t[:, 1] * frame.spread, frame.angle)
+    wide = LINEAR * frame.spread
+    x, y = (wide * torch.sinh((t[:, i] / LINEAR).clamp(-30, 30)) for i in (0, 1))
+    x, y = _turn(x, y, frame.angle)
     e1, e2 = _turn(t[:, 4], t[:, 5], 2 * frame.angle)
     free = torch.stack([torch.zeros_like(x), torch.zeros_like(x), t[:, 2], t[:, 3], e1, e2], dim=1)
     box = torch.ones(len(t), 4, dtype=t.dtype, device=t.device)
@@ -148,5 +153,6 @@ def log_jacobian(t: Tensor, frame: Frame, space: ParameterSpace) -> Tensor:
     value = value - torch.linalg.slogdet(by_white[:, shape, shape])[1]
     value = value + torch.log(by_free[:, 0, 0].abs()) + torch.log(by_free[:, 1, 1].abs())
     value = value - 2 * torch.log(frame.spread)
+    value = value - torch.log(torch.cosh((t[:, :2] / LINEAR).clamp(-30, 30))).sum(dim=1)
     value = value - torch.log(frame.noise * SKY_WIDTH * torch.cosh(t[:, 7].clamp(-30, 30)))
     return torch.where(inside, value, -math.inf)

@@ -31,6 +31,7 @@ ROUGH = (1.5, 2.4, 3.8, 6.1, 9.8, 15.7, 25.0, 40.0, 64.0)  # stamp pixels, to fi
 FINE = (0.8, 1.3, 2.1, 3.45, 5.6, 9.1, 14.8, 24.0)  # view pixels
 PSF_SCALES = (0.8, 1.3, 2.1, 3.45, 5.6, 9.1)
 REBIN_FROM = 10.0  # stamp pixels: a best window wider than this is halved by rebinning
+WANDER = 1.0  # of the best window: how far the target may be from where it is expected
 SHARP = 15.0  # power of the signal-to-noise by which windows are averaged: near the best one
 N_VIEWS = 5
 MAX_REBIN = 64
@@ -122,7 +123,10 @@ def _offsets(size: int, centre: Tensor) -> Tensor:
 
 
 def _weights(flux: Tensor, noise: Tensor) -> Tensor:
-    """(B, S) weights that pick the window of the highest signal-to-noise, smoothly."""
+    """(B, S) weights that pick the window of the highest signal-to-noise, smoothly.
+
+    ``noise`` may be of any scale: that of the sky in a window is in proportion to its width.
+    """
     snr = (flux / noise.clamp_min(1e-6)).clamp_min(1e-3)
     return torch.softmax(SHARP * torch.log(snr), dim=1)
 
@@ -131,18 +135,16 @@ def _find(
     cutouts: Cutouts, sky: Tensor, noise: Tensor, nominal: Tensor, reach: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Centre (B, 2) and scale (B,) of the target, stamp pixels, from wide windows."""
-    level, unit = (v.float()[:, None, None] for v in (sky, noise))
-    data = torch.where(cutouts.mask, 0.0, (cutouts.image - level) / unit)
-    variance = torch.where(cutouts.mask, 0.0, (cutouts.sigma / unit) ** 2)
+    level, unit = (v.float()[:, None, None] for v in (sky, 1 / noise))
+    data = (cutouts.image - level).mul_(unit).mul_(~cutouts.mask)
     scales = torch.tensor([s for s in ROUGH if s < 0.6 * max(data.shape[1:])], device=data.device)
     centre = nominal.clone()
-    limit = 0.9 * reach[:, None]
-    best = scales
+    best = scales[:1].expand(len(data)).double()
     for _ in range(3):
         x, y = _offsets(data.shape[2], centre[:, 0]), _offsets(data.shape[1], centre[:, 1])
         plain = windowed(data, x, y, scales, 1)
-        spread = windowed(variance, x, y, scales / 2**0.5, 0)[..., 0, 0].sqrt()
-        weights = _weights(plain[..., 0, 0], spread)
+        weights = _weights(plain[..., 0, 0], scales)
+        limit = torch.minimum(0.9 * reach, WANDER * best.clamp_min(6.0))[:, None]
         centre = nominal + (centre + _step(plain, weights, scales) - nominal).clamp(-limit, limit)
         best = torch.exp((weights * torch.log(scales)).sum(dim=1)).double()
     return centre, best
@@ -166,9 +168,8 @@ def _measure(base: Base, start: Tensor) -> _Measured:
             data = filled(base, centre)
         x, y = _offsets(size, centre[:, 0]), _offsets(size, centre[:, 1])
         plain = windowed(data, x, y, scales, 1)
-        noise = windowed(base.variance, x, y, scales / 2**0.5, 0)[..., 0, 0].clamp_min(1e-6).sqrt()
-        weights = _weights(plain[..., 0, 0], noise)
-        centre = start + (centre + _step(plain, weights, scales) - start).clamp(-12, 12)
+        weights = _weights(plain[..., 0, 0], scales)
+        centre = start + (centre + _step(plain, weights, scales) - start).clamp(-8, 8)
     x, y = _offsets(size, centre[:, 0]), _offsets(size, centre[:, 1])
     plain = windowed(data, x, y, scales, 4)
     flux = plain[..., 0, 0]

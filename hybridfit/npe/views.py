@@ -60,8 +60,8 @@ def cut(
         ix, iy = x.clamp(0, width - 1)[:, None, :], y.clamp(0, height - 1)[:, :, None]
         flat = (rows[:, None, None] * height + iy) * width + ix
         used = inside & ~cutouts.mask.take(flat)
-        value = torch.where(used, (cutouts.image.take(flat) - level[rows]) / unit[rows], 0.0)
-        var = torch.where(used, (cutouts.sigma.take(flat) / unit[rows]) ** 2, 0.0)
+        value = (cutouts.image.take(flat) - level[rows]).div_(unit[rows]).mul_(used)
+        var = (cutouts.sigma.take(flat) / unit[rows]).square_().mul_(used)
         if b > 1:
             share = functional.avg_pool2d(used.float()[:, None], b)[:, 0]
             safe = share.clamp_min(1 / b**2)
@@ -69,8 +69,8 @@ def cut(
             value = functional.avg_pool2d(value[:, None], b)[:, 0] / safe * b
             var = functional.avg_pool2d(var[:, None], b)[:, 0] / safe**2
             used = share > 0.5
-        data[rows] = torch.where(used, value, 0.0)
-        variance[rows] = torch.where(used, var, 1.0)
+        data[rows] = value.mul_(used)
+        variance[rows] = var.masked_fill_(~used, 1.0)
         masked[rows] = ~used
     corner = first.double() + (rebin[:, None].double() - 1) / 2
     return Base(data, variance, masked, corner)
@@ -87,7 +87,7 @@ def reflected(image: Tensor, centre: Tensor) -> Tensor:
     row = torch.arange(batch, device=image.device)[:, None, None]
     rows = (row * height + y.clamp(0, height - 1)[:, :, None]) * width
     turned = image.take(rows + x.clamp(0, width - 1)[:, None, :])
-    return torch.where(inside, turned, 0.0)
+    return turned.mul_(inside)
 
 
 def filled(base: Base, centre: Tensor) -> Tensor:
