@@ -20,15 +20,20 @@ if TYPE_CHECKING:
     from hybridfit.parameters import Parameter as Parameter
     from hybridfit.parameters import ParameterSpace as ParameterSpace
     from hybridfit.parameters import Prior as Prior
+    from hybridfit.pipeline import PredictOptions as PredictOptions
     from hybridfit.pipeline import RunOptions as RunOptions
+    from hybridfit.pipeline import StreamOptions as StreamOptions
     from hybridfit.pipeline import UsageError as UsageError
     from hybridfit.pipeline import fit as fit
     from hybridfit.pipeline import fit_files as fit_files
+    from hybridfit.pipeline import predict as predict
+    from hybridfit.pipeline import predict_files as predict_files
     from hybridfit.pipeline import render as render
     from hybridfit.plots import plot_residuals as plot_residuals
     from hybridfit.plots import plot_truth as plot_truth
     from hybridfit.results import Fit as Fit
     from hybridfit.results import Flag as Flag
+    from hybridfit.results import Posterior as Posterior
     from hybridfit.results import describe_flags as describe_flags
 
     __version__: str
@@ -40,9 +45,19 @@ _HOMES = {
     "io.fits": ("ReadOptions", "prepare_psf", "read"),
     "model.simulate": ("simulate",),
     "parameters": ("LogNormal", "Parameter", "ParameterSpace", "Prior"),
-    "pipeline": ("RunOptions", "UsageError", "fit", "fit_files", "render"),
+    "pipeline": (
+        "PredictOptions",
+        "RunOptions",
+        "StreamOptions",
+        "UsageError",
+        "fit",
+        "fit_files",
+        "predict",
+        "predict_files",
+        "render",
+    ),
     "plots": ("plot_residuals", "plot_truth"),
-    "results": ("Fit", "Flag", "describe_flags"),
+    "results": ("Fit", "Flag", "Posterior", "describe_flags"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

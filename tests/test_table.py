@@ -196,13 +196,13 @@ def test_unwritable_results_leave_nothing(tmp_path: Path):
 
 def test_formats_that_cannot_be():
     with pytest.raises(ValueError, match="expected one of fits"):
-        export.check_format("hdf5", covariance=False)
+        export.check_format("hdf5")
     with pytest.raises(ValueError, match="csv cannot hold"):
-        export.check_format("csv", covariance=True)
+        export.check_format("csv", "covariance matrices")
 
 
 def test_long_paths_do_not_hide_the_reason():
     text = f"'/{'folder/' * 30}g1_image.fits' has no HDU 'SCI': it has 0 PRIMARY"
-    assert table._shortened(text) == b"'.../g1_image.fits' has no HDU 'SCI': it has 0 PRIMARY"
-    assert table._shortened("short '/a/b.fits'") == b"short '/a/b.fits'"
-    assert len(table._shortened("é" * 300)) <= table.MESSAGE_WIDTH
+    assert table.shortened(text) == b"'.../g1_image.fits' has no HDU 'SCI': it has 0 PRIMARY"
+    assert table.shortened("short '/a/b.fits'") == b"short '/a/b.fits'"
+    assert len(table.shortened("é" * 300)) <= table.MESSAGE_WIDTH

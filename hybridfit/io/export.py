@@ -21,12 +21,17 @@ FORMATS = ("fits", "ecsv", "csv", "parquet")
 FITS_BLOCK = 2880
 
 
-def check_format(format: str, covariance: bool) -> None:
-    """Raise ValueError for a format that is not known or cannot hold what is asked for."""
+def check_format(format: str, arrays: str = "") -> None:
+    """Raise ValueError for a format that is not known or cannot hold what is asked for.
+
+    Args:
+        format: one of `FORMATS`.
+        arrays: what the table has that is more than a number an entry; "" for nothing.
+    """
     if format not in FORMATS:
         raise ValueError(f"format is '{format}', expected one of {', '.join(FORMATS)}")
-    if format == "csv" and covariance:
-        raise ValueError("csv cannot hold covariance matrices: choose fits, ecsv or parquet")
+    if format == "csv" and arrays:
+        raise ValueError(f"csv cannot hold {arrays}: choose fits, ecsv or parquet")
     if format == "parquet":
         try:
             import pyarrow  # noqa: F401

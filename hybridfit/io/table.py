@@ -53,8 +53,7 @@ def columns(space: ParameterSpace, id_width: int, covariance: bool = False) -> t
         Column("flags", "i8", "", "bits, see hybridfit.describe_flags; 0: clean"),
     ]
     for name in space.names:
-        parameter = PARAMETERS.get(_plain(name)) or PARAMETERS.get(name)
-        unit, text = (parameter.unit, parameter.description) if parameter else ("", name)
+        unit, text = parameter_of(name)
         chosen.append(Column(name, "f8", unit, text))
         chosen.append(Column(f"{name}_err", "f8", unit, f"standard deviation of {name}"))
     for tail in _components(space):
@@ -98,10 +97,10 @@ def make_rows(cutouts: Cutouts, fit: Fit, columns: Sequence[Column]) -> NDArray[
     if len(fit) != len(cutouts):
         raise ValueError(f"{len(fit)} fits came for {len(cutouts)} galaxies, expected one each")
     rows = np.zeros(len(cutouts), dtype=record_type(columns))
-    theta, error = (_numpy(value) for value in (fit.theta, fit.error))
-    origin, scale = _numpy(cutouts.origin), _numpy(cutouts.pixel_scale)
+    theta, error = (to_numpy(value) for value in (fit.theta, fit.error))
+    origin, scale = to_numpy(cutouts.origin), to_numpy(cutouts.pixel_scale)
     for k, name in enumerate(fit.space.names):
-        axis = {"x": 0, "y": 1}.get(_plain(name))
+        axis = {"x": 0, "y": 1}.get(plain_name(name))
         rows[name] = theta[:, k] + (origin[:, axis] if axis is not None else 0.0)
         rows[f"{name}_err"] = error[:, k]
     for tail in _components(fit.space):
@@ -112,11 +111,11 @@ def make_rows(cutouts: Cutouts, fit: Fit, columns: Sequence[Column]) -> NDArray[
         for k, name in enumerate(("ra", "dec", "pa_sky")):
             rows[f"{name}{tail}"] = [values[k] for values in sky]
     rows["id"] = [name.encode() for name in cutouts.id]
-    rows["message"] = [_shortened(text) for text in cutouts.messages]
+    rows["message"] = [shortened(text) for text in cutouts.messages]
     for name in ("flags", "chi2", "dof", "n_iter"):
-        rows[name] = _numpy(getattr(fit, name))
+        rows[name] = to_numpy(getattr(fit, name))
     if any(column.name == "covariance" for column in columns):
-        rows["covariance"] = _numpy(fit.covariance)
+        rows["covariance"] = to_numpy(fit.covariance)
     return rows
 
 
@@ -208,14 +207,20 @@ def _components(space: ParameterSpace) -> list[str]:
     return [f"_{k}" if several else "" for k in range(1, len(space.shapes) + 1)]
 
 
-def _plain(name: str) -> str:
-    """A parameter's name without its component."""
+def parameter_of(name: str) -> tuple[str, str]:
+    """Return unit and description of a parameter; a user's own has no unit, and its name."""
+    parameter = PARAMETERS.get(plain_name(name)) or PARAMETERS.get(name)
+    return (parameter.unit, parameter.description) if parameter else ("", name)
+
+
+def plain_name(name: str) -> str:
+    """Return a parameter's name without its component."""
     head, _, tail = name.rpartition("_")
     return head if tail.isdigit() else name
 
 
-def _shortened(text: str) -> bytes:
-    """Text in the column's width; a long path loses its folders before the reason is cut off."""
+def shortened(text: str) -> bytes:
+    """Return text in the column's width; a long path loses its folders before the reason."""
     text = " ".join(text.split())
     data = text.encode()
     if len(data) > MESSAGE_WIDTH:
@@ -225,5 +230,6 @@ def _shortened(text: str) -> bytes:
     return data[: MESSAGE_WIDTH - 3].decode(errors="ignore").encode() + b"..."
 
 
-def _numpy(tensor: Any) -> NDArray:
+def to_numpy(tensor: Any) -> NDArray:
+    """Return a tensor on any device as an array."""
     return tensor.detach().cpu().numpy()

@@ -2,6 +2,19 @@
 
 from hybridfit.io.runs import UsageError
 from hybridfit.pipeline.arrays import fit, render
-from hybridfit.pipeline.files import RunOptions, Summary, fit_files
+from hybridfit.pipeline.files import RunOptions, fit_files
+from hybridfit.pipeline.predict import PredictOptions, predict, predict_files
+from hybridfit.pipeline.stream import StreamOptions, Summary
 
-__all__ = ["RunOptions", "Summary", "UsageError", "fit", "fit_files", "render"]
+__all__ = [
+    "PredictOptions",
+    "RunOptions",
+    "StreamOptions",
+    "Summary",
+    "UsageError",
+    "fit",
+    "fit_files",
+    "predict",
+    "predict_files",
+    "render",
+]

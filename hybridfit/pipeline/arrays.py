@@ -62,7 +62,7 @@ def fit(
     """
     check_choices(uncertainty, start)
     if not isinstance(cutouts, Cutouts):
-        cutouts = _from_arrays(cutouts, more)
+        cutouts = from_arrays(cutouts, more, "fit")
     check_keys(more, [f.name for f in fields(FitOptions)], "fit")
     chosen = replace(options or FitOptions(), **more)
     result = measure(cutouts, chosen, usable_device(device), uncertainty=uncertainty)
@@ -119,13 +119,22 @@ def _options_of(table: Table) -> FitOptions:
     return options
 
 
-def _from_arrays(image: ArrayLike, more: dict[str, Any]) -> Cutouts:
-    """Cutouts from images and those of ``more`` that are theirs, which are taken out of it."""
+def from_arrays(image: ArrayLike, more: dict[str, Any], what: str) -> Cutouts:
+    """Return cutouts from images (B, H, W) or (H, W) and what else of theirs is in ``more``.
+
+    Args:
+        image: flux units.
+        more: fields of `Cutouts`, which are taken out of it; the rest stays.
+        what: the function that was called, for the error.
+
+    Raises:
+        ValueError: if sigma or psf are missing, or shapes disagree.
+    """
     own = {f.name for f in fields(Cutouts)} - {"image", "start"}
     given = {name: more.pop(name) for name in sorted(own & set(more))}
     for name in ("sigma", "psf"):
         if name not in given:
-            raise ValueError(f"{name} is missing: expected fit(image, sigma=..., psf=...)")
+            raise ValueError(f"{name} is missing: expected {what}(image, sigma=..., psf=...)")
     image, sigma = (as_tensor(v, torch.float32) for v in (image, given.pop("sigma")))
     mask = given.pop("mask", None)
     if image.ndim == 2:

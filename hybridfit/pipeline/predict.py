@@ -1,0 +1,174 @@
+"""The posterior alone, of galaxies in memory or in files."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from astropy.table import Table
+from numpy.typing import ArrayLike, NDArray
+
+from hybridfit.config import check_keys
+from hybridfit.cutouts import Cutouts
+from hybridfit.io.export import check_format
+from hybridfit.io.fits import ReadOptions
+from hybridfit.io.posterior_table import posterior_columns, posterior_rows
+from hybridfit.io.runs import UsageError
+from hybridfit.io.table import id_width, to_table
+from hybridfit.npe.checkpoint import WEIGHTS
+from hybridfit.npe.network import Estimator
+from hybridfit.npe.posterior import PACKAGED, load_estimator, predict_cutouts
+from hybridfit.parameters import ParameterSpace
+from hybridfit.pipeline.arrays import from_arrays
+from hybridfit.pipeline.common import metadata, usable_device
+from hybridfit.pipeline.stream import Job, Stage, StreamOptions, Summary, run_stream
+from hybridfit.results import Flag, Posterior
+
+# half of the 95 % interval: what `Flag.UNCERTAIN` says
+MAX_MAG, MAX_SIZE = 0.5, 0.5  # mag, ln(r_eff)
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How posteriors are drawn, and what is kept of them."""
+
+    samples: int = 256  # draws of each galaxy
+    seed: int = 0  # of the random numbers
+    weights: str | None = None  # folder of another network's weights
+    save_samples: bool = False  # write the draws too
+
+    def __post_init__(self) -> None:
+        if self.samples < 2:
+            raise ValueError(f"samples is {self.samples}, expected 2 or more")
+
+
+def predict(
+    cutouts: Cutouts | ArrayLike,
+    *,
+    options: PredictOptions | None = None,
+    estimator: Estimator | None = None,
+    device: str | torch.device = "cpu",
+    **more: Any,
+) -> Table:
+    """Predict the posterior of a batch of galaxies and return a table, one row a galaxy.
+
+    >>> table = hybridfit.predict(cutouts, samples=1000)
+    >>> table = hybridfit.predict(image, sigma=sigma, psf=psf, zeropoint=25.0)
+
+    Nothing is fitted: one pass of a network over the pixels. A galaxy's draws depend on its id
+    and the seed, not on the others of its batch.
+
+    Args:
+        cutouts: `Cutouts`, or images (B, H, W) or (H, W) in flux units; then ``more`` holds
+            at least ``sigma`` and ``psf``.
+        options: default `PredictOptions()`.
+        estimator: a loaded network; default that of ``options.weights``, or the package's own.
+        device: torch device that computes.
+        more: fields of `PredictOptions` to change, e.g. ``samples=1000``; with images also the
+            fields of `Cutouts` but ``start``.
+
+    Returns:
+        Table with id, flags, and for each parameter its mean [pix, mag, deg], _err (standard
+        deviation), _p025, _p16, _p50, _p84, _p975; those of pa are around its circular mean and
+        may leave [0, 180). With ``save_samples`` the draws as <name>_samples and log_prob.
+
+    Raises:
+        ValueError: for options, shapes or names that are not understood; never for a galaxy.
+        FileNotFoundError: if there are no weights.
+    """
+    if not isinstance(cutouts, Cutouts):
+        cutouts = from_arrays(cutouts, more, "predict")
+    check_keys(more, [f.name for f in fields(PredictOptions)], "predict")
+    chosen = replace(options or PredictOptions(), **more)
+    network = estimator or load_estimator(chosen.weights)
+    columns = _columns(chosen, id_width(cutouts.id))
+    rows = _rows(cutouts, network, chosen, usable_device(device), columns)
+    return to_table(rows, columns, metadata({"predict": asdict(chosen)}))
+
+
+def predict_files(
+    input: str | Path,
+    out: str | Path,
+    read: ReadOptions = ReadOptions(),
+    options: PredictOptions = PredictOptions(),
+    run: StreamOptions = StreamOptions(),
+    overwrite: bool = False,
+    quiet: bool = True,
+) -> Summary:
+    """Predict the posteriors of all galaxies of a directory, manifest or file as a table.
+
+    The run may be killed at any moment: the same call goes on where it stopped. A galaxy that
+    cannot be read is a flagged row with the reason.
+
+    Args:
+        input: see `hybridfit.io.fits.find_sources`.
+        out: directory for ``results.fits`` (or .ecsv, .parquet, .csv).
+        read, options, run: of reading, the posterior, and the run itself.
+        overwrite: throw away another run's results in ``out``.
+        quiet: without a progress bar.
+
+    Raises:
+        UsageError: if the input as a whole, the weights, or what ``out`` holds already, is not
+            usable.
+        OSError: if ``out`` cannot be written.
+    """
+    try:
+        check_format(run.format, "draws" if options.save_samples else "")
+        estimator = load_estimator(options.weights)
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    device = usable_device(run.device)
+
+    def rows(cutouts: Cutouts, job: Job, share: float = 1.0) -> NDArray[np.void]:
+        with job.clock("predicting"):
+            return _rows(cutouts, estimator, options, device, job.schema)
+
+    stage = Stage(
+        options={"predict": options},
+        columns=lambda width: _columns(options, width),
+        rows=rows,
+        nothing=rows,
+        read=read,
+        run=run,
+        identity={"weights": _digest(options.weights)},
+    )
+    return run_stream(input, out, stage, overwrite, quiet)
+
+
+def _columns(options: PredictOptions, width: int) -> tuple[Any, ...]:
+    kept = options.samples if options.save_samples else 0
+    return posterior_columns(ParameterSpace(), width, kept)
+
+
+def _rows(
+    cutouts: Cutouts,
+    estimator: Estimator,
+    options: PredictOptions,
+    device: torch.device,
+    columns: Any,
+) -> NDArray[np.void]:
+    posterior = predict_cutouts(cutouts, estimator, options.samples, options.seed, device)
+    return posterior_rows(cutouts, judged(posterior, cutouts), columns)
+
+
+def judged(posterior: Posterior, cutouts: Cutouts) -> Posterior:
+    """Return the posterior with the flags that follow from its widths and its medians."""
+    names = posterior.space.names
+    low, median, high = posterior.quantiles([0.025, 0.5, 0.975]).unbind(1)
+    mag, size = names.index("mag"), names.index("r_eff")
+    uncertain = (high[:, mag] - low[:, mag] > 2 * MAX_MAG) | (
+        torch.log(high[:, size] / low[:, size]) > 2 * MAX_SIZE
+    )
+    large = median[:, size] > cutouts.size.amax(dim=1).cpu() / 2
+    flags = posterior.flags | uncertain * int(Flag.UNCERTAIN) | large * int(Flag.LARGER_THAN_STAMP)
+    return replace(posterior, flags=flags)
+
+
+def _digest(weights: str | None) -> str:
+    """What tells one network from another."""
+    file = Path(weights or PACKAGED) / WEIGHTS
+    return sha256(file.read_bytes()).hexdigest()[:16]
