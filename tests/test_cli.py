@@ -55,14 +55,18 @@ def test_version_and_help():
 
 
 def test_every_option_has_a_flag_and_words():
-    text = call("fit", "--help").stdout
-    for cls in (hf.ReadOptions, hf.FitOptions, hf.RunOptions):
-        for field in fields(cls):
+    commands = {
+        "fit": (hf.ReadOptions, hf.FitOptions, hf.RunOptions),
+        "predict": (hf.ReadOptions, hf.PredictOptions, hf.StreamOptions),
+    }
+    for name, classes in commands.items():
+        text = call(name, "--help").stdout
+        for field in (f for cls in classes for f in fields(cls)):
             if field.name not in ("prior", "components"):
                 assert f"--{field.name.replace('_', '-')}" in text
-    from hybridfit.cli import HELP
+    from hybridfit.options import HELP
 
-    named = {f.name for cls in (hf.ReadOptions, hf.FitOptions, hf.RunOptions) for f in fields(cls)}
+    named = {f.name for classes in commands.values() for cls in classes for f in fields(cls)}
     assert set(HELP) <= named, "help for options that are no more"
     plain = {n for n in named if not n.startswith(("hdu_", "pattern_"))}
     assert plain - {"prior", "components"} <= set(HELP), "options without help"

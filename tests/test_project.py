@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from hybridfit.cli import _options
+from hybridfit.cli import _fit_stages
+from hybridfit.options import load_options
 from hybridfit.results import FLAG_TEXT, Flag
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,22 +74,25 @@ def test_readme_commands_exist():
 
 def test_readme_options_exist():
     """Each `--option` in the README is known to the command line."""
-    run = subprocess.run(
-        [Path(sys.executable).with_name("hybridfit"), "fit", "--help"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb"},
-    )
-    assert run.returncode == 0, run.stderr
+    known = set()
+    for command in ("fit", "predict"):
+        run = subprocess.run(
+            [Path(sys.executable).with_name("hybridfit"), command, "--help"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb"},
+        )
+        assert run.returncode == 0, run.stderr
+        known |= set(re.findall(r"--[a-z][a-z-]+", run.stdout))
     code = re.sub(r"hybridfit simulate.*", "", _code(README))
     options = set(re.findall(r"--[a-z][a-z-]+", code))
     assert options
-    assert options <= set(re.findall(r"--[a-z][a-z-]+", run.stdout))
+    assert options <= known
 
 
 def test_example_config_is_understood():
     """Every key of the example is known, and its sections reach the stages they name."""
-    read, fit, run = _options(ROOT / "configs" / "fit.yaml", {})
+    read, fit, run = load_options(ROOT / "configs" / "fit.yaml", {}, _fit_stages())
     assert read.psf_includes_pixel
     assert fit.sky == "plane"
     assert fit.prior.n.high == 8.0

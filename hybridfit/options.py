@@ -1,0 +1,157 @@
+"""Options from defaults, YAML and the command line: a flag for every field of a dataclass."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hybridfit.config import check_keys, load_yaml, make
+
+# What options say of themselves; those without a line here are shown too, without words.
+HELP = {
+    "psf": "one PSF file (or file.fits[HDU]) for all galaxies without their own",
+    "no_psf": "fit without a PSF",
+    "psf_oversampling": "PSF pixels per image pixel",
+    "psf_includes_pixel": "the PSF holds the pixel's response already (a star, an ePSF)",
+    "psf_center": "array | centroid: pixel N // 2 as GALFIT, or shifted onto it",
+    "columns": 'manifest columns under other names: "id=NAME,mag=MAG_AUTO"',
+    "zeropoint": "magnitude of one flux unit",
+    "pixel_scale": "arcsec per pixel; else from the WCS",
+    "gain": "electrons per image unit, for the noise where no sigma is given",
+    "crop": "auto | none: cut large stamps to the galaxy and its sky",
+    "mask_neighbours": "find and mask neighbours where no mask is given",
+    "x": "start value, pixels of the file, the first one is 0",
+    "y": "start value, pixels of the file, the first one is 0",
+    "mag": "start value",
+    "r_eff": "start value, pixels",
+    "n": "start value",
+    "q": "start value",
+    "pa": "start value, degrees from +y towards -x",
+    "estimator": "map | ml: with the prior, or maximum likelihood",
+    "sky": "constant | plane | fixed",
+    "sky_value": "flux per pixel of a fixed sky",
+    "method": "lm | adam",
+    "max_iter": "evaluations a galaxy may use in each try",
+    "tolerance": "of the optimiser",
+    "coarse": "fit stamps of 96 pixels and more on their middle first",
+    "second_tries": "repeat doubtful fits from other starts",
+    "compile": "auto | on | off: compiled kernels",
+    "chunk": "galaxies a kernel takes at once; 0 chooses",
+    "precision": "float32 | float64",
+    "convolution": "continuous | galfit: PSF taken as a smooth function, or as GALFIT does",
+    "uncertainty": "covariance: where errors come from",
+    "start": "moments: where the fit starts",
+    "device": "cpu | cuda",
+    "threads": "CPU threads",
+    "format": "fits | ecsv | parquet | csv",
+    "covariance": "write the covariance matrices too",
+    "save_models": "write models/<id>_block.fits: image, model, residual",
+    "part": "galaxies that are computed and kept at a time",
+    "samples": "draws of each posterior",
+    "seed": "of the random numbers",
+    "weights": "folder of another network's weights",
+    "save_samples": "write the draws too",
+    "limit": "only so many galaxies, in the order of their ids; 0: all",
+}
+
+
+def load_options(
+    config: Path | None, given: Mapping[str, Any], stages: Mapping[str, Any]
+) -> list[Any]:
+    """Return the options of each stage: defaults, then the YAML file, then the command line.
+
+    Args:
+        config: YAML file with a section for each stage, and ``prior`` where one of them fits.
+        given: what the command line says, by field name; None where it says nothing.
+        stages: name of the section and its dataclass.
+
+    Raises:
+        ValueError: for a section, a key or a value that is not understood.
+    """
+    from hybridfit.parameters import Prior  # torch, for which the help need not wait
+
+    sections = load_yaml(config) if config is not None else {}
+    check_keys(sections, [*stages, *(["prior"] if "fit" in stages else [])], str(config))
+    for name, content in sections.items():
+        if content is not None and not isinstance(content, Mapping):
+            raise ValueError(f"section '{name}' of {config} is {content!r}, expected 'key: value'")
+    made = []
+    for section, cls in stages.items():
+        values = dict(sections.get(section) or {})
+        known = [f.name for f in fields(cls) if f.name != "prior"]
+        check_keys(values, known, f"section '{section}' of {config}")
+        values |= {f.name: given[f.name] for f in fields(cls) if given.get(f.name) is not None}
+        if section == "fit" and sections.get("prior"):
+            values["prior"] = Prior.from_mapping(sections["prior"])
+        made.append(make(cls, values, section))
+    return made
+
+
+def with_options(function: Callable[..., None], stages: Mapping[str, Any]) -> Callable[..., None]:
+    """Return a command that calls ``function`` with an option for every field of its stages.
+
+    Args:
+        function: takes input, out, config, overwrite, quiet, debug, and the fields by name.
+        stages: name of the panel in the help, in lower case, and its options dataclass.
+    """
+    flag, path, required = typer.Option, Path | None, inspect.Parameter.empty
+    named: dict[str, tuple[Any, Any]] = {
+        "input": (
+            Annotated[Path, typer.Argument(metavar="INPUT", help="directory, manifest or file")],
+            required,
+        ),
+        "out": (Annotated[Path, flag("--out", "-o", help="directory for the results")], required),
+        "config": (Annotated[path, flag("--config", "-c", help="YAML file of options")], None),
+        "overwrite": (
+            Annotated[bool, flag("--overwrite", help="replace another run's results")],
+            False,
+        ),
+        "quiet": (Annotated[bool, flag("--quiet", help="say nothing but errors")], False),
+        "debug": (Annotated[bool, flag("--debug", help="show where an error came from")], False),
+    }
+    kind = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter(name, kind, annotation=annotation, default=default)
+        for name, (annotation, default) in named.items()
+    ]
+    for section, cls in stages.items():
+        panel = {"read": "Input"}.get(section, section.capitalize())
+        parameters += [p for field in fields(cls) if (p := _parameter(field, panel))]
+
+    def command(**values: Any) -> None:
+        function(**values)
+
+    command.__doc__ = function.__doc__
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def _parameter(field: Field[Any], panel: str) -> inspect.Parameter | None:
+    """A command-line option for a field of an options dataclass; None if it cannot be one."""
+    kinds = {"str": str, "int": int, "float": float, "bool": bool}
+    kind = kinds.get(str(field.type).removesuffix(" | None"))
+    if kind is None:
+        return None
+    flag = f"--{field.name.replace('_', '-')}"
+    if kind is bool and not field.name.startswith("no_"):
+        flag = f"{flag}/--no-{field.name.replace('_', '-')}"
+    text = HELP.get(field.name, "")
+    if field.name.startswith("hdu_"):
+        text = f"HDUs that hold the {field.name[4:]}, a comma list"
+    elif field.name.startswith("pattern_"):
+        text = f"{field.name[8:]} files in a directory"
+    if field.default not in (None, "", 0) and kind is not bool:
+        text = f"{text} [{field.default}]".strip()
+    option = typer.Option(flag, help=text, rich_help_panel=panel, show_default=False)
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, option],
+    )
