@@ -5,7 +5,8 @@ side along x, in pixels of its view and in units of its noise. Whatever the meas
 is a fixed function of the pixels, so a posterior learned in it is a posterior; it only has less
 to learn. The coordinates are
 
-    t = (3 asinh((x', y') / 3 s),  u_size,  u_n,  u_e turned,  ln(flux / flux_0),  asinh((sky - sky_0) / w))
+    t = (3 asinh((x', y') / 3 s),  u_size,  u_n,  u_e turned,
+         ln(flux / flux_0),  asinh((sky - sky_0) / w))
 
 with (x', y') the centre in the frame, s what the centre is roughly known to, u the prior's
 whitened size, index and ellipticity pair, flux_0 and sky_0 as measured. Where the frame has

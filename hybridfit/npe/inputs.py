@@ -30,6 +30,8 @@ from hybridfit.parameters import Prior
 ROUGH = (1.5, 2.4, 3.8, 6.1, 9.8, 15.7, 25.0, 40.0, 64.0)  # stamp pixels, to find the target
 FINE = (0.8, 1.3, 2.1, 3.45, 5.6, 9.1, 14.8, 24.0)  # view pixels
 PSF_SCALES = (0.8, 1.3, 2.1, 3.45, 5.6, 9.1)
+PSF_ORDERS = ((0, 1), (1, 0), (2, 0), (2, 1), (3, 0))
+N_ASYMMETRY = 6  # windows in which a galaxy is compared with its mirror image
 REBIN_FROM = 10.0  # stamp pixels: a best window wider than this is halved by rebinning
 WANDER = 1.0  # of the best window: how far the target may be from where it is expected
 SHARP = 15.0  # power of the signal-to-noise by which windows are averaged: near the best one
@@ -218,7 +220,7 @@ def _image_scalars(base: Base, measured: _Measured) -> Tensor:
     area = 2 * torch.pi * scales**2
     for m, _ in hidden:
         columns += [part / area for part in _parts(hidden[m, 0], m)]
-    columns.append(_asymmetry(base, measured, scales[:6]))
+    columns.append(_asymmetry(base, measured, scales[:N_ASYMMETRY]))
     best = torch.log(measured.scale).float()
     columns += [best[:, None], torch.log(measured.spread).float()[:, None]]
     columns.append((torch.log(measured.flux).float() - log_flux.amax(dim=1))[:, None])
@@ -249,7 +251,7 @@ def _psf_scalars(psf: Tensor, samples: Tensor, angle: Tensor) -> Tensor:
     moments = turned(plain, angle.float(), ORDERS)
     flux = moments[0, 0].real.clamp_min(1e-4)
     columns = [torch.log(flux)]
-    for m, k in ((0, 1), (1, 0), (2, 0), (2, 1), (3, 0)):
+    for m, k in PSF_ORDERS:
         columns += [part / flux for part in _parts(moments[m, k], m)]
     return torch.cat(columns, dim=1)
 

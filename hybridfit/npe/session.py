@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hybridfit.npe.data import ReplayStore, batches_with_views
+from hybridfit.npe.frame import N_TARGETS
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.recipe import (
     TrainOptions,
@@ -17,6 +17,8 @@ from hybridfit.npe.recipe import (
     image_share,
     learning_rate,
 )
+from hybridfit.npe.store import ReplayStore, batches_with_views
+from hybridfit.npe.symmetry import redrawn
 
 
 @dataclass
@@ -65,14 +67,29 @@ class Session:
             torch.cuda.set_rng_state(state["rng"]["cuda"].cpu())
 
 
-def make_optimiser(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
+def make_optimiser(
+    model: nn.Module, learning_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
     """AdamW with weight decay on matrices only; scales and offsets have a level of their own."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": options.weight_decay},
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98), fused=True)
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), fused=True)
+
+
+def clipped_step(
+    model: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, clip: float
+) -> bool:
+    """Follow the gradient of ``loss``, cut to the norm ``clip``; False if it is not finite."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], clip)
+    if not torch.isfinite(norm):
+        return False
+    optimiser.step()
+    return True
 
 
 def step(
@@ -90,9 +107,12 @@ def step(
     views, scalars, targets = (
         value.to(device, non_blocking=True) for value in store.batch(rows, with_views)
     )
+    if targets.shape[1] == N_TARGETS:  # other parameters have no known symmetry
+        coin = torch.Generator().manual_seed(options.seed * 1_000_003 + counters.step)
+        views, scalars, targets = redrawn(views, scalars, targets, coin)
     rate = learning_rate(counters.step, progress, options)
     for group in session.optimiser.param_groups:
-        group["lr"] = rate * group.get("share", 1.0)
+        group["lr"] = rate
     weight = head_weight(progress, options)
     model.train()
     losses = losses_of(model, views, scalars, targets, with_views, options.bf16)
@@ -115,13 +135,9 @@ def step(
     loss = soft_clip(nll, options.nll_clip).mean()
     if weight > 0:
         loss = loss + weight * soft_clip(head, options.nll_clip).mean()
-    session.optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    norm = nn.utils.clip_grad_norm_(model.parameters(), options.clip)
-    if not torch.isfinite(norm):
+    if not clipped_step(model, session.optimiser, loss, options.clip):
         counters.skipped += 1
         return False, torch.zeros(3)
-    session.optimiser.step()
     follow(session.ema, model, ema_decay(counters.step, progress, options))
     with torch.no_grad():
         sums = torch.stack([soft_clip(nll, options.nll_clip).sum(), head.clamp_max(1e3).sum()])

@@ -1,0 +1,71 @@
+"""The frame's two ambiguities: it may be mirrored, and turned by 180 degrees.
+
+A galaxy mirrored at the frame's long axis is another, equally probable galaxy, and the frame's
+axis could as well point the other way. So each galaxy seen in training stands for four; only
+signs of scalars and targets and the order of pixels change.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hybridfit.npe.inputs import FINE, N_ASYMMETRY, PSF_ORDERS, PSF_SCALES
+from hybridfit.npe.moments import ORDERS
+
+# of t: x', y', size, n, e1, e2, flux, sky
+TARGET_MIRROR = (1, -1, 1, 1, 1, -1, 1, 1)
+TARGET_TURN = (-1, -1, 1, 1, 1, 1, 1, 1)
+
+
+def _signs(m: int, n: int) -> list[tuple[int, int]]:
+    """Signs under mirror and turn of the parts of z^m in ``n`` windows."""
+    turn = (-1) ** m
+    return [(1, turn)] * n + ([(-1, turn)] * n if m else [])
+
+
+def scalar_signs() -> Tensor:
+    """(2, F): what mirroring and turning multiply the scalars with, in their order."""
+    n, n_psf = len(FINE), len(PSF_SCALES)
+    signs = _signs(0, n) + _signs(0, n - 1)
+    for m, _ in ORDERS[1:]:
+        signs += _signs(m, n)
+    signs += _signs(0, n)  # noise
+    for m in (0, 1, 2):  # masks
+        signs += _signs(m, n)
+    signs += _signs(0, N_ASYMMETRY) + _signs(0, 3)
+    signs += _signs(0, n_psf)
+    for m, _ in PSF_ORDERS:
+        signs += _signs(m, n_psf)
+    signs += _signs(1, 1)  # the expected centre
+    signs += [(1, 1), (1, 1), (-1, 1), (1, 1), (1, 1)]  # rebin, cos, sin of 4 angle, phase, size
+    return torch.tensor(signs).T.float()
+
+
+def redrawn(
+    views: Tensor, scalars: Tensor, targets: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mirror and turn each galaxy of a batch at random.
+
+    Args:
+        views: (B, 5, 64, 64), or (B, 0, ...) where they are not read.
+        scalars: (B, F).
+        targets: (B, 8).
+        generator: of the choice, on the CPU.
+
+    Returns:
+        The same, as the frame might as well have been.
+    """
+    device = scalars.device
+    mirror, turn = (torch.rand(2, len(scalars), generator=generator) < 0.5).to(device)
+    signs = scalar_signs().to(device)
+    of_targets = torch.tensor([TARGET_MIRROR, TARGET_TURN], device=device).float()
+    if views.shape[1]:
+        # a turn is a flip of both axes, a mirror one of the rows
+        flipped_rows = (mirror ^ turn)[:, None, None, None]
+        views = torch.where(flipped_rows, views.flip(-2), views)
+        views = torch.where(turn[:, None, None, None], views.flip(-1), views)
+    for chosen, scalar, target in zip((mirror, turn), signs, of_targets, strict=True):
+        scalars = torch.where(chosen[:, None], scalars * scalar, scalars)
+        targets = torch.where(chosen[:, None], targets * target, targets)
+    return views, scalars, targets

@@ -1,0 +1,155 @@
+"""What the network reads: the frame is undone exactly, and its symmetries are those claimed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from hybridfit.cutouts import Cutouts
+from hybridfit.model.simulate import CLEAN, simulate_scenes
+from hybridfit.npe.frame import decode, encode, encode_raw, log_jacobian
+from hybridfit.npe.inputs import make_inputs
+from hybridfit.npe.symmetry import TARGET_MIRROR, TARGET_TURN, redrawn, scalar_signs
+from hybridfit.parameters import LogNormal, ParameterSpace, Prior
+
+IMAGES = ("image", "sigma", "mask")
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return simulate_scenes(96, 5)
+
+
+@pytest.fixture(scope="module")
+def inputs(scenes):
+    return make_inputs(scenes.cutouts)
+
+
+def test_decode_undoes_encode(scenes, inputs):
+    zeropoint = scenes.cutouts.zeropoint
+    t = encode(scenes.theta, zeropoint, inputs.frame)
+    raw, linear = decode(t, inputs.frame)
+    theta, _ = ParameterSpace().to_physical(raw, linear, zeropoint)
+    # the whitened size and index are cut at 4 sigma of the prior
+    usual = (t[:, 2:4].abs() < 3.9).all(dim=1)
+    turn = torch.remainder(theta[:, 6] - scenes.theta[:, 6] + 90, 180) - 90
+    difference = theta - scenes.theta
+    difference[:, 6] = turn
+    scale = scenes.theta.abs().clamp_min(1.0)
+    assert usual.sum() > 80
+    assert (difference / scale)[usual].abs().max() < 1e-8  # float64, through erf and its inverse
+
+
+def test_log_jacobian_is_that_of_finite_differences(scenes, inputs):
+    # a user's prior may be another than the network's
+    space = ParameterSpace(prior=Prior(n=LogNormal(2.5, 0.6, 0.3, 9.0), q_core=0.4))
+    t = encode(scenes.theta, scenes.cutouts.zeropoint, inputs.frame)
+    claimed = log_jacobian(t, inputs.frame, space)
+    raw, linear = space.from_physical(scenes.theta, scenes.cutouts.zeropoint)
+    for row in range(6):
+        frame = inputs.frame[row : row + 1]
+        free = space.to_free(raw[row : row + 1], frame.box)
+        at = torch.cat([free, linear[row, :1].log()[None], linear[row : row + 1, 1:]], dim=1)
+
+        def coordinates(value, frame=frame):
+            now, _ = space.to_raw(value[:, :6], frame.box)
+            return encode_raw(now, torch.cat([value[:, 6:7].exp(), value[:, 7:]], dim=1), frame)
+
+        columns = []
+        for k in range(8):
+            step = 1e-6 * max(1.0, float(frame.noise)) if k == 7 else 1e-6
+            move = step * torch.eye(8, dtype=torch.float64)[k]
+            columns.append((coordinates(at + move) - coordinates(at - move))[0] / (2 * step))
+        expected = torch.linalg.slogdet(torch.stack(columns, dim=1))[1]
+        # central differences of 1e-6 in float64
+        assert claimed[row] == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_signs_are_as_many_as_scalars(inputs):
+    assert scalar_signs().shape == (2, inputs.scalars.shape[1])
+
+
+def mirrored(cutouts):
+    images = {name: _flip(getattr(cutouts, name), cutouts.size) for name in IMAGES}
+    return dataclasses.replace(cutouts, **images, psf=cutouts.psf.flip(-1))
+
+
+def test_a_mirrored_stamp_gives_the_mirrored_inputs():
+    scenes = simulate_scenes(128, 3, CLEAN)
+    scenes = scenes[(scenes.snr > 30).nonzero()[:, 0].tolist()]
+    here = make_inputs(scenes.cutouts).scalars
+    there = make_inputs(mirrored(scenes.cutouts)).scalars
+    mirror, turn = scalar_signs()
+    width = here.std(dim=0).clamp_min(1e-3)
+
+    def distance(signs):
+        # the frame may point either way; windows cut at the edge of the view, which is a pixel
+        # longer on one side, differ for some galaxies: hence the median
+        straight, turned = ((here * s - there).abs() / width for s in (signs, signs * turn))
+        nearer = straight.mean(dim=1) < turned.mean(dim=1)
+        return torch.where(nearer[:, None], straight, turned).median(dim=0).values
+
+    assert distance(mirror).max() < 0.2
+    assert distance(torch.ones_like(mirror)).max() > 0.5  # the twin without the signs
+
+
+def test_targets_of_a_mirrored_galaxy_change_their_signs():
+    scenes = simulate_scenes(128, 3, CLEAN)
+    scenes = scenes[(scenes.snr > 30).nonzero()[:, 0].tolist()]
+    cutouts = scenes.cutouts
+    theta = scenes.theta.clone()
+    theta[:, 0] = cutouts.size[:, 1] - 1 - theta[:, 0]
+    theta[:, 6] = (180 - theta[:, 6]) % 180
+    here = encode(scenes.theta, cutouts.zeropoint, make_inputs(cutouts).frame)
+    there = encode(theta, cutouts.zeropoint, make_inputs(mirrored(cutouts)).frame)
+    straight = here * torch.tensor(TARGET_MIRROR)
+    turned = straight * torch.tensor(TARGET_TURN)
+    error = torch.minimum((straight - there).abs().amax(dim=1), (turned - there).abs().amax(dim=1))
+    assert error.median() < 2e-2
+    assert (here - there).abs().amax(dim=1).median() > 0.2  # the twin without the signs
+
+
+def _flip(images, size):
+    out = images.clone()
+    for k, (height, width) in enumerate(size.tolist()):
+        out[k, :height, :width] = images[k, :height, :width].flip(-1)
+    return out
+
+
+def test_redrawn_is_undone_by_itself(inputs, scenes):
+    t = encode(scenes.theta, scenes.cutouts.zeropoint, inputs.frame).float()
+    given = (inputs.views, inputs.scalars, t)
+    once = redrawn(*given, torch.Generator().manual_seed(1))
+    twice = redrawn(*once, torch.Generator().manual_seed(1))
+    assert not torch.equal(once[1], given[1])
+    for a, b in zip(given, twice, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_inputs_do_not_depend_on_flux_unit_sky_or_padding(scenes):
+    cutouts = scenes.cutouts
+    plain = make_inputs(cutouts)
+    other = Cutouts(
+        image=torch.nn.functional.pad(cutouts.image * 50 + 300, (0, 20, 0, 20)),
+        sigma=torch.nn.functional.pad(cutouts.sigma * 50, (0, 20, 0, 20), value=1.0),
+        mask=torch.nn.functional.pad(cutouts.mask, (0, 20, 0, 20), value=True),
+        psf=torch.nn.functional.pad(cutouts.psf, (3, 3, 3, 3)),
+        size=cutouts.size,
+    )
+    changed = make_inputs(other)
+    # float32 images on a pedestal lose some digits
+    same = (plain.scalars - changed.scalars).abs().amax(dim=1)
+    assert same.median() < 2e-2
+    assert np.isclose((changed.frame.flux / plain.frame.flux / 50).median().item(), 1.0, rtol=1e-3)
+
+
+def test_galaxies_without_pixels_give_numbers():
+    empty = Cutouts(
+        image=torch.zeros(2, 40, 40), sigma=torch.zeros(2, 40, 40), psf=torch.ones(1, 1)
+    )
+    inputs = make_inputs(empty)
+    assert torch.isfinite(inputs.scalars).all()
+    assert torch.isfinite(inputs.views).all()
