@@ -133,20 +133,44 @@ def _simulate(
     out: Annotated[Path, typer.Option("--out", "-o", help="directory for the cutouts")],
     n: Annotated[int, typer.Option(help="galaxies", min=1)] = 64,
     seed: Annotated[int, typer.Option(help="of the random numbers")] = 0,
-    size: Annotated[int, typer.Option(help="pixels a side", min=16)] = 96,
-    snr_min: Annotated[float, typer.Option(help="least signal to noise")] = 15.0,
-    snr_max: Annotated[float, typer.Option(help="largest signal to noise")] = 500.0,
+    scenes: Annotated[
+        bool, typer.Option("--scenes", help="as surveys have them: neighbours, masks, any PSF")
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="scenes of a YAML file, as `hybridfit train` takes"),
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="pixels a side [96]", min=16)] = None,
+    snr_min: Annotated[float | None, typer.Option(help="least signal to noise [15]")] = None,
+    snr_max: Annotated[float | None, typer.Option(help="largest signal to noise [500]")] = None,
     debug: Annotated[bool, typer.Option("--debug", hidden=True)] = False,
 ) -> None:
-    """Simulate noisy galaxies as FITS cutouts, with their true parameters in truth.fits."""
+    """Simulate noisy galaxies as FITS cutouts, with their true parameters in truth.fits.
+
+    Tidy and isolated ones to try things on; with --scenes what the posterior is trained on.
+    """
     from hybridfit.io.cutout_files import write_cutouts
-    from hybridfit.model.simulate import SimulateOptions
-    from hybridfit.model.simulate import simulate as draw
+    from hybridfit.model.simulate import SimulateOptions, simulate, simulate_scenes
 
     with _errors(debug):
-        with _usage():
-            options = SimulateOptions(shape=(size, size), snr=(snr_min, snr_max))
-        cutouts, truth = draw(n, seed, options)
+        if scenes or config is not None:
+            from hybridfit.npe.recipe import Recipe
+
+            with _usage():
+                if (size, snr_min, snr_max) != (None, None, None):
+                    raise ValueError(
+                        "--size, --snr-min and --snr-max are of tidy galaxies: for scenes write "
+                        "`simulator: {sides: [96], snr: [15, 500]}` into a file for --config"
+                    )
+                recipe = Recipe() if config is None else Recipe.read(config)
+            drawn = simulate_scenes(n, seed, recipe.simulator, recipe.prior)
+            cutouts, truth = drawn.cutouts, drawn.table()
+        else:
+            with _usage():
+                side = size or 96
+                snr = (15.0 if snr_min is None else snr_min, 500.0 if snr_max is None else snr_max)
+                tidy = SimulateOptions(shape=(side, side), snr=snr)
+            cutouts, truth = simulate(n, seed, tidy)
         write_cutouts(cutouts, out, truth)
         typer.echo(f"{n} galaxies in {out}", err=True)
 

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 import torch
 from astropy.io import fits
+from astropy.table import Table
 from scipy import stats
 from torch import Tensor
+from typer.testing import CliRunner, Result
 
+import hybridfit as hf
+from hybridfit.cli import make_app
 from hybridfit.model import difficulties
 from hybridfit.model.draws import Random, turned_images, turned_theta
 from hybridfit.model.galaxies import draw_raw, unit_images
@@ -277,3 +281,36 @@ def test_moved_images_are_cut_at_the_stamp():
 def test_wrong_options_are_named(wrong: dict[str, object], text: str):
     with pytest.raises(ValueError, match=text):
         SceneOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_scenes_are_written_as_files_with_their_truth(tmp_path: Path):
+    config = tmp_path / "train.yaml"
+    config.write_text("simulator: {sides: [32, 48], psf_size: 31}\nprior: {n: {median: 2.0}}\n")
+
+    def call(*arguments: object) -> Result:
+        return CliRunner().invoke(make_app(()), ["simulate", "-o", *map(str, arguments)])
+
+    result = call(tmp_path / "in", "--n", 12, "--config", config)
+    assert result.exit_code == 0, result.output
+    truth = Table.read(tmp_path / "in" / "truth.fits")
+    options = SceneOptions(sides=(32, 48), psf_size=31)
+    drawn = simulate_scenes(12, 0, options, Prior.from_mapping({"n": {"median": 2.0}}))
+    names = [*ParameterSpace().names, "snr", "psf_fwhm", "kind"]
+    assert truth.colnames == ["id", *names, "kinds"]
+    for name in names:
+        np.testing.assert_array_equal(truth[name], drawn.table()[name])
+    cutouts = hf.read(tmp_path / "in", mask_neighbours=False)
+    assert list(cutouts.id) == list(truth["id"]) == list(drawn.cutouts.id)
+    for name in ("image", "sigma", "mask", "size", "zeropoint"):
+        np.testing.assert_array_equal(getattr(cutouts, name), getattr(drawn.cutouts, name))
+    # read PSFs are normalised once more, in float64
+    np.testing.assert_allclose(cutouts.psf, drawn.cutouts.psf, rtol=1e-6)
+    assert call(tmp_path / "more", "--n", 2, "--scenes").exit_code == 0
+    for wrong, text in (("simulator: {sidse: [32]}", "'sides'"), ("fit: {}", "'fit'")):
+        config.write_text(wrong)
+        result = call(tmp_path / "in", "--config", config)
+        assert result.exit_code == 2
+        assert text in result.output
+    result = call(tmp_path / "in", "--scenes", "--size", 64)
+    assert result.exit_code == 2
+    assert "--config" in result.output
