@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,19 +19,28 @@ from hybridfit.npe import checkpoint as files
 from hybridfit.npe.data import (
     VALIDATION,
     Producer,
-    ReplayStore,
     SceneSource,
+    Shard,
     Source,
-    Stock,
 )
-from hybridfit.npe.journal import Journal, last_validation, provenance
+from hybridfit.npe.export import VALIDATION_FILE, export
+from hybridfit.npe.journal import Journal
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.recipe import Recipe, TrainOptions, learning_rate, plain, progress_of
 from hybridfit.npe.session import Counters, Session, make_optimiser, step
-from hybridfit.npe.validation import Validation, cached_validation, nll_of, prior_nll, summary
+from hybridfit.npe.store import ReplayStore, Stock
+from hybridfit.npe.validation import (
+    Validation,
+    cached_validation,
+    contexts_of,
+    nll_of,
+    prior_nll,
+    summary,
+)
 
 RECIPE = "recipe.yaml"
 LOG_SECONDS = 10.0
+USUAL = 20_000  # galaxies from which the usual contexts are taken
 MAX_SKIPPED = 200  # batches in a row without a usable gradient
 
 
@@ -73,7 +82,7 @@ def train(
         with_views=max(options.image_share) > 0,
     )
     aside = replace(scenes, size=options.validation, stream=VALIDATION)
-    validation = cached_validation(out / "validation.safetensors", aside, options.validation_limit)
+    validation = cached_validation(out / VALIDATION_FILE, aside, options.validation_limit)
     state = files.load_checkpoint(out, target) if resume else None
     first = state["counters"]["distinct"] // options.shard if state else 0
     with Producer(source or scenes, first, options.workers) as producer, _signals() as stopped:
@@ -88,8 +97,14 @@ def train(
             if not run.loop(stopped):
                 return None
             values = run.validate()
+            session.ema.set_context(contexts_of(session.ema, usual(stock.store, validation)))
     export(recipe, session.ema, session.counters, values, out / "weights")
     return values
+
+
+def usual(store: ReplayStore, validation: Validation) -> Shard:
+    """Galaxies that show which contexts are usual: those in the store, or of the validation."""
+    return store.held()[slice(0, USUAL)] if len(store) else validation.galaxies
 
 
 def claim(out: Path, recipe: Recipe, resume: bool) -> None:
@@ -137,7 +152,8 @@ def _session(
         model.set_whitening(held.scalars.cpu(), held.targets.cpu())
     model = model.to(device)
     ema = copy.deepcopy(model).requires_grad_(False).eval()
-    session = Session(model, ema, make_optimiser(model, recipe.train))
+    optimiser = make_optimiser(model, recipe.train.learning_rate, recipe.train.weight_decay)
+    session = Session(model, ema, optimiser)
     if state is not None:
         session.restore(state)
     session.counters.distinct = stock.distinct
@@ -260,38 +276,3 @@ def _signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-def export(
-    recipe: Recipe,
-    estimator: Estimator,
-    counters: Counters,
-    values: Mapping[str, float],
-    folder: str | Path,
-) -> Path:
-    """Write weights with their config, and a card that says how they were made."""
-    card = {
-        "validation_nll": {name: round(value, 4) for name, value in values.items()},
-        **asdict(counters),
-        "train": recipe.train,
-        **provenance(),
-    }
-    config = {
-        "network": recipe.network,
-        "n_scalars": estimator.n_scalars,
-        "n_targets": estimator.n_targets,
-        "prior": recipe.prior,
-        "simulator": recipe.simulator,
-    }
-    return files.save_weights(estimator, folder, config, card)
-
-
-def export_checkpoint(recipe: Recipe, run: str | Path, folder: str | Path) -> Path:
-    """Write the averaged weights of the last checkpoint in ``run``, as they are."""
-    state = files.load_checkpoint(Path(run))
-    averaged = state["ema"]
-    n_scalars, n_targets = (len(averaged[f"{name}_mean"]) for name in ("scalar", "target"))
-    estimator = Estimator(replace(recipe.network, pretrained=False), n_scalars, n_targets)
-    estimator.load_state_dict(averaged)
-    counters = Counters(**state["counters"])
-    return export(recipe, estimator, counters, last_validation(Path(run), counters.step), folder)

@@ -61,15 +61,19 @@ def make_validation(source: SceneSource, n_limit: int) -> Validation:
 
 def cached_validation(path: Path, source: SceneSource, n_limit: int) -> Validation:
     """Read the validation galaxies of a run, or make and keep them."""
-    names = [f.name for f in fields(Shard)]
     if path.is_file():
-        held = load_file(path, device=str(torch.device(source.device)))
-        return Validation(Shard(*(held[name] for name in names)), held["limit"])
+        return read_validation(path, source.device)
     made = make_validation(source, n_limit)
-    tensors = {name: getattr(made.galaxies, name).contiguous() for name in names}
+    tensors = {f.name: getattr(made.galaxies, f.name).contiguous() for f in fields(Shard)}
     tensors["limit"] = made.limit
     write_atomically(path, lambda temporary: temporary.write_bytes(save(tensors)))
     return made
+
+
+def read_validation(path: Path, device: str = "cpu") -> Validation:
+    """Read what `cached_validation` keeps."""
+    held = load_file(path, device=device)
+    return Validation(Shard(*(held[f.name] for f in fields(Shard))), held["limit"])
 
 
 def laplace_limit(theta: Tensor, cutouts: Cutouts, space: ParameterSpace) -> Tensor:
@@ -153,6 +157,18 @@ def nll_of(
             nll = estimator.losses(views, some.scalars, some.targets, use_views)["nll"]
             pieces.append(nll.float().nan_to_num(WORST, WORST, WORST).clamp_max(WORST))
     return torch.cat(pieces).to(galaxies.targets.device)
+
+
+def contexts_of(estimator: Estimator, galaxies: Shard) -> Tensor:
+    """What the flow is given of galaxies, (N, C)."""
+    device = next(estimator.parameters()).device
+    with torch.no_grad():
+        pieces = []
+        for part in in_parts(len(galaxies), AT_ONCE):
+            views = galaxies.views[part].to(device).float()
+            scalars = galaxies.scalars[part].to(device)
+            pieces.append(estimator.context(views, scalars, use_views=views.shape[1] > 0).float())
+    return torch.cat(pieces)
 
 
 def summary(nll: Tensor, validation: Validation) -> dict[str, float]:

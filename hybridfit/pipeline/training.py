@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from hybridfit.io.runs import UsageError
+from hybridfit.npe.export import export_checkpoint
 from hybridfit.npe.recipe import Recipe
-from hybridfit.npe.train import claim, export_checkpoint, train
+from hybridfit.npe.train import claim, train
 
 
 def train_network(

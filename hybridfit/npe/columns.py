@@ -1,0 +1,115 @@
+"""Other parameters than the Sersic ones: columns of a table that a fine-tuned network predicts.
+
+A column is a number of a galaxy that does not depend on where it lies in its stamp or how it is
+turned, e.g. a bulge fraction or a mass. The flow's coordinate is the value or its logarithm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hybridfit.config import make
+from hybridfit.cutouts import Cutouts
+from hybridfit.npe.inputs import make_inputs
+from hybridfit.npe.network import Estimator
+
+TRANSFORMS = ("identity", "log")
+AT_ONCE = 64  # galaxies
+MAX_WHITENED = 10.0  # what the flow's inverse throws farther has exploded
+
+
+@dataclass(frozen=True)
+class Column:
+    """A predicted column.
+
+    Args:
+        name: of the table's column.
+        transform: "identity", or "log" for values above 0 that span decades.
+    """
+
+    name: str
+    transform: str = "identity"
+
+    def __post_init__(self) -> None:
+        if self.transform not in TRANSFORMS:
+            raise ValueError(
+                f"transform of target '{self.name}' is '{self.transform}', expected one of "
+                f"{', '.join(TRANSFORMS)}"
+            )
+
+
+def parse_columns(given: Sequence[Any]) -> tuple[Column, ...]:
+    """Columns of a YAML list of names, or of mappings with name and transform."""
+    columns = []
+    for item in given:
+        if isinstance(item, Column):
+            columns.append(item)
+        elif isinstance(item, Mapping):
+            columns.append(make(Column, item, "a target"))
+        else:
+            columns.append(Column(str(item)))
+    names = [column.name for column in columns]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"target '{twice[0]}' is given twice")
+    return tuple(columns)
+
+
+def encode_columns(values: Tensor, columns: Sequence[Column]) -> Tensor:
+    """The flow's coordinates (B, T) of values (B, T); NaN where a value has none."""
+    coordinates = [
+        torch.log(value) if column.transform == "log" else value
+        for value, column in zip(values.double().unbind(-1), columns, strict=True)
+    ]
+    t = torch.stack(coordinates, dim=-1)
+    return torch.where(torch.isfinite(t), t, torch.nan)
+
+
+def decode_columns(t: Tensor, columns: Sequence[Column]) -> Tensor:
+    """Values (..., T) float64 of the flow's coordinates."""
+    values = [
+        torch.exp(one) if column.transform == "log" else one
+        for one, column in zip(t.double().unbind(-1), columns, strict=True)
+    ]
+    return torch.stack(values, dim=-1)
+
+
+@torch.no_grad()
+def predict_columns(
+    cutouts: Cutouts,
+    estimator: Estimator,
+    columns: Sequence[Column],
+    n_samples: int = 256,
+    seed: int = 0,
+) -> Tensor:
+    """Draw from the posterior of other parameters.
+
+    Args:
+        cutouts: B galaxies.
+        estimator: fine-tuned to ``columns``.
+        columns: from `parse_columns` of the ``targets`` in the weights' config.
+        n_samples: S draws of each galaxy.
+        seed: of the random numbers.
+
+    Returns:
+        (B, S, T) float64; NaN for draws that exploded and galaxies without a usable pixel.
+    """
+    if len(columns) != estimator.n_targets:
+        raise ValueError(f"{len(columns)} columns, but the network has {estimator.n_targets}")
+    estimator = estimator.eval()
+    device = estimator.target_mean.device
+    generator = torch.Generator(device).manual_seed(seed)
+    pieces = []
+    for start in range(0, len(cutouts), AT_ONCE):
+        part = cutouts[start : start + AT_ONCE].to(device)
+        inputs = make_inputs(part, with_views=estimator.backbone is not None)
+        context = estimator.context(inputs.views, inputs.scalars).float()
+        z, _ = estimator.flow.sample(context, n_samples, generator)
+        good = (z.abs() < MAX_WHITENED).all(dim=2) & ~part.mask.flatten(1).all(dim=1)[:, None]
+        values = decode_columns(estimator.original(z), columns)
+        pieces.append(torch.where(good[..., None], values, torch.nan).cpu())
+    return torch.cat(pieces)

@@ -1,0 +1,55 @@
+"""Weights out of a training run: what is used and shipped, with a card that says how they came."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from hybridfit.npe import checkpoint as files
+from hybridfit.npe.journal import last_validation, provenance
+from hybridfit.npe.network import Estimator
+from hybridfit.npe.recipe import Recipe
+from hybridfit.npe.session import Counters
+from hybridfit.npe.validation import contexts_of, read_validation
+
+VALIDATION_FILE = "validation.safetensors"
+
+
+def export(
+    recipe: Recipe,
+    estimator: Estimator,
+    counters: Counters,
+    values: Mapping[str, float],
+    folder: str | Path,
+) -> Path:
+    """Write weights with their config, and a card that says how they were made."""
+    card = {
+        "validation_nll": {name: round(value, 4) for name, value in values.items()},
+        **asdict(counters),
+        "train": recipe.train,
+        **provenance(),
+    }
+    config = {
+        "network": recipe.network,
+        "n_scalars": estimator.n_scalars,
+        "n_targets": estimator.n_targets,
+        "prior": recipe.prior,
+        "simulator": recipe.simulator,
+    }
+    return files.save_weights(estimator, folder, config, card)
+
+
+def export_checkpoint(recipe: Recipe, run: str | Path, folder: str | Path) -> Path:
+    """Write the averaged weights of the last checkpoint in ``run``, as they are."""
+    state = files.load_checkpoint(Path(run))
+    averaged = state["ema"]
+    n_scalars, n_targets = (len(averaged[f"{name}_mean"]) for name in ("scalar", "target"))
+    estimator = Estimator(replace(recipe.network, pretrained=False), n_scalars, n_targets)
+    estimator.load_state_dict(averaged)
+    held = Path(run) / VALIDATION_FILE
+    if held.is_file():
+        estimator.eval()
+        estimator.set_context(contexts_of(estimator, read_validation(held).galaxies))
+    counters = Counters(**state["counters"])
+    return export(recipe, estimator, counters, last_validation(Path(run), counters.step), folder)

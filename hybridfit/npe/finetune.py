@@ -1,0 +1,225 @@
+"""Fine-tuning a trained network to other data in stages: the flow, the head before it, all.
+
+Little data must not spoil what much data taught. So the flow alone learns first, on contexts as
+they are; then the MLP that makes the contexts; then the backbone too, each slower than the last.
+Held-out galaxies decide when a stage ends, and the best weights of all stages are kept.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hybridfit.npe.columns import Column
+from hybridfit.npe.data import Shard
+from hybridfit.npe.network import Estimator
+from hybridfit.npe.session import clipped_step, follow, make_optimiser, soft_clip
+from hybridfit.npe.validation import contexts_of, nll_of
+
+STAGES: dict[str, tuple[str, ...]] = {
+    "flow": ("flow",),
+    "head": ("flow", "entry", "blocks", "exit"),
+    "all": ("flow", "entry", "blocks", "exit", "backbone", "seen_norm"),
+}
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """How a trained network is adapted; a tuple has one entry for each stage."""
+
+    stages: tuple[str, ...] = ("flow", "head", "all")
+    shares: tuple[float, ...] = (0.5, 0.3, 0.2)  # of the images
+    learning_rates: tuple[float, ...] = (1e-3, 3e-4, 1e-4)
+    images: int = 60_000  # uses of galaxies, all stages together
+    batch: int = 64
+    held_out: float = 0.1  # share of the galaxies that decide when to stop
+    validations: int = 10  # in each stage
+    patience: int = 3  # validations without a gain that end a stage
+    mirrors: bool = True  # use labelled galaxies mirrored too
+    galaxies: int = 20_000  # simulated, where the data are a simulator's
+    warm_up: int = 50  # batches of each stage
+    weight_decay: float = 0.01
+    clip: float = 5.0
+    nll_clip: float = 30.0
+    ema: float = 0.99
+    seed: int = 0
+    targets: tuple[Column, ...] = ()  # other parameters: columns of the truth table
+
+    def __post_init__(self) -> None:
+        if not len(self.stages) == len(self.shares) == len(self.learning_rates) >= 1:
+            raise ValueError(
+                "expected one share and one learning rate for each of finetune.stages "
+                f"{self.stages}, got {self.shares} and {self.learning_rates}"
+            )
+        if unknown := [name for name in self.stages if name not in STAGES]:
+            raise ValueError(f"unknown stage '{unknown[0]}', expected {', '.join(STAGES)}")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"finetune.held_out is {self.held_out}, expected a share")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A fine-tuned network and what held-out galaxies say of it.
+
+    Args:
+        estimator: with the best weights.
+        before: mean NLL of the held-out galaxies at the start; None for other parameters.
+        after: the same of the result.
+        stages: the best NLL up to the end of each stage.
+    """
+
+    estimator: Estimator
+    before: float | None
+    after: float
+    stages: dict[str, float]
+
+
+def finetune(
+    estimator: Estimator,
+    training: Shard,
+    held_out: Shard,
+    options: FinetuneOptions = FinetuneOptions(),
+    say: Callable[[str], None] = lambda text: None,
+) -> Tuned:
+    """Adapt a trained network to other galaxies; the given one is left as it is.
+
+    Args:
+        estimator: a trained network.
+        training, held_out: galaxies that differ; those with targets that are not finite are
+            left out. With ``options.targets`` these are other parameters, for which a new flow
+            is made.
+        options: see `FinetuneOptions`.
+        say: is told how each stage went.
+
+    Raises:
+        ValueError: if too few galaxies are left, or the targets do not fit the network.
+    """
+    training, held_out = usable(training), usable(held_out)
+    if len(training) < options.batch or len(held_out) < 10:
+        raise ValueError(
+            f"{len(training)} galaxies to train with and {len(held_out)} held out, expected "
+            f"{options.batch} and 10 or more: some hundreds at least"
+        )
+    torch.manual_seed(options.seed)
+    before = None
+    if options.targets:
+        model = renewed(estimator, training)
+    else:
+        model = copy.deepcopy(estimator)
+        before = mean_nll(model, held_out)
+        say(f"held-out NLL {before:.3f} as it is")
+    if training.targets.shape[1] != model.n_targets:
+        raise ValueError(
+            f"{training.targets.shape[1]} targets, but the network has {model.n_targets}"
+        )
+    best = _Best(model, before)
+    reached: dict[str, float] = {}
+    for k, name in enumerate(options.stages):
+        model.load_state_dict(best.state)
+        _stage(model, k, training, held_out, options, best)
+        reached[name] = best.nll
+        say(f"stage {name}: held-out NLL {best.nll:.3f}")
+    model.load_state_dict(best.state)
+    model.requires_grad_(True).eval()
+    # what is usual has changed with the data
+    model.set_context(contexts_of(model, training))
+    return Tuned(model, before, best.nll, reached)
+
+
+def usable(galaxies: Shard) -> Shard:
+    """Those whose targets are finite."""
+    return galaxies[torch.isfinite(galaxies.targets).all(dim=1)]
+
+
+def renewed(estimator: Estimator, galaxies: Shard) -> Estimator:
+    """The same network up to its context, with a new flow for the targets of ``galaxies``."""
+    options = replace(estimator.options, pretrained=False)
+    model = Estimator(options, estimator.n_scalars, galaxies.targets.shape[1])
+    fresh = ("flow.", "head.", "target_")
+    old = {k: v for k, v in estimator.state_dict().items() if not k.startswith(fresh)}
+    model.load_state_dict(old, strict=False)
+    targets = galaxies.targets.double()
+    model.target_mean.copy_(targets.mean(dim=0))
+    model.target_std.copy_(targets.std(dim=0).clamp_min(1e-6))
+    return model.to(estimator.target_mean.device).eval()
+
+
+def mean_nll(model: Estimator, galaxies: Shard) -> float:
+    """Mean NLL of galaxies; single ones cannot count for more than 100 nats."""
+    return float(nll_of(model, galaxies).mean())
+
+
+class _Best:
+    """The best weights so far."""
+
+    def __init__(self, model: nn.Module, nll: float | None) -> None:
+        self.nll = float("inf") if nll is None else nll
+        self.state = copy.deepcopy(model.state_dict())
+
+    def offer(self, model: nn.Module, nll: float) -> bool:
+        """Take the weights if they are better."""
+        if not nll < self.nll:
+            return False
+        self.nll, self.state = nll, copy.deepcopy(model.state_dict())
+        return True
+
+
+def _stage(
+    model: Estimator,
+    k: int,
+    training: Shard,
+    held_out: Shard,
+    options: FinetuneOptions,
+    best: _Best,
+) -> None:
+    """Train the modules of one stage until its share is used up or nothing is gained."""
+    name = options.stages[k]
+    for part, module in model.named_children():
+        module.requires_grad_(part in STAGES[name])
+    for part, parameter in model.named_parameters(recurse=False):
+        parameter.requires_grad_(part in STAGES[name])
+    cached = contexts_of(model, training) if name == "flow" else None
+    averaged = copy.deepcopy(model).requires_grad_(False).eval()
+    optimiser = make_optimiser(model, options.learning_rates[k], options.weight_decay)
+    steps = max(1, int(options.images * options.shares[k] / sum(options.shares)) // options.batch)
+    every = max(1, steps // options.validations)
+    rng = np.random.default_rng([options.seed, k])
+    misses = 0
+    model.train()
+    for step, rows in enumerate(_batches(len(training), options.batch, steps, rng)):
+        rate = min((step + 1) / max(options.warm_up, 1), 1 - step / steps)
+        for group in optimiser.param_groups:
+            group["lr"] = options.learning_rates[k] * rate
+        loss = _loss(model, training[rows], None if cached is None else cached[rows])
+        clipped_step(model, optimiser, soft_clip(loss, options.nll_clip).mean(), options.clip)
+        follow(averaged, model, min(options.ema, (1 + step) / (10 + step)))
+        if (step + 1) % every == 0:
+            gained = best.offer(averaged, mean_nll(averaged, held_out))
+            misses = 0 if gained else misses + 1
+            if misses >= options.patience:
+                return
+
+
+def _loss(model: Estimator, galaxies: Shard, context: Tensor | None) -> Tensor:
+    """NLL (b,) of a batch, from contexts where these do not change."""
+    device = model.target_mean.device
+    some = galaxies.to(device)
+    if context is None:
+        return model.losses(some.views.float(), some.scalars, some.targets)["nll"]
+    z = model.standardised(some.targets)
+    return -model.flow.log_prob(z, context.to(device)) - model.log_scale
+
+
+def _batches(n: int, batch: int, steps: int, rng: np.random.Generator) -> Sequence[Tensor]:
+    """Rows of each batch: every galaxy once before any comes again."""
+    per_pass = max(1, n // batch)
+    batches: list[Tensor] = []
+    while len(batches) < steps:
+        order = torch.from_numpy(rng.permutation(n))
+        batches += [order[i * batch : (i + 1) * batch] for i in range(per_pass)]
+    return batches[:steps]
