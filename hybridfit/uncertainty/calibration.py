@@ -8,7 +8,7 @@ read `Trials`: N galaxies drawn from the prior, with posterior draws and truth.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -83,6 +83,7 @@ def calibrate(
     snr: ArrayLike,
     limit: ArrayLike | None = None,
     options: CalibrationOptions = CalibrationOptions(),
+    groups: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> Calibration:
     """Run all diagnostics but TARP (see `hybridfit.uncertainty.tarp`).
 
@@ -96,6 +97,7 @@ def calibrate(
         snr: (N,) signal to noise.
         limit: (N, P) standard deviations at the Cramer-Rao limit; None leaves the widths out.
         options: bins and targets.
+        groups: (N,) of galaxies that get rows of their own, by name.
 
     Raises:
         ValueError: if shapes disagree, or no galaxy is left.
@@ -113,7 +115,8 @@ def calibrate(
         ratio = np.full(rank.shape, np.nan)
     else:
         ratio = width_over_limit(kept, np.asarray(limit, dtype=np.float64)[used])
-    table = summarise(kept, rank, ratio, bins, options)
+    groups = {name: np.asarray(some)[used] for name, some in (groups or {}).items()}
+    table = summarise(kept, rank, ratio, bins, options, groups)
     table.meta["galaxies"], table.meta["left_out"] = int(used.sum()), int((~used).sum())
     return Calibration(
         table,
@@ -166,6 +169,7 @@ def summarise(
     ratio: Array,
     bins: dict[str, NDArray],
     options: CalibrationOptions = CalibrationOptions(),
+    groups: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> Table:
     """One row for each bin and parameter, and one over the parameters.
 
@@ -175,17 +179,18 @@ def summarise(
         ratio: (N, P) from `width_over_limit`.
         bins: the (N,) quantities of the bins: snr, and r_eff and n where there are such.
         options: edges and targets.
+        groups: (N,) of further selections, by name.
 
     Returns:
-        Columns: ``bin`` ("all" or the quantity), its edges ``low`` and ``high``, ``parameter``,
-        ``n`` galaxies; ``cover_68``, ``cover_95`` and their binomial errors; ``pull_mean`` and
-        ``pull_std``; ``width``, the median over the limit. The parameter "all" has the mean
-        coverage and the median of the widths. ``verdict_cover`` and ``verdict_width`` are
-        "pass", "fail", "few" galaxies, or empty where there is no target.
+        Columns: ``bin`` ("all", the quantity, or the group) and its edges ``low`` and ``high``,
+        ``parameter``, ``n`` galaxies; ``cover_68``, ``cover_95`` and their binomial errors;
+        ``pull_mean`` and ``pull_std``; ``width``, the median over the limit. "all" as parameter
+        has the mean coverage and the median of the widths. ``verdict_cover`` and
+        ``verdict_width`` are "pass", "fail", "few" galaxies, or empty where there is no target.
     """
     pull = pulls(trials)
     rows = []
-    for quantity, number, low, high, some in _selections(bins, options):
+    for quantity, number, low, high, some in _selections(bins, options, groups or {}):
         found = _figures(rank[some], pull[some], ratio[some])
         tolerance = (options.tolerance_bin,) * 2
         if quantity == ALL:
@@ -217,7 +222,9 @@ def _medians(trials: Trials) -> dict[str, Array]:
 
 
 def _selections(
-    bins: dict[str, NDArray], options: CalibrationOptions
+    bins: dict[str, NDArray],
+    options: CalibrationOptions,
+    groups: Mapping[str, NDArray[np.bool_]],
 ) -> Iterator[tuple[str, int, float, float, NDArray[np.bool_]]]:
     """Quantity, number of the bin, edges and the galaxies (N,) in it; first all of them."""
     yield ALL, 0, -math.inf, math.inf, np.ones(len(bins["snr"]), bool)
@@ -225,6 +232,8 @@ def _selections(
         edges = getattr(options, f"{quantity}_edges")
         for number, (low, high) in enumerate(pairwise(edges)):
             yield quantity, number, low, high, (value >= low) & (value < high)
+    for name, some in groups.items():
+        yield name, 0, -math.inf, math.inf, some
 
 
 def _figures(rank: Array, pull: Array, ratio: Array) -> list[tuple[float, ...]]:

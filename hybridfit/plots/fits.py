@@ -1,8 +1,4 @@
-"""Pictures of fits: data, model and residual of some galaxies, and truth against fit.
-
-The functions return matplotlib figures and leave its global state alone; save them with
-``figure.savefig(path)``.
-"""
+"""Pictures of fits: data, model and residual of some galaxies, and truth against fit."""
 
 from __future__ import annotations
 
@@ -13,13 +9,13 @@ import numpy as np
 from astropy.table import Table
 from numpy.typing import ArrayLike, NDArray
 
+from hybridfit.plots.style import CLEAN, FAINT, FLAGGED, INK, MUTED, plain
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-INK, MUTED, FAINT = "#1a1a1a", "#6b6b6b", "#d9d9d9"
-CLEAN, FLAGGED = "#0072b2", "#d55e00"  # Okabe & Ito: apart for every kind of eye
 IMAGE_MAP, RESIDUAL_MAP = "viridis", "RdBu_r"
 RESIDUAL_LIMIT = 5.0  # sigma
 LABELS = {
@@ -106,7 +102,7 @@ def plot_truth(table: Table, truth: Table) -> Figure:
         axis.set_ylabel(f"fitted {LABELS[name]}", fontsize=9, color=INK)
     _pull_panel(axes[-1], table, truth)
     for axis in axes:
-        _plain(axis)
+        plain(axis)
     handles = [
         axes[0].plot([], [], "o", ms=5, color=colour, label=f"{label} ({int(some.sum())})")[0]
         for some, colour, label in ((~flagged, CLEAN, "no flags"), (flagged, FLAGGED, "flagged"))
@@ -225,13 +221,3 @@ def _pull_panel(axis: Axes, table: Table, truth: Table) -> None:
         fontsize=8,
         color=MUTED,
     )
-
-
-def _plain(axis: Axes) -> None:
-    axis.tick_params(labelsize=8, colors=MUTED)
-    axis.grid(color=FAINT, lw=0.5, zorder=0)
-    axis.set_axisbelow(True)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axis.spines[side].set_color(FAINT)

@@ -1,0 +1,188 @@
+"""Pictures of a calibration: coverage, ranks, TARP, and width over the Cramer-Rao limit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from astropy.table import Table
+from numpy.typing import NDArray
+
+from hybridfit.plots.style import CLEAN, FAINT, INK, MUTED, SERIES, plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BAND = 2.0  # binomial errors of the shaded bands
+BINNED = {"snr": "S/N", "r_eff": "r_eff [pix]", "n": "n"}
+
+
+def plot_coverage(curve: Table, table: Table) -> Figure:
+    """Draw coverage less its level for every parameter, and the intervals' coverage by bins.
+
+    Args:
+        curve: columns level, error, and one for each parameter.
+        table: rows for each bin and parameter with cover_68, cover_95 and their errors.
+
+    Returns:
+        The figure. What is right lies in the shaded bands of two binomial errors.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12.5, 6.4), layout="constrained")
+    names = [name for name in curve.colnames if name not in ("level", "error")]
+    binned = [name for name in BINNED if name in set(table["bin"])]
+    grid = figure.add_gridspec(2, len(binned) + 2)
+    axis = figure.add_subplot(grid[:, :2])
+    level, error = np.asarray(curve["level"]), np.asarray(curve["error"])
+    axis.fill_between(level, -BAND * error, BAND * error, color=FAINT, lw=0, zorder=1)
+    axis.axhline(0, color=MUTED, lw=1, zorder=1)
+    for name, colour in zip(names, _colours(len(names)), strict=True):
+        axis.plot(level, np.asarray(curve[name]) - level, color=colour, lw=1.4, label=name)
+    axis.set_xlabel("probability of the central interval", fontsize=9, color=INK)
+    axis.set_ylabel("fraction of truths inside, less the probability", fontsize=9, color=INK)
+    axis.set_xlim(0, 1)
+    axis.legend(frameon=False, fontsize=8, ncols=2)
+    plain(axis)
+    for column, quantity in enumerate(binned):
+        for row, percent in enumerate((68, 95)):
+            axis = figure.add_subplot(grid[row, column + 2])
+            _coverage_by_bins(axis, table, quantity, percent, names)
+            if column == 0:
+                axis.set_ylabel(f"{percent} % intervals cover", fontsize=9, color=INK)
+    return figure
+
+
+def plot_ranks(uniform: Table) -> Figure:
+    """Draw the histogram of the truth's ranks for each parameter.
+
+    Args:
+        uniform: rows with parameter, n, histogram, chi2_p and ks_p.
+
+    Returns:
+        The figure: flat histograms are right; a hill means posteriors that are too wide, a
+        valley too narrow, a slope a bias.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(4, max(len(uniform), 1))
+    rows = math.ceil(len(uniform) / columns)
+    figure = Figure(figsize=(3.1 * columns, 2.4 * rows + 0.3), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    for axis, row in zip(axes, uniform, strict=False):
+        count = np.asarray(row["histogram"], dtype=float)
+        mean = count.sum() / len(count)
+        spread = BAND * math.sqrt(mean * (1 - 1 / len(count)))
+        axis.axhspan(mean - spread, mean + spread, color=FAINT, lw=0, zorder=1)
+        axis.axhline(mean, color=MUTED, lw=1, zorder=1)
+        edges = np.linspace(0, 1, len(count) + 1)
+        axis.stairs(count, edges, color=CLEAN, fill=True, alpha=0.55, zorder=2)
+        axis.set_ylim(0, max(1.4 * mean, 1.1 * count.max(initial=0)))
+        axis.set_xlim(0, 1)
+        axis.set_title(str(row["parameter"]), loc="left", fontsize=9, color=INK)
+        text = f"p = {_p_value(row['chi2_p'])} chi2, {_p_value(row['ks_p'])} KS"
+        axis.set_title(text, loc="right", fontsize=7, color=MUTED)
+        axis.set_xlabel("rank of the truth among the draws", fontsize=8, color=MUTED)
+        plain(axis)
+    for axis in axes[len(uniform) :]:
+        axis.set_visible(False)
+    return figure
+
+
+def plot_tarp(curve: Table) -> Figure:
+    """Draw expected coverage against credibility.
+
+    Args:
+        curve: columns level and coverage, with ``n`` and ``p_value`` in its meta.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6, 4.6), layout="constrained")
+    axis = figure.subplots()
+    level = np.asarray(curve["level"])
+    error = BAND * np.sqrt(level * (1 - level) / max(int(curve.meta["n"]), 1))
+    axis.fill_between(level, level - error, level + error, color=FAINT, lw=0, zorder=1)
+    axis.plot([0, 1], [0, 1], color=MUTED, lw=1, zorder=1)
+    axis.plot(level, np.asarray(curve["coverage"]), color=CLEAN, lw=1.6, zorder=2)
+    axis.set_title(f"p = {_p_value(curve.meta['p_value'])}", loc="right", fontsize=8, color=MUTED)
+    axis.set_xlabel("credibility", fontsize=9, color=INK)
+    axis.set_ylabel("expected coverage (TARP)", fontsize=9, color=INK)
+    axis.set_xlim(0, 1)
+    axis.set_ylim(0, 1)
+    axis.set_aspect("equal")
+    plain(axis)
+    return figure
+
+
+def plot_widths(
+    snr: NDArray[np.float64], widths: Mapping[str, NDArray[np.float64]], table: Table
+) -> Figure:
+    """Draw the posterior's width over the Cramer-Rao limit against signal to noise.
+
+    Args:
+        snr: (N,).
+        widths: (N,) of each parameter.
+        table: its rows of the bins in S/N give the medians, drawn as steps.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
+    columns = min(4, max(len(widths), 1))
+    rows = math.ceil(len(widths) / columns)
+    figure = Figure(figsize=(3.1 * columns, 2.4 * rows + 0.3), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    for axis, (name, width) in zip(axes, widths.items(), strict=False):
+        axis.axhline(1, color=MUTED, lw=1, zorder=1)
+        shown = np.clip(width, 0.3, 10)
+        axis.plot(snr, shown, ".", ms=2, mew=0, color=CLEAN, alpha=0.3, zorder=2, rasterized=True)
+        some = table[(table["bin"] == "snr") & (table["parameter"] == name)]
+        top = float(np.nanmax(snr, initial=10.0))
+        for row in some:
+            ends = [row["low"], min(row["high"], top)]
+            axis.plot(ends, [row["width"]] * 2, color=INK, lw=1.6, zorder=3)
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_ylim(0.3, 10)
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_title(name, loc="left", fontsize=9, color=INK)
+        axis.set_xlabel("S/N", fontsize=8, color=MUTED)
+        axis.set_ylabel("width / limit", fontsize=8, color=MUTED)
+        plain(axis)
+    for axis in axes[len(widths) :]:
+        axis.set_visible(False)
+    return figure
+
+
+def _coverage_by_bins(
+    axis: Axes, table: Table, quantity: str, percent: int, names: list[str]
+) -> None:
+    level = percent / 100
+    for k, (name, colour) in enumerate(zip(names, _colours(len(names)), strict=True)):
+        rows = table[(table["bin"] == quantity) & (table["parameter"] == name)]
+        place = np.arange(len(rows))
+        error = np.asarray(rows[f"cover_{percent}_err"], dtype=float)
+        if k == 0:
+            for x, half in zip(place, BAND * error, strict=True):
+                axis.fill_between([x - 0.5, x + 0.5], level - half, level + half, color=FAINT, lw=0)
+            axis.axhline(level, color=MUTED, lw=1, zorder=1)
+            axis.set_xticks(place, [_edges(r["low"], r["high"]) for r in rows])
+        shift = 0.5 * (k / max(len(names) - 1, 1) - 0.5)
+        axis.plot(place + shift, rows[f"cover_{percent}"], "o", ms=3.5, mew=0, color=colour)
+    axis.set_xlabel(BINNED[quantity], fontsize=9, color=INK)
+    plain(axis)
+    axis.tick_params(axis="x", labelsize=7)
+
+
+def _edges(low: float, high: float) -> str:
+    return f"{low:g}-{high:g}" if math.isfinite(high) else f"> {low:g}"
+
+
+def _p_value(value: float) -> str:
+    return f"{value:.2g}" if value >= 1e-4 else "< 1e-4"
+
+
+def _colours(count: int) -> list[str]:
+    return [SERIES[k % len(SERIES)] for k in range(count)]
