@@ -51,6 +51,8 @@ def make_app(named: Sequence[str] = ("fit", "predict")) -> typer.Typer:
         app.command(name)(with_options(function, stages()) if name in named else _stub(function))
     app.command("simulate")(_simulate)
     app.command("train")(_train)
+    app.command("calibrate")(_calibrate)
+    app.command("finetune")(_finetune)
     return app
 
 
@@ -207,6 +209,78 @@ def _train(
         if not done:
             typer.echo(f"stopped: --resume goes on from the checkpoint in {out}", err=True)
             raise typer.Exit(INTERRUPTED)
+
+
+def _finetune(
+    input: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT", help="YAML file with a simulator, or labelled cutouts as for fit"
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder for the new weights")],
+    weights: Annotated[
+        Path | None, typer.Option(help="folder of trained weights; else the package's own")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="YAML options for labelled cutouts")
+    ] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="table of labels; else truth.fits beside the cutouts")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu | cuda")] = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: all")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="say nothing but errors")] = False,
+    debug: Annotated[bool, typer.Option("--debug", hidden=True)] = False,
+) -> None:
+    """Adapt trained weights to another survey, noise, or other parameters.
+
+    The labels are a table with id, x, y, mag, r_eff, n, q, pa and, where known, sky; a tenth of
+    the galaxies is held out to decide when to stop. The section finetune of the YAML file may
+    name other columns as targets.
+    """
+    from hybridfit.pipeline.finetuning import finetune_network
+
+    with _errors(debug):
+        tuned = finetune_network(input, out, weights, config, truth, device, threads, quiet)
+        if not quiet:
+            before = "" if tuned.before is None else f", {tuned.before:.3f} before"
+            typer.echo(f"held-out NLL {tuned.after:.3f}{before}: {out}", err=True)
+
+
+def _calibrate(
+    input: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="INPUT", help="cutouts with truth.fits; else galaxies are simulated"
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="directory for tables, pictures")] = ...,  # type: ignore[assignment]
+    weights: Annotated[
+        Path | None, typer.Option(help="folder of the network; else the package's own")
+    ] = None,
+    n: Annotated[int, typer.Option(help="galaxies", min=2)] = 2000,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="YAML file with simulator, prior and calibrate"),
+    ] = None,
+    samples: Annotated[int, typer.Option(help="draws a galaxy", min=16)] = 256,
+    seed: Annotated[int, typer.Option(help="of the random numbers")] = 0,
+    device: Annotated[str, typer.Option(help="cpu | cuda")] = "cpu",
+    quiet: Annotated[bool, typer.Option("--quiet", help="say nothing but errors")] = False,
+    debug: Annotated[bool, typer.Option("--debug", hidden=True)] = False,
+) -> None:
+    """Is the posterior calibrated and sharp? Coverage, ranks, TARP, width over the limit.
+
+    Held against galaxies as the network was trained on, or cutouts whose truth is known. OUT gets
+    calibration.ecsv, by signal to noise, size and index, and pictures.
+    """
+    from hybridfit.pipeline.calibrate import calibrate_network, told
+
+    with _errors(debug):
+        report = calibrate_network(out, weights, input, config, n, samples, seed, device, quiet)
+        if not quiet:
+            typer.echo(told(report), err=True)
 
 
 def _fit_stages() -> dict[str, Any]:
