@@ -39,7 +39,7 @@ def mixed() -> Scenes:
 
 @pytest.fixture(scope="module")
 def clean() -> Scenes:
-    return simulate_scenes(512, 5, replace(CLEAN, noise_error_share=0.0))
+    return simulate_scenes(256, 5, replace(CLEAN, noise_error_share=0.0))
 
 
 def residuals(scenes: Scenes) -> Tensor:
@@ -53,9 +53,9 @@ def residuals(scenes: Scenes) -> Tensor:
 def test_noise_is_all_that_parts_clean_scenes_from_their_truth(clean: Scenes):
     pixels = (~clean.cutouts.mask).sum(dim=(1, 2)).double()
     z = (residuals(clean).double().square().sum(dim=(1, 2)) - pixels) / torch.sqrt(2 * pixels)
-    # 512 draws: the mean scatters by .044 and the standard deviation by .031
-    assert abs(float(z.mean())) < 0.18
-    assert float(z.std()) == pytest.approx(1.0, abs=0.13)
+    # 256 draws: the mean scatters by .063 and the standard deviation by .044
+    assert abs(float(z.mean())) < 0.25
+    assert float(z.std()) == pytest.approx(1.0, abs=0.18)
     assert float(z.abs().max()) < 6
 
 
@@ -100,10 +100,8 @@ def test_turned_galaxies_are_rendered_as_such(turn: int):
 
 
 def test_signal_to_noise_is_as_asked(clean: Scenes):
-    flat = clean.theta.clone()
-    flat[:, 7] = 0.0
     options = replace(CLEAN, snr=(40.0, 40.0), shot=(1e-9, 1e-9), noise_error_share=0.0)
-    asked = simulate_scenes(256, 2, options)
+    asked = simulate_scenes(128, 2, options)
     assert float((asked.snr - 40).abs().max()) < 1e-3
     flat = asked.theta.clone()
     flat[:, 7] = 0.0
@@ -188,9 +186,11 @@ def test_psfs_from_files(tmp_path: Path):
     y, x = np.mgrid[:32, :40]
     plane = np.exp(-((x - 22) ** 2 + (y - 14) ** 2) / 8.0) * (1 + 0.3 * (x > 22))
     fits.PrimaryHDU(7 * plane.astype(np.float32)).writeto(tmp_path / "a_psf.fits")
+    fits.PrimaryHDU(plane).writeto(tmp_path / "a_image.fits")
     real = read_psfs(str(tmp_path), 21, CPU)
+    assert len(real) == 1
     assert float(real.sum()) == pytest.approx(1.0, abs=1e-5)
-    assert int(real[0].argmax()) == 10 * 21 + 11 or int(real[0].argmax()) == 10 * 21 + 10
+    assert int(real[0].argmax()) == 10 * 21 + 10
     options = replace(CLEAN, psf_files=str(tmp_path), psf_real=1.0, psf_size=21, reuse=1)
     psf = simulate_scenes(64, 1, options).cutouts.psf
     ways = torch.stack([turned_images(real, torch.tensor([t]))[0] for t in range(8)])

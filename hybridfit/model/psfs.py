@@ -71,12 +71,16 @@ def fwhm_of(psf: Tensor, finer: int = 4) -> Tensor:
 def read_psfs(folder: str, size: int, device: torch.device) -> Tensor:
     """PSFs of the FITS files in a folder, cut or padded to ``size`` around their peaks.
 
+    Where some files have "psf" in their names, as among cutouts, only these are read; of each
+    the first image.
+
     Raises:
         ValueError: if there is no PSF in the folder, or one has no light.
     """
     paths = sorted(p for p in Path(folder).glob("*.fit*") if p.is_file())
     if not paths:
         raise ValueError(f"psf_files '{folder}' holds no FITS file, expected at least one PSF")
+    paths = [path for path in paths if "psf" in path.name.lower()] or paths
     return torch.stack([_read_psf(path, size) for path in paths]).to(device)
 
 

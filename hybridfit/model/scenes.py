@@ -54,9 +54,9 @@ class SceneOptions:
     psf_size: int = 61  # pixels, odd
     psf_families: tuple[float, ...] = (0.4, 0.15, 0.15, 0.15, 0.15)  # moffat ... double
     psf_ellipticity: float = 0.25  # largest 1 - q
-    psf_files: str = ""  # folder of FITS PSFs to take some from
+    psf_files: str = ""  # folder of FITS PSFs to take some from, see `read_psfs`
     psf_real: float = 0.3  # share of those, where there is such a folder
-    psf_reuse: int = 8  # galaxies that share a PSF
+    psf_reuse: int = 4  # galaxies that share a PSF, and are each other's neighbours
     reuse: int = 4  # scenes made of one rendered galaxy
     snr: Range = (3.0, 1500.0)
     sky_sigma: Range = (1e-3, 1e3)  # noise of the sky, flux per pixel
