@@ -30,7 +30,8 @@ from nflows.transforms.made import MADE, MaskedLinear
 from torch import Tensor, nn
 
 LOG_SCALE = (-2.0, 4.0)  # bounds of s in a layer; narrow posteriors need large s, none small s
-COLUMNS = 2048  # draws evaluated at a time on a CPU: their hidden units stay in its cache
+# draws evaluated at a time: on a CPU their hidden units stay in its cache
+COLUMNS = {"cpu": 2048, "cuda": 1 << 18}
 
 
 class ContextMADE(MADE):
@@ -159,14 +160,17 @@ class MaskedFlow(nn.Module):
             points, context = points.float(), context.float()
             nets = [_Folded.of(net) for net in self._nets]
             projected = [net.project(context) for net in nets]  # each (units, B)
-            at_a_time = max(1, COLUMNS // max(s, 1)) if points.device.type == "cpu" else max(b, 1)
+            columns = COLUMNS.get(points.device.type, COLUMNS["cuda"])
+            at_a_time = max(1, min(b, columns // max(s, 1)))
+            # once for all layers: memory that is new costs more than what is computed into it
+            known = points.new_empty(2, len(nets[0].inner), len(nets[0].order), at_a_time * s)
             out = torch.empty_like(points)
             log_det = points.new_empty(b, s)
             for low in range(0, b, at_a_time):
                 part = slice(low, low + at_a_time)
-                columns = points[part].permute(2, 0, 1).reshape(n, -1)
+                x = points[part].permute(2, 0, 1).reshape(n, -1)
                 constants = [[c[:, part] for c in layer] for layer in projected]
-                mapped, total = _through(nets, columns, constants, inverse)
+                mapped, total = _through(nets, x, constants, known[..., : x.shape[1]], inverse)
                 out[part] = mapped.view(n, -1, s).permute(1, 2, 0)
                 log_det[part] = total.view(-1, s)
         return out, log_det
@@ -222,30 +226,31 @@ def _masked(layer: MaskedLinear) -> Tensor:
 
 
 def _through(
-    nets: list[_Folded], x: Tensor, constants: list[list[Tensor]], inverse: bool
+    nets: list[_Folded], x: Tensor, constants: list[list[Tensor]], known: Tensor, inverse: bool
 ) -> tuple[Tensor, Tensor]:
-    """Map columns x (n, B S) through all layers; return them and the sum of log scales (B S,)."""
+    """Map columns x (n, B S) through all layers; return them and the sum of log scales (B S,).
+
+    ``known`` (2, blocks, hidden, B S) is where the units of a layer are kept.
+    """
     log_det = x.new_zeros(x.shape[1])
     layers = list(zip(nets, constants, strict=True))
     for k, (net, constant) in enumerate(reversed(layers) if inverse else layers):
         x = x.flip(0) if k else x
-        layer = _Layer(net, constant, x.shape[1])
+        layer = _Layer(net, constant, known)
         x, s = layer.inverse(x) if inverse else layer.forward(x)
         log_det += s
     return x, log_det
 
 
 class _Layer:
-    """Evaluates one layer, with buffers for the units that are known already."""
+    """Evaluates one layer; the units that are known already stand in ``known``."""
 
-    def __init__(self, net: _Folded, constants: list[Tensor], columns: int) -> None:
+    def __init__(self, net: _Folded, constants: list[Tensor], known: Tensor) -> None:
         blocks = len(net.inner)
-        self.net, self.columns = net, columns
+        self.net = net
         self.stream, self.output = constants[0], constants[-1]
         self.inner, self.behind = constants[1 : 1 + blocks], constants[1 + blocks : -1]
-        shape = (net.first.shape[0], columns)
-        self.a = [self.stream.new_empty(shape) for _ in range(blocks)]
-        self.r = [self.stream.new_empty(shape) for _ in range(blocks)]
+        self.a, self.r = known
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         self._advance(x, 0, len(self.net.order))
@@ -254,7 +259,7 @@ class _Layer:
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         x = torch.zeros_like(z)
-        total = z.new_zeros(self.columns)
+        total = z.new_zeros(z.shape[1])
         low = 0
         for k, high in enumerate(self.net.ends):
             if high > low:
