@@ -249,13 +249,13 @@ def _finetune(
 
 
 def _calibrate(
+    out: Annotated[Path, typer.Option("--out", "-o", help="directory for tables, pictures")],
     input: Annotated[
         Path | None,
         typer.Argument(
             metavar="INPUT", help="cutouts with truth.fits; else galaxies are simulated"
         ),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="directory for tables, pictures")] = ...,  # type: ignore[assignment]
     weights: Annotated[
         Path | None, typer.Option(help="folder of the network; else the package's own")
     ] = None,

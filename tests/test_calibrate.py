@@ -10,8 +10,10 @@ import pytest
 import torch
 from astropy.table import Table
 from calibration_helpers import experiment
+from typer.testing import CliRunner
 
 from hybridfit import plots
+from hybridfit.cli import make_app
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.io.runs import UsageError
 from hybridfit.model.simulate import SceneOptions, simulate_scenes
@@ -137,3 +139,24 @@ def test_pictures_show_what_the_tables_hold(tmp_path):
     figure = plots.plot_widths(some.snr, widths, found.table)
     figure.savefig(tmp_path / "c.png")
     assert np.median(figure.axes[0].lines[1].get_ydata()) == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_command(weights, tmp_path):
+    out = tmp_path / "out"
+    command = [
+        "calibrate",
+        "-o",
+        str(out),
+        "--weights",
+        str(weights),
+        "--n",
+        "6",
+        "--samples",
+        "16",
+    ]
+    result = CliRunner().invoke(make_app(()), command)
+    assert result.exit_code == 0, result.output
+    assert "width / limit" in result.output
+    assert (out / "calibration.ecsv").exists()
+    result = CliRunner().invoke(make_app(()), [*command, "--config", str(tmp_path / "none.yaml")])
+    assert result.exit_code == 2
