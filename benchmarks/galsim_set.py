@@ -78,7 +78,7 @@ def shards(cache: Path, n: int, population: str, seed: int = 0) -> Iterator[Shar
             np.savez(temporary, **_make(k, population, seed))
             temporary.replace(path)  # a run killed in between leaves no half file
         with np.load(path) as data:
-            yield _shard({key: data[key][: n - k * SHARD] for key in data.files})
+            yield _shard({key: data[key][: n - k * SHARD] for key in data.files}, f"{k}")
 
 
 def inside(samples: Array) -> NDArray[np.bool_]:
@@ -153,13 +153,15 @@ def _make(k: int, population: str, seed: int) -> dict[str, Array]:
     }
 
 
-def _shard(data: dict[str, NDArray]) -> Shard:
+def _shard(data: dict[str, NDArray], name: str) -> Shard:
     psfs = np.stack([psf_image(kind) for kind in PSFS]).astype(np.float32)
     cutouts = hf.Cutouts(
         image=data["image"],
         sigma=data["sigma"],
         psf=psfs[data["psf"]],
         zeropoint=np.full(len(data["snr"]), ZEROPOINT),
+        # a galaxy's draws depend on its id: no two may have the same
+        id=[f"{name}-{i}" for i in range(len(data["snr"]))],
     )
     return Shard(cutouts, data["theta"], data["snr"], data["psf"], data["exposure"])
 
