@@ -40,6 +40,7 @@ class Flag(IntFlag):
     SUSPECT_MASK = 1 << 20
     FEW_DRAWS = 1 << 21
     UNFAMILIAR = 1 << 22
+    DISAGREES = 1 << 23
 
 
 FLAG_TEXT: dict[Flag, str] = {
@@ -66,6 +67,7 @@ FLAG_TEXT: dict[Flag, str] = {
     Flag.SUSPECT_MASK: "the mask hides the target or looks like a segmentation map",
     Flag.FEW_DRAWS: "most draws of the posterior were implausible: it is not to be trusted",
     Flag.UNFAMILIAR: "the network saw nothing like this galaxy in training",
+    Flag.DISAGREES: "the fit lies far outside of the network's posterior: one of them is wrong",
 }
 
 

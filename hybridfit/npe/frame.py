@@ -109,19 +109,28 @@ def encode_raw(raw: Tensor, linear: Tensor, frame: Frame) -> Tensor:
 def decode(t: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
     """Raw (B, 6) and linear (B, 2) parameters of the flow's coordinates (B, 8), float64."""
     t = t.double()
-    wide = LINEAR * frame.spread
-    x, y = (wide * torch.sinh((t[:, i] / LINEAR).clamp(-30, 30)) for i in (0, 1))
-    x, y = _turn(x, y, frame.angle)
+    x, y = position(t[:, None], frame)
     e1, e2 = _turn(t[:, 4], t[:, 5], 2 * frame.angle)
-    free = torch.stack([torch.zeros_like(x), torch.zeros_like(x), t[:, 2], t[:, 3], e1, e2], dim=1)
+    free = torch.stack(
+        [torch.zeros_like(e1), torch.zeros_like(e1), t[:, 2], t[:, 3], e1, e2], dim=1
+    )
     box = torch.ones(len(t), 4, dtype=t.dtype, device=t.device)
     raw, _ = ParameterSpace(prior=WHITENED).to_raw(free, box)
-    raw[:, 0] = frame.centre[:, 0] + x
-    raw[:, 1] = frame.centre[:, 1] + y
+    raw[:, 0], raw[:, 1] = x[:, 0], y[:, 0]
     raw[:, 2] += torch.log(frame.rebin)
     flux = frame.flux * torch.exp(t[:, 6].clamp(-30, 30))
     sky = frame.sky + frame.noise * SKY_WIDTH * torch.sinh(t[:, 7].clamp(-30, 30))
     return raw, torch.stack([flux, sky], dim=1)
+
+
+def position(t: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
+    """Centres x, y (B, S) in stamp pixels of coordinates t (B, S, 8), float64."""
+    wide = LINEAR * frame.spread[:, None]
+    along, across = (
+        wide * torch.sinh((t[..., i].double() / LINEAR).clamp(-30, 30)) for i in (0, 1)
+    )
+    x, y = _turn(along, across, frame.angle[:, None])
+    return frame.centre[:, :1] + x, frame.centre[:, 1:] + y
 
 
 def log_jacobian(t: Tensor, frame: Frame, space: ParameterSpace) -> Tensor:

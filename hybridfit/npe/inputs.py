@@ -117,6 +117,7 @@ class _Measured:
     spread: Tensor  # (B,)
     flux: Tensor  # (B,)
     noise: Tensor  # (B, S) of the window's flux
+    weights: Tensor  # (B, S) that pick the best window
     plain: Tensor  # (B, S, 5, 5)
 
 
@@ -190,6 +191,7 @@ def _measure(base: Base, start: Tensor) -> _Measured:
         spread=(1.5 * scale / snr).clamp(0.003, 3.0),
         flux=2 * torch.exp(bright).double(),
         noise=noise,
+        weights=weights,
         plain=plain,
     )
 
@@ -202,7 +204,9 @@ def _image_scalars(base: Base, measured: _Measured) -> Tensor:
     """Moments of the data, the noise and the masks, and how unlike its mirror image it is."""
     scales = torch.tensor(FINE, device=base.data.device)
     moments = turned(measured.plain, measured.angle.float(), ORDERS)
-    flux, noise = moments[0, 0].real, measured.noise
+    # a noise map made from a model shows that model without noise: only its level is read, in
+    # one window, and the sky's noise elsewhere
+    flux, noise = moments[0, 0].real, (torch.pi**0.5) * scales
     positive = torch.sqrt(flux.clamp_min(0) ** 2 + noise**2)
     log_flux = torch.log(positive)
     columns = [torch.asinh(flux / noise / 3), log_flux[:, 1:] - log_flux[:, :-1]]
@@ -210,8 +214,8 @@ def _image_scalars(base: Base, measured: _Measured) -> Tensor:
         columns += [part / positive for part in _parts(moments[m, k], m)]
     size = base.data.shape[-1]
     x, y = (_offsets(size, measured.centre[:, i]) for i in (0, 1))
-    sky_noise = (torch.pi**0.5) * scales
-    columns.append(torch.log(noise / sky_noise))
+    level = torch.log(measured.noise / noise)
+    columns.append((measured.weights * level).sum(dim=1, keepdim=True))
     hidden = turned(
         windowed(base.masked.float(), x, y, scales, 2),
         measured.angle.float(),

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
-from hybridfit.npe.checkpoint import load_weights
-from hybridfit.npe.frame import Frame, decode, log_jacobian
+from hybridfit.npe.checkpoint import WEIGHTS, load_weights
+from hybridfit.npe.frame import Frame, decode, log_jacobian, position
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.network import Estimator
 from hybridfit.parameters import MAX_U, ParameterSpace
@@ -30,8 +30,8 @@ PACKAGED = Path(__file__).parent / "weights"
 MAX_WHITENED = 10.0
 ROUNDS = 4  # of drawing; who lacks draws then has less than a third of them plausible
 FEWEST = 16  # plausible draws, below which there is no posterior
-AT_ONCE = 64  # galaxies
-PIXELS_AT_ONCE = 1 << 22
+AT_ONCE = {"cpu": 64, "cuda": 1024}  # galaxies
+PIXELS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 25}
 
 
 def load_estimator(path: str | Path | None = None) -> Estimator:
@@ -51,6 +51,11 @@ def load_estimator(path: str | Path | None = None) -> Estimator:
 def packaged_estimator() -> Estimator:
     """Return the package's own network; it is read once. Not to be changed."""
     return load_estimator()
+
+
+def weights_digest(path: str | None = None) -> str:
+    """What tells one network from another: a digest of its weights' file."""
+    return sha256((Path(path or PACKAGED) / WEIGHTS).read_bytes()).hexdigest()[:16]
 
 
 def predict_cutouts(
@@ -90,7 +95,8 @@ def predict_cutouts(
     estimator = estimator.to(device).eval()
     parts = []
     area = cutouts.image.shape[1] * cutouts.image.shape[2]
-    step = max(1, min(AT_ONCE, PIXELS_AT_ONCE // max(area, 1)))
+    kind = "cpu" if torch.device(device).type == "cpu" else "cuda"
+    step = max(1, min(AT_ONCE[kind], PIXELS_AT_ONCE[kind] // max(area, 1)))
     for low in range(0, len(cutouts), step):
         part = cutouts[low : low + step]
         parts.append(_predict_part(part, estimator, n_samples, seed, device, space))
@@ -208,10 +214,7 @@ def _noise(ids: Sequence[str], n_samples: int, n: int, seed: int, attempt: int) 
 def _plausible(z: Tensor, t: Tensor, frame: Frame) -> Tensor:
     """(B, S) whether draws lie where parameters can be; NaN does not."""
     inside = (z.abs() < MAX_WHITENED).all(dim=2) & (t[..., 2:6].abs() < MAX_U).all(dim=2)
-    offset = t[..., :2].double() * frame.spread[:, None, None]
-    cos, sin = torch.cos(frame.angle)[:, None], torch.sin(frame.angle)[:, None]
-    x = frame.centre[:, None, 0] + cos * offset[..., 0] - sin * offset[..., 1]
-    y = frame.centre[:, None, 1] + sin * offset[..., 0] + cos * offset[..., 1]
+    x, y = position(t, frame)
     nominal, reach = frame.nominal[:, None], frame.reach[:, None]
     return inside & ((x - nominal[..., 0]).abs() < reach) & ((y - nominal[..., 1]).abs() < reach)
 

@@ -30,7 +30,7 @@ def scalar_signs() -> Tensor:
     signs = _signs(0, n) + _signs(0, n - 1)
     for m, _ in ORDERS[1:]:
         signs += _signs(m, n)
-    signs += _signs(0, n)  # noise
+    signs += _signs(0, 1)  # noise
     for m in (0, 1, 2):  # masks
         signs += _signs(m, n)
     signs += _signs(0, N_ASYMMETRY) + _signs(0, 3)

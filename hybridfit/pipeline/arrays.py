@@ -20,6 +20,7 @@ from hybridfit.pipeline.common import (
     measure,
     metadata,
     model_images,
+    starting_network,
     usable_device,
 )
 
@@ -29,7 +30,7 @@ def fit(
     *,
     options: FitOptions | None = None,
     uncertainty: str = "covariance",
-    start: str = "moments",
+    start: str = "posterior",
     device: str | torch.device = "cpu",
     covariance: bool = True,
     **more: Any,
@@ -44,8 +45,8 @@ def fit(
             at least ``sigma`` and ``psf`` (None to fit without one).
         options: of the fit; default `FitOptions()`.
         uncertainty: where errors come from: "covariance", (J^T W J)^-1 at the best fit.
-        start: where the fit starts: "moments" of the image, unless a galaxy has values in
-            ``Cutouts.start``.
+        start: where the fit starts: "posterior" of the network, or "moments" of the image;
+            values in ``Cutouts.start`` go first.
         device: torch device that computes.
         covariance: whether to add the column ``covariance`` (B, P, P), in the order of the
             parameters' columns.
@@ -65,7 +66,10 @@ def fit(
         cutouts = from_arrays(cutouts, more, "fit")
     check_keys(more, [f.name for f in fields(FitOptions)], "fit")
     chosen = replace(options or FitOptions(), **more)
-    result = measure(cutouts, chosen, usable_device(device), uncertainty=uncertainty)
+    network = starting_network(start)
+    result = measure(
+        cutouts, chosen, usable_device(device), uncertainty=uncertainty, estimator=network
+    )
     meta = metadata({"fit": asdict(chosen), "run": {"uncertainty": uncertainty, "start": start}})
     return make_table(cutouts, result, covariance, meta)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -15,10 +17,38 @@ from torch import Tensor
 from hybridfit.cutouts import Cutouts
 from hybridfit.fitting.fit import FitOptions, fit_cutouts
 from hybridfit.model.render import render
-from hybridfit.results import Fit
+from hybridfit.npe.network import Estimator
+from hybridfit.npe.posterior import load_estimator, packaged_estimator
+from hybridfit.pipeline.seeding import posterior_of, starts_from
+from hybridfit.results import Fit, Flag
+from hybridfit.uncertainty.agreement import disagreement, disagreement_flags
 from hybridfit.uncertainty.covariance import quote_covariance
 
+STARTS = ("posterior", "moments")
 RENDER_AT_ONCE = 16  # galaxies: bounds memory
+
+
+Clock = Callable[[str], AbstractContextManager[Any]]
+
+
+def no_clock(what: str) -> AbstractContextManager[Any]:
+    """A clock that does not run."""
+    return nullcontext()
+
+
+def starting_network(start: str, weights: str | None = None) -> Estimator | None:
+    """The network that fits start from, or None for moments.
+
+    Args:
+        start: "posterior" or "moments".
+        weights: folder of a network's weights; default the package's own.
+
+    Raises:
+        FileNotFoundError: if the weights are not there.
+    """
+    if start == "moments":
+        return None
+    return packaged_estimator() if weights is None else load_estimator(weights)
 
 
 def measure(
@@ -27,10 +57,33 @@ def measure(
     device: torch.device,
     compile: bool | None = None,
     uncertainty: str = "covariance",
+    estimator: Estimator | None = None,
+    clock: Clock = no_clock,
 ) -> Fit:
-    """Fit a batch and give it the errors that are asked for."""
+    """Fit a batch and give it the errors that are asked for.
+
+    Args:
+        cutouts: B galaxies.
+        options, device, compile: see `fit_cutouts`.
+        uncertainty: where errors come from.
+        estimator: network whose posterior the fits start from; None for the image's moments.
+        clock: context manager that is told what is being done.
+    """
     check_choices(uncertainty)
-    return quote_covariance(fit_cutouts(cutouts, options, device, compile))
+    posterior, starts = None, None
+    if estimator is not None and cutouts.psf is not None:
+        with clock("predicting"):
+            posterior = posterior_of(cutouts, estimator, device)
+            starts = starts_from(posterior, cutouts)
+    with clock("fitting"):
+        fit = quote_covariance(fit_cutouts(cutouts, options, device, compile, starts))
+        if posterior is None:
+            return fit
+        flags = fit.flags | posterior.flags & int(Flag.UNFAMILIAR)
+        if options.components == ("sersic",):
+            distance = disagreement(fit, posterior, cutouts.zeropoint.cpu())
+            flags = flags | disagreement_flags(distance)
+        return replace(fit, flags=flags)
 
 
 def model_images(theta: Tensor, cutouts: Cutouts, options: FitOptions) -> NDArray[np.float32]:
@@ -62,11 +115,11 @@ def metadata(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_choices(uncertainty: str, start: str = "moments") -> None:
+def check_choices(uncertainty: str, start: str = "posterior") -> None:
     """Raise ValueError for a way to errors or to a start that is not there."""
     for name, value, known in (
         ("uncertainty", uncertainty, ("covariance",)),
-        ("start", start, ("moments",)),
+        ("start", start, STARTS),
     ):
         if value not in known:
             raise ValueError(f"{name} is '{value}', expected one of {', '.join(known)}")

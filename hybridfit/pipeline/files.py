@@ -15,8 +15,11 @@ from hybridfit.fitting.fit import FitOptions
 from hybridfit.io import blocks, export
 from hybridfit.io import table as tables
 from hybridfit.io.fits import ReadOptions
+from hybridfit.io.runs import UsageError
+from hybridfit.npe.network import Estimator
+from hybridfit.npe.posterior import weights_digest
 from hybridfit.parameters import ParameterSpace
-from hybridfit.pipeline.common import check_choices, measure, model_images
+from hybridfit.pipeline.common import check_choices, measure, model_images, starting_network
 from hybridfit.pipeline.stream import Job, Stage, StreamOptions, Summary, run_stream
 from hybridfit.results import Fit
 
@@ -26,7 +29,8 @@ class RunOptions(StreamOptions):
     """How a run of fits from files goes about it and what it writes."""
 
     uncertainty: str = "covariance"  # where errors come from
-    start: str = "moments"  # where the fit starts; values given with a galaxy go first
+    start: str = "posterior"  # or "moments"; values given with a galaxy go first
+    weights: str | None = None  # folder of another network's weights
     covariance: bool = False  # write the covariance matrices
     save_models: bool = False  # write models/<id>_block.fits: image, model, residual
 
@@ -61,25 +65,34 @@ def fit_files(
         UsageError: if the input as a whole, or what ``out`` holds already, is not usable.
         OSError: if ``out`` cannot be written.
     """
+    try:
+        estimator = starting_network(run.start, run.weights)
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
     stage = Stage(
         {"fit": options},
         lambda width: tables.columns(options.space, width, run.covariance),
-        lambda cutouts, job, share: _fit_batch(cutouts, job, options, run, share),
+        lambda cutouts, job, share: _fit_batch(cutouts, job, options, run, share, estimator),
         lambda cutouts, job: tables.make_rows(cutouts, _no_fit(cutouts, options.space), job.schema),
         read,
         run,
+        {} if estimator is None else {"weights": weights_digest(run.weights)},
     )
     return run_stream(input, out, stage, overwrite, quiet)
 
 
 def _fit_batch(
-    cutouts: Cutouts, job: Job, options: FitOptions, run: RunOptions, share: float
+    cutouts: Cutouts,
+    job: Job,
+    options: FitOptions,
+    run: RunOptions,
+    share: float,
+    estimator: Estimator | None,
 ) -> NDArray[np.void]:
     device = torch.device(run.device)
     # the same for a run that was resumed: it depends on the part and the whole run alone
     compile = wants_compile(options.compile, round(share * job.n), device)
-    with job.clock("fitting"):
-        result = measure(cutouts, options, device, compile, run.uncertainty)
+    result = measure(cutouts, options, device, compile, run.uncertainty, estimator, job.clock)
     if run.save_models:
         with job.clock("models"):
             job.models.mkdir(exist_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,8 @@ from hybridfit.io.fits import ReadOptions
 from hybridfit.io.posterior_table import posterior_columns, posterior_rows
 from hybridfit.io.runs import UsageError
 from hybridfit.io.table import id_width, to_table
-from hybridfit.npe.checkpoint import WEIGHTS
 from hybridfit.npe.network import Estimator
-from hybridfit.npe.posterior import PACKAGED, load_estimator, predict_cutouts
+from hybridfit.npe.posterior import load_estimator, predict_cutouts, weights_digest
 from hybridfit.parameters import ParameterSpace
 from hybridfit.pipeline.arrays import from_arrays
 from hybridfit.pipeline.common import metadata, usable_device
@@ -134,7 +132,7 @@ def predict_files(
         nothing=rows,
         read=read,
         run=run,
-        identity={"weights": _digest(options.weights)},
+        identity={"weights": weights_digest(options.weights)},
     )
     return run_stream(input, out, stage, overwrite, quiet)
 
@@ -166,9 +164,3 @@ def judged(posterior: Posterior, cutouts: Cutouts) -> Posterior:
     large = median[:, size] > cutouts.size.amax(dim=1).cpu() / 2
     flags = posterior.flags | uncertain * int(Flag.UNCERTAIN) | large * int(Flag.LARGER_THAN_STAMP)
     return replace(posterior, flags=flags)
-
-
-def _digest(weights: str | None) -> str:
-    """What tells one network from another."""
-    file = Path(weights or PACKAGED) / WEIGHTS
-    return sha256(file.read_bytes()).hexdigest()[:16]
