@@ -7,8 +7,9 @@
 against GalSim on 50 of them; then `predict_cutouts` runs over all, timed. Coverage is that of the
 central intervals, per parameter, overall and in bins of S/N. For the population "prior", draws
 outside of the population's limits do not count, so that the posterior is that of these galaxies;
-"raw" is without that cut, as the package gives it. The width is half of p84 - p16 over the Cramer-Rao limit at the truth,
-prior included, its median over the galaxies of a bin and then over the parameters.
+"raw" is without that cut, as the package gives it. The width is half of p84 - p16 over the
+Cramer-Rao limit at the truth, prior included, its median over the galaxies of a bin and then over
+the parameters.
 """
 
 from __future__ import annotations
