@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from hybridfit.results import Posterior
 SMALL = SimulateOptions(shape=(32, 32), psf_size=15, r_eff=(1.5, 3.0), snr=(40, 300))
 TINY = {"backbone": "none", "width": 16, "blocks": 1, "context": 8}
 TINY |= {"flow_layers": 2, "flow_hidden": 16}
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 NAMES = ("x", "y", "mag", "r_eff", "n", "q", "pa", "sky")
 
 
@@ -190,7 +193,7 @@ def test_a_stopped_run_goes_on_to_the_same_table(simulated, weights: Path, tmp_p
     with pytest.raises(hf.UsageError, match="predict seed was 0 and is now 1"):
         hf.predict_files(directory, out, options=replace(options, seed=1), run=run)
     with pytest.raises(hf.UsageError, match="holds a run that was started otherwise"):
-        hf.fit_files(directory, out)
+        hf.fit_files(directory, out, run=hf.RunOptions(start="moments"))
 
 
 def test_other_weights_are_another_run(simulated, weights: Path, tmp_path: Path):
@@ -237,6 +240,33 @@ def test_yaml_gives_options(simulated, weights: Path, tmp_path: Path):
     wrong = call("predict", simulated[0], "-o", tmp_path / "out2", "-c", config)
     assert wrong.exit_code == 2
     assert "unknown option 'fit'" in wrong.output
+
+
+def test_real_cutouts_go_through(weights: Path, shared_data: Path, tmp_path: Path):
+    """Stamps of 26 to 512 pixels, oversampled PSFs, none, masks that hide the target: no NaN."""
+    if not (BENCHMARKS / "real.py").exists():
+        pytest.skip("benchmarks/ is not beside the tests")
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        real = importlib.import_module("real")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    few = {"sdss_spf38372865", "ground_ngc777_R", "jwst_2114_f356w", "sdss_J092800"}
+    cases = [case for case in real.read_cases(shared_data / "real") if case["id"] in few]
+    assert len(cases) == 4
+    for with_psf in (True, False):
+        some = [case for case in cases if bool(case["psf"]) == with_psf]
+        manifest = real.write_manifest(tmp_path / f"{with_psf}.csv", some)
+        summary = hf.predict_files(
+            manifest,
+            tmp_path / str(with_psf),
+            hf.ReadOptions(no_psf=not with_psf),
+            hf.PredictOptions(weights=str(weights), samples=32),
+        )
+        table = Table.read(summary.results, mask_invalid=False)
+        for name in NAMES:
+            assert np.isfinite(table[f"{name}_p50"]).all()
+        assert (table["r_eff_p16"] > 0).all()
 
 
 def test_render_takes_a_predicted_table(simulated, weights: Path):
