@@ -206,9 +206,9 @@ def _train(
 
     with _errors(debug):
         done = train_network(config, out, resume, minutes, images, device, threads, export, quiet)
-        if not done:
-            typer.echo(f"stopped: --resume goes on from the checkpoint in {out}", err=True)
-            raise typer.Exit(INTERRUPTED)
+    if not done:
+        typer.echo(f"stopped: --resume goes on from the checkpoint in {out}", err=True)
+        raise typer.Exit(INTERRUPTED)
 
 
 def _finetune(

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from hybridfit.config import check_keys, load_yaml
+from hybridfit.npe.columns import parse_columns
 from hybridfit.npe.network import Estimator, NetworkOptions
 from hybridfit.npe.recipe import nested, plain
 from hybridfit.parameters import Prior
@@ -142,6 +143,7 @@ def load_config(folder: str | Path) -> dict[str, Any]:
     config = load_yaml(path)
     check_keys(config, list(CONFIG_KEYS), str(path))
     config["network"] = nested(NetworkOptions, config.get("network") or {}, f"network of {path}")
+    config["targets"] = parse_columns(config.get("targets") or ())
     config["prior"] = Prior.from_mapping(config.get("prior") or {})
     return config
 
@@ -169,4 +171,5 @@ def load_weights(folder: str | Path, device: torch.device | str = "cpu") -> Esti
             f"'{folder / WEIGHTS}' does not fit the network of its {CONFIG}, perhaps of another "
             f"version of hybridfit: {' '.join(str(error).split())[:300]}"
         ) from error
+    estimator.columns = config["targets"]
     return estimator.to(device).eval()

@@ -16,16 +16,20 @@ import torch
 from torch import Tensor, nn
 
 from hybridfit.npe.columns import Column
-from hybridfit.npe.data import Shard
+from hybridfit.npe.data import Shard, in_parts
+from hybridfit.npe.frame import N_TARGETS
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.session import clipped_step, follow, make_optimiser, soft_clip
-from hybridfit.npe.validation import contexts_of, nll_of
+from hybridfit.npe.symmetry import redrawn
+from hybridfit.npe.validation import AT_ONCE, contexts_of, nll_of
 
 STAGES: dict[str, tuple[str, ...]] = {
     "flow": ("flow",),
     "head": ("flow", "entry", "blocks", "exit"),
     "all": ("flow", "entry", "blocks", "exit", "backbone", "seen_norm"),
 }
+
+COPIES, ENOUGH = 4, 20_000  # of each galaxy, and contexts in all, for the flow's stage
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,6 @@ class FinetuneOptions:
     held_out: float = 0.1  # share of the galaxies that decide when to stop
     validations: int = 10  # in each stage
     patience: int = 3  # validations without a gain that end a stage
-    mirrors: bool = True  # use labelled galaxies mirrored too
     galaxies: int = 20_000  # simulated, where the data are a simulator's
     warm_up: int = 50  # batches of each stage
     weight_decay: float = 0.01
@@ -108,7 +111,7 @@ def finetune(
     torch.manual_seed(options.seed)
     before = None
     if options.targets:
-        model = renewed(estimator, training)
+        model = renewed(estimator, training, options.targets)
     else:
         model = copy.deepcopy(estimator)
         before = mean_nll(model, held_out)
@@ -136,14 +139,20 @@ def usable(galaxies: Shard) -> Shard:
     return galaxies[torch.isfinite(galaxies.targets).all(dim=1)]
 
 
-def renewed(estimator: Estimator, galaxies: Shard) -> Estimator:
-    """The same network up to its context, with a new flow for the targets of ``galaxies``."""
+def renewed(estimator: Estimator, galaxies: Shard, columns: tuple[Column, ...]) -> Estimator:
+    """The same network up to its context, with a new flow for other parameters.
+
+    One that predicts these already keeps its flow.
+    """
+    if estimator.columns == columns:
+        return copy.deepcopy(estimator)
     options = replace(estimator.options, pretrained=False)
     model = Estimator(options, estimator.n_scalars, galaxies.targets.shape[1])
     fresh = ("flow.", "head.", "target_")
     old = {k: v for k, v in estimator.state_dict().items() if not k.startswith(fresh)}
     model.load_state_dict(old, strict=False)
     targets = galaxies.targets.double()
+    model.columns = columns
     model.target_mean.copy_(targets.mean(dim=0))
     model.target_std.copy_(targets.std(dim=0).clamp_min(1e-6))
     return model.to(estimator.target_mean.device).eval()
@@ -183,19 +192,27 @@ def _stage(
         module.requires_grad_(part in STAGES[name])
     for part, parameter in model.named_parameters(recurse=False):
         parameter.requires_grad_(part in STAGES[name])
-    cached = contexts_of(model, training) if name == "flow" else None
+    fixed = _fixed_contexts(model, training, options) if name == "flow" else None
+    count = len(training) if fixed is None else len(fixed[0])
     averaged = copy.deepcopy(model).requires_grad_(False).eval()
     optimiser = make_optimiser(model, options.learning_rates[k], options.weight_decay)
     steps = max(1, int(options.images * options.shares[k] / sum(options.shares)) // options.batch)
     every = max(1, steps // options.validations)
     rng = np.random.default_rng([options.seed, k])
     misses = 0
+    device = model.target_mean.device
     model.train()
-    for step, rows in enumerate(_batches(len(training), options.batch, steps, rng)):
+    coin = torch.Generator().manual_seed(options.seed)
+    for step, rows in enumerate(_batches(count, options.batch, steps, rng)):
         rate = min((step + 1) / max(options.warm_up, 1), 1 - step / steps)
         for group in optimiser.param_groups:
             group["lr"] = options.learning_rates[k] * rate
-        loss = _loss(model, training[rows], None if cached is None else cached[rows])
+        if fixed is None:
+            views, scalars, targets = _redrawn(training[rows].to(device), options, coin)
+            loss = model.losses(views, scalars, targets)["nll"]
+        else:
+            context, targets = (value[rows] for value in fixed)
+            loss = -model.flow.log_prob(model.standardised(targets), context) - model.log_scale
         clipped_step(model, optimiser, soft_clip(loss, options.nll_clip).mean(), options.clip)
         follow(averaged, model, min(options.ema, (1 + step) / (10 + step)))
         if (step + 1) % every == 0:
@@ -205,14 +222,30 @@ def _stage(
                 return
 
 
-def _loss(model: Estimator, galaxies: Shard, context: Tensor | None) -> Tensor:
-    """NLL (b,) of a batch, from contexts where these do not change."""
+def _redrawn(
+    galaxies: Shard, options: FinetuneOptions, coin: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Views, scalars and targets, mirrored and turned at random; other parameters stay."""
+    targets = galaxies.targets
+    of_frame = targets.new_zeros(len(targets), N_TARGETS) if options.targets else targets
+    views, scalars, turned = redrawn(galaxies.views.float(), galaxies.scalars, of_frame, coin)
+    return views, scalars, targets if options.targets else turned
+
+
+@torch.no_grad()
+def _fixed_contexts(
+    model: Estimator, training: Shard, options: FinetuneOptions
+) -> tuple[Tensor, Tensor]:
+    """Contexts and targets, each galaxy a few times if there are few of them."""
     device = model.target_mean.device
-    some = galaxies.to(device)
-    if context is None:
-        return model.losses(some.views.float(), some.scalars, some.targets)["nll"]
-    z = model.standardised(some.targets)
-    return -model.flow.log_prob(z, context.to(device)) - model.log_scale
+    coin = torch.Generator().manual_seed(options.seed)
+    contexts, targets = [], []
+    for _ in range(max(1, min(COPIES, ENOUGH // len(training)))):
+        for part in in_parts(len(training), AT_ONCE):
+            views, scalars, some = _redrawn(training[part].to(device), options, coin)
+            contexts.append(model.context(views, scalars).float())
+            targets.append(some)
+    return torch.cat(contexts), torch.cat(targets)
 
 
 def _batches(n: int, batch: int, steps: int, rng: np.random.Generator) -> Sequence[Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,14 +16,11 @@ from hybridfit.npe.frame import encode
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.parameters import ParameterSpace
 
-MIRRORS = ((False, False), (True, False), (False, True), (True, True))
-
 
 def labelled_shard(
     cutouts: Cutouts,
     truth: Tensor,
     columns: Sequence[Column] = (),
-    mirrors: bool = False,
     seed: int = 0,
 ) -> Shard:
     """What the network reads of labelled cutouts, and their targets.
@@ -34,71 +30,25 @@ def labelled_shard(
         truth: (B, 8) physical parameters in stamp pixels; where the sky is NaN it is drawn from
             what the pixels say about it given the others. With ``columns`` (B, T) their values.
         columns: other parameters than the Sersic ones.
-        mirrors: each galaxy four times, as it is and mirrored along x, y and both.
         seed: of the skies.
 
     Returns:
-        Shard of B or 4 B galaxies, the mirrored ones behind the others; galaxies whose targets
-        are not finite have NaN there.
+        Shard of B galaxies, their signal to noise NaN; targets may be NaN too.
     """
     if not columns:
         truth = with_sky(truth, cutouts, seed)
     pieces = []
-    for flip in MIRRORS if mirrors else MIRRORS[:1]:
-        for part in in_parts(len(cutouts), MEASURED_AT_ONCE):
-            some, true = cutouts[part], truth[part]
-            if not columns:
-                true = mirrored_parameters(true, some.size, *flip)
-            some = mirrored(some, *flip)
-            inputs = make_inputs(some)
-            if columns:
-                targets = encode_columns(true, columns)
-            else:
-                targets = encode(true, some.zeropoint, inputs.frame)
-            nothing = torch.zeros(len(some))
-            pieces.append(
-                (
-                    inputs.views.half(),
-                    inputs.scalars.float(),
-                    targets.float(),
-                    nothing + math.nan,
-                    nothing.long(),
-                )
-            )
+    for part in in_parts(len(cutouts), MEASURED_AT_ONCE):
+        some, true = cutouts[part], truth[part]
+        inputs = make_inputs(some)
+        if columns:
+            targets = encode_columns(true, columns)
+        else:
+            targets = encode(true, some.zeropoint, inputs.frame)
+        unknown = torch.full((len(some),), math.nan)
+        values = (inputs.views.half(), inputs.scalars.float(), targets.float())
+        pieces.append((*values, unknown, torch.zeros(len(some), dtype=torch.int64)))
     return Shard(*(torch.cat(column) for column in zip(*pieces, strict=True)))
-
-
-def mirrored(cutouts: Cutouts, along_x: bool, along_y: bool) -> Cutouts:
-    """The stamps mirrored along their axes, their padding still behind the last row and column."""
-    height, width = cutouts.image.shape[-2:]
-    y = torch.arange(height, device=cutouts.image.device).expand(len(cutouts), -1)
-    x = torch.arange(width, device=cutouts.image.device).expand(len(cutouts), -1)
-    if along_y:
-        y = (cutouts.size[:, :1] - 1 - y) % height
-    if along_x:
-        x = (cutouts.size[:, 1:] - 1 - x) % width
-    row = torch.arange(len(cutouts), device=cutouts.image.device)[:, None, None]
-    at = (row, y[:, :, None], x[:, None, :])
-    flips = [axis for axis, wanted in ((-2, along_y), (-1, along_x)) if wanted]
-    return replace(
-        cutouts,
-        image=cutouts.image[at],
-        sigma=cutouts.sigma[at],
-        mask=cutouts.mask[at],
-        psf=None if cutouts.psf is None else cutouts.psf.flip(flips),
-    )
-
-
-def mirrored_parameters(theta: Tensor, size: Tensor, along_x: bool, along_y: bool) -> Tensor:
-    """Physical parameters (B, 8) of mirrored stamps with sizes (B, 2) height, width."""
-    theta = theta.clone()
-    if along_x:
-        theta[:, 0] = size[:, 1] - 1 - theta[:, 0]
-    if along_y:
-        theta[:, 1] = size[:, 0] - 1 - theta[:, 1]
-    if along_x != along_y:
-        theta[:, 6] = (-theta[:, 6]) % 180.0
-    return theta
 
 
 def with_sky(theta: Tensor, cutouts: Cutouts, seed: int) -> Tensor:

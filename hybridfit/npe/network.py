@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hybridfit.npe.columns import Column
 from hybridfit.npe.flow import MaskedFlow
 from hybridfit.npe.frame import N_TARGETS
 from hybridfit.npe.inputs import N_VIEWS
@@ -103,6 +104,8 @@ class Estimator(nn.Module):
         self.register_buffer("context_mean", torch.zeros(options.context))
         self.register_buffer("context_whitening", torch.eye(options.context))
         self.register_buffer("distance_limit", torch.tensor(torch.inf))
+
+    columns: tuple[Column, ...] = ()  # what is predicted, if not the Sersic parameters
 
     scalar_mean: Tensor
     scalar_std: Tensor

@@ -82,9 +82,7 @@ def finetune_network(
         estimator = load_weights(weights or PACKAGED, device)
         told = load_config(weights or PACKAGED)
         if told.get("targets") and not plan.finetune.targets:
-            plan = replace(
-                plan, finetune=replace(plan.finetune, targets=parse_columns(told["targets"]))
-            )
+            plan = replace(plan, finetune=replace(plan.finetune, targets=told["targets"]))
         if simulated:
             if plan.finetune.targets:
                 raise ValueError("finetune.targets need labelled cutouts: a simulator has none")
@@ -155,8 +153,7 @@ def _labelled(input: Path, truth: Path | None, plan: _Plan, quiet: bool) -> tupl
                 values = torch.from_numpy(np.stack([_column(rows, name) for name in names], axis=1))
                 if not options.targets:
                     values[:, :2] -= cutouts.origin
-                mirrors = options.mirrors and not held
-                shard = labelled_shard(cutouts, values, options.targets, mirrors, options.seed)
+                shard = labelled_shard(cutouts, values, options.targets, options.seed)
                 parts[held].append(shard)
     if not (parts[False] and parts[True]):
         raise ValueError(f"hardly any galaxy of '{input}' can be read")

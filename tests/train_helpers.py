@@ -1,0 +1,103 @@
+"""Small galaxies, small networks and sources of data that tests of training share."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from hybridfit.model.scenes import SceneOptions
+from hybridfit.npe.data import SceneSource, Shard
+from hybridfit.npe.recipe import Recipe
+from hybridfit.parameters import Prior
+
+# clean galaxies on small stamps: quick to simulate, and little to learn
+SIMPLE: dict[str, Any] = {
+    "sides": [32],
+    "psf_size": 21,
+    "psf_fwhm": [1.5, 3.0],
+    "snr": [20.0, 200.0],
+    "neighbour": 0.0,
+    "neighbour_masked": 0.0,
+    "mask_through": 0.0,
+    "structure": 0.0,
+    "gradient": 0.0,
+    "artefact": 0.0,
+}
+NETWORK: dict[str, Any] = {
+    "backbone": "none",
+    "width": 64,
+    "blocks": 2,
+    "context": 32,
+    "flow_layers": 3,
+    "flow_hidden": 48,
+}
+SWIN: dict[str, Any] = {"backbone": "small", "patch": 16, "embed": 8, "depths": [1], "heads": [2]}
+TRAIN: dict[str, Any] = {
+    "images": 2048,
+    "batch": 64,
+    "shard": 128,
+    "workers": 0,
+    "whitening": 256,
+    "warm_up": 5,
+    "validation": 64,
+    "validation_limit": 8,
+    "image_share": [0.0, 0.0],
+    "epochs_per_image": 4,
+    "reuse_max": 8,
+    "tensorboard": False,
+}
+
+
+def recipe(network: dict[str, Any] | None = None, **train: Any) -> Recipe:
+    """A run of seconds."""
+    return Recipe.from_mapping(mapping(network, **train))
+
+
+def mapping(network: dict[str, Any] | None = None, **train: Any) -> dict[str, Any]:
+    """The same as YAML holds it."""
+    return {
+        "simulator": SIMPLE,
+        "network": {**NETWORK, **(network or {})},
+        "train": {**TRAIN, **train},
+    }
+
+
+def scenes(size: int = 64, seed: int = 0, stream: int = 0, views: bool = False, **simulator: Any):
+    """A source of small clean galaxies."""
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in (SIMPLE | simulator).items()}
+    return SceneSource(SceneOptions(**values), Prior(), seed, size, "cpu", stream, views)
+
+
+def numbered(number: int) -> Shard:
+    """A shard that says which one it is."""
+    ones = torch.ones(8, 3)
+    empty = torch.zeros(8, 0, 64, 64).half()
+    return Shard(empty, number * ones, number * ones, ones[:, 0], torch.zeros(8).long())
+
+
+def failing(number: int) -> Shard:
+    """Fails at the third shard."""
+    if number == 2:
+        raise ValueError("no galaxy today")
+    return numbered(number)
+
+
+def dying(number: int) -> Shard:
+    """Ends its process at the third shard, as one does that is killed for memory."""
+    if number == 2:
+        os._exit(9)
+    return numbered(number)
+
+
+class Shuffled:
+    """The galaxies of a source with each other's labels."""
+
+    def __init__(self, source: SceneSource) -> None:
+        self.source = source
+
+    def __call__(self, number: int) -> Shard:
+        shard = self.source(number)
+        order = torch.randperm(len(shard), generator=torch.Generator().manual_seed(number))
+        return Shard(shard.views, shard.scalars, shard.targets[order], shard.snr, shard.kind)
