@@ -116,13 +116,13 @@ def test_few_galaxies_get_no_verdict():
 
 def test_weighted_draws_of_a_wrong_posterior_pass():
     """Importance weights turn the twice too wide twin into the exact posterior."""
-    wide, exact = experiment("wide", draws=400), experiment("exact", draws=400)
+    wide, exact = (experiment(twin, 2000, 300) for twin in ("wide", "exact"))
     z = unit_draws(wide)
     # N(z; 0, 1) / N(z; 0, 2); pa's noise is beyond its circle for some, so it is left out
     weights = np.exp(-0.5 * (z**2).sum(axis=2) * (1 - 1 / 4))
     trials = Trials(NAMES[:4], wide.samples[:, :, :4], wide.truth[:, :4], weights)
-    # four dimensions: an ESS fraction of (4 / 7)^2 ... about .2
-    assert 40 < np.median(trials.effective) < 200
+    # effective draws: the fraction (sqrt 7 / 4)^4 = .19 of 300
+    assert 45 < np.median(trials.effective) < 70
     found = calibrate(trials, wide.snr, exact.limit[:, :4], OPTIONS)
     everywhere = found.table[found.table["bin"] == "all"]
     assert set(everywhere["verdict_cover"]) <= {"pass", ""}
@@ -135,7 +135,7 @@ def unit_draws(some: Experiment) -> np.ndarray:
     lines[:, :, 2:4] = np.log(lines[:, :, 2:4])
     sigma = some.limit[:, :4].copy()
     sigma[:, 2:] /= some.truth[:, 2:4]
-    # the mean of the twin's draws would be noisy: that of 400 is off by .1 exact deviations
+    # the mean of 300 twice too wide draws is off by .12 exact deviations: less than 1 % of width
     return (lines - lines.mean(axis=1, keepdims=True)) / sigma[:, None]
 
 
@@ -284,7 +284,6 @@ def test_the_limit_is_the_inverse_of_the_fisher_matrix(prior_weight):
         # weight 0 is 1e-6 there.
         limit = cramer_rao(THETA, stamps(), prior_weight=prior_weight, dtype=dtype).numpy()
         scale = np.sqrt(np.einsum("bi,bj->bij", *[np.einsum("bii->bi", truth)] * 2))
-        assert np.abs(limit - truth).max(initial=0, where=np.isfinite(truth)) >= 0
         assert (np.abs(limit - truth) / scale).max() < tolerance
 
 
