@@ -1,0 +1,136 @@
+"""What does the Swin Transformer add to moments, on clean stamps and on difficult ones?
+
+    OMP_NUM_THREADS=1 python benchmarks/ablation.py --runs FOLDER [--images 250000] [--only both]
+    OMP_NUM_THREADS=1 python benchmarks/ablation.py --shipped [--weights FOLDER]
+
+Three networks are trained on the same galaxies in the same order, by the same schedule: moments
+and flow, Swin and flow, both. They are compared on scenes that none of them saw, galaxy by galaxy,
+by kind of difficulty; differences of the mean NLL have their standard errors. With ``--shipped``
+the package's network is compared with itself when its views are withheld, as it was in part of
+its training. Each run is resumed where it was stopped; figures are of the runs there are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import ROOT, write_result
+
+from hybridfit.model.scenes import Kind
+from hybridfit.npe.checkpoint import checkpoints
+from hybridfit.npe.data import VALIDATION, SceneSource, Shard
+from hybridfit.npe.posterior import load_estimator
+from hybridfit.npe.recipe import Recipe
+from hybridfit.npe.train import train
+from hybridfit.npe.validation import nll_of
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "moments": {"backbone": "none"},
+    "swin": {"moments": False},
+    "both": {},
+}
+SEED = 77_000  # of the compared scenes; training runs have others
+BRIGHT = 30.0
+
+
+def variant(recipe: Recipe, name: str, images: int) -> Recipe:
+    """The recipe of one network; all see the pixels in every batch that can."""
+    share = (0.0, 0.0) if name == "moments" else (1.0, 1.0)
+    network = replace(recipe.network, **VARIANTS[name])
+    settings = replace(recipe.train, images=images, image_share=share, tensorboard=False)
+    return replace(recipe, network=network, train=settings)
+
+
+def groups(scenes: Shard) -> dict[str, torch.Tensor]:
+    """Rows of each kind of scene; a scene with two difficulties is in both."""
+    found = {"all": torch.ones(len(scenes), dtype=torch.bool), "clean": scenes.kind == 0}
+    found["difficult"] = ~found["clean"]
+    for kind in Kind:
+        if kind:
+            found[kind.name.lower()] = (scenes.kind & int(kind)) != 0
+    for name in ("clean", "difficult"):
+        found[f"{name}, S/N > {BRIGHT:g}"] = found[name] & (scenes.snr > BRIGHT)
+    return found
+
+
+def compared(nll: dict[str, torch.Tensor], scenes: Shard, against: str) -> dict[str, Any]:
+    """Mean NLL of each network and kind, and what it gains over ``against`` with its error."""
+    table: dict[str, Any] = {}
+    for group, rows in groups(scenes).items():
+        line: dict[str, Any] = {"scenes": int(rows.sum())}
+        for name, values in nll.items():
+            line[name] = round(float(values[rows].mean()), 3)
+            if name != against:
+                gain = (nll[against] - values)[rows]
+                error = float(gain.std() / len(gain) ** 0.5)
+                line[f"{name} gains"] = round(float(gain.mean()), 3)
+                line[f"{name} gains, error"] = round(error, 3)
+        table[group] = line
+    return table
+
+
+def show(table: dict[str, Any]) -> None:
+    columns = list(next(iter(table.values())))
+    print(f"{'scenes':24s}" + "".join(f"{c:>22s}" for c in columns))
+    for group, line in table.items():
+        print(f"{group:24s}" + "".join(f"{line[c]:22}" for c in columns))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, help="folder for the training runs")
+    parser.add_argument("--images", type=int, default=250_000)
+    parser.add_argument("--only", choices=list(VARIANTS), help="train this one and stop")
+    parser.add_argument("--shipped", action="store_true")
+    parser.add_argument("--weights", type=Path, help="instead of the package's")
+    parser.add_argument("--scenes", type=int, default=6144)
+    given = parser.parse_args()
+    if not given.shipped and given.runs is None:
+        parser.error("expected --runs FOLDER, --shipped or both")
+    recipe = Recipe.read(ROOT / "configs" / "train.yaml")
+    torch.set_num_threads(1)
+    networks: dict[str, Any] = {}
+    if given.runs is not None:
+        for name in [given.only] if given.only else VARIANTS:
+            out = given.runs / name
+            done = (out / "weights").is_dir()
+            if not done:
+                started = bool(out.is_dir() and checkpoints(out))
+                if train(variant(recipe, name, given.images), out, started) is None:
+                    sys.exit("stopped: the same command goes on")
+            networks[name] = load_estimator(out / "weights")
+        if given.only:
+            return
+    parts = [
+        SceneSource(recipe.simulator, recipe.prior, SEED + i, 2048, stream=VALIDATION)(0)
+        for i in range(max(1, given.scenes // 2048))
+    ]
+    scenes = Shard(
+        *(
+            torch.cat([getattr(p, n) for p in parts])
+            for n in ("views", "scalars", "targets", "snr", "kind")
+        )
+    )
+    figures: dict[str, Any] = {}
+    if networks:
+        nll = {name: nll_of(network, scenes) for name, network in networks.items()}
+        figures["trained alike"] = {"images": given.images, **compared(nll, scenes, "moments")}
+        show({k: v for k, v in figures["trained alike"].items() if k != "images"})
+    if given.shipped:
+        network = load_estimator(given.weights)
+        nll = {
+            "views withheld": nll_of(network, scenes, use_views=False),
+            "shipped": nll_of(network, scenes),
+        }
+        figures["shipped"] = compared(nll, scenes, "views withheld")
+        show(figures["shipped"])
+    print(write_result("ablation", figures))
+
+
+if __name__ == "__main__":
+    main()
