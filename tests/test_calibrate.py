@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from astropy.table import Table
 from calibration_helpers import experiment
 from typer.testing import CliRunner
@@ -79,6 +81,19 @@ def test_without_sbi_it_says_what_is_missing(weights, tmp_path, monkeypatch):
     assert report.tarp is None
     assert not (tmp_path / "tarp.png").exists()
     assert "pip install 'hybridfit[validation]'" in told(report)
+
+
+def test_psfs_that_training_had_may_be_missing(weights, tmp_path):
+    moved = tmp_path / "weights"
+    shutil.copytree(weights, moved)
+    config = yaml.safe_load((moved / "config.yaml").read_text())
+    config["simulator"]["psf_files"] = str(tmp_path / "gone")
+    (moved / "config.yaml").write_text(yaml.safe_dump(config))
+    report = calibrate_network(tmp_path / "out", moved, n=8, n_samples=32, quiet=True)
+    assert any("simulated without real PSFs" in note for note in report.notes)
+    (tmp_path / "c.yaml").write_text(f"simulator: {{psf_files: {tmp_path / 'gone'}}}\n")
+    with pytest.raises(ValueError, match="gone"):  # asked for, it must be there
+        calibrate_network(tmp_path / "out", moved, config=tmp_path / "c.yaml", n=8, quiet=True)
 
 
 def test_simulated_galaxies_are_all_different():

@@ -102,7 +102,7 @@ def calibrate_network(
     """
     try:
         estimator = load_estimator(weights)
-        options, simulator, prior = _options(config, weights)
+        options, simulator, prior, notes = _options(config, weights)
         usable_device(device)
         if input is None:
             batches = simulated(n, seed, simulator, prior)
@@ -125,7 +125,7 @@ def calibrate_network(
             parts[-1]["id"] = np.array(batch.cutouts.id)
             bar.update(len(batch.cutouts))
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    report = _report(joined, space.names, options, seed)
+    report = _report(joined, space.names, options, seed, notes)
     _write(report, out)
     return report
 
@@ -193,25 +193,38 @@ def _signal(theta: Tensor, cutouts: Cutouts) -> Tensor:
 
 def _options(
     config: Path | None, weights: Path | None
-) -> tuple[CalibrationOptions, SceneOptions, Prior]:
-    """From the configuration; else the simulator and prior that the network was trained on."""
+) -> tuple[CalibrationOptions, SceneOptions, Prior, list[str]]:
+    """From the configuration; else the simulator and prior that the network was trained on.
+
+    The last are lines for the user.
+    """
     sections: dict[str, Any] = load_yaml(config) if config is not None else {}
     check_keys(sections, list(SECTIONS), str(config))
     trained = load_yaml((weights or PACKAGED) / CONFIG)
     simulator, prior = (
-        sections.get(name) or trained.get(name) or {} for name in ("simulator", "prior")
+        dict(sections.get(name) or trained.get(name) or {}) for name in ("simulator", "prior")
     )
+    notes = []
+    folder = simulator.get("psf_files")
+    if folder and not sections.get("simulator") and not Path(folder).is_dir():
+        simulator["psf_files"] = ""  # the network was trained elsewhere
+        notes.append(f"simulated without real PSFs: '{folder}', used in training, is not here")
     return (
         make(CalibrationOptions, sections.get("calibrate") or {}, "calibrate"),
         make(SceneOptions, simulator, "simulator"),
         Prior.from_mapping(prior),
+        notes,
     )
 
 
 def _report(
-    found: dict[str, NDArray], names: tuple[str, ...], options: CalibrationOptions, seed: int
+    found: dict[str, NDArray],
+    names: tuple[str, ...],
+    options: CalibrationOptions,
+    seed: int,
+    notes: list[str],
 ) -> Report:
-    notes: list[str] = []
+    notes = list(notes)
     known = [j for j in range(len(names)) if np.isfinite(found["theta"][:, j]).any()]
     for j in set(range(len(names))) - set(known):
         notes.append(f"{names[j]} left out: its truth is not known")
