@@ -13,6 +13,7 @@ import yaml
 from astropy.table import Table
 from train_helpers import SIMPLE, SWIN, recipe, scenes
 
+import hybridfit as hf
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.model.simulate import simulate_scenes
 from hybridfit.npe.checkpoint import load_config, load_weights, save_weights
@@ -21,12 +22,15 @@ from hybridfit.npe.data import Shard
 from hybridfit.npe.finetune import STAGES, FinetuneOptions, finetune
 from hybridfit.npe.labelled import labelled_shard, with_sky
 from hybridfit.npe.network import Estimator
+from hybridfit.npe.posterior import predict_cutouts
 from hybridfit.npe.predict_columns import predict_columns
 from hybridfit.npe.train import train
 from hybridfit.npe.validation import nll_of
 from hybridfit.parameters import ParameterSpace
 from hybridfit.pipeline import UsageError
 from hybridfit.pipeline.finetuning import finetune_network, joined
+from hybridfit.pipeline.predict import PredictOptions
+from hybridfit.pipeline.stream import StreamOptions
 
 NAMES = ParameterSpace().names
 
@@ -253,17 +257,29 @@ def test_other_parameters_on_the_same_network(weights, tmp_path):
     assert tuned.before is None
     estimator = load_weights(tmp_path / "out")
     assert [c.name for c in estimator.columns] == ["mass", "concentration"]
-    draws = predict_columns(made.cutouts[:400], estimator, n_samples=64)
+    draws = predict_columns(made.cutouts[:400], estimator, n_samples=64).samples
     assert draws.shape == (400, 64, 2)
     middle = draws.nanmedian(dim=1).values
     residual = torch.log(middle[:, 0]) - torch.from_numpy(np.log(mass[:400]))
     assert float(residual.std()) < 0.5 * np.log(mass).std()
     width = torch.log(draws[..., 0]).nan_to_num().std(dim=1).median()
     assert float(width) > 0.2  # the scatter that no pixel shows is in the posterior
-    again = predict_columns(made.cutouts[:400], estimator, n_samples=64)
-    assert torch.equal(draws.nan_to_num(), again.nan_to_num())
+    one = predict_columns(made.cutouts[[7]], estimator, n_samples=64).samples
+    assert torch.allclose(draws[[7]], one, rtol=1e-4)  # of the galaxy, not of its batch
     with pytest.raises(ValueError, match="use predict_cutouts"):
         predict_columns(made.cutouts[:2], load_weights(weights))
+    with pytest.raises(ValueError, match="these weights predict mass, concentration"):
+        predict_cutouts(made.cutouts[:2], estimator)
+    table = hf.predict(made.cutouts[:400], estimator=estimator, samples=64, save_samples=True)
+    assert np.allclose(table["mass_p50"], np.nanquantile(draws[..., 0], 0.5, axis=1))
+    assert np.allclose(table["concentration_err"], np.nanstd(draws[..., 1], axis=1))
+    assert table["mass_samples"].shape == (400, 64)
+    # written and read by the command's own way
+    predict = PredictOptions(weights=str(tmp_path / "out"), samples=64)
+    hf.predict_files(folder, tmp_path / "predicted", options=predict, run=StreamOptions(limit=10))
+    read = Table.read(tmp_path / "predicted" / "results.fits")
+    assert {"mass_p16", "concentration_p975", "distance"} <= set(read.colnames)
+    assert "x" not in read.colnames
 
 
 def test_targets_need_labels(weights, tmp_path):

@@ -90,6 +90,9 @@ def predict_cutouts(
     """
     if n_samples < 2:
         raise ValueError(f"n_samples is {n_samples}, expected 2 or more")
+    if estimator.columns:
+        names = ", ".join(column.name for column in estimator.columns)
+        raise ValueError(f"these weights predict {names}, not the Sersic parameters")
     if space.names != ParameterSpace().names:
         raise ValueError(f"the network knows {ParameterSpace().names}, not {space.names}")
     estimator = estimator.to(device).eval()
@@ -181,7 +184,7 @@ def _draw(
     rejected = torch.zeros_like(count)
     rows = torch.arange(b, device=context.device)
     for attempt in range(ROUNDS):
-        noise = _noise([ids[i] for i in rows.tolist()], n_samples, n, seed, attempt)
+        noise = own_noise([ids[i] for i in rows.tolist()], n_samples, n, seed, attempt)
         z, log_q = estimator.flow.from_normal(noise.to(context), context[rows])
         drawn = estimator.original(z)
         good = _plausible(z, drawn, frame[rows])
@@ -200,7 +203,7 @@ def _draw(
     return _Draws(t, log_prob.gather(1, again), count, rejected)
 
 
-def _noise(ids: Sequence[str], n_samples: int, n: int, seed: int, attempt: int) -> Tensor:
+def own_noise(ids: Sequence[str], n_samples: int, n: int, seed: int, attempt: int) -> Tensor:
     """Standard normal (B, S, n), of each galaxy's own: the same in any batch on any device."""
     noise = torch.empty(len(ids), n_samples, n)
     generator = torch.Generator()

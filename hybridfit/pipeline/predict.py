@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridfit.config import check_keys
 from hybridfit.cutouts import Cutouts
+from hybridfit.io.draws_table import draws_columns, draws_rows
 from hybridfit.io.export import check_format
 from hybridfit.io.fits import ReadOptions
 from hybridfit.io.posterior_table import posterior_columns, posterior_rows
@@ -20,6 +21,7 @@ from hybridfit.io.runs import UsageError
 from hybridfit.io.table import id_width, to_table
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, predict_cutouts, weights_digest
+from hybridfit.npe.predict_columns import predict_columns
 from hybridfit.parameters import ParameterSpace
 from hybridfit.pipeline.arrays import from_arrays
 from hybridfit.pipeline.common import metadata, usable_device
@@ -73,6 +75,7 @@ def predict(
         Table with id, flags, and for each parameter its mean [pix, mag, deg], _err (standard
         deviation), _p025, _p16, _p50, _p84, _p975; those of pa are around its circular mean and
         may leave [0, 180). With ``save_samples`` the draws as <name>_samples and log_prob.
+        With weights fine-tuned to other parameters the same for these, under their own names.
 
     Raises:
         ValueError: for options, shapes or names that are not understood; never for a galaxy.
@@ -83,7 +86,7 @@ def predict(
     check_keys(more, [f.name for f in fields(PredictOptions)], "predict")
     chosen = replace(options or PredictOptions(), **more)
     network = estimator or load_estimator(chosen.weights)
-    columns = _columns(chosen, id_width(cutouts.id))
+    columns = _columns(chosen, network, id_width(cutouts.id))
     rows = _rows(cutouts, network, chosen, usable_device(device), columns)
     return to_table(rows, columns, metadata({"predict": asdict(chosen)}))
 
@@ -127,7 +130,7 @@ def predict_files(
 
     stage = Stage(
         options={"predict": options},
-        columns=lambda width: _columns(options, width),
+        columns=lambda width: _columns(options, estimator, width),
         rows=rows,
         nothing=rows,
         read=read,
@@ -137,8 +140,10 @@ def predict_files(
     return run_stream(input, out, stage, overwrite, quiet)
 
 
-def _columns(options: PredictOptions, width: int) -> tuple[Any, ...]:
+def _columns(options: PredictOptions, estimator: Estimator, width: int) -> tuple[Any, ...]:
     kept = options.samples if options.save_samples else 0
+    if estimator.columns:
+        return draws_columns([column.name for column in estimator.columns], width, kept)
     return posterior_columns(ParameterSpace(), width, kept)
 
 
@@ -149,6 +154,11 @@ def _rows(
     device: torch.device,
     columns: Any,
 ) -> NDArray[np.void]:
+    if estimator.columns:
+        draws = predict_columns(cutouts, estimator, options.samples, options.seed, device)
+        names = [column.name for column in estimator.columns]
+        flags, distance = draws.flags.numpy(), draws.distance.numpy()
+        return draws_rows(cutouts, names, draws.samples.numpy(), flags, distance, columns)
     posterior = predict_cutouts(cutouts, estimator, options.samples, options.seed, device)
     return posterior_rows(cutouts, judged(posterior, cutouts), columns)
 
