@@ -45,7 +45,7 @@ HELP = {
     "precision": "float32 | float64",
     "convolution": "continuous | galfit: PSF taken as a smooth function, or as GALFIT does",
     "uncertainty": "covariance: where errors come from",
-    "start": "moments: where the fit starts",
+    "start": "posterior | moments: where the fit starts",
     "device": "cpu | cuda",
     "threads": "CPU threads",
     "format": "fits | ecsv | parquet | csv",
