@@ -16,7 +16,9 @@ import pytest
 import torch
 import yaml
 from train_helpers import SWIN, Shuffled, mapping, recipe, scenes
+from typer.testing import CliRunner, Result
 
+from hybridfit.cli import make_app
 from hybridfit.model.render import render
 from hybridfit.npe import checkpoint as files
 from hybridfit.npe.data import VALIDATION, Shard
@@ -291,6 +293,27 @@ def test_time_ends_a_run_with_its_learning_rate_at_zero(tmp_path):
     assert 0.1 <= counters.minutes < 0.2
     lr = files.load_checkpoint(tmp_path)["optimiser"]["param_groups"][0]["lr"]
     assert lr < 0.3 * 1.5e-3
+
+
+def test_commands_tell_wrong_use_from_failure(run, tmp_path):
+    config = tmp_path / "recipe.yaml"
+    config.write_text(yaml.safe_dump(recipe().to_mapping()))
+
+    def call(*arguments: object) -> Result:
+        return CliRunner().invoke(make_app(), [str(a) for a in arguments])
+
+    held = call("train", config, "-o", run, "--quiet")
+    assert held.exit_code == 2
+    assert "give --resume" in held.output
+    whole = call("train", config, "-o", run, "--resume", "--quiet")
+    assert (whole.exit_code, whole.output) == (0, "")
+    exported = call("train", config, "-o", run, "--export", tmp_path / "weights")
+    assert exported.exit_code == 0
+    assert files.load_weights(tmp_path / "weights").n_targets == 8
+    assert call("train", tmp_path / "none.yaml", "-o", run).exit_code == 2
+    other = call("finetune", tmp_path, "-o", tmp_path / "tuned", "--weights", tmp_path)
+    assert other.exit_code == 2
+    assert "no weights.safetensors" in other.output
 
 
 def command(*arguments: object) -> list[str]:

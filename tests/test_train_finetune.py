@@ -295,3 +295,9 @@ def test_weights_remember_their_columns(weights, tmp_path):
     config = load_config(weights) | {"targets": [Column("a", "log")], "n_targets": 8}
     save_weights(estimator, tmp_path, config)
     assert load_weights(tmp_path).columns == (Column("a", "log"),)
+
+
+def test_the_shipped_options_are_understood(weights, tmp_path):
+    config = Path(__file__).parents[1] / "configs" / "finetune.yaml"
+    with pytest.raises(UsageError, match="no truth table"):
+        finetune_network(tmp_path, tmp_path / "out", weights, config, quiet=True)

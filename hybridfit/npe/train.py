@@ -237,12 +237,11 @@ class Run:
         ema, galaxies = self.session.ema, self.validation.galaxies
         counters = self.session.counters
         told = {"images": counters.images, "minutes": counters.minutes}
-        bf16 = self.recipe.train.bf16
-        scalars = summary(nll_of(ema, galaxies, False, bf16), self.validation)
+        scalars = summary(nll_of(ema, galaxies, False), self.validation)
         self.journal.write("validation_scalars", counters.step, {**told, **scalars})
         values = dict(scalars)
         if galaxies.views.shape[1]:
-            values = summary(nll_of(ema, galaxies, True, bf16), self.validation)
+            values = summary(nll_of(ema, galaxies), self.validation)
         values["scalars_only"] = scalars["all"]
         values["prior"] = prior_nll(galaxies)
         self.journal.write("validation", counters.step, {**told, **values})

@@ -144,13 +144,14 @@ def fisher_matrix(raw: Tensor, flux: Tensor, cutouts: Cutouts) -> Tensor:
     return information
 
 
-def nll_of(
-    estimator: Estimator, galaxies: Shard, use_views: bool = True, bf16: bool = False
-) -> Tensor:
-    """NLL (N,) of the true targets, in nats; `WORST` where it is not finite or worse."""
+def nll_of(estimator: Estimator, galaxies: Shard, use_views: bool = True) -> Tensor:
+    """NLL (N,) of the true targets, in nats; `WORST` where it is not finite or worse.
+
+    In float32, as weights are used, however they are trained.
+    """
     device = next(estimator.parameters()).device
     pieces = []
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+    with torch.no_grad():
         for part in in_parts(len(galaxies), AT_ONCE):
             some = galaxies[part].to(device)
             views = some.views.float() if use_views else some.views[:, :0].float()
