@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -12,8 +11,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from hybridfit.cli import _fit_stages
+from hybridfit.cli import _fit_stages, make_app
 from hybridfit.options import load_options
 from hybridfit.results import FLAG_TEXT, Flag
 
@@ -73,21 +73,23 @@ def test_readme_commands_exist():
 
 
 def test_readme_options_exist():
-    """Each `--option` in the README is known to the command line."""
-    known = set()
-    for command in ("fit", "predict"):
-        run = subprocess.run(
-            [Path(sys.executable).with_name("hybridfit"), command, "--help"],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb"},
-        )
-        assert run.returncode == 0, run.stderr
-        known |= set(re.findall(r"--[a-z][a-z-]+", run.stdout))
-    code = re.sub(r"hybridfit simulate.*", "", _code(README))
+    """Each command in the README is one, and knows the options it is shown with."""
+    code = _code(README)
+    shown = re.findall(r"(?<!import )\bhybridfit ([a-z]+)([^\n`#]*)", code)
+    known = {command: _options_of(command) for command in {command for command, _ in shown}}
+    for command, rest in shown:
+        options = set(re.findall(r"--[a-z][a-z-]+", rest))
+        assert options <= known[command] | {"--help"}, f"hybridfit {command}{rest}"
     options = set(re.findall(r"--[a-z][a-z-]+", code))
     assert options
-    assert options <= known
+    assert options <= set().union(*known.values()) | {"--help"}
+
+
+def _options_of(command: str) -> set[str]:
+    environment = {"COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb"}
+    shown = CliRunner().invoke(make_app(), [command, "--help"], env=environment)
+    assert shown.exit_code == 0, f"{command}: {shown.output}"
+    return set(re.findall(r"--[a-z][a-z-]+", shown.output))
 
 
 def test_example_config_is_understood():
