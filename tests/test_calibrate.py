@@ -124,8 +124,18 @@ def test_labelled_files(weights, tmp_path):
     assert np.isfinite(report.galaxies["snr"]).all()
 
 
+def test_files_that_cannot_be_read_are_left_out_and_told(weights, tmp_path):
+    scenes = simulate_scenes(5, 3, SMALL)
+    write_cutouts(scenes.cutouts, tmp_path / "in", scenes.table())
+    image = next(p for p in sorted((tmp_path / "in").iterdir()) if "sim00002" in p.name)
+    image.write_bytes(image.read_bytes()[:1000])
+    report = calibrate_network(tmp_path / "out", weights, tmp_path / "in", n_samples=32, quiet=True)
+    assert set(report.galaxies["id"]) == {f"sim{i:05d}" for i in (0, 1, 3, 4)}
+    assert "1 galaxies that cannot be read left out" in told(report)
+
+
 def test_wrong_usage_is_told(weights, tmp_path):
-    with pytest.raises(UsageError, match=r"no truth\.fits"):
+    with pytest.raises(UsageError, match="no truth table"):
         calibrate_network(tmp_path / "out", weights, tmp_path)
     (tmp_path / "c.yaml").write_text("simulater: {snr: [3, 10]}\n")
     with pytest.raises(UsageError, match="did you mean 'simulator'"):

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from hybridfit import plots
 from hybridfit.config import check_keys, load_yaml, make
 from hybridfit.cutouts import Cutouts
-from hybridfit.io.fits import ReadOptions, find_sources, read_stamp, stack
+from hybridfit.io.fits import ReadOptions, find_sources
 from hybridfit.io.runs import UsageError
 from hybridfit.model.render import render
 from hybridfit.model.simulate import Kind, SceneOptions, simulate_scenes
@@ -25,13 +25,13 @@ from hybridfit.npe.checkpoint import CONFIG
 from hybridfit.npe.posterior import PACKAGED, load_estimator, predict_cutouts
 from hybridfit.parameters import ParameterSpace, Prior
 from hybridfit.pipeline.common import usable_device
+from hybridfit.pipeline.labels import read_truth, readable, truth_beside, truth_values
 from hybridfit.uncertainty.calibration import Calibration, CalibrationOptions, calibrate
 from hybridfit.uncertainty.limit import cramer_rao
 from hybridfit.uncertainty.tarp import MissingLibrary, tarp
 from hybridfit.uncertainty.trials import Trials
 
 AT_ONCE = 256  # galaxies: bounds memory
-TRUTH = "truth.fits"
 SECTIONS = ("simulator", "prior", "calibrate", "network", "train")  # the last two are not read
 
 
@@ -124,7 +124,11 @@ def calibrate_network(
             parts.append({name: v.cpu().numpy() for name, v in values.items()})
             parts[-1]["id"] = np.array(batch.cutouts.id)
             bar.update(len(batch.cutouts))
+    if not parts:
+        raise UsageError(f"no galaxy of '{input}' can be read")
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if missing := n - len(joined["id"]):
+        notes.append(f"{missing} galaxies that cannot be read left out")
     report = _report(joined, space.names, options, seed, notes)
     _write(report, out)
     return report
@@ -147,40 +151,28 @@ def labelled(input: Path, n: int) -> tuple[Iterator[Batch], int]:
     Raises:
         ValueError, OSError: if the table is not there or lacks columns or galaxies.
     """
-    folder = input if input.is_dir() else input.parent
-    if not (folder / TRUTH).is_file():
-        raise ValueError(f"no {TRUTH} in {folder}: expected a table with id and the parameters")
-    truth = Table.read(folder / TRUTH)
     space = ParameterSpace()
-    needed = ("id", *(name for name in space.names if name != "sky"))
-    if missing := [name for name in needed if name not in truth.colnames]:
-        raise ValueError(f"{folder / TRUTH} lacks the column '{missing[0]}'")
+    truth = read_truth(truth_beside(input), space.names, optional=("sky",))
     row_of = {str(id): i for i, id in enumerate(truth["id"])}
     # nothing is cropped: the truth is in pixels of the files, masks as they are given
     options = ReadOptions(crop="none")
     sources = [s for s in find_sources(input, options) if s.id in row_of][:n]
     if not sources:
-        raise ValueError(f"none of the ids in {folder / TRUTH} is among the galaxies of {input}")
+        raise ValueError(f"none of the ids in the truth table is among the galaxies of '{input}'")
 
     def batches() -> Iterator[Batch]:
         for first in range(0, len(sources), AT_ONCE):
-            stamps = [read_stamp(source, options) for source in sources[first : first + AT_ONCE]]
-            cutouts = stack(stamps)
+            cutouts = readable(sources[first : first + AT_ONCE], options)
+            if cutouts is None:
+                continue
             rows = truth[[row_of[id] for id in cutouts.id]]
-            columns = [_column(rows, name) for name in space.names]
-            theta = torch.from_numpy(np.stack(columns, axis=1))
+            theta = truth_values(rows, space.names)
             theta[:, :2] -= cutouts.origin
-            snr = torch.from_numpy(_column(rows, "snr"))
+            snr = truth_values(rows, ("snr",))[:, 0]
             snr = torch.where(torch.isfinite(snr), snr, _signal(theta, cutouts))
             yield Batch(cutouts, theta, snr, torch.zeros(len(theta), dtype=torch.int64))
 
     return batches(), len(sources)
-
-
-def _column(rows: Table, name: str) -> NDArray[np.float64]:
-    if name not in rows.colnames:
-        return np.full(len(rows), np.nan)
-    return np.ma.filled(np.ma.asarray(rows[name], dtype=np.float64), np.nan)
 
 
 def _signal(theta: Tensor, cutouts: Cutouts) -> Tensor:

@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from astropy.table import Table
 from tqdm import tqdm
 
 from hybridfit.config import check_keys, load_yaml
-from hybridfit.cutouts import Cutouts
-from hybridfit.io.fits import BadInput, ReadOptions, find_sources, read_stamp, stack
+from hybridfit.io.fits import ReadOptions, find_sources
 from hybridfit.io.runs import UsageError
 from hybridfit.model.scenes import SceneOptions
 from hybridfit.npe.checkpoint import CARD, WEIGHTS, load_config, load_weights, save_weights
@@ -27,9 +25,9 @@ from hybridfit.npe.labelled import labelled_shard
 from hybridfit.npe.posterior import PACKAGED
 from hybridfit.npe.recipe import nested
 from hybridfit.parameters import ParameterSpace, Prior
+from hybridfit.pipeline.labels import read_truth, readable, truth_beside, truth_values
 
 SECTIONS = ("finetune", "simulator", "prior", "read")
-TRUTH = "truth.fits"
 AT_ONCE = 256  # galaxies that are read and measured together
 SHARD = 1000
 HELD_OUT = 2000  # simulated galaxies at most
@@ -130,7 +128,8 @@ def _labelled(input: Path, truth: Path | None, plan: _Plan, quiet: bool) -> tupl
     """Training and held-out galaxies of labelled cutouts, both in the order of their ids."""
     options = plan.finetune
     names = [c.name for c in options.targets] or list(ParameterSpace().names)
-    table = _truth(truth or (input if input.is_dir() else input.parent) / TRUTH, names, options)
+    optional = () if options.targets else ("sky",)  # it is drawn from the pixels then
+    table = read_truth(truth or truth_beside(input), names, optional)
     row_of = {str(id): i for i, id in enumerate(table["id"])}
     sources = [source for source in find_sources(input, plan.read) if source.id in row_of]
     if not sources:
@@ -145,12 +144,12 @@ def _labelled(input: Path, truth: Path | None, plan: _Plan, quiet: bool) -> tupl
             some = [s for s, h in zip(sources, is_held, strict=True) if h == held]
             for start in range(0, len(some), AT_ONCE):
                 chunk = some[start : start + AT_ONCE]
-                cutouts = _read(chunk, plan.read)
+                cutouts = readable(chunk, plan.read)
                 bar.update(len(chunk))
                 if cutouts is None:
                     continue
                 rows = table[[row_of[id] for id in cutouts.id]]
-                values = torch.from_numpy(np.stack([_column(rows, name) for name in names], axis=1))
+                values = truth_values(rows, names)
                 if not options.targets:
                     values[:, :2] -= cutouts.origin
                 shard = labelled_shard(cutouts, values, options.targets, options.seed)
@@ -158,35 +157,6 @@ def _labelled(input: Path, truth: Path | None, plan: _Plan, quiet: bool) -> tupl
     if not (parts[False] and parts[True]):
         raise ValueError(f"hardly any galaxy of '{input}' can be read")
     return joined(parts[False]), joined(parts[True])
-
-
-def _truth(path: Path, names: Sequence[str], options: FinetuneOptions) -> Table:
-    if not path.is_file():
-        raise ValueError(f"no truth table '{path}': expected one with id and {', '.join(names)}")
-    table = Table.read(path)
-    for name in ("id", *names):
-        if name not in table.colnames and (options.targets or name != "sky"):
-            raise ValueError(f"'{path}' lacks the column '{name}', expected id, {', '.join(names)}")
-    return table
-
-
-def _column(rows: Table, name: str) -> np.ndarray:
-    if name not in rows.colnames:  # the sky: drawn from the pixels
-        return np.full(len(rows), np.nan)
-    return np.ma.filled(np.ma.asarray(rows[name], dtype=np.float64), np.nan)
-
-
-def _read(sources: Sequence[Any], options: ReadOptions) -> Cutouts | None:
-    """Those of the galaxies that can be read, or None."""
-    stamps = []
-    for source in sources:
-        try:
-            stamp = read_stamp(source, options)
-        except BadInput:
-            continue
-        if not stamp.mask.all():
-            stamps.append(stamp)
-    return stack(stamps) if stamps else None
 
 
 def joined(shards: Sequence[Shard]) -> Shard:
