@@ -37,7 +37,7 @@ from hybridfit.npe.recipe import (
 )
 from hybridfit.npe.session import Session, make_optimiser, soft_clip, step
 from hybridfit.npe.store import ReplayStore
-from hybridfit.npe.train import Counters, train
+from hybridfit.npe.train import Counters, claim, train
 from hybridfit.npe.validation import laplace_limit, nll_of, prior_nll
 from hybridfit.parameters import ParameterSpace
 from hybridfit.pipeline import UsageError
@@ -261,6 +261,14 @@ def test_wrong_uses_of_a_run_folder(run, tmp_path):
         train(recipe({"width": 32}), run, resume=True, quiet=True)
     with pytest.raises(ValueError, match=r"train\.seed"):
         train(recipe(seed=3), run, resume=True, quiet=True)
+
+
+def test_a_new_run_keeps_no_validation_of_an_earlier_one(tmp_path):
+    # a run killed before its first checkpoint leaves one, and the next may be of another recipe
+    stale = tmp_path / "validation.safetensors"
+    stale.write_bytes(b"of another simulator")
+    claim(tmp_path, Recipe(), resume=False)
+    assert not stale.exists()
 
 
 def test_resuming_a_whole_run_changes_nothing(run):

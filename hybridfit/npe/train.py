@@ -133,6 +133,8 @@ def claim(out: Path, recipe: Recipe, resume: bool) -> None:
                     f"train.{name} is {mine['train'][name]}, and was {theirs['train'].get(name)} "
                     f"in the run in '{out}': resume with the same one"
                 )
+    if not resume:  # of a run that ended before its first checkpoint, perhaps of another recipe
+        (out / VALIDATION_FILE).unlink(missing_ok=True)
     text = yaml.safe_dump(mine, sort_keys=False)
     files.write_atomically(path, lambda temporary: temporary.write_text(text))
 
