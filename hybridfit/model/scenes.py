@@ -44,7 +44,7 @@ class SceneOptions:
     """
 
     sides: tuple[int, ...] = (32, 48, 64, 96, 128)  # of the stamps, pixels
-    fill: Range = (5.0, 12.0)  # least side in units of r_eff, drawn for each galaxy
+    fill: Range = (3.0, 13.0)  # least side in units of r_eff, drawn for each galaxy
     r_eff_min: float = 0.15  # pix
     r_eff_max: float = 0.3  # of the largest side
     offset: float = 0.8  # pix, standard deviation of x and y from the stamp's middle

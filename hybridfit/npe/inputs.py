@@ -17,6 +17,7 @@ from hybridfit.model.background import nominal_centre, sky_level, typical_sigma
 from hybridfit.npe.frame import Frame
 from hybridfit.npe.moments import ORDERS, turned, windowed
 from hybridfit.npe.views import (
+    BASE,
     Base,
     cut,
     effective_psf,
@@ -35,8 +36,9 @@ N_ASYMMETRY = 6  # windows in which a galaxy is compared with its mirror image
 REBIN_FROM = 10.0  # stamp pixels: a best window wider than this is halved by rebinning
 WANDER = 1.0  # of the best window: how far the target may be from where it is expected
 SHARP = 15.0  # power of the signal-to-noise by which windows are averaged: near the best one
+DEAD = 1e3  # of the typical sigma: no bright galaxy's own noise comes near it
 N_VIEWS = 5
-MAX_REBIN = 64
+MAX_REBIN = 8  # of galaxies in the widest of the rough windows
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def make_inputs(cutouts: Cutouts, with_views: bool = True) -> Inputs:
         cutouts: B galaxies of any size; those without a pixel give numbers without meaning.
         with_views: whether the views are made; else they are empty (B, 0, 64, 64).
     """
+    cutouts = _without_dead_pixels(cutouts)
     sky, noise, nominal = sky_level(cutouts), typical_sigma(cutouts), nominal_centre(cutouts)
     reach = Prior().position * cutouts.size.amin(dim=1).double().clamp_min(8)
     centre, scale = _find(cutouts, sky, noise, nominal, reach)
@@ -104,6 +107,13 @@ def make_inputs(cutouts: Cutouts, with_views: bool = True) -> Inputs:
         seen = turned_views(base, measured.centre, measured.angle)
         views = torch.cat([seen, psf_view(psf, samples, measured.angle)], dim=1)
     return Inputs(views, torch.nan_to_num(scalars.float(), 0.0, 0.0, 0.0).clamp(-1e3, 1e3), frame)
+
+
+def _without_dead_pixels(cutouts: Cutouts) -> Cutouts:
+    """Mask what a survey calls dead by a huge sigma: a fit weighs it away, a window does not."""
+    usual = typical_sigma(cutouts).to(cutouts.sigma.dtype)[:, None, None]
+    dead = cutouts.sigma > DEAD * usual
+    return replace(cutouts, mask=cutouts.mask | dead) if bool(dead.any()) else cutouts
 
 
 @dataclass(frozen=True)
@@ -140,7 +150,7 @@ def _find(
     """Centre (B, 2) and scale (B,) of the target, stamp pixels, from wide windows."""
     level, unit = (v.float()[:, None, None] for v in (sky, 1 / noise))
     data = (cutouts.image - level).mul_(unit).mul_(~cutouts.mask)
-    scales = torch.tensor([s for s in ROUGH if s < 0.6 * max(data.shape[1:])], device=data.device)
+    scales = torch.tensor(ROUGH, device=data.device)
     centre = nominal.clone()
     best = scales[:1].expand(len(data)).double()
     for _ in range(3):
@@ -274,11 +284,7 @@ def _frame_scalars(cutouts: Cutouts, frame: Frame) -> Tensor:
         torch.cos(4 * frame.angle),
         torch.sin(4 * frame.angle),
         torch.cos(phase[:, 0]) + torch.cos(phase[:, 1]),
-        torch.log(cutouts.size.amin(dim=1).double() / frame.rebin),
+        # beyond the base nothing is seen
+        torch.log((cutouts.size.amin(dim=1).double() / frame.rebin).clamp_max(BASE)),
     ]
     return torch.stack(columns, dim=1).float()
-
-
-def without_views(inputs: Inputs) -> Inputs:
-    """The same inputs with empty views, to keep memory for the scalars alone."""
-    return replace(inputs, views=inputs.views[:, :0])

@@ -7,31 +7,11 @@ what an axis-aligned galaxy looks like has to be learned once and not for every 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 # (m, k) of z^m |z|^2k: all polynomials up to the fourth order
 ORDERS = ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 0), (2, 1), (3, 0), (4, 0))
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Windowed moments of a batch.
-
-    Args:
-        value: for each (m, k) of the orders asked, (B, S) complex.
-        noise: (B, S) standard deviation of the moment (0, 0).
-    """
-
-    value: dict[tuple[int, int], Tensor]
-    noise: Tensor
-
-    @property
-    def flux(self) -> Tensor:
-        """(B, S) the moment (0, 0)."""
-        return self.value[0, 0].real
 
 
 def powers(offset: Tensor, scales: Tensor, order: int) -> Tensor:

@@ -104,6 +104,14 @@ class Estimator(nn.Module):
         self.register_buffer("context_mean", torch.zeros(options.context))
         self.register_buffer("context_whitening", torch.eye(options.context))
         self.register_buffer("distance_limit", torch.tensor(torch.inf))
+        if self.backbone is not None:
+            # where in the frame something stands is lost in the mean over tokens
+            self.place = nn.Linear(_n_tokens(self.backbone) * seen, seen, bias=False)
+            nn.init.zeros_(self.place.weight)
+            # scalars explain the most of a galaxy, and would leave the backbone little to learn
+            self.seen_head = nn.Linear(seen, self.head.out_features)
+            nn.init.zeros_(self.seen_head.weight)
+            nn.init.zeros_(self.seen_head.bias)
 
     columns: tuple[Column, ...] = ()  # what is predicted, if not the Sersic parameters
 
@@ -146,15 +154,22 @@ class Estimator(nn.Module):
         Returns:
             (B, C).
         """
+        return self._weighed(scalars, self._seen(views) if use_views else None)
+
+    def _seen(self, views: Tensor) -> Tensor | None:
+        """The backbone's features (B, D) in float32, None without a backbone."""
+        if self.backbone is None:
+            return None
+        tokens = self.backbone.forward_features(views)  # (B, h, w, D)
+        return self.seen_norm(tokens.mean(dim=(1, 2)) + self.place(tokens.flatten(1))).float()
+
+    def _weighed(self, scalars: Tensor, seen: Tensor | None) -> Tensor:
         read = []
         if self.options.moments:
             whitened = (scalars - self.scalar_mean) / self.scalar_std
             read.append(whitened.clamp(-8.0, 8.0))
         if self.backbone is not None:
-            if use_views:
-                read.append(self.seen_norm(self.backbone(views)).float())
-            else:
-                read.append(self.unseen.expand(len(scalars), -1))
+            read.append(self.unseen.expand(len(scalars), -1) if seen is None else seen)
         features = torch.cat(read, dim=1)
         # bfloat16, where asked for, is for the backbone: bright galaxies' scalars need the digits
         with torch.autocast(device_type=features.device.type, enabled=False):
@@ -166,13 +181,22 @@ class Estimator(nn.Module):
     def losses(
         self, views: Tensor, scalars: Tensor, targets: Tensor, use_views: bool = True
     ) -> dict[str, Tensor]:
-        """Negative log densities of t (B,): of the flow as "nll", of the Gaussian as "head"."""
-        context = self.context(views, scalars, use_views).float()
+        """Negative log densities of t (B,): of the flow as "nll", of Gaussians as the others.
+
+        "head" is the Gaussian on the context; "seen", where views are read, that on the
+        backbone's features alone.
+        """
+        seen = self._seen(views) if use_views else None
+        context = self._weighed(scalars, seen).float()
         z = self.standardised(targets)
         with torch.autocast(device_type=z.device.type, enabled=False):
-            flow = -self.flow.log_prob(z, context) - self.log_scale
-            head = _gaussian_nll(z, self.head(context)) - self.log_scale
-        return {"nll": flow, "head": head}
+            losses = {
+                "nll": -self.flow.log_prob(z, context) - self.log_scale,
+                "head": _gaussian_nll(z, self.head(context)) - self.log_scale,
+            }
+            if seen is not None:
+                losses["seen"] = _gaussian_nll(z, self.seen_head(seen)) - self.log_scale
+        return losses
 
     def set_context(self, contexts: Tensor, quantile: float = 0.999) -> None:
         """Set what is usual of contexts (N, C), and the distance that few usual ones exceed."""
@@ -239,6 +263,12 @@ def make_backbone(options: NetworkOptions) -> Any:
         in_chans=N_VIEWS,
         num_classes=0,
     )
+
+
+def _n_tokens(backbone: Any) -> int:
+    """Tokens of a Swin's last stage on a view."""
+    step = backbone.patch_embed.patch_size[0] * 2 ** (len(backbone.layers) - 1)
+    return int((SIDE // step) ** 2)
 
 
 def _gaussian_nll(z: Tensor, head: Tensor) -> Tensor:

@@ -170,6 +170,11 @@ def head_weight(progress: float, options: TrainOptions) -> float:
     return options.head_weight * max(0.0, 1 - 2 * progress)
 
 
+def seen_weight(progress: float, options: TrainOptions) -> float:
+    """Weight of the backbone's own Gaussian head, falling to 0 at the end of the run."""
+    return options.head_weight * (1 - progress)
+
+
 def image_share(progress: float, options: TrainOptions) -> float:
     """Fraction of the batches that read the images, rising over the second half of the run."""
     start, end = options.image_share

@@ -16,6 +16,7 @@ from hybridfit.npe.recipe import (
     head_weight,
     image_share,
     learning_rate,
+    seen_weight,
 )
 from hybridfit.npe.store import ReplayStore, batches_with_views
 from hybridfit.npe.symmetry import redrawn
@@ -135,6 +136,9 @@ def step(
     loss = soft_clip(nll, options.nll_clip).mean()
     if weight > 0:
         loss = loss + weight * soft_clip(head, options.nll_clip).mean()
+    if "seen" in losses:
+        seen = soft_clip(losses["seen"], options.nll_clip).mean()
+        loss = loss + seen_weight(progress, options) * seen
     if not clipped_step(model, session.optimiser, loss, options.clip):
         counters.skipped += 1
         return False, torch.zeros(3)
