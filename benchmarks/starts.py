@@ -1,0 +1,149 @@
+"""Do fits that start from the posterior end where they should, and sooner than from moments?
+
+    OMP_NUM_THREADS=1 python benchmarks/starts.py [--weights FOLDER] [--scenes 600]
+
+On ../shared/data/sims main.npz and hard.npz, and on scenes of the package's simulator without
+unmasked neighbours and artefacts. Each galaxy is fitted as the package does by default, from
+moments, and from eight starts (moments, the posterior's median, five of its draws, the truth), of
+which the best counts. Compared is what the fit minimises, chi2 plus the prior's u^2. Catastrophic:
+magnitude off by more than 0.5 or size by a factor 2. Iterations are those on the whole stamp;
+those on its middle, a third of the cost, are left out by "coarse off".
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import SIMS, load_sims, quality, write_result
+
+import hybridfit as hf
+from hybridfit.fitting.fit import FitOptions, fit_cutouts
+from hybridfit.fitting.start import Starts, moment_start
+from hybridfit.model.background import nominal_centre, sky_level
+from hybridfit.model.scenes import Kind, SceneOptions
+from hybridfit.model.simulate import simulate_scenes
+from hybridfit.npe.inputs import make_inputs
+from hybridfit.npe.network import Estimator
+from hybridfit.npe.posterior import load_estimator
+from hybridfit.parameters import ParameterSpace
+from hybridfit.pipeline.seeding import posterior_of, starts_from
+from hybridfit.results import Fit
+
+SPACE = ParameterSpace()
+OPTIONS = FitOptions(compile="off")
+AT_ONCE = 100
+DRAWS = 5
+WITHIN = 1.0  # of what is minimised: where a second minimum begins to matter
+
+
+def objective(fit: Fit, cutouts: hf.Cutouts) -> np.ndarray:
+    """chi2 + u^2 (B,), what a MAP fit minimises."""
+    box = make_inputs(cutouts, with_views=False).frame.box
+    raw, _ = SPACE.from_physical(fit.theta, cutouts.zeropoint)
+    free = SPACE.to_free(raw, box)
+    return (fit.chi2 + free.square().sum(dim=1)).nan_to_num(np.inf).numpy()
+
+
+def eight_starts(cutouts: hf.Cutouts, posterior: Any, truth: torch.Tensor) -> Starts:
+    """Moments, the median, five draws and the truth; all of them tried."""
+    reach = 0.25 * cutouts.size.amin(dim=1).double()
+    moments = moment_start(cutouts, sky_level(cutouts), nominal_centre(cutouts), reach)
+    zeropoint = cutouts.zeropoint
+    true, _ = SPACE.from_physical(truth, zeropoint)
+    draws = [SPACE.from_physical(posterior.samples[:, 10 * k], zeropoint)[0] for k in range(DRAWS)]
+    median = starts_from(posterior, cutouts).raw[:, 0]
+    raw = torch.stack([moments, median, *draws, true], dim=1)
+    return Starts(raw, torch.ones(len(cutouts), dtype=torch.bool))
+
+
+def measure(cutouts: hf.Cutouts, truth: torch.Tensor, estimator: Estimator) -> dict[str, Any]:
+    """Fit a set in the ways compared."""
+    ways: dict[str, list[Any]] = {"posterior": [], "moments": [], "eight": []}
+    steps: dict[str, list[float]] = {"posterior": [], "moments": []}
+    costs: dict[str, list[Any]] = {name: [] for name in ways}
+    seconds = {"network": 0.0, "fit from it": 0.0, "fit from moments": 0.0}
+    wide = 0
+    for low in range(0, len(cutouts), AT_ONCE):
+        part = cutouts[low : low + AT_ONCE]
+        true = truth[low : low + AT_ONCE]
+        clock = time.process_time()
+        posterior = posterior_of(part, estimator)
+        starts = starts_from(posterior, part)
+        seconds["network"] += time.process_time() - clock
+        wide += int(starts.wide.sum())
+        fits = {}
+        for name, given in (("posterior", starts), ("moments", None)):
+            clock = time.process_time()
+            fits[name] = fit_cutouts(part, OPTIONS, starts=given)
+            key = "fit from it" if given is not None else "fit from moments"
+            seconds[key] += time.process_time() - clock
+            # one start and no second tries, on the whole stamp alone: what a start is worth
+            bare = replace(OPTIONS, coarse=False, second_tries=False)
+            steps[name] += fit_cutouts(part, bare, starts=given).n_iter.tolist()
+        fits["eight"] = fit_cutouts(part, OPTIONS, starts=eight_starts(part, posterior, true))
+        for name, fit in fits.items():
+            ways[name].append(fit)
+            costs[name].append(objective(fit, part))
+    cost = {name: np.concatenate(values) for name, values in costs.items()}
+    best = np.minimum.reduce(list(cost.values()))
+    result: dict[str, Any] = {"galaxies": len(cutouts), "wide": wide}
+    for name, found in ways.items():
+        theta = np.concatenate([fit.theta.numpy()[:, :7] for fit in found])
+        error = np.concatenate([fit.error.numpy()[:, :7] for fit in found])
+        flags = np.concatenate([fit.flags.numpy() for fit in found])
+        with np.errstate(invalid="ignore"):
+            near = np.abs(theta[:, 2] - truth[:, 2].numpy()) <= 0.5
+            near &= np.abs(np.log(theta[:, 3] / truth[:, 3].numpy())) < np.log(2)
+        result[name] = {
+            "catastrophic": quality(theta, error, truth[:, :7].numpy())["catastrophic"],
+            "of them without a flag of the fit": int((~near & (flags == 0)).sum()),
+            "within 1 of the best": round(float((cost[name] < best + WITHIN).mean()), 4),
+            "worst": round(float((cost[name] - best).max()), 2),
+        }
+        if name in steps:
+            counts = np.asarray(steps[name])
+            result[name]["evaluations, one start, coarse off"] = {
+                "mean": round(float(counts.mean()), 2),
+                "median": float(np.median(counts)),
+            }
+    result["CPU ms a galaxy"] = {k: round(1e3 * v / len(cutouts), 2) for k, v in seconds.items()}
+    total = seconds["network"] + seconds["fit from it"]
+    result["share of the network"] = round(seconds["network"] / total, 3)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", type=Path, help="instead of the package's")
+    parser.add_argument("--scenes", type=int, default=600)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    estimator = load_estimator(given.weights)
+    figures: dict[str, Any] = {}
+    sets: dict[str, tuple[hf.Cutouts, torch.Tensor]] = {}
+    for name in ("main", "hard") if SIMS.is_dir() else ():
+        cutouts, truth, _ = load_sims(name)
+        sky = np.zeros((len(truth), 1))
+        sets[name] = (cutouts, torch.from_numpy(np.concatenate([truth, sky], axis=1)))
+    options = replace(SceneOptions(), reuse=1, sides=(64,))
+    scenes = simulate_scenes(2 * given.scenes, 4242, options)
+    hidden = int(Kind.NEIGHBOUR | Kind.ARTEFACT | Kind.STRUCTURE)
+    rows = ((scenes.kind & hidden) == 0).nonzero()[: given.scenes, 0]
+    scenes = scenes[rows.tolist()]
+    sets["scenes"] = (scenes.cutouts, scenes.theta)
+    for name, (cutouts, truth) in sets.items():
+        figures[name] = measure(cutouts, truth, estimator)
+        print(name)
+        for key, value in figures[name].items():
+            print(f"    {key}: {value}")
+    print(write_result("starts", figures))
+
+
+if __name__ == "__main__":
+    main()

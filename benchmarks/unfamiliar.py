@@ -1,0 +1,200 @@
+"""Which of the signs of trust sees what: galaxies that are not what the network was trained on.
+
+    OMP_NUM_THREADS=1 python benchmarks/unfamiliar.py [--weights FOLDER] [--n 400]
+
+Clean galaxies of the package's simulator are spoiled in one way at a time: a bright neighbour left
+in, a noise map off by a factor, a PSF too narrow, a tilted sky, correlated noise, a companion on
+the galaxy itself, a hole in its centre. For each way stand the area under the ROC curve of each
+sign (distance of the context, reduced chi2 of the fit, distance of fit and flow) against the same
+galaxies unspoiled, the share that each flag marks, and how many fits were harmed: off by more than
+5 of their own errors in mag, r_eff, n or q, and how many of those carry no flag at all. The first
+line, galaxies as they are, says how often a flag is raised for nothing; the limits of context and
+disagreement were set there.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import write_result
+from torch.nn import functional
+
+import hybridfit as hf
+from hybridfit.fitting.fit import FitOptions
+from hybridfit.model.scenes import CLEAN, Scenes
+from hybridfit.model.simulate import simulate_scenes
+from hybridfit.npe.network import Estimator
+from hybridfit.npe.posterior import load_estimator
+from hybridfit.pipeline.common import measure
+from hybridfit.pipeline.seeding import posterior_of
+from hybridfit.results import Flag
+from hybridfit.uncertainty.agreement import MAX_DISAGREEMENT, disagreement
+
+TRUST = Flag.UNFAMILIAR | Flag.DISAGREES | Flag.POOR_FIT | Flag.UNCERTAIN
+HARMED = 5.0
+OPTIONS = FitOptions(compile="off")
+Spoil = Callable[[Scenes], hf.Cutouts]
+
+
+def noise_of(scenes: Scenes) -> torch.Tensor:
+    return scenes.cutouts.sigma.flatten(1).median(dim=1).values[:, None, None]
+
+
+def grid(scenes: Scenes) -> tuple[torch.Tensor, torch.Tensor]:
+    side = scenes.cutouts.image.shape[-1]
+    line = torch.arange(side, dtype=torch.float32)
+    return line[None, None, :], line[None, :, None]
+
+
+def with_image(scenes: Scenes, image: torch.Tensor) -> hf.Cutouts:
+    return replace(scenes.cutouts, image=image)
+
+
+def as_they_are(scenes: Scenes) -> hf.Cutouts:
+    return scenes.cutouts
+
+
+def neighbour(scenes: Scenes, distance: float = 14.0, share: float = 1.0) -> hf.Cutouts:
+    """Another galaxy of the set at ``distance`` pixels, as bright, its sky taken off."""
+    other = scenes.cutouts.image.roll(1, 0) - scenes.theta[:, 7].float().roll(1)[:, None, None]
+    scale = noise_of(scenes) / noise_of(scenes).roll(1, 0)
+    scale = scale * share * (scenes.snr / scenes.snr.roll(1)).float()[:, None, None]
+    # blurred a little: its own noise must not be what is noticed
+    kernel = torch.ones(1, 1, 3, 3) / 9
+    smooth = functional.conv2d(other[:, None], kernel, padding=1)[:, 0]
+    shift = round(distance / 2**0.5)
+    return with_image(scenes, scenes.cutouts.image + scale * smooth.roll((shift, shift), (1, 2)))
+
+
+def companion(scenes: Scenes) -> hf.Cutouts:
+    return neighbour(scenes, 4.0, 0.4)
+
+
+def noise_times(factor: float) -> Spoil:
+    """A noise map that says ``factor`` times what the noise is."""
+    return lambda scenes: replace(scenes.cutouts, sigma=scenes.cutouts.sigma * factor)
+
+
+def psf_narrower(by: float) -> Spoil:
+    """A PSF whose width is too small by the fraction ``by``."""
+
+    def spoil(scenes: Scenes) -> hf.Cutouts:
+        psf = scenes.cutouts.psf
+        assert psf is not None
+        affine = torch.tensor([[1 / (1 - by), 0.0, 0.0], [0.0, 1 / (1 - by), 0.0]])
+        where = functional.affine_grid(
+            affine.expand(len(psf), 2, 3), [len(psf), 1, *psf.shape[1:]], align_corners=True
+        )
+        narrow = functional.grid_sample(psf[:, None], where, mode="bicubic", align_corners=True)
+        narrow = narrow[:, 0]
+        return replace(scenes.cutouts, psf=narrow / narrow.sum(dim=(1, 2), keepdim=True))
+
+    return spoil
+
+
+def tilted_sky(scenes: Scenes) -> hf.Cutouts:
+    """A slope of 4 sigma over the stamp."""
+    x, _ = grid(scenes)
+    return with_image(scenes, scenes.cutouts.image + 4 * noise_of(scenes) * (x / x.amax() - 0.5))
+
+
+def correlated(scenes: Scenes) -> hf.Cutouts:
+    """More noise as drizzling leaves it: correlated with the next pixels, as much as there was."""
+    generator = torch.Generator().manual_seed(5)
+    white = torch.randn(scenes.cutouts.image.shape, generator=generator)
+    kernel = torch.tensor([1.0, 2.0, 1.0])
+    kernel = (kernel[:, None] * kernel)[None, None]
+    noise = functional.conv2d(white[:, None], kernel / kernel.norm(), padding=1)[:, 0]
+    image = scenes.cutouts.image + noise * scenes.cutouts.sigma
+    return replace(scenes.cutouts, image=image, sigma=scenes.cutouts.sigma * 2**0.5)
+
+
+def hollow(scenes: Scenes) -> hf.Cutouts:
+    """Dust, or saturation: the middle 2.5 pixels at half of their light."""
+    x, y = grid(scenes)
+    centre = scenes.theta[:, :2].float()
+    distance = (x - centre[:, :1, None]) ** 2 + (y - centre[:, 1:, None]) ** 2
+    sky = scenes.theta[:, 7].float()[:, None, None]
+    dimmed = sky + (scenes.cutouts.image - sky) / 2
+    return with_image(scenes, torch.where(distance < 2.5**2, dimmed, scenes.cutouts.image))
+
+
+WAYS: dict[str, Spoil] = {
+    "as they are": as_they_are,
+    "neighbour as bright, 14 pix": neighbour,
+    "companion of .4, 4 pix": companion,
+    "noise map x 1.5": noise_times(1.5),
+    "noise map x .67": noise_times(0.67),
+    "PSF 5 % too narrow": psf_narrower(0.05),
+    "PSF 15 % too narrow": psf_narrower(0.15),
+    "PSF 30 % too narrow": psf_narrower(0.30),
+    "tilted sky": tilted_sky,
+    "correlated noise": correlated,
+    "dark centre": hollow,
+}
+
+
+def area(spoiled: np.ndarray, plain: np.ndarray) -> float:
+    """Area under the ROC curve: chance that a spoiled galaxy has the larger sign."""
+    one, other = (v[np.isfinite(v)] for v in (spoiled, plain))
+    above = (one[:, None] > other[None]).mean() + 0.5 * (one[:, None] == other[None]).mean()
+    return round(float(above), 3)
+
+
+def measured(cutouts: hf.Cutouts, scenes: Scenes, estimator: Estimator) -> dict[str, np.ndarray]:
+    posterior = posterior_of(cutouts, estimator)
+    fit = measure(cutouts, OPTIONS, torch.device("cpu"), estimator=estimator)
+    pull = ((fit.theta - scenes.theta) / fit.error)[:, 2:6].abs().amax(dim=1)
+    return {
+        "context": posterior.distance.numpy(),
+        "chi2": (fit.chi2 / fit.dof).numpy(),
+        "disagreement": disagreement(fit, posterior, cutouts.zeropoint).numpy(),
+        "pull": pull.nan_to_num(np.inf).numpy(),
+        "flags": fit.flags.numpy(),
+    }
+
+
+def summary(here: dict[str, np.ndarray], plain: dict[str, np.ndarray]) -> dict[str, Any]:
+    signs = ("context", "chi2", "disagreement")
+    harmed = here["pull"] > HARMED
+    flagged = (here["flags"] & int(TRUST)) != 0
+    return {
+        **{f"AUC {name}": area(here[name], plain[name]) for name in signs},
+        **{
+            str(flag.name): round(float(((here["flags"] & int(flag)) != 0).mean()), 3)
+            for flag in (Flag.UNFAMILIAR, Flag.POOR_FIT, Flag.DISAGREES, Flag.UNCERTAIN)
+        },
+        "harmed": round(float(harmed.mean()), 3),
+        "harmed, no flag": round(float((harmed & ~flagged).mean()), 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", type=Path, help="instead of the package's")
+    parser.add_argument("--n", type=int, default=400)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    estimator = load_estimator(given.weights)
+    scenes = simulate_scenes(given.n, 991, replace(CLEAN, sides=(64,), reuse=1, snr=(20.0, 500.0)))
+    plain = measured(scenes.cutouts, scenes, estimator)
+    for name in ("context", "disagreement"):
+        levels = np.nanquantile(plain[name], [0.5, 0.9, 0.99, 0.995])
+        print(f"{name}: quantiles .5 .9 .99 .995 of galaxies as they are: {levels.round(2)}")
+    print(f"limits: context {float(estimator.distance_limit):.2f}, fit-flow {MAX_DISAGREEMENT}")
+    figures: dict[str, Any] = {"galaxies": given.n, "S/N": [20, 500]}
+    for name, spoil in WAYS.items():
+        here = plain if name == "as they are" else measured(spoil(scenes), scenes, estimator)
+        figures[name] = summary(here, plain)
+        print(f"{name:28}" + "  ".join(f"{k} {v:.2f}" for k, v in figures[name].items()))
+    print(write_result("unfamiliar", figures))
+
+
+if __name__ == "__main__":
+    main()
