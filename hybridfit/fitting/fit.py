@@ -42,7 +42,8 @@ class FitOptions:
         method: "lm", or "adam" as a check.
         max_iter: evaluations a galaxy may use in each try.
         tolerance: see `LMOptions.tolerance`.
-        coarse: whether stamps of 96 pixels and more are fitted on their middle first.
+        coarse: whether stamps of 96 pixels and more are fitted on their middle first, where the
+            fit starts from moments.
         second_tries: whether doubtful fits are repeated from other starts, the best one kept.
         compile: "auto" (from 2,000 galaxies of one shape on), "on" or "off".
         chunk: galaxies a kernel takes at once; 0 chooses up to 8 on a CPU, fewer of
@@ -189,7 +190,8 @@ def _fit_group(cutouts: Cutouts, options: FitOptions, compile: bool, starts: Sta
         single = torch.where(torch.isfinite(best).all(dim=1)[:, None], best, single)
     raw = starting_values(cutouts, single, options.space)
     start = options.space.to_free(raw, box)
-    if options.coarse and options.method == "lm":
+    # the posterior's median is nearer than what the middle of the stamp would give
+    if options.coarse and options.method == "lm" and starts is None:
         start = coarse_start(problem, cutouts, start)
     solution = solution_of(_minimise(problem, start, options), problem)
     if options.second_tries:
