@@ -2,8 +2,10 @@
 
     context = MLP(scalars, Swin(views)),    p(t | galaxy) = MaskedFlow(t; context)
 
-The image's features enter before the first gated block, so that scalars and pixels are weighed
-together, and a learned vector stands in for them where a batch is trained without its views.
+Gated blocks turn the scalars into a state, and further ones correct it by what the Swin saw, as
+much as the state itself lets them: bright, clean galaxies need the scalars' digits, and the others
+the pixels. Without the views the state stays as it is, so a network trained on some batches with
+and on many, cheaper ones without them is one network.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ class NetworkOptions:
         moments: whether the scalars are read.
         width: of the MLP.
         blocks: gated residual blocks in it.
+        corrections: further ones, in which the backbone's features correct the scalars' state.
         context: numbers that the flow is given.
         flow_layers, flow_hidden, flow_blocks: of the masked autoregressive flow.
     """
@@ -48,6 +51,7 @@ class NetworkOptions:
     moments: bool = True
     width: int = 256
     blocks: int = 3
+    corrections: int = 2
     context: int = 128
     flow_layers: int = 5
     flow_hidden: int = 128
@@ -80,13 +84,16 @@ class Estimator(nn.Module):
         self.n_scalars, self.n_targets = n_scalars, n_targets
         self.backbone = make_backbone(options)
         seen = 0 if self.backbone is None else self.backbone.num_features
-        read = n_scalars if options.moments else 0
+        read = n_scalars if options.moments else seen
         width = options.width
         if self.backbone is not None:
             self.seen_norm = nn.LayerNorm(seen)
-            self.unseen = nn.Parameter(torch.zeros(seen))
-        self.entry = nn.Linear(read + seen, width)
-        self.blocks = nn.ModuleList(_Gated(width, read + seen) for _ in range(options.blocks))
+        self.entry = nn.Linear(read, width)
+        self.blocks = nn.ModuleList(_Gated(width, read) for _ in range(options.blocks))
+        corrected = self.backbone is not None and options.moments
+        self.corrections = nn.ModuleList(
+            _Gated(width, seen) for _ in range(options.corrections if corrected else 0)
+        )
         self.exit = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, options.context))
         self.head = nn.Linear(options.context, n_targets * (n_targets + 3) // 2)
         nn.init.zeros_(self.head.weight)
@@ -164,18 +171,20 @@ class Estimator(nn.Module):
         return self.seen_norm(tokens.mean(dim=(1, 2)) + self.place(tokens.flatten(1))).float()
 
     def _weighed(self, scalars: Tensor, seen: Tensor | None) -> Tensor:
-        read = []
+        """Context of scalars (B, F) and the backbone's features (B, D), or without these."""
         if self.options.moments:
-            whitened = (scalars - self.scalar_mean) / self.scalar_std
-            read.append(whitened.clamp(-8.0, 8.0))
-        if self.backbone is not None:
-            read.append(self.unseen.expand(len(scalars), -1) if seen is None else seen)
-        features = torch.cat(read, dim=1)
+            features = ((scalars - self.scalar_mean) / self.scalar_std).clamp(-8.0, 8.0)
+        elif seen is not None:
+            features = seen
+        else:  # neither is read: what is left is the prior
+            features = scalars.new_zeros(len(scalars), self.entry.in_features)
         # bfloat16, where asked for, is for the backbone: bright galaxies' scalars need the digits
         with torch.autocast(device_type=features.device.type, enabled=False):
             x = self.entry(features)
             for block in self.blocks:
                 x = block(x, features)
+            for block in self.corrections if seen is not None else ():
+                x = block(x, seen)
             return self.exit(x)
 
     def losses(
