@@ -244,26 +244,24 @@ def masks_through(theta: Tensor, side: int, random: Random) -> Tensor:
     return torch.where((kind == 2)[:, None, None], disc, strip)
 
 
-def gradients(theta: Tensor, side: int, largest: Range, random: Random) -> Tensor:
-    """Linear skies (B, side, side), 0 in the middle, in units of the sky's noise.
+def gradients(n: int, side: int, largest: Range, random: Random) -> Tensor:
+    """Linear skies (n, side, side), 0 in the middle, in units of the sky's noise.
 
     Args:
-        theta: (B, 8).
+        n: how many.
         side: pixels.
         largest: limits of the rise from one side to the other, log-uniform.
         random: numbers.
     """
-    n = len(theta)
-    x, y = _pixels(side, theta.device)
+    x, y = _pixels(side, random.device)
     rise, angle = random.log_uniform(largest, n) / side, random.uniform((0, 2 * math.pi), n)
     middle = (side - 1) / 2
     along_x, along_y = per_image(rise * torch.cos(angle)), per_image(rise * torch.sin(angle))
     return along_x * (x - middle) + along_y * (y - middle)
 
 
-def artefacts(theta: Tensor, side: int, random: Random) -> Tensor:
-    """Unmasked hot pixels, a cosmic ray or a trail (B, side, side), in units of the sky's noise."""
-    n = len(theta)
+def artefacts(n: int, side: int, random: Random) -> Tensor:
+    """Unmasked hot pixels, a cosmic ray or a trail (n, side, side), in units of the sky's noise."""
     kind = random.one_of((0.4, 0.4, 0.2), n)
     hot = _hot_pixels(n, side, random)
     line = _lines(n, side, kind == 2, random)

@@ -115,7 +115,7 @@ def expose(
     total = _with_neighbours(galaxies, shown, turn, kind, model, mask, flux, shot, random, options)
     seen = _signal(model, mask)
     sigma = torch.sqrt(1 + per_image(shot) * total.clamp_min(0.0))
-    total = _with_extras(total, theta, kind, random, options)
+    total = _with_extras(total, kind, random, options)
     level = _sky_levels(n, random, options.sky)
     noisy = total + sigma * random.normal(*sigma.shape) + per_image(level)
     unit_of_flux = random.log_uniform(options.sky_sigma, n)
@@ -225,15 +225,13 @@ def _with_neighbours(
     return total
 
 
-def _with_extras(
-    total: Tensor, theta: Tensor, kind: Tensor, random: Random, options: SceneOptions
-) -> Tensor:
+def _with_extras(total: Tensor, kind: Tensor, random: Random, options: SceneOptions) -> Tensor:
     """Add what is no source: a sky gradient and artefacts."""
     result, side = total.clone(), total.shape[-1]
     rows = _rows(kind, Kind.GRADIENT)
-    result[rows] += difficulties.gradients(theta[rows], side, options.gradient_rise, random)
+    result[rows] += difficulties.gradients(len(rows), side, options.gradient_rise, random)
     rows = _rows(kind, Kind.ARTEFACT)
-    result[rows] += difficulties.artefacts(theta[rows], side, random)
+    result[rows] += difficulties.artefacts(len(rows), side, random)
     return result
 
 

@@ -183,7 +183,10 @@ def simulate_scenes(
     prior: Prior = Prior(),
     device: torch.device | str = "cpu",
 ) -> Scenes:
-    """Draw stamps and their truth; the same arguments give the same pixels on one device.
+    """Draw stamps and their truth.
+
+    The same arguments give the same pixels on a CPU; on a GPU a few masked or hot pixels may
+    differ, where two were drawn at one place and either may come last.
 
     Args:
         n: how many; some hundreds at a time are quickest.
