@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from hybridfit.model.scenes import SceneOptions
 from hybridfit.npe.data import SceneSource, Shard
+from hybridfit.npe.network import Estimator
 from hybridfit.npe.recipe import Recipe
+from hybridfit.npe.session import Session, make_optimiser
 from hybridfit.parameters import Prior
 
 # clean galaxies on small stamps: quick to simulate, and little to learn
@@ -101,3 +105,19 @@ class Shuffled:
         shard = self.source(number)
         order = torch.randperm(len(shard), generator=torch.Generator().manual_seed(number))
         return Shard(shard.views, shard.scalars, shard.targets[order], shard.snr, shard.kind)
+
+
+def session_of(recipe: Recipe, shard: Shard) -> Session:
+    """A session at its start, whitened by the galaxies it will see."""
+    torch.manual_seed(0)
+    model = Estimator(recipe.network, shard.scalars.shape[1])
+    model.set_whitening(shard.scalars, shard.targets)
+    ema = Estimator(recipe.network, shard.scalars.shape[1])
+    ema.load_state_dict(model.state_dict())
+    return Session(model, ema, make_optimiser(model, 1e-3, 0.01))
+
+
+def lines(run: Path, kind: str) -> list[dict[str, float]]:
+    """What a run told of one kind."""
+    told = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line for line in told if line["kind"] == kind]

@@ -139,7 +139,9 @@ def load_config(folder: str | Path) -> dict[str, Any]:
     """Return the config beside weights, with the options and the prior built."""
     path = Path(folder) / CONFIG
     if not path.is_file():
-        raise FileNotFoundError(f"'{path}' is missing, expected beside {WEIGHTS}")
+        raise FileNotFoundError(
+            f"no {CONFIG} in '{folder}': expected beside {WEIGHTS}, as hybridfit train leaves it"
+        )
     config = load_yaml(path)
     check_keys(config, list(CONFIG_KEYS), str(path))
     config["network"] = nested(NetworkOptions, config.get("network") or {}, f"network of {path}")
@@ -158,7 +160,8 @@ def load_weights(folder: str | Path, device: torch.device | str = "cpu") -> Esti
     folder = Path(folder)
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(
-            f"no {WEIGHTS} in '{folder}': expected a folder written by hybridfit train"
+            f"no {WEIGHTS} in '{folder}': expected a folder with {WEIGHTS} and {CONFIG}, as "
+            "hybridfit train leaves in OUT/weights, and hybridfit finetune in OUT"
         )
     config = load_config(folder)
     # what a hub has for a backbone would be overwritten at once

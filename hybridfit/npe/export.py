@@ -9,7 +9,7 @@ from pathlib import Path
 from hybridfit.npe import checkpoint as files
 from hybridfit.npe.journal import last_validation, provenance
 from hybridfit.npe.network import Estimator
-from hybridfit.npe.recipe import Recipe
+from hybridfit.npe.recipe import RECIPE, Recipe
 from hybridfit.npe.session import Counters
 from hybridfit.npe.validation import contexts_of, read_validation
 
@@ -40,13 +40,25 @@ def export(
     return files.save_weights(estimator, folder, config, card)
 
 
-def export_checkpoint(recipe: Recipe, run: str | Path, folder: str | Path) -> Path:
-    """Write the averaged weights of the last checkpoint in ``run``, as they are."""
+def export_checkpoint(run: str | Path, folder: str | Path) -> Path:
+    """Write the averaged weights of the last checkpoint in ``run``, as they are.
+
+    Raises:
+        FileNotFoundError: if ``run`` has no checkpoint or no recipe.
+        ValueError: if they cannot be read, or do not fit each other.
+    """
     state = files.load_checkpoint(Path(run))
+    recipe = Recipe.read(Path(run) / RECIPE)
     averaged = state["ema"]
     n_scalars, n_targets = (len(averaged[f"{name}_mean"]) for name in ("scalar", "target"))
     estimator = Estimator(replace(recipe.network, pretrained=False), n_scalars, n_targets)
-    estimator.load_state_dict(averaged)
+    try:
+        estimator.load_state_dict(averaged)
+    except RuntimeError as error:
+        raise ValueError(
+            f"the checkpoint in '{run}' does not fit the network of its {RECIPE}, perhaps of "
+            f"another version of hybridfit: {' '.join(str(error).split())[:300]}"
+        ) from error
     held = Path(run) / VALIDATION_FILE
     if held.is_file():
         estimator.eval()

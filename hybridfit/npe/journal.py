@@ -79,18 +79,26 @@ def _forget(path: Path, step: int) -> None:
     """Drop the log's lines after ``step``, and a last line cut short by a kill."""
     kept = []
     for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue
+        values = _numbers(line)
+        if values and values["step"] <= step:
+            kept.append(line + "\n")
     path.write_text("".join(kept))
+
+
+def _numbers(line: str) -> dict[str, Any]:
+    """What `Journal.write` wrote; nothing of a line cut short by a kill."""
+    try:
+        values = json.loads(line)
+    except json.JSONDecodeError:
+        return {}
+    return values if isinstance(values, dict) and {"kind", "step"} <= set(values) else {}
 
 
 def last_validation(folder: Path, step: int) -> dict[str, float]:
     """The last validation up to batch ``step`` in a run's log; empty if there is none."""
     path = folder / LOG
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    text = path.read_text() if path.is_file() else ""
+    lines = [values for line in text.splitlines() if (values := _numbers(line))]
     found = [line for line in lines if line["kind"] == "validation" and line["step"] <= step]
     return {k: v for k, v in found[-1].items() if k != "kind"} if found else {}
 

@@ -15,6 +15,7 @@ from hybridfit.parameters import Prior
 
 T = TypeVar("T")
 DECAYS = ("linear", "cosine")
+RECIPE = "recipe.yaml"  # in the folder of a run
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,14 @@ from hybridfit.npe.data import (
 from hybridfit.npe.export import VALIDATION_FILE, export
 from hybridfit.npe.journal import Journal
 from hybridfit.npe.network import Estimator
-from hybridfit.npe.recipe import Recipe, TrainOptions, learning_rate, plain, progress_of
+from hybridfit.npe.recipe import (
+    RECIPE,
+    Recipe,
+    TrainOptions,
+    learning_rate,
+    plain,
+    progress_of,
+)
 from hybridfit.npe.session import Counters, Session, make_optimiser, step
 from hybridfit.npe.store import ReplayStore, Stock
 from hybridfit.npe.validation import (
@@ -38,7 +45,6 @@ from hybridfit.npe.validation import (
     summary,
 )
 
-RECIPE = "recipe.yaml"
 LOG_SECONDS = 10.0
 USUAL = 20_000  # galaxies from which the usual contexts are taken
 MAX_SKIPPED = 200  # batches in a row without a usable gradient
@@ -147,8 +153,10 @@ def _session(
     device: torch.device,
 ) -> Session:
     torch.manual_seed(recipe.train.seed)
-    shapes = validation.galaxies
-    model = Estimator(recipe.network, shapes.scalars.shape[1], shapes.targets.shape[1])
+    shapes, network = validation.galaxies, recipe.network
+    if state is not None:  # what a hub has for a backbone would be overwritten at once
+        network = replace(network, pretrained=False)
+    model = Estimator(network, shapes.scalars.shape[1], shapes.targets.shape[1])
     if state is None:
         held = stock.store.held()
         model.set_whitening(held.scalars.cpu(), held.targets.cpu())

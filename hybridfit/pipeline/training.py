@@ -28,7 +28,8 @@ def train_network(
     """Train by the recipe in a YAML file, see `hybridfit.npe.train.train`.
 
     Args:
-        config: YAML file with the sections simulator, prior, network and train.
+        config: YAML file with the sections simulator, prior, network and train; not read with
+            ``export``, where the run's own recipe counts.
         out: folder of the run.
         resume: go on from the last checkpoint in it.
         minutes, images: instead of the file's, where given.
@@ -41,22 +42,22 @@ def train_network(
         False if the run was stopped by a signal before its end.
 
     Raises:
-        UsageError: if the recipe is wrong, or ``out`` holds a run and ``resume`` is False.
+        UsageError: if the recipe is wrong, ``out`` holds a run and ``resume`` is False, or there
+            is nothing to export.
     """
     try:
+        if export is not None:
+            export_checkpoint(out, export)
+            return True
         recipe = Recipe.read(config)
         given: dict[str, Any] = {"minutes": minutes, "images": images}
         changed = {name: value for name, value in given.items() if value is not None}
         recipe = replace(recipe, train=replace(recipe.train, **changed))
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(f"device is '{device}', but torch finds no GPU: use --device cpu")
-        if export is None:
-            claim(out, recipe, resume)
+        claim(out, recipe, resume)
     except (ValueError, TypeError, OSError) as error:
         raise UsageError(str(error)) from error
     if threads:
         torch.set_num_threads(threads)
-    if export is not None:
-        export_checkpoint(recipe, out, export)
-        return True
     return train(recipe, out, resume, device, quiet) is not None
