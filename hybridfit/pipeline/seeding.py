@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -21,8 +23,12 @@ WIDE_SIZE, WIDE_INDEX, WIDE_POSITION = 0.35, 0.5, 1.0
 def posterior_of(
     cutouts: Cutouts, estimator: Estimator, device: torch.device | str = "cpu"
 ) -> Posterior:
-    """The few draws that a start needs; the posterior is the flow's alone."""
-    return predict_cutouts(cutouts, estimator, N_DRAWS, device=device)
+    """The few draws that a start needs; the posterior is the flow's alone.
+
+    All galaxies share one set of random numbers, so that a fit does not depend on its id.
+    """
+    nameless = replace(cutouts, id=("",) * len(cutouts))
+    return predict_cutouts(nameless, estimator, N_DRAWS, device=device)
 
 
 def starts_from(posterior: Posterior, cutouts: Cutouts) -> Starts:
