@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
 import torch
+from fit_helpers import population
 
 from hybridfit.cutouts import Cutouts
+from hybridfit.model.render import render
 from hybridfit.model.simulate import CLEAN, simulate_scenes
 from hybridfit.npe.frame import decode, encode, encode_raw, log_jacobian
 from hybridfit.npe.inputs import make_inputs
@@ -43,19 +46,26 @@ def test_decode_undoes_encode(scenes, inputs):
     assert (difference / scale)[usual].abs().max() < 1e-8  # float64, through erf and its inverse
 
 
-def test_log_jacobian_is_that_of_finite_differences(scenes, inputs):
-    # a user's prior may be another than the network's
-    space = ParameterSpace(prior=Prior(n=LogNormal(2.5, 0.6, 0.3, 9.0), q_core=0.4))
+# a user's prior may be another than the network's
+OTHER = {"n": LogNormal(2.5, 0.6, 0.3, 9.0), "q_core": 0.4}
+
+
+@pytest.mark.parametrize("prior", [OTHER, OTHER | {"position": 0.45}], ids=["shape", "position"])
+def test_log_jacobian_is_that_of_finite_differences(scenes, inputs, prior):
+    space = ParameterSpace(prior=Prior(**prior))
+    half = space.prior.position * scenes.cutouts.size.amin(dim=1, keepdim=True).double()
+    boxes = torch.cat([(scenes.cutouts.size.flip(1).double() - 1) / 2, half, half], dim=1)
     t = encode(scenes.theta, scenes.cutouts.zeropoint, inputs.frame)
     claimed = log_jacobian(t, inputs.frame, space)
     raw, linear = space.from_physical(scenes.theta, scenes.cutouts.zeropoint)
     for row in range(6):
         frame = inputs.frame[row : row + 1]
-        free = space.to_free(raw[row : row + 1], frame.box)
+        box = boxes[row : row + 1]
+        free = space.to_free(raw[row : row + 1], box)
         at = torch.cat([free, linear[row, :1].log()[None], linear[row : row + 1, 1:]], dim=1)
 
-        def coordinates(value, frame=frame):
-            now, _ = space.to_raw(value[:, :6], frame.box)
+        def coordinates(value, frame=frame, box=box):
+            now, _ = space.to_raw(value[:, :6], box)
             return encode_raw(now, torch.cat([value[:, 6:7].exp(), value[:, 7:]], dim=1), frame)
 
         columns = []
@@ -66,6 +76,18 @@ def test_log_jacobian_is_that_of_finite_differences(scenes, inputs):
         expected = torch.linalg.slogdet(torch.stack(columns, dim=1))[1]
         # central differences of 1e-6 in float64
         assert claimed[row] == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_positions_outside_the_priors_box_have_no_density(scenes, inputs):
+    t = encode(scenes.theta, scenes.cutouts.zeropoint, inputs.frame)
+    middle = (scenes.cutouts.size.flip(1) - 1) / 2
+    side = scenes.cutouts.size.amin(dim=1)
+    away = (scenes.theta[:, :2] - middle).abs().amax(dim=1) / side
+    for share in (0.01, 0.03):
+        space = ParameterSpace(prior=Prior(position=share))
+        inside = torch.isfinite(log_jacobian(t, inputs.frame, space))
+        assert 10 < inside.sum() < 86
+        assert torch.equal(inside, away < share)
 
 
 def test_signs_are_as_many_as_scalars(inputs):
@@ -144,6 +166,57 @@ def test_inputs_do_not_depend_on_flux_unit_sky_or_padding(scenes):
     same = (plain.scalars - changed.scalars).abs().amax(dim=1)
     assert same.median() < 2e-2
     assert np.isclose((changed.frame.flux / plain.frame.flux / 50).median().item(), 1.0, rtol=1e-3)
+
+
+def cropped(cutouts, where):
+    images = {name: getattr(cutouts, name)[:, where, where] for name in IMAGES}
+    return dataclasses.replace(cutouts, **images, size=None)
+
+
+def test_padding_changes_nothing(scenes):
+    rows = (scenes.cutouts.size == 32).all(dim=1).nonzero()[:, 0].tolist()
+    assert len(rows) >= 8
+    padded = scenes.cutouts[rows]
+    assert padded.image.shape[-1] == 128
+    here, there = make_inputs(padded), make_inputs(cropped(padded, slice(0, 32)))
+    # the same numbers and zeros, summed in another order in float32
+    assert (here.scalars - there.scalars).abs().max() < 1e-3
+    assert (here.views - there.views).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("factor", [1e4, 1e20])
+def test_a_pixel_of_huge_sigma_is_a_masked_pixel(scenes, factor):
+    cutouts = scenes.cutouts
+    middle = (cutouts.size[:, 0] // 2).tolist()
+    dead, masked, sigma = cutouts.image.clone(), cutouts.mask.clone(), cutouts.sigma.clone()
+    for k, i in enumerate(middle):
+        dead[k, i, i + 2] = 1e6 * sigma[k].max()  # whatever such a pixel holds
+        masked[k, i, i + 2] = True
+        sigma[k, i, i + 2] *= factor
+    here = make_inputs(dataclasses.replace(cutouts, image=dead, sigma=sigma))
+    there = make_inputs(dataclasses.replace(cutouts, mask=masked))
+    assert torch.isfinite(here.scalars).all()
+    assert torch.equal(here.scalars, there.scalars)
+    assert torch.equal(here.views, there.views)
+    twin = make_inputs(dataclasses.replace(cutouts, image=dead))  # of a usual sigma
+    assert (twin.scalars - there.scalars).abs().amax(dim=1).median() > 0.1
+
+
+def test_a_large_stamp_says_what_its_middle_does():
+    """Without noise: the sky of fewer pixels is known less well, and every window sees that."""
+    theta = torch.tensor(population(24, 4)) + torch.tensor([104.0, 104.0, 0, 0, 0, 0, 0, 0])
+    theta[:, 2] = -2.5 * math.log10(3e4)  # of zero point 0: a signal to noise of some thousand
+    theta[:, 4] = theta[:, 4].clamp_max(2.5)  # wings that end within the cut
+    theta[:, 7] = 0.0
+    psf = torch.ones(1, 3, 3) / 9
+    blank = Cutouts(image=torch.zeros(24, 256, 256), sigma=torch.ones(24, 256, 256), psf=psf)
+    large = dataclasses.replace(blank, image=render(theta, blank))
+    here, there = make_inputs(large), make_inputs(cropped(large, slice(64, 192)))
+    # wings of .002 of a pixel's noise in the cut's sky, and the few pixels beyond its edge that
+    # the widest window weighs with 3 %: .003 in all, and the width of a scalar is about 1
+    assert (here.scalars - there.scalars).abs().max() < 0.01
+    assert (here.frame.centre - there.frame.centre - 64).abs().max() < 1e-3
+    assert torch.equal(here.frame.rebin, there.frame.rebin)
 
 
 def test_galaxies_without_pixels_give_numbers():

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
 from hybridfit.npe.checkpoint import save_weights
+from hybridfit.npe.columns import Column
 from hybridfit.npe.frame import encode
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.network import Estimator, NetworkOptions
 from hybridfit.npe.posterior import load_estimator, packaged_estimator, predict_cutouts
-from hybridfit.parameters import ParameterSpace
+from hybridfit.npe.predict_columns import predict_columns
+from hybridfit.parameters import ParameterSpace, Prior
 from hybridfit.results import Flag, Posterior
 
 TINY = {"backbone": "none", "width": 16, "blocks": 1, "context": 8}
@@ -208,6 +210,32 @@ def test_unfamiliar_galaxies_are_flagged(galaxies: Cutouts):
     assert (usual.flags & int(Flag.UNFAMILIAR) == 0).sum() >= 5
     assert (odd.flags & int(Flag.UNFAMILIAR) > 0).all()
     assert (odd.distance > usual.distance).all()
+
+
+def test_positions_are_those_of_the_priors_box(galaxies: Cutouts):
+    estimator = tiny(galaxies)
+    estimator.target_std[:2] = 9.0  # hundreds of times what the centre is known to
+    middle = (48 - 1) / 2
+    reached = {}
+    for share in (0.1, 0.25, 0.5):
+        space = ParameterSpace(prior=Prior(position=share))
+        posterior = predict_cutouts(galaxies, estimator, 300, space=space)
+        reached[share] = float((posterior.samples[..., :2] - middle).abs().max()) / 48
+        assert torch.isfinite(posterior.log_prob).all()  # all have free coordinates
+    assert reached[0.1] < 0.1 < reached[0.25] < 0.25 < reached[0.5] < 0.5
+
+
+def test_galaxies_without_a_psf_are_flagged(galaxies: Cutouts):
+    estimator = tiny(galaxies)
+    both = int(Flag.UNFAMILIAR | Flag.NO_PSF)
+    assert (predict_cutouts(galaxies, estimator, 20).flags & both == 0).all()
+    bare = predict_cutouts(replace(galaxies, psf=None), estimator, 20)
+    assert torch.isfinite(bare.samples).all()
+    assert (bare.flags & both == both).all()
+    columns = tiny(galaxies)
+    columns.columns = tuple(Column(f"c{i}") for i in range(8))
+    assert (predict_columns(galaxies, columns, 20).flags & both == 0).all()
+    assert (predict_columns(replace(galaxies, psf=None), columns, 20).flags & both == both).all()
 
 
 def test_options_are_checked(galaxies: Cutouts):

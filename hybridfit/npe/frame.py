@@ -42,7 +42,7 @@ class Frame:
         flux: (B,) flux units, as measured.
         sky: (B,) flux per pixel, as measured.
         nominal: (B, 2) x, y where the target was expected.
-        reach: (B,) pixels, half-width of the position's prior.
+        reach: (B,) pixels, half-width of the position's default prior.
     """
 
     centre: Tensor
@@ -67,8 +67,13 @@ class Frame:
 
     @property
     def box(self) -> Tensor:
-        """(B, 4) of `ParameterSpace.to_raw`."""
+        """(B, 4) of `ParameterSpace.to_raw`, by the default prior."""
         return torch.cat([self.nominal, self.reach[:, None], self.reach[:, None]], dim=1)
+
+    def box_of(self, space: ParameterSpace) -> Tensor:
+        """(B, 4) of `ParameterSpace.to_raw`, by the position's prior of ``space``."""
+        reach = self.reach[:, None] * (space.prior.position / WHITENED.position)
+        return torch.cat([self.nominal, reach, reach], dim=1)
 
 
 def _turn(x: Tensor, y: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,7 +153,7 @@ def log_jacobian(t: Tensor, frame: Frame, space: ParameterSpace) -> Tensor:
         (B,) float64.
     """
     raw, _ = decode(t, frame)
-    box = frame.box
+    box = frame.box_of(space)
     inside = ((raw[:, :2] - box[:, :2]).abs() < box[:, 2:]).all(dim=1)
     free = space.to_free(raw, box)
     _, by_free = space.to_raw(free, box)

@@ -44,6 +44,11 @@ def load_estimator(path: str | Path | None = None) -> Estimator:
         FileNotFoundError: if they are not there.
         ValueError: if they do not fit each other.
     """
+    if path is None and not (PACKAGED / WEIGHTS).is_file():
+        raise FileNotFoundError(
+            f"this installation has no weights at '{PACKAGED}': pass --weights FOLDER, or "
+            "--start moments for a fit"
+        )
     return load_weights(PACKAGED if path is None else path)
 
 
@@ -73,13 +78,14 @@ def predict_cutouts(
     coordinates mean, are rejected: the density is the flow's, not divided by what is left.
 
     Args:
-        cutouts: B galaxies. One without usable pixels has NaN for draws, and a flag.
+        cutouts: B galaxies. One without usable pixels has NaN for draws, and a flag. Without
+            PSFs, which the network was not trained for, all are flagged as unfamiliar.
         estimator: from `load_estimator`; moved to ``device``.
         n_samples: S, draws of each galaxy.
         seed: of the random numbers.
         device: where the network is evaluated.
         space: one Sersic component and a constant sky, whose free coordinates the density is
-            quoted in; its prior does not change the draws.
+            quoted in. Of its prior the box of positions alone changes the draws.
 
     Returns:
         Posterior on the CPU. A galaxy with fewer plausible draws than S has some of them
@@ -130,21 +136,33 @@ def _predict_part(
     chosen = cutouts[rows.tolist()].to(device)
     inputs = make_inputs(chosen, with_views=estimator.backbone is not None)
     context = estimator.context(inputs.views, inputs.scalars).float()
-    draws = _draw(estimator, context, inputs.frame, chosen.id, n_samples, seed)
+    draws = _draw(estimator, context, inputs.frame, chosen.id, n_samples, seed, space)
     enough = (draws.count >= FEWEST) | (draws.count == n_samples)
     t = torch.where(enough[:, None, None], draws.t, 0.0)
     theta, jacobian = _physical(t, chosen.zeropoint, inputs.frame, space)
     log_prob = draws.log_prob.double() + estimator.log_scale.double() + jacobian
     distance = estimator.distance(context).double()
     few = draws.count < n_samples
-    unfamiliar = ~(distance <= estimator.distance_limit)
-    flags = few * int(Flag.FEW_DRAWS) | unfamiliar * int(Flag.UNFAMILIAR)
+    flags = few * int(Flag.FEW_DRAWS) | unfamiliar(chosen, distance, estimator)
     result.samples[rows] = torch.where(enough[:, None, None], theta, torch.nan).cpu()
     result.log_prob[rows] = torch.where(enough[:, None], log_prob, torch.nan).cpu()
     result.rejected[rows] = draws.rejected.cpu()
     result.distance[rows] = distance.cpu()
     result.flags[rows] |= flags.cpu()
     return result
+
+
+def unfamiliar(cutouts: Cutouts, distance: Tensor, estimator: Estimator) -> Tensor:
+    """Flags (B,) of galaxies that the network was not trained for.
+
+    Args:
+        cutouts: B galaxies. Each one in training had a PSF.
+        distance: (B,) of their contexts; NaN is far.
+        estimator: knows what is far.
+    """
+    if cutouts.psf is None:
+        return torch.full_like(distance, int(Flag.UNFAMILIAR | Flag.NO_PSF), dtype=torch.int64)
+    return ~(distance <= estimator.distance_limit) * int(Flag.UNFAMILIAR)
 
 
 def _nothing(cutouts: Cutouts, n_samples: int, space: ParameterSpace) -> Posterior:
@@ -175,6 +193,7 @@ def _draw(
     ids: Sequence[str],
     n_samples: int,
     seed: int,
+    space: ParameterSpace,
 ) -> _Draws:
     """Draw until each galaxy has its draws, or it is clear that it will not."""
     b, n = len(context), estimator.n_targets
@@ -187,7 +206,7 @@ def _draw(
         noise = own_noise([ids[i] for i in rows.tolist()], n_samples, n, seed, attempt)
         z, log_q = estimator.flow.from_normal(noise.to(context), context[rows])
         drawn = estimator.original(z)
-        good = _plausible(z, drawn, frame[rows])
+        good = _plausible(z, drawn, frame[rows], space)
         place = count[rows, None] + good.cumsum(dim=1) - 1
         used = place < n_samples  # draws behind the last one that is needed do not count
         rejected[rows] += (~good & used).sum(dim=1)
@@ -214,12 +233,13 @@ def own_noise(ids: Sequence[str], n_samples: int, n: int, seed: int, attempt: in
     return noise
 
 
-def _plausible(z: Tensor, t: Tensor, frame: Frame) -> Tensor:
+def _plausible(z: Tensor, t: Tensor, frame: Frame, space: ParameterSpace) -> Tensor:
     """(B, S) whether draws lie where parameters can be; NaN does not."""
     inside = (z.abs() < MAX_WHITENED).all(dim=2) & (t[..., 2:6].abs() < MAX_U).all(dim=2)
     x, y = position(t, frame)
-    nominal, reach = frame.nominal[:, None], frame.reach[:, None]
-    return inside & ((x - nominal[..., 0]).abs() < reach) & ((y - nominal[..., 1]).abs() < reach)
+    box = frame.box_of(space)[:, None]
+    inside &= (x - box[..., 0]).abs() < box[..., 2]
+    return inside & ((y - box[..., 1]).abs() < box[..., 3])
 
 
 def _physical(

@@ -11,7 +11,7 @@ from hybridfit.cutouts import Cutouts
 from hybridfit.npe.columns import decode_columns
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.network import Estimator
-from hybridfit.npe.posterior import MAX_WHITENED, own_noise
+from hybridfit.npe.posterior import MAX_WHITENED, own_noise, unfamiliar
 from hybridfit.results import Flag
 
 AT_ONCE = 64  # galaxies
@@ -75,7 +75,6 @@ def predict_columns(
         samples[rows] = torch.where(good, values, torch.nan).cpu()
         far = estimator.distance(context).double()
         distance[rows] = far.cpu()
-        unfamiliar = (~(far <= estimator.distance_limit)).cpu() * int(Flag.UNFAMILIAR)
-        few = ~good[..., 0].all(dim=1).cpu() * int(Flag.FEW_DRAWS)
-        flags[rows] |= unfamiliar | few
+        few = ~good[..., 0].all(dim=1) * int(Flag.FEW_DRAWS)
+        flags[rows] |= (unfamiliar(part, far, estimator) | few).cpu()
     return ColumnDraws(samples, flags, distance)

@@ -94,7 +94,7 @@ def laplace_limit(theta: Tensor, cutouts: Cutouts, space: ParameterSpace) -> Ten
     theta = theta.double()
     frame = make_inputs(cutouts, with_views=False).frame
     targets = encode(theta, cutouts.zeropoint, frame)
-    box = frame.box
+    box = frame.box_of(space)
     raw, linear = space.from_physical(theta, cutouts.zeropoint)
     _, chain = space.to_raw(space.to_free(raw, box), box)  # d raw / d free
     n = space.n_free
