@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -25,7 +26,7 @@ from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import predict_cutouts
 from hybridfit.npe.predict_columns import predict_columns
 from hybridfit.npe.train import train
-from hybridfit.npe.validation import nll_of
+from hybridfit.npe.validation import contexts_of, nll_of
 from hybridfit.parameters import ParameterSpace
 from hybridfit.pipeline import UsageError
 from hybridfit.pipeline.finetuning import finetune_network, joined
@@ -114,6 +115,37 @@ def test_a_stage_changes_its_own_modules_alone(stage):
     assert all(p.requires_grad for p in tuned.estimator.parameters())
 
 
+def test_fine_tuning_reads_the_views():
+    """With each other's pixels beside their own scalars the network learns something else."""
+    made, shard = recipe(network=SWIN), scenes(160, views=True)(0)
+    torch.manual_seed(0)
+    estimator = Estimator(made.network, shard.scalars.shape[1])
+    estimator.set_whitening(shard.scalars, shard.targets)
+    options = FinetuneOptions(
+        stages=("all",), shares=(1.0,), learning_rates=(1e-2,), images=640, batch=32, warm_up=1
+    )
+
+    def reached(views: torch.Tensor) -> float:
+        training = dataclasses.replace(shard, views=views)[0:128]
+        return finetune(estimator, training, shard[128:160], options).after
+
+    assert reached(shard.views) == reached(shard.views)
+    assert reached(shard.views.roll(1, dims=0)) != reached(shard.views)
+
+
+def test_held_out_galaxies_say_what_is_far(weights):
+    """A context of 32 numbers from 100 galaxies: these lie nearer to themselves than others do."""
+    shard, others = (scenes(700, seed=s)(0) for s in (1, 2))
+    few = FinetuneOptions(stages=("flow",), shares=(1.0,), learning_rates=(1e-5,), images=64)
+    tuned = finetune(load_weights(weights), shard[0:100], shard[100:700], few).estimator
+    far = tuned.distance(contexts_of(tuned, others)) > tuned.distance_limit
+    # of 700 some 0.7 lie beyond what 1 of 600 does: more than 6 have a probability of 1e-3
+    assert far.sum() <= 6
+    in_sample = tuned.distance(contexts_of(tuned, shard[0:100])).quantile(0.999)
+    missed = tuned.distance(contexts_of(tuned, others)) > in_sample
+    assert missed.float().mean() > 0.05  # what the twin without held-out galaxies would flag
+
+
 def test_too_few_galaxies_say_so(weights):
     shard = scenes(64)(0)
     with pytest.raises(ValueError, match="expected 64 and 10 or more"):
@@ -191,6 +223,26 @@ def test_read_positions_are_those_of_the_files(weights, tmp_path, monkeypatch):
     order, mine = (np.lexsort(s.scalars.numpy().T[:4].round(2)) for s in (read, expected))
     # float32 sums over stamps of another padded size
     assert torch.allclose(read.targets[order], expected.targets[mine], atol=2e-2)
+
+
+def test_skies_are_drawn_anew_in_each_chunk(weights, tmp_path, monkeypatch):
+    """One galaxy many times, its sky unknown: no two of the skies it is taught are the same."""
+    made = other_scenes(40, 4)
+    same = dataclasses.replace(made[[0] * 40].cutouts, id=made.cutouts.id)
+    table = Table(made.theta[[0] * 40, :7].numpy(), names=NAMES[:7])
+    table["id"] = list(same.id)
+    write_cutouts(same, tmp_path / "labelled", table)
+    seen: list[torch.Tensor] = []
+
+    def keep(estimator, training, held_out, options, say):
+        seen.extend((training.targets[:, 7], held_out.targets[:, 7]))
+        raise ValueError("seen enough")
+
+    monkeypatch.setattr("hybridfit.pipeline.finetuning.finetune", keep)
+    monkeypatch.setattr("hybridfit.pipeline.finetuning.AT_ONCE", 4)
+    with pytest.raises(UsageError, match="seen enough"):
+        finetune_network(tmp_path / "labelled", tmp_path / "out", weights, quiet=True)
+    assert len(torch.cat(seen).unique()) == 40
 
 
 def test_a_simulators_recipe(weights, tmp_path):

@@ -23,13 +23,15 @@ from hybridfit.npe.session import clipped_step, follow, make_optimiser, soft_cli
 from hybridfit.npe.symmetry import redrawn
 from hybridfit.npe.validation import AT_ONCE, contexts_of, nll_of
 
+CONTEXT = ("entry", "blocks", "corrections", "exit")
 STAGES: dict[str, tuple[str, ...]] = {
     "flow": ("flow",),
-    "head": ("flow", "entry", "blocks", "exit"),
-    "all": ("flow", "entry", "blocks", "exit", "backbone", "seen_norm"),
+    "head": ("flow", *CONTEXT),
+    "all": ("flow", *CONTEXT, "backbone", "place", "seen_norm"),
 }
 
 COPIES, ENOUGH = 4, 20_000  # of each galaxy, and contexts in all, for the flow's stage
+USUAL = 0.999  # of held-out galaxies that count as usual
 
 
 @dataclass(frozen=True)
@@ -129,9 +131,19 @@ def finetune(
         say(f"stage {name}: held-out NLL {best.nll:.3f}")
     model.load_state_dict(best.state)
     model.requires_grad_(True).eval()
-    # what is usual has changed with the data
-    model.set_context(contexts_of(model, training))
+    set_usual(model, training, held_out)
     return Tuned(model, before, best.nll, reached)
+
+
+def set_usual(model: Estimator, training: Shard, held_out: Shard) -> None:
+    """Set which contexts are usual: what that is has changed with the data.
+
+    Few contexts in many dimensions lie nearer to their own mean, in units of their own
+    covariance, than others of the same kind do: so the limit is what held-out galaxies need.
+    """
+    model.set_context(contexts_of(model, training))
+    far = model.distance(contexts_of(model, held_out)).quantile(USUAL)
+    model.distance_limit.copy_(torch.maximum(model.distance_limit, far))
 
 
 def usable(galaxies: Shard) -> Shard:
@@ -209,6 +221,7 @@ def _stage(
             group["lr"] = options.learning_rates[k] * rate
         if fixed is None:
             views, scalars, targets = _redrawn(training[rows].to(device), options, coin)
+            # not the auxiliary losses: what they are for has been learned
             loss = model.losses(views, scalars, targets)["nll"]
         else:
             context, targets = (value[rows] for value in fixed)

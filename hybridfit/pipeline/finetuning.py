@@ -16,13 +16,13 @@ from hybridfit.config import check_keys, load_yaml
 from hybridfit.io.fits import ReadOptions, find_sources
 from hybridfit.io.runs import UsageError
 from hybridfit.model.scenes import SceneOptions
-from hybridfit.npe.checkpoint import CARD, WEIGHTS, load_config, load_weights, save_weights
+from hybridfit.npe.checkpoint import CARD, WEIGHTS, load_config, save_weights
 from hybridfit.npe.columns import parse_columns
-from hybridfit.npe.data import VALIDATION, SceneSource, Shard
+from hybridfit.npe.data import TRAINING, VALIDATION, SceneSource, Shard, seed_of
 from hybridfit.npe.finetune import FinetuneOptions, Tuned, finetune
 from hybridfit.npe.journal import provenance
 from hybridfit.npe.labelled import labelled_shard
-from hybridfit.npe.posterior import PACKAGED
+from hybridfit.npe.posterior import PACKAGED, load_estimator
 from hybridfit.npe.recipe import nested
 from hybridfit.parameters import ParameterSpace, Prior
 from hybridfit.pipeline.labels import read_truth, readable, truth_beside, truth_values
@@ -77,7 +77,7 @@ def finetune_network(
         if (out / WEIGHTS).exists():
             raise ValueError(f"'{out}' holds weights already: give another folder")
         plan = _plan(input if simulated else config)
-        estimator = load_weights(weights or PACKAGED, device)
+        estimator = load_estimator(weights).to(device)
         told = load_config(weights or PACKAGED)
         if told.get("targets") and not plan.finetune.targets:
             plan = replace(plan, finetune=replace(plan.finetune, targets=told["targets"]))
@@ -152,7 +152,9 @@ def _labelled(input: Path, truth: Path | None, plan: _Plan, quiet: bool) -> tupl
                 values = truth_values(rows, names)
                 if not options.targets:
                     values[:, :2] -= cutouts.origin
-                shard = labelled_shard(cutouts, values, options.targets, options.seed)
+                # skies that are drawn must differ from one chunk to the next
+                seed = seed_of(options.seed, VALIDATION if held else TRAINING, start)
+                shard = labelled_shard(cutouts, values, options.targets, seed)
                 parts[held].append(shard)
     if not (parts[False] and parts[True]):
         raise ValueError(f"hardly any galaxy of '{input}' can be read")
