@@ -192,7 +192,8 @@ def _train(
     device: Annotated[str, typer.Option(help="cpu | cuda")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads of the network; 0: all")] = 0,
     export: Annotated[
-        Path | None, typer.Option(help="only write the last checkpoint's weights into this folder")
+        Path | None,
+        typer.Option(help="only write the last checkpoint's weights here, by OUT's own recipe"),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="say nothing but errors")] = False,
     debug: Annotated[bool, typer.Option("--debug", hidden=True)] = False,
