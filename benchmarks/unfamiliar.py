@@ -36,7 +36,8 @@ from hybridfit.pipeline.seeding import posterior_of
 from hybridfit.results import Flag
 from hybridfit.uncertainty.agreement import MAX_DISAGREEMENT, disagreement
 
-TRUST = Flag.UNFAMILIAR | Flag.DISAGREES | Flag.POOR_FIT | Flag.UNCERTAIN
+SIGNS = Flag.UNFAMILIAR | Flag.DISAGREES | Flag.POOR_FIT
+TRUST = SIGNS | Flag.UNCERTAIN
 HARMED = 5.0
 OPTIONS = FitOptions(compile="off")
 Spoil = Callable[[Scenes], hf.Cutouts]
@@ -170,6 +171,8 @@ def summary(here: dict[str, np.ndarray], plain: dict[str, np.ndarray]) -> dict[s
             str(flag.name): round(float(((here["flags"] & int(flag)) != 0).mean()), 3)
             for flag in (Flag.UNFAMILIAR, Flag.POOR_FIT, Flag.DISAGREES, Flag.UNCERTAIN)
         },
+        "any of the three": round(float(((here["flags"] & int(SIGNS)) != 0).mean()), 3),
+        "flagged": round(float(flagged.mean()), 3),
         "harmed": round(float(harmed.mean()), 3),
         "harmed, no flag": round(float((harmed & ~flagged).mean()), 3),
     }

@@ -17,7 +17,7 @@ from hybridfit.results import Posterior
 N_DRAWS = 64  # enough for a median and the ends of the index; each costs some 8 us
 ENDS = (0.1, 0.9)  # quantiles of ln n whose draws are further starts
 # standard deviations from which on one start is not trusted: ln r_circ, ln n, position [pix]
-WIDE_SIZE, WIDE_INDEX, WIDE_POSITION = 0.35, 0.5, 1.0
+WIDE_SIZE, WIDE_INDEX, WIDE_POSITION = 0.6, 0.8, 1.5
 
 
 def posterior_of(
