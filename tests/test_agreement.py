@@ -7,7 +7,13 @@ import torch
 
 from hybridfit.parameters import ParameterSpace
 from hybridfit.results import Fit, Flag, Posterior
-from hybridfit.uncertainty.agreement import MAX_DISAGREEMENT, disagreement, disagreement_flags
+from hybridfit.uncertainty.agreement import (
+    MAX_DISAGREEMENT,
+    _coordinates,
+    _slopes,
+    disagreement,
+    disagreement_flags,
+)
 
 SPACE = ParameterSpace()
 TRUTH = torch.tensor([32.0, 31.0, 21.0, 4.0, 1.5, 0.6, 40.0, 0.0], dtype=torch.float64)
@@ -76,3 +82,12 @@ def test_an_angle_near_180_degrees_is_near_0():
     posterior = Posterior(SPACE, samples, torch.zeros(n, 256), whole, whole.double(), whole)
     near, far = disagreement(fit, posterior, torch.full((n,), 25.0)).tolist()
     assert near < 2 < MAX_DISAGREEMENT < far
+
+
+def test_slopes_are_those_of_finite_differences():
+    zeropoint = torch.full((8,), 25.0)
+    step = 1e-6 * torch.eye(8, dtype=torch.float64)
+    above, below = (_coordinates(TRUTH + sign * step, zeropoint) for sign in (1, -1))
+    expected = ((above - below) / 2e-6).T
+    # central differences in float64
+    assert (_slopes(TRUTH[None])[0] - expected).abs().max() < 1e-7

@@ -9,6 +9,8 @@ so a neighbour, a wrong sky or a wrong noise, which drag the fit away, make d la
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -37,7 +39,7 @@ def disagreement(fit: Fit, posterior: Posterior, zeropoint: Tensor) -> Tensor:
     offset = point - draws.mean(dim=1)
     spread = draws - draws.mean(dim=1, keepdim=True)
     covariance = spread.transpose(1, 2) @ spread / (n_draws - 1)
-    own = torch.func.vmap(torch.func.jacfwd(_one))(fit.theta[:, :8], zeropoint)
+    own = _slopes(fit.theta[:, :8].double())
     covariance = covariance + own @ fit.covariance[:, :8, :8] @ own.transpose(1, 2)
     usable = torch.isfinite(covariance).flatten(1).all(dim=1) & torch.isfinite(offset).all(dim=1)
     n = offset.shape[1]
@@ -61,5 +63,16 @@ def _coordinates(theta: Tensor, zeropoint: Tensor) -> Tensor:
     return torch.cat([raw, torch.log(linear[:, :1])], dim=1)
 
 
-def _one(theta: Tensor, zeropoint: Tensor) -> Tensor:
-    return _coordinates(theta[None], zeropoint[None])[0]
+def _slopes(theta: Tensor) -> Tensor:
+    """Derivatives (B, 7, 8) of `_coordinates` by x, y, mag, r_eff, n, q, pa, sky."""
+    _, _, _, r_eff, n, q, pa, _ = theta.unbind(1)
+    angle, g, radians = torch.deg2rad(2 * pa), -torch.log(q), math.pi / 90
+    slopes = torch.zeros(len(theta), 7, 8, dtype=theta.dtype)
+    slopes[:, 0, 0] = slopes[:, 1, 1] = 1.0
+    slopes[:, 2, 3], slopes[:, 2, 5] = 1 / r_eff, 0.5 / q
+    slopes[:, 3, 4] = 1 / n
+    slopes[:, 4, 5], slopes[:, 5, 5] = -torch.cos(angle) / q, -torch.sin(angle) / q
+    slopes[:, 4, 6] = -radians * g * torch.sin(angle)
+    slopes[:, 5, 6] = radians * g * torch.cos(angle)
+    slopes[:, 6, 2] = -0.4 * math.log(10)
+    return slopes
