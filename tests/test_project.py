@@ -116,6 +116,12 @@ def test_wheel_holds_the_package_only(tmp_path: Path):
     assert rooms == {"hybridfit", f"hybridfit-{version}.dist-info"}
     sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "hybridfit").rglob("*.py")}
     assert sources <= set(names), "a pattern of .gitignore swallows part of the package"
+    weights = {f"hybridfit/npe/weights/{n}" for n in WEIGHTS}
+    assert weights <= set(names)
+    assert wheel.stat().st_size < 30e6  # what an installation may have to download
+
+
+WEIGHTS = ("weights.safetensors", "config.yaml", "card.json")
 
 
 def _code(markdown: str) -> str:
