@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from train_helpers import SWIN, Shuffled, lines, recipe, scenes, session_of
+from train_helpers import SWIN, Shuffled, learner_of, lines, recipe, scenes
 
 from hybridfit.model.render import render
 from hybridfit.npe import checkpoint as files
 from hybridfit.npe.data import VALIDATION
 from hybridfit.npe.frame import encode
 from hybridfit.npe.inputs import make_inputs
+from hybridfit.npe.learner import soft_clip, step
 from hybridfit.npe.recipe import (
     Recipe,
     TrainOptions,
@@ -26,7 +27,6 @@ from hybridfit.npe.recipe import (
     learning_rate,
     progress_of,
 )
-from hybridfit.npe.session import soft_clip, step
 from hybridfit.npe.store import ReplayStore
 from hybridfit.npe.train import Counters, train
 from hybridfit.npe.validation import laplace_limit, prior_nll
@@ -109,40 +109,40 @@ def test_soft_clip_bounds_one_galaxy():
 
 def test_galaxies_without_a_finite_loss_are_dropped_and_counted():
     made, shard = recipe(), scenes(128)(0)
-    session, store = session_of(made, shard), ReplayStore(1.0)
+    learner, store = learner_of(made, shard), ReplayStore(1.0)
     shard.targets[5:9] = math.nan
     store.add(shard)
     for _ in range(4):  # two passes
-        usable, sums = step(session, store, made.train, 0.0)
+        usable, sums = step(learner, store, made.train, 0.0)
         assert usable
         assert torch.isfinite(sums).all()
-    assert 4 <= session.counters.dropped <= 16  # each is used about twice
-    assert all(torch.isfinite(p).all() for p in session.model.parameters())
+    assert 4 <= learner.counters.dropped <= 16  # each is used about twice
+    assert all(torch.isfinite(p).all() for p in learner.model.parameters())
 
 
 def test_a_batch_without_any_finite_loss_changes_nothing():
     made, shard = recipe(), scenes(128)(0)
-    session, store = session_of(made, shard), ReplayStore(1.0)
+    learner, store = learner_of(made, shard), ReplayStore(1.0)
     shard.targets[:] = math.nan
     store.add(shard)
-    before = {k: v.clone() for k, v in session.model.state_dict().items()}
-    usable, _ = step(session, store, made.train, 0.0)
+    before = {k: v.clone() for k, v in learner.model.state_dict().items()}
+    usable, _ = step(learner, store, made.train, 0.0)
     assert not usable
-    assert session.counters.skipped == 1
-    assert session.counters.step == 1
-    for name, value in session.model.state_dict().items():
+    assert learner.counters.skipped == 1
+    assert learner.counters.step == 1
+    for name, value in learner.model.state_dict().items():
         assert torch.equal(value, before[name])
 
 
 def test_views_are_read_in_their_share_of_the_batches():
     made = recipe(network=SWIN, image_share=[0.5, 0.5])
     shard = scenes(64, views=True)(0)
-    session, store = session_of(made, shard), ReplayStore(1.0)
+    learner, store = learner_of(made, shard), ReplayStore(1.0)
     store.add(shard)
     for _ in range(10):
-        step(session, store, made.train, 0.0)
-    assert session.counters.images == 640
-    assert session.counters.with_views == 320
+        step(learner, store, made.train, 0.0)
+    assert learner.counters.images == 640
+    assert learner.counters.with_views == 320
 
 
 # ---------------------------------------------------------------- runs

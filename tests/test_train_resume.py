@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from train_helpers import SWIN, lines, mapping, recipe, scenes, session_of
+from train_helpers import SWIN, learner_of, lines, mapping, recipe, scenes
 from typer.testing import CliRunner, Result
 
 from hybridfit.cli import make_app
 from hybridfit.npe import checkpoint as files
 from hybridfit.npe import network
 from hybridfit.npe.journal import LOG, last_validation
+from hybridfit.npe.learner import step
 from hybridfit.npe.recipe import (
     Recipe,
 )
-from hybridfit.npe.session import step
 from hybridfit.npe.store import ReplayStore
 from hybridfit.npe.train import claim, train
 from hybridfit.pipeline.training import train_network
@@ -42,23 +42,23 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_checkpoint_round_trip_is_exact(tmp_path):
     made, shard = recipe(), scenes(64)(0)
-    session, store = session_of(made, shard), ReplayStore(1.0)
+    learner, store = learner_of(made, shard), ReplayStore(1.0)
     store.add(shard)
     for _ in range(3):
-        step(session, store, made.train, 0.1)
-    files.save_checkpoint(tmp_path, 3, session.state())
-    other = session_of(made, shard)
+        step(learner, store, made.train, 0.1)
+    files.save_checkpoint(tmp_path, 3, learner.state())
+    other = learner_of(made, shard)
     other.restore(files.load_checkpoint(tmp_path))
-    assert other.counters == session.counters
+    assert other.counters == learner.counters
     for _ in range(2):  # optimiser and averages included: both go the same way from here
-        step(session, store, made.train, 0.1)
+        step(learner, store, made.train, 0.1)
     again = ReplayStore(1.0)
     again.add(shard)
     for k in range(3):
         again.draw(made.train.batch, [made.train.seed, 2, k])
     for _ in range(2):
         step(other, again, made.train, 0.1)
-    for mine, theirs in ((session.model, other.model), (session.ema, other.ema)):
+    for mine, theirs in ((learner.model, other.model), (learner.ema, other.ema)):
         for name, value in mine.state_dict().items():
             assert torch.equal(value, theirs.state_dict()[name]), name
 

@@ -11,9 +11,9 @@ import torch
 
 from hybridfit.model.scenes import SceneOptions
 from hybridfit.npe.data import SceneSource, Shard
+from hybridfit.npe.learner import Learner, make_optimiser
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.recipe import Recipe
-from hybridfit.npe.session import Session, make_optimiser
 from hybridfit.parameters import Prior
 
 # clean galaxies on small stamps: quick to simulate, and little to learn
@@ -107,14 +107,14 @@ class Shuffled:
         return Shard(shard.views, shard.scalars, shard.targets[order], shard.snr, shard.kind)
 
 
-def session_of(recipe: Recipe, shard: Shard) -> Session:
-    """A session at its start, whitened by the galaxies it will see."""
+def learner_of(recipe: Recipe, shard: Shard) -> Learner:
+    """A learner at its start, whitened by the galaxies it will see."""
     torch.manual_seed(0)
     model = Estimator(recipe.network, shard.scalars.shape[1])
     model.set_whitening(shard.scalars, shard.targets)
     ema = Estimator(recipe.network, shard.scalars.shape[1])
     ema.load_state_dict(model.state_dict())
-    return Session(model, ema, make_optimiser(model, 1e-3, 0.01))
+    return Learner(model, ema, make_optimiser(model, 1e-3, 0.01))
 
 
 def lines(run: Path, kind: str) -> list[dict[str, float]]:

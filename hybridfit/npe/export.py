@@ -8,9 +8,9 @@ from pathlib import Path
 
 from hybridfit.npe import checkpoint as files
 from hybridfit.npe.journal import last_validation, provenance
+from hybridfit.npe.learner import Counters
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.recipe import RECIPE, Recipe
-from hybridfit.npe.session import Counters
 from hybridfit.npe.validation import contexts_of, read_validation
 
 VALIDATION_FILE = "validation.safetensors"

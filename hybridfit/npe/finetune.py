@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from hybridfit.npe.columns import Column
 from hybridfit.npe.data import Shard, in_parts
 from hybridfit.npe.frame import N_TARGETS
+from hybridfit.npe.learner import clipped_step, follow, make_optimiser, soft_clip
 from hybridfit.npe.network import Estimator
-from hybridfit.npe.session import clipped_step, follow, make_optimiser, soft_clip
 from hybridfit.npe.symmetry import redrawn
 from hybridfit.npe.validation import AT_ONCE, contexts_of, nll_of
 

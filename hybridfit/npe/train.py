@@ -25,6 +25,7 @@ from hybridfit.npe.data import (
 )
 from hybridfit.npe.export import VALIDATION_FILE, export
 from hybridfit.npe.journal import Journal
+from hybridfit.npe.learner import Counters, Learner, make_optimiser, step
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.recipe import (
     RECIPE,
@@ -34,7 +35,6 @@ from hybridfit.npe.recipe import (
     plain,
     progress_of,
 )
-from hybridfit.npe.session import Counters, Session, make_optimiser, step
 from hybridfit.npe.store import ReplayStore, Stock
 from hybridfit.npe.validation import (
     Validation,
@@ -97,14 +97,14 @@ def train(
         stock.distinct = first * options.shard
         if state is None or not _whole(Counters(**state["counters"]), options):
             stock.fill(options.whitening)
-        session = _session(recipe, stock, state, validation, target)
-        with Journal(out, session.counters.step, options.tensorboard, quiet) as journal:
-            run = Run(recipe, out, session, stock, validation, journal)
+        learner = _learner(recipe, stock, state, validation, target)
+        with Journal(out, learner.counters.step, options.tensorboard, quiet) as journal:
+            run = Run(recipe, out, learner, stock, validation, journal)
             if not run.loop(stopped):
                 return None
             values = run.validate()
-            session.ema.set_context(contexts_of(session.ema, usual(stock.store, validation)))
-    export(recipe, session.ema, session.counters, values, out / "weights")
+            learner.ema.set_context(contexts_of(learner.ema, usual(stock.store, validation)))
+    export(recipe, learner.ema, learner.counters, values, out / "weights")
     return values
 
 
@@ -145,13 +145,13 @@ def claim(out: Path, recipe: Recipe, resume: bool) -> None:
     files.write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
-def _session(
+def _learner(
     recipe: Recipe,
     stock: Stock,
     state: dict[str, Any] | None,
     validation: Validation,
     device: torch.device,
-) -> Session:
+) -> Learner:
     torch.manual_seed(recipe.train.seed)
     shapes, network = validation.galaxies, recipe.network
     if state is not None:  # what a hub has for a backbone would be overwritten at once
@@ -163,11 +163,11 @@ def _session(
     model = model.to(device)
     ema = copy.deepcopy(model).requires_grad_(False).eval()
     optimiser = make_optimiser(model, recipe.train.learning_rate, recipe.train.weight_decay)
-    session = Session(model, ema, optimiser)
+    learner = Learner(model, ema, optimiser)
     if state is not None:
-        session.restore(state)
-    session.counters.distinct = stock.distinct
-    return session
+        learner.restore(state)
+    learner.counters.distinct = stock.distinct
+    return learner
 
 
 def _whole(counters: Counters, options: TrainOptions) -> bool:
@@ -180,7 +180,7 @@ class Run:
 
     recipe: Recipe
     out: Path
-    session: Session
+    learner: Learner
     stock: Stock
     validation: Validation
     journal: Journal
@@ -188,7 +188,7 @@ class Run:
 
     def loop(self, stopped: Callable[[], bool]) -> bool:
         """Train until the run is whole (True) or a signal came (False); both leave a checkpoint."""
-        options, counters = self.recipe.train, self.session.counters
+        options, counters = self.recipe.train, self.learner.counters
         before, begun = counters.minutes, time.monotonic()
         saved = validated = logged = begun
         totals, images = torch.zeros(3), counters.images
@@ -197,7 +197,7 @@ class Run:
             self.stock.refill(counters.images)
             counters.distinct = self.stock.distinct
             progress = progress_of(counters.images, counters.minutes, options)
-            usable, sums = step(self.session, self.stock.store, options, progress)
+            usable, sums = step(self.learner, self.stock.store, options, progress)
             totals += sums
             skipped = 0 if usable else skipped + 1
             if skipped > MAX_SKIPPED:
@@ -222,10 +222,10 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint."""
-        files.save_checkpoint(self.out, self.session.counters.step, self.session.state())
+        files.save_checkpoint(self.out, self.learner.counters.step, self.learner.state())
 
     def _log(self, progress: float, totals: Tensor, rate: float) -> None:
-        counters, options = self.session.counters, self.recipe.train
+        counters, options = self.learner.counters, self.recipe.train
         nll, head, count = totals.tolist()
         values = {
             **asdict(counters),
@@ -244,8 +244,8 @@ class Run:
 
     def validate(self) -> dict[str, float]:
         """NLL of the averaged weights on the validation galaxies, with and without views."""
-        ema, galaxies = self.session.ema, self.validation.galaxies
-        counters = self.session.counters
+        ema, galaxies = self.learner.ema, self.validation.galaxies
+        counters = self.learner.counters
         told = {"images": counters.images, "minutes": counters.minutes}
         scalars = summary(nll_of(ema, galaxies, False), self.validation)
         self.journal.write("validation_scalars", counters.step, {**told, **scalars})

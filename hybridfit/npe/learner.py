@@ -36,7 +36,7 @@ class Counters:
 
 
 @dataclass
-class Session:
+class Learner:
     """What changes while training."""
 
     model: Estimator
@@ -94,14 +94,14 @@ def clipped_step(
 
 
 def step(
-    session: Session, store: ReplayStore, options: TrainOptions, progress: float
+    learner: Learner, store: ReplayStore, options: TrainOptions, progress: float
 ) -> tuple[bool, Tensor]:
     """One batch: loss, gradient, new weights and their average.
 
     Returns:
         Whether the gradient was finite, and the sums (nll, head, galaxies) (3,) for the log.
     """
-    counters, model = session.counters, session.model
+    counters, model = learner.counters, learner.model
     device = next(model.parameters()).device
     with_views = batches_with_views(counters.step, image_share(progress, options))
     rows = store.draw(options.batch, [options.seed, 2, counters.step])
@@ -112,7 +112,7 @@ def step(
         coin = torch.Generator().manual_seed(options.seed * 1_000_003 + counters.step)
         views, scalars, targets = redrawn(views, scalars, targets, coin)
     rate = learning_rate(counters.step, progress, options)
-    for group in session.optimiser.param_groups:
+    for group in learner.optimiser.param_groups:
         group["lr"] = rate
     weight = head_weight(progress, options)
     model.train()
@@ -139,10 +139,10 @@ def step(
     if "seen" in losses:
         seen = soft_clip(losses["seen"], options.nll_clip).mean()
         loss = loss + seen_weight(progress, options) * seen
-    if not clipped_step(model, session.optimiser, loss, options.clip):
+    if not clipped_step(model, learner.optimiser, loss, options.clip):
         counters.skipped += 1
         return False, torch.zeros(3)
-    follow(session.ema, model, ema_decay(counters.step, progress, options))
+    follow(learner.ema, model, ema_decay(counters.step, progress, options))
     with torch.no_grad():
         sums = torch.stack([soft_clip(nll, options.nll_clip).sum(), head.clamp_max(1e3).sum()])
     return True, torch.cat([sums.float().cpu(), torch.tensor([float(n_good)])])
