@@ -79,7 +79,8 @@ class Cutouts:
             if self.mask is None
             else _like(self.mask, image, "mask", torch.bool)
         )
-        mask = mask | ~torch.isfinite(image) | ~torch.isfinite(sigma) | (sigma <= 0)
+        # comparisons are several times quicker than isfinite, and false for NaN
+        mask = mask | ~(image.abs() < torch.inf) | ~((sigma > 0) & (sigma < torch.inf))
         device = image.device
 
         def column(name: str, default: float, dtype: torch.dtype, *shape: int) -> Tensor:
