@@ -66,15 +66,7 @@ def _root(
         raise typer.Exit
 
 
-def _fit(
-    input: Path,
-    out: Path,
-    config: Path | None,
-    overwrite: bool,
-    quiet: bool,
-    debug: bool,
-    **given: Any,
-) -> None:
+def _fit(**given: Any) -> None:
     """Fit all galaxies of INPUT and write OUT/results.fits.
 
     INPUT is a directory with <id>_image.fits, <id>_sigma.fits, <id>_psf.fits, <id>_mask.fits, or
@@ -86,23 +78,10 @@ def _fit(
     """
     from hybridfit import pipeline
 
-    with _errors(debug):
-        with _usage():
-            read, options, run = load_options(config, given, _fit_stages())
-        summary = pipeline.fit_files(input, out, read, options, run, overwrite, quiet)
-        if not quiet:
-            typer.echo(_told(summary, "fitted"), err=True)
+    _stream(pipeline.fit_files, _fit_stages(), "fitted", **given)
 
 
-def _predict(
-    input: Path,
-    out: Path,
-    config: Path | None,
-    overwrite: bool,
-    quiet: bool,
-    debug: bool,
-    **given: Any,
-) -> None:
+def _predict(**given: Any) -> None:
     """Predict the posteriors of all galaxies of INPUT, without a fit, as OUT/results.fits.
 
     INPUT is what `hybridfit fit` takes. For each parameter there are the mean, _err, and the
@@ -113,12 +92,29 @@ def _predict(
     """
     from hybridfit import pipeline
 
+    _stream(pipeline.predict_files, _predict_stages(), "predicted", **given)
+
+
+def _stream(
+    files: Callable[..., Any],
+    stages: Mapping[str, Any],
+    done: str,
+    *,
+    input: Path,
+    out: Path,
+    config: Path | None,
+    overwrite: bool,
+    quiet: bool,
+    debug: bool,
+    **given: Any,
+) -> None:
+    """Run ``files`` of the pipeline over INPUT with the options of its stages."""
     with _errors(debug):
         with _usage():
-            read, options, run = load_options(config, given, _predict_stages())
-        summary = pipeline.predict_files(input, out, read, options, run, overwrite, quiet)
+            read, options, run = load_options(config, given, stages)
+        summary = files(input, out, read, options, run, overwrite, quiet)
         if not quiet:
-            typer.echo(_told(summary, "predicted"), err=True)
+            typer.echo(_told(summary, done), err=True)
 
 
 def _stub(function: Callable[..., None]) -> Callable[[], None]:

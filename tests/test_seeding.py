@@ -11,8 +11,9 @@ from hybridfit.cutouts import Cutouts
 from hybridfit.fitting.fit import FitOptions, fit_cutouts
 from hybridfit.fitting.start import Starts
 from hybridfit.model.simulate import CLEAN, simulate_scenes
-from hybridfit.parameters import ParameterSpace
-from hybridfit.pipeline.seeding import ENDS, N_DRAWS, starts_from
+from hybridfit.npe.posterior import packaged_estimator
+from hybridfit.parameters import ParameterSpace, Prior
+from hybridfit.pipeline.seeding import ENDS, N_DRAWS, posterior_of, starts_from
 from hybridfit.results import Posterior
 
 SPACE = ParameterSpace()
@@ -90,6 +91,16 @@ def test_further_starts_find_the_lower_minimum(scenes):
     best = fit_cutouts(scenes.cutouts, options, starts=Starts(raw[:, None], ~wide))
     assert (found.chi2 - best.chi2).max() < 1.0
     assert (kept.chi2 - best.chi2).max() > 1.0  # the twin without further starts
+
+
+def test_starts_stay_in_the_position_box_of_the_users_prior(scenes):
+    away = dataclasses.replace(scenes.cutouts, start=torch.nan)
+    middle = (away.size.flip(1).double()[:, None] - 1) / 2
+    narrow = Prior(position=0.03)  # 1.4 pixels of 48; targets lie up to 5 from the middle
+    inside = posterior_of(away, packaged_estimator(), prior=narrow).samples[..., :2] - middle
+    anywhere = posterior_of(away, packaged_estimator()).samples[..., :2] - middle
+    assert inside.abs().nan_to_num(0.0).max() < 0.03 * 48
+    assert anywhere.abs().max() > 0.03 * 48
 
 
 def test_cutouts_of_one_galaxy(scenes):

@@ -73,7 +73,7 @@ def measure(
     posterior, starts = None, None
     if estimator is not None and cutouts.psf is not None:
         with clock("predicting"):
-            posterior = posterior_of(cutouts, estimator, device)
+            posterior = posterior_of(cutouts, estimator, device, options.prior)
             starts = starts_from(posterior, cutouts)
     with clock("fitting"):
         fit = quote_covariance(fit_cutouts(cutouts, options, device, compile, starts))

@@ -11,7 +11,7 @@ from hybridfit.cutouts import Cutouts
 from hybridfit.fitting.start import Starts
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import predict_cutouts
-from hybridfit.parameters import ParameterSpace
+from hybridfit.parameters import ParameterSpace, Prior
 from hybridfit.results import Posterior
 
 N_DRAWS = 64  # enough for a median and the ends of the index; each costs some 8 us
@@ -21,14 +21,19 @@ WIDE_SIZE, WIDE_INDEX, WIDE_POSITION = 0.6, 0.8, 1.5
 
 
 def posterior_of(
-    cutouts: Cutouts, estimator: Estimator, device: torch.device | str = "cpu"
+    cutouts: Cutouts,
+    estimator: Estimator,
+    device: torch.device | str = "cpu",
+    prior: Prior = Prior(),
 ) -> Posterior:
     """The few draws that a start needs; the posterior is the flow's alone.
 
-    All galaxies share one set of random numbers, so that a fit does not depend on its id.
+    All galaxies share one set of random numbers, so that a fit does not depend on its id. Of
+    ``prior`` only the position's box counts, beyond which no fit may start.
     """
     nameless = replace(cutouts, id=("",) * len(cutouts))
-    return predict_cutouts(nameless, estimator, N_DRAWS, device=device)
+    space = ParameterSpace(prior=prior)
+    return predict_cutouts(nameless, estimator, N_DRAWS, device=device, space=space)
 
 
 def starts_from(posterior: Posterior, cutouts: Cutouts) -> Starts:
