@@ -60,7 +60,7 @@ def solution_of(minimum: Minimum, problem: Problem) -> Solution:
     information = full.transpose(1, 2) @ joint @ full
     step = minimum.last_step[:, :, None]
     cross, inner = information[:, n_free:, :n_free], information[:, n_free:, n_free:]
-    response = -_solve(inner, cross @ step)[:, :, 0]
+    response = -solve(inner, cross @ step)[:, :, 0]
     normal = minimum.normal
     fall = (normal.gradient[:, None] @ step)[:, 0, 0]
     fall = fall + 0.5 * (step.transpose(1, 2) @ normal.hessian @ step)[:, 0, 0]
@@ -81,7 +81,7 @@ def to_fit(solution: Solution, problem: Problem, cutouts: Cutouts, sky_value: fl
     n_free, n_flux = space.n_free, len(space.shapes)
     raw, chain = space.to_raw(solution.free, problem.box)
     covariance = _covariance(solution.information, n_free, problem.prior_weight)
-    unit = _flux_units(problem, cutouts)
+    unit = flux_units(problem, cutouts)
     linear = (unit @ solution.linear[:, :, None])[:, :, 0]
     if space.sky == "fixed":
         linear = torch.cat([linear, torch.full_like(linear[:, :1], sky_value)], dim=1)
@@ -110,7 +110,7 @@ def to_fit(solution: Solution, problem: Problem, cutouts: Cutouts, sky_value: fl
     )
 
 
-def _flux_units(problem: Problem, cutouts: Cutouts) -> Tensor:
+def flux_units(problem: Problem, cutouts: Cutouts) -> Tensor:
     """(B, L, L) that turns linear parameters into flux, sky at the stamp's centre, sky slopes.
 
     The problem's sky slopes are over the sides of the padded stamp and about its middle.
@@ -139,10 +139,10 @@ def _covariance(information: Tensor, n_free: int, prior_weight: float) -> Tensor
     precision[:n_free] = prior_weight or 1e-6
     matrix = information + torch.diag(precision).to(information.device)
     eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    return _solve(matrix, eye.expand_as(matrix))
+    return solve(matrix, eye.expand_as(matrix))
 
 
-def _solve(matrix: Tensor, right: Tensor) -> Tensor:
+def solve(matrix: Tensor, right: Tensor) -> Tensor:
     """Solve symmetric positive systems, scaled to a unit diagonal."""
     diagonal = torch.diagonal(matrix, dim1=1, dim2=2)
     scale = torch.where(diagonal > 0, diagonal, 1.0).rsqrt()[:, :, None]

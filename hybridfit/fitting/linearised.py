@@ -1,0 +1,141 @@
+"""The model about a point: its derivatives in every pixel, for what looks beyond chi2.
+
+    model(c + d) = model(c) + J d,   c = (free u of each component, fluxes, sky terms)
+
+Error terms and one-step refits are algebra with J, the residuals and the prior.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hybridfit.cutouts import Cutouts
+from hybridfit.fitting.problem import Problem
+from hybridfit.fitting.solution import flux_units, solve
+from hybridfit.results import Fit
+
+
+@dataclass(frozen=True)
+class Linearised:
+    """The model of B galaxies about their fits, in units of each pixel's noise.
+
+    Args:
+        columns: (B, C, H, W) d model / d c over sigma, 0 where masked.
+        residual: (B, H, W) (data - model) over sigma, 0 where masked.
+        information: (B, C, C) float64 J^T W J, without the prior.
+        prior: (B, C, C) float64 precision of the prior.
+        free: (B, P) float64, where the derivatives are taken; NaN for a galaxy without a fit.
+        linear: (B, L) float64 fluxes and sky terms, units of the noise.
+        to_physical: (B, Q, C) float64 derivatives of the physical parameters by c.
+    """
+
+    columns: Tensor
+    residual: Tensor
+    information: Tensor
+    prior: Tensor
+    free: Tensor
+    linear: Tensor
+    to_physical: Tensor
+
+    def __len__(self) -> int:
+        return len(self.free)
+
+    @property
+    def covariance(self) -> Tensor:
+        """(B, C, C) inverse of information and prior."""
+        matrix = self.information + self.prior
+        eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+        return solve(matrix, eye.expand_as(matrix))
+
+
+def free_point(fit: Fit, problem: Problem, cutouts: Cutouts) -> tuple[Tensor, Tensor]:
+    """Free (B, P) and linear (B, L) parameters, in the problem's terms, of a fit.
+
+    Args:
+        fit: of the B galaxies of ``problem``.
+        problem: see `hybridfit.fitting.prepare.prepared`.
+        cutouts: the same galaxies.
+    """
+    space = problem.space
+    theta = fit.theta.to(problem.box)
+    raw, linear = space.from_physical(theta, cutouts.zeropoint)
+    if space.sky == "fixed":
+        linear = linear[:, : len(space.shapes)]
+    else:
+        linear = linear.clone()
+        linear[:, len(space.shapes)] -= problem.pixels.pedestal
+    unit = flux_units(problem, cutouts)
+    return space.to_free(raw, problem.box), torch.linalg.solve(unit, linear[:, :, None])[:, :, 0]
+
+
+def linearise(
+    problem: Problem, cutouts: Cutouts, free: Tensor, linear: Tensor | None = None
+) -> Linearised:
+    """Return the model's derivatives about points, one for each galaxy.
+
+    Args:
+        problem: of B galaxies.
+        cutouts: the same galaxies.
+        free: (B, P) float64; NaN gives NaN.
+        linear: (B, L) units of the noise; default the best at ``free``.
+    """
+    space, pixels = problem.space, problem.pixels
+    raw, chain = space.to_raw(free, problem.box)
+    rows = torch.arange(len(free), device=free.device)
+    best = problem.profile(free, rows).linear if linear is None else linear
+    columns, residuals = [], []
+    for pick, used, images in problem.images(raw, rows, jacobian=True):
+        images = [image[:used] for image in images]
+        level = best[pick[:used]].to(images[0].dtype)
+        one, other = _columns(images, level, pixels.sky, chain[pick[:used]])
+        weight = pixels.weight[pick[:used]]
+        columns.append(one * weight[:, None])
+        residuals.append((pixels.data[pick[:used]] - other) * weight)
+    column, residual = torch.cat(columns), torch.cat(residuals)
+    flat = column.flatten(2)
+    information = (flat @ flat.transpose(1, 2)).double()
+    n_free, total = space.n_free, column.shape[1]
+    precision = torch.zeros(total, dtype=free.dtype, device=free.device)
+    precision[:n_free] = problem.prior_weight or 1e-6
+    return Linearised(
+        column,
+        residual,
+        information,
+        torch.diag(precision).expand_as(information),
+        free,
+        best,
+        physical_slopes(problem, cutouts, raw, chain, best),
+    )
+
+
+def _columns(
+    images: list[Tensor], linear: Tensor, sky: Tensor, chain: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Derivatives (b, C, H, W) by free and linear parameters, and the model (b, H, W)."""
+    flux = linear[:, : len(images), None, None]
+    raw = torch.cat([image[:, 1:] * flux[:, k, None] for k, image in enumerate(images)], dim=1)
+    free = torch.einsum("bphw,bpf->bfhw", raw, chain.to(raw.dtype))
+    values = torch.cat([image[:, :1] for image in images], dim=1)
+    terms = torch.cat([values, sky.expand(len(values), *sky.shape)], dim=1)
+    model = torch.einsum("bl,blhw->bhw", linear, terms)
+    return torch.cat([free, terms], dim=1), model
+
+
+def physical_slopes(
+    problem: Problem, cutouts: Cutouts, raw: Tensor, chain: Tensor, linear: Tensor
+) -> Tensor:
+    """(B, Q, C) derivatives of the physical parameters by free and linear ones."""
+    space = problem.space
+    unit = flux_units(problem, cutouts)
+    value = (unit @ linear[:, :, None])[:, :, 0]
+    if space.sky == "fixed":
+        value = torch.cat([value, torch.zeros_like(value[:, :1])], dim=1)
+    _, slope = space.to_physical(raw, value, cutouts.zeropoint)
+    n_free, total = space.n_free, space.n_free + space.n_linear
+    inner = torch.zeros(len(raw), total, total, dtype=raw.dtype, device=raw.device)
+    inner[:, :n_free, :n_free] = chain
+    inner[:, n_free:, n_free:] = unit
+    return slope[:, :, :total] @ inner

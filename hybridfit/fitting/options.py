@@ -1,0 +1,80 @@
+"""Settings of the fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hybridfit.model.profiles import Profile, find_profile
+from hybridfit.parameters import ParameterSpace, Prior
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Settings of the fit.
+
+    Args:
+        components: names in `hybridfit.model.profiles.PROFILES`, or ``"my_module:MyProfile"``, one
+            for each component.
+        estimator: "map" (with the prior) or "ml" (maximum likelihood, the prior's bounds only).
+        sky: "constant" (free), "plane" (free with two slopes) or "fixed" (at ``sky_value``).
+        sky_value: flux per pixel of a fixed sky.
+        convolution: "continuous" takes the PSF for samples of a smooth function; "galfit" does as
+            GALFIT does (galaxy and PSF as sums over pixels, the sub-pixel centre by a shift
+            afterwards), ten times slower, to compare with its results to the last digit.
+        method: "lm", or "adam" as a check.
+        max_iter: evaluations a galaxy may use in each try.
+        tolerance: see `LMOptions.tolerance`.
+        coarse: whether stamps of 96 pixels and more are fitted on their middle first, where the
+            fit starts from moments.
+        second_tries: whether doubtful fits are repeated from other starts, the best one kept.
+        compile: "auto" (from 2,000 galaxies of one shape on), "on" or "off".
+        chunk: galaxies a kernel takes at once; 0 chooses up to 8 on a CPU, fewer of
+            large stamps, and 256 on a GPU.
+        precision: "float32", or "float64" to check it.
+        prior: see `Prior`.
+    """
+
+    components: tuple[str, ...] = ("sersic",)
+    estimator: str = "map"
+    sky: str = "constant"
+    sky_value: float = 0.0
+    convolution: str = "continuous"
+    method: str = "lm"
+    max_iter: int = 40
+    tolerance: float = 5e-3
+    coarse: bool = True
+    second_tries: bool = True
+    compile: str = "auto"
+    chunk: int = 0
+    precision: str = "float32"
+    prior: Prior = field(default_factory=Prior)
+
+    def __post_init__(self) -> None:
+        choices = {
+            "estimator": ("map", "ml"),
+            "convolution": ("continuous", "galfit"),
+            "method": ("lm", "adam"),
+            "compile": ("auto", "on", "off"),
+            "precision": ("float32", "float64"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name} is '{getattr(self, name)}', expected one of {', '.join(allowed)}"
+                )
+        object.__setattr__(self, "components", tuple(self.components))
+        if not self.components:
+            raise ValueError("components is empty, expected at least one profile")
+        if self.max_iter < 1 or self.tolerance <= 0 or self.chunk < 0:
+            raise ValueError("expected max_iter >= 1, tolerance > 0 and chunk >= 0")
+        _ = self.space  # checks profiles, sky and prior
+
+    @property
+    def profiles(self) -> tuple[Profile, ...]:
+        """The profile objects."""
+        return tuple(find_profile(name) for name in self.components)
+
+    @property
+    def space(self) -> ParameterSpace:
+        """The parameters these options fit."""
+        return ParameterSpace(tuple(p.shape for p in self.profiles), self.sky, self.prior)
