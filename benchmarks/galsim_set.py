@@ -90,8 +90,8 @@ def inside(samples: Array) -> NDArray[np.bool_]:
     return keep
 
 
-def psf_image(kind: str) -> Array:
-    """Samples of a PSF without the pixel's response, sum 1."""
+def psf_image(kind: str, stretch: float = 1.0) -> Array:
+    """Samples of a PSF without the pixel's response, sum 1; wider by the factor ``stretch``."""
     import galsim
 
     if kind == "moffat":
@@ -101,6 +101,8 @@ def psf_image(kind: str) -> Array:
     else:
         sharp = galsim.Airy(lam_over_diam=1.6, obscuration=0.3)
         point = galsim.Convolve(sharp, galsim.Gaussian(fwhm=1.0))
+    if stretch != 1.0:
+        point = point.dilate(stretch)
     image = point.drawImage(nx=PSF_SIDE, ny=PSF_SIDE, scale=1.0, method="no_pixel").array
     return np.asarray(image, np.float64) / image.sum()
 
