@@ -1,16 +1,17 @@
-"""What a measurement is made of: flags with their texts, posteriors and fits of a batch."""
+"""What a measurement is made of: flags and their texts, posteriors, fits, results of a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from enum import IntFlag
+from enum import IntEnum, IntFlag
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hybridfit.draws import Draws
 from hybridfit.parameters import ParameterSpace
 
 
@@ -138,9 +139,6 @@ class Fit:
 class Posterior:
     """Draws from the posterior of a batch.
 
-    Position angles have no beginning: their quantiles, deviations and covariances are taken
-    around the circular mean of each galaxy, so that draws of 179 and 1 degree are neighbours.
-
     Args:
         space: names, units and priors of the Q parameters.
         samples: (B, S, Q) float64, physical parameters in the order of ``space.names``, stamp
@@ -184,55 +182,93 @@ class Posterior:
         """Return the same posterior with its tensors on ``device``."""
         return self._map(lambda value: value.to(device))
 
+    @cached_property
+    def draws(self) -> Draws:
+        """The draws, of equal weight, and what is quoted of them."""
+        return Draws(self.space, self.samples)
+
     @property
     def mean(self) -> Tensor:
         """(B, Q) means; of position angles the circular one, in [0, 180)."""
-        return torch.where(self._angular, self._direction, self.samples.mean(dim=1))
+        return self.draws.mean
 
     @property
     def std(self) -> Tensor:
         """(B, Q) standard deviations; of a position angle about 52 where nothing is known."""
-        return self.unwrapped.std(dim=1)
+        return self.draws.std
 
     @property
     def covariance(self) -> Tensor:
         """(B, Q, Q) covariance of the draws."""
-        offset = self.unwrapped - self.unwrapped.mean(dim=1, keepdim=True)
-        return offset.mT @ offset / max(offset.shape[1] - 1, 1)
+        return self.draws.covariance
 
     def quantiles(self, levels: Sequence[float]) -> Tensor:
-        """Return the quantiles of each parameter on its own, (B, L, Q).
-
-        Those of a position angle lie within 90 degrees of its circular mean, in order, and so
-        may leave [0, 180): 5 with p16 = -8 and p84 = 18.
-
-        Args:
-            levels: L numbers in [0, 1].
-        """
-        at = torch.tensor(levels, dtype=self.samples.dtype, device=self.samples.device)
-        return torch.quantile(self.unwrapped, at, dim=1).movedim(0, 1)
-
-    @cached_property
-    def unwrapped(self) -> Tensor:
-        """(B, S, Q) samples, position angles within 90 degrees of their circular mean."""
-        middle = self._direction[:, None]
-        turned = middle + (self.samples - middle + 90.0) % 180.0 - 90.0
-        return torch.where(self._angular, turned, self.samples)
-
-    @property
-    def _angular(self) -> Tensor:
-        names = [name.split("_")[0] == "pa" for name in self.space.names]
-        return torch.tensor(names, device=self.samples.device)
-
-    @property
-    def _direction(self) -> Tensor:
-        """(B, Q) circular mean of all columns; it has a meaning for position angles only."""
-        twice = torch.deg2rad(2 * self.samples)
-        mean = torch.atan2(torch.sin(twice).mean(dim=1), torch.cos(twice).mean(dim=1))
-        return torch.rad2deg(mean) / 2 % 180.0 % 180.0
+        """Return the quantiles of each parameter on its own, (B, L, Q): `Draws.quantiles`."""
+        return self.draws.quantiles(levels)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Posterior:
         tensors: dict[str, Any] = {
             f.name: function(getattr(self, f.name)) for f in fields(self) if f.name != "space"
         }
         return replace(self, **tensors)
+
+
+class Quality(IntEnum):
+    """How far a galaxy's numbers can be trusted; the column ``quality`` in lower case."""
+
+    SUSPECT = 0
+    USABLE = 1
+    CERTIFIED = 2
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured of a batch: best fit, errors, and how far to trust them.
+
+    Args:
+        fit: the best fit; its covariance is what is quoted, its flags are all there are.
+        quality: (B,) int64, of `Quality`.
+        draws: weighted draws of the posterior or the bootstrap; None for errors from a
+            covariance alone.
+        ess: (B,) effective number of draws; NaN where it does not apply, as in what follows.
+        khat: (B,) Pareto k of the weights: below .7 they can be trusted.
+        log_evidence: (B,) ln of the evidence: the likelihood over the prior, flux [in units of
+            the zero point] and sky of a flat prior, so that only models of one galaxy compare.
+        missed: (B,) share of the posterior's mass where the network's has next to none.
+        disagreement: (B,) distance of the fit from the network's posterior, 1 is usual.
+    """
+
+    fit: Fit
+    quality: Tensor
+    draws: Draws | None = None
+    ess: Tensor = None  # type: ignore[assignment]
+    khat: Tensor = None  # type: ignore[assignment]
+    log_evidence: Tensor = None  # type: ignore[assignment]
+    missed: Tensor = None  # type: ignore[assignment]
+    disagreement: Tensor = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        batch = len(self.fit)
+        for name in CERTIFICATE:
+            value = getattr(self, name)
+            if value is None:
+                value = torch.full((batch,), torch.nan, dtype=torch.float64)
+            if tuple(value.shape) != (batch,):
+                raise ValueError(
+                    f"{name} has shape {tuple(value.shape)}, expected {(batch,)} as the fit"
+                )
+            object.__setattr__(self, name, value)
+        if tuple(self.quality.shape) != (batch,):
+            raise ValueError(
+                f"quality has shape {tuple(self.quality.shape)}, expected {(batch,)} as the fit"
+            )
+
+    def __len__(self) -> int:
+        return len(self.fit)
+
+    def __getitem__(self, index: slice | Tensor) -> Result:
+        values = {name: getattr(self, name)[index] for name in ("fit", "quality", *CERTIFICATE)}
+        return replace(self, draws=None if self.draws is None else self.draws[index], **values)
+
+
+CERTIFICATE = ("ess", "khat", "log_evidence", "missed", "disagreement")
