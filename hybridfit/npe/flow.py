@@ -129,6 +129,11 @@ class MaskedFlow(nn.Module):
         return _normal(z) + log_det
 
     @torch.no_grad()
+    def to_normal(self, t: Tensor, context: Tensor) -> Tensor:
+        """Return where in the standard normal t (B, S, n) come from, (B, S, n)."""
+        return self._evaluate(t, context, inverse=False)[0]
+
+    @torch.no_grad()
     def sample(
         self, context: Tensor, n_samples: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:

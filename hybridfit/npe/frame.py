@@ -65,6 +65,18 @@ class Frame:
         """Return the same frame on ``device``."""
         return Frame(*(getattr(self, f.name).to(device) for f in fields(self)))
 
+    @classmethod
+    def unknown(cls, n: int, device: torch.device | str = "cpu") -> Frame:
+        """Frames of n galaxies that have not been looked at: NaN."""
+        one = torch.full((n,), torch.nan, dtype=torch.float64, device=device)
+        shapes = {"centre": one[:, None].expand(n, 2), "nominal": one[:, None].expand(n, 2)}
+        return cls(**{f.name: shapes.get(f.name, one) for f in fields(cls)})
+
+    def put(self, rows: Tensor, other: Frame) -> Frame:
+        """Return these frames with those of ``rows`` (b,) replaced."""
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return Frame(*(mine.index_copy(0, rows, theirs.double()) for mine, theirs in pairs))
+
     @property
     def box(self) -> Tensor:
         """(B, 4) of `ParameterSpace.to_raw`, by the default prior."""

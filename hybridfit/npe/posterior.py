@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
 from hybridfit.npe.checkpoint import WEIGHTS, load_weights
+from hybridfit.npe.density import FlowDensity
 from hybridfit.npe.frame import Frame, decode, log_jacobian, position
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.network import Estimator
@@ -96,60 +97,91 @@ def predict_cutouts(
     """
     if n_samples < 2:
         raise ValueError(f"n_samples is {n_samples}, expected 2 or more")
+    density = condition(cutouts, estimator, device, space)
+    return draw(density, cutouts, n_samples, seed)
+
+
+@torch.inference_mode()
+def condition(
+    cutouts: Cutouts,
+    estimator: Estimator,
+    device: torch.device | str = "cpu",
+    space: ParameterSpace = ParameterSpace(),
+) -> FlowDensity:
+    """Show the cutouts to the network: the density from which posteriors are drawn.
+
+    Args:
+        cutouts: B galaxies.
+        estimator: from `load_estimator`; moved to ``device``.
+        device: where the network is evaluated.
+        space: one Sersic component and a constant sky.
+
+    Raises:
+        ValueError: for another kind of space, or a network of other parameters.
+    """
     if estimator.columns:
         names = ", ".join(column.name for column in estimator.columns)
         raise ValueError(f"these weights predict {names}, not the Sersic parameters")
     if space.names != ParameterSpace().names:
         raise ValueError(f"the network knows {ParameterSpace().names}, not {space.names}")
     estimator = estimator.to(device).eval()
-    parts = []
+    nothing = int(Flag.NO_DATA | Flag.UNREADABLE)
+    usable = (~cutouts.mask).flatten(1).any(dim=1).cpu() & ((cutouts.flags.cpu() & nothing) == 0)
     area = cutouts.image.shape[1] * cutouts.image.shape[2]
-    kind = "cpu" if torch.device(device).type == "cpu" else "cuda"
+    kind = _kind(device)
     step = max(1, min(AT_ONCE[kind], PIXELS_AT_ONCE[kind] // max(area, 1)))
-    for low in range(0, len(cutouts), step):
-        part = cutouts[low : low + step]
-        parts.append(_predict_part(part, estimator, n_samples, seed, device, space))
-    parts = parts or [_nothing(cutouts, n_samples, space)]
-    joined = {
-        name: torch.cat([getattr(part, name) for part in parts])
-        for name in ("samples", "log_prob", "rejected", "distance", "flags")
-    }
-    return Posterior(space, **joined)
+    width = estimator.context_mean.shape[0]
+    context = torch.full((len(cutouts), width), torch.nan, device=device)
+    frame = Frame.unknown(len(cutouts), device)
+    for rows in _split(usable, step):
+        chosen = cutouts[rows.tolist()].to(device)
+        inputs = make_inputs(chosen, with_views=estimator.backbone is not None)
+        rows = rows.to(context.device)
+        context[rows] = estimator.context(inputs.views, inputs.scalars).float()
+        frame = frame.put(rows, inputs.frame)
+    return FlowDensity(estimator, context, frame, usable.to(context.device), space)
 
 
 @torch.inference_mode()
-def _predict_part(
-    cutouts: Cutouts,
-    estimator: Estimator,
-    n_samples: int,
-    seed: int,
-    device: torch.device | str,
-    space: ParameterSpace,
-) -> Posterior:
-    """`predict_cutouts` of galaxies that are few enough to be computed together."""
+def draw(density: FlowDensity, cutouts: Cutouts, n_samples: int, seed: int = 0) -> Posterior:
+    """Draw from the density of each galaxy, see `predict_cutouts`.
+
+    Args:
+        density: from `condition`.
+        cutouts: the same B galaxies.
+        n_samples: S, draws of each.
+        seed: of the random numbers.
+    """
+    estimator, space = density.estimator, density.space
     result = _nothing(cutouts, n_samples, space)
-    usable = (~cutouts.mask).flatten(1).any(dim=1).cpu()
-    usable &= (result.flags & int(Flag.NO_DATA | Flag.UNREADABLE)) == 0
-    rows = usable.nonzero()[:, 0]
-    if not len(rows):
-        return result
-    chosen = cutouts[rows.tolist()].to(device)
-    inputs = make_inputs(chosen, with_views=estimator.backbone is not None)
-    context = estimator.context(inputs.views, inputs.scalars).float()
-    draws = _draw(estimator, context, inputs.frame, chosen.id, n_samples, seed, space)
-    enough = (draws.count >= FEWEST) | (draws.count == n_samples)
-    t = torch.where(enough[:, None, None], draws.t, 0.0)
-    theta, jacobian = _physical(t, chosen.zeropoint, inputs.frame, space)
-    log_prob = draws.log_prob.double() + estimator.log_scale.double() + jacobian
-    distance = estimator.distance(context).double()
-    few = draws.count < n_samples
-    flags = few * int(Flag.FEW_DRAWS) | unfamiliar(chosen, distance, estimator)
-    result.samples[rows] = torch.where(enough[:, None, None], theta, torch.nan).cpu()
-    result.log_prob[rows] = torch.where(enough[:, None], log_prob, torch.nan).cpu()
-    result.rejected[rows] = draws.rejected.cpu()
-    result.distance[rows] = distance.cpu()
-    result.flags[rows] |= flags.cpu()
+    for rows in _split(density.seen, AT_ONCE[_kind(density.context.device)]):
+        part, mine = rows.cpu(), density[rows]
+        chosen = cutouts[part.tolist()]
+        draws = _draw(mine, chosen.id, n_samples, seed)
+        enough = (draws.count >= FEWEST) | (draws.count == n_samples)
+        t = torch.where(enough[:, None, None], draws.t, 0.0)
+        zeropoint = chosen.zeropoint.to(t.device)
+        theta, jacobian = _physical(t, zeropoint, mine.frame, space)
+        log_prob = draws.log_prob.double() + estimator.log_scale.double() + jacobian
+        distance = estimator.distance(mine.context).double()
+        few = draws.count < n_samples
+        flags = few * int(Flag.FEW_DRAWS) | unfamiliar(chosen, distance, estimator)
+        result.samples[part] = torch.where(enough[:, None, None], theta, torch.nan).cpu()
+        result.log_prob[part] = torch.where(enough[:, None], log_prob, torch.nan).cpu()
+        result.rejected[part] = draws.rejected.cpu()
+        result.distance[part] = distance.cpu()
+        result.flags[part] |= flags.cpu()
     return result
+
+
+def _split(some: Tensor, step: int) -> Sequence[Tensor]:
+    """The rows where ``some`` (B,) is true, at most ``step`` at a time."""
+    rows = some.nonzero()[:, 0]
+    return rows.split(step) if len(rows) else ()
+
+
+def _kind(device: torch.device | str) -> str:
+    return "cpu" if torch.device(device).type == "cpu" else "cuda"
 
 
 def unfamiliar(cutouts: Cutouts, distance: Tensor, estimator: Estimator) -> Tensor:
@@ -186,16 +218,9 @@ class _Draws:
     rejected: Tensor  # (B,)
 
 
-def _draw(
-    estimator: Estimator,
-    context: Tensor,
-    frame: Frame,
-    ids: Sequence[str],
-    n_samples: int,
-    seed: int,
-    space: ParameterSpace,
-) -> _Draws:
+def _draw(density: FlowDensity, ids: Sequence[str], n_samples: int, seed: int) -> _Draws:
     """Draw until each galaxy has its draws, or it is clear that it will not."""
+    estimator, context, frame = density.estimator, density.context, density.frame
     b, n = len(context), estimator.n_targets
     t = context.new_zeros(b, n_samples, n)
     log_prob = context.new_zeros(b, n_samples)
@@ -206,7 +231,7 @@ def _draw(
         noise = own_noise([ids[i] for i in rows.tolist()], n_samples, n, seed, attempt)
         z, log_q = estimator.flow.from_normal(noise.to(context), context[rows])
         drawn = estimator.original(z)
-        good = _plausible(z, drawn, frame[rows], space)
+        good = _plausible(z, drawn, frame[rows], density.space)
         place = count[rows, None] + good.cumsum(dim=1) - 1
         used = place < n_samples  # draws behind the last one that is needed do not count
         rejected[rows] += (~good & used).sum(dim=1)

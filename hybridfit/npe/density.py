@@ -1,0 +1,81 @@
+"""The network's posterior as a density: what it thinks of any point, not only of its own draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hybridfit.npe.frame import Frame, encode_raw, log_jacobian
+from hybridfit.npe.network import Estimator
+from hybridfit.parameters import ParameterSpace
+
+
+@dataclass(frozen=True)
+class FlowDensity:
+    """q(u, ln flux, sky | pixels) of B galaxies.
+
+    Args:
+        estimator: the network, on the device of the others.
+        context: (B, c) float32, what it made of each galaxy; NaN where there was nothing to see.
+        frame: of the same galaxies.
+        seen: (B,) bool, whether there was something to see.
+        space: whose free coordinates u the density is quoted in.
+    """
+
+    estimator: Estimator
+    context: Tensor
+    frame: Frame
+    seen: Tensor
+    space: ParameterSpace
+
+    def __len__(self) -> int:
+        return len(self.context)
+
+    def __getitem__(self, index: slice | Tensor) -> FlowDensity:
+        mine = (self.context[index], self.frame[index], self.seen[index])
+        return FlowDensity(self.estimator, *mine, self.space)
+
+    @torch.inference_mode()
+    def log_prob(self, raw: Tensor, linear: Tensor) -> Tensor:
+        """Log density in (u, ln flux, sky), (B, S) float64; -inf where there is none.
+
+        Args:
+            raw: (B, S, 6) raw parameters, stamp pixels.
+            linear: (B, S, 2) flux and sky per pixel, image units.
+        """
+        b, s, _ = raw.shape
+        t, frame, good = self._encode(raw, linear)
+        z = self.estimator.standardised(t.view(b, s, -1)).float()
+        value = self.estimator.flow.log_prob_of(z, self.context).double()
+        jacobian = log_jacobian(t, frame, self.space).view(b, s)
+        value = value + self.estimator.log_scale.double() + jacobian
+        value = torch.where(good.view(b, s), value, -torch.inf)
+        return torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf)
+
+    @torch.inference_mode()
+    def distance(self, raw: Tensor, linear: Tensor) -> Tensor:
+        """How far out in the flow's own coordinates points lie: sqrt(mean z^2), about 1 for draws.
+
+        Args:
+            raw: (B, 6) raw parameters, stamp pixels.
+            linear: (B, 2) flux and sky per pixel, image units.
+
+        Returns:
+            (B,) float64, NaN where there is no network's posterior or no point.
+        """
+        t, _, good = self._encode(raw[:, None], linear[:, None])
+        own = self.estimator.standardised(t).float()[:, None]
+        z = self.estimator.flow.to_normal(own, self.context)[:, 0].double()
+        return torch.where(good, (z**2).mean(dim=1).sqrt(), torch.nan)
+
+    def _encode(self, raw: Tensor, linear: Tensor) -> tuple[Tensor, Frame, Tensor]:
+        """Coordinates t (B S, 8), their frames, and whether they have a meaning (B S,)."""
+        b, s, _ = raw.shape
+        frame = self.frame[torch.arange(b, device=raw.device).repeat_interleave(s)]
+        raw, linear = raw.flatten(0, 1), linear.flatten(0, 1)
+        good = (linear[:, 0] > 0) & torch.isfinite(raw).all(dim=1)
+        flux = torch.where(good, linear[:, 0], 1.0)
+        safe = torch.where(good[:, None], raw, 0.0)
+        return encode_raw(safe, torch.stack([flux, linear[:, 1]], dim=1), frame), frame, good
