@@ -15,17 +15,25 @@ from astropy.table import Table
 from astropy.wcs import WCS
 
 from hybridfit.cutouts import Cutouts
+from hybridfit.draws import Draws
 from hybridfit.io import export, table
+from hybridfit.io.result_table import make_table, result_columns, result_rows
 from hybridfit.parameters import ParameterSpace
-from hybridfit.results import Fit
+from hybridfit.results import Fit, Result
 
 NAMES = ["x", "y", "mag", "r_eff", "n", "q", "pa", "sky"]
-EXPECTED = [
-    *["id", "flags"],
-    *[column for name in NAMES for column in (name, f"{name}_err")],
-    *["r_eff_arcsec", "r_eff_arcsec_err", "ra", "dec", "pa_sky"],
-    *["chi2", "dof", "n_iter", "message"],
-]
+ENDS = ("_p16", "_p50", "_p84")
+N_DRAWS = 5
+
+
+def expected(*ends: str) -> list[str]:
+    """Names of the columns, with these behind each parameter's."""
+    return [
+        *["id", "flags", "quality"],
+        *[f"{name}{end}" for name in (*NAMES, "r_eff_arcsec") for end in ("", "_err", *ends)],
+        *["ra", "dec", "pa_sky", "chi2", "dof", "n_iter"],
+        *["ess", "khat", "log_evidence", "missed", "disagreement", "message"],
+    ]
 
 
 def tan_wcs(angle: float = 0.0, parity: float = -1.0, scale: float = 0.2) -> WCS:
@@ -37,7 +45,10 @@ def tan_wcs(angle: float = 0.0, parity: float = -1.0, scale: float = 0.2) -> WCS
     return wcs
 
 
-def made(n: int = 3, sky: str = "constant", shapes=(("n",),), **more) -> tuple[Cutouts, Fit]:
+def made(
+    n: int = 3, sky: str = "constant", shapes=(("n",),), draws: bool = False, **more
+) -> tuple[Cutouts, Result]:
+    """Cutouts and a result whose numbers tell where they belong; the last galaxy has no draws."""
     space = ParameterSpace(shapes, sky)
     p = len(space.names)
     theta = 0.5 + torch.arange(n * p, dtype=torch.float64).reshape(n, p) / (n * p)
@@ -45,13 +56,21 @@ def made(n: int = 3, sky: str = "constant", shapes=(("n",),), **more) -> tuple[C
     whole = torch.arange(n)
     fit = Fit(space, theta, covariance, theta[:, 0] * 900, whole + 900, whole + 4, whole * 2)
     image = torch.zeros(n, 32, 32)
-    return Cutouts(image=image, sigma=image + 1, psf=None, **more), fit
+    cutouts = Cutouts(image=image, sigma=image + 1, psf=None, **more)
+    if not draws:
+        return cutouts, Result(fit, whole % 3)
+    samples = theta[:, None] + 0.01 * torch.arange(N_DRAWS, dtype=torch.float64)[None, :, None]
+    weights = torch.tensor([0.4, 0.3, 0.2, 0.1, 0.0], dtype=torch.float64).repeat(n, 1)
+    samples[0, -1] = torch.nan
+    samples[-1], weights[-1] = torch.nan, 0.0
+    certificate = {name: theta[:, 1] + k for k, name in enumerate(("ess", "khat", "missed"))}
+    return cutouts, Result(fit, whole % 3, Draws(space, samples, weights), **certificate)
 
 
 def test_columns_units_and_values():
-    cutouts, fit = made(pixel_scale=0.2, origin=[10.0, 20.0])
-    result = table.make_table(cutouts, fit)
-    assert result.colnames == [*EXPECTED, "covariance"]
+    cutouts, result = made(pixel_scale=0.2, origin=[10.0, 20.0])
+    fit, result = result.fit, make_table(cutouts, result)
+    assert result.colnames == [*expected(), "covariance"]
     assert all(result[name].description for name in result.colnames)
     assert [str(result[name].unit) for name in ("x", "mag_err", "pa", "r_eff_arcsec", "ra")] == [
         *["pix", "mag", "deg", "arcsec", "deg"]
@@ -62,13 +81,76 @@ def test_columns_units_and_values():
     np.testing.assert_allclose(result["covariance"], fit.covariance)
     assert np.isnan(result["ra"]).all()
     assert list(result["flags"]) == [0, 2, 4]
+    assert list(result["quality"]) == ["suspect", "usable", "certified"]
+    for name in ("ess", "khat", "log_evidence", "missed", "disagreement"):
+        assert np.isnan(result[name]).all(), "a covariance has no such number"
+
+
+def test_draws_bring_quantiles():
+    """Quantiles are of the weighted draws, positions in the parent image as the best fit's."""
+    cutouts, result = made(draws=True, pixel_scale=0.2, origin=[10.0, 20.0])
+    found = make_table(cutouts, result, covariance=False)
+    assert found.colnames == expected(*ENDS)
+    quantiles = result.draws.quantiles([0.16, 0.5, 0.84])
+    for j, end in enumerate(ENDS):
+        np.testing.assert_allclose(found[f"x{end}"], quantiles[:, j, 0] + 10)
+        np.testing.assert_allclose(found[f"y{end}"], quantiles[:, j, 1] + 20)
+        np.testing.assert_allclose(found[f"n{end}"], quantiles[:, j, 4])
+        np.testing.assert_allclose(found[f"r_eff_arcsec{end}"], quantiles[:, j, 3] * 0.2)
+    np.testing.assert_allclose(found["x"], result.fit.theta[:, 0] + 10, err_msg="the best fit")
+    np.testing.assert_allclose(found["x_err"], 0.2, err_msg="of the covariance that is quoted")
+    assert (found["n_p16"] < found["n_p84"])[:2].all()
+    assert np.isnan(found["n_p50"][2]), "no draws, no quantiles"
+    assert np.isfinite(found["n"][2])
+    np.testing.assert_allclose(found["ess"], result.ess)
+    np.testing.assert_allclose(found["missed"], result.missed)
+    assert np.isnan(found["log_evidence"]).all()
+    assert found["pa_p16"].unit == "deg"
+    assert "within 90 deg" in found["pa_p16"].description
+
+
+def test_draws_on_request():
+    """Draws and weights give the quoted quantiles back; who has none has weights of 0."""
+    cutouts, result = made(draws=True, origin=[10.0, 20.0])
+    found = make_table(cutouts, result, covariance=False, samples=True)
+    assert found.colnames == [*expected(*ENDS), *[f"{name}_samples" for name in NAMES], "weight"]
+    assert found["x_samples"].shape == found["weight"].shape == (3, N_DRAWS)
+    np.testing.assert_allclose(found["weight"].sum(axis=1), [1, 1, 0])
+    again = Draws(
+        ParameterSpace(),
+        torch.tensor(np.stack([found[f"{name}_samples"] for name in NAMES], axis=2)),
+        torch.tensor(np.array(found["weight"])),
+    )
+    middle = again.quantiles([0.5])[:, 0]
+    for k, name in enumerate(NAMES):
+        np.testing.assert_allclose(found[f"{name}_p50"], middle[:, k], err_msg=name)
+    assert "samples" not in " ".join(make_table(*made(), samples=True).colnames)
+
+
+def test_draws_have_room():
+    """A run's table has so many draws: fewer leave weights of 0, more are refused."""
+    cutouts, result = made(draws=True)
+    for room in (N_DRAWS, N_DRAWS + 2):
+        columns = result_columns(result.fit.space, 5, quantiles=True, n_samples=room)
+        rows = result_rows(cutouts, result, columns)
+        np.testing.assert_allclose(rows["weight"][:2, :N_DRAWS], result.draws.weights[:2])
+        assert (rows["weight"][:, N_DRAWS:] == 0).all()
+        assert np.isnan(rows["x_samples"][:, N_DRAWS:]).all()
+        nothing = result_rows(cutouts, made()[1], columns)
+        assert np.isnan(nothing["x_p50"]).all()
+        assert (nothing["weight"] == 0).all()
+    columns = result_columns(result.fit.space, 5, quantiles=True, n_samples=N_DRAWS - 1)
+    with pytest.raises(ValueError, match="5 draws a galaxy came, expected 4 at most"):
+        result_rows(cutouts, result, columns)
+    with pytest.raises(ValueError, match="2 fits came for 3 galaxies"):
+        result_rows(cutouts, result[:2], columns)
 
 
 def test_other_parameters_bring_their_columns():
     """Two components and a sloping sky: names, units and descriptions follow."""
-    cutouts, fit = made(sky="plane", shapes=(("n",), ()))
-    result = table.make_table(cutouts, fit, covariance=False)
-    for name in (*fit.space.names, "r_eff_arcsec_2", "ra_1", "pa_sky_2"):
+    cutouts, result = made(sky="plane", shapes=(("n",), ()), draws=True)
+    space, result = result.fit.space, make_table(cutouts, result, covariance=False)
+    for name in (*space.names, "r_eff_arcsec_2", "r_eff_arcsec_2_p84", "ra_1", "pa_sky_2"):
         assert name in result.colnames
     assert "n_2" not in result.colnames
     assert result["r_eff_2"].unit == "pix"
@@ -112,9 +194,11 @@ def test_no_wcs_and_bad_values_give_nan():
     assert all(map(math.isnan, table.on_sky(tan_wcs(), math.nan, 1, 0.5, 10)))
 
 
-def parts_of(cutouts: Cutouts, fit: Fit, covariance: bool):
-    columns = table.columns(fit.space, table.id_width(cutouts.id), covariance)
-    rows = table.make_rows(cutouts, fit, columns)
+def parts_of(cutouts: Cutouts, result: Result, covariance: bool):
+    space, width = result.fit.space, table.id_width(cutouts.id)
+    n_samples = N_DRAWS if covariance else 0
+    columns = result_columns(space, width, covariance, result.draws is not None, n_samples)
+    rows = result_rows(cutouts, result, columns)
     return [rows[:2], rows[2:]], columns
 
 
@@ -140,23 +224,30 @@ def test_files_give_the_table_back(format: str, tmp_path: Path):
         pytest.importorskip("pyarrow")
     covariance = format != "csv"
     ids = ["a", "galaxy with a longer name", "Ü1"]
-    cutouts, fit = made(id=ids, wcs=[tan_wcs(), None, None], messages=["é, a note", "", "x" * 900])
-    parts, columns = parts_of(cutouts, fit, covariance)
+    cutouts, result = made(
+        draws=True,
+        id=ids,
+        wcs=[tan_wcs(), None, None],
+        messages=["é, a note", "", "x" * 900],
+    )
+    parts, columns = parts_of(cutouts, result, covariance)
     meta = {"CREATOR": "hybridfit", "OPTIONS": json.dumps({"psf": "x" * 300, "n": [1, 2]})}
     path = tmp_path / f"results.{format}"
     export.write_results(path, iter(parts), columns, meta)
     read = read_parquet(path) if format == "parquet" else Table.read(path)
-    direct = table.make_table(cutouts, fit, covariance)
+    direct = make_table(cutouts, result, covariance, samples=covariance)
     assert read.colnames == direct.colnames
-    for name in direct.colnames[1:-2]:
-        np.testing.assert_array_equal(np.ma.filled(read[name], np.nan), direct[name], err_msg=name)
+    for name in direct.colnames:
+        if direct[name].dtype.kind == "U":
+            continue
+        values = np.ma.filled(np.ma.array(read[name]), np.nan)
+        values = np.reshape(values, direct[name].shape)
+        np.testing.assert_array_equal(values, direct[name], err_msg=name)
         if format != "csv":
             assert read[name].unit == direct[name].unit
             assert read[name].description == direct[name].description
     assert str(read["id"][1]) == ids[1]
-    if covariance:
-        values = np.reshape(read["covariance"], direct["covariance"].shape)
-        np.testing.assert_array_equal(values, direct["covariance"])
+    assert [str(quality) for quality in read["quality"]] == ["suspect", "usable", "certified"]
     assert str(read["message"][2]).endswith("x...")
     assert len(str(read["message"][2])) == table.MESSAGE_WIDTH
     if format != "csv":
@@ -166,8 +257,8 @@ def test_files_give_the_table_back(format: str, tmp_path: Path):
 
 def test_fits_is_plain(tmp_path: Path):
     """What TOPCAT wants: one binary table in HDU 1, ASCII, descriptions as TCOMM."""
-    cutouts, fit = made(id=["a", "b", "Ü1"])
-    parts, columns = parts_of(cutouts, fit, covariance=True)
+    cutouts, result = made(id=["a", "b", "Ü1"])
+    parts, columns = parts_of(cutouts, result, covariance=True)
     path = tmp_path / "results.fits"
     export.write_results(path, parts, columns, {})
     assert path.stat().st_size % 2880 == 0
@@ -177,13 +268,13 @@ def test_fits_is_plain(tmp_path: Path):
         assert hdus[1].header["NAXIS2"] == 3
         assert hdus[1].header["TCOMM1"] == "name of the galaxy"
         assert hdus[1].data["id"][2] == "\\xdc1"
-        np.testing.assert_array_equal(hdus[1].data["mag"], fit.theta[:, 2])
+        np.testing.assert_array_equal(hdus[1].data["mag"], result.fit.theta[:, 2])
 
 
 def test_unwritable_results_leave_nothing(tmp_path: Path):
     """A writer that fails half-way (a full disk) leaves no half table."""
-    cutouts, fit = made()
-    parts, columns = parts_of(cutouts, fit, covariance=False)
+    cutouts, result = made()
+    parts, columns = parts_of(cutouts, result, covariance=False)
 
     def failing():
         yield parts[0]

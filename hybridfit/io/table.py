@@ -24,7 +24,7 @@ from hybridfit.parameters import PARAMETERS, ParameterSpace
 from hybridfit.results import Fit
 
 MESSAGE_WIDTH = 160  # characters; longer messages end in "..."
-TEXTS = ("id", "message")
+TEXTS = ("id", "message", "quality")
 
 
 @dataclass(frozen=True)
