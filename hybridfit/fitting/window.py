@@ -1,0 +1,65 @@
+"""The same problem on a window of each stamp."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from hybridfit.cutouts import Cutouts
+from hybridfit.fitting.problem import Pixels, Problem, grid_of, sky_terms
+from hybridfit.model.grid import transfer_function
+
+
+def window_problem(
+    problem: Problem, cutouts: Cutouts, centre: Tensor, sides: tuple[int, int]
+) -> tuple[Problem, Tensor]:
+    """Return the problem of the pixels in windows, and the windows' corners.
+
+    Free parameters mean the same in both problems; the sky's slopes, if there are any, are over
+    the windows' sides instead of the stamps'.
+
+    Args:
+        problem: on the whole stamps.
+        cutouts: the same B galaxies.
+        centre: (B, 2) x, y that the windows are put around, as far as the stamps reach.
+        sides: height and width, pixels, at most the stamps'.
+
+    Returns:
+        The problem, and (B, 2) int64 x, y of the windows' first pixels.
+    """
+    height, width = sides
+    device = cutouts.image.device
+    side = torch.tensor([width, height], device=device)
+    room = torch.tensor(cutouts.image.shape[-2:], device=device).flip(0) - side
+    corner = torch.round(centre - side / 2).long()
+    corner = torch.minimum(corner.clamp_min(0), room)
+    row = torch.arange(len(cutouts), device=device)[:, None, None]
+    y = corner[:, 1:, None] + torch.arange(height, device=device)[:, None]
+    x = corner[:, :1, None] + torch.arange(width, device=device)[None, :]
+    dtype = problem.pixels.data.dtype
+    grid = grid_of(_shape_only(cutouts, sides), dtype)
+    pixels = Pixels(
+        problem.pixels.data[row, y, x],
+        problem.pixels.weight[row, y, x],
+        transfer_function(
+            cutouts.psf,
+            int(cutouts.psf_oversampling[0]),
+            cutouts.psf_includes_pixel,
+            grid,
+            len(cutouts),
+        ),
+        sky_terms(problem.space.sky, height, width, dtype, device),
+        problem.pixels.scale,
+        problem.pixels.pedestal,
+    )
+    shift = torch.zeros_like(problem.box)
+    shift[:, :2] = corner.double()
+    return replace(problem, pixels=pixels, grid=grid, box=problem.box - shift), corner
+
+
+def _shape_only(cutouts: Cutouts, sides: tuple[int, int]) -> Cutouts:
+    """The cutouts' PSFs with images of other sides, for the Fourier grid."""
+    image = torch.zeros(len(cutouts), *sides, device=cutouts.image.device)
+    return replace(cutouts, image=image, sigma=image + 1, mask=image > 0)
