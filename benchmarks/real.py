@@ -86,10 +86,15 @@ def _row(path: Path, meta: Mapping[str, Any], targets: Mapping[str, Any]) -> dic
 
 
 def fit_cases(
-    data: Path, out: Path, options: Sequence[str] = (), only: Sequence[str] = ()
+    data: Path,
+    out: Path,
+    options: Sequence[str] = (),
+    only: Sequence[str] = (),
+    rows: Sequence[Mapping[str, Any]] | None = None,
 ) -> Table:
-    """Fit the cases (or ``only`` some) through the command line and return both runs' rows."""
-    rows = [row for row in read_cases(data) if not only or row["id"] in only]
+    """Fit the cases (``only`` some, or ``rows``) by the command line; return both runs' rows."""
+    if rows is None:
+        rows = [row for row in read_cases(data) if not only or row["id"] in only]
     tables = []
     for name, some, extra in (
         ("psf", [r for r in rows if r["psf"]], []),

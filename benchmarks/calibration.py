@@ -1,0 +1,297 @@
+"""Are the errors true, where all is as assumed and where something is wrong?
+
+    OMP_NUM_THREADS=1 python benchmarks/calibration.py --cache FOLDER [--n 1000] [--out FOLDER]
+        [--scenario clean sky ...] [--uncertainty posterior covariance sky-fixed]
+
+GalSim galaxies of a stated prior in the scenarios of `calibration_sets.py`, each measured through
+`hybridfit.fit` with every way to errors. Coverage, pulls and ranks are those of
+`hybridfit.uncertainty.calibration`, by parameter for S/N of at least 10, and by S/N, size and
+index; TARP looks at all parameters at once. "sky-fixed" is the plain covariance of a fit that takes
+the sky for subtracted. GALFIT's own intervals, on main.npz of the simulated sets, stand beside
+those of the same galaxies here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from astropy.table import Table
+from calibration_sets import NOISE_FACTOR, SCENARIOS, observe, population_weights, prior_of, truths
+from common import NAMES, SIMS, load_sims, write_result
+from numpy.typing import NDArray
+from posteriors import Measured, joined, measured
+
+from hybridfit.fitting.fit import FitOptions
+from hybridfit.uncertainty.calibration import Calibration, CalibrationOptions, calibrate
+from hybridfit.uncertainty.tarp import MissingLibrary, tarp
+from hybridfit.uncertainty.trials import Trials, wrapped
+
+Array = NDArray[np.float64]
+
+METHODS = ("posterior", "bootstrap", "covariance", "sky-fixed")
+BRIGHT = 10.0  # S/N from which on errors must be true
+OPTIONS = CalibrationOptions(snr_edges=(3.0, 10.0, 30.0, 100.0, 300.0, np.inf))
+ASKED = {  # limits of the 68 and 95 % intervals' coverage of every parameter
+    "clean": ((0.66, 0.70), (0.94, 0.96)),
+    **dict.fromkeys(("sky", "psf", "drizzle"), ((0.60, 0.76), None)),
+}
+ESS, KHAT, CERTAIN = 0.3, 0.7, 0.99  # median of ess over draws; k below, in a share of galaxies
+GALFIT_COLUMNS = {"mag": "mag", "r_eff": "re", "n": "n", "q": "q", "pa": "pa", "x": "x", "y": "y"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cache", type=Path, required=True, help="folder of the galaxies")
+    parser.add_argument("--n", type=int, default=1000, help="galaxies of each scenario")
+    parser.add_argument("--n-clean", type=int, help="of the scenario clean; default as the others")
+    parser.add_argument("--scenario", nargs="+", default=SCENARIOS, choices=SCENARIOS)
+    parser.add_argument(
+        "--uncertainty", nargs="+", default=("posterior", "covariance", "sky-fixed"),
+        choices=METHODS,
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, help="for pictures")
+    parser.add_argument("--name", default="calibration", help="of the file in results/")
+    parser.add_argument("--compile", default="off", choices=("auto", "on", "off"))
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    result: dict[str, Any] = {"noise factor of drizzle": NOISE_FACTOR}
+    for scenario in given.scenario:
+        n = given.n_clean if scenario == "clean" and given.n_clean else given.n
+        for method in given.uncertainty:
+            found, calibration = measure(given.cache, n, scenario, method, given.compile)
+            result.setdefault(scenario, {})[method] = found
+            show(f"{scenario}, {method}", found)
+            if given.out:
+                draw(calibration, given.out / f"{scenario}_{method}")
+    result["main.npz"] = against_galfit(given.uncertainty) if SIMS.is_dir() else "not there"
+    for name, rows in result["main.npz"].items() if SIMS.is_dir() else ():
+        print(f"main.npz, {name}: {rows}")
+    print(write_result(given.name, result))
+
+
+def measure(
+    cache: Path, n: int, scenario: str, method: str, compile: str = "off"
+) -> tuple[dict[str, Any], Calibration]:
+    """All figures of one scenario and one way to errors, and the tables of its pictures."""
+    parts, theta, snr = [], [], []
+    for truth in truths(cache, n):
+        cutouts, asked = observe(truth, scenario)
+        options = options_of(method, truth.side, compile)
+        parts.append(measured(cutouts, uncertainty_of(method), options))
+        theta.append(asked)
+        snr.append(truth.snr)
+    return figures(joined(parts), np.concatenate(theta), np.concatenate(snr), scenario)
+
+
+def uncertainty_of(method: str) -> str:
+    """What `hybridfit.fit` calls it."""
+    return "covariance" if method == "sky-fixed" else method
+
+
+def options_of(method: str, side: int, compile: str = "off") -> FitOptions:
+    """The fit with the prior that the galaxies are drawn from."""
+    sky = "fixed" if method == "sky-fixed" else "constant"
+    return FitOptions(prior=prior_of(side), sky=sky, compile=compile)
+
+
+def figures(
+    found: Measured, theta: Array, snr: Array, scenario: str
+) -> tuple[dict[str, Any], Calibration]:
+    """Coverage, pulls, ranks and TARP of draws against the truth, and what was asked for."""
+    truth = theta[:, : len(found.names)]  # the sky comes last, and has no draws where it is fixed
+    trials = Trials(found.names, found.samples, truth, found.weights)
+    bright = snr >= BRIGHT
+    main = calibrate(trials[bright], snr[bright], options=OPTIONS)
+    every = calibrate(trials, snr, options=OPTIONS)
+    told: dict[str, Any] = {
+        "galaxies": len(snr),
+        "S/N >= 10": int(bright.sum()),
+        "without draws": every.table.meta["left_out"],
+        "CPU s a galaxy": round(found.seconds / len(snr), 4),
+        "by parameter": by_parameter(main),
+        "catastrophic": catastrophic(found, theta),
+        "bins": bins(every),
+        "tarp": tarp_figures(trials[bright]),
+        **certificate(found, bright),
+    }
+    mag = found.samples[:, :, found.names.index("mag")]
+    weights = found.weights * population_weights(np.where(np.isfinite(mag), mag, np.nan))
+    as_drawn = Trials(found.names, found.samples, truth, np.nan_to_num(weights))[bright]
+    told["by parameter, flux log-uniform as drawn"] = {
+        name: {key: row[key] for key in ("cover_68", "cover_95")}
+        for name, row in by_parameter(calibrate(as_drawn, snr[bright], options=OPTIONS)).items()
+    }
+    told["asked"] = verdicts(told, scenario)
+    return told, every
+
+
+def by_parameter(calibration: Calibration) -> dict[str, dict[str, float]]:
+    """Coverage, pulls and the ranks' p-value of each parameter, all galaxies."""
+    rows = calibration.table[calibration.table["bin"] == "all"]
+    tests = {str(row["parameter"]): row for row in calibration.uniform}
+    columns = ("cover_68", "cover_68_err", "cover_95", "cover_95_err", "pull_mean", "pull_std")
+    out = {}
+    for row in rows:
+        name = str(row["parameter"])
+        out[name] = {c: round(float(row[c]), 4) for c in columns}
+        if name in tests:
+            out[name] |= {f"sbc_{k}": float(f"{tests[name][k]:.3g}") for k in ("chi2_p", "ks_p")}
+    return out
+
+
+def bins(calibration: Calibration) -> dict[str, dict[str, list[float]]]:
+    """For each bin of S/N, size and index: galaxies, then 68 and 95 % coverage by parameter."""
+    table = calibration.table[calibration.table["bin"] != "all"]
+    out: dict[str, dict[str, list[float]]] = {}
+    for row in table:
+        key = f"{row['bin']} {row['low']:g}-{row['high']:g}"
+        values = [round(float(row[c]), 3) for c in ("cover_68", "cover_95")]
+        out.setdefault(key, {"galaxies": [int(row["n"])]})[str(row["parameter"])] = values
+    return out
+
+
+def tarp_figures(trials: Trials) -> dict[str, float] | str:
+    """Area (positive: too wide), largest distance and p-value of TARP."""
+    try:
+        meta = tarp(trials).meta
+    except MissingLibrary as error:
+        return str(error)
+    return {key: float(f"{meta[key]:.3g}") for key in ("area", "distance", "p_value")}
+
+
+def catastrophic(found: Measured, theta: Array) -> dict[str, int]:
+    """Galaxies whose value is off by .5 mag or a factor 2 in size, and how they are labelled."""
+    values = {name: np.asarray(found.table[name], float) for name in ("mag", "r_eff")}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        good = np.abs(values["mag"] - theta[:, 2]) <= 0.5
+        good &= np.abs(np.log(values["r_eff"] / theta[:, 3])) < np.log(2)
+    out = {"all": int((~good).sum())}
+    if "quality" in found.table.colnames:
+        suspect = np.asarray(found.table["quality"]).astype(str) == "suspect"
+        out |= {"of them suspect": int((~good & suspect).sum())}
+        out |= {"good": int(good.sum()), "of them suspect too": int((good & suspect).sum())}
+    return out
+
+
+def certificate(found: Measured, bright: NDArray[np.bool_]) -> dict[str, Any]:
+    """Effective draws, Pareto k and quality, where the table has them; S/N >= 10."""
+    table = found.table[bright]
+    told: dict[str, Any] = {}
+    if "ess" in table.colnames and np.isfinite(table["ess"]).any():
+        share = np.asarray(table["ess"], float) / (found.weights[bright] > 0).sum(axis=1)
+        told["ess over draws, median and 1 %"] = np.nanpercentile(share, (50, 1)).tolist()
+        told["draws, median"] = float(np.median((found.weights[bright] > 0).sum(axis=1)))
+        khat = np.asarray(table["khat"], float)
+        told["share of khat < .7"] = float((khat < KHAT).mean())
+    if "quality" in table.colnames:
+        kinds, count = np.unique(np.asarray(table["quality"]).astype(str), return_counts=True)
+        told["quality"] = dict(zip(kinds.tolist(), count.tolist(), strict=True))
+    return told
+
+
+def verdicts(told: dict[str, Any], scenario: str) -> dict[str, Any]:
+    """What the project asks for, the worst that came, and whether that is enough.
+
+    "pass" takes the number as it is; "within noise" asks whether it is also within two binomial
+    errors of what is allowed, for a sample of this size.
+    """
+    rows = {name: row for name, row in told["by parameter"].items() if name != "all"}
+    out: dict[str, Any] = {}
+    for level, limits in zip((68, 95), ASKED.get(scenario, ()), strict=False):
+        if limits is None:
+            continue
+        off = {
+            name: max(limits[0] - row[f"cover_{level}"], row[f"cover_{level}"] - limits[1])
+            for name, row in rows.items()
+        }
+        worst = max(off, key=lambda name: off[name])
+        slack = 2 * rows[worst][f"cover_{level}_err"]
+        out[f"{level} % intervals cover {100 * limits[0]:g}-{100 * limits[1]:g} %"] = {
+            "worst": f"{100 * rows[worst][f'cover_{level}']:.1f} % ({worst})",
+            "missed": sum(value > 0 for value in off.values()),
+            "pass": all(value <= 0 for value in off.values()),
+            "within noise": off[worst] <= slack,
+        }
+    if scenario == "clean" and "share of khat < .7" in told:
+        median = told["ess over draws, median and 1 %"][0]
+        share = told["share of khat < .7"]
+        out[f"median ess over draws >= {ESS}"] = {"came": median, "pass": median >= ESS}
+        out[f"khat < {KHAT} for >= {CERTAIN}"] = {"came": share, "pass": share >= CERTAIN}
+    return out
+
+
+def against_galfit(methods: tuple[str, ...]) -> dict[str, Any]:
+    """Coverage on main.npz: GALFIT's saved values and errors, and ours."""
+    cutouts, truth, _ = load_sims("main")
+    saved = Table.read(SIMS / "galfit_main.csv", format="ascii.csv")
+    columns = [GALFIT_COLUMNS[name] for name in NAMES]
+    values, errors = (
+        np.stack([np.ma.filled(saved[p + c].astype(float), np.nan) for c in columns], axis=1)
+        for p in ("", "e_")
+    )
+    values[:, 6] = galfit_angle(values[:, 6], truth[:, 6])
+    out = {"GALFIT": interval_coverage(values, errors, truth)}
+    for method in methods:
+        found = measured(cutouts, uncertainty_of(method), FitOptions(
+            sky="fixed" if method == "sky-fixed" else "constant"
+        ))  # fmt: skip
+        trials = Trials(NAMES, found.samples[:, :, :7], truth, found.weights)
+        rows = by_parameter(calibrate(trials, np.full(len(truth), 100.0), options=OPTIONS))
+        out[method] = {k: [round(v["cover_68"], 3), round(v["cover_95"], 3)]
+                       for k, v in rows.items()}  # fmt: skip
+    return out
+
+
+def galfit_angle(angle: Array, truth: Array) -> Array:
+    """Angles of the sets' GALFIT table, from +x, in the project's convention."""
+    turned = angle - 90
+    return turned if np.nanmedian(np.abs(wrapped(turned - truth, 180.0))) < 45 else angle
+
+
+def interval_coverage(values: Array, errors: Array, truth: Array) -> dict[str, list[float]]:
+    """Share of |value - truth| within 1 and 2 errors [.683, .954]; a lost galaxy is outside."""
+    offset = values - truth
+    offset[:, 6] = wrapped(offset[:, 6], 180.0)
+    with np.errstate(invalid="ignore"):
+        held = [(np.abs(offset) <= k * errors).mean(axis=0).round(3) for k in (0.994458, 1.959964)]
+    return {name: [float(h[j]) for h in held] for j, name in enumerate(NAMES)}
+
+
+def show(title: str, told: dict[str, Any]) -> None:
+    print(f"\n{title}: {told['galaxies']} galaxies, {told['CPU s a galaxy']} CPU s each")
+    names = list(told["by parameter"])
+    print(" " * 22 + "".join(f"{name:>8}" for name in names))
+    for key in ("cover_68", "cover_95", "pull_mean", "pull_std", "sbc_ks_p"):
+        row = "".join(f"{told['by parameter'][n].get(key, np.nan):8.3f}" for n in names)
+        print(f"    {key:18}{row}")
+    for level, i in ((68, 0), (95, 1)):
+        for bin_, row in told["bins"].items():
+            if bin_.startswith("snr"):
+                values = "".join(f"{row[n][i]:8.3f}" for n in names)
+                print(f"    {level} % {bin_:13}{values}  ({row['galaxies'][0]})")
+    for key in ("catastrophic", "tarp", "quality", "ess over draws, median and 1 %",
+                "share of khat < .7", "without draws"):  # fmt: skip
+        if key in told:
+            print(f"    {key}: {told[key]}")
+    for text, row in told["asked"].items():
+        print(f"    {text}: {row}")
+    sys.stdout.flush()
+
+
+def draw(calibration: Calibration, path: Path) -> None:
+    """The coverage curve and the ranks as PNG."""
+    from hybridfit.plots.calibration import plot_coverage, plot_ranks
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure = plot_coverage(calibration.curve, calibration.table)
+    figure.savefig(path.with_name(f"{path.name}_coverage.png"), dpi=80)
+    plot_ranks(calibration.uniform).savefig(path.with_name(f"{path.name}_ranks.png"), dpi=80)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+"""Is a posterior right, quick and honest where it matters? Four questions, each by name.
+
+    OMP_NUM_THREADS=1 python benchmarks/posterior.py [hard] [speed] [pairs] [mcmc]
+        [--uncertainty posterior | bootstrap | covariance] [--cache FOLDER]
+
+hard: of the galaxies of hard.npz that are off by .5 mag or a factor 2 in size, through the command
+    line, how many are called suspect, and how many of the good ones are.
+speed: CPU seconds a galaxy of main.npz, fit included, on one core: from Python after a warm-up, and
+    of the command less that of one galaxy; effective draws and Pareto k beside it.
+pairs: five galaxies seen by KiDS and by SDSS (../shared/data/real, KiDS with the substitute PSFs):
+    the difference over the quoted errors, and the same for GALFIT's saved fits.
+mcmc: means and widths against long emcee chains on twenty galaxies (`reference_chains.py`; needs
+    --cache). The Monte Carlo noise of few draws hides a few per cent in width, so each galaxy is
+    measured many times under other names, and the draws are taken together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from astropy.table import Table
+from common import SIMS, load_sims, write_result
+from numpy.typing import NDArray
+from pairs import pairs
+from posteriors import measured
+from reference_chains import chain, galaxies
+from sims import write_fits
+
+import hybridfit as hf
+from hybridfit.fitting.fit import FitOptions
+from hybridfit.uncertainty.diagnostics import LOGARITHMIC
+from hybridfit.uncertainty.trials import circular_median, wrapped
+
+Array = NDArray[np.float64]
+
+COMMAND = [sys.executable, "-m", "hybridfit", "fit"]
+REPEATS = 32  # of each galaxy under other names
+WARM_UP = 16  # galaxies
+QUESTIONS = ("hard", "speed", "pairs", "mcmc")
+MEAN, WIDTH = 0.1, 0.05  # asked of agreement: in sigma, and relative
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("question", nargs="*", default=QUESTIONS, help=", ".join(QUESTIONS))
+    parser.add_argument("--uncertainty", default="posterior")
+    parser.add_argument("--cache", type=Path, help="folder of galaxies and chains, for mcmc")
+    parser.add_argument("--name", default="posterior", help="of the file in results/")
+    given = parser.parse_args()
+    if unknown := set(given.question) - set(QUESTIONS):
+        parser.error(f"unknown question {', '.join(unknown)}: expected {', '.join(QUESTIONS)}")
+    torch.set_num_threads(1)
+    figures: dict[str, Any] = {"uncertainty": given.uncertainty}
+    for question in given.question:
+        if question in ("hard", "speed") and not SIMS.is_dir():
+            figures[question] = f"the simulated sets are not there: {SIMS}"
+        elif question == "mcmc" and given.cache is None:
+            figures[question] = "not asked: it needs --cache"
+        elif question == "hard":
+            figures[question] = hard(given.uncertainty)
+        elif question == "speed":
+            figures[question] = speed(given.uncertainty)
+        elif question == "pairs":
+            figures[question] = pairs(given.uncertainty)
+        else:
+            figures[question] = mcmc(given.uncertainty, given.cache)
+        show(question, figures[question])
+    print(write_result(given.name, figures))
+
+
+def run_command(folder: Path, images: Path, *options: str) -> tuple[Table, float]:
+    """The table that the command writes, and the CPU seconds that it took, start-up included."""
+    out = folder / "out"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [*COMMAND, str(images), "-o", str(out), "--zeropoint", "22.5", "--overwrite"]
+    subprocess.run([*command, "--quiet", *options], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Table.read(out / "results.fits", mask_invalid=False), seconds
+
+
+def hard(uncertainty: str) -> dict[str, Any]:
+    """Catastrophic galaxies of hard.npz and what they are called."""
+    _, truth, _ = load_sims("hard")
+    with np.load(SIMS / "hard.npz") as sims:
+        regime = sims["t_regime"].astype(str)
+    with tempfile.TemporaryDirectory() as folder:
+        write_fits("hard", Path(folder) / "in")
+        table, _ = run_command(
+            Path(folder), Path(folder) / "in", "--uncertainty", uncertainty, "--compile", "off"
+        )
+    told: dict[str, Any] = {"galaxies": len(table)}
+    suspect = called(table, "suspect")
+    bad = np.zeros(len(table), bool)
+    for kind in ("", "_p50"):
+        if f"mag{kind}" not in table.colnames:
+            continue
+        wrong = is_catastrophic(table, truth, kind)
+        bad |= wrong
+        told[f"by {'the median' if kind else 'the value'}"] = {
+            "catastrophic": int(wrong.sum()),
+            "of them suspect": int((wrong & suspect).sum()),
+            "rows not suspect": [
+                f"{i} {regime[i]}" for i in np.flatnonzero(wrong & ~suspect).tolist()
+            ],
+        }
+    told["catastrophic by either"] = int(bad.sum())
+    told["of them suspect"] = int((bad & suspect).sum())
+    told["good"] = int((~bad).sum())
+    told["good, but suspect"] = int((~bad & suspect).sum())
+    told["share of the good that is suspect"] = float((suspect & ~bad).sum() / (~bad).sum())
+    told["by regime: galaxies, catastrophic, suspect"] = {
+        kind: [int((regime == kind).sum()), *(int((regime == kind) @ k) for k in (bad, suspect))]
+        for kind in np.unique(regime).tolist()
+    }
+    told["quality"] = qualities(table)
+    return told
+
+
+def is_catastrophic(table: Table, truth: Array, kind: str = "") -> NDArray[np.bool_]:
+    """Off by more than .5 mag or a factor 2 in size, or without a value."""
+    mag, size = (np.asarray(table[name + kind], float) for name in ("mag", "r_eff"))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        near = np.abs(mag - truth[:, 2]) <= 0.5
+        near &= np.abs(np.log(size / truth[:, 3])) < np.log(2)
+    return np.asarray(~near)
+
+
+def called(table: Table, kind: str) -> NDArray[np.bool_]:
+    """(B,) rows of this quality; none where the table has no such column."""
+    if "quality" not in table.colnames:
+        return np.zeros(len(table), bool)
+    return np.char.strip(np.asarray(table["quality"]).astype(str)) == kind
+
+
+def qualities(table: Table) -> dict[str, int]:
+    return {k: int(called(table, k).sum()) for k in ("certified", "usable", "suspect")}
+
+
+def speed(uncertainty: str) -> dict[str, Any]:
+    """CPU seconds a galaxy of main.npz, and the draws' certificates."""
+    cutouts, truth, _ = load_sims("main")
+    told: dict[str, Any] = {}
+    for compile in ("off", "on"):
+        options = FitOptions(compile=compile)
+        hf.fit(cutouts[:WARM_UP], options=options, uncertainty=uncertainty)
+        before = time.process_time()
+        table = hf.fit(cutouts, options=options, uncertainty=uncertainty)
+        seconds = time.process_time() - before
+        told[f"from Python, compile {compile}"] = round(seconds / len(cutouts), 4)
+        if compile == "off":
+            told["catastrophic"] = int(is_catastrophic(table, truth).sum())
+            told |= certificates(table)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_fits("main", folder / "in")
+        write_fits("main", folder / "one")
+        for path in (folder / "one").glob("*.fits"):
+            if not path.name.startswith("g000"):
+                path.unlink()
+        for compile in ("off", "on"):
+            options = ("--uncertainty", uncertainty, "--compile", compile)
+            # the first run fills the compiler's cache
+            alone = min(run_command(folder, folder / "one", *options)[1] for _ in range(2))
+            _, seconds = run_command(folder, folder / "in", *options)
+            each = (seconds - alone) / (len(cutouts) - 1)
+            told[f"command, compile {compile}"] = {
+                "all": round(seconds, 2), "one galaxy": round(alone, 2), "each": round(each, 4)
+            }  # fmt: skip
+    return told
+
+
+def certificates(table: Table) -> dict[str, Any]:
+    """Percentiles of effective draws and Pareto k, where the table has them."""
+    told: dict[str, Any] = {"quality": qualities(table)} if "quality" in table.colnames else {}
+    for name in ("ess", "khat"):
+        if name in table.colnames:
+            found = np.nanpercentile(np.asarray(table[name], float), (1, 16, 50, 84, 99))
+            told[f"{name}, 1 16 50 84 99 %"] = found.round(3).tolist()
+    if "khat" in table.colnames:
+        told["share of khat < .7"] = float((np.asarray(table["khat"], float) < 0.7).mean())
+    return told
+
+
+def mcmc(uncertainty: str, cache: Path) -> dict[str, Any]:
+    """Means and widths against the chains, galaxy by galaxy."""
+    rows: dict[str, Any] = {}
+    means, widths, noises = [], [], []
+    for name, cutouts in galaxies(cache):
+        reference = chain(name, cutouts, cache)
+        copies = hf.Cutouts(
+            image=cutouts.image.expand(REPEATS, -1, -1),
+            sigma=cutouts.sigma.expand(REPEATS, -1, -1),
+            psf=cutouts.psf,
+            zeropoint=cutouts.zeropoint.expand(REPEATS),
+            id=[f"{cutouts.id[0]}-{k}" for k in range(REPEATS)],
+        )
+        found = measured(copies, uncertainty, FitOptions(), target_only=True)
+        flat = found.samples.reshape(1, -1, len(found.names))
+        mass = found.weights / found.weights.sum(axis=1, keepdims=True)
+        weights = mass.reshape(1, -1)
+        ours = moments(flat[0], weights[0], reference["samples"], found.names)
+        theirs = moments(reference["samples"], None, reference["samples"], found.names)
+        mean, width = (ours[0] - theirs[0]) / theirs[1], ours[1] / theirs[1] - 1
+        effective = 1 / (weights**2).sum() * weights.sum() ** 2
+        noise = np.sqrt(1 / effective + 1 / reference["independent"])
+        means.append(mean)
+        widths.append(width)
+        noises.append(noise)
+        rows[name] = {
+            "mean": dict(zip(found.names, mean.round(3).tolist(), strict=True)),
+            "width": dict(zip(found.names, width.round(3).tolist(), strict=True)),
+            "noise of a mean": round(float(noise), 3),
+        }
+        print(name, rows[name], flush=True)
+    mean, width = np.abs(np.stack(means)), np.abs(np.stack(widths))
+    noise = np.array(noises)[:, None]
+    return {
+        "galaxies": len(rows),
+        "worst mean": float(mean.max()),
+        f"means beyond {MEAN} sigma": int((mean > MEAN).sum()),
+        "worst width": float(width.max()),
+        f"widths beyond {WIDTH}": int((width > WIDTH).sum()),
+        "of": int(mean.size),
+        "beyond by more than 2 of the noise": [
+            int((mean > MEAN + 2 * noise).sum()), int((width > WIDTH + 1.4 * noise).sum())
+        ],
+        "rows": rows,
+    }  # fmt: skip
+
+
+def moments(
+    samples: Array, weights: Array | None, about: Array, names: tuple[str, ...]
+) -> tuple[Array, Array]:
+    """Means and standard deviations (P,), of logarithms for sizes and indices.
+
+    Args:
+        samples: (S, P).
+        weights: (S,), default equal.
+        about: (N, P) draws whose circular median angles are taken about.
+        names: of the parameters.
+    """
+    values = samples.copy()
+    for j, name in enumerate(names):
+        if name in LOGARITHMIC:
+            values[:, j] = np.log(np.maximum(values[:, j], 1e-300))
+        if name == "pa":
+            equal = np.ones((1, len(about)))
+            values[:, j] = wrapped(
+                values[:, j] - circular_median(about[None, :, j], 180.0, equal), 180.0
+            )
+    weights = np.ones(len(values)) if weights is None else weights
+    used = weights > 0
+    mean = np.average(values[used], axis=0, weights=weights[used])
+    variance = np.average((values[used] - mean) ** 2, axis=0, weights=weights[used])
+    return mean, np.sqrt(variance)
+
+
+def show(question: str, told: Any) -> None:
+    print(f"\n{question}")
+    for key, value in told.items() if isinstance(told, dict) else [("", told)]:
+        if key != "rows":
+            print(f"    {key}: {value}")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""What a way to errors says of galaxies, as weighted draws and a table: one place for all ways."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+from numpy.typing import NDArray
+
+import hybridfit as hf
+from hybridfit.fitting.fit import FitOptions
+
+Array = NDArray[np.float64]
+
+N_DRAWS = 512  # of a Gaussian that stands for value and covariance
+LEAST = 0.02  # of a size or an index over its value: a Gaussian's draws may be negative
+
+
+@dataclass(frozen=True)
+class Measured:
+    """B galaxies, their draws and their rows.
+
+    Args:
+        names: of the P parameters.
+        samples: (B, S, P), NaN where a galaxy has none.
+        weights: (B, S).
+        table: of `hybridfit.fit`.
+        seconds: of CPU, for all of them.
+    """
+
+    names: tuple[str, ...]
+    samples: Array
+    weights: Array
+    table: Table
+    seconds: float
+
+
+def measured(
+    cutouts: hf.Cutouts, uncertainty: str, options: FitOptions = FitOptions(), **more: Any
+) -> Measured:
+    """Measure galaxies as a user would, and return what stands for their posterior.
+
+    Args:
+        cutouts: B galaxies.
+        uncertainty: of `hybridfit.fit`. "covariance" has no draws: a Gaussian with the quoted
+            values and covariance stands for them.
+        options: of the fit.
+        more: for `hybridfit.fit`.
+    """
+    before = time.process_time()
+    table = hf.fit(cutouts, options=options, uncertainty=uncertainty, **more)
+    seconds = time.process_time() - before
+    names = tuple(n for n in options.space.names if options.sky != "fixed" or n != "sky")
+    samples = _gaussian(table, names, options.space.names)
+    return Measured(names, samples, np.ones(samples.shape[:2]), table, seconds)
+
+
+def joined(parts: list[Measured]) -> Measured:
+    """Several batches as one; draws that are fewer are filled up with some of no weight."""
+    most = max(part.samples.shape[1] for part in parts)
+    samples, weights = [], []
+    for part in parts:
+        missing = most - part.samples.shape[1]
+        samples.append(np.pad(part.samples, ((0, 0), (0, missing), (0, 0))))
+        weights.append(np.pad(part.weights, ((0, 0), (0, missing))))
+    columns = [c for c in parts[0].table.colnames if c != "covariance"]
+    table = Table({c: np.concatenate([np.asarray(p.table[c]) for p in parts]) for c in columns})
+    return Measured(
+        parts[0].names,
+        np.concatenate(samples),
+        np.concatenate(weights),
+        table,
+        sum(part.seconds for part in parts),
+    )
+
+
+def _gaussian(table: Table, names: tuple[str, ...], columns: tuple[str, ...]) -> Array:
+    """Draws (B, N_DRAWS, P) about the values with the covariance."""
+    use = [columns.index(name) for name in names]
+    covariance = np.asarray(table["covariance"], float)[:, use][:, :, use]
+    values = np.stack([np.asarray(table[name], float) for name in names], axis=1)
+    rng = np.random.default_rng(0)
+    white = rng.standard_normal((len(values), N_DRAWS, len(names)))
+    samples = np.full(white.shape, np.nan)
+    for i, matrix in enumerate(covariance):
+        scale = np.sqrt(np.diag(matrix))
+        if not (np.isfinite(matrix).all() and (scale > 0).all()):
+            continue
+        value, axes = np.linalg.eigh(matrix / scale / scale[:, None])
+        step = (white[i] * np.sqrt(np.maximum(value, 0))) @ axes.T * scale
+        samples[i] = values[i] + step
+    for name in ("r_eff", "n"):
+        j = names.index(name)
+        samples[:, :, j] = np.maximum(samples[:, :, j], LEAST * values[:, None, j])
+    return samples
