@@ -1,0 +1,369 @@
+"""Fit and network reconciled: the posterior itself, by adaptive importance sampling.
+
+The fit says where the posterior is and how sharp, the network what else may be, the likelihood
+decides. Draws come from a Student-t at the fit, from the network's flow and, a few, from the
+prior; each has the weight likelihood x prior / mixture (see `proposal`). The next rounds come
+from a t fitted to the weighted draws so far, until their effective number is enough or the budget
+is spent (AMIS; Cornuet et al. 2012, arXiv:0907.1254). Flux and sky, linear in the model and of a
+flat prior, are integrated over exactly. The flow is a proposal and never a prior: the same pixels
+do not count twice. Where the weights cannot be trusted (Pareto k), a short chain takes over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from hybridfit.fitting.linearised import Linearised
+from hybridfit.fitting.nearby import Nearby
+from hybridfit.fitting.problem import Problem, Profiled
+from hybridfit.npe.posterior import own_noise
+from hybridfit.uncertainty.proposal import (
+    Mixture,
+    Network,
+    Points,
+    PriorDraws,
+    Proposal,
+    Student,
+    evaluated,
+    joined,
+)
+from hybridfit.uncertainty.psis import Smoothed, good_khat, pareto_smooth
+from hybridfit.uncertainty.student import StudentT, factor_of, sobol_points, weighted_moments
+
+# of the t's: heavier than any posterior seen, yet most draws fall where the posterior is
+FIRST_DOF, LATER_DOF = 6.0, 8.0
+N_CHECKS = 8  # draws at which the cheap likelihood is held against the exact one
+# of ln likelihood, among draws within RELEVANT of the best: weights off by 15 % at random
+# change an interval by less than the draws' own scatter
+TOLERANCE, RELEVANT = 0.15, 8.0
+PRIOR_SKIP = 1 << 16  # of the quasi-random points: far from those of the t's
+
+
+@dataclass(frozen=True)
+class ReconcileOptions:
+    """How the posterior is sampled.
+
+    Args:
+        laplace: draws of the t at the fit.
+        flow: draws of the network.
+        prior: draws of the prior.
+        round: draws of each later round.
+        ess: effective number of draws that is enough.
+        max_draws: of a galaxy; who lacks draws then is sampled by a chain.
+        mcmc: whether there are chains.
+        shortcut: whether stamps much larger than the galaxy are rendered in a window.
+        seed: of the random numbers.
+    """
+
+    laplace: int = 64
+    flow: int = 32
+    prior: int = 8
+    round: int = 64
+    ess: float = 100.0
+    max_draws: int = 1024
+    mcmc: bool = True
+    shortcut: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("laplace", 16), ("flow", 0), ("prior", 1), ("round", 16)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more")
+        if not 0 < self.ess <= self.max_draws:
+            raise ValueError(f"ess is {self.ess}, expected more than 0 and at most max_draws")
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Weighted draws of B posteriors in free and linear coordinates.
+
+    Args:
+        free: (B, S, P) u.
+        linear: (B, S, L) flux and sky terms, units of the noise.
+        log_weights: (B, S) smoothed, of weights that sum to 1; -inf where there is no draw.
+        ess: (B,) effective number of draws.
+        khat: (B,) Pareto k; NaN where the draws are a chain's.
+        log_evidence: (B,) ln of the integral of likelihood, exp(-chi2 / 2), times prior, flux
+            and sky in units of the noise.
+        missed: (B,) share of the mass where the network's density is below any of its own draws.
+        n_draws: (B,) points at which the likelihood was evaluated.
+    """
+
+    free: Tensor
+    linear: Tensor
+    log_weights: Tensor
+    ess: Tensor
+    khat: Tensor
+    log_evidence: Tensor
+    missed: Tensor
+    n_draws: Tensor
+
+    @property
+    def weights(self) -> Tensor:
+        """(B, S), sum 1."""
+        return torch.exp(self.log_weights)
+
+
+Likelihood = Callable[[Tensor, Tensor], Profiled]
+
+
+def sample_posterior(
+    problem: Problem,
+    about: Linearised,
+    ids: Sequence[str],
+    network: Network | None = None,
+    near: Nearby | None = None,
+    options: ReconcileOptions = ReconcileOptions(),
+) -> Sampled:
+    """Sample the posteriors of B galaxies by importance.
+
+    A galaxy's draws depend on its pixels, its id and the seed, not on the batch it comes in.
+
+    Args:
+        problem: of the B galaxies; its prior counts in full, whatever ``prior_weight``.
+        about: their models about their fits, NaN where there is no fit: these have no draws.
+        ids: B names, which seed the random numbers.
+        network: what the flow proposes; None does without.
+        near: a cheaper likelihood, used where it agrees with the exact one.
+        options: see `ReconcileOptions`.
+    """
+    rows = torch.isfinite(about.free).all(dim=1).nonzero()[:, 0]
+    numbers = Numbers.of(ids, problem.space.n_free, problem.space.n_linear, options.seed, rows)
+    first = _first_student(about)
+    likelihood = checked_likelihood(problem, near, first, rows, numbers)
+    network = network if network is not None and options.flow else None
+    finished: list[tuple[Tensor, Weighted]] = []
+    state = _first_round(likelihood, first, network, numbers, rows, options)
+    while len(rows):
+        n = state.points.free.shape[1]
+        enough = (state.smoothed.ess >= options.ess) & (state.smoothed.khat < good_khat(n))
+        # one fitted proposal is always worth its round
+        enough &= len(state.mixture.proposals) > (2 if network is None else 3)
+        done = enough | (n + options.round > options.max_draws)
+        out, rest = done.nonzero()[:, 0], (~done).nonzero()[:, 0]
+        if len(out):
+            finished.append((rows[out], state[out]))
+        rows, state = rows[rest], state[rest]
+        if len(rows):
+            state = _next_round(likelihood, state, about, numbers, rows, options)
+    return _collected(len(about), problem, finished)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Quasi-random numbers, each galaxy's own turn of the same points.
+
+    Args:
+        turn: (B, 1, P + L) shifts in [0, 1).
+        n_free: P.
+        seed: of the points.
+    """
+
+    turn: Tensor
+    n_free: int
+    seed: int
+
+    @classmethod
+    def of(cls, ids: Sequence[str], n_free: int, n_linear: int, seed: int, like: Tensor) -> Numbers:
+        """Return the numbers of galaxies of these names, on the device of ``like``."""
+        normal = own_noise(ids, 1, n_free + n_linear, seed, 0).double()
+        return cls(torch.special.ndtr(normal).to(like.device), n_free, seed)
+
+    def take(self, rows: Tensor, count: int, skip: int) -> tuple[Tensor, Tensor]:
+        """Numbers (b, S, P + 1) in (0, 1) for a t, and standard normal ones (b, S, L)."""
+        base = sobol_points(count, self.turn.shape[2] + 1, self.seed, skip).to(self.turn)
+        turned = ((base[None, :, :-1] + self.turn[rows]) % 1.0).clamp(1e-12, 1 - 1e-12)
+        radial = base[None, :, -1:].expand(len(rows), -1, -1)
+        free = torch.cat([turned[..., : self.n_free], radial], dim=2)
+        return free, torch.special.ndtri(turned[..., self.n_free :])
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """The draws of b galaxies so far, what they came from, and their weights."""
+
+    points: Points
+    mixture: Mixture
+    smoothed: Smoothed
+    log_evidence: Tensor
+
+    @classmethod
+    def of(cls, points: Points, mixture: Mixture) -> Weighted:
+        """Weigh draws."""
+        log_weights = points.target - mixture.log_q
+        total = mixture.counts.sum(dim=1)
+        evidence = torch.logsumexp(log_weights, dim=1) - torch.log(total)
+        return cls(points, mixture, pareto_smooth(log_weights), evidence)
+
+    def __getitem__(self, rows: Tensor) -> Weighted:
+        smoothed = (self.smoothed.log_weights, self.smoothed.khat, self.smoothed.ess)
+        return Weighted(
+            self.points[rows],
+            self.mixture[rows],
+            Smoothed(*(value[rows] for value in smoothed)),
+            self.log_evidence[rows],
+        )
+
+
+def _first_student(about: Linearised) -> StudentT:
+    """The t at the fits."""
+    n_free = about.free.shape[1]
+    covariance = about.covariance[:, :n_free, :n_free]
+    return student_of(torch.nan_to_num(about.free), covariance, FIRST_DOF)
+
+
+def student_of(mean: Tensor, covariance: Tensor, dof: float) -> StudentT:
+    """The t distributions of this mean (b, P) and covariance (b, P, P)."""
+    return StudentT(mean, factor_of(covariance * ((dof - 2) / dof)), dof)
+
+
+def checked_likelihood(
+    problem: Problem, near: Nearby | None, about: StudentT, rows: Tensor, numbers: Numbers
+) -> Likelihood:
+    """Return the cheap likelihood for those galaxies where it agrees with the exact one.
+
+    Args:
+        problem, near: the exact and the cheap one.
+        about: where they are compared.
+        rows: (b,) galaxies that have a fit.
+        numbers: of the draws at which they are compared.
+    """
+    if near is None:
+        return problem.profile
+    uniform, _ = numbers.take(rows, N_CHECKS, 0)
+    here = StudentT(about.mean[rows], about.factor[rows], about.dof)
+    free = torch.cat([here.mean[:, None], here.draw(uniform)], dim=1)
+    index = rows.repeat_interleave(free.shape[1])
+    values = []
+    for likelihood in (problem.profile, near.profile):
+        found = likelihood(free.flatten(0, 1), index)
+        volume = torch.diagonal(found.factor, dim1=1, dim2=2).log().sum(dim=1)
+        values.append((-found.cost - volume).view(len(rows), -1))
+    exact, cheap = values
+    posterior = exact - 0.5 * (free**2).sum(dim=2)
+    relevant = posterior > posterior.amax(dim=1, keepdim=True) - RELEVANT
+    off = (exact - cheap) - (exact - cheap)[:, :1]
+    worst = torch.where(relevant, off, 0.0).abs().amax(dim=1)
+    good = torch.zeros(len(about.mean), dtype=torch.bool, device=rows.device)
+    good[rows] = worst < TOLERANCE  # NaN is not
+
+    def chosen(free: Tensor, index: Tensor) -> Profiled:
+        cheap = good[index].nonzero()[:, 0]
+        exact = (~good[index]).nonzero()[:, 0]
+        if len(exact) == 0:
+            return near.profile(free, index)
+        if len(cheap) == 0:
+            return problem.profile(free, index)
+        order = torch.argsort(torch.cat([cheap, exact]))
+        one, other = (
+            near.profile(free[cheap], index[cheap]),
+            problem.profile(free[exact], index[exact]),
+        )
+        names = ("cost", "linear", "factor")
+        return Profiled(*(torch.cat([getattr(one, n), getattr(other, n)])[order] for n in names))
+
+    return chosen
+
+
+def _first_round(
+    likelihood: Likelihood,
+    first: StudentT,
+    network: Network | None,
+    numbers: Numbers,
+    rows: Tensor,
+    options: ReconcileOptions,
+) -> Weighted:
+    """Draws of the t at the fit, of the flow and of the prior."""
+    student = Student(first)[rows]
+    uniform, normal = numbers.take(rows, options.laplace, 0)
+    unknown = torch.full_like(normal, torch.nan)
+    parts = [(student.student.draw(uniform), normal, unknown)]
+    counts = [torch.full((len(rows),), options.laplace, device=rows.device)]
+    proposals: list[Proposal] = [student]
+    if network is not None:
+        mine = network[rows]
+        parts.append((mine.free, torch.zeros_like(mine.linear), mine.linear))
+        counts.append(torch.isfinite(mine.free).all(dim=2).sum(dim=1))
+        proposals.append(mine)
+    uniform, normal = numbers.take(rows, options.prior, PRIOR_SKIP)
+    unknown = torch.full_like(normal, torch.nan)
+    parts.append((torch.special.ndtri(uniform[..., :-1]), normal, unknown))
+    counts.append(torch.full((len(rows),), options.prior, device=rows.device))
+    proposals.append(PriorDraws())
+    free, normal, given = (torch.cat(v, dim=1) for v in zip(*parts, strict=True))
+    points = _evaluate(likelihood, rows, free, normal, given)
+    count = torch.stack(counts, dim=1).to(points.target)
+    return Weighted.of(points, Mixture.of(proposals, count, points))
+
+
+def _next_round(
+    likelihood: Likelihood,
+    state: Weighted,
+    about: Linearised,
+    numbers: Numbers,
+    rows: Tensor,
+    options: ReconcileOptions,
+) -> Weighted:
+    """Draws of a t fitted to the draws so far, with these."""
+    points, mixture = state.points, state.mixture
+    n_free = points.free.shape[2]
+    moments = weighted_moments(
+        points.free,
+        state.smoothed.weights,
+        about.free[rows],
+        about.covariance[rows, :n_free, :n_free],
+    )
+    student = student_of(*moments, LATER_DOF)
+    uniform, normal = numbers.take(rows, options.round, options.laplace + points.free.shape[1])
+    new = _evaluate(likelihood, rows, student.draw(uniform), normal, None)
+    extended = mixture.extended(Student(student), options.round, points, new)
+    return Weighted.of(joined([points, new]), extended)
+
+
+def _evaluate(
+    likelihood: Likelihood, rows: Tensor, free: Tensor, normal: Tensor, given: Tensor | None
+) -> Points:
+    """Draws (b, S, P) with their likelihood; what is not finite has none."""
+    s = free.shape[1]
+    fine = torch.isfinite(free).all(dim=2)
+    safe = torch.where(fine[..., None], free, 0.0)
+    profiled = likelihood(safe.flatten(0, 1), rows.repeat_interleave(s))
+    points = evaluated(safe, profiled, normal, given)
+    # a flux below 0 has no magnitude: the flat prior of fluxes begins at 0
+    fine &= (points.linear[..., :1] > 0).all(dim=2)
+    return replace(points, target=torch.where(fine, points.target, -torch.inf))
+
+
+def _collected(
+    batch: int, problem: Problem, finished: Sequence[tuple[Tensor, Weighted]]
+) -> Sampled:
+    """The galaxies' draws side by side, filled up to the longest."""
+    space, device = problem.space, problem.box.device
+    longest = max((state.points.free.shape[1] for _, state in finished), default=1)
+    nothing = torch.full((batch,), torch.nan, dtype=torch.float64, device=device)
+    free = nothing[:, None, None].repeat(1, longest, space.n_free)
+    linear = nothing[:, None, None].repeat(1, longest, space.n_linear)
+    log_weights = torch.full_like(free[..., 0], -torch.inf)
+    ess, khat, evidence, missed = (nothing.clone() for _ in range(4))
+    n_draws = torch.zeros(batch, dtype=torch.int64, device=device)
+    for rows, state in finished:
+        n = state.points.free.shape[1]
+        free[rows, :n], linear[rows, :n] = state.points.free, state.points.linear
+        log_weights[rows, :n] = state.smoothed.log_weights
+        ess[rows], khat[rows] = state.smoothed.ess, state.smoothed.khat
+        evidence[rows], n_draws[rows] = state.log_evidence, n
+        missed[rows] = missed_mass(state)
+    return Sampled(free, linear, log_weights, ess, khat, evidence, missed, n_draws)
+
+
+def missed_mass(state: Weighted) -> Tensor:
+    """(b,) share of the posterior where the network's density is below all of its own draws'."""
+    networks = [p for p in state.mixture.proposals if isinstance(p, Network)]
+    if not networks:
+        return torch.full_like(state.log_evidence, torch.nan)
+    below = networks[0].log_prob(state.points) < networks[0].floor[:, None]
+    return (state.smoothed.weights * below).sum(dim=1)
