@@ -14,7 +14,9 @@ those of the same galaxies here.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ import numpy as np
 import torch
 from astropy.table import Table
 from calibration_sets import NOISE_FACTOR, SCENARIOS, observe, population_weights, prior_of, truths
-from common import NAMES, SIMS, load_sims, write_result
+from common import NAMES, RESULTS, SIMS, interval_coverage, load_sims, write_result
 from numpy.typing import NDArray
 from posteriors import Measured, joined, measured
 
@@ -34,6 +36,7 @@ from hybridfit.uncertainty.trials import Trials, wrapped
 Array = NDArray[np.float64]
 
 METHODS = ("posterior", "bootstrap", "covariance", "sky-fixed")
+SKY_SCENARIOS = ("clean", "sky", "gradient")  # in which a fixed sky has something to say
 BRIGHT = 10.0  # S/N from which on errors must be true
 OPTIONS = CalibrationOptions(snr_edges=(3.0, 10.0, 30.0, 100.0, 300.0, np.inf))
 ASKED = {  # limits of the 68 and 95 % intervals' coverage of every parameter
@@ -56,21 +59,27 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--out", type=Path, help="for pictures")
     parser.add_argument("--name", default="calibration", help="of the file in results/")
+    parser.add_argument("--add", action="store_true", help="keep what the file holds of others")
     parser.add_argument("--compile", default="off", choices=("auto", "on", "off"))
     given = parser.parse_args()
     torch.set_num_threads(1)
     result: dict[str, Any] = {"noise factor of drizzle": NOISE_FACTOR}
-    for scenario in given.scenario:
+    held = RESULTS / f"{given.name}.json"
+    if given.add and held.exists():
+        result |= json.loads(held.read_text())["figures"]
+    for scenario, method in product(given.scenario, given.uncertainty):
         n = given.n_clean if scenario == "clean" and given.n_clean else given.n
-        for method in given.uncertainty:
+        if method != "sky-fixed" or scenario in SKY_SCENARIOS:
             found, calibration = measure(given.cache, n, scenario, method, given.compile)
             result.setdefault(scenario, {})[method] = found
+            write_result(given.name, result)  # a run that is cut off keeps what is done
             show(f"{scenario}, {method}", found)
             if given.out:
                 draw(calibration, given.out / f"{scenario}_{method}")
-    result["main.npz"] = against_galfit(given.uncertainty) if SIMS.is_dir() else "not there"
-    for name, rows in result["main.npz"].items() if SIMS.is_dir() else ():
-        print(f"main.npz, {name}: {rows}")
+    if SIMS.is_dir():
+        result["main.npz"] = result.get("main.npz", {}) | against_galfit(given.uncertainty)
+        for name, rows in result["main.npz"].items():
+            print(f"main.npz, {name}: {rows}")
     print(write_result(given.name, result))
 
 
@@ -251,15 +260,6 @@ def galfit_angle(angle: Array, truth: Array) -> Array:
     """Angles of the sets' GALFIT table, from +x, in the project's convention."""
     turned = angle - 90
     return turned if np.nanmedian(np.abs(wrapped(turned - truth, 180.0))) < 45 else angle
-
-
-def interval_coverage(values: Array, errors: Array, truth: Array) -> dict[str, list[float]]:
-    """Share of |value - truth| within 1 and 2 errors [.683, .954]; a lost galaxy is outside."""
-    offset = values - truth
-    offset[:, 6] = wrapped(offset[:, 6], 180.0)
-    with np.errstate(invalid="ignore"):
-        held = [(np.abs(offset) <= k * errors).mean(axis=0).round(3) for k in (0.994458, 1.959964)]
-    return {name: [float(h[j]) for h in held] for j, name in enumerate(NAMES)}
 
 
 def show(title: str, told: dict[str, Any]) -> None:

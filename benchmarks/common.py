@@ -78,3 +78,14 @@ def quality(
         "pull_std": dict(zip(NAMES, np.std(pull, axis=0).round(3).tolist(), strict=True)),
         "pull_mean": dict(zip(NAMES, np.mean(pull, axis=0).round(3).tolist(), strict=True)),
     }
+
+
+def interval_coverage(
+    values: NDArray[np.float64], errors: NDArray[np.float64], truth: NDArray[np.float64]
+) -> dict[str, list[float]]:
+    """Share of truths in Gaussian intervals of 68 and 95 %; a lost galaxy is outside."""
+    offset = values - truth
+    offset[:, 6] = (offset[:, 6] + 90) % 180 - 90
+    with np.errstate(invalid="ignore"):
+        held = [(np.abs(offset) <= k * errors).mean(axis=0).round(3) for k in (0.994458, 1.959964)]
+    return {name: [float(h[j]) for h in held] for j, name in enumerate(NAMES)}

@@ -119,7 +119,7 @@ def hard(uncertainty: str) -> dict[str, Any]:
     told["good, but suspect"] = int((~bad & suspect).sum())
     told["share of the good that is suspect"] = float((suspect & ~bad).sum() / (~bad).sum())
     told["by regime: galaxies, catastrophic, suspect"] = {
-        kind: [int((regime == kind).sum()), *(int((regime == kind) @ k) for k in (bad, suspect))]
+        kind: [int(((regime == kind) & k).sum()) for k in (regime == kind, bad, suspect)]
         for kind in np.unique(regime).tolist()
     }
     told["quality"] = qualities(table)

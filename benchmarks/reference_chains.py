@@ -32,8 +32,8 @@ from hybridfit.fitting.solution import flux_units
 Array = NDArray[np.float64]
 
 WALKERS = 64
-WANTED = 3000  # independent samples: means to .018 sigma, widths to 1.3 %
-STRIDE = 200  # steps between looks at the autocorrelation time
+WANTED = 2000  # independent samples: means to .022 sigma, widths to 1.6 %
+STRIDE = 100  # steps between looks at the autocorrelation time
 MOST = 12_000  # steps
 KEPT = 8192  # samples written, after thinning
 SNR = (10.0, 300.0)
