@@ -4,14 +4,27 @@ The functions return matplotlib figures and leave its global state alone; save t
 ``figure.savefig(path)``.
 """
 
-from hybridfit.plots.calibration import plot_coverage, plot_ranks, plot_tarp, plot_widths
-from hybridfit.plots.fits import LABELS, matched, offsets, plot_residuals, plot_truth
+from hybridfit.plots.calibration import (
+    plot_coverage,
+    plot_methods,
+    plot_ranks,
+    plot_tarp,
+    plot_widths,
+)
+from hybridfit.plots.corner import plot_corner
+from hybridfit.plots.fits import matched, offsets, plot_residuals, plot_truth
+from hybridfit.plots.layers import DrawsLayer, GaussianLayer
+from hybridfit.plots.style import LABELS
 
 __all__ = [
     "LABELS",
+    "DrawsLayer",
+    "GaussianLayer",
     "matched",
     "offsets",
+    "plot_corner",
     "plot_coverage",
+    "plot_methods",
     "plot_ranks",
     "plot_residuals",
     "plot_tarp",

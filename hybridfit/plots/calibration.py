@@ -56,6 +56,59 @@ def plot_coverage(curve: Table, table: Table) -> Figure:
     return figure
 
 
+def plot_methods(curves: Mapping[str, Table], title: str = "") -> Figure:
+    """Draw the coverage of several methods over each other, a panel for each parameter.
+
+    Args:
+        curves: of each method, as `plot_coverage` takes them; parameters are those of the first,
+            and a method that lacks one has no line there.
+        title: a line above the legend.
+
+    Returns:
+        The figure: fraction of truths inside the central interval against its probability. Above
+        the diagonal errors are too large, below too small; the band holds two binomial errors.
+
+    Raises:
+        ValueError: if there is no curve.
+    """
+    from matplotlib.figure import Figure
+
+    if not curves:
+        raise ValueError("no curve came, expected one of a method at least")
+    first = next(iter(curves.values()))
+    names = [name for name in first.colnames if name not in ("level", "error")]
+    columns = min(4, max(len(names) + 1, 1))
+    rows = math.ceil((len(names) + 1) / columns)  # one more for the legend
+    figure = Figure(figsize=(2.7 * columns, 2.6 * rows + 0.2), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).ravel()
+    for k, (axis, name) in enumerate(zip(axes, names, strict=False)):
+        level, error = np.asarray(first["level"]), np.asarray(first["error"])
+        axis.fill_between(
+            level, level - BAND * error, level + BAND * error, color=FAINT, lw=0, zorder=1
+        )
+        axis.plot([0, 1], [0, 1], color=MUTED, lw=1, zorder=1)
+        for (method, curve), colour in zip(curves.items(), _colours(len(curves)), strict=True):
+            if name in curve.colnames:
+                axis.plot(curve["level"], curve[name], color=colour, lw=1.5, label=method)
+        axis.set_title(name, loc="left", fontsize=9, color=INK)
+        axis.set_xlim(0, 1)
+        axis.set_ylim(0, 1)
+        axis.set_aspect("equal")
+        axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", ".5", "", "1"])
+        axis.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "", ".5", "", "1"])
+        plain(axis)
+        axis.tick_params(labelbottom=k + columns >= len(names))  # nothing stands below
+    for axis in axes[len(names) :]:
+        axis.set_axis_off()
+    figure.supxlabel("probability of the central interval", fontsize=9, color=INK)
+    figure.supylabel("fraction of truths inside", fontsize=9, color=INK)
+    handles, labels = axes[0].get_legend_handles_labels()
+    axes[len(names)].legend(
+        handles, labels, loc="center", frameon=False, fontsize=9, title=title or None
+    )
+    return figure
+
+
 def plot_ranks(uniform: Table) -> Figure:
     """Draw the histogram of the truth's ranks for each parameter.
 

@@ -9,7 +9,7 @@ import numpy as np
 from astropy.table import Table
 from numpy.typing import ArrayLike, NDArray
 
-from hybridfit.plots.style import CLEAN, FAINT, FLAGGED, INK, MUTED, plain
+from hybridfit.plots.style import CLEAN, FAINT, FLAGGED, INK, LABELS, MUTED, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,15 +18,6 @@ if TYPE_CHECKING:
 
 IMAGE_MAP, RESIDUAL_MAP = "viridis", "RdBu_r"
 RESIDUAL_LIMIT = 5.0  # sigma
-LABELS = {
-    "x": "x [pix]",
-    "y": "y [pix]",
-    "mag": "mag",
-    "r_eff": "r_eff [pix]",
-    "n": "n",
-    "q": "q",
-    "pa": "pa [deg]",
-}
 
 
 def plot_residuals(

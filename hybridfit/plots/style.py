@@ -12,6 +12,16 @@ INK, MUTED, FAINT = "#1a1a1a", "#6b6b6b", "#d9d9d9"
 CLEAN, FLAGGED = "#0072b2", "#d55e00"
 SERIES = (CLEAN, "#e69f00", "#009e73", "#cc79a7", FLAGGED, "#56b4e9", INK, MUTED)
 
+LABELS = {
+    "x": "x [pix]",
+    "y": "y [pix]",
+    "mag": "mag",
+    "r_eff": "r_eff [pix]",
+    "n": "n",
+    "q": "q",
+    "pa": "pa [deg]",
+}
+
 
 def plain(axis: Axes) -> None:
     """Give an axis a faint grid and no box."""
