@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from hybridfit.parameters import Parameter as Parameter
     from hybridfit.parameters import ParameterSpace as ParameterSpace
     from hybridfit.parameters import Prior as Prior
+    from hybridfit.pipeline import BootstrapOptions as BootstrapOptions
     from hybridfit.pipeline import PredictOptions as PredictOptions
+    from hybridfit.pipeline import ReconcileOptions as ReconcileOptions
     from hybridfit.pipeline import RunOptions as RunOptions
     from hybridfit.pipeline import StreamOptions as StreamOptions
     from hybridfit.pipeline import UsageError as UsageError
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from hybridfit.results import Fit as Fit
     from hybridfit.results import Flag as Flag
     from hybridfit.results import Posterior as Posterior
+    from hybridfit.results import Quality as Quality
+    from hybridfit.results import Result as Result
     from hybridfit.results import describe_flags as describe_flags
 
     __version__: str
@@ -46,7 +50,9 @@ _HOMES = {
     "model.simulate": ("simulate",),
     "parameters": ("LogNormal", "Parameter", "ParameterSpace", "Prior"),
     "pipeline": (
+        "BootstrapOptions",
         "PredictOptions",
+        "ReconcileOptions",
         "RunOptions",
         "StreamOptions",
         "UsageError",
@@ -57,7 +63,7 @@ _HOMES = {
         "render",
     ),
     "plots": ("plot_residuals", "plot_truth"),
-    "results": ("Fit", "Flag", "Posterior", "describe_flags"),
+    "results": ("Fit", "Flag", "Posterior", "Quality", "Result", "describe_flags"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

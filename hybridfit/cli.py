@@ -78,7 +78,7 @@ def _fit(**given: Any) -> None:
     """
     from hybridfit import pipeline
 
-    _stream(pipeline.fit_files, _fit_stages(), "fitted", **given)
+    _stream(pipeline.fit_files, "fit", _fit_stages(), "fitted", **given)
 
 
 def _predict(**given: Any) -> None:
@@ -92,11 +92,12 @@ def _predict(**given: Any) -> None:
     """
     from hybridfit import pipeline
 
-    _stream(pipeline.predict_files, _predict_stages(), "predicted", **given)
+    _stream(pipeline.predict_files, "predict", _predict_stages(), "predicted", **given)
 
 
 def _stream(
     files: Callable[..., Any],
+    name: str,
     stages: Mapping[str, Any],
     done: str,
     *,
@@ -108,11 +109,15 @@ def _stream(
     debug: bool,
     **given: Any,
 ) -> None:
-    """Run ``files`` of the pipeline over INPUT with the options of its stages."""
+    """Run ``files`` of the pipeline over INPUT with the options of its stages.
+
+    It takes those of the stage ``name`` as ``options``, of the others by their sections' names.
+    """
     with _errors(debug):
         with _usage():
-            read, options, run = load_options(config, given, stages)
-        summary = files(input, out, read, options, run, overwrite, quiet)
+            made = dict(zip(stages, load_options(config, given, stages), strict=True))
+        options = made.pop(name)
+        summary = files(input, out, options=options, overwrite=overwrite, quiet=quiet, **made)
         if not quiet:
             typer.echo(_told(summary, done), err=True)
 
@@ -283,9 +288,15 @@ def _calibrate(
 def _fit_stages() -> dict[str, Any]:
     from hybridfit.fitting.fit import FitOptions
     from hybridfit.io.fits import ReadOptions
-    from hybridfit.pipeline import RunOptions
+    from hybridfit.pipeline import BootstrapOptions, ReconcileOptions, RunOptions
 
-    return {"read": ReadOptions, "fit": FitOptions, "run": RunOptions}
+    return {
+        "read": ReadOptions,
+        "fit": FitOptions,
+        "posterior": ReconcileOptions,
+        "bootstrap": BootstrapOptions,
+        "run": RunOptions,
+    }
 
 
 def _predict_stages() -> dict[str, Any]:
@@ -300,6 +311,10 @@ def _told(summary: Any, what: str) -> str:
     flags = dict(summary.flags)
     flagged = flags.pop("any", 0)
     lines = [f"{summary.n} galaxies, {flagged} with flags: {summary.results}"]
+    if summary.quality:
+        lines.append(
+            ", ".join(f"{count} {name}" for name, count in sorted(summary.quality.items()))
+        )
     if flags:
         common = sorted(flags.items(), key=lambda item: -item[1])
         lines.append("flags: " + ", ".join(f"{name} {count}" for name, count in common))

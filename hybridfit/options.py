@@ -12,6 +12,9 @@ import typer
 
 from hybridfit.config import check_keys, load_yaml, make
 
+# sections whose options carry their name on the command line: --bootstrap-kind
+NAMED = ("posterior", "bootstrap", "budget")
+
 # What options say of themselves; those without a line here are shown too, without words.
 HELP = {
     "psf": "one PSF file (or file.fits[HDU]) for all galaxies without their own",
@@ -44,7 +47,20 @@ HELP = {
     "chunk": "galaxies a kernel takes at once; 0 chooses",
     "precision": "float32 | float64",
     "convolution": "continuous | galfit: PSF taken as a smooth function, or as GALFIT does",
-    "uncertainty": "covariance: where errors come from",
+    "uncertainty": "posterior | bootstrap | covariance: where errors come from",
+    "posterior_laplace": "draws of the first proposal, at the fit",
+    "posterior_flow": "draws of the network that are weighed too",
+    "posterior_prior": "draws of the prior that are weighed too",
+    "posterior_round": "draws of each later round",
+    "posterior_ess": "effective number of draws that is enough",
+    "posterior_max_draws": "of a galaxy; who lacks draws then is sampled by a chain",
+    "posterior_mcmc": "sample by a chain where weights cannot be trusted",
+    "posterior_shortcut": "render stamps much larger than the galaxy in a window",
+    "posterior_seed": "of the random numbers",
+    "bootstrap_kind": "pixels | parametric: pixels drawn with replacement, or new noise",
+    "bootstrap_replicas": "of each galaxy",
+    "bootstrap_refit": "fit each replica, or take one step from the fit",
+    "bootstrap_seed": "of the random numbers",
     "start": "posterior | moments: where the fit starts",
     "device": "cpu | cuda",
     "threads": "CPU threads",
@@ -55,7 +71,7 @@ HELP = {
     "samples": "draws of each posterior",
     "seed": "of the random numbers",
     "weights": "folder of another network's weights",
-    "save_samples": "write the draws too",
+    "save_samples": "write the draws too, with their weights",
     "limit": "only so many galaxies, in the order of their ids; 0: all",
 }
 
@@ -83,13 +99,19 @@ def load_options(
     made = []
     for section, cls in stages.items():
         values = dict(sections.get(section) or {})
-        known = [f.name for f in fields(cls) if f.name != "prior"]
+        known = [f.name for f in fields(cls) if (section, f.name) != ("fit", "prior")]
         check_keys(values, known, f"section '{section}' of {config}")
-        values |= {f.name: given[f.name] for f in fields(cls) if given.get(f.name) is not None}
+        told = {f.name: given.get(option_name(section, f.name)) for f in fields(cls)}
+        values |= {name: value for name, value in told.items() if value is not None}
         if section == "fit" and sections.get("prior"):
             values["prior"] = Prior.from_mapping(sections["prior"])
         made.append(make(cls, values, section))
     return made
+
+
+def option_name(section: str, field: str) -> str:
+    """Return what a field of a section's options is called on the command line, with _ for -."""
+    return f"{section}_{field}" if section in NAMED else field
 
 
 def with_options(function: Callable[..., None], stages: Mapping[str, Any]) -> Callable[..., None]:
@@ -121,7 +143,9 @@ def with_options(function: Callable[..., None], stages: Mapping[str, Any]) -> Ca
     ]
     for section, cls in stages.items():
         panel = {"read": "Input"}.get(section, section.capitalize())
-        parameters += [p for field in fields(cls) if (p := _parameter(field, panel))]
+        for field in fields(cls):
+            if parameter := _parameter(field, option_name(section, field.name), panel):
+                parameters.append(parameter)
 
     def command(**values: Any) -> None:
         function(**values)
@@ -132,25 +156,25 @@ def with_options(function: Callable[..., None], stages: Mapping[str, Any]) -> Ca
     return command
 
 
-def _parameter(field: Field[Any], panel: str) -> inspect.Parameter | None:
+def _parameter(field: Field[Any], name: str, panel: str) -> inspect.Parameter | None:
     """A command-line option for a field of an options dataclass; None if it cannot be one."""
     kinds = {"str": str, "int": int, "float": float, "bool": bool}
     kind = kinds.get(str(field.type).removesuffix(" | None"))
     if kind is None:
         return None
-    flag = f"--{field.name.replace('_', '-')}"
-    if kind is bool and not field.name.startswith("no_"):
-        flag = f"{flag}/--no-{field.name.replace('_', '-')}"
-    text = HELP.get(field.name, "")
-    if field.name.startswith("hdu_"):
-        text = f"HDUs that hold the {field.name[4:]}, a comma list"
-    elif field.name.startswith("pattern_"):
-        text = f"{field.name[8:]} files in a directory"
+    flag = f"--{name.replace('_', '-')}"
+    if kind is bool and not name.startswith("no_"):
+        flag = f"{flag}/--no-{name.replace('_', '-')}"
+    text = HELP.get(name, "")
+    if name.startswith("hdu_"):
+        text = f"HDUs that hold the {name[4:]}, a comma list"
+    elif name.startswith("pattern_"):
+        text = f"{name[8:]} files in a directory"
     if field.default not in (None, "", 0) and kind is not bool:
         text = f"{text} [{field.default}]".strip()
     option = typer.Option(flag, help=text, rich_help_panel=panel, show_default=False)
     return inspect.Parameter(
-        field.name,
+        name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
         annotation=Annotated[kind | None, option],

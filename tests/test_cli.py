@@ -20,9 +20,10 @@ from read_helpers import write
 from typer.testing import CliRunner, Result
 
 import hybridfit as hf
-from hybridfit.cli import main, make_app
+from hybridfit.cli import _fit_stages, _predict_stages, main, make_app
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.model.simulate import SimulateOptions
+from hybridfit.options import HELP, option_name
 
 SMALL = SimulateOptions(shape=(32, 32), psf_size=15, r_eff=(1.5, 3.0), snr=(40, 300))
 
@@ -40,7 +41,9 @@ def call(*arguments: object) -> Result:
 
 
 def fit(inputs: Path, out: Path, *more: object) -> Result:
-    return call("fit", inputs, "-o", out, *more)
+    """Run `hybridfit fit`; the quickest errors unless ``more`` says something of them."""
+    quick = () if "--uncertainty" in more or "--config" in more else ("--uncertainty", "covariance")
+    return call("fit", inputs, "-o", out, *quick, *more)
 
 
 def test_version_and_help():
@@ -55,21 +58,35 @@ def test_version_and_help():
 
 
 def test_every_option_has_a_flag_and_words():
-    commands = {
-        "fit": (hf.ReadOptions, hf.FitOptions, hf.RunOptions),
-        "predict": (hf.ReadOptions, hf.PredictOptions, hf.StreamOptions),
-    }
-    for name, classes in commands.items():
-        text = call(name, "--help").stdout
-        for field in (f for cls in classes for f in fields(cls)):
-            if field.name not in ("prior", "components"):
-                assert f"--{field.name.replace('_', '-')}" in text
-    from hybridfit.options import HELP
-
-    named = {f.name for classes in commands.values() for cls in classes for f in fields(cls)}
+    named: set[str] = set()
+    for command, stages in (("fit", _fit_stages()), ("predict", _predict_stages())):
+        text = call(command, "--help").stdout
+        names = [option_name(s, f.name) for s, cls in stages.items() for f in fields(cls)]
+        assert len(names) == len(set(names)), "two options of one name"
+        for name in set(names) - {"prior", "components"}:
+            assert f"--{name.replace('_', '-')}" in text
+        named |= set(names)
     assert set(HELP) <= named, "help for options that are no more"
     plain = {n for n in named if not n.startswith(("hdu_", "pattern_"))}
     assert plain - {"prior", "components"} <= set(HELP), "options without help"
+
+
+def test_ways_to_errors(inputs: Path, tmp_path: Path):
+    """Flags and the YAML section of a way reach it; the summary counts the galaxies' quality."""
+    config = tmp_path / "my.yaml"
+    config.write_text("run: {uncertainty: bootstrap}\nbootstrap: {replicas: 7, refit: false}\n")
+    more = ("--config", config, "--save-samples", "--limit", 3)
+    result = fit(inputs, tmp_path / "one", *more)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"\d+ (certified|usable|suspect)", result.output)
+    table = Table.read(tmp_path / "one" / "results.fits")
+    assert table["weight"].shape == table["r_eff_samples"].shape == (3, 7)
+    assert (table["n_p16"] < table["n_p84"]).all()
+    more = (*more, "--bootstrap-replicas", 5, "--bootstrap-kind", "parametric")
+    assert fit(inputs, tmp_path / "two", *more).exit_code == 0
+    other = Table.read(tmp_path / "two" / "results.fits")
+    assert other["weight"].shape == (3, 5)
+    assert '"kind": "parametric"' in other.meta["OPTIONS"]
 
 
 def test_fit_writes_a_table(inputs: Path, tmp_path: Path):
@@ -121,6 +138,7 @@ def test_yaml_gives_options_and_flags_win(inputs: Path, tmp_path: Path):
         ("fit: [1, 2]", "expected 'key: value'"),
         ("fit: {sky: tilted}", "sky is 'tilted'"),
         ("prior: {n: {med: 1}}", "unknown option 'med'"),
+        ("bootstrap: {replica: 10}", "did you mean 'replicas'"),
         ("a: [", "not valid YAML"),
     ],
 )
@@ -138,9 +156,13 @@ def test_bad_yaml_is_wrong_usage(inputs: Path, tmp_path: Path, text: str, messag
     [
         (["--estimator", "best"], "expected one of map, ml"),
         (["--uncertainty", "guess"], "uncertainty is 'guess'"),
+        (["--uncertainty", "covariance", "--save-samples"], "save_samples needs draws"),
+        (["--bootstrap-kind", "jackknife"], "kind is 'jackknife'"),
+        (["--posterior-ess", "-1"], "ess is -1"),
         (["--start", "flow"], "start is 'flow'"),
         (["--format", "hdf5"], "format is 'hdf5'"),
         (["--format", "csv", "--covariance"], "csv cannot hold"),
+        (["--format", "csv", "--save-samples", "--uncertainty", "bootstrap"], "csv cannot hold"),
         (["--device", "abacus"], "device 'abacus' cannot be used"),
         (["--psf", "none.fits"], "PSF file 'none.fits' does not exist"),
         (["--psf-oversampling", "0"], "psf_oversampling is 0"),

@@ -17,7 +17,7 @@ from astropy.wcs import WCS
 from hybridfit.cutouts import Cutouts
 from hybridfit.draws import Draws
 from hybridfit.io import export, table
-from hybridfit.io.result_table import make_table, result_columns, result_rows
+from hybridfit.io.result_table import result_columns, result_rows
 from hybridfit.parameters import ParameterSpace
 from hybridfit.results import Fit, Result
 
@@ -65,6 +65,21 @@ def made(
     samples[-1], weights[-1] = torch.nan, 0.0
     certificate = {name: theta[:, 1] + k for k, name in enumerate(("ess", "khat", "missed"))}
     return cutouts, Result(fit, whole % 3, Draws(space, samples, weights), **certificate)
+
+
+def make_table(
+    cutouts: Cutouts, result: Result, covariance: bool = True, samples: bool = False
+) -> Table:
+    """The table of a result, with draws if there are any."""
+    draws = result.draws
+    columns = result_columns(
+        result.fit.space,
+        table.id_width(cutouts.id),
+        covariance,
+        quantiles=draws is not None,
+        n_samples=N_DRAWS if samples and draws is not None else 0,
+    )
+    return table.to_table(result_rows(cutouts, result, columns), columns)
 
 
 def test_columns_units_and_values():

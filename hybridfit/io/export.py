@@ -46,7 +46,7 @@ def write_results(
 
     Args:
         path: ends in one of `FORMATS`.
-        parts: rows of the parts in order, from `hybridfit.io.table.make_rows`.
+        parts: rows of the parts in order, from `hybridfit.io.result_table.result_rows`.
         columns: of these rows.
         meta: for the table's metadata; FITS keywords have at most 8 letters.
 

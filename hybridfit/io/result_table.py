@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from astropy.table import Table
 from numpy.typing import NDArray
 
 from hybridfit.cutouts import Cutouts
@@ -14,14 +12,12 @@ from hybridfit.draws import Draws
 from hybridfit.io.table import (
     MESSAGE_WIDTH,
     Column,
-    id_width,
     on_sky,
     parameter_of,
     plain_name,
     record_type,
     shortened,
     to_numpy,
-    to_table,
 )
 from hybridfit.parameters import ParameterSpace
 from hybridfit.results import CERTIFICATE, Quality, Result
@@ -158,29 +154,6 @@ def result_rows(cutouts: Cutouts, result: Result, columns: Sequence[Column]) -> 
         if result.draws is not None:
             _put_draws(rows, result.draws, shift, wanted["weight"].shape[0])
     return rows
-
-
-def make_table(
-    cutouts: Cutouts,
-    result: Result,
-    covariance: bool = True,
-    samples: bool = False,
-    meta: Mapping[str, Any] | None = None,
-) -> Table:
-    """Return the results of a batch as an astropy Table, one row a galaxy.
-
-    Args:
-        cutouts: B galaxies.
-        result: of the same galaxies.
-        covariance: whether to add the column ``covariance`` (B, P, P).
-        samples: whether to add the draws and their weights, where there are such.
-        meta: what to put into the table's metadata.
-    """
-    draws = result.draws
-    count = draws.samples.shape[1] if samples and draws is not None else 0
-    width = id_width(cutouts.id)
-    chosen = result_columns(result.fit.space, width, covariance, draws is not None, count)
-    return to_table(result_rows(cutouts, result, chosen), chosen, meta)
 
 
 def _blank(n: int, columns: Sequence[Column]) -> NDArray[np.void]:

@@ -141,9 +141,11 @@ def open_run(
 
 def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Raise if a run was started with something else, naming what differs."""
+    # what one of them does not have follows from something else
+    names = sorted({*old, *new}, key=lambda name: (name not in old or name not in new, name))
     differing = [
         f"{name} was {_brief(old.get(name))} and is now {_brief(new.get(name))}"
-        for name in sorted({*old, *new})
+        for name in names
         if json.dumps(old.get(name)) != json.dumps(new.get(name))
     ]
     if differing:

@@ -1,4 +1,4 @@
-"""The results table: its columns with units and descriptions, and its rows from a fit.
+"""What all tables share: columns with units and descriptions, records, positions on the sky.
 
 Rows are made as numpy records with fixed widths, so that parts of a long run can be put together
 byte by byte; `to_table` turns them into what users hold in their hands.
@@ -19,9 +19,7 @@ from astropy.units import Unit
 from astropy.wcs.utils import wcs_to_celestial_frame
 from numpy.typing import NDArray
 
-from hybridfit.cutouts import Cutouts
-from hybridfit.parameters import PARAMETERS, ParameterSpace
-from hybridfit.results import Fit
+from hybridfit.parameters import PARAMETERS
 
 MESSAGE_WIDTH = 160  # characters; longer messages end in "..."
 TEXTS = ("id", "message", "quality")
@@ -36,87 +34,6 @@ class Column:
     unit: str
     description: str
     shape: tuple[int, ...] = ()
-
-
-def columns(space: ParameterSpace, id_width: int, covariance: bool = False) -> tuple[Column, ...]:
-    """Return the columns of the table for fits in ``space``.
-
-    They do not depend on what is known of a galaxy: values that are not known are NaN.
-
-    Args:
-        space: of the fit.
-        id_width: bytes of the longest id.
-        covariance: whether the covariance matrices are wanted.
-    """
-    chosen = [
-        Column("id", f"S{max(id_width, 1)}", "", "name of the galaxy"),
-        Column("flags", "i8", "", "bits, see hybridfit.describe_flags; 0: clean"),
-    ]
-    for name in space.names:
-        unit, text = parameter_of(name)
-        chosen.append(Column(name, "f8", unit, text))
-        chosen.append(Column(f"{name}_err", "f8", unit, f"standard deviation of {name}"))
-    for tail in _components(space):
-        size = f"r_eff_arcsec{tail}"
-        chosen += [
-            Column(size, "f8", "arcsec", "half-light radius along the major axis"),
-            Column(f"{size}_err", "f8", "arcsec", f"standard deviation of {size}"),
-        ]
-    for tail in _components(space):
-        chosen += [
-            Column(f"ra{tail}", "f8", "deg", "right ascension of x, y"),
-            Column(f"dec{tail}", "f8", "deg", "declination of x, y"),
-            Column(f"pa_sky{tail}", "f8", "deg", "position angle East of North, in [0, 180)"),
-        ]
-    chosen += [
-        Column("chi2", "f8", "", "sum of (residual / sigma)^2 over the unmasked pixels"),
-        Column("dof", "i8", "", "unmasked pixels minus free parameters"),
-        Column("n_iter", "i8", "", "steps of the optimiser, accepted or not"),
-        Column("message", f"S{MESSAGE_WIDTH}", "", "what else is to be known of this galaxy"),
-    ]
-    if covariance:
-        text = f"covariance of {', '.join(space.names)}"
-        chosen.append(Column("covariance", "f8", "", text, (len(space.names),) * 2))
-    return tuple(chosen)
-
-
-def make_rows(cutouts: Cutouts, fit: Fit, columns: Sequence[Column]) -> NDArray[np.void]:
-    """Return one record a galaxy, in the order of ``cutouts``.
-
-    Args:
-        cutouts: B galaxies.
-        fit: of the same galaxies, in stamp pixels.
-        columns: see `columns`.
-
-    Returns:
-        (B,) structured array, big-endian and packed: the bytes of a FITS table.
-
-    Raises:
-        ValueError: if there are not as many fits as galaxies.
-    """
-    if len(fit) != len(cutouts):
-        raise ValueError(f"{len(fit)} fits came for {len(cutouts)} galaxies, expected one each")
-    rows = np.zeros(len(cutouts), dtype=record_type(columns))
-    theta, error = (to_numpy(value) for value in (fit.theta, fit.error))
-    origin, scale = to_numpy(cutouts.origin), to_numpy(cutouts.pixel_scale)
-    for k, name in enumerate(fit.space.names):
-        axis = {"x": 0, "y": 1}.get(plain_name(name))
-        rows[name] = theta[:, k] + (origin[:, axis] if axis is not None else 0.0)
-        rows[f"{name}_err"] = error[:, k]
-    for tail in _components(fit.space):
-        for end in ("", "_err"):
-            rows[f"r_eff_arcsec{tail}{end}"] = rows[f"r_eff{tail}{end}"] * scale
-        names = [fit.space.names.index(f"{name}{tail}") for name in ("x", "y", "q", "pa")]
-        sky = [on_sky(w, *t) for w, t in zip(cutouts.wcs, theta[:, names], strict=True)]
-        for k, name in enumerate(("ra", "dec", "pa_sky")):
-            rows[f"{name}{tail}"] = [values[k] for values in sky]
-    rows["id"] = [name.encode() for name in cutouts.id]
-    rows["message"] = [shortened(text) for text in cutouts.messages]
-    for name in ("flags", "chi2", "dof", "n_iter"):
-        rows[name] = to_numpy(getattr(fit, name))
-    if any(column.name == "covariance" for column in columns):
-        rows["covariance"] = to_numpy(fit.covariance)
-    return rows
 
 
 def record_type(columns: Sequence[Column]) -> np.dtype:
@@ -140,21 +57,6 @@ def to_table(
         if column.unit:
             table[column.name].unit = Unit(column.unit)
     return table
-
-
-def make_table(
-    cutouts: Cutouts, fit: Fit, covariance: bool = True, meta: Mapping[str, Any] | None = None
-) -> Table:
-    """Return the results of a batch as an astropy Table, one row a galaxy.
-
-    Args:
-        cutouts: B galaxies.
-        fit: of the same galaxies.
-        covariance: whether to add the column ``covariance`` (B, P, P).
-        meta: what to put into the table's metadata.
-    """
-    chosen = columns(fit.space, id_width(cutouts.id), covariance)
-    return to_table(make_rows(cutouts, fit, chosen), chosen, meta)
 
 
 def id_width(ids: Sequence[str]) -> int:
@@ -199,12 +101,6 @@ def _equatorial(wcs: Any, pixels: NDArray[np.float64]) -> tuple[NDArray, NDArray
         return lon, lat
     sky = SkyCoord(lon, lat, unit="deg", frame=wcs_to_celestial_frame(wcs)).icrs
     return sky.ra.deg, sky.dec.deg
-
-
-def _components(space: ParameterSpace) -> list[str]:
-    """What stands behind the names of each component: "" if there is one, else _1, _2..."""
-    several = len(space.shapes) > 1
-    return [f"_{k}" if several else "" for k in range(1, len(space.shapes) + 1)]
 
 
 def parameter_of(name: str) -> tuple[str, str]:

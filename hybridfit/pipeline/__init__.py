@@ -5,9 +5,13 @@ from hybridfit.pipeline.arrays import fit, render
 from hybridfit.pipeline.files import RunOptions, fit_files
 from hybridfit.pipeline.predict import PredictOptions, predict, predict_files
 from hybridfit.pipeline.stream import StreamOptions, Summary
+from hybridfit.uncertainty.bootstrap import BootstrapOptions
+from hybridfit.uncertainty.reconcile import ReconcileOptions
 
 __all__ = [
+    "BootstrapOptions",
     "PredictOptions",
+    "ReconcileOptions",
     "RunOptions",
     "StreamOptions",
     "Summary",

@@ -13,16 +13,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridfit.config import check_keys
 from hybridfit.cutouts import Cutouts, as_tensor
+from hybridfit.fitting.compiling import wants_compile
 from hybridfit.fitting.fit import FitOptions
-from hybridfit.io.table import make_table
+from hybridfit.io.result_table import result_columns, result_rows
+from hybridfit.io.table import id_width, record_type, to_table
 from hybridfit.pipeline.common import (
-    check_choices,
+    check_start,
     measure,
     metadata,
     model_images,
     starting_network,
     usable_device,
 )
+from hybridfit.pipeline.errors import ErrorOptions, check_samples
+from hybridfit.uncertainty.bootstrap import BootstrapOptions
+from hybridfit.uncertainty.reconcile import ReconcileOptions
+
+AT_ONCE = 1024  # galaxies
 
 
 def fit(
@@ -31,8 +38,11 @@ def fit(
     options: FitOptions | None = None,
     uncertainty: str = "covariance",
     start: str = "posterior",
+    posterior: ReconcileOptions | None = None,
+    bootstrap: BootstrapOptions | None = None,
     device: str | torch.device = "cpu",
     covariance: bool = True,
+    save_samples: bool = False,
     **more: Any,
 ) -> Table:
     """Fit a batch of galaxies and return a table, one row a galaxy.
@@ -44,34 +54,56 @@ def fit(
         cutouts: `Cutouts`, or images (B, H, W) or (H, W) in flux units; then ``more`` holds
             at least ``sigma`` and ``psf`` (None to fit without one).
         options: of the fit; default `FitOptions()`.
-        uncertainty: where errors come from: "covariance", (J^T W J)^-1 at the best fit.
+        uncertainty: where errors come from: "posterior" (fit and network reconciled by the
+            likelihood), "bootstrap" (fits of replicas) or "covariance", (J^T W J)^-1 at the fit.
         start: where the fit starts: "posterior" of the network, or "moments" of the image;
             values in ``Cutouts.start`` go first.
+        posterior, bootstrap: settings of these ways to errors.
         device: torch device that computes.
         covariance: whether to add the column ``covariance`` (B, P, P), in the order of the
             parameters' columns.
+        save_samples: whether to add the draws as <name>_samples (B, S), to be weighted with the
+            column ``weight`` (B, S).
         more: fields of `FitOptions` to change, e.g. ``estimator="ml"``; with images also the
             fields of `Cutouts` but ``start``.
 
     Returns:
-        Table with id, flags (`describe_flags` puts them into words), each parameter [pix, mag,
-        deg] with its _err, positions on the sky where a WCS is known, chi2, dof, n_iter and
+        Table with id, flags (`describe_flags` puts them into words), quality (certified, usable,
+        suspect), each parameter [pix, mag, deg] at the best fit with its _err, and but for
+        "covariance" _p16, _p50, _p84; positions on the sky where a WCS is known; chi2, dof,
+        n_iter; ess, khat, log_evidence, missed, disagreement, NaN where they do not apply;
         message. Galaxies that could not be fitted are rows too, flagged.
 
     Raises:
         ValueError: for options, shapes or names that are not understood; never for a galaxy.
     """
-    check_choices(uncertainty, start)
+    check_start(start)
+    errors = ErrorOptions(
+        uncertainty, posterior or ReconcileOptions(), bootstrap or BootstrapOptions()
+    )
+    check_samples(save_samples, uncertainty)
     if not isinstance(cutouts, Cutouts):
         cutouts = from_arrays(cutouts, more, "fit")
     check_keys(more, [f.name for f in fields(FitOptions)], "fit")
     chosen = replace(options or FitOptions(), **more)
-    network = starting_network(start)
-    result = measure(
-        cutouts, chosen, usable_device(device), uncertainty=uncertainty, estimator=network
+    network, where = starting_network(start), usable_device(device)
+    compile = wants_compile(chosen.compile, len(cutouts), where)
+    columns = result_columns(
+        chosen.space,
+        id_width(cutouts.id),
+        covariance,
+        quantiles=errors.n_draws > 0,
+        n_samples=errors.n_draws if save_samples else 0,
     )
-    meta = metadata({"fit": asdict(chosen), "run": {"uncertainty": uncertainty, "start": start}})
-    return make_table(cutouts, result, covariance, meta)
+    rows = np.zeros(len(cutouts), record_type(columns))
+    for first in range(0, len(cutouts), AT_ONCE):  # draws take more memory than their galaxy
+        part = cutouts[first : first + AT_ONCE]
+        result = measure(part, chosen, where, compile, errors, network)
+        rows[first : first + AT_ONCE] = result_rows(part, result, columns)
+    settings = {name: asdict(values) for name, values in errors.settings.items()}
+    run = {"uncertainty": uncertainty, "start": start}
+    meta = metadata({"fit": asdict(chosen), **settings, "run": run})
+    return to_table(rows, columns, meta)
 
 
 def render(table: Table, cutouts: Cutouts) -> NDArray[np.float32]:

@@ -19,9 +19,11 @@ from hybridfit.fitting.fit import FitOptions, fit_cutouts
 from hybridfit.model.render import render
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, packaged_estimator
+from hybridfit.pipeline.errors import ErrorOptions
 from hybridfit.pipeline.seeding import posterior_of, starts_from
-from hybridfit.results import Fit, Flag
+from hybridfit.results import Flag, Result
 from hybridfit.uncertainty.agreement import disagreement, disagreement_flags
+from hybridfit.uncertainty.bootstrap import bootstrap
 from hybridfit.uncertainty.covariance import quote_covariance
 
 STARTS = ("posterior", "moments")
@@ -56,10 +58,10 @@ def measure(
     options: FitOptions,
     device: torch.device,
     compile: bool | None = None,
-    uncertainty: str = "covariance",
+    errors: ErrorOptions = ErrorOptions(),
     estimator: Estimator | None = None,
     clock: Clock = no_clock,
-) -> Fit:
+) -> Result:
     """Fit a batch and give it the errors that are asked for.
 
     Args:
@@ -69,7 +71,6 @@ def measure(
         estimator: network whose posterior the fits start from; None for the image's moments.
         clock: context manager that is told what is being done.
     """
-    check_choices(uncertainty)
     posterior, starts = None, None
     if estimator is not None and cutouts.psf is not None:
         with clock("predicting"):
@@ -77,13 +78,20 @@ def measure(
             starts = starts_from(posterior, cutouts)
     with clock("fitting"):
         fit = quote_covariance(fit_cutouts(cutouts, options, device, compile, starts))
-        if posterior is None:
-            return fit
-        flags = fit.flags | posterior.flags & int(Flag.UNFAMILIAR)
-        if options.components == ("sersic",):
-            distance = disagreement(fit, posterior, cutouts.zeropoint.cpu())
-            flags = flags | disagreement_flags(distance)
-        return replace(fit, flags=flags)
+        distance = torch.full((len(fit),), torch.nan, dtype=torch.float64)
+        if posterior is not None:
+            flags = fit.flags | posterior.flags & int(Flag.UNFAMILIAR)
+            if options.components == ("sersic",):
+                distance = disagreement(fit, posterior, cutouts.zeropoint.cpu())
+                flags = flags | disagreement_flags(distance)
+            fit = replace(fit, flags=flags)
+    quality = torch.where(fit.flags == 0, 1, 0)
+    if errors.uncertainty == "bootstrap":
+        with clock("bootstrapping"):
+            draws = bootstrap(cutouts, fit, errors.bootstrap, options, device)
+        fit = replace(fit, covariance=draws.covariance)
+        return Result(fit, quality, draws, ess=draws.effective, disagreement=distance)
+    return Result(fit, quality, disagreement=distance)
 
 
 def model_images(theta: Tensor, cutouts: Cutouts, options: FitOptions) -> NDArray[np.float32]:
@@ -115,14 +123,10 @@ def metadata(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_choices(uncertainty: str, start: str = "posterior") -> None:
-    """Raise ValueError for a way to errors or to a start that is not there."""
-    for name, value, known in (
-        ("uncertainty", uncertainty, ("covariance",)),
-        ("start", start, STARTS),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} is '{value}', expected one of {', '.join(known)}")
+def check_start(start: str) -> None:
+    """Raise ValueError for a start that is not there."""
+    if start not in STARTS:
+        raise ValueError(f"start is '{start}', expected one of {', '.join(STARTS)}")
 
 
 def usable_device(name: str | torch.device) -> torch.device:

@@ -13,31 +13,39 @@ from hybridfit.cutouts import Cutouts
 from hybridfit.fitting.compiling import wants_compile
 from hybridfit.fitting.fit import FitOptions
 from hybridfit.io import blocks, export
-from hybridfit.io import table as tables
 from hybridfit.io.fits import ReadOptions
+from hybridfit.io.result_table import result_columns, result_rows
 from hybridfit.io.runs import UsageError
+from hybridfit.io.table import Column
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import weights_digest
 from hybridfit.parameters import ParameterSpace
-from hybridfit.pipeline.common import check_choices, measure, model_images, starting_network
+from hybridfit.pipeline.common import check_start, measure, model_images, starting_network
+from hybridfit.pipeline.errors import ErrorOptions, check_samples, check_uncertainty
 from hybridfit.pipeline.stream import Job, Stage, StreamOptions, Summary, run_stream
-from hybridfit.results import Fit
+from hybridfit.results import Fit, Quality, Result
+from hybridfit.uncertainty.bootstrap import BootstrapOptions
+from hybridfit.uncertainty.reconcile import ReconcileOptions
 
 
 @dataclass(frozen=True)
 class RunOptions(StreamOptions):
     """How a run of fits from files goes about it and what it writes."""
 
-    uncertainty: str = "covariance"  # where errors come from
+    uncertainty: str = "covariance"  # where errors come from; or "bootstrap", "covariance"
     start: str = "posterior"  # or "moments"; values given with a galaxy go first
     weights: str | None = None  # folder of another network's weights
     covariance: bool = False  # write the covariance matrices
+    save_samples: bool = False  # write the draws and their weights
     save_models: bool = False  # write models/<id>_block.fits: image, model, residual
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choices(self.uncertainty, self.start)
-        export.check_format(self.format, "covariance matrices" if self.covariance else "")
+        check_uncertainty(self.uncertainty)
+        check_start(self.start)
+        check_samples(self.save_samples, self.uncertainty)
+        arrays = "covariance matrices" if self.covariance else ""
+        export.check_format(self.format, "draws" if self.save_samples else arrays)
 
 
 def fit_files(
@@ -48,6 +56,8 @@ def fit_files(
     run: RunOptions = RunOptions(),
     overwrite: bool = False,
     quiet: bool = True,
+    posterior: ReconcileOptions = ReconcileOptions(),
+    bootstrap: BootstrapOptions = BootstrapOptions(),
 ) -> Summary:
     """Fit all galaxies of a directory, manifest or file and write their table.
 
@@ -60,6 +70,7 @@ def fit_files(
         read, options, run: of reading, fitting, and the run itself.
         overwrite: throw away another run's results in ``out``.
         quiet: without a progress bar.
+        posterior, bootstrap: settings of these ways to errors; ``run.uncertainty`` chooses.
 
     Raises:
         UsageError: if the input as a whole, or what ``out`` holds already, is not usable.
@@ -69,11 +80,22 @@ def fit_files(
         estimator = starting_network(run.start, run.weights)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
+    errors = ErrorOptions(run.uncertainty, posterior, bootstrap)
+    n_samples = errors.n_draws if run.save_samples else 0
+
+    def columns(width: int) -> tuple[Column, ...]:
+        return result_columns(options.space, width, run.covariance, errors.n_draws > 0, n_samples)
+
+    def nothing(cutouts: Cutouts, job: Job) -> NDArray[np.void]:
+        return result_rows(cutouts, _no_result(cutouts, options.space), job.schema)
+
     stage = Stage(
-        {"fit": options},
-        lambda width: tables.columns(options.space, width, run.covariance),
-        lambda cutouts, job, share: _fit_batch(cutouts, job, options, run, share, estimator),
-        lambda cutouts, job: tables.make_rows(cutouts, _no_fit(cutouts, options.space), job.schema),
+        {"fit": options, **errors.settings},
+        columns,
+        lambda cutouts, job, share: _fit_batch(
+            cutouts, job, options, run, errors, share, estimator
+        ),
+        nothing,
         read,
         run,
         {} if estimator is None else {"weights": weights_digest(run.weights)},
@@ -86,26 +108,28 @@ def _fit_batch(
     job: Job,
     options: FitOptions,
     run: RunOptions,
+    errors: ErrorOptions,
     share: float,
     estimator: Estimator | None,
 ) -> NDArray[np.void]:
     device = torch.device(run.device)
     # the same for a run that was resumed: it depends on the part and the whole run alone
     compile = wants_compile(options.compile, round(share * job.n), device)
-    result = measure(cutouts, options, device, compile, run.uncertainty, estimator, job.clock)
+    result = measure(cutouts, options, device, compile, errors, estimator, job.clock)
     if run.save_models:
         with job.clock("models"):
             job.models.mkdir(exist_ok=True)
-            images = model_images(result.theta, cutouts, options)
-            blocks.write_blocks(job.models, cutouts, result, images)
+            images = model_images(result.fit.theta, cutouts, options)
+            blocks.write_blocks(job.models, cutouts, result.fit, images)
     with job.clock("writing"):
-        return tables.make_rows(cutouts, result, job.schema)
+        return result_rows(cutouts, result, job.schema)
 
 
-def _no_fit(cutouts: Cutouts, space: ParameterSpace) -> Fit:
-    """The fit of galaxies without data: their flags, and no values."""
+def _no_result(cutouts: Cutouts, space: ParameterSpace) -> Result:
+    """The result of galaxies without data: their flags, and no values."""
     batch, q = len(cutouts), len(space.names)
     nothing = torch.full((batch, q), torch.nan, dtype=torch.float64)
     zero = torch.zeros(batch, dtype=torch.int64)
     covariance = nothing[:, :, None].expand(batch, q, q)
-    return Fit(space, nothing, covariance, nothing[:, 0], zero, zero, cutouts.flags)
+    fit = Fit(space, nothing, covariance, nothing[:, 0], zero, zero, cutouts.flags)
+    return Result(fit, torch.full((batch,), int(Quality.SUSPECT)))

@@ -65,6 +65,7 @@ class Summary:
         results: the table's file.
         n: galaxies in it.
         flags: how many of them have each flag, and ``any``.
+        quality: how many of them are certified, usable, suspect; empty where nothing was fitted.
         n_fitted: galaxies this process worked on; the others were done before.
         seconds: spent by this process on finding, reading, computing, writing.
     """
@@ -72,6 +73,7 @@ class Summary:
     results: Path
     n: int
     flags: Mapping[str, int]
+    quality: Mapping[str, int]
     n_fitted: int
     seconds: Mapping[str, float]
 
@@ -160,9 +162,11 @@ def run_stream(
             meta = metadata({**settings, "input": str(input)})
             with job.clock("writing"):
                 export.write_results(folder.results, folder.rows(), schema, meta)
-            folder.finish({"n": n, "flags": _count_flags(folder)})
+            counted = {"flags": _count_flags(folder), "quality": _count_quality(folder)}
+            folder.finish({"n": n, **counted})
         counts = folder.outcome()
-    return Summary(folder.results, counts["n"], counts["flags"], job.n_fitted, job.seconds)
+    told = counts["n"], counts["flags"], counts["quality"]
+    return Summary(folder.results, *told, job.n_fitted, job.seconds)
 
 
 @contextmanager
@@ -270,3 +274,11 @@ def _count_flags(folder: runs.Run) -> dict[str, int]:
         for flag in Flag:
             counts[str(flag.name)] += int((rows["flags"] & flag.value != 0).sum())
     return {name: count for name, count in counts.items() if count}
+
+
+def _count_quality(folder: runs.Run) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for rows in folder.rows():
+        for text in rows["quality"] if "quality" in (rows.dtype.names or ()) else ():
+            counts[text.decode()] = counts.get(text.decode(), 0) + 1
+    return counts

@@ -1,0 +1,59 @@
+"""Where errors come from, and the settings of each way to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hybridfit.uncertainty.bootstrap import BootstrapOptions
+from hybridfit.uncertainty.reconcile import ReconcileOptions
+
+DRAWN = ("posterior", "bootstrap")  # ways to errors that give draws
+UNCERTAINTIES = ("bootstrap", "covariance")  # "posterior" to come
+
+
+@dataclass(frozen=True)
+class ErrorOptions:
+    """Where errors come from, and the settings of each way to them.
+
+    Args:
+        uncertainty: "posterior" (the fit and the network's draws reconciled by the likelihood),
+            "bootstrap", or "covariance" (of the likelihood's curvature at the fit).
+        posterior: see `ReconcileOptions`.
+        bootstrap: see `BootstrapOptions`.
+    """
+
+    uncertainty: str = "covariance"
+    posterior: ReconcileOptions = field(default_factory=ReconcileOptions)
+    bootstrap: BootstrapOptions = field(default_factory=BootstrapOptions)
+
+    def __post_init__(self) -> None:
+        check_uncertainty(self.uncertainty)
+
+    @property
+    def n_draws(self) -> int:
+        """Draws that a galaxy may have; 0 where there are none."""
+        own = self.posterior
+        first = own.laplace + own.flow + own.prior
+        counts = {"posterior": max(own.max_draws, first), "bootstrap": self.bootstrap.replicas}
+        return counts.get(self.uncertainty, 0)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options that shape the errors, by section; those of other ways are left out."""
+        return {name: getattr(self, name) for name in DRAWN if name == self.uncertainty}
+
+
+def check_uncertainty(name: str) -> None:
+    """Raise ValueError for a way to errors that is not there."""
+    if name not in UNCERTAINTIES:
+        raise ValueError(f"uncertainty is '{name}', expected one of {', '.join(UNCERTAINTIES)}")
+
+
+def check_samples(save_samples: bool, uncertainty: str) -> None:
+    """Raise ValueError where draws are wanted of a way to errors that makes none."""
+    if save_samples and uncertainty not in DRAWN:
+        raise ValueError(
+            f"save_samples needs draws, and uncertainty '{uncertainty}' makes none: expected one "
+            f"of {', '.join(DRAWN)}"
+        )
