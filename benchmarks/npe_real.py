@@ -23,7 +23,7 @@ from galfit_real import DATA, read_cases
 
 from hybridfit.fitting.fit import FitOptions
 from hybridfit.npe.posterior import load_estimator
-from hybridfit.pipeline.common import measure
+from hybridfit.pipeline.common import ErrorOptions, measure
 from hybridfit.pipeline.predict import PredictOptions, predict
 from hybridfit.results import Flag
 
@@ -48,9 +48,9 @@ def main() -> None:
     print(f"{'':26}" + "".join(f"{name:>8}" for name in NAMES))
     for case in read_cases(given.data):
         table = predict(case.cutouts, estimator=estimator, options=PredictOptions(samples=512))[0]
-        fit = measure(
-            case.cutouts, FitOptions(compile="off"), torch.device("cpu"), estimator=estimator
-        )
+        options, cpu = FitOptions(compile="off"), torch.device("cpu")
+        errors = ErrorOptions("covariance")
+        fit = measure(case.cutouts, options, cpu, errors=errors, estimator=estimator).fit
         off = np.array([table[f"{name}_p50"] for name in NAMES]) - case.found
         off[6] = (off[6] + 90) % 180 - 90
         width = np.array([(table[f"{name}_p84"] - table[f"{name}_p16"]) / 2 for name in NAMES])

@@ -32,7 +32,7 @@ from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator
 from hybridfit.parameters import ParameterSpace
-from hybridfit.pipeline.seeding import posterior_of, starts_from
+from hybridfit.pipeline.seeding import expectation, starts_from
 from hybridfit.results import Fit
 
 SPACE = ParameterSpace()
@@ -75,7 +75,7 @@ def measure(cutouts: hf.Cutouts, truth: torch.Tensor, estimator: Estimator) -> d
         part = cutouts[low : low + AT_ONCE]
         true = truth[low : low + AT_ONCE]
         clock = time.process_time()
-        posterior = posterior_of(part, estimator)
+        posterior = expectation(part, estimator).posterior
         starts = starts_from(posterior, part)
         seconds["network"] += time.process_time() - clock
         wide += int(starts.wide.sum())

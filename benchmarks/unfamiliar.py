@@ -31,8 +31,8 @@ from hybridfit.model.scenes import CLEAN, Scenes
 from hybridfit.model.simulate import simulate_scenes
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator
-from hybridfit.pipeline.common import measure
-from hybridfit.pipeline.seeding import posterior_of
+from hybridfit.pipeline.common import ErrorOptions, measure
+from hybridfit.pipeline.seeding import expectation
 from hybridfit.results import Flag
 from hybridfit.uncertainty.agreement import MAX_DISAGREEMENT, disagreement
 
@@ -149,8 +149,10 @@ def area(spoiled: np.ndarray, plain: np.ndarray) -> float:
 
 
 def measured(cutouts: hf.Cutouts, scenes: Scenes, estimator: Estimator) -> dict[str, np.ndarray]:
-    posterior = posterior_of(cutouts, estimator)
-    fit = measure(cutouts, OPTIONS, torch.device("cpu"), estimator=estimator)
+    posterior = expectation(cutouts, estimator).posterior
+    errors = ErrorOptions("covariance")
+    result = measure(cutouts, OPTIONS, torch.device("cpu"), errors=errors, estimator=estimator)
+    fit = result.fit
     pull = ((fit.theta - scenes.theta) / fit.error)[:, 2:6].abs().amax(dim=1)
     return {
         "context": posterior.distance.numpy(),

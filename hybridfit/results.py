@@ -42,6 +42,7 @@ class Flag(IntFlag):
     FEW_DRAWS = 1 << 21
     UNFAMILIAR = 1 << 22
     DISAGREES = 1 << 23
+    UNSAMPLED = 1 << 24
 
 
 FLAG_TEXT: dict[Flag, str] = {
@@ -69,6 +70,7 @@ FLAG_TEXT: dict[Flag, str] = {
     Flag.FEW_DRAWS: "most draws of the posterior were implausible: it is not to be trusted",
     Flag.UNFAMILIAR: "the network saw nothing like this galaxy in training",
     Flag.DISAGREES: "the fit lies far outside of the network's posterior: one of them is wrong",
+    Flag.UNSAMPLED: "the posterior could not be sampled: its errors are not to be trusted",
 }
 
 

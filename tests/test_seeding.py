@@ -13,7 +13,7 @@ from hybridfit.fitting.start import Starts
 from hybridfit.model.simulate import CLEAN, simulate_scenes
 from hybridfit.npe.posterior import packaged_estimator
 from hybridfit.parameters import ParameterSpace, Prior
-from hybridfit.pipeline.seeding import ENDS, N_DRAWS, posterior_of, starts_from
+from hybridfit.pipeline.seeding import ENDS, N_DRAWS, expectation, starts_from
 from hybridfit.results import Posterior
 
 SPACE = ParameterSpace()
@@ -97,8 +97,8 @@ def test_starts_stay_in_the_position_box_of_the_users_prior(scenes):
     away = dataclasses.replace(scenes.cutouts, start=torch.nan)
     middle = (away.size.flip(1).double()[:, None] - 1) / 2
     narrow = Prior(position=0.03)  # 1.4 pixels of 48; targets lie up to 5 from the middle
-    inside = posterior_of(away, packaged_estimator(), prior=narrow).samples[..., :2] - middle
-    anywhere = posterior_of(away, packaged_estimator()).samples[..., :2] - middle
+    inside = expectation(away, packaged_estimator(), prior=narrow).posterior.samples[..., :2] - middle
+    anywhere = expectation(away, packaged_estimator()).posterior.samples[..., :2] - middle
     assert inside.abs().nan_to_num(0.0).max() < 0.03 * 48
     assert anywhere.abs().max() > 0.03 * 48
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from hybridfit.cutouts import Cutouts
 from hybridfit.fitting.start import Starts
 from hybridfit.npe.network import Estimator
-from hybridfit.npe.posterior import predict_cutouts
+from hybridfit.npe.posterior import condition, draw
 from hybridfit.parameters import ParameterSpace, Prior
+from hybridfit.pipeline.reconciling import Expected
 from hybridfit.results import Posterior
 
 N_DRAWS = 64  # enough for a median and the ends of the index; each costs some 8 us
@@ -20,20 +21,20 @@ ENDS = (0.1, 0.9)  # quantiles of ln n whose draws are further starts
 WIDE_SIZE, WIDE_INDEX, WIDE_POSITION = 0.6, 0.8, 1.5
 
 
-def posterior_of(
+def expectation(
     cutouts: Cutouts,
     estimator: Estimator,
     device: torch.device | str = "cpu",
     prior: Prior = Prior(),
-) -> Posterior:
-    """The few draws that a start needs; the posterior is the flow's alone.
+) -> Expected:
+    """What the network expects, with the few draws that a start needs.
 
     All galaxies share one set of random numbers, so that a fit does not depend on its id. Of
     ``prior`` only the position's box counts, beyond which no fit may start.
     """
     nameless = replace(cutouts, id=("",) * len(cutouts))
-    space = ParameterSpace(prior=prior)
-    return predict_cutouts(nameless, estimator, N_DRAWS, device=device, space=space)
+    density = condition(cutouts, estimator, device, ParameterSpace(prior=prior))
+    return Expected(density, draw(density, nameless, N_DRAWS))
 
 
 def starts_from(posterior: Posterior, cutouts: Cutouts) -> Starts:

@@ -1,0 +1,177 @@
+"""From fits to posteriors: each problem made again, sampled, widened, put into physical terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hybridfit.cutouts import Cutouts
+from hybridfit.draws import Draws
+from hybridfit.fitting.linearised import Linearised, free_point, linearise
+from hybridfit.fitting.nearby import nearby
+from hybridfit.fitting.options import FitOptions
+from hybridfit.fitting.prepare import prepared
+from hybridfit.fitting.problem import Problem
+from hybridfit.fitting.solution import flux_units
+from hybridfit.npe.density import FlowDensity
+from hybridfit.npe.posterior import draw
+from hybridfit.results import Fit, Posterior
+from hybridfit.uncertainty.budget import NONE, Budget, BudgetOptions, error_budget
+from hybridfit.uncertainty.certificate import ENOUGH
+from hybridfit.uncertainty.chains import with_chains
+from hybridfit.uncertainty.proposal import Network, network_proposal
+from hybridfit.uncertainty.reconcile import ReconcileOptions, Sampled, sample_posterior
+from hybridfit.uncertainty.widening import widened
+
+NUMBERS_AT_ONCE = 2**22  # derivatives in all pixels that are held together: bounds memory
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the network makes of B galaxies before they are fitted.
+
+    Args:
+        density: its posterior.
+        posterior: the draws that fits start from.
+    """
+
+    density: FlowDensity
+    posterior: Posterior
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """The posteriors of B galaxies on the CPU.
+
+    Args:
+        draws: weighted, the error budget included.
+        ess, khat, log_evidence, missed: see `Result`.
+        distance: (B,) of the fit from the network's posterior, in the flow's coordinates.
+        n_draws: (B,) evaluations of the likelihood.
+    """
+
+    draws: Draws
+    ess: Tensor
+    khat: Tensor
+    log_evidence: Tensor
+    missed: Tensor
+    distance: Tensor
+    n_draws: Tensor
+
+
+@torch.inference_mode()
+def reconcile(
+    cutouts: Cutouts,
+    fit: Fit,
+    expected: Expected | None,
+    fit_options: FitOptions = FitOptions(),
+    options: ReconcileOptions = ReconcileOptions(),
+    budget: BudgetOptions = BudgetOptions(),
+    device: torch.device | str = "cpu",
+    compile: bool = False,
+) -> Reconciled:
+    """Sample the posteriors of a batch.
+
+    Args:
+        cutouts: B galaxies.
+        fit: of them, made with ``fit_options``.
+        expected: the network's posterior; it proposes where it knows the parameters, one Sersic
+            component and a constant sky. None does without.
+        fit_options: the model and its prior.
+        options: of the sampling.
+        budget: of the errors beyond the noise map's.
+        device: where to compute.
+        compile: whether the pixel kernels are compiled.
+    """
+    usable = fit_options.components == ("sersic",) and fit_options.sky == "constant"
+    proposed = None
+    if expected is not None and usable and options.flow:
+        proposed = draw(expected.density, cutouts, options.flow, options.seed)
+    pieces: list[tuple[Tensor, Tensor, Sampled, Tensor]] = []
+    for rows, part, problem in _pieces(cutouts, fit_options, device, compile):
+        free, linear = free_point(fit[rows].to(device), problem, part)
+        about = linearise(problem, part, free, linear)
+        network = None
+        if expected is not None and proposed is not None:
+            floor = expected.posterior.log_prob[rows].amin(dim=1)
+            network = network_proposal(
+                expected.density[rows], proposed[rows], floor, problem, part.zeropoint
+            )
+        galfit = fit_options.convolution == "galfit"
+        near = nearby(problem, part, about, galfit) if options.shortcut else None
+        sampled = sample_posterior(problem, about, part.id, network, near, options)
+        if options.mcmc:
+            sampled = with_chains(sampled, problem, part.id, ENOUGH, seed=options.seed)
+        terms = None if budget == NONE else error_budget(about, problem, part, budget)
+        samples = physical(sampled, terms, problem, part)
+        distance = _distance(network, about, problem)
+        pieces.append((rows, samples.cpu(), sampled, distance.cpu()))
+    return _joined(len(cutouts), fit, pieces)
+
+
+def _pieces(
+    cutouts: Cutouts, options: FitOptions, device: torch.device | str, compile: bool
+) -> Iterator[tuple[Tensor, Cutouts, Problem]]:
+    """The problems of `prepared`, a few galaxies at a time."""
+    for rows, part, problem in prepared(cutouts, options, device, compile):
+        columns = options.space.n_free + options.space.n_linear + 1
+        at_once = max(1, NUMBERS_AT_ONCE // (part.image[0].numel() * columns))
+        at_once = min(at_once, 32) if problem.box.device.type == "cpu" else 8 * at_once
+        for some in torch.arange(len(rows)).split(at_once):
+            here = some.to(problem.box.device)
+            yield rows[some], part[some.tolist()], problem.at(here)
+
+
+def physical(sampled: Sampled, budget: Budget | None, problem: Problem, cutouts: Cutouts) -> Tensor:
+    """Physical parameters (B, S, Q) of draws, widened by what the likelihood does not know of."""
+    space, b = problem.space, len(sampled.free)
+    points = torch.cat([sampled.free, sampled.linear], dim=2)
+    if budget is not None:
+        points = widened(points, sampled.weights, budget.total)
+    s = points.shape[1]
+    free, linear = points.split([space.n_free, space.n_linear], dim=2)
+    box = problem.box.repeat_interleave(s, dim=0)
+    raw, _ = space.to_raw(free.flatten(0, 1), box)
+    image = linear @ flux_units(problem, cutouts).mT
+    if space.sky == "fixed":
+        level = problem.pixels.pedestal[:, None, None].expand(b, s, 1)
+        image = torch.cat([image, level], dim=2)
+    else:
+        image[..., len(space.shapes)] += problem.pixels.pedestal[:, None]
+    zeropoint = cutouts.zeropoint.repeat_interleave(s)
+    theta, _ = space.to_physical(raw, image.flatten(0, 1), zeropoint)
+    return theta.view(b, s, -1)
+
+
+def _distance(network: Network | None, about: Linearised, problem: Problem) -> Tensor:
+    """(B,) of the fits, in the coordinates in which the flow is a standard normal."""
+    if network is None:
+        return torch.full_like(problem.box[:, 0], torch.nan)
+    linear = about.linear * problem.pixels.scale[:, None]
+    linear[:, 1] += problem.pixels.pedestal
+    raw, _ = problem.space.to_raw(about.free, problem.box)
+    return network.density.distance(raw, linear)
+
+
+def _joined(
+    batch: int, fit: Fit, pieces: Sequence[tuple[Tensor, Tensor, Sampled, Tensor]]
+) -> Reconciled:
+    """One result of the pieces, draws filled up to the longest with weight 0."""
+    longest = max((samples.shape[1] for _, samples, _, _ in pieces), default=1)
+    nothing = torch.full((batch,), torch.nan, dtype=torch.float64)
+    samples = nothing[:, None, None].repeat(1, longest, len(fit.space.names))
+    weights = torch.zeros(batch, longest, dtype=torch.float64)
+    names = ("ess", "khat", "log_evidence", "missed")
+    found = {name: nothing.clone() for name in names}
+    distance, n_draws = nothing.clone(), torch.zeros(batch, dtype=torch.int64)
+    for rows, theta, sampled, away in pieces:
+        samples[rows, : theta.shape[1]] = theta
+        weights[rows, : theta.shape[1]] = sampled.weights.cpu()
+        for name in names:
+            found[name][rows] = getattr(sampled, name).cpu()
+        distance[rows], n_draws[rows] = away, sampled.n_draws.cpu()
+    draws = Draws(fit.space, samples, weights)
+    return Reconciled(draws, **found, distance=distance, n_draws=n_draws)

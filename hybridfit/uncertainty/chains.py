@@ -1,0 +1,113 @@
+"""Chains for the galaxies whose importance weights cannot be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from hashlib import sha256
+
+import torch
+from torch import Tensor
+
+from hybridfit.fitting.problem import Problem, Profiled
+from hybridfit.uncertainty.mcmc import MCMCOptions, sample
+from hybridfit.uncertainty.psis import good_khat
+from hybridfit.uncertainty.reconcile import Sampled
+from hybridfit.uncertainty.student import factor_of, weighted_moments
+
+N_WALKERS = 16
+MAX_RHAT = 1.1  # above it the walkers do not agree, and there is no posterior to quote
+
+
+def with_chains(
+    sampled: Sampled,
+    problem: Problem,
+    ids: Sequence[str],
+    enough: float,
+    options: MCMCOptions = MCMCOptions(),
+    seed: int = 0,
+) -> Sampled:
+    """Replace draws of too few or too heavy weights by those of a chain, where that converges.
+
+    Args:
+        sampled: of the B galaxies of ``problem``.
+        problem: the likelihood and its prior.
+        ids: B names, which seed the chains.
+        enough: effective number of draws below which the weights do not do.
+        options: of each chain.
+        seed: of the random numbers.
+
+    Returns:
+        The draws; where a chain took over, ``khat`` is NaN and ``ess`` the chain's.
+    """
+    failed = needs_chain(sampled, enough).nonzero()[:, 0]
+    for row in failed.tolist():  # one in some thousands
+        sampled = _replaced(sampled, problem, row, options, f"{seed} {ids[row]}")
+    return sampled
+
+
+def needs_chain(sampled: Sampled, enough: float) -> Tensor:
+    """(B,) whether there are draws, and their weights do not do."""
+    some = torch.isfinite(sampled.log_weights).any(dim=1)
+    limit = torch.tensor([good_khat(max(n, 2)) for n in sampled.n_draws.tolist()])
+    return some & ~((sampled.khat < limit.to(sampled.khat)) & (sampled.ess >= enough))
+
+
+def _replaced(
+    sampled: Sampled, problem: Problem, row: int, options: MCMCOptions, name: str
+) -> Sampled:
+    p = sampled.free.shape[2]
+    weights = sampled.weights[row]
+    digest = int.from_bytes(sha256(name.encode()).digest()[:7], "big")
+    rng = torch.Generator().manual_seed(digest)
+    pick = torch.multinomial(weights.cpu(), N_WALKERS, replacement=True, generator=rng)
+    starts = sampled.free[row, pick][None]
+    mean = starts.mean(dim=1)
+    eye = torch.eye(p, dtype=starts.dtype, device=starts.device)[None]
+    points = torch.nan_to_num(sampled.free[row])[None]
+    _, covariance = weighted_moments(points, weights[None], mean, 0.01 * eye)
+    index = torch.tensor([row], device=starts.device)
+    chain = sample(log_posterior(problem, index), starts, factor_of(covariance), options, digest)
+    if not float(chain.rhat[0]) < MAX_RHAT:
+        return sampled
+    length = sampled.free.shape[1]
+    kept = torch.linspace(0, chain.samples.shape[1] - 1, min(length, chain.samples.shape[1]))
+    free = chain.samples[0, kept.round().long()]
+    found = problem.profile(free, index.expand(len(free)))
+    normal = torch.randn(*found.linear.shape, generator=rng, dtype=free.dtype).to(free)
+    step = torch.linalg.solve_triangular(found.factor.mT, normal[..., None], upper=True)[..., 0]
+    log_weights = torch.full_like(sampled.log_weights[row], -torch.inf)
+    log_weights[: len(free)] = -torch.log(torch.tensor(float(len(free))))
+    values = {
+        "free": _put(sampled.free, row, free),
+        "linear": _put(sampled.linear, row, found.linear + step),
+        "log_weights": sampled.log_weights.index_copy(0, index, log_weights[None]),
+        "ess": sampled.ess.index_copy(0, index, chain.ess.clamp_max(len(free)).to(sampled.ess)),
+        "khat": sampled.khat.index_fill(0, index, torch.nan),
+        "n_draws": sampled.n_draws.index_add(0, index, chain.evaluations.to(sampled.n_draws)),
+    }
+    return replace(sampled, **values)
+
+
+def _put(values: Tensor, row: int, new: Tensor) -> Tensor:
+    values = values.clone()
+    values[row, : len(new)] = new
+    return values
+
+
+def log_posterior(problem: Problem, which: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """ln of likelihood x prior at u, flux and sky integrated over, but for a constant.
+
+    Args:
+        problem: of a batch.
+        which: (b,) its galaxies that the rows of points are counted among.
+    """
+
+    def density(free: Tensor, rows: Tensor) -> Tensor:
+        found: Profiled = problem.profile(free, which[rows])
+        volume = torch.diagonal(found.factor, dim1=1, dim2=2).log().sum(dim=1)
+        value = -found.cost - 0.5 * (free**2).sum(dim=1) - volume
+        positive = (found.linear[:, : len(problem.space.shapes)] > 0).all(dim=1)
+        return torch.where(positive & torch.isfinite(value), value, -torch.inf)
+
+    return density
