@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +66,18 @@ def main() -> None:
     held = RESULTS / f"{given.name}.json"
     if given.add and held.exists():
         result |= json.loads(held.read_text())["figures"]
-    for scenario, method in product(given.scenario, given.uncertainty):
+    for scenario in given.scenario:
         n = given.n_clean if scenario == "clean" and given.n_clean else given.n
-        if method != "sky-fixed" or scenario in SKY_SCENARIOS:
-            found, calibration = measure(given.cache, n, scenario, method, given.compile)
+        seen: dict[str, Calibration] = {}
+        for method in given.uncertainty:
+            if method == "sky-fixed" and scenario not in SKY_SCENARIOS:
+                continue
+            found, seen[method] = measure(given.cache, n, scenario, method, given.compile)
             result.setdefault(scenario, {})[method] = found
             write_result(given.name, result)  # a run that is cut off keeps what is done
             show(f"{scenario}, {method}", found)
-            if given.out:
-                draw(calibration, given.out / f"{scenario}_{method}")
+        if given.out:
+            draw(seen, scenario, given.out)
     if SIMS.is_dir():
         result["main.npz"] = result.get("main.npz", {}) | against_galfit(given.uncertainty)
         for name, rows in result["main.npz"].items():
@@ -283,14 +285,17 @@ def show(title: str, told: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def draw(calibration: Calibration, path: Path) -> None:
-    """The coverage curve and the ranks as PNG."""
-    from hybridfit.plots.calibration import plot_coverage, plot_ranks
+def draw(seen: dict[str, Calibration], scenario: str, out: Path) -> None:
+    """Coverage curves of all ways together, and bins and ranks of each, as PNG."""
+    from hybridfit.plots.calibration import plot_coverage, plot_methods, plot_ranks
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure = plot_coverage(calibration.curve, calibration.table)
-    figure.savefig(path.with_name(f"{path.name}_coverage.png"), dpi=80)
-    plot_ranks(calibration.uniform).savefig(path.with_name(f"{path.name}_ranks.png"), dpi=80)
+    out.mkdir(parents=True, exist_ok=True)
+    curves = {method: calibration.curve for method, calibration in seen.items()}
+    plot_methods(curves, scenario).savefig(out / f"{scenario}.png", dpi=80)
+    for method, calibration in seen.items():
+        figure = plot_coverage(calibration.curve, calibration.table)
+        figure.savefig(out / f"{scenario}_{method}_bins.png", dpi=80)
+        plot_ranks(calibration.uniform).savefig(out / f"{scenario}_{method}_ranks.png", dpi=80)
 
 
 if __name__ == "__main__":
