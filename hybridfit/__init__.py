@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from hybridfit.parameters import ParameterSpace as ParameterSpace
     from hybridfit.parameters import Prior as Prior
     from hybridfit.pipeline import BootstrapOptions as BootstrapOptions
+    from hybridfit.pipeline import BudgetOptions as BudgetOptions
+    from hybridfit.pipeline import BudgetOptions as BudgetOptions
     from hybridfit.pipeline import PredictOptions as PredictOptions
     from hybridfit.pipeline import ReconcileOptions as ReconcileOptions
     from hybridfit.pipeline import RunOptions as RunOptions
@@ -51,7 +53,9 @@ _HOMES = {
     "parameters": ("LogNormal", "Parameter", "ParameterSpace", "Prior"),
     "pipeline": (
         "BootstrapOptions",
+        "BudgetOptions",
         "PredictOptions",
+        "BudgetOptions",
         "ReconcileOptions",
         "RunOptions",
         "StreamOptions",

@@ -288,13 +288,15 @@ def _calibrate(
 def _fit_stages() -> dict[str, Any]:
     from hybridfit.fitting.fit import FitOptions
     from hybridfit.io.fits import ReadOptions
-    from hybridfit.pipeline import BootstrapOptions, ReconcileOptions, RunOptions
+    from hybridfit.pipeline import BootstrapOptions, BudgetOptions, ReconcileOptions, RunOptions
 
     return {
         "read": ReadOptions,
         "fit": FitOptions,
         "posterior": ReconcileOptions,
+        "budget": BudgetOptions,
         "bootstrap": BootstrapOptions,
+        "budget": BudgetOptions,
         "run": RunOptions,
     }
 

@@ -97,7 +97,9 @@ def test_starts_stay_in_the_position_box_of_the_users_prior(scenes):
     away = dataclasses.replace(scenes.cutouts, start=torch.nan)
     middle = (away.size.flip(1).double()[:, None] - 1) / 2
     narrow = Prior(position=0.03)  # 1.4 pixels of 48; targets lie up to 5 from the middle
-    inside = expectation(away, packaged_estimator(), prior=narrow).posterior.samples[..., :2] - middle
+    inside = (
+        expectation(away, packaged_estimator(), prior=narrow).posterior.samples[..., :2] - middle
+    )
     anywhere = expectation(away, packaged_estimator()).posterior.samples[..., :2] - middle
     assert inside.abs().nan_to_num(0.0).max() < 0.03 * 48
     assert anywhere.abs().max() > 0.03 * 48

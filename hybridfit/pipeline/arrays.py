@@ -13,12 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridfit.config import check_keys
 from hybridfit.cutouts import Cutouts, as_tensor
-from hybridfit.fitting.compiling import wants_compile
 from hybridfit.fitting.fit import FitOptions
 from hybridfit.io.result_table import result_columns, result_rows
 from hybridfit.io.table import id_width, record_type, to_table
 from hybridfit.pipeline.common import (
     check_start,
+    compiles,
     measure,
     metadata,
     model_images,
@@ -27,6 +27,7 @@ from hybridfit.pipeline.common import (
 )
 from hybridfit.pipeline.errors import ErrorOptions, check_samples
 from hybridfit.uncertainty.bootstrap import BootstrapOptions
+from hybridfit.uncertainty.budget import BudgetOptions
 from hybridfit.uncertainty.reconcile import ReconcileOptions
 
 AT_ONCE = 1024  # galaxies
@@ -36,10 +37,11 @@ def fit(
     cutouts: Cutouts | ArrayLike,
     *,
     options: FitOptions | None = None,
-    uncertainty: str = "covariance",
+    uncertainty: str = "posterior",
     start: str = "posterior",
     posterior: ReconcileOptions | None = None,
     bootstrap: BootstrapOptions | None = None,
+    budget: BudgetOptions | None = None,
     device: str | torch.device = "cpu",
     covariance: bool = True,
     save_samples: bool = False,
@@ -59,6 +61,7 @@ def fit(
         start: where the fit starts: "posterior" of the network, or "moments" of the image;
             values in ``Cutouts.start`` go first.
         posterior, bootstrap: settings of these ways to errors.
+        budget: of the errors beyond the noise map's, which widen the posterior.
         device: torch device that computes.
         covariance: whether to add the column ``covariance`` (B, P, P), in the order of the
             parameters' columns.
@@ -79,7 +82,10 @@ def fit(
     """
     check_start(start)
     errors = ErrorOptions(
-        uncertainty, posterior or ReconcileOptions(), bootstrap or BootstrapOptions()
+        uncertainty,
+        posterior or ReconcileOptions(),
+        bootstrap or BootstrapOptions(),
+        budget or BudgetOptions(),
     )
     check_samples(save_samples, uncertainty)
     if not isinstance(cutouts, Cutouts):
@@ -87,7 +93,7 @@ def fit(
     check_keys(more, [f.name for f in fields(FitOptions)], "fit")
     chosen = replace(options or FitOptions(), **more)
     network, where = starting_network(start), usable_device(device)
-    compile = wants_compile(chosen.compile, len(cutouts), where)
+    compile = compiles(chosen, len(cutouts), where, errors)
     columns = result_columns(
         chosen.space,
         id_width(cutouts.id),

@@ -15,16 +15,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
+from hybridfit.fitting.compiling import wants_compile
 from hybridfit.fitting.fit import FitOptions, fit_cutouts
 from hybridfit.model.render import render
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, packaged_estimator
 from hybridfit.pipeline.errors import ErrorOptions
-from hybridfit.pipeline.seeding import posterior_of, starts_from
-from hybridfit.results import Flag, Result
+from hybridfit.pipeline.reconciling import Expected, reconcile
+from hybridfit.pipeline.seeding import expectation, starts_from
+from hybridfit.results import Fit, Flag, Result
 from hybridfit.uncertainty.agreement import disagreement, disagreement_flags
 from hybridfit.uncertainty.bootstrap import bootstrap
+from hybridfit.uncertainty.certificate import quality, risk_flags, sampling_flags
 from hybridfit.uncertainty.covariance import quote_covariance
+from hybridfit.uncertainty.psis import good_khat
 
 STARTS = ("posterior", "moments")
 RENDER_AT_ONCE = 16  # galaxies: bounds memory
@@ -66,32 +70,73 @@ def measure(
 
     Args:
         cutouts: B galaxies.
-        options, device, compile: see `fit_cutouts`.
-        uncertainty: where errors come from.
-        estimator: network whose posterior the fits start from; None for the image's moments.
+        options, device: see `fit_cutouts`.
+        compile: whether kernels are compiled; default as many galaxies as there are here decide.
+        errors: where errors come from.
+        estimator: network whose posterior the fits start from, and which proposes posteriors;
+            None for the image's moments, and posteriors from the fit alone.
         clock: context manager that is told what is being done.
     """
-    posterior, starts = None, None
+    if compile is None:
+        compile = compiles(options, len(cutouts), device, errors)
+    expected, starts = None, None
     if estimator is not None and cutouts.psf is not None:
         with clock("predicting"):
-            posterior = posterior_of(cutouts, estimator, device, options.prior)
-            starts = starts_from(posterior, cutouts)
+            expected = expectation(cutouts, estimator, device, options.prior)
+            starts = starts_from(expected.posterior, cutouts)
     with clock("fitting"):
-        fit = quote_covariance(fit_cutouts(cutouts, options, device, compile, starts))
-        distance = torch.full((len(fit),), torch.nan, dtype=torch.float64)
-        if posterior is not None:
-            flags = fit.flags | posterior.flags & int(Flag.UNFAMILIAR)
-            if options.components == ("sersic",):
-                distance = disagreement(fit, posterior, cutouts.zeropoint.cpu())
-                flags = flags | disagreement_flags(distance)
-            fit = replace(fit, flags=flags)
-    quality = torch.where(fit.flags == 0, 1, 0)
+        fit = fit_cutouts(cutouts, options, device, compile, starts)
+    distance = torch.full((len(fit),), torch.nan, dtype=torch.float64)
+    if expected is not None:
+        flags = fit.flags | expected.posterior.flags & int(Flag.UNFAMILIAR)
+        if options.components == ("sersic",):
+            distance = disagreement(fit, expected.posterior, cutouts.zeropoint.cpu())
+            flags = flags | disagreement_flags(distance)
+        fit = replace(fit, flags=flags)
+    with clock(errors.uncertainty):
+        return _with_errors(cutouts, fit, expected, distance, options, device, compile, errors)
+
+
+def _with_errors(
+    cutouts: Cutouts,
+    fit: Fit,
+    expected: Expected | None,
+    distance: Tensor,
+    options: FitOptions,
+    device: torch.device,
+    compile: bool,
+    errors: ErrorOptions,
+) -> Result:
+    """The result of fits that carry the curvature's covariance and their own flags."""
+    if errors.uncertainty == "covariance":
+        fit = quote_covariance(fit)
+        return Result(fit, quality(fit.flags, sampled=False), disagreement=distance)
     if errors.uncertainty == "bootstrap":
-        with clock("bootstrapping"):
-            draws = bootstrap(cutouts, fit, errors.bootstrap, options, device)
+        draws = bootstrap(cutouts, fit, errors.bootstrap, options, device, compile)
         fit = replace(fit, covariance=draws.covariance)
-        return Result(fit, quality, draws, ess=draws.effective, disagreement=distance)
-    return Result(fit, quality, disagreement=distance)
+        grade = quality(fit.flags, sampled=False)
+        return Result(fit, grade, draws, draws.effective, disagreement=distance)
+    found = reconcile(
+        cutouts, fit, expected, options, errors.posterior, errors.budget, device, compile
+    )
+    draws = found.draws
+    flags = risk_flags(fit.flags, draws, fit.theta)
+    limit = torch.tensor([good_khat(max(n, 2)) for n in found.n_draws.tolist()])
+    flags = flags | sampling_flags(found.ess, found.khat, limit)
+    fit = replace(fit, covariance=draws.covariance, flags=flags)
+    certificate = {name: getattr(found, name) for name in ("ess", "khat", "log_evidence", "missed")}
+    return Result(fit, quality(flags, sampled=True), draws, **certificate, disagreement=distance)
+
+
+# what a compiled kernel saves of a posterior, in units of what it saves of a fit
+EVALUATIONS = {"covariance": 1, "posterior": 6, "bootstrap": 40}
+
+
+def compiles(
+    options: FitOptions, n: int, device: torch.device, errors: ErrorOptions = ErrorOptions()
+) -> bool:
+    """Whether kernels shall be compiled for a run of ``n`` galaxies of one shape."""
+    return wants_compile(options.compile, n * EVALUATIONS[errors.uncertainty], device)
 
 
 def model_images(theta: Tensor, cutouts: Cutouts, options: FitOptions) -> NDArray[np.float32]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hybridfit.uncertainty.bootstrap import BootstrapOptions
+from hybridfit.uncertainty.budget import BudgetOptions
 from hybridfit.uncertainty.reconcile import ReconcileOptions
 
 DRAWN = ("posterior", "bootstrap")  # ways to errors that give draws
-UNCERTAINTIES = ("bootstrap", "covariance")  # "posterior" to come
+UNCERTAINTIES = ("posterior", "bootstrap", "covariance")
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,13 @@ class ErrorOptions:
             "bootstrap", or "covariance" (of the likelihood's curvature at the fit).
         posterior: see `ReconcileOptions`.
         bootstrap: see `BootstrapOptions`.
+        budget: see `BudgetOptions`: what widens the posterior beyond the noise map's errors.
     """
 
-    uncertainty: str = "covariance"
+    uncertainty: str = "posterior"
     posterior: ReconcileOptions = field(default_factory=ReconcileOptions)
     bootstrap: BootstrapOptions = field(default_factory=BootstrapOptions)
+    budget: BudgetOptions = field(default_factory=BudgetOptions)
 
     def __post_init__(self) -> None:
         check_uncertainty(self.uncertainty)
@@ -41,7 +44,8 @@ class ErrorOptions:
     @property
     def settings(self) -> dict[str, Any]:
         """The options that shape the errors, by section; those of other ways are left out."""
-        return {name: getattr(self, name) for name in DRAWN if name == self.uncertainty}
+        own = {"posterior": ("posterior", "budget"), "bootstrap": ("bootstrap",)}
+        return {name: getattr(self, name) for name in own.get(self.uncertainty, ())}
 
 
 def check_uncertainty(name: str) -> None:

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from hybridfit.cutouts import Cutouts
-from hybridfit.fitting.compiling import wants_compile
 from hybridfit.fitting.fit import FitOptions
 from hybridfit.io import blocks, export
 from hybridfit.io.fits import ReadOptions
@@ -20,11 +19,18 @@ from hybridfit.io.table import Column
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import weights_digest
 from hybridfit.parameters import ParameterSpace
-from hybridfit.pipeline.common import check_start, measure, model_images, starting_network
+from hybridfit.pipeline.common import (
+    check_start,
+    compiles,
+    measure,
+    model_images,
+    starting_network,
+)
 from hybridfit.pipeline.errors import ErrorOptions, check_samples, check_uncertainty
 from hybridfit.pipeline.stream import Job, Stage, StreamOptions, Summary, run_stream
 from hybridfit.results import Fit, Quality, Result
 from hybridfit.uncertainty.bootstrap import BootstrapOptions
+from hybridfit.uncertainty.budget import BudgetOptions
 from hybridfit.uncertainty.reconcile import ReconcileOptions
 
 
@@ -32,7 +38,7 @@ from hybridfit.uncertainty.reconcile import ReconcileOptions
 class RunOptions(StreamOptions):
     """How a run of fits from files goes about it and what it writes."""
 
-    uncertainty: str = "covariance"  # where errors come from; or "bootstrap", "covariance"
+    uncertainty: str = "posterior"  # where errors come from; or "bootstrap", "covariance"
     start: str = "posterior"  # or "moments"; values given with a galaxy go first
     weights: str | None = None  # folder of another network's weights
     covariance: bool = False  # write the covariance matrices
@@ -58,6 +64,7 @@ def fit_files(
     quiet: bool = True,
     posterior: ReconcileOptions = ReconcileOptions(),
     bootstrap: BootstrapOptions = BootstrapOptions(),
+    budget: BudgetOptions = BudgetOptions(),
 ) -> Summary:
     """Fit all galaxies of a directory, manifest or file and write their table.
 
@@ -71,6 +78,7 @@ def fit_files(
         overwrite: throw away another run's results in ``out``.
         quiet: without a progress bar.
         posterior, bootstrap: settings of these ways to errors; ``run.uncertainty`` chooses.
+        budget: of the errors beyond the noise map's, which widen the posterior.
 
     Raises:
         UsageError: if the input as a whole, or what ``out`` holds already, is not usable.
@@ -80,7 +88,7 @@ def fit_files(
         estimator = starting_network(run.start, run.weights)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
-    errors = ErrorOptions(run.uncertainty, posterior, bootstrap)
+    errors = ErrorOptions(run.uncertainty, posterior, bootstrap, budget)
     n_samples = errors.n_draws if run.save_samples else 0
 
     def columns(width: int) -> tuple[Column, ...]:
@@ -114,7 +122,7 @@ def _fit_batch(
 ) -> NDArray[np.void]:
     device = torch.device(run.device)
     # the same for a run that was resumed: it depends on the part and the whole run alone
-    compile = wants_compile(options.compile, round(share * job.n), device)
+    compile = compiles(options, round(share * job.n), device, errors)
     result = measure(cutouts, options, device, compile, errors, estimator, job.clock)
     if run.save_models:
         with job.clock("models"):
