@@ -23,6 +23,7 @@ from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.io.galfit import model_header
 from hybridfit.model.simulate import SimulateOptions
 from hybridfit.pipeline import RunOptions, UsageError, fit_files
+from hybridfit.results import CERTIFICATE
 
 SMALL = SimulateOptions(shape=(32, 32), psf_size=15, r_eff=(1.5, 3.0), snr=(40, 300))
 PART = 4  # galaxies: many parts in few galaxies
@@ -48,7 +49,7 @@ def bytes_of(out: Path) -> bytes:
     return (out / "results.fits").read_bytes()
 
 
-@pytest.mark.parametrize("uncertainty", ["bootstrap", "covariance"])
+@pytest.mark.parametrize("uncertainty", ["posterior", "bootstrap", "covariance"])
 def test_files_and_memory_agree(simulated, tmp_path: Path, uncertainty: str):
     """`hybridfit.fit` on what was read is the run's table, and both are near the truth."""
     directory, _, truth = simulated
@@ -65,9 +66,15 @@ def test_files_and_memory_agree(simulated, tmp_path: Path, uncertainty: str):
             assert list(np.ma.filled(table[name].astype(str), "")) == list(direct[name])
             continue
         values = np.ma.filled(table[name], np.nan) if table[name].dtype.kind == "f" else table[name]
-        # files have other padding: float32 sums, and the network's draws, differ a little
-        rtol = 0.05 if name == "disagreement" else 1e-4
-        np.testing.assert_allclose(values, direct[name], rtol=rtol, atol=1e-5, err_msg=name)
+        # PSFs from files are padded: float32 sums, and so the network's draws, differ a little
+        parameter, _, end = name.rpartition("_")
+        if name in CERTIFICATE:
+            rtol, atol = 0.3, 0.05
+        elif uncertainty == "posterior" and (end in ("err", "p16", "p50", "p84")):
+            rtol, atol = 0, 0.05 * direct[f"{parameter}_err"].max()
+        else:
+            rtol, atol = (1e-4, 1e-5) if name != "covariance" else (0.1, 1e-3)
+        np.testing.assert_allclose(values, direct[name], rtol=rtol, atol=atol, err_msg=name)
     assert list(table["id"].astype(str)) == sorted(truth["id"])
     pull = (table["mag"] - truth["mag"]) / table["mag_err"]
     assert np.abs(pull).max() < 5
@@ -104,7 +111,7 @@ def test_fit_says_what_it_does_not_know(simulated):
         hf.fit(cutouts, device="abacus")
 
 
-@pytest.mark.parametrize("uncertainty", ["bootstrap"])
+@pytest.mark.parametrize("uncertainty", ["posterior", "bootstrap"])
 def test_draws_on_request(simulated, tmp_path: Path, uncertainty: str):
     """The saved draws, weighted, give the table's own numbers back."""
     directory, _, _ = simulated
