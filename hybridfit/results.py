@@ -70,7 +70,7 @@ FLAG_TEXT: dict[Flag, str] = {
     Flag.FEW_DRAWS: "most draws of the posterior were implausible: it is not to be trusted",
     Flag.UNFAMILIAR: "the network saw nothing like this galaxy in training",
     Flag.DISAGREES: "the fit lies far outside of the network's posterior: one of them is wrong",
-    Flag.UNSAMPLED: "the posterior could not be sampled: its errors are not to be trusted",
+    Flag.UNSAMPLED: "the posterior, or enough replicas, could not be drawn: mistrust the errors",
 }
 
 

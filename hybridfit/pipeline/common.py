@@ -113,8 +113,10 @@ def _with_errors(
         return Result(fit, quality(fit.flags, sampled=False), disagreement=distance)
     if errors.uncertainty == "bootstrap":
         draws = bootstrap(cutouts, fit, errors.bootstrap, options, device, compile)
-        fit = replace(fit, covariance=draws.covariance)
-        grade = quality(fit.flags, sampled=False)
+        failed = draws.effective < errors.bootstrap.replicas / 2
+        flags = fit.flags | failed * int(Flag.UNSAMPLED)
+        fit = replace(fit, covariance=draws.covariance, flags=flags)
+        grade = quality(flags, sampled=False)
         return Result(fit, grade, draws, draws.effective, disagreement=distance)
     found = reconcile(
         cutouts, fit, expected, options, errors.posterior, errors.budget, device, compile
