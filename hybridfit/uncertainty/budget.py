@@ -1,0 +1,276 @@
+"""The error budget: what a fit's covariance lacks where noise, sky, PSF or profile are not right.
+
+The covariance of a fit is right where the noise is white and what sigma says, the PSF is the true
+one, the sky is flat and the galaxy follows its profile. Each of these gets a named term, a
+covariance that is added in the coordinates c of the fit. No term is ever negative: quoted errors
+are never smaller than the fit's own.
+
+noise: the sandwich of `hybridfit.uncertainty.noise`, with the autocorrelation of the blank sky.
+misfit: structure in the residuals under the galaxy's light, `hybridfit.uncertainty.misfit`.
+psf: width and shape of the PSF, `hybridfit.uncertainty.psf_error`.
+sky: slopes and a bowl that a constant sky does not follow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from astropy.io import fits
+from torch import Tensor
+
+from hybridfit.cutouts import Cutouts
+from hybridfit.fitting.linearised import Linearised
+from hybridfit.fitting.problem import Problem
+from hybridfit.fitting.start import psf_moments
+from hybridfit.uncertainty import noise
+from hybridfit.uncertainty.misfit import SCALE, find_misfit, own_chi2, symmetric
+from hybridfit.uncertainty.noise import Autocorrelation
+from hybridfit.uncertainty.nuisance import Moment, Nuisance, moment, nuisance, positive, whitened
+from hybridfit.uncertainty.psf_error import psf_derivatives
+from hybridfit.uncertainty.sky_error import sky_derivatives
+
+TERMS = ("noise", "misfit", "psf", "sky")
+AT_ONCE = 2**16  # pixels of the galaxies worked on together: more fall out of a CPU's caches
+
+
+@dataclass(frozen=True)
+class BudgetOptions:
+    """Terms of the error budget and what is known beforehand.
+
+    Args:
+        correlated_noise: "measure" the noise's autocorrelation on each galaxy's blank sky, "off",
+            or a FITS image of it: odd sides, lag 0 in the middle, the variance over sigma^2 there.
+        psf_width_error: standard deviation of ln(width) of a PSF that is wrong.
+        psf_shape_error: standard deviation of the stretches, about half of 1 - q, of such a PSF.
+        psf_doubt: share of galaxies whose PSF is wrong at all; in the others it is right.
+        sky_error: standard deviation of slopes and bowl of the sky over the stamp, in units of a
+            pixel's noise; of its level too where that is fixed.
+        misfit: whether structure in the residuals widens the errors.
+    """
+
+    correlated_noise: str = "measure"
+    psf_width_error: float = 0.06
+    psf_shape_error: float = 0.01
+    psf_doubt: float = 0.05
+    sky_error: float = 0.005
+    misfit: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("psf_width_error", "psf_shape_error", "sky_error"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"budget.{name} is {getattr(self, name)}, expected a number from 0 to 1; "
+                    "0 leaves it out"
+                )
+        if not 0 <= self.psf_doubt < 1:
+            raise ValueError(f"budget.psf_doubt is {self.psf_doubt}, expected a share below 1")
+
+
+NONE = BudgetOptions("off", 0.0, 0.0, 0.0, 0.0, False)  # white noise, and everything right
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What is added to the covariance of B galaxies, and what was found on the way.
+
+    Args:
+        terms: by name (B, C, C) float64, in the coordinates of `Linearised`; NaN for a galaxy
+            without a fit.
+        noise_inflation: (B,) by how much the noise of a large aperture exceeds white noise of the
+            given sigma.
+        misfit_amplitude: (B,) structure as a fraction of the light; 0 where there is none.
+        misfit_significance: (B,) in standard deviations.
+        psf_offset: (B,) ln of the width that the pixels ask for over the PSF's, and
+        psf_offset_error: (B,) its standard deviation, both without the prior; NaN without a PSF.
+        psf_wrong: (B,) probability that the PSF is not right.
+        own_chi2: (B,) reduced chi2 of the pixels under the galaxy's own light,
+        own_pixels: (B,) how many they are, and
+        own_scatter: (B,) the standard deviation of `own_chi2` about 1 where all is right.
+    """
+
+    terms: dict[str, Tensor]
+    noise_inflation: Tensor
+    misfit_amplitude: Tensor
+    misfit_significance: Tensor
+    psf_offset: Tensor
+    psf_offset_error: Tensor
+    psf_wrong: Tensor
+    own_chi2: Tensor
+    own_pixels: Tensor
+    own_scatter: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """(B, C, C) the sum of all terms."""
+        return torch.stack(list(self.terms.values())).sum(dim=0)
+
+
+def error_budget(
+    linearised: Linearised,
+    problem: Problem,
+    part: Cutouts,
+    options: BudgetOptions = BudgetOptions(),
+    autocorrelation: Tensor | None = None,
+) -> Budget:
+    """Return the terms of the error budget of B galaxies; each depends on its own pixels alone.
+
+    Args:
+        linearised: the fits' derivatives and residuals.
+        problem: of the same galaxies.
+        part: the same galaxies.
+        options: see `BudgetOptions`.
+        autocorrelation: (h, w) of the noise, as the file of ``options.correlated_noise``.
+
+    Raises:
+        ValueError: if the autocorrelation is none.
+        FileNotFoundError: if its file is not there.
+    """
+    if autocorrelation is None and options.correlated_noise not in ("measure", "off"):
+        autocorrelation = read_autocorrelation(options.correlated_noise)
+    psf = psf_derivatives(problem, part, linearised.free, linearised.linear)
+    size = max(1, AT_ONCE // linearised.residual[0].numel())
+    rows = torch.arange(len(linearised), device=linearised.residual.device)
+    pieces = []
+    for some in rows.split(size):
+        one = Linearised(*(getattr(linearised, f.name)[some] for f in fields(Linearised)))
+        cutouts = part[some.tolist()]
+        pieces.append(_budget(one, problem.at(some), cutouts, psf[some], options, autocorrelation))
+    return _join(pieces)
+
+
+def read_autocorrelation(path: str | Path) -> Tensor:
+    """The image (h, w) of a FITS file of the noise's autocorrelation."""
+    with fits.open(path) as hdus:
+        images = [h.data for h in hdus if getattr(h, "data", None) is not None and h.is_image]
+        if not images or images[0].ndim != 2:
+            raise ValueError(f"{path} holds no two-dimensional image, expected an autocorrelation")
+        return torch.tensor(images[0].astype(float))
+
+
+def _budget(
+    linearised: Linearised,
+    problem: Problem,
+    part: Cutouts,
+    psf: Tensor,
+    options: BudgetOptions,
+    autocorrelation: Tensor | None,
+) -> Budget:
+    fitted = torch.isfinite(linearised.columns.flatten(1).sum(dim=1))
+    linearised = _finite(linearised, fitted)
+    residual, light = linearised.residual, _light(linearised, problem)
+    fit = whitened(linearised.columns, linearised.information, linearised.prior, linearised.free)
+    found = _noise(residual, light, problem, options, autocorrelation)
+    psf = torch.where(fitted[:, None, None, None], psf, 0.0)
+    sky = sky_derivatives(problem)
+    modes = torch.cat([psf, sky], dim=1)
+    count, n_psf = fit.columns.shape[1], psf.shape[1]
+    excess = noise.excess_gram(torch.cat([fit.columns, modes], dim=1), found)
+    white_terms = {"noise": positive(excess[:, :count, :count])}
+
+    length = _structure_length(linearised, problem, part)
+    structure = find_misfit(fit, modes, residual, light, length, found)
+    if options.misfit:
+        excess = excess + structure.gram
+        white_terms["misfit"] = symmetric(structure.gram[:, :count, :count], fit, problem.space)
+
+    def doubt(first: int, derivatives: Tensor, sigma: list[float], share: float) -> Doubt:
+        index = [*range(count), *range(count + first, count + first + derivatives.shape[1])]
+        known = nuisance(fit, derivatives, residual, excess[:, index][:, :, index])
+        return Doubt(known, moment(known, fit.inverse.new_tensor(sigma), share))
+
+    width, stretch = options.psf_width_error, options.psf_shape_error
+    psf_doubt = doubt(0, psf, [width, stretch, stretch], options.psf_doubt)
+    sky_doubt = doubt(n_psf, sky, [options.sky_error] * sky.shape[1], 1.0)
+    white_terms |= {"psf": psf_doubt.term, "sky": sky_doubt.term}
+    own = own_chi2(fit, residual, light, found)
+    information, score = (
+        v[:, 0] for v in (psf_doubt.known.information[:, 0], psf_doubt.known.score)
+    )
+    known = information > 0
+    values = {
+        "noise_inflation": found.inflation,
+        "misfit_amplitude": structure.amplitude,
+        "misfit_significance": structure.significance,
+        "psf_offset": torch.where(known, score / information, torch.nan),
+        "psf_offset_error": torch.where(known, information.rsqrt(), torch.nan),
+        "psf_wrong": torch.where(known, psf_doubt.moment.probability, torch.nan),
+        "own_chi2": own.chi2,
+        "own_pixels": own.pixels,
+        "own_scatter": own.scatter,
+    }
+    missing = ~fitted
+    terms = {
+        name: (fit.inverse.mT @ white @ fit.inverse).masked_fill(missing[:, None, None], torch.nan)
+        for name, white in white_terms.items()
+    }
+    return Budget(terms, **{k: v.masked_fill(missing, torch.nan) for k, v in values.items()})
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Nuisances, what is known of them and their posterior."""
+
+    known: Nuisance
+    moment: Moment
+
+    @property
+    def term(self) -> Tensor:
+        """(B, C, C) what they add, in whitened coordinates."""
+        response = self.known.response
+        return response @ self.moment.second @ response.mT
+
+
+def _finite(linearised: Linearised, fitted: Tensor) -> Linearised:
+    """Galaxies without a fit get zeros, and a unit prior that can be inverted."""
+
+    def safe(value: Tensor) -> Tensor:
+        return torch.where(fitted.view(-1, *(1,) * (value.ndim - 1)), value, 0.0)
+
+    values = {f.name: safe(getattr(linearised, f.name)) for f in fields(Linearised)}
+    eye = torch.eye(values["prior"].shape[1], dtype=torch.float64, device=fitted.device)
+    values["prior"] = torch.where(fitted[:, None, None], values["prior"], eye)
+    return Linearised(**values)
+
+
+def _light(linearised: Linearised, problem: Problem) -> Tensor:
+    """(B, H, W) the galaxy's model over sigma, without the sky."""
+    first, count = problem.space.n_free, len(problem.space.shapes)
+    flux = linearised.linear[:, :count, None, None].to(linearised.columns.dtype)
+    return (linearised.columns[:, first : first + count] * flux).sum(dim=1)
+
+
+def _noise(
+    residual: Tensor,
+    light: Tensor,
+    problem: Problem,
+    options: BudgetOptions,
+    autocorrelation: Tensor | None,
+) -> Autocorrelation:
+    if autocorrelation is not None:
+        return noise.given(autocorrelation.to(residual.device), len(residual))
+    if options.correlated_noise == "off":
+        return noise.white(len(residual), residual.device)
+    sky = noise.blank_sky(light, problem.pixels.weight > 0)
+    return noise.measure(residual, sky, problem.space.sky != "fixed")
+
+
+def _structure_length(linearised: Linearised, problem: Problem, part: Cutouts) -> Tensor:
+    """(B,) pixels over which structure is alike: a part of the galaxy's size, and the PSF's blur.
+
+    Of several components the size is the mean, weighted by their light.
+    """
+    raw, _ = problem.space.to_raw(linearised.free, problem.box)
+    slices = problem.space.slices()
+    size = torch.stack([raw[:, columns.start + 2] for columns in slices], dim=1).exp()
+    flux = linearised.linear[:, : len(slices)].abs().clamp_min(1e-30)
+    radius = (size * flux).sum(dim=1) / flux.sum(dim=1)
+    xx, _, yy = psf_moments(part).unbind(1)
+    return torch.sqrt((SCALE * radius) ** 2 + xx + yy)
+
+
+def _join(pieces: list[Budget]) -> Budget:
+    names = [f.name for f in fields(Budget) if f.name != "terms"]
+    terms = {k: torch.cat([p.terms[k] for p in pieces]) for k in pieces[0].terms}
+    return Budget(terms, **{n: torch.cat([getattr(p, n) for p in pieces]) for n in names})

@@ -1,0 +1,158 @@
+"""Structure that the profile cannot follow: how strong it is, and what it does to the parameters.
+
+Arms, bars, clumps and wrong profiles are taken for a random field: a fraction f of the model's
+light m, alike over a length l that is a part of the galaxy's size. Over sigma its covariance is
+
+    f^2 K,    K(p, q) = a(p) exp(-|p - q|^2 / 2 l^2) a(q),    a = m / sigma.
+
+The residuals r tell its amplitude through the power that they have on that scale where the galaxy's
+light is, Q = r^T K r, over what noise leaves there after the fit (P is the projection on the fit's
+derivatives):
+
+    f^2 = (Q - tr K (1 - P)) / V,    V = tr K (1 - P) K (1 - P),    error of f^2 = sqrt(2 / V).
+
+Q is the score of f^2 at f = 0 and so the sharpest test for a little structure. What chance explains
+is shrunk to zero: galaxies that a Sersic describes keep their errors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hybridfit.parameters import ParameterSpace
+from hybridfit.uncertainty.noise import Autocorrelation, padded_shape, weighted_gram
+from hybridfit.uncertainty.nuisance import Whitened
+
+SCALE = 0.5  # of the circularised half-light radius: half of an arm's or a bar's width and spacing
+SIGNIFICANT = 3.0  # of f^2's errors: below it nothing is there
+MAX_AMPLITUDE = 0.5  # beyond it the galaxy is another one, and no error bar helps
+# Structure of galaxies is mostly the same on both sides of the centre: all of its power goes into
+# what is even about the centre (flux, size, index, shape), twice that of a field without symmetry.
+# Half of the rest is left for the position, which only what is lopsided moves.
+EVEN, ODD = 2.0, 1.0
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """Structure in the residuals.
+
+    Args:
+        gram: (B, C + M, C + M) f^2 times K between the fit's whitened columns and further modes.
+        amplitude: (B,) f, a fraction of the light.
+        significance: (B,) f^2 over its error, before it is shrunk.
+    """
+
+    gram: Tensor
+    amplitude: Tensor
+    significance: Tensor
+
+
+def find_misfit(
+    fit: Whitened,
+    modes: Tensor,
+    residual: Tensor,
+    light: Tensor,
+    length: Tensor,
+    noise: Autocorrelation,
+) -> Misfit:
+    """Measure the structure in a batch's residuals.
+
+    Args:
+        fit: of B galaxies.
+        modes: (B, M, H, W) derivatives by what else the structure may be mistaken for.
+        residual: (B, H, W) (data - model) over sigma.
+        light: (B, H, W) the galaxy's model over sigma.
+        length: (B,) pixels, over which structure is alike.
+        noise: whose power is no structure.
+    """
+    count = fit.columns.shape[1]
+    lit = torch.cat([fit.columns, modes, residual[:, None]], dim=1) * light[:, None]
+    bright = torch.stack([light, light**2], dim=1)
+    # the light falls off towards the edges: that the field is periodic there does no harm
+    shape = padded_shape(lit)
+    kernel = _bell(length, shape)
+    power = torch.fft.rfft2(kernel).real
+    gram = weighted_gram(lit, power, shape)
+    inside, found = gram[:, :count, :count], gram[:, -1, -1]
+
+    height, width = lit.shape[-2:]
+    smooth = torch.fft.rfft2(lit[:, :count], s=shape) * power[:, None]
+    smooth = torch.fft.irfft2(smooth, s=shape)[..., :height, :width]
+    half_taken = (smooth**2 * bright[:, 1:]).sum(dim=(1, 2, 3)).double()  # tr K P K
+    overlap = torch.fft.irfft2(torch.fft.rfft2(bright, s=shape).abs() ** 2, s=shape)
+    whole = (overlap[:, 1] * kernel**2).sum(dim=(1, 2)).double()  # tr K K
+    variance = whole - 2 * half_taken + (inside**2).sum(dim=(1, 2))
+    variance = variance.clamp_min(1e-3 * whole + 1e-30)
+
+    left = (light**2).sum(dim=(1, 2)).double() - torch.diagonal(inside, dim1=1, dim2=2).sum(dim=1)
+    ratio = _noise_power(overlap[:, 0] * kernel, noise)
+    square = (found - ratio * left) / variance
+    significance = square * (variance / 2).sqrt() / ratio
+    chance = (SIGNIFICANT / significance.clamp_min(1e-9)).clamp_max(1.0) ** 2
+    square = (square * (1 - chance)).clamp(0.0, MAX_AMPLITUDE**2)
+    return Misfit(square[:, None, None] * gram[:, :-1, :-1], square.sqrt(), significance)
+
+
+def symmetric(gram: Tensor, fit: Whitened, space: ParameterSpace) -> Tensor:
+    """Give the misfit's power to what is even about the galaxy's centre.
+
+    Args:
+        gram: (B, C, C) in whitened coordinates.
+        fit: whose they are.
+        space: says which of the coordinates are positions.
+    """
+    scale = torch.full(gram.shape[1:2], EVEN, dtype=gram.dtype, device=gram.device)
+    for columns in space.slices():
+        scale[columns.start : columns.start + 2] = ODD
+    change = fit.inverse @ torch.linalg.solve_triangular(
+        fit.inverse, torch.diag(scale.sqrt()).expand_as(gram), upper=False, left=False
+    )
+    return change @ gram @ change.mT
+
+
+@dataclass(frozen=True)
+class OwnChi2:
+    """Reduced chi2 (B,) under a galaxy's own light, its pixels (B,) and its scatter (B,)."""
+
+    chi2: Tensor
+    pixels: Tensor
+    scatter: Tensor
+
+
+def own_chi2(fit: Whitened, residual: Tensor, light: Tensor, noise: Autocorrelation) -> OwnChi2:
+    """Chi2 of the pixels that the galaxy outshines the noise in, weighted by a^2 / (1 + a^2).
+
+    The blank sky of a stamp, which fits any model, does not dilute it.
+    """
+    weight = light**2 / (1 + light**2)
+    total = weight.sum(dim=(1, 2)).double()
+    taken = (fit.columns**2 * weight[:, None]).sum(dim=(1, 2, 3)).double()
+    expected = (total - taken).clamp_min(1e-30)
+    chi2 = (weight * residual**2).sum(dim=(1, 2)).double() / expected
+    square = (weight**2).sum(dim=(1, 2)).double()
+    correlated = (noise.values**2).sum(dim=(1, 2))
+    scatter = (2 * square * correlated).sqrt() / expected
+    pixels = total**2 / square.clamp_min(1e-30)
+    return OwnChi2(torch.where(total > 0, chi2, torch.nan), pixels, scatter)
+
+
+def _noise_power(weight: Tensor, noise: Autocorrelation) -> Tensor:
+    """(B,) how many times what white noise has the noise has in pairs of pixels.
+
+    Args:
+        weight: (B, height, width) of a pair, by its lag.
+        noise: its autocorrelation.
+    """
+    lags = noise.image(*weight.shape[-2:]).to(weight.dtype)
+    noisy = (weight * lags).sum(dim=(1, 2)).double()
+    return (noisy / weight[:, 0, 0].double().clamp_min(1e-30)).clamp_min(1.0)
+
+
+def _bell(length: Tensor, shape: tuple[int, int]) -> Tensor:
+    """exp(-d^2 / 2 l^2) of periodic distances, (B, height, width) float32."""
+    y, x = (torch.fft.fftfreq(n, 1 / n, device=length.device) for n in shape)
+    scale = (-0.5 / length**2).float()[:, None]
+    return torch.exp(scale * y**2)[:, :, None] * torch.exp(scale * x**2)[:, None, :]

@@ -1,0 +1,136 @@
+"""What a fit would have found with something else in the model: nuisances that it left out.
+
+Left out, a nuisance v with model derivatives D moves the fit by -T v, T = A^-1 J^T W D. The pixels
+say something of v themselves: with A the information of the fit and
+
+    I = D^T W D - D^T W J A^-1 J^T W D,    s = D^T W r,
+
+v is normal about S s with covariance S = (I + Sigma^-1)^-1, for a prior N(0, Sigma). About the fit
+as it stands the truth then scatters by T (S + m m^T) T^T, m = S s: where the pixels can tell, what
+they show; where they cannot, what the prior allows. With a prior that v is 0 except in a share of
+the galaxies, the evidence weighs it: w (S + m m^T).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Whitened:
+    """A fit's derivatives in coordinates in which its information, prior included, is 1.
+
+    Args:
+        columns: (B, C, H, W) float32, L^-1 J with A = L L^T.
+        inverse: (B, C, C) float64 L^-1; a covariance M here is L^-T M L^-1 in the fit's own.
+        pull: (B, C) L^-1 times the prior's gradient: what the fit's derivatives times the residual
+            are at the minimum.
+    """
+
+    columns: Tensor
+    inverse: Tensor
+    pull: Tensor
+
+
+@dataclass(frozen=True)
+class Nuisance:
+    """What the pixels say of K nuisances.
+
+    Args:
+        response: (B, C, K) L^T T, the shift of the fit for each.
+        information: (B, K, K) I, with the noise as it is.
+        score: (B, K) s, in the same terms.
+    """
+
+    response: Tensor
+    information: Tensor
+    score: Tensor
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The posterior of K nuisances: second moment (B, K, K), mean (B, K), probability (B,)."""
+
+    second: Tensor
+    mean: Tensor
+    probability: Tensor
+
+
+def whitened(columns: Tensor, information: Tensor, prior: Tensor, free: Tensor) -> Whitened:
+    """Whiten a fit's derivatives.
+
+    Args:
+        columns: (B, C, H, W) over sigma.
+        information, prior: (B, C, C) float64.
+        free: (B, P) free parameters, whose prior is centred on 0; the others have none.
+    """
+    matrix = information + prior
+    diagonal = torch.diagonal(matrix, dim1=1, dim2=2)
+    scale = torch.where(diagonal > 0, diagonal, 1.0).rsqrt()
+    eye = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
+    unit = matrix * scale[:, :, None] * scale[:, None, :] + 1e-10 * eye
+    factor, _ = torch.linalg.cholesky_ex(unit)
+    inverse = torch.linalg.solve_triangular(factor, eye.expand_as(unit), upper=False)
+    inverse = inverse * scale[:, None, :]
+    flat = inverse.to(columns.dtype) @ columns.flatten(2)
+    gradient = (prior[:, :, : free.shape[1]] @ free[:, :, None])[:, :, 0]
+    pull = (inverse @ gradient[:, :, None])[:, :, 0]
+    return Whitened(flat.view_as(columns), inverse, pull)
+
+
+def nuisance(fit: Whitened, modes: Tensor, residual: Tensor, excess: Tensor) -> Nuisance:
+    """Take out of nuisances what the fit follows, and weigh the rest by the noise.
+
+    With noise that is not white, of covariance 1 + X, the estimate I^-1 s scatters by
+    I^-1 (I + D_perp^T X D_perp) I^-1: its inverse takes the place of the information.
+
+    Args:
+        fit: of B galaxies.
+        modes: (B, K, H, W) derivatives of the model over sigma.
+        residual: (B, H, W) over sigma.
+        excess: (B, C + K, C + K) columns and modes with X between them.
+    """
+    flat, other = fit.columns.flatten(2), modes.flatten(2)
+    response = (flat @ other.transpose(1, 2)).double()
+    information = (other @ other.transpose(1, 2)).double() - response.mT @ response
+    data = residual.flatten(1)[:, :, None]
+    gradient = (flat @ data)[:, :, 0].double() - fit.pull  # 0 at the minimum
+    score = (other @ data)[:, :, 0].double() - (response.mT @ gradient[:, :, None])[:, :, 0]
+    count = modes.shape[1]
+    eye = torch.eye(count, dtype=response.dtype, device=response.device)
+    outside = torch.cat([-response.mT, eye.expand(len(modes), count, count)], dim=2)
+    # a mode that the fit follows, or that is not there, says nothing; it must not divide by 0
+    floor = 1e-9 * torch.diag_embed(torch.diagonal(information, dim1=1, dim2=2).abs()) + 1e-30 * eye
+    scatter = information + positive(outside @ excess @ outside.mT) + floor
+    weight = torch.linalg.solve(scatter, information)  # (I + X)^-1 I
+    return Nuisance(response, information @ weight, (weight.mT @ score[:, :, None])[:, :, 0])
+
+
+def moment(found: Nuisance, sigma: Tensor, share: float = 1.0) -> Moment:
+    """The second moment of nuisances with a prior N(0, sigma^2) in a share of the galaxies.
+
+    Args:
+        found: of K nuisances.
+        sigma: (K,) float64 > 0, standard deviations of the prior.
+        share: of the galaxies in which the nuisances are there at all; in the others they are 0.
+    """
+    eye = torch.eye(len(sigma), dtype=sigma.dtype, device=sigma.device)
+    scaled = found.information * sigma[:, None] * sigma  # in units of the prior
+    precision = scaled + eye
+    mean = torch.linalg.solve(precision, (sigma * found.score)[:, :, None])[:, :, 0]
+    # ln of the evidence with the nuisances over that without
+    gain = 0.5 * (mean * sigma * found.score).sum(dim=1) - 0.5 * torch.logdet(precision)
+    odds = torch.logit(torch.tensor(share, dtype=gain.dtype, device=gain.device))
+    probability = torch.sigmoid(gain + odds)
+    second = torch.linalg.inv(precision) + mean[:, :, None] * mean[:, None]
+    second = probability[:, None, None] * second * sigma[:, None] * sigma
+    return Moment(second, mean * sigma, probability)
+
+
+def positive(matrix: Tensor) -> Tensor:
+    """The matrix (B, C, C) with its negative eigenvalues set to 0."""
+    value, vector = torch.linalg.eigh((matrix + matrix.mT) / 2)
+    return (vector * value.clamp_min(0.0)[:, None]) @ vector.mT
