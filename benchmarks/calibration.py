@@ -6,9 +6,9 @@
 GalSim galaxies of a stated prior in the scenarios of `calibration_sets.py`, each measured through
 `hybridfit.fit` with every way to errors. Coverage, pulls and ranks are those of
 `hybridfit.uncertainty.calibration`, by parameter for S/N of at least 10, and by S/N, size and
-index; TARP looks at all parameters at once. "sky-fixed" is the plain covariance of a fit that takes
-the sky for subtracted. GALFIT's own intervals, on main.npz of the simulated sets, stand beside
-those of the same galaxies here.
+index; TARP looks at all parameters at once. "sky-fixed" is the plain covariance of a fit that
+takes the sky for subtracted, "budget-free" the posterior with the pixels' noise alone. GALFIT's
+own intervals, on main.npz of the simulated sets, stand beside those of the same galaxies here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from hybridfit.uncertainty.trials import Trials, wrapped
 
 Array = NDArray[np.float64]
 
-METHODS = ("posterior", "bootstrap", "covariance", "sky-fixed")
+METHODS = ("posterior", "budget-free", "bootstrap", "covariance", "sky-fixed")
 SKY_SCENARIOS = ("clean", "sky", "gradient")  # in which a fixed sky has something to say
 BRIGHT = 10.0  # S/N from which on errors must be true
 OPTIONS = CalibrationOptions(snr_edges=(3.0, 10.0, 30.0, 100.0, 300.0, np.inf))

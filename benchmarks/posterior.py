@@ -204,7 +204,7 @@ def mcmc(uncertainty: str, cache: Path) -> dict[str, Any]:
             zeropoint=cutouts.zeropoint.expand(REPEATS),
             id=[f"{cutouts.id[0]}-{k}" for k in range(REPEATS)],
         )
-        found = measured(copies, uncertainty, FitOptions(), target_only=True)
+        found = measured(copies, "budget-free" if uncertainty == "posterior" else uncertainty)
         flat = found.samples.reshape(1, -1, len(found.names))
         mass = found.weights / found.weights.sum(axis=1, keepdims=True)
         weights = mass.reshape(1, -1)

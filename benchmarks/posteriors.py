@@ -11,7 +11,9 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 import hybridfit as hf
-from hybridfit.fitting.fit import FitOptions
+from hybridfit.fitting.options import FitOptions
+from hybridfit.pipeline.errors import DRAWN
+from hybridfit.uncertainty.budget import NONE
 
 Array = NDArray[np.float64]
 
@@ -46,16 +48,26 @@ def measured(
     Args:
         cutouts: B galaxies.
         uncertainty: of `hybridfit.fit`. "covariance" has no draws: a Gaussian with the quoted
-            values and covariance stands for them.
+            values and covariance stands for them. "budget-free" is the posterior without the
+            error budget: the pixels' noise as the noise map has it, and nothing else.
         options: of the fit.
         more: for `hybridfit.fit`.
     """
+    if uncertainty == "budget-free":
+        uncertainty, more = "posterior", {"budget": NONE} | more
+    drawn = uncertainty in DRAWN
     before = time.process_time()
-    table = hf.fit(cutouts, options=options, uncertainty=uncertainty, **more)
+    table = hf.fit(cutouts, options=options, uncertainty=uncertainty, save_samples=drawn, **more)
     seconds = time.process_time() - before
     names = tuple(n for n in options.space.names if options.sky != "fixed" or n != "sky")
-    samples = _gaussian(table, names, options.space.names)
-    return Measured(names, samples, np.ones(samples.shape[:2]), table, seconds)
+    if drawn:
+        samples = np.stack([np.asarray(table[f"{name}_samples"]) for name in names], axis=2)
+        weights = np.asarray(table["weight"])
+        table.remove_columns([f"{name}_samples" for name in options.space.names] + ["weight"])
+    else:
+        samples = _gaussian(table, names, options.space.names)
+        weights = np.ones(samples.shape[:2])
+    return Measured(names, samples, weights, table, seconds)
 
 
 def joined(parts: list[Measured]) -> Measured:
