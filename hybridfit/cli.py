@@ -53,6 +53,7 @@ def make_app(named: Sequence[str] = ("fit", "predict")) -> typer.Typer:
     app.command("train")(_train)
     app.command("calibrate")(_calibrate)
     app.command("finetune")(_finetune)
+    app.command("plot")(_plot)
     return app
 
 
@@ -285,6 +286,28 @@ def _calibrate(
             typer.echo(told(report), err=True)
 
 
+def _plot(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="directory of a finished run")],
+    id: Annotated[list[str] | None, typer.Option(metavar="ID", help="galaxies")] = None,
+    input: Annotated[Path | None, typer.Option(help="the cutouts that were fitted")] = None,
+    truth: Annotated[Path | None, typer.Option(help="true parameters; else INPUT's")] = None,
+    limit: Annotated[int, typer.Option(help="galaxies, where no --id is given", min=1)] = 12,
+    quiet: Annotated[bool, typer.Option("--quiet", help="say nothing but errors")] = False,
+    debug: Annotated[bool, typer.Option("--debug", hidden=True)] = False,
+) -> None:
+    """Draw pictures of a finished run into OUT/plots.
+
+    Data, model and residual of the cutouts, else of what --save-models left; and of the draws that
+    --save-samples left corner plots, with the cutouts over those of network and fit.
+    """
+    from hybridfit.pipeline.plot import plot_run
+
+    with _errors(debug):
+        files = plot_run(out, id or (), input, truth, limit, quiet)
+        if not quiet:
+            typer.echo(f"{len(files)} pictures in {files[0].parent}", err=True)
+
+
 def _fit_stages() -> dict[str, Any]:
     from hybridfit.fitting.fit import FitOptions
     from hybridfit.io.fits import ReadOptions
@@ -294,7 +317,6 @@ def _fit_stages() -> dict[str, Any]:
         "read": ReadOptions,
         "fit": FitOptions,
         "posterior": ReconcileOptions,
-        "budget": BudgetOptions,
         "bootstrap": BootstrapOptions,
         "budget": BudgetOptions,
         "run": RunOptions,

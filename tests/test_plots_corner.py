@@ -176,3 +176,16 @@ def test_coverage_of_several_methods(tmp_path):
         assert np.subtract(*drawn["covariance"]).max() > 0.2
     labels = [line.get_label() for line in figure.axes[4].lines]
     assert "covariance" not in labels
+
+
+def test_axes_stay_where_parameters_can_be(tmp_path):
+    """A size whose error is as large as itself: the Gaussian is below 0, the axis is not."""
+    names = ("r_eff", "q", "n_2")
+    layer = plots.GaussianLayer("Laplace", [2.0, 0.9, 1.0], np.diag([2.0, 0.3, 1.0]) ** 2)
+    figure = plots.plot_corner(names, [layer])
+    figure.savefig(tmp_path / "a.png")
+    grid = panels(figure, 3)
+    assert grid[0, 0].get_xlim()[0] == 0
+    assert grid[1, 1].get_xlim()[1] == 1
+    assert grid[2, 2].get_xlim()[0] == 0
+    assert grid[1, 0].get_ylim()[1] == 1

@@ -46,6 +46,23 @@ def write_blocks(
     return paths
 
 
+def read_block(
+    directory: Path, id: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]] | None:
+    """Read image, model and mask (H, W) of a galaxy's block; None if it has none.
+
+    Args:
+        directory: that `write_blocks` wrote into.
+        id: of the galaxy.
+    """
+    path = directory / f"{file_name(id)}_block.fits"
+    if not path.is_file():
+        return None
+    with fits.open(path) as hdus:
+        image, model, residual = (np.asarray(hdu.data, dtype=np.float32) for hdu in hdus[1:4])
+    return image, model, (image == 0) & (residual == 0)
+
+
 def file_name(id: str) -> str:
     """Return a file name for a galaxy: without separators, not too long, and one for each id."""
     plain = re.sub(r"[^A-Za-z0-9._+-]", "_", id)[:LONGEST].lstrip(".")

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 SHARES = (0.68, 0.95)  # of the mass within the contours
-BINS = 28
+BINS = (10, 30)  # fewest and most: 1.6 times the root of the effective number of draws
+BOUNDS = {"r_eff": (0.0, math.inf), "n": (0.0, math.inf), "q": (0.0, 1.0)}  # of the axes
 MARGIN = 1.25  # of the axes around the 99 % interval of the main layer
 REACH = 3.0  # times that interval: other layers and the truth widen the axes no further
 
@@ -61,7 +62,7 @@ def plot_corner(
         vary = (high > low).nonzero()[0].tolist()
         chosen, marks = [chosen[k] for k in vary], [mark.take(vary) for mark in marks]
     true = true_values(truth or {}, chosen, marks[main])
-    limits = _limits(marks, main, true)
+    limits = _limits(chosen, marks, main, true)
     figure = Figure(figsize=(1.45 * len(chosen) + 0.9,) * 2, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)  # type: ignore[union-attr,call-arg]
     axes = figure.subplots(len(chosen), len(chosen), sharex="col", squeeze=False)
@@ -102,19 +103,24 @@ def _style(mark: Mark, place: int, main: bool) -> _Style:
     return _Style(mark.colour or usual, main and drawn)
 
 
-def _limits(marks: Sequence[Mark], main: int, true: Array) -> Array:
+def _limits(names: Sequence[str], marks: Sequence[Mark], main: int, true: Array) -> Array:
     """Ends of the axes (P, 2)."""
     low, middle, high = marks[main].interval(0.005, 0.5, 0.995)
     half = np.maximum(high - low, 1e-9 * np.maximum(np.abs(middle), 1e-9)) / 2
     centre = (low + high) / 2
     floor, ceiling = centre - REACH * half, centre + REACH * half
-    ends = [np.stack([centre - MARGIN * half, centre + MARGIN * half])]
-    ends += [np.clip(mark.interval(0.025, 0.975), floor, ceiling) for mark in marks]
+    wanted = [np.stack([centre - MARGIN * half, centre + MARGIN * half])]
+    wanted += [np.clip(mark.interval(0.025, 0.975), floor, ceiling) for mark in marks]
     if np.isfinite(true).any():
         shown = np.where(np.isfinite(true), true, centre)
-        ends.append(np.clip(np.stack([shown - half / 8, shown + half / 8]), floor, ceiling))
-    every = np.concatenate(ends)
-    return np.stack([every.min(axis=0), every.max(axis=0)], axis=1)
+        wanted.append(np.clip(np.stack([shown - half / 8, shown + half / 8]), floor, ceiling))
+    every = np.concatenate(wanted)
+    ends = np.stack([every.min(axis=0), every.max(axis=0)], axis=1)
+    for k, name in enumerate(names):
+        least, most = BOUNDS.get(name.rstrip("_0123456789"), (-math.inf, math.inf))
+        if least < ends[k, 1] and most > ends[k, 0]:  # a Gaussian may lie outside as a whole
+            ends[k] = max(ends[k, 0], least), min(ends[k, 1], most)
+    return ends
 
 
 def _curve(axis: Axes, mark: Mark, style: _Style, k: int, limit: Array) -> None:
@@ -127,12 +133,17 @@ def _curve(axis: Axes, mark: Mark, style: _Style, k: int, limit: Array) -> None:
             height /= sigma * math.sqrt(2 * math.pi)
             axis.plot(grid, height, color=style.colour, lw=1.2, ls="--", zorder=3)
         return
-    edges = np.linspace(limit[0], limit[1], BINS + 1)
+    edges = np.linspace(limit[0], limit[1], _bins(mark) + 1)
     count, _ = np.histogram(mark.samples[:, k], edges, weights=mark.weights)
     height = count / (edges[1] - edges[0])
     if style.filled:
         axis.stairs(height, edges, color=style.colour, fill=True, alpha=0.35, lw=0, zorder=2)
     axis.stairs(height, edges, color=style.colour, lw=1.1, zorder=2)
+
+
+def _bins(mark: Mark) -> int:
+    effective = 1.0 if mark.weights is None else 1 / float((mark.weights**2).sum())
+    return int(np.clip(round(1.6 * math.sqrt(effective)), *BINS))
 
 
 def _contours(axis: Axes, mark: Mark, style: _Style, pair: tuple[int, int], limits: Array) -> None:

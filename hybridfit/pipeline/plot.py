@@ -1,0 +1,273 @@
+"""Pictures of a finished run: what was fitted, and the posteriors whose draws were saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from astropy.table import Row, Table
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from hybridfit.config import make
+from hybridfit.cutouts import Cutouts
+from hybridfit.fitting.fit import FitOptions
+from hybridfit.fitting.linearised import free_point, linearise
+from hybridfit.fitting.prepare import prepared
+from hybridfit.io.blocks import file_name, read_block
+from hybridfit.io.fits import BadInput, ReadOptions, Source, find_sources, read_stamp, stack
+from hybridfit.io.read_results import Results, read_results
+from hybridfit.io.runs import MODELS, UsageError
+from hybridfit.npe.posterior import predict_cutouts
+from hybridfit.parameters import ParameterSpace, Prior
+from hybridfit.pipeline.common import model_images, starting_network
+from hybridfit.pipeline.labels import truth_beside
+from hybridfit.plots import (
+    LABELS,
+    DrawsLayer,
+    GaussianLayer,
+    plot_corner,
+    plot_residuals,
+    plot_truth,
+)
+from hybridfit.plots.layers import Layer
+from hybridfit.results import Fit, Flag
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PLOTS = "plots"
+N_FLOW = 1024  # draws of the network
+DPI = 110
+NOISE = 1.4826  # median absolute deviation to standard deviation
+
+
+def plot_run(
+    out: str | Path,
+    ids: Sequence[str] = (),
+    input: str | Path | None = None,
+    truth: str | Path | None = None,
+    limit: int = 12,
+    quiet: bool = True,
+) -> list[Path]:
+    """Draw pictures of a finished run's galaxies into ``out/plots``.
+
+    For each galaxy ``<id>_fit.png`` (data, model, residual), of the cutouts if given, else of the
+    blocks that ``--save-models`` left; and ``<id>_corner.png``, if its draws were saved: with the
+    cutouts the network's posterior and the fit's Gaussian lie under them. With a truth table also
+    ``truth.png``, fits against truths of the whole run.
+
+    Args:
+        out: folder of a finished ``fit`` or ``predict``.
+        ids: galaxies; default the first of the table.
+        input: what was fitted, see `hybridfit.io.fits.find_sources`.
+        truth: table with id and true parameters; default truth.fits beside ``input``.
+        limit: how many galaxies, where no ids are given.
+        quiet: without a progress bar.
+
+    Returns:
+        The pictures' files.
+
+    Raises:
+        UsageError: if there is no finished run, no such galaxy, or nothing to draw.
+    """
+    results = read_results(out)
+    rows = results.rows_of(ids) if ids else list(range(min(limit, len(results.table))))
+    sources = _sources(input, results)
+    true = _truth(truth, input)
+    folder = results.path / PLOTS
+    folder.mkdir(exist_ok=True)
+    files = []
+    for row in tqdm(rows, unit=" galaxies", disable=True if quiet else None):
+        galaxy = _galaxy(results, row, sources)
+        for kind, figure in (("fit", _fit_figure(galaxy)), ("corner", _corner(galaxy, true))):
+            if figure is not None:
+                files.append(folder / f"{file_name(galaxy.id)}_{kind}.png")
+                figure.savefig(files[-1], dpi=DPI)
+    columns = ["id", "flags", *LABELS, *(f"{name}_err" for name in LABELS)]
+    if true is not None and _has(results.table, columns) and _has(true, LABELS):
+        files.append(folder / "truth.png")
+        plot_truth(results.table[columns], true).savefig(files[-1], dpi=DPI)
+    if not files:
+        raise UsageError(
+            f"'{out}' holds neither models nor draws of these galaxies: pass --input CUTOUTS, or "
+            "fit with --save-models or --save-samples"
+        )
+    return files
+
+
+def _has(table: Table, names: Iterable[str]) -> bool:
+    return set(names) <= set(table.colnames)
+
+
+@dataclass(frozen=True)
+class _Galaxy:
+    """A row of a run, and what was fitted if it can be read."""
+
+    results: Results
+    row: int
+    cutouts: Cutouts | None
+
+    @property
+    def values(self) -> Row:
+        return self.results.table[self.row]
+
+    @property
+    def id(self) -> str:
+        return str(self.values["id"])
+
+    @property
+    def options(self) -> FitOptions:
+        """What it was fitted with."""
+        written = dict(self.results.settings.get("fit", {}))
+        if "prior" in written:
+            written["prior"] = Prior.from_mapping(written["prior"])
+        return make(FitOptions, written, "the table's options")
+
+    @property
+    def is_fit(self) -> bool:
+        """Whether the row is of a fit, and not of the network alone."""
+        table, names = self.results.table, self.options.space.names
+        return _has(table, ("chi2", *names))
+
+    def theta(self, origin: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(Q,) fitted parameters, in pixels of the stamp that begins at ``origin``."""
+        names = self.options.space.names
+        theta = np.array([float(np.ma.filled(self.values[name], np.nan)) for name in names])
+        return theta - shift(names, origin)
+
+
+def _galaxy(results: Results, row: int, sources: Mapping[str, Source]) -> _Galaxy:
+    source = sources.get(str(results.table["id"][row]))
+    if source is None:
+        return _Galaxy(results, row, None)
+    try:
+        stamp = read_stamp(source, make(ReadOptions, results.settings.get("read", {}), "read"))
+    except (BadInput, OSError, ValueError, TypeError, KeyError):
+        return _Galaxy(results, row, None)  # its row has the reason
+    return _Galaxy(results, row, None if stamp.mask.all() else stack([stamp]))
+
+
+def _fit_figure(galaxy: _Galaxy) -> Figure | None:
+    """Data, model and residual; None where there is no model."""
+    if galaxy.cutouts is not None and galaxy.is_fit:
+        cutouts = galaxy.cutouts
+        height, width = (int(v) for v in cutouts.size[0])
+        theta = torch.from_numpy(galaxy.theta(cutouts.origin[0].numpy()))
+        if not torch.isfinite(theta).all():
+            return None
+        model = model_images(theta[None], cutouts, galaxy.options)
+        image, sigma, mask = (v.numpy() for v in (cutouts.image, cutouts.sigma, cutouts.mask))
+        image, model, sigma, mask = (
+            plane[:, :height, :width] for plane in (image, model, sigma, mask)
+        )
+        return plot_residuals(image, model, sigma, mask, [_title(galaxy, "")])
+    found = read_block(galaxy.results.path / MODELS, galaxy.id)
+    if found is None or not np.isfinite(found[1]).all():
+        return None
+    image, model, mask = found
+    rest = (image - model)[~mask]
+    noise = NOISE * float(np.median(np.abs(rest - np.median(rest)))) if rest.size else 1.0
+    sigma = np.full_like(image, max(noise, 1e-30))
+    title = _title(galaxy, "; sigma: scatter of the residual")
+    return plot_residuals(image[None], model[None], sigma[None], mask[None], [title])
+
+
+def _title(galaxy: _Galaxy, note: str) -> str:
+    """Name, quality, chi2 and flags in a line."""
+    values, parts = galaxy.values, []
+    if "quality" in values.colnames:
+        parts.append(str(values["quality"]))
+    if "chi2" in values.colnames and values["dof"] > 0:
+        parts.append(f"chi2/dof {values['chi2'] / values['dof']:.2f}")
+    parts += [str(flag.name) for flag in Flag if int(values["flags"]) & flag][:4]
+    return f"{galaxy.id}: {', '.join(parts)}{note}"
+
+
+def _corner(galaxy: _Galaxy, true: Table | None) -> Figure | None:
+    """The posterior's draws over the fit's Gaussian and the network's draws."""
+    names = galaxy.results.drawn
+    if not names:
+        return None
+    samples, weights = galaxy.results.draws(galaxy.row)
+    if len(samples) < 2:
+        return None
+    label = galaxy.results.settings.get("run", {}).get("uncertainty", "posterior")
+    layers: list[Layer] = [DrawsLayer(label, samples, weights)]
+    if galaxy.is_fit and galaxy.cutouts is not None and galaxy.options.space.names == names:
+        layers = [*_flow_layer(galaxy, galaxy.cutouts), _laplace(galaxy, galaxy.cutouts), *layers]
+    known = {}
+    if true is not None:
+        found = true[np.asarray(true["id"]).astype(str) == galaxy.id]
+        known = {n: float(found[n][0]) for n in names if len(found) and n in true.colnames}
+    return plot_corner(names, layers, known, title=galaxy.id)
+
+
+def _flow_layer(galaxy: _Galaxy, cutouts: Cutouts) -> list[Layer]:
+    """What the network made of the galaxy; nothing where it does not know these parameters."""
+    run = galaxy.results.settings.get("run", {})
+    start = run.get("start", "posterior")
+    if galaxy.options.space.names != ParameterSpace().names or cutouts.psf is None:
+        return []
+    try:
+        network = starting_network(start, run.get("weights"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the run's network cannot be read: {error}") from error
+    if network is None or network.columns:
+        return []
+    posterior = predict_cutouts(cutouts, network, N_FLOW)
+    samples = posterior.samples[0].numpy()
+    return [DrawsLayer("flow", samples + shift(posterior.space.names, cutouts.origin[0].numpy()))]
+
+
+def _laplace(galaxy: _Galaxy, cutouts: Cutouts) -> Layer:
+    """The Gaussian of the curvature at the fit, whatever errors the run quotes."""
+    space = galaxy.options.space
+    origin = cutouts.origin[0].numpy()
+    theta = torch.from_numpy(galaxy.theta(origin))[None]
+    nothing = torch.full((1, len(space.names), len(space.names)), torch.nan, dtype=torch.float64)
+    zero = torch.zeros(1, dtype=torch.int64)
+    fit = Fit(space, theta, nothing, nothing[:, 0, 0], zero, zero, zero)
+    _, part, problem = next(prepared(cutouts, galaxy.options))
+    with torch.inference_mode():
+        about = linearise(problem, part, *free_point(fit, problem, part))
+        covariance = about.to_physical @ about.covariance @ about.to_physical.mT
+    mean = theta[0].numpy() + shift(space.names, origin)
+    return GaussianLayer("Laplace", mean, covariance[0].numpy())
+
+
+def shift(names: Sequence[str], origin: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(Q,) what leads from a stamp's pixels to those of the image it was cut from."""
+    axes = {"x": 0, "y": 1}
+    plain = [name.split("_")[0] for name in names]
+    return np.array([origin[axes[name]] if name in axes else 0.0 for name in plain])
+
+
+def _sources(input: str | Path | None, results: Results) -> dict[str, Source]:
+    """The galaxies' files by their names in the table."""
+    if input is None:
+        return {}
+    options: dict[str, Any] = results.settings.get("read", {})
+    try:
+        found = find_sources(input, make(ReadOptions, options, "the table's options"))
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+    ascii = [name.encode("ascii", "backslashreplace").decode() for name in found.ids]
+    return {key: found[i] for i, name in enumerate(found.ids) for key in (name, ascii[i])}
+
+
+def _truth(truth: str | Path | None, input: str | Path | None) -> Table | None:
+    """The table of true parameters, if one was named or lies beside the cutouts."""
+    if truth is None:
+        beside = None if input is None else truth_beside(Path(input))
+        return Table.read(beside) if beside is not None and beside.is_file() else None
+    if not Path(truth).is_file():
+        raise UsageError(f"no truth table '{truth}'")
+    table = Table.read(truth)
+    if "id" not in table.colnames:
+        raise UsageError(f"'{truth}' lacks the column 'id'")
+    return table
