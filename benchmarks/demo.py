@@ -19,7 +19,7 @@ import hybridfit as hf
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.plots import LABELS, matched, offsets
 
-SHOWN = ("id", "flags", "x", "y", "mag", "mag_err", "r_eff", "n", "q", "pa")
+SHOWN = ("id", "quality", "flags", "x", "y", "mag", "mag_err", "r_eff", "n", "q", "pa")
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
 def print_head(table: Table, rows: int = 8) -> None:
     """Print the first rows and main columns."""
     head = table[list(SHOWN)][:rows]
-    for name in SHOWN[2:]:
+    for name in SHOWN[3:]:
         head[name].format = ".3f"
     print("\n".join(head.pformat(max_width=-1)), "\n...\n")
 

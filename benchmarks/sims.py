@@ -1,6 +1,6 @@
 """Failures and pulls on the simulated sets, written as FITS and fitted by the command line.
 
-    python benchmarks/sims.py [--compile on]
+    python benchmarks/sims.py [--compile on] [--uncertainty posterior]
 
 Every galaxy of ../shared/data/sims main.npz and hard.npz becomes <id>_image.fits, _sigma.fits and
 _psf.fits; `hybridfit fit` runs over them as a user would run it, and its table is held against the
@@ -14,6 +14,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,14 @@ def write_fits(name: str, folder: Path) -> None:
                 fits.writeto(folder / f"g{i:03d}_{kind}.fits", pixels.astype(np.float32))
 
 
-def measure(name: str, compile_mode: str) -> dict[str, Any]:
+def measure(name: str, options: Sequence[str]) -> dict[str, Any]:
     """Fit one set and compare it with the truth."""
     _, truth, snr = load_sims(name)
     with tempfile.TemporaryDirectory() as folder:
         write_fits(name, Path(folder) / "in")
         command = [sys.executable, "-m", "hybridfit", "fit", f"{folder}/in", "-o", f"{folder}/out"]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(
-            [*command, "--zeropoint", "22.5", "--compile", compile_mode, "--quiet"], check=True
-        )
+        subprocess.run([*command, "--zeropoint", "22.5", *options, "--quiet"], check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         table = Table.read(f"{folder}/out/results.fits")
     values, errors = (
@@ -65,15 +64,19 @@ def measure(name: str, compile_mode: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--compile", default="off", choices=("auto", "on", "off"))
-    mode = parser.parse_args().compile
+    # errors as other tools have them, of the curvature at the fit
+    parser.add_argument("--uncertainty", default="covariance")
+    args = parser.parse_args()
+    options = ["--compile", args.compile, "--uncertainty", args.uncertainty]
     if not SIMS.is_dir():
         sys.exit(f"the simulated sets are not there: {SIMS}")
-    figures = {name: measure(name, mode) for name in ("main", "hard")}
+    figures = {name: measure(name, options) for name in ("main", "hard")}
     for name, table in figures.items():
         print(name)
         for key, value in table.items():
             print(f"    {key}: {value}")
-    print(write_result("sims", figures))
+    name = "sims" if args.uncertainty == "covariance" else f"sims_{args.uncertainty}"
+    print(write_result(name, figures))
 
 
 if __name__ == "__main__":
