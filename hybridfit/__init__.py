@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from hybridfit.parameters import Prior as Prior
     from hybridfit.pipeline import BootstrapOptions as BootstrapOptions
     from hybridfit.pipeline import BudgetOptions as BudgetOptions
-    from hybridfit.pipeline import BudgetOptions as BudgetOptions
     from hybridfit.pipeline import PredictOptions as PredictOptions
     from hybridfit.pipeline import ReconcileOptions as ReconcileOptions
     from hybridfit.pipeline import RunOptions as RunOptions
@@ -55,7 +54,6 @@ _HOMES = {
         "BootstrapOptions",
         "BudgetOptions",
         "PredictOptions",
-        "BudgetOptions",
         "ReconcileOptions",
         "RunOptions",
         "StreamOptions",

@@ -148,8 +148,10 @@ class Draws:
 def _interpolate(at: Tensor, middle: Tensor, values: Tensor) -> Tensor:
     """Values (B, Q, L) at ``at`` (L,), linear in the cumulative weights ``middle`` (B, Q, S)."""
     wanted = at.expand(*middle.shape[:2], len(at)).contiguous()
-    high = torch.searchsorted(middle, wanted).clamp(1, middle.shape[2] - 1)
-    x0, x1 = middle.gather(2, high - 1), middle.gather(2, high)
-    y0, y1 = values.gather(2, high - 1), values.gather(2, high)
+    last = middle.shape[2] - 1
+    low = (torch.searchsorted(middle, wanted) - 1).clamp(0, max(last - 1, 0))
+    high = (low + 1).clamp_max(last)  # one draw alone is both
+    x0, x1 = middle.gather(2, low), middle.gather(2, high)
+    y0, y1 = values.gather(2, low), values.gather(2, high)
     share = ((wanted - x0) / (x1 - x0).clamp_min(1e-300)).clamp(0, 1)
     return y0 + share * (y1 - y0)

@@ -88,3 +88,12 @@ def test_shapes_are_checked():
         Draws(SPACE, samples[..., :5])
     with pytest.raises(ValueError, match="as the samples"):
         Draws(SPACE, samples, times[:, :7].double())
+
+
+def test_one_draw_is_all_its_quantiles():
+    """A galaxy that was fitted once, and one without a draw."""
+    samples = torch.rand(2, 1, 8, dtype=torch.float64)
+    weights = torch.tensor([[1.0], [0.0]], dtype=torch.float64)
+    found = Draws(ParameterSpace(), samples, weights).quantiles([0.16, 0.5])
+    torch.testing.assert_close(found[0], samples[0].expand(2, 8))
+    assert torch.isnan(found[1]).all()

@@ -179,6 +179,26 @@ def test_bad_galaxies_are_flagged_rows(simulated, tmp_path: Path):
     np.testing.assert_allclose(table["mag"][~bad], good["mag"][~bad], rtol=1e-5)
 
 
+@pytest.mark.parametrize("uncertainty", ["posterior", "bootstrap", "covariance"])
+def test_galaxies_without_a_fit_stop_nothing(simulated, uncertainty: str):
+    """In memory: one among others, alone, and a batch of none."""
+    _, cutouts, _ = simulated
+    image = cutouts.image[:3].clone()
+    image[1] = np.nan
+    cutouts = replace(cutouts[:3], image=image)
+    table = hf.fit(cutouts, uncertainty=uncertainty, bootstrap=QUICK)
+    assert np.isfinite(table["mag_err"]).tolist() == [True, False, True]
+    assert table["quality"][1] == "suspect"
+    assert table["flags"][1] == hf.Flag.NO_DATA
+    alone = hf.fit(cutouts[1:2], uncertainty=uncertainty, bootstrap=QUICK)
+    assert alone.colnames == table.colnames
+    assert np.isnan(alone["mag"]).all()
+    assert len(hf.fit(cutouts[:0], uncertainty=uncertainty, bootstrap=QUICK)) == 0
+    bare = hf.fit(replace(cutouts[:1], psf=None), uncertainty=uncertainty, bootstrap=QUICK)
+    assert bare["flags"][0] & hf.Flag.NO_PSF
+    assert bare["quality"][0] != "certified"
+
+
 def test_mixed_shapes_keep_their_order(simulated, tmp_path: Path):
     _, cutouts, truth = simulated
     inputs = tmp_path / "in"

@@ -7,12 +7,10 @@ from hybridfit.pipeline.predict import PredictOptions, predict, predict_files
 from hybridfit.pipeline.stream import StreamOptions, Summary
 from hybridfit.uncertainty.bootstrap import BootstrapOptions
 from hybridfit.uncertainty.budget import BudgetOptions
-from hybridfit.uncertainty.budget import BudgetOptions
 from hybridfit.uncertainty.reconcile import ReconcileOptions
 
 __all__ = [
     "BootstrapOptions",
-    "BudgetOptions",
     "BudgetOptions",
     "PredictOptions",
     "ReconcileOptions",

@@ -86,6 +86,8 @@ def measure(
             starts = starts_from(expected.posterior, cutouts)
     with clock("fitting"):
         fit = fit_cutouts(cutouts, options, device, compile, starts)
+    if cutouts.psf is None:
+        fit = replace(fit, flags=fit.flags | int(Flag.NO_PSF))
     distance = torch.full((len(fit),), torch.nan, dtype=torch.float64)
     if expected is not None:
         flags = fit.flags | expected.posterior.flags & int(Flag.UNFAMILIAR)
@@ -108,12 +110,13 @@ def _with_errors(
     errors: ErrorOptions,
 ) -> Result:
     """The result of fits that carry the curvature's covariance and their own flags."""
+    fitted = torch.isfinite(fit.theta).all(dim=1)
     if errors.uncertainty == "covariance":
         fit = quote_covariance(fit)
         return Result(fit, quality(fit.flags, sampled=False), disagreement=distance)
     if errors.uncertainty == "bootstrap":
         draws = bootstrap(cutouts, fit, errors.bootstrap, options, device, compile)
-        failed = draws.effective < errors.bootstrap.replicas / 2
+        failed = fitted & (draws.effective < errors.bootstrap.replicas / 2)
         flags = fit.flags | failed * int(Flag.UNSAMPLED)
         fit = replace(fit, covariance=draws.covariance, flags=flags)
         grade = quality(flags, sampled=False)
@@ -124,7 +127,7 @@ def _with_errors(
     draws = found.draws
     flags = risk_flags(fit.flags, draws, fit.theta)
     limit = torch.tensor([good_khat(max(n, 2)) for n in found.n_draws.tolist()])
-    flags = flags | sampling_flags(found.ess, found.khat, limit)
+    flags = flags | fitted * sampling_flags(found.ess, found.khat, limit)
     fit = replace(fit, covariance=draws.covariance, flags=flags)
     certificate = {name: getattr(found, name) for name in ("ess", "khat", "log_evidence", "missed")}
     return Result(fit, quality(flags, sampled=True), draws, **certificate, disagreement=distance)
