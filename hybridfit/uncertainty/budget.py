@@ -24,11 +24,20 @@ from hybridfit.cutouts import Cutouts
 from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.start import psf_moments
+from hybridfit.parameters import ParameterSpace
 from hybridfit.uncertainty import noise
 from hybridfit.uncertainty.misfit import SCALE, find_misfit, own_chi2, symmetric
 from hybridfit.uncertainty.noise import Autocorrelation
-from hybridfit.uncertainty.nuisance import Moment, Nuisance, moment, nuisance, positive, whitened
-from hybridfit.uncertainty.psf_error import psf_derivatives
+from hybridfit.uncertainty.nuisance import (
+    Moment,
+    Nuisance,
+    Whitened,
+    moment,
+    nuisance,
+    positive,
+    whitened,
+)
+from hybridfit.uncertainty.psf_error import N_MODES, psf_derivatives
 from hybridfit.uncertainty.sky_error import sky_derivatives
 
 TERMS = ("noise", "misfit", "psf", "sky")
@@ -129,15 +138,15 @@ def error_budget(
     """
     if autocorrelation is None and options.correlated_noise not in ("measure", "off"):
         autocorrelation = read_autocorrelation(options.correlated_noise)
-    psf = psf_derivatives(problem, part, linearised.free, linearised.linear)
+    evidence = _evidence(linearised, problem, part, options)
     size = max(1, AT_ONCE // linearised.residual[0].numel())
     rows = torch.arange(len(linearised), device=linearised.residual.device)
-    pieces = []
-    for some in rows.split(size):
-        one = Linearised(*(getattr(linearised, f.name)[some] for f in fields(Linearised)))
-        cutouts = part[some.tolist()]
-        pieces.append(_budget(one, problem.at(some), cutouts, psf[some], options, autocorrelation))
-    return _join(pieces)
+    return _join(
+        [
+            _budget(evidence[some], problem.space, options, autocorrelation)
+            for some in rows.split(size)
+        ]
+    )
 
 
 def read_autocorrelation(path: str | Path) -> Tensor:
@@ -149,63 +158,31 @@ def read_autocorrelation(path: str | Path) -> Tensor:
         return torch.tensor(images[0].astype(float))
 
 
-def _budget(
-    linearised: Linearised,
-    problem: Problem,
-    part: Cutouts,
-    psf: Tensor,
-    options: BudgetOptions,
-    autocorrelation: Tensor | None,
-) -> Budget:
-    fitted = torch.isfinite(linearised.columns.flatten(1).sum(dim=1))
-    linearised = _finite(linearised, fitted)
-    residual, light = linearised.residual, _light(linearised, problem)
-    fit = whitened(linearised.columns, linearised.information, linearised.prior, linearised.free)
-    found = _noise(residual, light, problem, options, autocorrelation)
-    psf = torch.where(fitted[:, None, None, None], psf, 0.0)
-    sky = sky_derivatives(problem)
-    modes = torch.cat([psf, sky], dim=1)
-    count, n_psf = fit.columns.shape[1], psf.shape[1]
-    excess = noise.excess_gram(torch.cat([fit.columns, modes], dim=1), found)
-    white_terms = {"noise": positive(excess[:, :count, :count])}
+@dataclass(frozen=True)
+class Evidence:
+    """What the terms are made of, for B galaxies.
 
-    length = _structure_length(linearised, problem, part)
-    structure = find_misfit(fit, modes, residual, light, length, found)
-    if options.misfit:
-        excess = excess + structure.gram
-        white_terms["misfit"] = symmetric(structure.gram[:, :count, :count], fit, problem.space)
+    Args:
+        about: the fits' derivatives and residuals, zeros where there is no fit.
+        fitted: (B,) bool.
+        used: (B, H, W) bool, pixels that are not masked.
+        light: (B, H, W) the galaxy's model over sigma, without the sky.
+        length: (B,) pixels over which structure is alike.
+        psf: (B, 3, H, W) and
+        sky: (B, K, H, W) derivatives of the model by what may be wrong.
+    """
 
-    def doubt(first: int, derivatives: Tensor, sigma: list[float], share: float) -> Doubt:
-        index = [*range(count), *range(count + first, count + first + derivatives.shape[1])]
-        known = nuisance(fit, derivatives, residual, excess[:, index][:, :, index])
-        return Doubt(known, moment(known, fit.inverse.new_tensor(sigma), share))
+    about: Linearised
+    fitted: Tensor
+    used: Tensor
+    light: Tensor
+    length: Tensor
+    psf: Tensor
+    sky: Tensor
 
-    width, stretch = options.psf_width_error, options.psf_shape_error
-    psf_doubt = doubt(0, psf, [width, stretch, stretch], options.psf_doubt)
-    sky_doubt = doubt(n_psf, sky, [options.sky_error] * sky.shape[1], 1.0)
-    white_terms |= {"psf": psf_doubt.term, "sky": sky_doubt.term}
-    own = own_chi2(fit, residual, light, found)
-    information, score = (
-        v[:, 0] for v in (psf_doubt.known.information[:, 0], psf_doubt.known.score)
-    )
-    known = information > 0
-    values = {
-        "noise_inflation": found.inflation,
-        "misfit_amplitude": structure.amplitude,
-        "misfit_significance": structure.significance,
-        "psf_offset": torch.where(known, score / information, torch.nan),
-        "psf_offset_error": torch.where(known, information.rsqrt(), torch.nan),
-        "psf_wrong": torch.where(known, psf_doubt.moment.probability, torch.nan),
-        "own_chi2": own.chi2,
-        "own_pixels": own.pixels,
-        "own_scatter": own.scatter,
-    }
-    missing = ~fitted
-    terms = {
-        name: (fit.inverse.mT @ white @ fit.inverse).masked_fill(missing[:, None, None], torch.nan)
-        for name, white in white_terms.items()
-    }
-    return Budget(terms, **{k: v.masked_fill(missing, torch.nan) for k, v in values.items()})
+    def __getitem__(self, rows: Tensor) -> Evidence:
+        about = Linearised(*(getattr(self.about, f.name)[rows] for f in fields(Linearised)))
+        return Evidence(about, *(getattr(self, f.name)[rows] for f in fields(Evidence)[1:]))
 
 
 @dataclass(frozen=True)
@@ -222,6 +199,89 @@ class Doubt:
         return response @ self.moment.second @ response.mT
 
 
+def _evidence(
+    linearised: Linearised, problem: Problem, part: Cutouts, options: BudgetOptions
+) -> Evidence:
+    fitted = torch.isfinite(linearised.columns.flatten(1).sum(dim=1))
+    about = _finite(linearised, fitted)
+    first, count = problem.space.n_free, len(problem.space.shapes)
+    flux = about.linear[:, :count, None, None].to(about.columns.dtype)
+    light = (about.columns[:, first : first + count] * flux).sum(dim=1)
+    if options.psf_width_error or options.psf_shape_error:
+        psf = psf_derivatives(problem, part, about.free, about.linear)
+    else:
+        psf = light.new_zeros(len(light), N_MODES, *light.shape[1:])
+    length = _structure_length(about, problem, part)
+    used = problem.pixels.weight > 0
+    return Evidence(about, fitted, used, light, length, psf, sky_derivatives(problem))
+
+
+def _budget(
+    evidence: Evidence,
+    space: ParameterSpace,
+    options: BudgetOptions,
+    autocorrelation: Tensor | None,
+) -> Budget:
+    about, light, residual = evidence.about, evidence.light, evidence.about.residual
+    fit = whitened(about.columns, about.information, about.prior, about.free)
+    found = _noise(evidence, space, options, autocorrelation)
+    modes = torch.cat([evidence.psf, evidence.sky], dim=1)
+    count = fit.columns.shape[1]
+    excess = noise.excess_gram(torch.cat([fit.columns, modes], dim=1), found)
+    structure = find_misfit(fit, modes, residual, light, evidence.length, found)
+    terms = {
+        "noise": positive(excess[:, :count, :count]),
+        "misfit": symmetric(structure.gram[:, :count, :count], fit, space) * options.misfit,
+    }
+    # what structure may be mistaken for is known less well where there is some
+    excess = excess + structure.gram * options.misfit
+    psf, sky = _doubts(fit, evidence, excess, options)
+    terms |= {"psf": psf.term, "sky": sky.term}
+    own = own_chi2(fit, residual, light, found)
+    information, score = psf.known.information[:, 0, 0], psf.known.score[:, 0]
+    known = information > 0
+    values = {
+        "noise_inflation": found.inflation,
+        "misfit_amplitude": structure.amplitude,
+        "misfit_significance": structure.significance,
+        "psf_offset": torch.where(known, score / information, torch.nan),
+        "psf_offset_error": torch.where(known, information.rsqrt(), torch.nan),
+        "psf_wrong": torch.where(known, psf.moment.probability, torch.nan),
+        "own_chi2": own.chi2,
+        "own_pixels": own.pixels,
+        "own_scatter": own.scatter,
+    }
+    missing = ~evidence.fitted
+    return Budget(
+        {
+            name: (fit.inverse.mT @ term @ fit.inverse).masked_fill(
+                missing[:, None, None], torch.nan
+            )
+            for name, term in terms.items()
+        },
+        **{name: value.masked_fill(missing, torch.nan) for name, value in values.items()},
+    )
+
+
+def _doubts(
+    fit: Whitened, evidence: Evidence, excess: Tensor, options: BudgetOptions
+) -> tuple[Doubt, Doubt]:
+    """PSF and sky, each on its own."""
+    width, stretch = options.psf_width_error, options.psf_shape_error
+    count, n_psf, n_sky = (v.shape[1] for v in (fit.columns, evidence.psf, evidence.sky))
+    residual = evidence.about.residual
+
+    def doubt(modes: Tensor, first: int, sigma: list[float], share: float) -> Doubt:
+        index = [*range(count), *range(first, first + len(sigma))]
+        known = nuisance(fit, modes, residual, excess[:, index][:, :, index])
+        return Doubt(known, moment(known, fit.inverse.new_tensor(sigma), share))
+
+    return (
+        doubt(evidence.psf, count, [width, stretch, stretch], options.psf_doubt),
+        doubt(evidence.sky, count + n_psf, [options.sky_error] * n_sky, 1.0),
+    )
+
+
 def _finite(linearised: Linearised, fitted: Tensor) -> Linearised:
     """Galaxies without a fit get zeros, and a unit prior that can be inverted."""
 
@@ -234,26 +294,19 @@ def _finite(linearised: Linearised, fitted: Tensor) -> Linearised:
     return Linearised(**values)
 
 
-def _light(linearised: Linearised, problem: Problem) -> Tensor:
-    """(B, H, W) the galaxy's model over sigma, without the sky."""
-    first, count = problem.space.n_free, len(problem.space.shapes)
-    flux = linearised.linear[:, :count, None, None].to(linearised.columns.dtype)
-    return (linearised.columns[:, first : first + count] * flux).sum(dim=1)
-
-
 def _noise(
-    residual: Tensor,
-    light: Tensor,
-    problem: Problem,
+    evidence: Evidence,
+    space: ParameterSpace,
     options: BudgetOptions,
     autocorrelation: Tensor | None,
 ) -> Autocorrelation:
+    residual = evidence.about.residual
     if autocorrelation is not None:
         return noise.given(autocorrelation.to(residual.device), len(residual))
     if options.correlated_noise == "off":
         return noise.white(len(residual), residual.device)
-    sky = noise.blank_sky(light, problem.pixels.weight > 0)
-    return noise.measure(residual, sky, problem.space.sky != "fixed")
+    sky = noise.blank_sky(evidence.light, evidence.used)
+    return noise.measure(residual, sky, space.sky != "fixed")
 
 
 def _structure_length(linearised: Linearised, problem: Problem, part: Cutouts) -> Tensor:
