@@ -74,6 +74,10 @@ def _fit(**given: Any) -> None:
     with multi-extension files, or a manifest (CSV, ECSV, FITS, Parquet) with columns id, image,
     sigma, psf...
 
+    For each parameter there are the best fit, _err, and the quantiles _p16, _p50, _p84 of the
+    posterior, in which fit and network are reconciled; `quality` says how far to trust them.
+    --uncertainty covariance is quicker, and of the fit alone.
+
     A run that was stopped goes on where it stopped when the same command is given again. Exit
     status: 0 the run is whole (flagged galaxies included), 1 it failed, 2 wrong usage.
     """
