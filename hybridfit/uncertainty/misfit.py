@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from hybridfit.parameters import ParameterSpace
-from hybridfit.uncertainty.noise import Autocorrelation, padded_shape, weighted_gram
+from hybridfit.uncertainty.noise import Autocorrelation, mode_gram, padded_shape, weighted_gram
 from hybridfit.uncertainty.nuisance import Whitened
 
 SCALE = 0.5  # of the circularised half-light radius: half of an arm's or a bar's width and spacing
@@ -68,32 +68,39 @@ def find_misfit(
         length: (B,) pixels, over which structure is alike.
         noise: whose power is no structure.
     """
-    count = fit.columns.shape[1]
-    lit = torch.cat([fit.columns, modes, residual[:, None]], dim=1) * light[:, None]
-    bright = torch.stack([light, light**2], dim=1)
+    lit = torch.cat([fit.columns, residual[:, None]], dim=1) * light[:, None]
     # the light falls off towards the edges: that the field is periodic there does no harm
     shape = padded_shape(lit)
     kernel = _bell(length, shape)
     power = torch.fft.rfft2(kernel).real
-    gram = weighted_gram(lit, power, shape)
-    inside, found = gram[:, :count, :count], gram[:, -1, -1]
+    transformed = torch.fft.rfft2(lit, s=shape)
+    gram = mode_gram(transformed, power, shape)
+    inside, found = gram[:, :-1, :-1], gram[:, -1, -1]
 
-    height, width = lit.shape[-2:]
-    smooth = torch.fft.rfft2(lit[:, :count], s=shape) * power[:, None]
-    smooth = torch.fft.irfft2(smooth, s=shape)[..., :height, :width]
-    half_taken = (smooth**2 * bright[:, 1:]).sum(dim=(1, 2, 3)).double()  # tr K P K
-    overlap = torch.fft.irfft2(torch.fft.rfft2(bright, s=shape).abs() ** 2, s=shape)
+    height, width = light.shape[-2:]
+    smooth = torch.fft.irfft2(transformed[:, :-1] * power[:, None], s=shape)
+    smooth = smooth[..., :height, :width] * light[:, None]
+    half_taken = (smooth**2).sum(dim=(1, 2, 3)).double()  # tr K P K
+    squares = torch.stack([light, light**2], dim=1)
+    overlap = torch.fft.irfft2(torch.fft.rfft2(squares, s=shape).abs() ** 2, s=shape)
     whole = (overlap[:, 1] * kernel**2).sum(dim=(1, 2)).double()  # tr K K
     variance = whole - 2 * half_taken + (inside**2).sum(dim=(1, 2))
     variance = variance.clamp_min(1e-3 * whole + 1e-30)
 
-    left = (light**2).sum(dim=(1, 2)).double() - torch.diagonal(inside, dim1=1, dim2=2).sum(dim=1)
+    left = squares[:, 1].sum(dim=(1, 2)).double() - torch.diagonal(inside, dim1=1, dim2=2).sum(1)
     ratio = _noise_power(overlap[:, 0] * kernel, noise)
     square = (found - ratio * left) / variance
     significance = square * (variance / 2).sqrt() / ratio
     chance = (SIGNIFICANT / significance.clamp_min(1e-9)).clamp_max(1.0) ** 2
     square = (square * (1 - chance)).clamp(0.0, MAX_AMPLITUDE**2)
-    return Misfit(square[:, None, None] * gram[:, :-1, :-1], square.sqrt(), significance)
+
+    size = inside.shape[1] + modes.shape[1]
+    both = inside.new_zeros(len(inside), size, size)
+    rows = (square > 0).nonzero()[:, 0]
+    if len(rows):
+        columns = torch.cat([fit.columns[rows], modes[rows]], dim=1) * light[rows, None]
+        both[rows] = square[rows, None, None] * weighted_gram(columns, power[rows], shape)
+    return Misfit(both, square.sqrt(), significance)
 
 
 def symmetric(gram: Tensor, fit: Whitened, space: ParameterSpace) -> Tensor:

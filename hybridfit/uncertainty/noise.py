@@ -185,13 +185,17 @@ def weighted_gram(columns: Tensor, power: Tensor, shape: tuple[int, int]) -> Ten
         power: (B, height, width // 2 + 1) spectrum of X on the padded modes.
         shape: the padded height and width.
     """
-    modes = torch.fft.rfft2(columns, s=shape)
-    twice = torch.full((shape[1] // 2 + 1,), 2.0, device=columns.device)
+    return mode_gram(torch.fft.rfft2(columns, s=shape), power, shape)
+
+
+def mode_gram(modes: Tensor, power: Tensor, shape: tuple[int, int]) -> Tensor:
+    """`weighted_gram` of columns that are transformed already, (B, C, height, width // 2 + 1)."""
+    twice = torch.full((shape[1] // 2 + 1,), 2.0, device=modes.device)
     twice[0] = 1.0  # a real FFT leaves out the mirrored half
     if shape[1] % 2 == 0:
         twice[-1] = 1.0
-    weight = (power * (twice / (shape[0] * shape[1]))).to(columns.dtype)
     parts = torch.view_as_real(modes)
+    weight = (power * (twice / (shape[0] * shape[1]))).to(parts.dtype)
     scaled = parts * weight[:, None, :, :, None]
     return (scaled.flatten(2) @ parts.flatten(2).transpose(1, 2)).double()
 
