@@ -27,7 +27,7 @@ from hybridfit.uncertainty.noise import Autocorrelation, mode_gram, padded_shape
 from hybridfit.uncertainty.nuisance import Whitened
 
 SCALE = 0.5  # of the circularised half-light radius: half of an arm's or a bar's width and spacing
-SIGNIFICANT = 3.0  # of f^2's errors: below it nothing is there
+SIGNIFICANT = 4.0  # of f^2's errors, whose chance values have a long tail: 1 in 100 exceeds 3.5
 MAX_AMPLITUDE = 0.5  # beyond it the galaxy is another one, and no error bar helps
 # Structure of galaxies is mostly the same on both sides of the centre: all of its power goes into
 # what is even about the centre (flux, size, index, shape), twice that of a field without symmetry.
