@@ -23,7 +23,11 @@ from hybridfit.uncertainty.budget import NONE, Budget, BudgetOptions, error_budg
 from hybridfit.uncertainty.certificate import ENOUGH
 from hybridfit.uncertainty.chains import with_chains
 from hybridfit.uncertainty.proposal import Network, network_proposal
-from hybridfit.uncertainty.reconcile import ReconcileOptions, Sampled, sample_posterior
+from hybridfit.uncertainty.reconcile import (
+    ReconcileOptions,
+    Sampled,
+    sample_posterior,
+)
 from hybridfit.uncertainty.widening import widened
 
 NUMBERS_AT_ONCE = 2**22  # derivatives in all pixels that are held together: bounds memory

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -25,6 +25,7 @@ from torch import Tensor
 from hybridfit.fitting.problem import Problem, Profiled
 from hybridfit.npe.density import FlowDensity
 from hybridfit.results import Posterior
+from hybridfit.uncertainty.ridge import Ridge
 from hybridfit.uncertainty.student import StudentT
 
 LOG_2PI = math.log(2 * math.pi)
@@ -94,18 +95,17 @@ class Proposal(Protocol):
 
 
 @dataclass(frozen=True)
-class Student:
-    """A t distribution of u."""
+class OfShape:
+    """A density of u alone: a t distribution or a ridge of them."""
 
-    student: StudentT
+    density: StudentT | Ridge
 
     def log_density(self, points: Points) -> Tensor:
         """(b, S), see `Proposal`."""
-        return self.student.log_density(points.free)
+        return self.density.log_density(points.free)
 
-    def __getitem__(self, rows: Tensor) -> Student:
-        mean, factor = self.student.mean[rows], self.student.factor[rows]
-        return Student(StudentT(mean, factor, self.student.dof))
+    def __getitem__(self, rows: Tensor) -> OfShape:
+        return OfShape(self.density[rows])
 
 
 @dataclass(frozen=True)
@@ -220,13 +220,37 @@ class Mixture:
         share = self.counts / self.counts.sum(dim=1, keepdim=True).clamp_min(1)
         return torch.logsumexp(torch.log(share)[:, :, None] + self.log_density, dim=1)
 
-    def extended(self, proposal: Proposal, count: int, points: Points, new: Points) -> Mixture:
-        """Return the mixture with ``count`` draws ``new`` of another density behind ``points``."""
+    def share_of(self, place: int, weights: Tensor) -> Tensor:
+        """(b,) of the posterior that one density explains, were all K drawn from alike.
+
+        It is the mean of q_k / sum q over the weighted draws (b, S): the step of population Monte
+        Carlo that brings a mixture nearer to the posterior (Douc et al. 2007, arXiv:0708.0711).
+        """
+        explained = torch.softmax(self.log_density, dim=1)[:, place]
+        return (weights * torch.nan_to_num(explained)).sum(dim=1)
+
+    def more(self, place: int, count: Tensor) -> Mixture:
+        """Return the mixture with ``count`` (b,) more draws of one density to come."""
+        counts = self.counts.clone()
+        counts[:, place] += count
+        return replace(self, counts=counts)
+
+    def extended(
+        self, proposals: Sequence[Proposal], counts: Sequence[Tensor], points: Points, new: Points
+    ) -> Mixture:
+        """Return the mixture with draws ``new`` behind ``points``.
+
+        Args:
+            proposals: more densities.
+            counts: (b,) draws of each of these among the new; the others are of those it has.
+            points, new: all draws but the new, and the new.
+        """
         added = torch.stack([p.log_density(new) for p in self.proposals], dim=1)
-        own = proposal.log_density(joined([points, new]))[:, None]
+        both = joined([points, new])
+        own = torch.stack([p.log_density(both) for p in proposals], dim=1)
         values = torch.cat([torch.cat([self.log_density, added], dim=2), own], dim=1)
-        counts = torch.cat([self.counts, torch.full_like(self.counts[:, :1], count)], dim=1)
-        return Mixture((*self.proposals, proposal), counts, values)
+        count = torch.cat([self.counts, *(c[:, None] for c in counts)], dim=1)
+        return Mixture((*self.proposals, *proposals), count, values)
 
     def __getitem__(self, rows: Tensor) -> Mixture:
         proposals = tuple(p[rows] for p in self.proposals)

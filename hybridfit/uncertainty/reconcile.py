@@ -1,9 +1,10 @@
 """Fit and network reconciled: the posterior itself, by adaptive importance sampling.
 
 The fit says where the posterior is and how sharp, the network what else may be, the likelihood
-decides. Draws come from a Student-t at the fit, from the network's flow and, a few, from the
-prior; each has the weight likelihood x prior / mixture (see `proposal`). The next rounds come
-from a t fitted to the weighted draws so far, until their effective number is enough or the budget
+decides. Draws come from a Student-t at the fit, or where this is too simple from a ridge of them
+(see `ridge`), from the network's flow and, a few, from the prior; each has the weight likelihood
+x prior / mixture (see `proposal`). The next rounds come from a t fitted to the weighted draws so
+far and from the ridge again, until their effective number is enough or the budget
 is spent (AMIS; Cornuet et al. 2012, arXiv:0907.1254). Flux and sky, linear in the model and of a
 flat prior, are integrated over exactly. The flow is a proposal and never a prior: the same pixels
 do not count twice. Where the weights cannot be trusted (Pareto k), a short chain takes over.
@@ -21,21 +22,26 @@ from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.nearby import Nearby
 from hybridfit.fitting.problem import Problem, Profiled
 from hybridfit.npe.posterior import own_noise
+from hybridfit.parameters import ParameterSpace
 from hybridfit.uncertainty.proposal import (
     Mixture,
     Network,
+    OfShape,
     Points,
     PriorDraws,
     Proposal,
-    Student,
     evaluated,
     joined,
 )
 from hybridfit.uncertainty.psis import Smoothed, good_khat, pareto_smooth
+from hybridfit.uncertainty.ridge import Ridge, find_ridge
 from hybridfit.uncertainty.student import StudentT, factor_of, sobol_points, weighted_moments
 
 # of the t's: heavier than any posterior seen, yet most draws fall where the posterior is
-FIRST_DOF, LATER_DOF = 6.0, 8.0
+FIRST_DOF, LATER_DOF, RIDGE_DOF = 6.0, 8.0, 6.0
+# widths of size or index in free coordinates, the prior's being 1, from which on ellipses will not
+# do: about S/N 100
+BENT = 0.15
 N_CHECKS = 8  # draws at which the cheap likelihood is held against the exact one
 # of ln likelihood, among draws within RELEVANT of the best: weights off by 15 % at random
 # change an interval by less than the draws' own scatter
@@ -48,7 +54,7 @@ class ReconcileOptions:
     """How the posterior is sampled.
 
     Args:
-        laplace: draws of the t at the fit.
+        laplace: draws about the fit, of the t or the ridge.
         flow: draws of the network.
         prior: draws of the prior.
         round: draws of each later round.
@@ -59,11 +65,11 @@ class ReconcileOptions:
         seed: of the random numbers.
     """
 
-    laplace: int = 64
-    flow: int = 32
+    laplace: int = 96
+    flow: int = 24
     prior: int = 8
     round: int = 64
-    ess: float = 100.0
+    ess: float = 120.0
     max_draws: int = 1024
     mcmc: bool = True
     shortcut: bool = True
@@ -131,26 +137,67 @@ def sample_posterior(
         near: a cheaper likelihood, used where it agrees with the exact one.
         options: see `ReconcileOptions`.
     """
-    rows = torch.isfinite(about.free).all(dim=1).nonzero()[:, 0]
-    numbers = Numbers.of(ids, problem.space.n_free, problem.space.n_linear, options.seed, rows)
-    first = _first_student(about)
-    likelihood = checked_likelihood(problem, near, first, rows, numbers)
+    fitted = torch.isfinite(about.free).all(dim=1)
+    numbers = Numbers.of(ids, problem.space.n_free, problem.space.n_linear, options.seed, fitted)
+    first, plane = _first_student(about), plane_of(problem.space).to(fitted.device)
+    everyone = fitted.nonzero()[:, 0]
+    likelihood = checked_likelihood(problem, near, first, everyone, numbers)
     network = network if network is not None and options.flow else None
+    variance = torch.diagonal(about.covariance, dim1=1, dim2=2)[:, plane].amax(dim=1)
+    bent = variance > BENT**2
     finished: list[tuple[Tensor, Weighted]] = []
-    state = _first_round(likelihood, first, network, numbers, rows, options)
+    for rows in ((fitted & ~bent).nonzero()[:, 0], (fitted & bent).nonzero()[:, 0]):
+        if not len(rows):
+            continue
+        start: StudentT | Ridge = first[rows]
+        if bent[rows[0]]:
+            n_free = problem.space.n_free
+            covariance = about.covariance[rows, :n_free, :n_free]
+            start = find_ridge(problem, about.free[rows], covariance, plane, rows, RIDGE_DOF)
+        setting = _Setting(likelihood, numbers, options)
+        finished += _rounds(setting, start, network, about, rows)
+    return _collected(len(about), problem, finished)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What all rounds have in common."""
+
+    likelihood: Likelihood
+    numbers: Numbers
+    options: ReconcileOptions
+
+
+def _rounds(
+    setting: _Setting,
+    start: StudentT | Ridge,
+    network: Network | None,
+    about: Linearised,
+    rows: Tensor,
+) -> list[tuple[Tensor, Weighted]]:
+    """Draw for galaxies ``rows`` until they have enough; who has leaves the batch."""
+    options, finished = setting.options, []
+    state = _first_round(setting, start, network, rows)
+    n_first = len(state.mixture.proposals)
     while len(rows):
         n = state.points.free.shape[1]
         enough = (state.smoothed.ess >= options.ess) & (state.smoothed.khat < good_khat(n))
         # one fitted proposal is always worth its round
-        enough &= len(state.mixture.proposals) > (2 if network is None else 3)
+        enough &= len(state.mixture.proposals) > n_first
         done = enough | (n + options.round > options.max_draws)
         out, rest = done.nonzero()[:, 0], (~done).nonzero()[:, 0]
         if len(out):
             finished.append((rows[out], state[out]))
         rows, state = rows[rest], state[rest]
         if len(rows):
-            state = _next_round(likelihood, state, about, numbers, rows, options)
-    return _collected(len(about), problem, finished)
+            state = _next_round(setting, state, about, rows)
+    return finished
+
+
+def plane_of(space: ParameterSpace) -> Tensor:
+    """(K,) free columns of sizes and shapes."""
+    columns = [range(c.start + 2, c.stop - 2) for c in space.slices()]
+    return torch.tensor([j for some in columns for j in some])
 
 
 @dataclass(frozen=True)
@@ -270,24 +317,20 @@ def checked_likelihood(
 
 
 def _first_round(
-    likelihood: Likelihood,
-    first: StudentT,
-    network: Network | None,
-    numbers: Numbers,
-    rows: Tensor,
-    options: ReconcileOptions,
+    setting: _Setting, start: StudentT | Ridge, network: Network | None, rows: Tensor
 ) -> Weighted:
-    """Draws of the t at the fit, of the flow and of the prior."""
-    student = Student(first)[rows]
+    """Draws about the fit, of the flow and of the prior."""
+    options, numbers = setting.options, setting.numbers
     uniform, normal = numbers.take(rows, options.laplace, 0)
     unknown = torch.full_like(normal, torch.nan)
-    parts = [(student.student.draw(uniform), normal, unknown)]
+    parts = [(start.draw(uniform), normal, unknown)]
     counts = [torch.full((len(rows),), options.laplace, device=rows.device)]
-    proposals: list[Proposal] = [student]
+    proposals: list[Proposal] = [OfShape(start)]
     if network is not None:
         mine = network[rows]
-        parts.append((mine.free, torch.zeros_like(mine.linear), mine.linear))
-        counts.append(torch.isfinite(mine.free).all(dim=2).sum(dim=1))
+        free, linear = mine.free[:, : options.flow], mine.linear[:, : options.flow]
+        parts.append((free, torch.zeros_like(linear), linear))
+        counts.append(torch.isfinite(free).all(dim=2).sum(dim=1))
         proposals.append(mine)
     uniform, normal = numbers.take(rows, options.prior, PRIOR_SKIP)
     unknown = torch.full_like(normal, torch.nan)
@@ -295,33 +338,32 @@ def _first_round(
     counts.append(torch.full((len(rows),), options.prior, device=rows.device))
     proposals.append(PriorDraws())
     free, normal, given = (torch.cat(v, dim=1) for v in zip(*parts, strict=True))
-    points = _evaluate(likelihood, rows, free, normal, given)
+    points = _evaluate(setting.likelihood, rows, free, normal, given)
     count = torch.stack(counts, dim=1).to(points.target)
     return Weighted.of(points, Mixture.of(proposals, count, points))
 
 
-def _next_round(
-    likelihood: Likelihood,
-    state: Weighted,
-    about: Linearised,
-    numbers: Numbers,
-    rows: Tensor,
-    options: ReconcileOptions,
-) -> Weighted:
-    """Draws of a t fitted to the draws so far, with these."""
-    points, mixture = state.points, state.mixture
-    n_free = points.free.shape[2]
-    moments = weighted_moments(
-        points.free,
-        state.smoothed.weights,
-        about.free[rows],
-        about.covariance[rows, :n_free, :n_free],
-    )
-    student = student_of(*moments, LATER_DOF)
-    uniform, normal = numbers.take(rows, options.round, options.laplace + points.free.shape[1])
-    new = _evaluate(likelihood, rows, student.draw(uniform), normal, None)
-    extended = mixture.extended(Student(student), options.round, points, new)
-    return Weighted.of(joined([points, new]), extended)
+def _next_round(setting: _Setting, state: Weighted, about: Linearised, rows: Tensor) -> Weighted:
+    """Draws of a t fitted to the draws so far, with these; half of them of what serves as well."""
+    options, points, mixture = setting.options, state.points, state.mixture
+    n, n_free = points.free.shape[1:]
+    weights = state.smoothed.weights
+    guess = about.free[rows], about.covariance[rows, :n_free, :n_free]
+    student = student_of(*weighted_moments(points.free, weights, *guess), LATER_DOF)
+    uniform, normal = setting.numbers.take(rows, options.round, options.laplace + n)
+    free, given = student.draw(uniform), torch.full_like(normal, torch.nan)
+    half = options.round // 2
+    counts = torch.full((len(rows),), float(options.round), dtype=free.dtype, device=free.device)
+    proposals: list[Proposal] = [OfShape(student)]
+    own = [counts]
+    ridge = mixture.proposals[0].density if isinstance(mixture.proposals[0], OfShape) else None
+    if isinstance(ridge, Ridge):
+        again = ridge.reweighted(points.free, weights)
+        free[:, half:] = again.draw(uniform[:, half:])
+        proposals.append(OfShape(again))
+        own = [counts - (options.round - half), torch.full_like(counts, options.round - half)]
+    new = _evaluate(setting.likelihood, rows, free, normal, given)
+    return Weighted.of(joined([points, new]), mixture.extended(proposals, own, points, new))
 
 
 def _evaluate(

@@ -46,6 +46,9 @@ class StudentT:
         if not self.dof > 0:
             raise ValueError(f"dof is {self.dof}, expected more than 0")
 
+    def __getitem__(self, rows: slice | Tensor) -> StudentT:
+        return StudentT(self.mean[rows], self.factor[rows], self.dof)
+
     def draw(self, uniform: Tensor) -> Tensor:
         """Return draws (B, S, P) made of uniform numbers, as those of `sobol_points`.
 
