@@ -141,6 +141,8 @@ def sample_posterior(
     numbers = Numbers.of(ids, problem.space.n_free, problem.space.n_linear, options.seed, fitted)
     first, plane = _first_student(about), plane_of(problem.space).to(fitted.device)
     everyone = fitted.nonzero()[:, 0]
+    if not len(everyone):
+        return _collected(len(about), problem, [])
     likelihood = checked_likelihood(problem, near, first, everyone, numbers)
     network = network if network is not None and options.flow else None
     variance = torch.diagonal(about.covariance, dim1=1, dim2=2)[:, plane].amax(dim=1)

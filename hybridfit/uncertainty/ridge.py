@@ -28,6 +28,7 @@ MAX_U = 3.0  # nodes end where the prior does
 FLOOR = 0.1  # share of the draws that all nodes get alike
 TEMPER = 0.8  # of the weights: a node's integral is its own Gaussian's, which may be too narrow
 MAX_STEP = 1.0  # of the Newton steps
+MAX_FALL = 3.0  # of the cost in one of them: farther the quadratic model is not believed
 
 
 @dataclass(frozen=True)
@@ -129,30 +130,20 @@ def _part(nodes: _Nodes, rows: slice) -> _Nodes:
 
 
 def _node(problem: Problem, guess: Tensor, unit: Tensor, rows: Tensor) -> _Nodes:
-    """The best point with the coordinate ``unit`` (m, P) held, from a guess nearby."""
+    """The best point with the coordinate ``unit`` (m, P) held, one Newton step from a guess."""
     there = problem(guess, rows)
-    conditional = _conditional(_inverse(there.hessian), unit)
+    covariance = _inverse(there.hessian)
+    conditional = _conditional(covariance, unit)
     step = -(conditional @ there.gradient[:, :, None])[:, :, 0]
     step = torch.nan_to_num(step) * (MAX_STEP / step.abs().amax(dim=1).clamp_min(MAX_STEP))[:, None]
-    best = problem(guess + step, rows)
-    lower = best.cost < there.cost
-    point = torch.where(lower[:, None], guess + step, guess)
-    cost = torch.where(lower, best.cost, there.cost)
-    gradient = torch.where(lower[:, None], best.gradient, there.gradient)
-    hessian = torch.where(lower[:, None, None], best.hessian, there.hessian)
-    joint = torch.where(lower[:, None, None], best.carry[1], there.carry[1])
-    covariance = _inverse(hessian)
-    conditional = _conditional(covariance, unit)
-    last = -(conditional @ gradient[:, :, None])[:, :, 0]
-    fall = -0.5 * (last * gradient).sum(dim=1)
-    last = torch.where((last.abs().amax(dim=1) < MAX_STEP)[:, None], last, 0.0)
+    fall = -0.5 * (step * there.gradient).sum(dim=1)
     p = unit.shape[1]
     value = torch.linalg.eigvalsh(conditional + unit[:, :, None] * unit[:, None, :])
     volume = 0.5 * value.clamp_min(1e-30).log().sum(dim=1)
-    linear = torch.linalg.slogdet(joint[:, p:, p:])[1]
-    outside = (point * unit).sum(dim=1).abs() > MAX_U
-    weight = -cost + fall.clamp(0, 2) + volume - 0.5 * linear
-    return _Nodes(point + last, covariance, torch.where(outside, -torch.inf, weight))
+    linear = torch.linalg.slogdet(there.carry[1][:, p:, p:])[1]
+    outside = (guess * unit).sum(dim=1).abs() > MAX_U
+    weight = -there.cost + fall.clamp(0, MAX_FALL) + volume - 0.5 * linear
+    return _Nodes(guess + step, covariance, torch.where(outside, -torch.inf, weight))
 
 
 def _inverse(hessian: Tensor) -> Tensor:
