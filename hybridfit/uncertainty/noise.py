@@ -12,6 +12,7 @@ all over the stamp. Sums over pairs of pixels are products in Fourier space.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from scipy import fft
@@ -206,6 +207,7 @@ def _lags(image: Tensor) -> Tensor:
     return image[..., lags[:, None], lags[None, :]]
 
 
+@lru_cache(maxsize=1)
 def _groups() -> Tensor:
     """(G, lags, lags) mean over lags of like length: each length below 3 pix, then rings."""
     lags = torch.arange(-LAGS, LAGS + 1)
