@@ -108,7 +108,7 @@ def reconcile(
         near = nearby(problem, part, about, galfit) if options.shortcut else None
         sampled = sample_posterior(problem, about, part.id, network, near, options)
         if options.mcmc:
-            sampled = with_chains(sampled, problem, part.id, ENOUGH, seed=options.seed)
+            sampled = with_chains(sampled, problem, about, part.id, ENOUGH, seed=options.seed)
         terms = None if budget == NONE else error_budget(about, problem, part, budget)
         samples = physical(sampled, terms, problem, part)
         distance = _distance(network, about, problem)

@@ -9,19 +9,22 @@ from hashlib import sha256
 import torch
 from torch import Tensor
 
+from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.problem import Problem, Profiled
 from hybridfit.uncertainty.mcmc import MCMCOptions, sample
 from hybridfit.uncertainty.psis import good_khat
 from hybridfit.uncertainty.reconcile import Sampled
-from hybridfit.uncertainty.student import factor_of, weighted_moments
+from hybridfit.uncertainty.student import factor_of
 
 N_WALKERS = 16
-MAX_RHAT = 1.1  # above it the walkers do not agree, and there is no posterior to quote
+# short chains scatter about 1.05; above this the walkers do not agree
+MAX_RHAT, MIN_ESS = 1.2, 100.0
 
 
 def with_chains(
     sampled: Sampled,
     problem: Problem,
+    about: Linearised,
     ids: Sequence[str],
     enough: float,
     options: MCMCOptions = MCMCOptions(),
@@ -32,6 +35,7 @@ def with_chains(
     Args:
         sampled: of the B galaxies of ``problem``.
         problem: the likelihood and its prior.
+        about: the models about the fits, for a first guess of the covariance.
         ids: B names, which seed the chains.
         enough: effective number of draws below which the weights do not do.
         options: of each chain.
@@ -42,7 +46,7 @@ def with_chains(
     """
     failed = needs_chain(sampled, enough).nonzero()[:, 0]
     for row in failed.tolist():  # one in some thousands
-        sampled = _replaced(sampled, problem, row, options, f"{seed} {ids[row]}")
+        sampled = _replaced(sampled, problem, about, row, options, f"{seed} {ids[row]}")
     return sampled
 
 
@@ -54,7 +58,12 @@ def needs_chain(sampled: Sampled, enough: float) -> Tensor:
 
 
 def _replaced(
-    sampled: Sampled, problem: Problem, row: int, options: MCMCOptions, name: str
+    sampled: Sampled,
+    problem: Problem,
+    about: Linearised,
+    row: int,
+    options: MCMCOptions,
+    name: str,
 ) -> Sampled:
     p = sampled.free.shape[2]
     weights = sampled.weights[row]
@@ -62,13 +71,10 @@ def _replaced(
     rng = torch.Generator().manual_seed(digest)
     pick = torch.multinomial(weights.cpu(), N_WALKERS, replacement=True, generator=rng)
     starts = sampled.free[row, pick][None]
-    mean = starts.mean(dim=1)
-    eye = torch.eye(p, dtype=starts.dtype, device=starts.device)[None]
-    points = torch.nan_to_num(sampled.free[row])[None]
-    _, covariance = weighted_moments(points, weights[None], mean, 0.01 * eye)
     index = torch.tensor([row], device=starts.device)
-    chain = sample(log_posterior(problem, index), starts, factor_of(covariance), options, digest)
-    if not float(chain.rhat[0]) < MAX_RHAT:
+    factor = factor_of(about.covariance[index, :p, :p])
+    chain = sample(log_posterior(problem, index), starts, factor, options, digest)
+    if not (float(chain.rhat[0]) < MAX_RHAT and float(chain.ess[0]) > MIN_ESS):
         return sampled
     length = sampled.free.shape[1]
     kept = torch.linspace(0, chain.samples.shape[1] - 1, min(length, chain.samples.shape[1]))
