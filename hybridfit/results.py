@@ -43,6 +43,8 @@ class Flag(IntFlag):
     UNFAMILIAR = 1 << 22
     DISAGREES = 1 << 23
     UNSAMPLED = 1 << 24
+    MISFIT = 1 << 25
+    PSF_DOUBTFUL = 1 << 26
 
 
 FLAG_TEXT: dict[Flag, str] = {
@@ -61,7 +63,7 @@ FLAG_TEXT: dict[Flag, str] = {
     Flag.NO_DATA: "no pixel is left to fit",
     Flag.UNREADABLE: "the input could not be read: see the message column",
     Flag.POOR_FIT: "the model does not describe the pixels (chi2 far above its expectation)",
-    Flag.UNCERTAIN: "at 2 sigma the magnitude may be off by 0.5 or the size by a factor 1.65",
+    Flag.UNCERTAIN: "magnitude may be off by 0.5 or size by a factor 2 (chance above 2.5 %)",
     Flag.UNRESOLVED: "the galaxy is much smaller than the PSF and the pixel: shape is prior",
     Flag.LARGER_THAN_STAMP: "the half-light radius exceeds half of the stamp",
     Flag.OFF_CENTRE: "the fit left the target's position",
@@ -71,6 +73,8 @@ FLAG_TEXT: dict[Flag, str] = {
     Flag.UNFAMILIAR: "the network saw nothing like this galaxy in training",
     Flag.DISAGREES: "the fit lies far outside of the network's posterior: one of them is wrong",
     Flag.UNSAMPLED: "the posterior, or enough replicas, could not be drawn: mistrust the errors",
+    Flag.MISFIT: "structure under the galaxy's light that the model does not follow",
+    Flag.PSF_DOUBTFUL: "the pixels ask for a PSF of another width or shape",
 }
 
 
@@ -237,7 +241,10 @@ class Result:
         log_evidence: (B,) ln of the evidence: the likelihood over the prior, flux [in units of
             the zero point] and sky of a flat prior, so that only models of one galaxy compare.
         missed: (B,) share of the posterior's mass where the network's has next to none.
-        disagreement: (B,) distance of the fit from the network's posterior, 1 is usual.
+        disagreement: (B,) distance of fit and network's posterior in their joint errors.
+        flow_distance: (B,) of the fit from the middle of the network's posterior, in the
+            coordinates in which that is a standard normal: root mean square, 1 is usual.
+        risk: (B,) probability that magnitude or size are off by 0.5 mag or a factor 2.
     """
 
     fit: Fit
@@ -248,6 +255,8 @@ class Result:
     log_evidence: Tensor = None  # type: ignore[assignment]
     missed: Tensor = None  # type: ignore[assignment]
     disagreement: Tensor = None  # type: ignore[assignment]
+    flow_distance: Tensor = None  # type: ignore[assignment]
+    risk: Tensor = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         batch = len(self.fit)
@@ -273,4 +282,12 @@ class Result:
         return replace(self, draws=None if self.draws is None else self.draws[index], **values)
 
 
-CERTIFICATE = ("ess", "khat", "log_evidence", "missed", "disagreement")
+CERTIFICATE = (
+    "ess",
+    "khat",
+    "log_evidence",
+    "missed",
+    "disagreement",
+    "flow_distance",
+    "risk",
+)

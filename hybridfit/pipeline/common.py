@@ -26,7 +26,7 @@ from hybridfit.pipeline.seeding import expectation, starts_from
 from hybridfit.results import Fit, Flag, Result
 from hybridfit.uncertainty.agreement import disagreement, disagreement_flags
 from hybridfit.uncertainty.bootstrap import bootstrap
-from hybridfit.uncertainty.certificate import quality, risk_flags, sampling_flags
+from hybridfit.uncertainty.certificate import quality, risk, risk_flags, sampling_flags
 from hybridfit.uncertainty.covariance import quote_covariance
 from hybridfit.uncertainty.psis import good_khat
 
@@ -117,20 +117,24 @@ def _with_errors(
     if errors.uncertainty == "bootstrap":
         draws = bootstrap(cutouts, fit, errors.bootstrap, options, device, compile)
         failed = fitted & (draws.effective < errors.bootstrap.replicas / 2)
-        flags = fit.flags | failed * int(Flag.UNSAMPLED)
+        chance = risk(draws, fit.theta)
+        flags = risk_flags(fit.flags, chance) | failed * int(Flag.UNSAMPLED)
         fit = replace(fit, covariance=draws.covariance, flags=flags)
         grade = quality(flags, sampled=False)
-        return Result(fit, grade, draws, draws.effective, disagreement=distance)
+        known = {"ess": draws.effective, "risk": chance, "disagreement": distance}
+        return Result(fit, grade, draws, **known)
     found = reconcile(
         cutouts, fit, expected, options, errors.posterior, errors.budget, device, compile
     )
-    draws = found.draws
-    flags = risk_flags(fit.flags, draws, fit.theta)
-    limit = torch.tensor([good_khat(max(n, 2)) for n in found.n_draws.tolist()])
+    draws, chance = found.draws, risk(found.draws, fit.theta)
+    limit = torch.tensor([good_khat(max(int(n), 2)) for n in found.n_draws.nan_to_num().tolist()])
+    flags = risk_flags(fit.flags, chance) | found.flags
     flags = flags | fitted * sampling_flags(found.ess, found.khat, limit)
     fit = replace(fit, covariance=draws.covariance, flags=flags)
-    certificate = {name: getattr(found, name) for name in ("ess", "khat", "log_evidence", "missed")}
-    return Result(fit, quality(flags, sampled=True), draws, **certificate, disagreement=distance)
+    names = ("ess", "khat", "log_evidence", "missed", "flow_distance")
+    known = {name: getattr(found, name) for name in names}
+    known |= {"disagreement": distance, "risk": chance}
+    return Result(fit, quality(flags, sampled=True), draws, **known)
 
 
 # what a compiled kernel saves of a posterior, in units of what it saves of a fit

@@ -20,7 +20,7 @@ from hybridfit.npe.density import FlowDensity
 from hybridfit.npe.posterior import draw
 from hybridfit.results import Fit, Posterior
 from hybridfit.uncertainty.budget import NONE, Budget, BudgetOptions, error_budget
-from hybridfit.uncertainty.certificate import ENOUGH
+from hybridfit.uncertainty.certificate import ENOUGH, budget_flags
 from hybridfit.uncertainty.chains import with_chains
 from hybridfit.uncertainty.proposal import Network, network_proposal
 from hybridfit.uncertainty.reconcile import (
@@ -53,8 +53,9 @@ class Reconciled:
     Args:
         draws: weighted, the error budget included.
         ess, khat, log_evidence, missed: see `Result`.
-        distance: (B,) of the fit from the network's posterior, in the flow's coordinates.
+        flow_distance: see `Result`.
         n_draws: (B,) evaluations of the likelihood.
+        flags: (B,) of what the error budget found.
     """
 
     draws: Draws
@@ -62,8 +63,9 @@ class Reconciled:
     khat: Tensor
     log_evidence: Tensor
     missed: Tensor
-    distance: Tensor
+    flow_distance: Tensor
     n_draws: Tensor
+    flags: Tensor
 
 
 @torch.inference_mode()
@@ -94,7 +96,7 @@ def reconcile(
     proposed = None
     if expected is not None and usable and options.flow:
         proposed = draw(expected.density, cutouts, options.flow, options.seed)
-    pieces: list[tuple[Tensor, Tensor, Sampled, Tensor]] = []
+    pieces: list[_Piece] = []
     for rows, part, problem in _pieces(cutouts, fit_options, device, compile):
         free, linear = free_point(fit[rows].to(device), problem, part)
         about = linearise(problem, part, free, linear)
@@ -112,7 +114,7 @@ def reconcile(
         terms = None if budget == NONE else error_budget(about, problem, part, budget)
         samples = physical(sampled, terms, problem, part)
         distance = _distance(network, about, problem)
-        pieces.append((rows, samples.cpu(), sampled, distance.cpu()))
+        pieces.append(_Piece(rows, samples.cpu(), sampled, distance.cpu(), _signs(terms)))
     return _joined(len(cutouts), fit, pieces)
 
 
@@ -160,22 +162,39 @@ def _distance(network: Network | None, about: Linearised, problem: Problem) -> T
     return network.density.distance(raw, linear)
 
 
-def _joined(
-    batch: int, fit: Fit, pieces: Sequence[tuple[Tensor, Tensor, Sampled, Tensor]]
-) -> Reconciled:
+@dataclass(frozen=True)
+class _Piece:
+    """Of some galaxies: rows (b,), samples (b, S, Q), their weights, distances, flags."""
+
+    rows: Tensor
+    samples: Tensor
+    sampled: Sampled
+    distance: Tensor
+    flags: Tensor | int
+
+
+def _signs(budget: Budget | None) -> Tensor | int:
+    if budget is None:
+        return 0
+    signs = (budget.misfit_significance, budget.psf_offset, budget.psf_wrong)
+    return budget_flags(*signs).cpu()
+
+
+def _joined(batch: int, fit: Fit, pieces: Sequence[_Piece]) -> Reconciled:
     """One result of the pieces, draws filled up to the longest with weight 0."""
-    longest = max((samples.shape[1] for _, samples, _, _ in pieces), default=1)
+    longest = max((piece.samples.shape[1] for piece in pieces), default=1)
     nothing = torch.full((batch,), torch.nan, dtype=torch.float64)
     samples = nothing[:, None, None].repeat(1, longest, len(fit.space.names))
     weights = torch.zeros(batch, longest, dtype=torch.float64)
-    names = ("ess", "khat", "log_evidence", "missed")
+    names = ("ess", "khat", "log_evidence", "missed", "n_draws")
     found = {name: nothing.clone() for name in names}
-    distance, n_draws = nothing.clone(), torch.zeros(batch, dtype=torch.int64)
-    for rows, theta, sampled, away in pieces:
-        samples[rows, : theta.shape[1]] = theta
-        weights[rows, : theta.shape[1]] = sampled.weights.cpu()
+    distance, flags = nothing.clone(), torch.zeros(batch, dtype=torch.int64)
+    for piece in pieces:
+        rows, count = piece.rows, piece.samples.shape[1]
+        samples[rows, :count] = piece.samples
+        weights[rows, :count] = piece.sampled.weights.cpu()
         for name in names:
-            found[name][rows] = getattr(sampled, name).cpu()
-        distance[rows], n_draws[rows] = away, sampled.n_draws.cpu()
+            found[name][rows] = getattr(piece.sampled, name).cpu().double()
+        distance[rows], flags[rows] = piece.distance, piece.flags
     draws = Draws(fit.space, samples, weights)
-    return Reconciled(draws, **found, distance=distance, n_draws=n_draws)
+    return Reconciled(draws, **found, flow_distance=distance, flags=flags)

@@ -13,6 +13,8 @@ from hybridfit.results import Flag, Quality
 # off by so much is what surveys call a catastrophic failure
 FAR_MAG, FAR_SIZE = 0.5, math.log(2.0)  # mag, ln(r_eff)
 MAX_RISK = 0.025  # probability of that, beyond which a galaxy is UNCERTAIN
+SIGNIFICANT = 5.0  # standard deviations of structure in the residuals
+SURELY, MIN_OFFSET = 0.95, 0.01  # probability, and ln of the width, of a PSF that is wrong
 ENOUGH = 50.0  # effective draws: quantiles are good to a fifth of sigma
 
 # the numbers may be wrong by far more than their errors
@@ -40,6 +42,8 @@ LESS = (
     | Flag.UNRESOLVED
     | Flag.FEW_DRAWS
     | Flag.UNFAMILIAR
+    | Flag.MISFIT
+    | Flag.PSF_DOUBTFUL
 )
 
 
@@ -57,20 +61,32 @@ def risk(draws: Draws, theta: Tensor) -> Tensor:
             far |= ~((drawn - quoted).abs() <= FAR_MAG)
         elif name.startswith("r_eff"):
             far |= ~(torch.log(drawn / quoted).abs() <= FAR_SIZE)
-    return (draws.weights * far).sum(dim=1)
+    chance = (draws.weights * far).sum(dim=1)
+    return torch.where(draws.exist, chance, torch.nan)
 
 
-def risk_flags(flags: Tensor, draws: Draws, theta: Tensor) -> Tensor:
+def risk_flags(flags: Tensor, chance: Tensor) -> Tensor:
     """Flags (B,) with UNCERTAIN as the draws have it, in place of the fit's own estimate.
 
     Args:
         flags: (B,) of the fit.
-        draws: of the same galaxies; those without draws keep the fit's flag.
-        theta: (B, Q) what is quoted.
+        chance: (B,) from `risk`; galaxies without, NaN, keep the fit's flag.
     """
     bit = int(Flag.UNCERTAIN)
-    drawn = (risk(draws, theta) > MAX_RISK) * bit
-    return torch.where(draws.exist, (flags & ~bit) | drawn, flags)
+    return torch.where(torch.isnan(chance), flags, (flags & ~bit) | (chance > MAX_RISK) * bit)
+
+
+def budget_flags(structure: Tensor, offset: Tensor, wrong: Tensor) -> Tensor:
+    """(B,) MISFIT and PSF_DOUBTFUL; NaN is no sign.
+
+    Args:
+        structure: (B,) significance of structure in the residuals, in standard deviations.
+        offset: (B,) ln of the width that the pixels ask for over the PSF's.
+        wrong: (B,) probability that the PSF is not right.
+    """
+    misfit = structure > SIGNIFICANT
+    doubtful = (wrong > SURELY) & (offset.abs() > MIN_OFFSET)
+    return misfit * int(Flag.MISFIT) | doubtful * int(Flag.PSF_DOUBTFUL)
 
 
 def sampling_flags(ess: Tensor, khat: Tensor, limit: Tensor) -> Tensor:
