@@ -43,7 +43,7 @@ def test_a_term_switched_off_is_zero_and_the_others_stay(name: str) -> None:
         "noise": {"correlated_noise": "off"},
         "misfit": {"misfit": False},
         "psf": {"psf_width_error": 0.0, "psf_shape_error": 0.0},
-        "sky": {"sky_error": 0.0},
+        "sky": {"sky_error": 0.0, "sky_slope_error": 0.0},
     }
     cutouts, _ = sample(6, 300.0, 3)
     rough = torch.tensor(smoothed(np.random.default_rng(3).standard_normal((6, 48, 48)), (1, 1)))

@@ -65,15 +65,11 @@ def test_noise_map_that_is_too_small_is_found() -> None:
     assert abs(float(variance.mean()) - 1.44) < 0.02
 
 
-def test_masked_pixels_make_no_pairs() -> None:
-    """Against sums over all pairs, one by one; before chance is taken out."""
-    rng = np.random.default_rng(4)
+def test_pairs_of_pixels_are_those_that_are_used() -> None:
+    """Against sums over all pairs, one by one."""
     residual = kernel_noise(1, DRIZZLE, 4, 20)
-    sky = torch.tensor(rng.random((1, 20, 20)) > 0.4)
-    poison = torch.where(sky, residual, 1e3)
-    found = noise.measure(poison, sky, False).values[0]
-    same = noise.measure(residual, sky, False).values[0]
-    assert torch.equal(found, same)
+    sky = torch.tensor(np.random.default_rng(4).random((1, 20, 20)) > 0.4)
+    mean, count = noise.pair_means(torch.where(sky, residual, torch.nan), sky)
     value, use = residual[0].double(), sky[0]
     for dy, dx in ((0, 1), (1, 0), (1, -1), (0, 2)):
         total, pairs = 0.0, 0
@@ -82,23 +78,30 @@ def test_masked_pixels_make_no_pairs() -> None:
                 if 0 <= y + dy < 20 and 0 <= x + dx < 20 and use[y, x] and use[y + dy, x + dx]:
                     total += float(value[y, x] * value[y + dy, x + dx])
                     pairs += 1
-        raw, count = _raw(residual, sky)
-        assert float(raw[0, noise.LAGS + dy, noise.LAGS + dx]) == pytest.approx(
-            total / pairs, abs=1e-5
-        )
-        assert int(count[0, noise.LAGS + dy, noise.LAGS + dx]) == pairs
+        here = (0, noise.LAGS + dy, noise.LAGS + dx)
+        assert float(mean[here]) == pytest.approx(total / pairs, abs=1e-5)
+        assert int(count[here]) == pairs
 
 
-def _raw(residual: Tensor, sky: Tensor) -> tuple[Tensor, Tensor]:
-    """What `measure` finds before chance is taken out."""
-    seen: list[tuple[Tensor, Tensor]] = []
-    original = noise._shrunk
-    try:
-        noise._shrunk = lambda raw, pairs: seen.append((raw, pairs)) or original(raw, pairs)
-        noise.measure(residual, sky, False)
-    finally:
-        noise._shrunk = original
-    return seen[0]
+def test_what_is_not_sky_does_not_matter() -> None:
+    residual = kernel_noise(2, DRIZZLE, 5)
+    sky = torch.tensor(np.random.default_rng(5).random(residual.shape) > 0.3)
+    poison = torch.where(sky, residual, 1e3)
+    assert torch.equal(
+        noise.measure(poison, sky).values,
+        noise.measure(torch.where(sky, residual, 0.0), sky).values,
+    )
+
+
+def test_slopes_of_the_sky_are_no_noise() -> None:
+    """A plane of .7 sigma from side to side would be taken for noise 3 times as strong."""
+    white = kernel_noise(40, (1.0,), 6)
+    tilt = 0.5 * torch.linspace(-0.5, 0.5, SIDE) - 0.5 * torch.linspace(-0.5, 0.5, SIDE)[:, None]
+    sky = torch.ones_like(white, dtype=torch.bool)
+    flat, sloping = (noise.measure(v, sky).inflation for v in (white, white + tilt))
+    assert float((flat - sloping).abs().max()) < 1e-3
+    bowl = tilt**2 - (tilt**2).mean()
+    assert float(noise.measure(white + 3 * bowl, sky).inflation.median()) > 1.5
 
 
 def test_fitted_level_is_given_back() -> None:

@@ -38,7 +38,7 @@ from hybridfit.uncertainty.nuisance import (
     whitened,
 )
 from hybridfit.uncertainty.psf_error import N_MODES, psf_derivatives
-from hybridfit.uncertainty.sky_error import sky_derivatives
+from hybridfit.uncertainty.sky_error import sky_derivatives, sloping
 
 TERMS = ("noise", "misfit", "psf", "sky")
 AT_ONCE = 2**16  # pixels of the galaxies worked on together: more fall out of a CPU's caches
@@ -58,8 +58,10 @@ class BudgetOptions:
         psf_width_error: standard deviation of ln(width) of a PSF that is wrong.
         psf_shape_error: standard deviation of the stretches, about half of 1 - q, of such a PSF.
         psf_doubt: share of galaxies whose PSF is wrong at all; in the others it is right.
-        sky_error: standard deviation of slopes and bowl of the sky over the stamp, in units of a
-            pixel's noise; of its level too where that is fixed.
+        sky_error: standard deviation of a bowl of the sky over the stamp, in units of a pixel's
+            noise; of its level too where that is fixed. The wings of galaxies look alike, so that
+            the pixels hardly tell it.
+        sky_slope_error: the same of its slopes, which the pixels do tell.
         misfit: whether structure in the residuals widens the errors.
     """
 
@@ -68,10 +70,11 @@ class BudgetOptions:
     psf_shape_error: float = 0.005
     psf_doubt: float = 0.05
     sky_error: float = 0.005
+    sky_slope_error: float = 0.5
     misfit: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("psf_width_error", "psf_shape_error", "sky_error"):
+        for name in ("psf_width_error", "psf_shape_error", "sky_error", "sky_slope_error"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(
                     f"budget.{name} is {getattr(self, name)}, expected a number from 0 to 1; "
@@ -81,7 +84,7 @@ class BudgetOptions:
             raise ValueError(f"budget.psf_doubt is {self.psf_doubt}, expected a share below 1")
 
 
-NONE = BudgetOptions("off", 0.0, 0.0, 0.0, 0.0, False)  # white noise, and everything right
+NONE = BudgetOptions("off", 0.0, 0.0, 0.0, 0.0, 0.0, False)  # white noise, and everything right
 
 
 @dataclass(frozen=True)
@@ -239,7 +242,7 @@ def _budget(
     }
     # what structure may be mistaken for is known less well where there is some
     excess = excess + structure.gram * options.misfit
-    psf, sky = _doubts(fit, evidence, excess, options)
+    psf, sky = _doubts(fit, evidence, excess, sloping(space.sky), options)
     terms |= {"psf": psf.term, "sky": sky.term}
     own = own_chi2(fit, residual, light, found)
     information, score = psf.known.information[:, 0, 0], psf.known.score[:, 0]
@@ -268,11 +271,16 @@ def _budget(
 
 
 def _doubts(
-    fit: Whitened, evidence: Evidence, excess: Tensor, options: BudgetOptions
+    fit: Whitened,
+    evidence: Evidence,
+    excess: Tensor,
+    slopes: tuple[bool, ...],
+    options: BudgetOptions,
 ) -> tuple[Doubt, Doubt]:
     """PSF and sky, each on its own."""
     width, stretch = options.psf_width_error, options.psf_shape_error
-    count, n_psf, n_sky = (v.shape[1] for v in (fit.columns, evidence.psf, evidence.sky))
+    count, n_psf = fit.columns.shape[1], evidence.psf.shape[1]
+    sky_sigma = [options.sky_slope_error if slope else options.sky_error for slope in slopes]
     residual = evidence.about.residual
 
     def doubt(modes: Tensor, first: int, sigma: list[float], share: float) -> Doubt:
@@ -282,7 +290,7 @@ def _doubts(
 
     return (
         doubt(evidence.psf, count, [width, stretch, stretch], options.psf_doubt),
-        doubt(evidence.sky, count + n_psf, [options.sky_error] * n_sky, 1.0),
+        doubt(evidence.sky, count + n_psf, sky_sigma, 1.0),
     )
 
 

@@ -99,30 +99,42 @@ def measure(residual: Tensor, sky: Tensor, fitted_level: bool = True) -> Autocor
     that is correlated. Lags are grouped by their length, and both a group's mean and each lag's
     distance from it are shrunk by 1 - (3 errors / value)^4, to zero where they are insignificant.
 
+    A plane is taken out of the sky first: its slopes are no noise but a term of their own. Each
+    mode that is taken out, and the level if it was fitted, makes all correlations too small by the
+    variance that noise gives it, which is put back.
+
     Args:
         residual: (B, H, W) (data - model) over sigma.
         sky: (B, H, W) bool, see `blank_sky`.
-        fitted_level: whether the sky's level was fitted, which makes the residuals' mean zero
-            and all correlations too small by the variance of that mean.
+        fitted_level: whether the sky's level was fitted; else it counts as correlated.
 
     Returns:
         The autocorrelation; white noise where there is no sky.
     """
-    shape = padded_shape(residual)
     spread = 1.4826 * _median(residual.abs(), sky)
     limit = CLIP * spread.clamp_min(1e-3)[:, None, None]
-    values = torch.where(sky, residual.clamp(-limit, limit), 0.0)
-    planes = torch.stack([values, sky.to(values.dtype)], dim=1)
+    values = _flattened(torch.where(sky, residual.clamp(-limit, limit), 0.0), sky, fitted_level)
+    raw, pairs = pair_means(values, sky)
+    pixels = pairs[:, LAGS, LAGS]
+    found = _shrunk(raw, pairs)
+    taken = found.sum(dim=(1, 2)).clamp_min(0.0) / pixels.clamp_min(1.0)
+    taken = (2 + fitted_level) * taken
+    return Autocorrelation(_shrunk(raw + taken[:, None, None], pairs), pixels)
+
+
+def pair_means(values: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of v(p) v(p + d) over pairs of used pixels, and their number, each (B, lags, lags).
+
+    Args:
+        values: (B, H, W).
+        used: (B, H, W) bool.
+    """
+    shape = padded_shape(values)
+    planes = torch.stack([torch.where(used, values, 0.0), used.to(values.dtype)], dim=1)
     power = torch.fft.rfft2(planes, s=shape).abs() ** 2
     sums = _lags(torch.fft.irfft2(power, s=shape)).double()  # (B, 2, lags, lags)
     pairs = sums[:, 1].round().clamp_min(0.0)
-    raw = sums[:, 0] / pairs.clamp_min(1.0)
-    pixels = pairs[:, LAGS, LAGS]
-    found = _shrunk(raw, pairs)
-    if fitted_level:
-        mean_variance = found.sum(dim=(1, 2)).clamp_min(0.0) / pixels.clamp_min(1.0)
-        found = _shrunk(raw + mean_variance[:, None, None], pairs)
-    return Autocorrelation(found, pixels)
+    return sums[:, 0] / pairs.clamp_min(1.0), pairs
 
 
 def given(image: Tensor, batch: int) -> Autocorrelation:
@@ -199,6 +211,24 @@ def mode_gram(modes: Tensor, power: Tensor, shape: tuple[int, int]) -> Tensor:
     weight = (power * (twice / (shape[0] * shape[1]))).to(parts.dtype)
     scaled = parts * weight[:, None, :, :, None]
     return (scaled.flatten(2) @ parts.flatten(2).transpose(1, 2)).double()
+
+
+def _flattened(values: Tensor, sky: Tensor, level: bool) -> Tensor:
+    """Take the best plane over the sky pixels out of (B, H, W); its level only where asked."""
+    height, width = values.shape[-2:]
+    x = torch.linspace(-1, 1, width, dtype=values.dtype, device=values.device)
+    y = torch.linspace(-1, 1, height, dtype=values.dtype, device=values.device)
+    one = torch.ones(height, width, dtype=values.dtype, device=values.device)
+    modes = torch.stack([one, one * x, one * y[:, None]]).flatten(1)  # (3, N)
+    used = sky.flatten(1).to(values.dtype)
+    products = (modes[:, None] * modes).flatten(0, 1)  # (9, N)
+    gram = (used @ products.T).view(-1, 3, 3).double()
+    gram = gram + 1e-6 * torch.eye(3, dtype=torch.float64, device=values.device)
+    slopes = torch.linalg.solve(gram, (values.flatten(1) @ modes.T).double()[:, :, None])[:, :, 0]
+    if not level:
+        slopes = slopes * slopes.new_tensor([0.0, 1.0, 1.0])
+    plane = (slopes.to(values.dtype) @ modes).view_as(values)
+    return torch.where(sky, values - plane, 0.0)
 
 
 def _lags(image: Tensor) -> Tensor:

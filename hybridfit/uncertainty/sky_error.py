@@ -31,3 +31,12 @@ def sky_derivatives(problem: Problem) -> Tensor:
     if problem.space.sky == "fixed":
         modes = [zero + 1, *modes]
     return torch.stack(modes) * weight[:, None]
+
+
+def sloping(sky: str) -> tuple[bool, ...]:
+    """Which of `sky_derivatives` are slopes, for a sky that is constant, plane or fixed."""
+    return {
+        "constant": (True, True, False),
+        "plane": (False,),
+        "fixed": (False, True, True, False),
+    }[sky]
