@@ -138,7 +138,7 @@ def _with_errors(
 
 
 # what a compiled kernel saves of a posterior, in units of what it saves of a fit
-EVALUATIONS = {"covariance": 1, "posterior": 6, "bootstrap": 40}
+EVALUATIONS = {"covariance": 1, "posterior": 10, "bootstrap": 40}
 
 
 def compiles(
