@@ -63,6 +63,7 @@ HELP = {
     "budget_psf_doubt": "share of galaxies whose PSF is wrong",
     "budget_sky_error": "of a bowl of the sky over the stamp, in a pixel's noise",
     "budget_sky_slope_error": "of the sky's slopes over the stamp, in a pixel's noise",
+    "budget_covariance": "widen errors from the covariance too",
     "budget_misfit": "let structure in the residuals widen the errors",
     "bootstrap_kind": "pixels | parametric: pixels drawn with replacement, or new noise",
     "bootstrap_replicas": "of each galaxy",

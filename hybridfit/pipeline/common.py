@@ -21,7 +21,7 @@ from hybridfit.model.render import render
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, packaged_estimator
 from hybridfit.pipeline.errors import ErrorOptions
-from hybridfit.pipeline.reconciling import Expected, reconcile
+from hybridfit.pipeline.reconciling import Expected, budgeted, reconcile
 from hybridfit.pipeline.seeding import expectation, starts_from
 from hybridfit.results import Fit, Flag, Result
 from hybridfit.uncertainty.agreement import disagreement, disagreement_flags
@@ -112,6 +112,8 @@ def _with_errors(
     """The result of fits that carry the curvature's covariance and their own flags."""
     fitted = torch.isfinite(fit.theta).all(dim=1)
     if errors.uncertainty == "covariance":
+        if errors.budget.covariance:
+            fit = budgeted(cutouts, fit, options, errors.budget, device, compile)
         fit = quote_covariance(fit)
         return Result(fit, quality(fit.flags, sampled=False), disagreement=distance)
     if errors.uncertainty == "bootstrap":

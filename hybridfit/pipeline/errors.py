@@ -22,7 +22,7 @@ class ErrorOptions:
             "bootstrap", or "covariance" (of the likelihood's curvature at the fit).
         posterior: see `ReconcileOptions`.
         bootstrap: see `BootstrapOptions`.
-        budget: see `BudgetOptions`: what widens the posterior beyond the noise map's errors.
+        budget: see `BudgetOptions`: what widens errors beyond those of the noise map.
     """
 
     uncertainty: str = "posterior"
@@ -45,6 +45,8 @@ class ErrorOptions:
     def settings(self) -> dict[str, Any]:
         """The options that shape the errors, by section; those of other ways are left out."""
         own = {"posterior": ("posterior", "budget"), "bootstrap": ("bootstrap",)}
+        if self.budget.covariance:
+            own["covariance"] = ("budget",)
         return {name: getattr(self, name) for name in own.get(self.uncertainty, ())}
 
 

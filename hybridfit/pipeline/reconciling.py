@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -116,6 +116,38 @@ def reconcile(
         distance = _distance(network, about, problem)
         pieces.append(_Piece(rows, samples.cpu(), sampled, distance.cpu(), _signs(terms)))
     return _joined(len(cutouts), fit, pieces)
+
+
+@torch.inference_mode()
+def budgeted(
+    cutouts: Cutouts,
+    fit: Fit,
+    fit_options: FitOptions,
+    budget: BudgetOptions,
+    device: torch.device | str = "cpu",
+    compile: bool = False,
+) -> Fit:
+    """Return fits with the error budget added to their covariances, and its flags.
+
+    Args:
+        cutouts: B galaxies.
+        fit: of them, made with ``fit_options``.
+        fit_options: the model and its prior.
+        budget: of the errors beyond the noise map's.
+        device: where to compute.
+        compile: whether the pixel kernels are compiled.
+    """
+    covariance, flags = fit.covariance.clone(), fit.flags.clone()
+    for rows, part, problem in _pieces(cutouts, fit_options, device, compile):
+        free, linear = free_point(fit[rows].to(device), problem, part)
+        about = linearise(problem, part, free, linear)
+        terms = error_budget(about, problem, part, budget)
+        slopes = about.to_physical
+        extra = (slopes @ terms.total @ slopes.mT).cpu()
+        known = torch.isfinite(extra).flatten(1).all(dim=1)[:, None, None]
+        covariance[rows] += torch.where(known, extra, 0.0)
+        flags[rows] |= _signs(terms)
+    return replace(fit, covariance=covariance, flags=flags)
 
 
 def _pieces(

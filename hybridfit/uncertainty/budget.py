@@ -63,6 +63,8 @@ class BudgetOptions:
             the pixels hardly tell it.
         sky_slope_error: the same of its slopes, which the pixels do tell.
         misfit: whether structure in the residuals widens the errors.
+        covariance: whether errors from the curvature at the fit (`--uncertainty covariance`) are
+            widened too, to A^-1 B A^-1 for correlated noise; the posterior's always are.
     """
 
     correlated_noise: str = "measure"
@@ -72,6 +74,7 @@ class BudgetOptions:
     sky_error: float = 0.005
     sky_slope_error: float = 0.5
     misfit: bool = True
+    covariance: bool = False
 
     def __post_init__(self) -> None:
         for name in ("psf_width_error", "psf_shape_error", "sky_error", "sky_slope_error"):
