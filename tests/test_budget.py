@@ -14,6 +14,7 @@ from fit_helpers import differences, observe, population
 
 from hybridfit.fitting.fit import FitOptions, fit_cutouts
 from hybridfit.model.render import render
+from hybridfit.uncertainty import noise
 from hybridfit.uncertainty.budget import NONE, TERMS, BudgetOptions, error_budget
 
 # --- the whole ------------------------------------------------------------------------------
@@ -170,7 +171,7 @@ def test_noise_autocorrelation_from_a_file(tmp_path: Path) -> None:
     fit = fit_cutouts(cutouts, OPTIONS)
     one = about(cutouts, fit)
     read = error_budget(*one, BudgetOptions(correlated_noise=str(tmp_path / "noise.fits")))
-    given = error_budget(*one, autocorrelation=torch.tensor(image))
+    given = error_budget(*one, found=noise.given(torch.tensor(image), 3))
     assert torch.allclose(read.terms["noise"], given.terms["noise"], rtol=1e-4)
     assert torch.allclose(given.noise_inflation, torch.full((3,), line.sum()).double())
     fits.writeto(tmp_path / "cube.fits", np.zeros((2, 3, 3), np.float32))

@@ -104,7 +104,8 @@ class Budget:
         psf_offset: (B,) ln of the width that the pixels ask for over the PSF's, and
         psf_offset_error: (B,) its standard deviation, both without the prior; NaN without a PSF.
         psf_wrong: (B,) probability that the PSF is not right.
-        own_chi2: (B,) reduced chi2 of the pixels under the galaxy's own light,
+        own_chi2: (B,) reduced chi2 of the pixels under the galaxy's own light, the variance of
+            the blank sky being 1,
         own_pixels: (B,) how many they are, and
         own_scatter: (B,) the standard deviation of `own_chi2` about 1 where all is right.
     """
@@ -131,7 +132,7 @@ def error_budget(
     problem: Problem,
     part: Cutouts,
     options: BudgetOptions = BudgetOptions(),
-    autocorrelation: Tensor | None = None,
+    found: Autocorrelation | None = None,
 ) -> Budget:
     """Return the terms of the error budget of B galaxies; each depends on its own pixels alone.
 
@@ -140,23 +141,48 @@ def error_budget(
         problem: of the same galaxies.
         part: the same galaxies.
         options: see `BudgetOptions`.
-        autocorrelation: (h, w) of the noise, as the file of ``options.correlated_noise``.
-
-    Raises:
-        ValueError: if the autocorrelation is none.
-        FileNotFoundError: if its file is not there.
+        found: autocorrelation of the noise; default as ``options.correlated_noise`` says, see
+            `noise_of`.
     """
-    if autocorrelation is None and options.correlated_noise not in ("measure", "off"):
-        autocorrelation = read_autocorrelation(options.correlated_noise)
+    found = found or noise_of(linearised, problem, options)
     evidence = _evidence(linearised, problem, part, options)
     size = max(1, AT_ONCE // linearised.residual[0].numel())
     rows = torch.arange(len(linearised), device=linearised.residual.device)
     return _join(
-        [
-            _budget(evidence[some], problem.space, options, autocorrelation)
-            for some in rows.split(size)
-        ]
+        [_budget(evidence[some], problem.space, options, found[some]) for some in rows.split(size)]
     )
+
+
+def noise_of(
+    linearised: Linearised, problem: Problem, options: BudgetOptions = BudgetOptions()
+) -> Autocorrelation:
+    """The noise's autocorrelation of B galaxies: measured, read from a file, or white.
+
+    Args:
+        linearised: the fits' derivatives and residuals.
+        problem: of the same galaxies.
+        options: ``correlated_noise`` is used.
+
+    Raises:
+        ValueError: if the file holds no autocorrelation.
+        FileNotFoundError: if it is not there.
+    """
+    residual = linearised.residual
+    if options.correlated_noise == "off":
+        return noise.white(len(residual), residual.device)
+    if options.correlated_noise != "measure":
+        image = read_autocorrelation(options.correlated_noise).to(residual.device)
+        return noise.given(image, len(residual))
+    light = light_of(linearised, problem)
+    used = (problem.pixels.weight > 0) & torch.isfinite(light + residual)
+    return noise.measure(residual, noise.blank_sky(light, used), problem.space.sky != "fixed")
+
+
+def light_of(linearised: Linearised, problem: Problem) -> Tensor:
+    """(B, H, W) the galaxies' models over sigma, without the sky."""
+    first, count = problem.space.n_free, len(problem.space.shapes)
+    flux = linearised.linear[:, :count, None, None].to(linearised.columns.dtype)
+    return (linearised.columns[:, first : first + count] * flux).sum(dim=1)
 
 
 def read_autocorrelation(path: str | Path) -> Tensor:
@@ -175,7 +201,6 @@ class Evidence:
     Args:
         about: the fits' derivatives and residuals, zeros where there is no fit.
         fitted: (B,) bool.
-        used: (B, H, W) bool, pixels that are not masked.
         light: (B, H, W) the galaxy's model over sigma, without the sky.
         length: (B,) pixels over which structure is alike.
         psf: (B, 3, H, W) and
@@ -184,7 +209,6 @@ class Evidence:
 
     about: Linearised
     fitted: Tensor
-    used: Tensor
     light: Tensor
     length: Tensor
     psf: Tensor
@@ -214,27 +238,23 @@ def _evidence(
 ) -> Evidence:
     fitted = torch.isfinite(linearised.columns.flatten(1).sum(dim=1))
     about = _finite(linearised, fitted)
-    first, count = problem.space.n_free, len(problem.space.shapes)
-    flux = about.linear[:, :count, None, None].to(about.columns.dtype)
-    light = (about.columns[:, first : first + count] * flux).sum(dim=1)
+    light = light_of(about, problem)
     if options.psf_width_error or options.psf_shape_error:
         psf = psf_derivatives(problem, part, about.free, about.linear)
     else:
         psf = light.new_zeros(len(light), N_MODES, *light.shape[1:])
     length = _structure_length(about, problem, part)
-    used = problem.pixels.weight > 0
-    return Evidence(about, fitted, used, light, length, psf, sky_derivatives(problem))
+    return Evidence(about, fitted, light, length, psf, sky_derivatives(problem))
 
 
 def _budget(
     evidence: Evidence,
     space: ParameterSpace,
     options: BudgetOptions,
-    autocorrelation: Tensor | None,
+    found: Autocorrelation,
 ) -> Budget:
     about, light, residual = evidence.about, evidence.light, evidence.about.residual
     fit = whitened(about.columns, about.information, about.prior, about.free)
-    found = _noise(evidence, space, options, autocorrelation)
     modes = torch.cat([evidence.psf, evidence.sky], dim=1)
     count = fit.columns.shape[1]
     excess = noise.excess_gram(torch.cat([fit.columns, modes], dim=1), found)
@@ -307,21 +327,6 @@ def _finite(linearised: Linearised, fitted: Tensor) -> Linearised:
     eye = torch.eye(values["prior"].shape[1], dtype=torch.float64, device=fitted.device)
     values["prior"] = torch.where(fitted[:, None, None], values["prior"], eye)
     return Linearised(**values)
-
-
-def _noise(
-    evidence: Evidence,
-    space: ParameterSpace,
-    options: BudgetOptions,
-    autocorrelation: Tensor | None,
-) -> Autocorrelation:
-    residual = evidence.about.residual
-    if autocorrelation is not None:
-        return noise.given(autocorrelation.to(residual.device), len(residual))
-    if options.correlated_noise == "off":
-        return noise.white(len(residual), residual.device)
-    sky = noise.blank_sky(evidence.light, evidence.used)
-    return noise.measure(residual, sky, space.sky != "fixed")
 
 
 def _structure_length(linearised: Linearised, problem: Problem, part: Cutouts) -> Tensor:

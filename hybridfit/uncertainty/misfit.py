@@ -28,6 +28,7 @@ from hybridfit.uncertainty.nuisance import Whitened
 
 SCALE = 0.5  # of the circularised half-light radius: half of an arm's or a bar's width and spacing
 SIGNIFICANT = 4.0  # of f^2's errors, whose chance values have a long tail: 1 in 100 exceeds 3.5
+LEAST_NOISE = 0.05  # power of the noise over that of sigma: noise maps are not more wrong
 MAX_AMPLITUDE = 0.5  # beyond it the galaxy is another one, and no error bar helps
 # Structure of galaxies is mostly the same on both sides of the centre: all of its power goes into
 # what is even about the centre (flux, size, index, shape), twice that of a field without symmetry.
@@ -132,12 +133,13 @@ class OwnChi2:
 def own_chi2(fit: Whitened, residual: Tensor, light: Tensor, noise: Autocorrelation) -> OwnChi2:
     """Chi2 of the pixels that the galaxy outshines the noise in, weighted by a^2 / (1 + a^2).
 
-    The blank sky of a stamp, which fits any model, does not dilute it.
+    The blank sky of a stamp, which fits any model, does not dilute it, and gives the variance that
+    the residuals should have: a wrong noise map is not a misfit.
     """
     weight = light**2 / (1 + light**2)
     total = weight.sum(dim=(1, 2)).double()
     taken = (fit.columns**2 * weight[:, None]).sum(dim=(1, 2, 3)).double()
-    expected = (total - taken).clamp_min(1e-30)
+    expected = (total - taken).clamp_min(1e-30) * noise.variance
     chi2 = (weight * residual**2).sum(dim=(1, 2)).double() / expected
     square = (weight**2).sum(dim=(1, 2)).double()
     correlated = (noise.values**2).sum(dim=(1, 2))
@@ -155,7 +157,7 @@ def _noise_power(weight: Tensor, noise: Autocorrelation) -> Tensor:
     """
     lags = noise.image(*weight.shape[-2:]).to(weight.dtype)
     noisy = (weight * lags).sum(dim=(1, 2)).double()
-    return (noisy / weight[:, 0, 0].double().clamp_min(1e-30)).clamp_min(1.0)
+    return (noisy / weight[:, 0, 0].double().clamp_min(1e-30)).clamp_min(LEAST_NOISE)
 
 
 def _bell(length: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -40,16 +40,23 @@ class Autocorrelation:
     values: Tensor
     pixels: Tensor
 
+    def __getitem__(self, rows: Tensor) -> Autocorrelation:
+        return Autocorrelation(self.values[rows], self.pixels[rows])
+
     @property
     def reach(self) -> int:
         """Largest lag along an axis."""
         return self.values.shape[-1] // 2
 
     @property
+    def variance(self) -> Tensor:
+        """(B,) of a pixel, over sigma squared."""
+        return self.values[:, self.reach, self.reach]
+
+    @property
     def is_white(self) -> Tensor:
         """(B,) whether pixels are independent and sigma is right."""
-        middle = self.values[:, self.reach, self.reach]
-        return (self.values.abs().sum(dim=(1, 2)) == 1) & (middle == 1)
+        return (self.values.abs().sum(dim=(1, 2)) == 1) & (self.variance == 1)
 
     @property
     def inflation(self) -> Tensor:
@@ -185,7 +192,7 @@ def excess_gram(columns: Tensor, noise: Autocorrelation) -> Tensor:
     rows = (~noise.is_white).nonzero()[:, 0]
     if len(rows):
         shape = padded_shape(columns, noise.reach)
-        power = Autocorrelation(noise.values[rows], noise.pixels[rows]).spectrum(*shape)
+        power = noise[rows].spectrum(*shape)
         gram[rows] = weighted_gram(columns[rows], power - 1, shape)
     return gram
 
