@@ -23,7 +23,15 @@ import numpy as np
 import torch
 from astropy.table import Table
 from calibration_sets import NOISE_FACTOR, SCENARIOS, observe, population_weights, prior_of, truths
-from common import NAMES, RESULTS, SIMS, interval_coverage, load_sims, write_result
+from common import (
+    NAMES,
+    RESULTS,
+    SIMS,
+    environment,
+    interval_coverage,
+    load_sims,
+    write_result,
+)
 from numpy.typing import NDArray
 from posteriors import Measured, joined, measured
 
@@ -120,6 +128,7 @@ def figures(
     main = calibrate(trials[bright], snr[bright], options=OPTIONS)
     every = calibrate(trials, snr, options=OPTIONS)
     told: dict[str, Any] = {
+        "commit": environment()["commit"],
         "galaxies": len(snr),
         "S/N >= 10": int(bright.sum()),
         "without draws": every.table.meta["left_out"],
