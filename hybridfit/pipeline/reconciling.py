@@ -19,7 +19,7 @@ from hybridfit.fitting.solution import flux_units
 from hybridfit.npe.density import FlowDensity
 from hybridfit.npe.posterior import draw
 from hybridfit.results import Fit, Posterior
-from hybridfit.uncertainty.budget import NONE, Budget, BudgetOptions, error_budget
+from hybridfit.uncertainty.budget import NONE, Budget, BudgetOptions, error_budget, noise_of
 from hybridfit.uncertainty.certificate import ENOUGH, budget_flags
 from hybridfit.uncertainty.chains import with_chains
 from hybridfit.uncertainty.proposal import Network, network_proposal
@@ -28,6 +28,7 @@ from hybridfit.uncertainty.reconcile import (
     Sampled,
     sample_posterior,
 )
+from hybridfit.uncertainty.tempering import temperature, tempered
 from hybridfit.uncertainty.widening import widened
 
 NUMBERS_AT_ONCE = 2**22  # derivatives in all pixels that are held together: bounds memory
@@ -100,6 +101,12 @@ def reconcile(
     for rows, part, problem in _pieces(cutouts, fit_options, device, compile):
         free, linear = free_point(fit[rows].to(device), problem, part)
         about = linearise(problem, part, free, linear)
+        noise = None
+        if budget != NONE:
+            # correlated noise blurs as more of white noise would: widening alone is linear
+            noise = noise_of(about, problem, budget)
+            hot = temperature(about, problem, noise)
+            problem, about, noise = tempered(problem, about, noise, hot)
         network = None
         if expected is not None and proposed is not None:
             floor = expected.posterior.log_prob[rows].amin(dim=1)
@@ -111,7 +118,7 @@ def reconcile(
         sampled = sample_posterior(problem, about, part.id, network, near, options)
         if options.mcmc:
             sampled = with_chains(sampled, problem, about, part.id, ENOUGH, seed=options.seed)
-        terms = None if budget == NONE else error_budget(about, problem, part, budget)
+        terms = None if noise is None else error_budget(about, problem, part, budget, noise)
         samples = physical(sampled, terms, problem, part)
         distance = _distance(network, about, problem)
         pieces.append(_Piece(rows, samples.cpu(), sampled, distance.cpu(), _signs(terms)))
