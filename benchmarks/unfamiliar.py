@@ -33,11 +33,20 @@ from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator
 from hybridfit.pipeline.common import ErrorOptions, measure
 from hybridfit.pipeline.seeding import expectation
-from hybridfit.results import Flag
+from hybridfit.results import Flag, Quality
 from hybridfit.uncertainty.agreement import MAX_DISAGREEMENT, disagreement
 
 SIGNS = Flag.UNFAMILIAR | Flag.DISAGREES | Flag.POOR_FIT
-TRUST = SIGNS | Flag.UNCERTAIN
+BUDGET = Flag.MISFIT | Flag.PSF_DOUBTFUL  # raised by the posterior's error budget
+TRUST = SIGNS | BUDGET | Flag.UNCERTAIN
+NAMED = (
+    Flag.UNFAMILIAR,
+    Flag.POOR_FIT,
+    Flag.DISAGREES,
+    Flag.UNCERTAIN,
+    Flag.MISFIT,
+    Flag.PSF_DOUBTFUL,
+)
 HARMED = 5.0
 OPTIONS = FitOptions(compile="off")
 Spoil = Callable[[Scenes], hf.Cutouts]
@@ -148,9 +157,11 @@ def area(spoiled: np.ndarray, plain: np.ndarray) -> float:
     return round(float(above), 3)
 
 
-def measured(cutouts: hf.Cutouts, scenes: Scenes, estimator: Estimator) -> dict[str, np.ndarray]:
+def measured(
+    cutouts: hf.Cutouts, scenes: Scenes, estimator: Estimator, uncertainty: str
+) -> dict[str, np.ndarray]:
     posterior = expectation(cutouts, estimator).posterior
-    errors = ErrorOptions("covariance")
+    errors = ErrorOptions(uncertainty)
     result = measure(cutouts, OPTIONS, torch.device("cpu"), errors=errors, estimator=estimator)
     fit = result.fit
     pull = ((fit.theta - scenes.theta) / fit.error)[:, 2:6].abs().amax(dim=1)
@@ -160,6 +171,7 @@ def measured(cutouts: hf.Cutouts, scenes: Scenes, estimator: Estimator) -> dict[
         "disagreement": disagreement(fit, posterior, cutouts.zeropoint).numpy(),
         "pull": pull.nan_to_num(np.inf).numpy(),
         "flags": fit.flags.numpy(),
+        "quality": result.quality.numpy(),
     }
 
 
@@ -171,11 +183,15 @@ def summary(here: dict[str, np.ndarray], plain: dict[str, np.ndarray]) -> dict[s
         **{f"AUC {name}": area(here[name], plain[name]) for name in signs},
         **{
             str(flag.name): round(float(((here["flags"] & int(flag)) != 0).mean()), 3)
-            for flag in (Flag.UNFAMILIAR, Flag.POOR_FIT, Flag.DISAGREES, Flag.UNCERTAIN)
+            for flag in NAMED
         },
         "any of the three": round(float(((here["flags"] & int(SIGNS)) != 0).mean()), 3),
         "flagged": round(float(flagged.mean()), 3),
         "harmed": round(float(harmed.mean()), 3),
+        "certified": round(float((here["quality"] == int(Quality.CERTIFIED)).mean()), 3),
+        "harmed, certified": round(
+            float((harmed & (here["quality"] == int(Quality.CERTIFIED))).mean()), 3
+        ),
         "harmed, no flag": round(float((harmed & ~flagged).mean()), 3),
     }
 
@@ -184,18 +200,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=Path, help="instead of the package's")
     parser.add_argument("--n", type=int, default=400)
+    parser.add_argument("--uncertainty", default="posterior", help="or covariance, bootstrap")
     given = parser.parse_args()
     torch.set_num_threads(1)
     estimator = load_estimator(given.weights)
     scenes = simulate_scenes(given.n, 991, replace(CLEAN, sides=(64,), reuse=1, snr=(20.0, 500.0)))
-    plain = measured(scenes.cutouts, scenes, estimator)
+    plain = measured(scenes.cutouts, scenes, estimator, given.uncertainty)
     for name in ("context", "disagreement"):
         levels = np.nanquantile(plain[name], [0.5, 0.9, 0.99, 0.995])
         print(f"{name}: quantiles .5 .9 .99 .995 of galaxies as they are: {levels.round(2)}")
     print(f"limits: context {float(estimator.distance_limit):.2f}, fit-flow {MAX_DISAGREEMENT}")
-    figures: dict[str, Any] = {"galaxies": given.n, "S/N": [20, 500]}
+    figures: dict[str, Any] = {"errors": given.uncertainty, "galaxies": given.n, "S/N": [20, 500]}
     for name, spoil in WAYS.items():
-        here = plain if name == "as they are" else measured(spoil(scenes), scenes, estimator)
+        here = (
+            plain
+            if name == "as they are"
+            else measured(spoil(scenes), scenes, estimator, given.uncertainty)
+        )
         figures[name] = summary(here, plain)
         print(f"{name:28}" + "  ".join(f"{k} {v:.2f}" for k, v in figures[name].items()))
     print(write_result("unfamiliar", figures))

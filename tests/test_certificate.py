@@ -72,10 +72,12 @@ def test_signs_of_the_budget():
     nan = math.nan
     flags = budget_flags(
         torch.tensor([0.0, 9.0, nan, 0.0, 0.0]),
+        torch.tensor([0.0, 0.0, nan, 9.0, 0.0]),
         torch.tensor([0.2, 0.0, nan, 0.001, -0.1]),
         torch.tensor([0.5, 0.0, nan, 0.99, 0.99]),
     )
-    assert flags.tolist() == [0, int(Flag.MISFIT), 0, 0, int(Flag.PSF_DOUBTFUL)]
+    misfit = int(Flag.MISFIT)
+    assert flags.tolist() == [0, misfit, 0, misfit, int(Flag.PSF_DOUBTFUL)]
 
 
 def test_every_flag_has_its_grade():

@@ -215,7 +215,8 @@ class _Piece:
 def _signs(budget: Budget | None) -> Tensor | int:
     if budget is None:
         return 0
-    signs = (budget.misfit_significance, budget.psf_offset, budget.psf_wrong)
+    own = (budget.own_chi2 - 1) / budget.own_scatter
+    signs = (budget.misfit_significance, own, budget.psf_offset, budget.psf_wrong)
     return budget_flags(*signs).cpu()
 
 

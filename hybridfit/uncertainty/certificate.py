@@ -76,15 +76,16 @@ def risk_flags(flags: Tensor, chance: Tensor) -> Tensor:
     return torch.where(torch.isnan(chance), flags, (flags & ~bit) | (chance > MAX_RISK) * bit)
 
 
-def budget_flags(structure: Tensor, offset: Tensor, wrong: Tensor) -> Tensor:
+def budget_flags(structure: Tensor, own: Tensor, offset: Tensor, wrong: Tensor) -> Tensor:
     """(B,) MISFIT and PSF_DOUBTFUL; NaN is no sign.
 
     Args:
         structure: (B,) significance of structure in the residuals, in standard deviations.
+        own: (B,) that of the excess of chi2 under the galaxy's own light.
         offset: (B,) ln of the width that the pixels ask for over the PSF's.
         wrong: (B,) probability that the PSF is not right.
     """
-    misfit = structure > SIGNIFICANT
+    misfit = (structure > SIGNIFICANT) | (own > SIGNIFICANT)
     doubtful = (wrong > SURELY) & (offset.abs() > MIN_OFFSET)
     return misfit * int(Flag.MISFIT) | doubtful * int(Flag.PSF_DOUBTFUL)
 
