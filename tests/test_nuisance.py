@@ -25,7 +25,8 @@ from torch import Tensor
 from hybridfit.fitting.fit import FitOptions, fit_cutouts
 from hybridfit.model.render import render
 from hybridfit.uncertainty import misfit, noise
-from hybridfit.uncertainty.nuisance import Nuisance, moment, nuisance, whitened
+from hybridfit.uncertainty.budget import GRAVE, Doubt
+from hybridfit.uncertainty.nuisance import Moment, Nuisance, moment, nuisance, whitened
 from hybridfit.uncertainty.psf_error import psf_derivatives
 
 
@@ -174,6 +175,17 @@ def test_errors_cover_a_psf_that_is_too_narrow() -> None:
     assert (plain < 0.75).all()
     assert (whole > plain).all()
     assert whole.mean() > plain.mean() + 0.1  # 180 trials: 2 of their errors at least
+
+
+def test_a_wrong_psf_counts_where_it_dominates() -> None:
+    """Half at `GRAVE` of the fit's errors, in full far above, next to nothing below."""
+    for size in (0.3, GRAVE, 40.0):
+        known = Nuisance(
+            torch.full((1, 1, 1), size).double(), torch.ones(1, 1, 1).double(), torch.zeros(1, 1)
+        )
+        doubt = Doubt(known, Moment(torch.ones(1, 1, 1).double(), torch.zeros(1, 1), torch.ones(1)))
+        share = float(doubt.grave_term / doubt.term)
+        assert share == pytest.approx(size**2 / (size**2 + GRAVE**2))
 
 
 # --- structure ------------------------------------------------------------------------------
