@@ -32,7 +32,16 @@ def expected(*ends: str) -> list[str]:
         *["id", "flags", "quality"],
         *[f"{name}{end}" for name in (*NAMES, "r_eff_arcsec") for end in ("", "_err", *ends)],
         *["ra", "dec", "pa_sky", "chi2", "dof", "n_iter"],
-        *["ess", "khat", "log_evidence", "missed", "disagreement", "message"],
+        *[
+            "ess",
+            "khat",
+            "log_evidence",
+            "missed",
+            "disagreement",
+            "flow_distance",
+            "risk",
+            "message",
+        ],
     ]
 
 
