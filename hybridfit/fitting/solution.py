@@ -110,6 +110,30 @@ def to_fit(solution: Solution, problem: Problem, cutouts: Cutouts, sky_value: fl
     )
 
 
+def physical_points(points: Tensor, problem: Problem, cutouts: Cutouts) -> Tensor:
+    """Physical parameters of many points of each galaxy.
+
+    Args:
+        points: (B, S, C) free parameters, then fluxes and sky terms in units of the noise.
+        problem: of the B galaxies.
+        cutouts: the same galaxies.
+
+    Returns:
+        (B, S, Q) in stamp pixels; NaN for a magnitude without flux.
+    """
+    space, (batch, count, _) = problem.space, points.shape
+    n_flux = len(space.shapes)
+    linear = points[..., space.n_free :] @ flux_units(problem, cutouts).mT
+    if space.sky == "fixed":
+        linear = torch.cat([linear, torch.zeros_like(linear[..., :1])], dim=2)
+    linear[..., n_flux] += problem.pixels.pedestal[:, None]
+    linear[..., :n_flux] = torch.where(linear[..., :n_flux] > 0, linear[..., :n_flux], torch.nan)
+    each = torch.arange(batch, device=points.device).repeat_interleave(count)
+    raw, _ = space.to_raw(points[..., : space.n_free].flatten(0, 1), problem.box[each])
+    theta, _ = space.to_physical(raw, linear.flatten(0, 1), cutouts.zeropoint[each])
+    return theta.view(batch, count, -1)
+
+
 def flux_units(problem: Problem, cutouts: Cutouts) -> Tensor:
     """(B, L, L) that turns linear parameters into flux, sky at the stamp's centre, sky slopes.
 

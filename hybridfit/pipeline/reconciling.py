@@ -15,7 +15,7 @@ from hybridfit.fitting.nearby import nearby
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.prepare import prepared
 from hybridfit.fitting.problem import Problem
-from hybridfit.fitting.solution import flux_units
+from hybridfit.fitting.solution import physical_points
 from hybridfit.npe.density import FlowDensity
 from hybridfit.npe.posterior import draw
 from hybridfit.results import Fit, Posterior
@@ -172,23 +172,10 @@ def _pieces(
 
 def physical(sampled: Sampled, budget: Budget | None, problem: Problem, cutouts: Cutouts) -> Tensor:
     """Physical parameters (B, S, Q) of draws, widened by what the likelihood does not know of."""
-    space, b = problem.space, len(sampled.free)
     points = torch.cat([sampled.free, sampled.linear], dim=2)
     if budget is not None:
         points = widened(points, sampled.weights, budget.total)
-    s = points.shape[1]
-    free, linear = points.split([space.n_free, space.n_linear], dim=2)
-    box = problem.box.repeat_interleave(s, dim=0)
-    raw, _ = space.to_raw(free.flatten(0, 1), box)
-    image = linear @ flux_units(problem, cutouts).mT
-    if space.sky == "fixed":
-        level = problem.pixels.pedestal[:, None, None].expand(b, s, 1)
-        image = torch.cat([image, level], dim=2)
-    else:
-        image[..., len(space.shapes)] += problem.pixels.pedestal[:, None]
-    zeropoint = cutouts.zeropoint.repeat_interleave(s)
-    theta, _ = space.to_physical(raw, image.flatten(0, 1), zeropoint)
-    return theta.view(b, s, -1)
+    return physical_points(points, problem, cutouts)
 
 
 def _distance(network: Network | None, about: Linearised, problem: Problem) -> Tensor:

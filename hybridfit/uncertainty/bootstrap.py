@@ -31,7 +31,7 @@ from hybridfit.fitting.lm import LMOptions, Normal, minimise
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.prepare import prepared
 from hybridfit.fitting.problem import Problem
-from hybridfit.fitting.solution import flux_units, solution_of, solve
+from hybridfit.fitting.solution import physical_points, solution_of, solve
 from hybridfit.results import Fit
 
 KINDS = ("pixels", "parametric")
@@ -159,7 +159,7 @@ def _one_step(task: _Task) -> Tensor:
         made.append(torch.cat(steps))
     delta = torch.stack(made)
     point = torch.cat([task.free, task.linear], dim=1)[:, None] + delta
-    return _samples(task, point)
+    return physical_points(point, task.problem, task.cutouts)
 
 
 def _blocks(replicas: int, n: int) -> list[range]:
@@ -232,7 +232,8 @@ def _refit(task: _Task, fit_options: FitOptions) -> Tensor:
         good = solution.converged & torch.isfinite(solution.cost)
         point = torch.cat([solution.free, solution.linear], dim=1)
         made.append(torch.where(good[:, None], point, torch.nan))
-    return _samples(task, torch.cat(made).view(len(task.free), replicas, -1))
+    points = torch.cat(made).view(len(task.free), replicas, -1)
+    return physical_points(points, task.problem, task.cutouts)
 
 
 def _about(normal: Normal, free: Tensor, pull: Tensor) -> Normal:
@@ -268,20 +269,3 @@ def _replicas(task: _Task, pairs: Tensor, about: Linearised | None) -> tuple[Ten
         centre = centre + task.free[galaxies]
     pixels = replace(problem.pixels, data=data, weight=weight)
     return centre, replace(problem, pixels=pixels)
-
-
-def _samples(task: _Task, point: Tensor) -> Tensor:
-    """Physical parameters (b, R, Q) of free and linear ones (b, R, C); NaN without any flux."""
-    space, pixels = task.problem.space, task.problem.pixels
-    batch, replicas, _ = point.shape
-    n_flux = len(space.shapes)
-    unit = flux_units(task.problem, task.cutouts)
-    linear = point[..., space.n_free :] @ unit.mT
-    if space.sky == "fixed":
-        linear = torch.cat([linear, torch.zeros_like(linear[..., :1])], dim=2)
-    linear[..., n_flux] += pixels.pedestal[:, None]
-    linear[..., :n_flux] = torch.where(linear[..., :n_flux] > 0, linear[..., :n_flux], torch.nan)
-    each = torch.arange(batch, device=point.device).repeat_interleave(replicas)
-    raw, _ = space.to_raw(point[..., : space.n_free].flatten(0, 1), task.problem.box[each])
-    theta, _ = space.to_physical(raw, linear.flatten(0, 1), task.cutouts.zeropoint[each])
-    return theta.view(batch, replicas, -1)

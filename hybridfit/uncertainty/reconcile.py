@@ -12,7 +12,7 @@ do not count twice. Where the weights cannot be trusted (Pareto k), a short chai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,9 +20,9 @@ from torch import Tensor
 
 from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.nearby import Nearby
-from hybridfit.fitting.problem import Problem, Profiled
-from hybridfit.npe.posterior import own_noise
+from hybridfit.fitting.problem import Problem
 from hybridfit.parameters import ParameterSpace
+from hybridfit.uncertainty.numbers import Numbers
 from hybridfit.uncertainty.proposal import (
     Mixture,
     Network,
@@ -35,17 +35,14 @@ from hybridfit.uncertainty.proposal import (
 )
 from hybridfit.uncertainty.psis import Smoothed, good_khat, pareto_smooth
 from hybridfit.uncertainty.ridge import Ridge, find_ridge
-from hybridfit.uncertainty.student import StudentT, factor_of, sobol_points, weighted_moments
+from hybridfit.uncertainty.shortcut import Likelihood, checked_likelihood
+from hybridfit.uncertainty.student import StudentT, factor_of, weighted_moments
 
 # of the t's: heavier than any posterior seen, yet most draws fall where the posterior is
 FIRST_DOF, LATER_DOF, RIDGE_DOF = 6.0, 8.0, 6.0
 # widths of size or index in free coordinates, the prior's being 1, from which on ellipses will not
 # do: about S/N 100
 BENT = 0.15
-N_CHECKS = 8  # draws at which the cheap likelihood is held against the exact one
-# of ln likelihood, among draws within RELEVANT of the best: weights off by 15 % at random
-# change an interval by less than the draws' own scatter
-TOLERANCE, RELEVANT = 0.15, 8.0
 PRIOR_SKIP = 1 << 16  # of the quasi-random points: far from those of the t's
 
 
@@ -112,9 +109,6 @@ class Sampled:
     def weights(self) -> Tensor:
         """(B, S), sum 1."""
         return torch.exp(self.log_weights)
-
-
-Likelihood = Callable[[Tensor, Tensor], Profiled]
 
 
 def sample_posterior(
@@ -203,35 +197,6 @@ def plane_of(space: ParameterSpace) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """Quasi-random numbers, each galaxy's own turn of the same points.
-
-    Args:
-        turn: (B, 1, P + L) shifts in [0, 1).
-        n_free: P.
-        seed: of the points.
-    """
-
-    turn: Tensor
-    n_free: int
-    seed: int
-
-    @classmethod
-    def of(cls, ids: Sequence[str], n_free: int, n_linear: int, seed: int, like: Tensor) -> Numbers:
-        """Return the numbers of galaxies of these names, on the device of ``like``."""
-        normal = own_noise(ids, 1, n_free + n_linear, seed, 0).double()
-        return cls(torch.special.ndtr(normal).to(like.device), n_free, seed)
-
-    def take(self, rows: Tensor, count: int, skip: int) -> tuple[Tensor, Tensor]:
-        """Numbers (b, S, P + 1) in (0, 1) for a t, and standard normal ones (b, S, L)."""
-        base = sobol_points(count, self.turn.shape[2] + 1, self.seed, skip).to(self.turn)
-        turned = ((base[None, :, :-1] + self.turn[rows]) % 1.0).clamp(1e-12, 1 - 1e-12)
-        radial = base[None, :, -1:].expand(len(rows), -1, -1)
-        free = torch.cat([turned[..., : self.n_free], radial], dim=2)
-        return free, torch.special.ndtri(turned[..., self.n_free :])
-
-
-@dataclass(frozen=True)
 class Weighted:
     """The draws of b galaxies so far, what they came from, and their weights."""
 
@@ -268,54 +233,6 @@ def _first_student(about: Linearised) -> StudentT:
 def student_of(mean: Tensor, covariance: Tensor, dof: float) -> StudentT:
     """The t distributions of this mean (b, P) and covariance (b, P, P)."""
     return StudentT(mean, factor_of(covariance * ((dof - 2) / dof)), dof)
-
-
-def checked_likelihood(
-    problem: Problem, near: Nearby | None, about: StudentT, rows: Tensor, numbers: Numbers
-) -> Likelihood:
-    """Return the cheap likelihood for those galaxies where it agrees with the exact one.
-
-    Args:
-        problem, near: the exact and the cheap one.
-        about: where they are compared.
-        rows: (b,) galaxies that have a fit.
-        numbers: of the draws at which they are compared.
-    """
-    if near is None:
-        return problem.profile
-    uniform, _ = numbers.take(rows, N_CHECKS, 0)
-    here = StudentT(about.mean[rows], about.factor[rows], about.dof)
-    free = torch.cat([here.mean[:, None], here.draw(uniform)], dim=1)
-    index = rows.repeat_interleave(free.shape[1])
-    values = []
-    for likelihood in (problem.profile, near.profile):
-        found = likelihood(free.flatten(0, 1), index)
-        volume = torch.diagonal(found.factor, dim1=1, dim2=2).log().sum(dim=1)
-        values.append((-found.cost - volume).view(len(rows), -1))
-    exact, cheap = values
-    posterior = exact - 0.5 * (free**2).sum(dim=2)
-    relevant = posterior > posterior.amax(dim=1, keepdim=True) - RELEVANT
-    off = (exact - cheap) - (exact - cheap)[:, :1]
-    worst = torch.where(relevant, off, 0.0).abs().amax(dim=1)
-    good = torch.zeros(len(about.mean), dtype=torch.bool, device=rows.device)
-    good[rows] = worst < TOLERANCE  # NaN is not
-
-    def chosen(free: Tensor, index: Tensor) -> Profiled:
-        cheap = good[index].nonzero()[:, 0]
-        exact = (~good[index]).nonzero()[:, 0]
-        if len(exact) == 0:
-            return near.profile(free, index)
-        if len(cheap) == 0:
-            return problem.profile(free, index)
-        order = torch.argsort(torch.cat([cheap, exact]))
-        one, other = (
-            near.profile(free[cheap], index[cheap]),
-            problem.profile(free[exact], index[exact]),
-        )
-        names = ("cost", "linear", "factor")
-        return Profiled(*(torch.cat([getattr(one, n), getattr(other, n)])[order] for n in names))
-
-    return chosen
 
 
 def _first_round(
