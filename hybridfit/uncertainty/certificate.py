@@ -13,7 +13,7 @@ from hybridfit.results import Flag, Quality
 # off by so much is what surveys call a catastrophic failure
 FAR_MAG, FAR_SIZE = 0.5, math.log(2.0)  # mag, ln(r_eff)
 MAX_RISK = 0.025  # probability of that, beyond which a galaxy is UNCERTAIN
-SIGNIFICANT = 5.0  # standard deviations of structure in the residuals
+SIGNIFICANT = 4.0  # standard deviations of structure in the residuals
 SURELY, MIN_OFFSET = 0.95, 0.01  # probability, and ln of the width, of a PSF that is wrong
 ENOUGH = 50.0  # effective draws: quantiles are good to a fifth of sigma
 
