@@ -77,8 +77,8 @@ def plot_methods(curves: Mapping[str, Table], title: str = "") -> Figure:
         raise ValueError("no curve came, expected one of a method at least")
     first = next(iter(curves.values()))
     names = [name for name in first.colnames if name not in ("level", "error")]
-    columns = min(4, max(len(names) + 1, 1))
-    rows = math.ceil((len(names) + 1) / columns)  # one more for the legend
+    columns = min(4, max(len(names), 1))
+    rows = max(1, math.ceil(len(names) / columns))
     figure = Figure(figsize=(2.7 * columns, 2.6 * rows + 0.2), layout="constrained")
     axes = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).ravel()
     for k, (axis, name) in enumerate(zip(axes, names, strict=False)):
@@ -103,8 +103,15 @@ def plot_methods(curves: Mapping[str, Table], title: str = "") -> Figure:
     figure.supxlabel("probability of the central interval", fontsize=9, color=INK)
     figure.supylabel("fraction of truths inside", fontsize=9, color=INK)
     handles, labels = axes[0].get_legend_handles_labels()
-    axes[len(names)].legend(
-        handles, labels, loc="center", frameon=False, fontsize=9, title=title or None
+    figure.legend(
+        handles,
+        labels,
+        title=title or None,
+        loc="outside upper right",
+        ncols=max(1, min(4, len(labels))),
+        frameon=False,
+        fontsize=9,
+        title_fontsize=9,
     )
     return figure
 
