@@ -44,6 +44,7 @@ Array = NDArray[np.float64]
 
 METHODS = ("posterior", "budget-free", "bootstrap", "covariance", "sky-fixed")
 SKY_SCENARIOS = ("clean", "sky", "gradient")  # in which a fixed sky has something to say
+COMMIT = environment()["commit"]  # now: a run takes long, and others may commit meanwhile
 BRIGHT = 10.0  # S/N from which on errors must be true
 OPTIONS = CalibrationOptions(snr_edges=(3.0, 10.0, 30.0, 100.0, 300.0, np.inf))
 ASKED = {  # limits of the 68 and 95 % intervals' coverage of every parameter
@@ -128,7 +129,7 @@ def figures(
     main = calibrate(trials[bright], snr[bright], options=OPTIONS)
     every = calibrate(trials, snr, options=OPTIONS)
     told: dict[str, Any] = {
-        "commit": environment()["commit"],
+        "commit": COMMIT,
         "galaxies": len(snr),
         "S/N >= 10": int(bright.sum()),
         "without draws": every.table.meta["left_out"],
