@@ -251,18 +251,23 @@ def _core_modes(shape: Geometry, table: Tensor, grid: Grid, jacobian: bool) -> l
     position = (s * (width / S_STEP)).clamp_max(table.shape[1] - 1.001)
     i = position.to(torch.int64).clamp_min(0)  # NaN has no index, but stays NaN in t
     t = position - i
-    batch = torch.arange(table.shape[0], device=table.device)[:, None, None]
-    low, high = table[batch, i], table[batch, i + 1]  # (B, kx, ky, columns)
+    index = i.flatten(1)
+
+    def at(column: Tensor) -> Tensor:
+        """A column of the table (B, S) at each mode; whole rows are several times slower."""
+        return column.gather(1, index).view_as(t)
+
     # cubic Hermite for the value; dH/ds = s x slope
-    node = i * S_STEP
-    d0, d1 = S_STEP * node * low[..., 1], S_STEP * (node + S_STEP) * high[..., 1]
-    jump = high[..., 0] - low[..., 0]
-    value = low[..., 0] + t * (d0 + t * (3 * jump - 2 * d0 - d1 + t * (d0 + d1 - 2 * jump)))
-    values = [value]
+    node = S_STEP * torch.arange(table.shape[1], dtype=table.dtype, device=table.device)
+    value, slope = table[..., 0], S_STEP * node * table[..., 1]
+    jump = value[:, 1:] - value[:, :-1]
+    d0, d1 = slope[:, :-1], slope[:, 1:]
+    linear, square, cube = (at(c) for c in (d0, 3 * jump - 2 * d0 - d1, d0 + d1 - 2 * jump))
+    values = [at(value) + t * (linear + t * (square + t * cube))]
     if jacobian:
-        rest = low[..., 1:] + t[..., None] * (high[..., 1:] - low[..., 1:])
-        by_s2 = rest[..., 0] * (0.5 * width**2)
-        values += rest[..., 1:].unbind(-1)
+        rest = [at(c) + t * at(c[:, 1:] - c[:, :-1]) for c in table[..., 1:].unbind(-1)]
+        by_s2 = rest[0] * (0.5 * width**2)
+        values += rest[1:]
         for j in range(2):
             form = _columns(shape.inverse_slopes[:, j], 3)
             values.append(by_s2 * _quadratic(form, kx, ky))
