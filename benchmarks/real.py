@@ -98,7 +98,13 @@ def fit_cases(
     tables = []
     for name, some, extra in (
         ("psf", [r for r in rows if r["psf"]], []),
-        ("no_psf", [r for r in rows if not r["psf"]], ["--no-psf"]),
+        # without a PSF every image takes its core's modes to six times the sampling frequency:
+        # hundreds of them a galaxy, as its posterior needs, are minutes
+        (
+            "no_psf",
+            [r for r in rows if not r["psf"]],
+            ["--no-psf", "--uncertainty", "covariance"],
+        ),
     ):
         if not some:
             continue
