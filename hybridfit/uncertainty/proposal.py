@@ -143,10 +143,22 @@ class Network:
 
     def log_density(self, points: Points) -> Tensor:
         """(b, S), see `Proposal`."""
-        # from (ln flux, sky) in image units to flux and sky in units of the noise
-        unit = torch.log(self.scale)[:, None] - torch.log(points.linear[..., 0])
-        value = self.log_prob(points) + unit - points.conditional
+        value = self.log_prob(points) + self._change(points)
         return torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf)
+
+    def below_floor(self, log_density: Tensor, points: Points) -> Tensor:
+        """(b, S) whether draws lie where the network has next to none of its own.
+
+        Args:
+            log_density: (b, S) of this at ``points``, so that it need not be evaluated again.
+            points: the draws.
+        """
+        return ~(log_density - self._change(points) >= self.floor[:, None])
+
+    def _change(self, points: Points) -> Tensor:
+        """(b, S) ln of what leads from (ln flux, sky) in image units to `Proposal`'s terms."""
+        unit = torch.log(self.scale)[:, None] - torch.log(points.linear[..., 0])
+        return unit - points.conditional
 
     def log_prob(self, points: Points) -> Tensor:
         """(b, S) ln density in (u, ln flux, sky), the network's own variables."""

@@ -323,8 +323,8 @@ def _collected(
 
 def missed_mass(state: Weighted) -> Tensor:
     """(b,) share of the posterior where the network's density is below all of its own draws'."""
-    networks = [p for p in state.mixture.proposals if isinstance(p, Network)]
-    if not networks:
-        return torch.full_like(state.log_evidence, torch.nan)
-    below = networks[0].log_prob(state.points) < networks[0].floor[:, None]
-    return (state.smoothed.weights * below).sum(dim=1)
+    for k, proposal in enumerate(state.mixture.proposals):
+        if isinstance(proposal, Network):
+            below = proposal.below_floor(state.mixture.log_density[:, k], state.points)
+            return (state.smoothed.weights * below).sum(dim=1)
+    return torch.full_like(state.log_evidence, torch.nan)
