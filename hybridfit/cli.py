@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -14,8 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from hybridfit.options import load_options, with_options
-
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+from hybridfit.outcome import INTERRUPTED, OK, errors, told, usage
 
 
 def main() -> NoReturn:
@@ -118,13 +114,13 @@ def _stream(
 
     It takes those of the stage ``name`` as ``options``, of the others by their sections' names.
     """
-    with _errors(debug):
-        with _usage():
+    with errors(debug):
+        with usage():
             made = dict(zip(stages, load_options(config, given, stages), strict=True))
         options = made.pop(name)
         summary = files(input, out, options=options, overwrite=overwrite, quiet=quiet, **made)
         if not quiet:
-            typer.echo(_told(summary, done), err=True)
+            typer.echo(told(summary, done), err=True)
 
 
 def _stub(function: Callable[..., None]) -> Callable[[], None]:
@@ -160,11 +156,11 @@ def _simulate(
     from hybridfit.io.cutout_files import write_cutouts
     from hybridfit.model.simulate import SimulateOptions, simulate, simulate_scenes
 
-    with _errors(debug):
+    with errors(debug):
         if scenes or config is not None:
             from hybridfit.npe.recipe import Recipe
 
-            with _usage():
+            with usage():
                 if (size, snr_min, snr_max) != (None, None, None):
                     raise ValueError(
                         "--size, --snr-min and --snr-max are of tidy galaxies: for scenes write "
@@ -174,7 +170,7 @@ def _simulate(
             drawn = simulate_scenes(n, seed, recipe.simulator, recipe.prior)
             cutouts, truth = drawn.cutouts, drawn.table()
         else:
-            with _usage():
+            with usage():
                 side = size or 96
                 snr = (15.0 if snr_min is None else snr_min, 500.0 if snr_max is None else snr_max)
                 tidy = SimulateOptions(shape=(side, side), snr=snr)
@@ -211,7 +207,7 @@ def _train(
     """
     from hybridfit.pipeline.training import train_network
 
-    with _errors(debug):
+    with errors(debug):
         done = train_network(config, out, resume, minutes, images, device, threads, export, quiet)
     if not done:
         typer.echo(f"stopped: --resume goes on from the checkpoint in {out}", err=True)
@@ -248,7 +244,7 @@ def _finetune(
     """
     from hybridfit.pipeline.finetuning import finetune_network
 
-    with _errors(debug):
+    with errors(debug):
         tuned = finetune_network(input, out, weights, config, truth, device, threads, quiet)
         if not quiet:
             before = "" if tuned.before is None else f", {tuned.before:.3f} before"
@@ -282,12 +278,13 @@ def _calibrate(
     Held against galaxies as the network was trained on, or cutouts whose truth is known. OUT gets
     calibration.ecsv, by signal to noise, size and index, and pictures.
     """
-    from hybridfit.pipeline.calibrate import calibrate_network, told
+    from hybridfit.pipeline.calibrate import calibrate_network
+    from hybridfit.pipeline.calibrate import told as told_of
 
-    with _errors(debug):
+    with errors(debug):
         report = calibrate_network(out, weights, input, config, n, samples, seed, device, quiet)
         if not quiet:
-            typer.echo(told(report), err=True)
+            typer.echo(told_of(report), err=True)
 
 
 def _plot(
@@ -306,7 +303,7 @@ def _plot(
     """
     from hybridfit.pipeline.plot import plot_run
 
-    with _errors(debug):
+    with errors(debug):
         files = plot_run(out, id or (), input, truth, limit, quiet)
         if not quiet:
             typer.echo(f"{len(files)} pictures in {files[0].parent}", err=True)
@@ -332,71 +329,3 @@ def _predict_stages() -> dict[str, Any]:
     from hybridfit.pipeline import PredictOptions, StreamOptions
 
     return {"read": ReadOptions, "predict": PredictOptions, "run": StreamOptions}
-
-
-def _told(summary: Any, what: str) -> str:
-    """What a run came to, in two or three lines."""
-    flags = dict(summary.flags)
-    flagged = flags.pop("any", 0)
-    lines = [f"{summary.n} galaxies, {flagged} with flags: {summary.results}"]
-    if summary.quality:
-        lines.append(
-            ", ".join(f"{count} {name}" for name, count in sorted(summary.quality.items()))
-        )
-    if flags:
-        common = sorted(flags.items(), key=lambda item: -item[1])
-        lines.append("flags: " + ", ".join(f"{name} {count}" for name, count in common))
-    if summary.n_fitted:
-        total = sum(summary.seconds.values())
-        shares = ", ".join(f"{what} {s:.1f} s" for what, s in summary.seconds.items() if s >= 0.05)
-        rate = summary.n_fitted / max(total, 1e-9)
-        lines.append(f"{summary.n_fitted} {what} now, {rate:.3g} a second ({shares})")
-    else:
-        lines.append("the run was complete already: nothing to do")
-    return "\n".join(lines)
-
-
-@contextmanager
-def _usage() -> Iterator[None]:
-    """What is raised in here is wrong usage."""
-    from hybridfit.pipeline import UsageError
-
-    try:
-        yield
-    except (ValueError, TypeError, OSError) as error:
-        raise UsageError(str(error)) from error
-
-
-@contextmanager
-def _errors(debug: bool) -> Iterator[None]:
-    """Turn exceptions into one line on stderr and an exit status."""
-    from hybridfit.pipeline import UsageError
-
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("\nstopped: the same command goes on where it stopped", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-    except Exception as error:
-        if debug:
-            raise
-        usage = isinstance(error, UsageError)
-        typer.echo(f"hybridfit: {_line(error)}", err=True)
-        raise typer.Exit(USAGE if usage else FAILED) from None
-
-
-def _line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno is not None:
-        what = os.strerror(error.errno)
-        file = f" '{error.filename}'" if error.filename else ""
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        hint = ": make room and give the same command to go on" if full else ""
-        return f"cannot use{file}: {what}{hint}"
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, OSError) and "space on disk" in text:  # astropy's words, without a number
-        return "cannot write: no space left: make room and give the same command to go on"
-    if isinstance(error, MemoryError) or "out of memory" in text:
-        return f"out of memory: try a smaller --part or --chunk ({text[:200]})"
-    if type(error).__name__ == "UsageError":
-        return text
-    return f"{type(error).__name__}: {text[:500]} (--debug shows where)"
