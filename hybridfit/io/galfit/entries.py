@@ -1,0 +1,181 @@
+"""What GALFIT's files say, in the project's conventions: x, y from 0, half-light radii, pa mod 180.
+
+GALFIT counts pixels from 1, quotes scale lengths for discs and FWHM for Gaussians (Peng et al.
+2010, AJ 139, 2097); none of that leaves this package.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+SERSIC_KINDS = ("sersic", "devauc", "expdisk", "gaussian")
+
+
+class GalfitError(ValueError):
+    """Text that cannot be read as GALFIT's: its file, its line and what was expected.
+
+    Args:
+        path: the file.
+        line: counted from 1; None where it is not of one line.
+        text: what was expected, what came, what to do.
+    """
+
+    def __init__(self, path: str | Path, line: int | None, text: str) -> None:
+        where = f"'{path}'" if line is None else f"'{path}', line {line}"
+        super().__init__(f"{where}: {text}")
+        self.path, self.line = Path(path), line
+
+
+@dataclass(frozen=True)
+class Value:
+    """One number of a component.
+
+    Args:
+        value: NaN where the file holds garbage.
+        error: 1 sigma; NaN where there is none.
+        held: not fitted: toggle 0, or ``[..]`` in results.
+        coupled: tied to another by a constraint, ``{..}``.
+        suspect: numerically doubtful to GALFIT, ``*..*``.
+    """
+
+    value: float
+    error: float = math.nan
+    held: bool = False
+    coupled: bool = False
+    suspect: bool = False
+
+
+@dataclass(frozen=True)
+class Component:
+    """One component of a model, or what was found of it.
+
+    Args:
+        kind: GALFIT's name: ``sersic``, ``expdisk``, ``devauc``, ``gaussian``, ``psf``, ``sky``...
+        values: by name. The Sersic family has x, y [pix, from 0 in the image], mag, r_eff
+            [pix, half light, semi-major], n, q, pa [deg, in [0, 180), from +y towards -x]:
+            n of devauc is 4, of expdisk 1 (r_eff = 1.67835 Rs), of gaussian 0.5 (r_eff =
+            FWHM / 2), held. A sky has sky, sky_dx, sky_dy. Others have x, y, mag and the rest
+            under GALFIT's own numbers, "4", "5"...
+        extras: shape terms beyond these that matter: "C0", "F1", "B2", "R", "T0"...
+        skipped: left out of what is subtracted, ``Z) 1``.
+    """
+
+    kind: str
+    values: Mapping[str, Value]
+    extras: tuple[str, ...] = ()
+    skipped: bool = False
+
+    @property
+    def is_sersic(self) -> bool:
+        """Whether it is a plain ellipse of Sersic's family."""
+        return self.kind in SERSIC_KINDS and not self.extras
+
+
+@dataclass(frozen=True)
+class Feedme:
+    """A GALFIT input file (or restart file): names of files as written, "" for none.
+
+    Args:
+        path: the file itself.
+        image, output, sigma, psf, kernel, mask, constraints: A) to G).
+        min_sigma: second entry of C), 0 where there is none.
+        psf_oversampling: E).
+        region: x0, x1, y0, y1 of H), from 0, half-open.
+        convolution_box: x and y of I), 0, 0 where there is none.
+        zeropoint: J); NaN where there is none.
+        pixel_scale: dx, dy of K) [arcsec]; NaN where there is none.
+        mode: P): 0 optimise, 1 model, 2 image block, 3 subcomponents.
+        bands: A1) of GALFITM, if more than one: values are those of the first.
+        components: initial values, held = toggle 0.
+        version: 2 or 3, of GALFIT.
+        chi2, dof, chi2nu: of a restart file's head; NaN, -1, NaN elsewhere.
+        notes: what a reader should know, in sentences.
+    """
+
+    path: Path
+    image: str = ""
+    output: str = ""
+    sigma: str = ""
+    psf: str = ""
+    kernel: str = ""
+    mask: str = ""
+    constraints: str = ""
+    min_sigma: float = 0.0
+    psf_oversampling: int = 1
+    region: tuple[int, int, int, int] | None = None
+    convolution_box: tuple[int, int] = (0, 0)
+    zeropoint: float = math.nan
+    pixel_scale: tuple[float, float] = (math.nan, math.nan)
+    mode: int = 0
+    bands: tuple[str, ...] = ()
+    components: tuple[Component, ...] = ()
+    version: int = 3
+    chi2: float = math.nan
+    dof: int = -1
+    chi2nu: float = math.nan
+    notes: tuple[str, ...] = ()
+
+    def resolve(self, name: str) -> Path:
+        """Return the path of a file that is named relative to the feedme's folder."""
+        return self.path.parent / name
+
+    @property
+    def sersics(self) -> tuple[Component, ...]:
+        """The components of Sersic's family."""
+        return tuple(c for c in self.components if c.is_sersic)
+
+    @property
+    def sky(self) -> Component | None:
+        """The sky, if there is one."""
+        return next((c for c in self.components if c.kind == "sky"), None)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What GALFIT found in one run: of an image block, an entry of fit.log or a restart file.
+
+    Args:
+        path: the file it was read from.
+        feedme, image, restart, output, sigma, psf, mask: names as written, "" for none.
+        region: x0, x1, y0, y1, from 0, half-open; None where it is not told.
+        zeropoint: NaN where it is not told (logs).
+        components: with errors where they are told.
+        chi2, dof, chi2nu, n_free: NaN and -1 where they are not told.
+        flags: GALFIT's own, "1", "2", "A-1", "I" ...
+        version: text as written, "" where it is not told.
+        bands: of GALFITM, if more than one: values are those of the first.
+        notes: what a reader should know, in sentences.
+    """
+
+    path: Path
+    feedme: str = ""
+    image: str = ""
+    restart: str = ""
+    output: str = ""
+    sigma: str = ""
+    psf: str = ""
+    mask: str = ""
+    region: tuple[int, int, int, int] | None = None
+    zeropoint: float = math.nan
+    components: tuple[Component, ...] = ()
+    chi2: float = math.nan
+    dof: int = -1
+    chi2nu: float = math.nan
+    n_free: int = -1
+    flags: tuple[str, ...] = ()
+    version: str = ""
+    bands: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sersics(self) -> tuple[Component, ...]:
+        """The components of Sersic's family."""
+        return tuple(c for c in self.components if c.is_sersic)
+
+    @property
+    def sky(self) -> Component | None:
+        """The sky, if there is one."""
+        return next((c for c in self.components if c.kind == "sky"), None)
