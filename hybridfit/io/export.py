@@ -14,7 +14,7 @@ from astropy.io import fits
 from astropy.table import Table
 from numpy.typing import NDArray
 
-from hybridfit.io.table import TEXTS, Column, record_type, to_table
+from hybridfit.io.table import Column, record_type, to_table
 
 Rows = NDArray[np.void]
 FORMATS = ("fits", "ecsv", "csv", "parquet")
@@ -86,7 +86,7 @@ def fits_header(columns: Sequence[Column], meta: Mapping[str, Any]) -> tuple[byt
     buffer = io.BytesIO()
     empty = to_table(np.zeros(0, record_type(columns)), columns, meta)
     for column in columns:
-        if column.name in TEXTS:  # a text column without rows has lost its width
+        if column.is_text:  # a text column without rows has lost its width
             attributes = empty[column.name].description
             empty[column.name] = np.zeros(0, column.format)
             empty[column.name].description = attributes
@@ -122,8 +122,9 @@ def _write_fits(
 def _ascii(rows: Rows) -> Rows:
     """FITS knows ASCII only: other characters are escaped in ids, question marks in messages."""
     changed = rows
-    for name, way in (("id", "backslashreplace"), ("message", "replace")):
-        if any(max(text, default=0) > 127 for text in rows[name]):
+    for name in rows.dtype.names or ():
+        way = "backslashreplace" if name == "id" else "replace"
+        if rows.dtype[name].kind == "S" and any(max(text, default=0) > 127 for text in rows[name]):
             changed = changed.copy() if changed is rows else changed
             changed[name] = [text.decode().encode("ascii", way) for text in rows[name]]
     return changed

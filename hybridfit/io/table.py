@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from hybridfit.parameters import PARAMETERS
 
 MESSAGE_WIDTH = 160  # characters; longer messages end in "..."
-TEXTS = ("id", "message", "quality")
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,11 @@ class Column:
     unit: str
     description: str
     shape: tuple[int, ...] = ()
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its entries are texts, in UTF-8."""
+        return self.format.startswith("S")
 
 
 def record_type(columns: Sequence[Column]) -> np.dtype:
@@ -48,7 +52,7 @@ def to_table(
     table = Table(meta=dict(meta or {}))
     for column in columns:
         values = rows[column.name]
-        if column.name in TEXTS:
+        if column.is_text:
             values = np.char.decode(values, "utf-8")
         else:
             values = values.astype(values.dtype.newbyteorder("="))
