@@ -1,6 +1,17 @@
 """GALFIT's files, read and written: the only code that counts pixels from 1."""
 
 from hybridfit.io.galfit.entries import Component, Feedme, GalfitError, Outcome, Value
+from hybridfit.io.galfit.feedme import read_feedme
+from hybridfit.io.galfit.find import find_feedmes
 from hybridfit.io.galfit.header import model_header
 
-__all__ = ["Component", "Feedme", "GalfitError", "Outcome", "Value", "model_header"]
+__all__ = [
+    "Component",
+    "Feedme",
+    "GalfitError",
+    "Outcome",
+    "Value",
+    "find_feedmes",
+    "model_header",
+    "read_feedme",
+]

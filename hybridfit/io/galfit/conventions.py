@@ -1,0 +1,121 @@
+"""GALFIT's numbers into the project's terms and back: pixels from 0, half-light radii, pa mod 180.
+
+In GALFIT's own terms ("raw") a component's values carry "x", "y" and the numbers that its input
+file gives the others: 3 magnitude, 4 size, 5 index, 9 axis ratio, 10 position angle; those of a
+sky are 1, 2, 3. GALFIT 2 has the axis ratio on 8, the angle on 9 and the boxiness on 10.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from hybridfit.io.galfit.entries import Component, Value
+
+EXPONENTIAL = 1.6783469900166605  # half-light radius of an exponential disc over its scale length
+# kind -> r_eff over GALFIT's size, and the Sersic index where it is not row 5's
+FAMILY: dict[str, tuple[float, float | None]] = {
+    "sersic": (1.0, None),
+    "devauc": (1.0, 4.0),
+    "expdisk": (EXPONENTIAL, 1.0),
+    "gaussian": (0.5, 0.5),
+}
+SKY_ROWS = {"sky": "1", "sky_dx": "2", "sky_dy": "3"}
+SERSIC_ROWS = {"mag": "3", "r_eff": "4", "n": "5", "q": "9", "pa": "10"}
+GARBAGE = 1e12  # nothing that a fit returns is larger; uninitialised floats are
+NOTHING = Value(math.nan)
+
+
+def component(
+    kind: str, raw: Mapping[str, Value], extras: tuple[str, ...] = (), skipped: bool = False
+) -> Component:
+    """Return a component in the project's terms.
+
+    Args:
+        kind: GALFIT's name.
+        raw: its values in GALFIT's terms; what is not there is NaN.
+        extras, skipped: as in `Component`.
+    """
+    raw = {name: _clean(value) for name, value in raw.items()}
+    if kind == "sky":
+        values = {name: raw.get(row, Value(0.0, held=True)) for name, row in SKY_ROWS.items()}
+        return Component(kind, values, extras, skipped)
+    values = {axis: _shifted(raw.get(axis, NOTHING), -1.0) for axis in ("x", "y")}
+    if kind == "psf":
+        values["mag"] = raw.get("3", NOTHING)
+        return Component(kind, values, extras, skipped)
+    if kind not in FAMILY:
+        if "3" in raw:
+            values["mag"] = raw["3"]
+        others = {name: value for name, value in raw.items() if name not in ("x", "y", "3")}
+        return Component(kind, values | others, extras, skipped)
+    scale, index = FAMILY[kind]
+    values |= {name: raw.get(row, NOTHING) for name, row in SERSIC_ROWS.items()}
+    values["r_eff"] = _scaled(values["r_eff"], scale)
+    if index is not None:
+        values["n"] = Value(index, held=True)
+    return Component(kind, _upright(values), extras, skipped)
+
+
+def raw_values(part: Component) -> dict[str, Value]:
+    """Return a component's values in GALFIT's terms, the inverse of `component`."""
+    if part.kind == "sky":
+        return {row: part.values[name] for name, row in SKY_ROWS.items()}
+    raw = {axis: _shifted(part.values[axis], 1.0) for axis in ("x", "y")}
+    if part.kind not in FAMILY:
+        others = {name: v for name, v in part.values.items() if name not in ("x", "y", "mag")}
+        return raw | ({"3": part.values["mag"]} if "mag" in part.values else {}) | others
+    scale, index = FAMILY[part.kind]
+    for name, row in SERSIC_ROWS.items():
+        if name != "n" or index is None:
+            raw[row] = part.values[name]
+    raw["4"] = _scaled(raw["4"], 1 / scale)
+    raw["10"] = replace(raw["10"], value=signed(raw["10"].value))
+    return raw
+
+
+def signed(angle: float) -> float:
+    """Return an angle of [0, 180) as GALFIT likes it: in (-90, 90]."""
+    return angle - 180 if angle > 90 else angle
+
+
+def region_of(bounds: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """Turn xmin xmax ymin ymax, from 1, both ends in, into x0, x1, y0, y1, from 0, half-open."""
+    return bounds[0] - 1, bounds[1], bounds[2] - 1, bounds[3]
+
+
+def bounds_of(region: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """The inverse of `region_of`."""
+    return region[0] + 1, region[1], region[2] + 1, region[3]
+
+
+def _clean(value: Value) -> Value:
+    if abs(value.value) < GARBAGE:
+        return value
+    return replace(value, value=math.nan, suspect=True)
+
+
+def _shifted(value: Value, by: float) -> Value:
+    return replace(value, value=value.value + by)
+
+
+def _scaled(value: Value, by: float) -> Value:
+    return value if by == 1 else replace(value, value=value.value * by, error=value.error * by)
+
+
+def _upright(values: dict[str, Value]) -> dict[str, Value]:
+    """Bring q into (0, 1] and pa into [0, 180).
+
+    GALFIT may walk to q > 1, where its size is along the minor axis, and to negative q and
+    sizes, of which only the magnitude counts.
+    """
+    q, size, pa = values["q"], values["r_eff"], values["pa"]
+    q, size = replace(q, value=abs(q.value)), replace(size, value=abs(size.value))
+    if q.value > 1:
+        size = _scaled(size, q.value)
+        q = replace(q, value=1 / q.value, error=q.error / q.value**2)
+        pa = _shifted(pa, 90.0)
+    # the modulo of a tiny negative angle would be 180 itself
+    pa = replace(pa, value=math.fmod(math.fmod(pa.value, 180) + 180, 180))
+    return values | {"q": q, "r_eff": size, "pa": pa}

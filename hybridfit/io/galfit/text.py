@@ -1,0 +1,111 @@
+"""GALFIT's text, taken apart: lines with their numbers, keys, values, comments."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hybridfit.io.galfit.entries import GalfitError, Value
+
+# A) ... Z), A1), 0) ... 10), C0), B1), F20), R10), T0), Ti), To), N1)
+ROW = re.compile(r"\s*([A-Za-z]\d{0,2}|[Tt][ioIO]|\d{1,2})\s*\)(.*)")
+RULER = re.compile(r"[\s=\-+*_~]*")
+MARKS = "[]{}*"
+QUOTED = re.compile(r"\s*(['\"])(.*?)\1\s*(.*)")
+LARGEST = 2_000_000  # bytes; text of GALFIT's is far smaller
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line ``KEY) text  # comment`` of an input file; ``line`` counts from 1."""
+
+    line: int
+    key: str
+    text: str
+    comment: str
+
+    @property
+    def words(self) -> list[str]:
+        return self.text.split()
+
+
+def read_text(path: Path) -> list[str]:
+    """Return a file's lines.
+
+    Raises:
+        FileNotFoundError: without such a file.
+        GalfitError: if it is no text.
+    """
+    data = path.read_bytes()
+    if b"\0" in data[:4096] or len(data) > LARGEST:
+        raise GalfitError(path, None, "is no text file: expected one of GALFIT's text files")
+    return data.decode("utf-8", errors="replace").splitlines()
+
+
+def rows(path: Path, lines: list[str], notes: list[str]) -> Iterator[Row]:
+    """Yield the lines that carry a key; what is neither that nor a comment is noted."""
+    for number, line in _resolved(path, lines, notes):
+        content, _, comment = _without_comment(line)
+        match = ROW.match(content)
+        if match:
+            key = match[1][0].upper() + match[1][1:].lower()
+            yield Row(number, key, match[2].strip(), comment.strip())
+        elif not RULER.fullmatch(content):
+            shown = " ".join(content.split())[:60]
+            notes.append(f"line {number} is neither 'KEY) value' nor a comment, ignored: {shown}")
+
+
+def file_names(row: Row) -> list[str]:
+    """Return the file names of a row, quotes off; "" for ``none`` and for nothing at all."""
+    rest, names = row.text, []
+    while rest.strip():
+        quoted = QUOTED.match(rest)
+        if quoted:
+            name, rest = quoted[2].strip(), quoted[3]
+        else:
+            name, _, rest = rest.strip().partition(" ")
+        names.append("" if name.lower() == "none" else name)
+    return names or [""]
+
+
+def number(text: str) -> Value | None:
+    """Return a number as GALFIT prints it: plain, ``[held]``, ``{coupled}`` or ``*suspect*``.
+
+    NaN and infinities come back as NaN and suspect. None if it is no number.
+    """
+    plain = text.strip(MARKS + " ").lower().replace("d", "e")
+    try:
+        value = float(plain)
+    except ValueError:
+        return None
+    suspect = "*" in text or not math.isfinite(value)
+    value = value if math.isfinite(value) else math.nan
+    return Value(value, held="[" in text, coupled="{" in text, suspect=suspect)
+
+
+def _without_comment(line: str) -> tuple[str, str, str]:
+    """Split at the first ``#`` that begins a word: file names may have one inside."""
+    match = re.search(r"(?:^|(?<=\s))#", line)
+    if match is None:
+        return line, "", ""
+    return line[: match.start()], "#", line[match.start() :].lstrip("# \t")
+
+
+def _resolved(path: Path, lines: list[str], notes: list[str]) -> Iterator[tuple[int, str]]:
+    """Number the lines; where a merge left conflicts, keep HEAD's side and say so."""
+    start, theirs = 0, False
+    for number, line in enumerate(lines, start=1):
+        if line.startswith("<<<<<<<"):
+            start, theirs = number, False
+        elif start and line.rstrip() == "=======":
+            theirs = True
+        elif start and line.startswith(">>>>>>>"):
+            notes.append(f"lines {start}-{number} are a merge conflict: its first side is taken")
+            start, theirs = 0, False
+        elif not theirs:
+            yield number, line
+    if start:
+        raise GalfitError(path, start, "a merge conflict begins here, expected its '>>>>>>>'")
