@@ -1,0 +1,245 @@
+"""One measurement of `scaling.py` in a process of its own: JSON in, JSON out.
+
+    python benchmarks/scaling_jobs.py '{"kind": "memory", "side": 64, "n": 16, "compiled": false}'
+
+A process of its own has a peak memory of its own, and one core. Each job fits galaxies of
+`hybridfit.simulate`, holds them against the truth, and only then tells what they cost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from astropy.table import Table
+from common import NAMES, quality
+from numpy.typing import NDArray
+
+import hybridfit as hf
+from hybridfit.io.cutout_files import write_cutouts
+from hybridfit.model.render import render
+from hybridfit.model.simulate import SimulateOptions
+from hybridfit.pipeline import stream
+from hybridfit.pipeline.common import measure, starting_network
+from hybridfit.pipeline.errors import ErrorOptions
+
+Array = NDArray[np.float64]
+DISTINCT = 200  # galaxies behind the many files of a run: the others are links to them
+WORSE = 10.0  # in chi2 above the truth's own: the fit stands in another minimum
+# x, y are of the simulated galaxy; mag (of the whole), r_eff, n, q: nucleus, disk and bar
+PARTS = ((0.9, 2.2, 3.0, 0.85), (0.0, 7.0, 1.0, 0.7), (1.2, 4.5, 0.5, 0.35))
+
+
+class CpuClock:
+    """Counts CPU seconds of this process by what was being done."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, what: str) -> Iterator[None]:
+        start = time.process_time()
+        yield
+        self.seconds[what] = self.seconds.get(what, 0.0) + time.process_time() - start
+
+
+def galaxies(n: int, side: int) -> tuple[hf.Cutouts, Array]:
+    """n galaxies and their truth (n, 7); all that differs between sides is the sky around them."""
+    options = SimulateOptions(
+        shape=(side, side), psf_size=25, r_eff=(1.5, 3.5), snr=(20, 500), fwhm=(2.5, 3.0)
+    )
+    cutouts, table = hf.simulate(n, 1, options)
+    return cutouts, truth_of(table)
+
+
+def truth_of(table: Table) -> Array:
+    return np.stack([np.asarray(table[name], float) for name in NAMES], axis=1)
+
+
+def peak_mib() -> float:
+    """Peak resident memory of this process (Linux counts it in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def judged(values: Array, errors: Array, truth: Array) -> dict[str, Any]:
+    """Failures, and the robust width of all pulls together (1 where errors are right)."""
+    whole = quality(values.copy(), errors, truth)
+    offset = values - truth
+    offset[:, 6] = (offset[:, 6] + 90) % 180 - 90
+    pull = offset / errors
+    width = 1.4826 * float(np.nanmedian(np.abs(pull)))
+    return {"failures": whole["catastrophic"], "pull": round(width, 3)}
+
+
+def in_memory(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Network, fit and errors of ``n`` galaxies that are in memory, stage by stage."""
+    cutouts, truth = galaxies(job["n"], job["side"])
+    errors = ErrorOptions(
+        job.get("uncertainty", "posterior"),
+        hf.ReconcileOptions(**job.get("posterior", {})),
+        hf.BootstrapOptions(**job.get("bootstrap", {})),
+    )
+    network = starting_network("posterior")
+    compiled, device = bool(job["compiled"]), torch.device("cpu")
+
+    def run(part: hf.Cutouts) -> tuple[hf.Result, dict[str, float]]:
+        clock = CpuClock()
+        result = measure(part, hf.FitOptions(), device, compiled, errors, network, clock)
+        return result, clock.seconds
+
+    _, base = time.process_time(), peak_mib()
+    warm_up, _ = _cpu(lambda: run(cutouts[: min(job["n"], 16)]))
+    total, (result, stages) = _cpu(lambda: run(cutouts))
+    fit = result.fit
+    figures = judged(fit.theta[:, :7].numpy(), fit.error[:, :7].numpy(), truth)
+    if result.draws is not None:
+        count = (result.draws.weights > 0).sum(dim=1).double().mean()
+        figures["draws"] = round(float(count), 1)
+    return figures | _costs(total, stages, job["n"], warm_up, base)
+
+
+def from_files(job: Mapping[str, Any]) -> dict[str, Any]:
+    """A run over ``n`` cutouts from FITS to the table, as the command line makes it."""
+    n = job["n"]
+    cutouts, truth = galaxies(min(n, DISTINCT), job["side"])
+    run = hf.RunOptions(uncertainty=job.get("uncertainty", "covariance"))
+    options = hf.FitOptions(compile="on" if job["compiled"] else "off")
+    # the run's own clock counts wall time, which on a shared machine is others' work too
+    cpu = SimpleNamespace(perf_counter=time.process_time)
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(stream, "time", cpu):
+        inputs = linked(cutouts, Path(folder), n)
+        few = replace(run, limit=min(n, 16))
+        base = peak_mib()
+        warm_up, _ = _cpu(lambda: hf.fit_files(inputs, f"{folder}/few", options=options, run=few))
+        total, summary = _cpu(
+            lambda: hf.fit_files(inputs, f"{folder}/out", options=options, run=run)
+        )
+        table = Table.read(summary.results)
+    values, quoted = (
+        np.stack([np.asarray(table[name + end], float) for name in NAMES], axis=1)
+        for end in ("", "_err")
+    )
+    figures = judged(values, quoted, truth[np.arange(n) % len(truth)])
+    figures["seconds_in_all"] = round(total, 3)
+    return figures | _costs(total, summary.seconds, n, warm_up, base)
+
+
+def linked(cutouts: hf.Cutouts, folder: Path, n: int) -> Path:
+    """A directory of n cutouts: those given, over and over again under new ids, as links."""
+    write_cutouts(cutouts, folder / "base")
+    inputs = folder / "in"
+    inputs.mkdir()
+    for i in range(n):
+        name = cutouts.id[i % len(cutouts)]
+        for kind in ("image", "sigma", "psf"):
+            os.link(folder / "base" / f"{name}_{kind}.fits", inputs / f"g{i:07d}_{kind}.fits")
+    return inputs
+
+
+def of_components(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Fits of galaxies of as many Sersic components as are fitted, from moments.
+
+    A failure is a fit more than WORSE in chi2 above the truth's own chi2: another minimum.
+    """
+    count, options = job["components"], hf.FitOptions(("sersic",) * job["components"])
+    cutouts, theta = composed(job["n"], job["side"], options)
+    base = peak_mib()
+    compiled = bool(job["compiled"])
+    few = cutouts[: min(job["n"], 16)]
+    warm_up, _ = _cpu(lambda: hf.fit_cutouts(few, options, compile=compiled))
+    total, fit = _cpu(lambda: hf.fit_cutouts(cutouts, options, compile=compiled))
+    best = render(theta, cutouts, options.space, options.profiles)
+    chi2 = (((cutouts.image - best) / cutouts.sigma) ** 2).flatten(1).sum(dim=1)
+    worse = ~(fit.chi2 <= chi2 + WORSE)  # a lost galaxy's NaN too
+    columns = [k for k, name in enumerate(fit.space.names) if name.startswith("mag")]
+    flux, true = ((10 ** (-0.4 * v[:, columns])).sum(dim=1) for v in (fit.theta, theta))
+    off = -2.5 * torch.log10(flux / true)
+    figures = {
+        "failures": int(worse.sum()),
+        "mag_off": round(float(off.abs().nanmedian()), 4),
+        "parameters": len(options.space.names),
+        "evaluations": round(float(fit.n_iter.double().mean()), 1),
+    }
+    return (
+        figures | {"components": count} | _costs(total, {"fitting": total}, len(fit), warm_up, base)
+    )
+
+
+def composed(n: int, side: int, options: hf.FitOptions) -> tuple[hf.Cutouts, torch.Tensor]:
+    """n galaxies of several components with noise, and their parameters (n, Q)."""
+    cutouts, single = galaxies(n, side)
+    rng = np.random.default_rng(2)
+    names = options.space.names
+    theta = np.zeros((n, len(names)))
+    for k, (fainter, size, index, ratio) in enumerate(PARTS[: len(options.components)]):
+        end = f"_{k + 1}" if len(options.components) > 1 else ""
+        vary = np.exp(rng.uniform(-0.15, 0.15, (3, n)))
+        columns = {
+            "x": single[:, 0],
+            "y": single[:, 1],
+            "mag": 20.0 + fainter,  # with the sky's noise below, S/N of some hundred
+            "r_eff": size * vary[0],
+            "n": index * vary[1],
+            "q": ratio * vary[2],
+            "pa": rng.uniform(0, 180, n),
+        }
+        for name, values in columns.items():
+            theta[:, names.index(name + end)] = values
+    values = torch.from_numpy(theta)
+    image = render(values, cutouts, options.space, options.profiles)
+    noise = torch.from_numpy(rng.standard_normal(tuple(image.shape)).astype(np.float32))
+    return replace(cutouts, image=image + noise * cutouts.sigma), values
+
+
+def _cpu(work: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.process_time()
+    done = work()
+    return time.process_time() - start, done
+
+
+def _costs(
+    total: float, stages: Mapping[str, float], n: int, warm_up: float, base: float
+) -> dict[str, Any]:
+    peak = peak_mib()
+    return {
+        "seconds": total / n,
+        "stages": {name: spent / n for name, spent in stages.items()},
+        "warm_up": round(warm_up, 2),
+        "peak_mib": round(peak, 1),
+        "above_start_mib": round(peak - base, 1),
+    }
+
+
+KINDS = {"memory": in_memory, "files": from_files, "components": of_components}
+
+
+def do(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Do a job in this process; its own keys stand in the answer too."""
+    if job.get("kind") not in KINDS:
+        raise ValueError(f"kind is {job.get('kind')!r}, expected one of {', '.join(KINDS)}")
+    return {**job, **KINDS[job["kind"]](job)}
+
+
+def main() -> None:
+    job = json.loads(sys.argv[1])
+    if hasattr(os, "sched_setaffinity") and "core" in job:
+        os.sched_setaffinity(0, {job["core"]})
+    torch.set_num_threads(1)
+    print(json.dumps(do(job)))
+
+
+if __name__ == "__main__":
+    main()
