@@ -189,6 +189,11 @@ class ParameterSpace:
             edges.append(edges[-1] + 5 + len(shape))
         return [slice(a, b) for a, b in pairwise(edges)]
 
+    def _components(self, box: Tensor) -> list[tuple[slice, tuple[str, ...], Tensor]]:
+        """Columns, names of shape parameters and position's box (B, 4) of each component."""
+        boxes = box.unbind(1) if box.ndim == 3 else (box,) * len(self.shapes)
+        return list(zip(self.slices(), self.shapes, boxes, strict=True))
+
     def _size_and_shapes(self, shape: tuple[str, ...]) -> list[LogNormal]:
         return [self.prior.r_circ, *(self.prior.of(name) for name in shape)]
 
@@ -197,20 +202,21 @@ class ParameterSpace:
 
         Args:
             free: (B, P) float64.
-            box: (B, 4) float64: centre x, y and half-widths of the position's prior, pixels.
+            box: (B, 4) float64: centre x, y and half-widths of the position's prior, pixels;
+                or (B, K, 4), one for each component.
 
         Returns:
             raw (B, P) and d raw / d free (B, P, P).
         """
         raw = torch.empty_like(free)
         jacobian = torch.zeros(*free.shape, free.shape[-1], dtype=free.dtype, device=free.device)
-        for columns, shape in zip(self.slices(), self.shapes, strict=True):
+        for columns, shape, own in self._components(box):
             i = columns.start
             for axis in (0, 1):
                 u = free[:, i + axis].clamp(-MAX_U, MAX_U)
-                raw[:, i + axis] = box[:, axis] + box[:, 2 + axis] * torch.erf(u / math.sqrt(2))
+                raw[:, i + axis] = own[:, axis] + own[:, 2 + axis] * torch.erf(u / math.sqrt(2))
                 slope = math.sqrt(2 / math.pi) * torch.exp(-(u**2) / 2)
-                jacobian[:, i + axis, i + axis] = box[:, 2 + axis] * slope
+                jacobian[:, i + axis, i + axis] = own[:, 2 + axis] * slope
             for j, prior in enumerate(self._size_and_shapes(shape), start=i + 2):
                 raw[:, j], jacobian[:, j, j] = prior.log_value(free[:, j])
             e = slice(columns.stop - 2, columns.stop)
@@ -220,10 +226,10 @@ class ParameterSpace:
     def to_free(self, raw: Tensor, box: Tensor) -> Tensor:
         """Return free parameters for raw ones; what lies outside the prior goes to its edge."""
         free = torch.empty_like(raw)
-        for columns, shape in zip(self.slices(), self.shapes, strict=True):
+        for columns, shape, own in self._components(box):
             i = columns.start
             for axis in (0, 1):
-                fraction = (raw[:, i + axis] - box[:, axis]) / box[:, 2 + axis]
+                fraction = (raw[:, i + axis] - own[:, axis]) / own[:, 2 + axis]
                 free[:, i + axis] = math.sqrt(2) * torch.erfinv(fraction.clamp(-0.999, 0.999))
             for j, prior in enumerate(self._size_and_shapes(shape), start=i + 2):
                 free[:, j] = prior.free(raw[:, j])

@@ -45,6 +45,7 @@ class Flag(IntFlag):
     UNSAMPLED = 1 << 24
     MISFIT = 1 << 25
     PSF_DOUBTFUL = 1 << 26
+    NOT_MODELLED = 1 << 27
 
 
 FLAG_TEXT: dict[Flag, str] = {
@@ -75,6 +76,7 @@ FLAG_TEXT: dict[Flag, str] = {
     Flag.UNSAMPLED: "the posterior, or enough replicas, could not be drawn: mistrust the errors",
     Flag.MISFIT: "structure under the galaxy's light that the model does not follow",
     Flag.PSF_DOUBTFUL: "the pixels ask for a PSF of another width or shape",
+    Flag.NOT_MODELLED: "a model was asked for that cannot be fitted: see the message column",
 }
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hybridfit.fitting.problem import Problem
-from hybridfit.fitting.solution import Solution, free_covariance
+from hybridfit.fitting.solution import Solution, joint_covariance
 
 MAX_EXTENT = 0.5  # of ln r_eff where chi2 has risen by 4: a factor 1.65
 CLEARLY_SMALL = 0.25  # extents below this would have to double; they were not seen to
@@ -22,7 +22,7 @@ def size_extent(solution: Solution, problem: Problem) -> Tensor:
     through the evaluated point."""
     space = problem.space
     raw, chain = space.to_raw(solution.free, problem.box)
-    covariance = free_covariance(solution, space.n_free, problem.prior_weight)
+    covariance = joint_covariance(solution, problem)[:, : space.n_free, : space.n_free]
     extent = torch.zeros(len(raw), dtype=raw.dtype, device=raw.device)
     for columns in space.slices():
         by_raw = torch.zeros_like(raw)
@@ -42,6 +42,8 @@ def size_extent(solution: Solution, problem: Problem) -> Tensor:
             continue
         for side in (-2.0, 2.0):
             point = solution.free[rows] + side * along[rows] / sigma[rows, None]
+            if problem.held is not None:
+                point = problem.held.at(rows).coordinates(point)
             there = problem(point, rows)
             rise = (there.cost - solution.cost[rows]).clamp_min(1e-3)
             reach = gaussian[rows] * torch.sqrt(2 / rise)  # a Gaussian rises by 2

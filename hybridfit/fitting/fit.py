@@ -11,15 +11,16 @@ from hybridfit.cutouts import Cutouts
 from hybridfit.fitting.adam import minimise_adam
 from hybridfit.fitting.coarse import coarse_start
 from hybridfit.fitting.compiling import wants_compile
+from hybridfit.fitting.held import Given, hold, unreachable
 from hybridfit.fitting.judge import judge
 from hybridfit.fitting.lm import LMOptions, Minimum, minimise
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.prepare import prepared
 from hybridfit.fitting.problem import Problem
-from hybridfit.fitting.solution import Solution, solution_of, to_fit
+from hybridfit.fitting.solution import Solution, flux_units, solution_of, to_fit
 from hybridfit.fitting.start import Starts, moment_start, starting_values
 from hybridfit.parameters import ParameterSpace
-from hybridfit.results import Fit
+from hybridfit.results import Fit, Flag
 
 __all__ = ["FitOptions", "fit_cutouts"]
 
@@ -30,6 +31,7 @@ def fit_cutouts(
     device: torch.device | str = "cpu",
     compile: bool | None = None,
     starts: Starts | None = None,
+    given: Given | None = None,
 ) -> Fit:
     """Fit every galaxy of a batch.
 
@@ -39,6 +41,9 @@ def fit_cutouts(
         device: where to compute; the result is on the CPU.
         compile: decides in place of ``options.compile`` for a batch that is part of a run.
         starts: of one Sersic profile, e.g. from the posterior; default the image's moments.
+        given: values of every component in stamp pixels to start from, and which are held. Each
+            component's position may then move by half of the stamp's longer side. Held values
+            have no error; a galaxy with one that the prior does not reach is not fitted.
 
     Returns:
         A `Fit` with ``theta`` in stamp pixels. A galaxy that cannot be fitted has NaN and a
@@ -51,8 +56,12 @@ def fit_cutouts(
     order: list[Tensor] = []
     with torch.inference_mode():
         for rows, part, problem in prepared(cutouts, options, device, compile):
-            given = None if starts is None else starts[rows].to(device)
-            pieces.append(_fit_group(part, problem, options, given).to("cpu"))
+            if given is not None:
+                fit = _fit_given(part, problem, options, given[rows].to(device))
+            else:
+                own = None if starts is None else starts[rows].to(device)
+                fit = _fit_group(part, problem, options, own)
+            pieces.append(fit.to("cpu"))
             order.append(rows)
     if not pieces:
         return _empty(options.space)
@@ -81,7 +90,46 @@ def _fit_group(
     return replace(fit, flags=judge(fit, solution, problem, cutouts))
 
 
+def _fit_given(cutouts: Cutouts, problem: Problem, options: FitOptions, given: Given) -> Fit:
+    """Fit from given values, some of which may be held."""
+    space, pedestal = problem.space, problem.pixels.pedestal
+    single = moment_start(cutouts, pedestal, problem.box[:, :2], problem.box[:, 2])
+    own = starting_values(cutouts, single, space)
+    chosen, _ = space.to_physical(own, torch.ones_like(own[:, : space.n_linear]), pedestal)
+    theta = torch.where(torch.isfinite(given.theta), given.theta, chosen)
+    raw, _ = space.from_physical(theta, torch.zeros_like(pedestal))
+    reach = 0.5 * cutouts.size.amax(dim=1).double()[:, None].expand(-1, 2)
+    box = [torch.cat([raw[:, c][:, :2], reach], dim=1) for c in space.slices()]
+    problem = replace(problem, box=torch.stack(box, dim=1))
+    unit = flux_units(problem, cutouts)
+    known = Given(theta, given.held)
+    held = hold(known, space, problem.box, unit, cutouts.zeropoint, pedestal)
+    problem = replace(problem, held=held)
+    start = space.to_free(raw, problem.box)
+    solution = solution_of(_minimise(problem, start, options), problem)
+    if options.second_tries:
+        solution = _second_tries(solution, problem, raw, options)
+    fit = to_fit(solution, problem, cutouts, options.sky_value)
+    # exactly, not as free space has them
+    fixed = given.held & torch.isfinite(fit.theta)
+    still = fixed[:, :, None] | fixed[:, None, :]
+    fit = replace(
+        fit,
+        theta=torch.where(fixed, theta, fit.theta),
+        covariance=torch.where(still, 0.0, fit.covariance),
+    )
+    fit = replace(fit, flags=judge(fit, solution, problem, cutouts))
+    refused = torch.tensor([bool(text) for text in unreachable(given, held)], device=theta.device)
+    return replace(
+        fit,
+        theta=torch.where(refused[:, None], torch.nan, fit.theta),
+        flags=fit.flags | refused * int(Flag.NOT_MODELLED),
+    )
+
+
 def _minimise(problem: Problem, start: Tensor, options: FitOptions) -> Minimum:
+    """Minimise from free parameters."""
+    start = problem.coordinates(start)
     if options.method == "adam":
         return minimise_adam(problem, start)
     return minimise(problem, start, LMOptions(options.max_iter, options.tolerance))

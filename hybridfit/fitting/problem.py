@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
+from hybridfit.fitting.held import Held
 from hybridfit.fitting.lm import Normal
 from hybridfit.model.background import typical_sigma
 from hybridfit.model.grid import Grid, make_grid, reach_of, transfer_function
@@ -169,11 +170,13 @@ class Problem:
         grid: for their padded shape.
         space: parameters and prior.
         profiles: one for each component of ``space``.
-        box: (B, 4) centre and half-widths of the position's prior.
+        box: (B, 4) centre and half-widths of the position's prior, or (B, K, 4).
         prior_weight: 1 for maximum a posteriori, 0 for maximum likelihood.
         chunk: galaxies a kernel call takes; every call is filled up to it, so that compiled
             kernels see one shape and a galaxy's rounding does not depend on its neighbours.
         kernels: see `Kernels`.
+        held: the surface on which to stay, where parameters are held; points that the problem is
+            called with are then its `Held.coordinates`. What follows a fit does not know of it.
     """
 
     pixels: Pixels
@@ -184,13 +187,34 @@ class Problem:
     prior_weight: float
     chunk: int
     kernels: Kernels = EAGER
+    held: Held | None = None
 
-    def __call__(self, free: Tensor, rows: Tensor) -> Normal:
+    def __call__(self, point: Tensor, rows: Tensor) -> Normal:
         """Evaluate points (b, P) of the galaxies ``rows``."""
+        if self.held is None:
+            return self._normal(point, rows)
+        free, tangent = self.held.at(rows).to_free(point)
+        normal = self._normal(free, rows)
+        hessian = tangent.mT @ normal.hessian @ tangent
+        # a coordinate that does not move anything stays where it is
+        still = (torch.diagonal(hessian, dim1=1, dim2=2) == 0).to(point.dtype)
+        gradient = torch.einsum("bij,bi->bj", tangent, normal.gradient)
+        return replace(normal, gradient=gradient, hessian=hessian + torch.diag_embed(still))
+
+    def coordinates(self, free: Tensor) -> Tensor:
+        """The points that the problem is called with, of free parameters (B, P)."""
+        return free if self.held is None else self.held.coordinates(free)
+
+    def to_free(self, point: Tensor) -> Tensor:
+        """Free parameters (B, P) of points that the problem is called with."""
+        return point if self.held is None else self.held.to_free(point)[0]
+
+    def _normal(self, free: Tensor, rows: Tensor) -> Normal:
         raw, chain = self.space.to_raw(free, self.box[rows])
         gram, linear = self.gram(raw, rows)
+        span = None if self.held is None else self.held.span[rows]
         cost, gradient, hessian, linear, joint = _eliminate(
-            gram, linear, self.space.n_free, self.space.slices()
+            gram, linear, self.space.n_free, self.space.slices(), span
         )
         gradient = torch.einsum("bij,bi->bj", chain, gradient)
         hessian = chain.transpose(1, 2) @ hessian @ chain
@@ -211,7 +235,8 @@ class Problem:
                 for name in ("data", "weight", "transfer", "scale", "pedestal")
             },
         )
-        return replace(self, pixels=pixels, box=self.box[rows])
+        held = None if self.held is None else self.held.at(rows)
+        return replace(self, pixels=pixels, box=self.box[rows], held=held)
 
     def profile(self, free: Tensor, rows: Tensor) -> Profiled:
         """Evaluate points (b, P) of the galaxies ``rows``, the likelihood alone, no derivatives.
@@ -237,7 +262,8 @@ class Problem:
         pieces, linear = [], []
         for pick, used, images in self.images(raw, rows, jacobian):
             pixels = (self.pixels.data[pick], self.pixels.weight[pick], self.pixels.sky)
-            level = _linear_solution(self.kernels.linear(images, *pixels).double())
+            small = self.kernels.linear(images, *pixels).double()
+            level = _linear_solution(small, None if self.held is None else self.held.at(pick))
             gram = self.kernels.gram(images, level.to(dtype), *pixels)
             pieces.append(gram[:used])
             linear.append(level.to(dtype)[:used])
@@ -277,11 +303,22 @@ def _rows(shape: Geometry, index: Tensor) -> Geometry:
     return Geometry(*(getattr(shape, f.name)[index] for f in fields(shape)))
 
 
-def _linear_solution(gram: Tensor) -> Tensor:
+def _linear_solution(gram: Tensor, held: Held | None) -> Tensor:
     """Solve for the linear parameters (b, L) from `linear_gram`; columns of zeros give 0."""
     inner, right = gram[:, :-1, :-1], gram[:, :-1, -1:]
+    if held is None:
+        return _solver(inner)(right)[:, :, 0]
+    offset = held.offset[:, :, None]
+    return (offset + _solver(inner, held.span)(right - inner @ offset))[:, :, 0]
+
+
+def _solver(inner: Tensor, span: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+    """Solves systems (b, L, L) for right sides (b, L, C), with ``span`` within its columns."""
+    if span is not None:
+        within = _solver(span.mT @ inner @ span)
+        return lambda right: span @ within(span.mT @ right)
     factor, scale = _factor(inner)
-    return (scale[:, :, None] * torch.cholesky_solve(scale[:, :, None] * right, factor))[:, :, 0]
+    return lambda right: scale[:, :, None] * torch.cholesky_solve(scale[:, :, None] * right, factor)
 
 
 def _factor(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -294,7 +331,7 @@ def _factor(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _eliminate(
-    gram: Tensor, linear: Tensor, n_free: int, components: list[slice]
+    gram: Tensor, linear: Tensor, n_free: int, components: list[slice], span: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Solve for the linear parameters and project them out of gradient and Hessian.
 
@@ -306,11 +343,7 @@ def _eliminate(
     info = gram[:, :total, :total]
     slope = gram[:, :total, total]
     inner = info[:, n_free:, n_free:]
-    factor, scale = _factor(inner)
-
-    def solve(right: Tensor) -> Tensor:
-        return scale[:, :, None] * torch.cholesky_solve(scale[:, :, None] * right, factor)
-
+    solve = _solver(inner, span)
     change = solve(slope[:, n_free:, None])[:, :, 0]
     solution = linear + change
     cost = 0.5 * (gram[:, total, total] - (slope[:, n_free:] * change).sum(dim=1))
@@ -323,5 +356,5 @@ def _eliminate(
     info = info * stretch[:, :, None] * stretch[:, None, :]
     cross = info[:, :n_free, n_free:]
     gradient = -(slope[:, :n_free] * stretch[:, :n_free] - (cross @ change[:, :, None])[:, :, 0])
-    hessian = info[:, :n_free, :n_free] - cross @ solve(cross.transpose(1, 2))
+    hessian = info[:, :n_free, :n_free] - cross @ solve(cross.mT)
     return cost, gradient, 0.5 * (hessian + hessian.transpose(1, 2)), solution, info

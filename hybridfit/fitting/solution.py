@@ -52,20 +52,24 @@ def solution_of(minimum: Minimum, problem: Problem) -> Solution:
     """Collect a minimum; the last small step is taken along in the linear parameters too."""
     linear, joint, data_cost = minimum.normal.carry
     n_free = problem.space.n_free
-    chain = problem.space.to_raw(minimum.point, problem.box)[1]
+    free, last_step = problem.to_free(minimum.point), minimum.last_step
+    if problem.held is not None:
+        tangent = problem.held.to_free(minimum.point)[1]
+        last_step = (tangent @ last_step[:, :, None])[:, :, 0]
+    chain = problem.space.to_raw(free, problem.box)[1]
     full = torch.zeros_like(joint)
     full[:, :n_free, :n_free] = chain
     index = torch.arange(n_free, joint.shape[1], device=joint.device)
     full[:, index, index] = 1.0
     information = full.transpose(1, 2) @ joint @ full
-    step = minimum.last_step[:, :, None]
+    step = last_step[:, :, None]
     cross, inner = information[:, n_free:, :n_free], information[:, n_free:, n_free:]
-    response = -solve(inner, cross @ step)[:, :, 0]
-    normal = minimum.normal
+    response = -_within(inner, cross @ step, problem)[:, :, 0]
+    normal, step = minimum.normal, minimum.last_step[:, :, None]
     fall = (normal.gradient[:, None] @ step)[:, 0, 0]
     fall = fall + 0.5 * (step.transpose(1, 2) @ normal.hessian @ step)[:, 0, 0]
     return Solution(
-        minimum.point,
+        free,
         linear + response,
         information,
         2 * (data_cost + fall),
@@ -80,7 +84,7 @@ def to_fit(solution: Solution, problem: Problem, cutouts: Cutouts, sky_value: fl
     space, pixels = problem.space, problem.pixels
     n_free, n_flux = space.n_free, len(space.shapes)
     raw, chain = space.to_raw(solution.free, problem.box)
-    covariance = _covariance(solution.information, n_free, problem.prior_weight)
+    covariance = joint_covariance(solution, problem)
     unit = flux_units(problem, cutouts)
     linear = (unit @ solution.linear[:, :, None])[:, :, 0]
     if space.sky == "fixed":
@@ -97,6 +101,7 @@ def to_fit(solution: Solution, problem: Problem, cutouts: Cutouts, sky_value: fl
     jacobian = slope[:, :, :total] @ inner
     covariance = jacobian @ covariance @ jacobian.transpose(1, 2)
     used = (pixels.weight > 0).flatten(1).sum(dim=1)
+    n_held = 0 if problem.held is None else problem.held.count
     bad = ~torch.isfinite(solution.cost) | (used <= total)
     theta = torch.where(bad[:, None], torch.nan, theta)
     return Fit(
@@ -104,7 +109,7 @@ def to_fit(solution: Solution, problem: Problem, cutouts: Cutouts, sky_value: fl
         theta,
         torch.where(bad[:, None, None], torch.nan, covariance),
         torch.where(bad, torch.nan, solution.chi2),
-        used - total,
+        used - total + n_held,
         solution.n_iter,
         cutouts.flags,
     )
@@ -151,19 +156,35 @@ def flux_units(problem: Problem, cutouts: Cutouts) -> Tensor:
     return unit
 
 
-def free_covariance(solution: Solution, n_free: int, prior_weight: float) -> Tensor:
-    """(B, P, P) covariance of the free parameters, the linear ones marginalised."""
-    return _covariance(solution.information, n_free, prior_weight)[:, :n_free, :n_free]
+def joint_covariance(solution: Solution, problem: Problem) -> Tensor:
+    """(B, P + L, P + L) covariance of free and linear parameters, 0 for what is held.
 
-
-def _covariance(information: Tensor, n_free: int, prior_weight: float) -> Tensor:
-    """Inverse of the information, with the prior's unit precision on the free parameters."""
-    precision = torch.zeros(information.shape[1], dtype=information.dtype)
+    It is the inverse of the information, with the prior's unit precision on the free parameters.
+    """
+    n_free, device = problem.space.n_free, solution.free.device
+    precision = torch.zeros(solution.information.shape[1], dtype=torch.float64)
     # maximum likelihood: next to nothing, so that a flat direction gives a huge error, not none
-    precision[:n_free] = prior_weight or 1e-6
-    matrix = information + torch.diag(precision).to(information.device)
-    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    return solve(matrix, eye.expand_as(matrix))
+    precision[:n_free] = problem.prior_weight or 1e-6
+    matrix = solution.information + torch.diag(precision).to(device)
+    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=device).expand_as(matrix)
+    return _within(matrix, eye, problem, joint=solution.free)
+
+
+def _within(matrix: Tensor, right: Tensor, problem: Problem, joint: Tensor | None = None) -> Tensor:
+    """Solve systems of linear parameters, or with ``joint`` (B, P) of free and linear ones.
+
+    Where parameters are held it is solved for those directions that are free.
+    """
+    held = problem.held
+    if held is None:
+        return solve(matrix, right)
+    span = held.span
+    if joint is not None:
+        n_free = joint.shape[1]
+        span = torch.zeros_like(matrix)
+        span[:, :n_free, :n_free] = held.to_free(held.coordinates(joint))[1]
+        span[:, n_free:, n_free:] = held.span
+    return span @ solve(span.mT @ matrix @ span, span.mT @ right)
 
 
 def solve(matrix: Tensor, right: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ SUSPECT = (
     | Flag.SUSPECT_MASK
     | Flag.DISAGREES
     | Flag.UNSAMPLED
+    | Flag.NOT_MODELLED
 )
 # something that the errors rest on was not given, or not as it should be
 LESS = (
