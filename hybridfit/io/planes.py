@@ -96,6 +96,40 @@ def read_planes(
         return planes, image.header
 
 
+def read_section(
+    text: str, region: tuple[int, int, int, int] | None
+) -> tuple[NDArray[np.floating], fits.Header, tuple[int, int]]:
+    """Return a part of the (H, W) image at ``file.fits[HDU]``, its header, and H, W.
+
+    Only the part's pixels are looked at: it may be cut out of an image of any size.
+
+    Args:
+        text: path, with an HDU's name or number in brackets where wanted.
+        region: x0, x1, y0, y1, from 0, half-open; what lies outside the image is left out. None
+            for all of it.
+
+    Raises:
+        BadInput: if there is no such file, HDU or image, or nothing of it is in the region.
+    """
+    path, key = split_hdu(text)
+    with opened(path) as hdus:
+        hdu = _by_key(hdus, key, path) if key is not None else _by_name(hdus, (), path)
+        if not _holds_image(hdu) or sum(side != 1 for side in hdu.shape) != 2:
+            raise BadInput(f"'{text}' has shape {tuple(hdu.shape)}, expected two axes (H, W)")
+        height, width = (side for side in hdu.shape if side != 1)
+        x0, x1, y0, y1 = region or (0, width, 0, height)
+        box = slice(max(y0, 0), min(y1, height)), slice(max(x0, 0), min(x1, width))
+        sides = tuple(part.stop - part.start for part in box)
+        if min(sides) < MIN_SIDE or max(sides) > MAX_SIDE or sides[0] * sides[1] > MAX_PIXELS:
+            raise BadInput(
+                f"'{text}' has {height} x {width} pixels, of which x {x0} to {x1}, y {y0} to {y1} "
+                f"(from 0) is {max(sides[0], 0)} x {max(sides[1], 0)}: expected {MIN_SIDE} to "
+                f"{MAX_SIDE} a side, {MAX_PIXELS:.0e} at most in all"
+            )
+        data = hdu.section[box] if len(hdu.shape) == 2 else hdu.data.reshape(height, width)[box]
+        return _floats(np.asarray(data), f"'{text}'"), hdu.header, (height, width)
+
+
 def hdu_names(text: str) -> list[str]:
     """Upper-case names of the HDUs in a FITS file, "" for an HDU without one."""
     with opened(split_hdu(text)[0]) as hdus:
@@ -166,7 +200,10 @@ def _plane(hdu: fits.hdu.base._BaseHDU, where: str, limits: bool) -> NDArray[np.
         raise BadInput(
             f"{where} has {sides[0]} x {sides[-1]} pixels, expected at least {MIN_SIDE} a side"
         )
-    data = np.asarray(hdu.data).reshape(sides)
+    return _floats(np.asarray(hdu.data).reshape(sides), where)
+
+
+def _floats(data: NDArray, where: str) -> NDArray[np.floating]:
     if data.dtype.kind not in "fiub":
         raise BadInput(f"{where} holds {data.dtype}, expected real numbers")
     # floats keep their width here: squares of faint images (1e-25) need float64 later on

@@ -4,6 +4,7 @@ from hybridfit.io.galfit.entries import Component, Feedme, GalfitError, Outcome,
 from hybridfit.io.galfit.feedme import read_feedme
 from hybridfit.io.galfit.find import find_feedmes
 from hybridfit.io.galfit.header import model_header
+from hybridfit.io.galfit.stamp import feedme_stamp
 
 __all__ = [
     "Component",
@@ -11,6 +12,7 @@ __all__ = [
     "GalfitError",
     "Outcome",
     "Value",
+    "feedme_stamp",
     "find_feedmes",
     "model_header",
     "read_feedme",

@@ -1,0 +1,62 @@
+"""The noise map that GALFIT makes itself where it is given none, as far as that is known."""
+
+from __future__ import annotations
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from hybridfit.io.header import first_number
+
+GAIN_KEYS = ("GAIN", "CCDGAIN", "ATODGAIN")
+GAIN = 7.0  # electrons per ADU, GALFIT's where the header has none
+CLIP = 3.0  # sigma, about the median
+ROUNDS = 5
+SMOOTHING = 3  # pixels: else a pixel's own noise would set its weight
+
+
+def made_sigma(
+    image: NDArray[np.floating], usable: NDArray[np.bool_], header: fits.Header
+) -> tuple[NDArray[np.float64], str]:
+    """Return sigma of each pixel as GALFIT makes it from the data, and what it was made of.
+
+    sigma^2 = rms^2 + max(object, 0) / (GAIN NCOMBINE): the scatter of the sky, which has the
+    detector's noise in it, and the object's Poisson noise (C. Peng's notes on versions and on
+    sigma images). How GALFIT finds the sky and its scatter is not published: here it is a mean
+    and scatter clipped five times at 3 sigma about the median. On six runs of GALFIT 3.0.5 the
+    chi2 of its own model comes out within 20 % of what it says, so chi2 of such fits compares
+    with GALFIT's only on one and the same sigma.
+
+    Args:
+        image: (H, W), ADU.
+        usable: (H, W) True on pixels to judge the sky from.
+        header: of the image, for GAIN (CCDGAIN, ATODGAIN; else 7) and NCOMBINE (else 1).
+
+    Raises:
+        ValueError: if the image has no scatter to judge.
+    """
+    known = first_number(*(header.get(key) for key in GAIN_KEYS))
+    gain = known if known is not None and known > 0 else GAIN
+    count = first_number(header.get("NCOMBINE"))
+    electrons = gain * (count if count is not None and count > 0 else 1.0)
+    values = image[usable].astype(np.float64)
+    level, scatter = _clipped(values)
+    if not scatter > 0:
+        raise ValueError("the image has no scatter to make a sigma image from: give one in row C)")
+    sky = np.where(usable, image, level).astype(np.float64) - level
+    poisson = np.clip(ndimage.uniform_filter(sky, SMOOTHING), 0, None) / electrons
+    text = (
+        f"gain {electrons:g}{'' if known else ', the default of GALFIT'}, sky scatter {scatter:.3g}"
+    )
+    return np.sqrt(poisson + scatter**2), text
+
+
+def _clipped(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Median and scatter of what lies within 3 sigma of the median."""
+    kept = values
+    for _ in range(ROUNDS):
+        if not kept.size:
+            break
+        kept = values[np.abs(values - np.median(kept)) < CLIP * kept.std()]
+    return (float(np.median(kept)), float(kept.std())) if kept.size else (0.0, 0.0)
