@@ -1,0 +1,139 @@
+"""GALFIT's outputs as a `Catalogue`: image blocks, restart files and fit.log of a directory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+from hybridfit.io.galfit import Component, Outcome
+from hybridfit.io.references.catalogue import NAMES, Catalogue, canonical, grouped
+from hybridfit.io.references.options import ReferenceOptions
+
+SERIOUS = {"1", "2"}  # of GALFIT's flags: out of iterations, numerical trouble (``*..*``)
+
+
+def outcomes_catalogue(
+    outcomes: Sequence[Outcome], root: Path, options: ReferenceOptions
+) -> Catalogue:
+    """Turn what GALFIT found into a catalogue, a galaxy for each run.
+
+    A galaxy may go by the names of its block, of the folders above it, or of its feedme; which
+    one is ours is found when galaxies are matched. ``where`` may say ``path=GLOB``.
+
+    Args:
+        outcomes: one a run; components of Sersic's family are compared.
+        root: what was read, for names.
+        options: conditions, names and the zero point's offset.
+
+    Raises:
+        ValueError: if no run is left.
+    """
+    conditions = options.conditions()
+    if unknown := sorted(set(conditions) - {"path"}):
+        raise ValueError(f"where has '{unknown[0]}', expected path=GLOB for GALFIT's outputs")
+    pattern = conditions.get("path", "*")
+    kept = [o for o in outcomes if fnmatchcase(str(o.path), pattern)]
+    if not kept:
+        raise ValueError(f"'{root}' has no output of GALFIT: expected blocks, fit.log or galfit.NN")
+    parts = [_numbers(o.sersics) for o in kept]
+    values, errors = canonical(
+        grouped([p[..., 0] for p in parts]), grouped([p[..., 1] for p in parts])
+    )
+    values[..., NAMES.index("mag")] += options.zeropoint_offset
+    held = grouped([p[..., 2] for p in parts])
+    names = [_names(o, root) for o in kept]
+    return Catalogue(
+        name=options.name or root.name,
+        kind="galfit",
+        id=[options.as_ours(some[0]) for some in names],
+        aliases=[tuple(options.as_ours(name) for name in some[1:]) for some in names],
+        values=values,
+        errors=errors,
+        held=held == 1,
+        sky=np.array([_sky(o) for o in kept]),
+        said=np.array([(o.chi2, o.dof if o.dof > 0 else math.nan) for o in kept]),
+        complete=np.array([_complete(o) for o in kept]),
+        flagged=[_flagged(o) for o in kept],
+        notes=_notes(kept),
+    )
+
+
+def _numbers(components: Sequence[Component]) -> np.ndarray:
+    """(K, 7, 3): value, error, and 1 where it was held."""
+    out = np.full((len(components), len(NAMES), 3), np.nan)
+    for k, component in enumerate(components):
+        for j, name in enumerate(NAMES):
+            value = component.values.get(name)
+            if value is not None:
+                given = value.held or value.coupled
+                out[k, j] = value.value, value.error, float(given)
+    return out
+
+
+def _sky(outcome: Outcome) -> tuple[float, float, float, float]:
+    sky = outcome.sky
+    if sky is None:
+        return 0.0, math.nan, 0.0, 0.0  # GALFIT's model without a sky has none
+    level, dx, dy = (sky.values.get(name) for name in ("sky", "sky_dx", "sky_dy"))
+    if level is None:
+        return math.nan, math.nan, 0.0, 0.0
+    slopes = [v.value if v is not None and math.isfinite(v.value) else 0.0 for v in (dx, dy)]
+    return level.value, level.error, slopes[0], slopes[1]
+
+
+def _complete(outcome: Outcome) -> bool:
+    """Whether an image can be made of the components that are compared, and the sky."""
+    modelled = [c for c in outcome.components if c.kind != "sky"]
+    return bool(modelled) and all(c.is_sersic and not c.skipped for c in modelled)
+
+
+def _flagged(outcome: Outcome) -> str:
+    said = [f"flag {flag}" for flag in outcome.flags if flag in SERIOUS]
+    doubtful = any(v.suspect for c in outcome.components for v in c.values.values())
+    broken = any(math.isnan(v.value) for c in outcome.sersics for v in c.values.values())
+    if doubtful:
+        said.append("*suspect* values")
+    if broken:
+        said.append("values that are no numbers")
+    return ", ".join(said)
+
+
+def _names(outcome: Outcome, root: Path) -> list[str]:
+    """What the galaxy may be called: folder/file first, then folders, then files."""
+    path = outcome.path
+    try:
+        parents = list(path.parent.relative_to(root).parts)
+    except ValueError:
+        parents = [path.parent.name]
+    if not parents or parents == ["."]:
+        parents = [] if root.is_dir() else [path.resolve().parent.name]
+    files = [outcome.feedme, outcome.output, outcome.image, path.name]
+    stems = [_stem(Path(name).name) for name in files if name]
+    folders = ["/".join(parents), *reversed(parents)] if parents else []
+    long = [f"{folders[0]}/{name}" for name in stems] if folders else []
+    # of one log or folder of many runs the files' names are what tells them apart
+    found = [*long, *folders, *stems, *(Path(name).name for name in files if name)]
+    return list(dict.fromkeys(name for name in found if name))
+
+
+def _stem(name: str) -> str:
+    for end in (".gz", ".fits", ".fit", ".feedme", ".inp", ".txt", ".log"):
+        name = name.removesuffix(end)
+    for end in ("_block", "_imgblock", "_out"):
+        name = name.removesuffix(end)
+    return name
+
+
+def _notes(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    others = sorted({c.kind for o in outcomes for c in o.components if not c.is_sersic} - {"sky"})
+    bands = sum(1 for o in outcomes if o.bands)
+    notes = ["read in GALFIT's conventions (Peng et al. 2010, AJ 139, 2097)"]
+    if others:
+        notes.append(f"components that are not compared: {', '.join(others)}")
+    if bands:
+        notes.append(f"{bands} runs of GALFITM with several bands: values are of the first")
+    return tuple(notes)

@@ -1,0 +1,187 @@
+"""imfit's results: ``bestfit_parameters_imfit.dat``, or what it printed.
+
+Positions count from 1 in the whole image, PA is counter-clockwise from +y, ell = 1 - b/a, radii
+are along the major axis, intensities are in image units per pixel (Erwin 2015, ApJ 799, 226;
+imfit's ``func_sersic.cpp``, ``func_exp.cpp``, ``func_gaussian.cpp`` and ``print_results.cpp``).
+There is no magnitude, and no zero point to make one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.special import gamma, gammaincinv
+
+from hybridfit.io.references.catalogue import (
+    COLUMN,
+    NAMES,
+    Catalogue,
+    canonical,
+    grouped,
+)
+from hybridfit.io.references.options import ReferenceOptions
+
+FILE = "bestfit_parameters"  # how imfit begins the file's name
+EXPONENTIAL_RADIUS = 1.678347  # half-light radius of exp(-r / h), in h
+GAUSSIAN_RADIUS = math.sqrt(2 * math.log(2))  # of exp(-r^2 / 2 sigma^2), in sigma
+NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+LINE = re.compile(rf"^\s*(\w+)\s+({NUMBER}|[-+]?nan|[-+]?inf)\b[^#]*(?:#\s*\+/-\s*(\S+))?", re.I)
+
+Pair = tuple[float, float]  # a value and its error
+
+
+@dataclass(frozen=True)
+class Function:
+    """One function of an imfit model: its name and its parameters with their errors."""
+
+    name: str
+    values: Mapping[str, Pair]
+    x0: Pair
+    y0: Pair
+
+
+def looks_like_imfit(path: Path) -> bool:
+    """Whether a text holds an imfit model: lines X0, Y0 and FUNCTION."""
+    try:
+        text = path.read_text(errors="replace")[:100_000]
+    except OSError:
+        return False
+    return bool(re.search(r"^\s*X0\s", text, re.M) and re.search(r"^\s*FUNCTION\s", text, re.M))
+
+
+def imfit_files(path: Path) -> list[Path]:
+    """imfit's result files: the file itself, or those in a directory and below."""
+    if path.is_file():
+        return [path]
+    named = sorted(path.rglob(f"{FILE}*"))
+    found = named or sorted([*path.rglob("*.dat"), *path.rglob("*.txt")])
+    return [file for file in found if file.is_file() and looks_like_imfit(file)]
+
+
+def read_imfit(path: Path, options: ReferenceOptions) -> Catalogue:
+    """Read imfit's results of one galaxy or of a directory of them, one file a galaxy.
+
+    A galaxy is called as its folder where the file has imfit's own name, else as the file.
+
+    Raises:
+        ValueError: if there is no such file, or a line is not understood.
+    """
+    files = imfit_files(path)
+    if not files:
+        raise ValueError(f"'{path}' has no imfit results: expected lines X0, Y0 and FUNCTION")
+    values, errors, sky, said, complete, flagged, notes = [], [], [], [], [], [], []
+    for file in files:
+        functions, statistic = read_file(file)
+        rows = [row for f in functions if (row := _sersic(f)) is not None]
+        values.append(np.array([[v for v, _ in row] for row in rows]).reshape(-1, len(NAMES)))
+        errors.append(np.array([[e for _, e in row] for row in rows]).reshape(-1, len(NAMES)))
+        levels = [f.values["I_sky"] for f in functions if f.name == "FlatSky"]
+        sky.append([*(levels[0] if levels else (math.nan, math.nan)), 0.0, 0.0])
+        said.append(statistic)
+        others = sorted({f.name for f in functions} - {"Sersic", "Exponential", "Gaussian"})
+        others = [name for name in others if name != "FlatSky"]
+        complete.append(not others and bool(rows))
+        flagged.append("")
+        if others:
+            notes.append(f"functions that are not compared: {', '.join(others)} in {file.name}")
+    given = grouped(errors) == 0  # imfit writes +/- 0 for what was fixed, 0 for a disc's n too
+    value, error = canonical(grouped(values), grouped(errors))
+    value[..., COLUMN["mag"]] += (options.zeropoint or 0.0) + options.zeropoint_offset
+    names = [_name(file, path) for file in files]
+    return Catalogue(
+        name=options.name or path.name,
+        kind="imfit",
+        id=[options.as_ours(name) for name in names],
+        values=value,
+        errors=error,
+        held=given,
+        sky=np.array(sky),
+        said=np.array(said),
+        complete=np.array(complete),
+        flagged=flagged,
+        counts=options.zeropoint is None,
+        notes=(
+            "imfit has no magnitudes: they are of its intensity, size and axis ratio, and have no "
+            "error",
+            *sorted(set(notes))[:5],
+        ),
+    )
+
+
+def read_file(path: Path) -> tuple[list[Function], Pair]:
+    """Return the functions of one model, and its fit statistic and degrees of freedom (NaN).
+
+    Raises:
+        ValueError: for a line that is not understood, with its number.
+    """
+    functions: list[Function] = []
+    x0 = y0 = (math.nan, math.nan)
+    current: dict[str, Pair] | None = None
+    statistic, reduced = math.nan, math.nan
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
+        if found := re.search(rf"(?:Best-fit value:|CHI-SQUARE =)\s*({NUMBER})", line):
+            statistic = float(found[1])
+        if found := re.search(rf"Reduced (?:value:|Chi\^2 =)\s*({NUMBER})", line):
+            reduced = float(found[1])
+        if found := re.match(r"\s*FUNCTION\s+(\w+)", line):
+            current = {}
+            functions.append(Function(found[1], current, x0, y0))
+            continue
+        match = LINE.match(line)
+        if match is None:
+            if current is not None and re.match(r"\s*[A-Za-z_]\w*\s", line) and "#" in line:
+                raise ValueError(
+                    f"'{path}', line {number}: expected a parameter's name and number, got '{line}'"
+                )
+            continue
+        pair = (_float(match[2]), _float(match[3]))
+        if match[1] in ("X0", "Y0"):  # a new set of functions about this centre
+            x0, y0 = (pair, y0) if match[1] == "X0" else (x0, pair)
+            current = None
+        elif current is not None:
+            current[match[1]] = pair
+    dof = statistic / reduced if reduced > 0 else math.nan
+    return functions, (statistic, round(dof) if math.isfinite(dof) else math.nan)
+
+
+def _sersic(function: Function) -> Sequence[Pair] | None:
+    """x, y, mag, r_eff, n, q, pa of a function of Sersic's family; None for another."""
+    own, held = function.values, 0.0
+    if function.name == "Sersic":
+        n, radius, (peak, _) = own["n"], own["r_eff" if "r_eff" in own else "r_e"], own["I_e"]
+        b = float(gammaincinv(2 * n[0], 0.5))
+        per_area = 2 * math.pi * n[0] * math.exp(b) * b ** (-2 * n[0]) * float(gamma(2 * n[0]))
+        flux = peak * radius[0] ** 2 * per_area
+    elif function.name == "Exponential":
+        (h, e), (peak, _), n = own["h"], own["I_0"], (1.0, held)
+        radius, flux = (EXPONENTIAL_RADIUS * h, EXPONENTIAL_RADIUS * e), 2 * math.pi * h**2 * peak
+    elif function.name == "Gaussian":
+        (s, e), (peak, _), n = own["sigma"], own["I_0"], (0.5, held)
+        radius, flux = (GAUSSIAN_RADIUS * s, GAUSSIAN_RADIUS * e), 2 * math.pi * s**2 * peak
+    else:
+        return None
+    q = (1 - own["ell"][0], own["ell"][1])
+    flux *= q[0]
+    mag = (-2.5 * math.log10(flux) if flux > 0 else math.nan, math.nan)
+    x, y = ((v - 1, e) for v, e in (function.x0, function.y0))
+    return [x, y, mag, radius, n, q, own["PA"]]
+
+
+def _name(file: Path, root: Path) -> str:
+    if file.name.startswith(FILE) and file.parent != root and file != root:
+        return file.parent.name
+    if file.name.startswith(FILE):
+        return file.resolve().parent.name
+    return file.stem
+
+
+def _float(text: str | None) -> float:
+    try:
+        return math.nan if text is None else float(text)
+    except ValueError:
+        return math.nan

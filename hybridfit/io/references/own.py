@@ -1,0 +1,157 @@
+"""Tables of `hybridfit fit` and `predict` as a `Catalogue`: what is compared, or compared with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from astropy.table import Table
+
+from hybridfit.io.read_results import Results, read_results
+from hybridfit.io.references.catalogue import COLUMN, NAMES, Array, Catalogue
+from hybridfit.io.references.columns import texts
+from hybridfit.io.references.options import ReferenceOptions
+from hybridfit.results import Flag
+
+POINTS = ("best", "median", "mean")
+LEVELS = {0.025: "p025", 0.16: "p16", 0.5: "p50", 0.84: "p84", 0.975: "p975"}
+
+
+def read_own(path: Path, options: ReferenceOptions = ReferenceOptions()) -> Catalogue:
+    """Read a finished run's table.
+
+    Raises:
+        UsageError: if there is none.
+        ValueError: if it lacks a column.
+    """
+    return own_catalogue(read_results(path), options.name or path.name, "best", options)
+
+
+def own_catalogue(
+    results: Results,
+    name: str = "hybridfit",
+    point: str = "best",
+    options: ReferenceOptions = ReferenceOptions(),
+) -> Catalogue:
+    """Turn a table of results into a catalogue.
+
+    Args:
+        results: of `read_results`.
+        name: for the report.
+        point: "best" takes the best fit (of `predict` the mean), "median" the posterior's
+            median, "mean" the mean of the draws that ``--save-samples`` left.
+        options: the format of ids, if it is a reference.
+
+    Raises:
+        ValueError: for a point that the table does not have, or parameters that are no Sersic's.
+    """
+    table = results.table
+    tails = component_tails(table.colnames)
+    if not tails:
+        raise ValueError(
+            f"the table of '{results.path}' has no columns {', '.join(NAMES)}: expected one of "
+            "hybridfit fit or predict"
+        )
+    shape = (len(table), len(tails), len(NAMES))
+
+    def columns(end: str) -> Array:
+        out = np.full(shape, np.nan)
+        for j, tail in enumerate(tails):
+            for k, name in enumerate(NAMES):
+                column = f"{name}{tail}{end}"
+                if column in table.colnames:
+                    out[:, j, k] = _filled(table, column)
+        return out
+
+    values, errors = columns(""), columns("_err")
+    quantiles = {
+        level: columns(f"_{end}")
+        for level, end in LEVELS.items()
+        if f"x{tails[0]}_{end}" in table.colnames
+    }
+    if point == "median":
+        values = _median(quantiles, results.path)
+    elif point == "mean":
+        values, errors = _means(results, tails)
+    elif point != "best":
+        raise ValueError(f"point is '{point}', expected one of {', '.join(POINTS)}")
+    values[..., COLUMN["pa"]] %= 180.0
+    sky = np.tile([np.nan, np.nan, 0.0, 0.0], (len(table), 1))
+    for k, name in enumerate(("sky", "sky_err", "sky_dx", "sky_dy")):
+        if name in table.colnames:
+            sky[:, k] = _filled(table, name)
+    flags = _filled(table, "flags").astype(np.int64)
+    said = [np.full(len(table), np.nan) for _ in range(2)]
+    for k, name in enumerate(("chi2", "dof")):
+        said[k] = _filled(table, name) if name in table.colnames else said[k]
+    quality = texts(table["quality"]) if "quality" in table.colnames else None
+    world = [f"{name}{tails[0]}" for name in ("ra", "dec")]
+    has_world = set(world) <= set(table.colnames)
+    return Catalogue(
+        name=name,
+        kind="hybridfit",
+        id=[options.as_ours(id) for id in texts(table["id"])],
+        values=values,
+        errors=errors,
+        sky=sky,
+        world=np.stack([_filled(table, c) for c in world], axis=1) if has_world else None,  # type: ignore[arg-type]
+        said=np.stack(said, axis=1),
+        flagged=[flag_names(value) for value in flags.tolist()],
+        quantiles=quantiles,
+        quality=quality,  # type: ignore[arg-type]
+        notes=() if point == "best" else (f"values are the {point} of the posterior",),
+    )
+
+
+def component_tails(names: Sequence[str]) -> list[str]:
+    """What stands behind the parameters' names: [""] or ["_1", "_2", ...]."""
+    if "x" in names and "mag" in names:
+        return [""]
+    numbers = [int(m[1]) for name in names if (m := re.fullmatch(r"mag_(\d+)", name))]
+    return [f"_{k}" for k in sorted(numbers) if f"x_{k}" in names]
+
+
+def flag_names(value: int) -> str:
+    """The names of the flags that are set, with spaces between them."""
+    return " ".join(str(flag.name) for flag in Flag if value & flag)
+
+
+def _median(quantiles: dict[float, Array], path: Path) -> Array:
+    if 0.5 not in quantiles:
+        raise ValueError(
+            f"the table of '{path}' has no medians (_p50): they come with the posterior or a "
+            "bootstrap; take point best"
+        )
+    return quantiles[0.5].copy()
+
+
+def _means(results: Results, tails: Sequence[str]) -> tuple[Array, Array]:
+    """Means and standard deviations of the draws; of angles about their mean direction."""
+    names = [f"{name}{tail}" for tail in tails for name in NAMES]
+    if not set(names) <= set(results.drawn):
+        raise ValueError(
+            f"the table of '{results.path}' has no draws: point mean needs a run with "
+            "--save-samples; take best or median"
+        )
+    chosen = [results.drawn.index(name) for name in names]
+    mean = np.full((len(results.table), len(names)), np.nan)
+    deviation = mean.copy()
+    angular = [name.startswith("pa") for name in names]
+    for i in range(len(results.table)):
+        samples, weights = results.draws(i)
+        if not len(samples):
+            continue
+        samples, share = samples[:, chosen], weights / weights.sum()
+        centre = np.degrees(np.angle(share @ np.exp(2j * np.radians(samples)))) / 2
+        turned = centre + (samples - centre + 90.0) % 180.0 - 90.0
+        samples = np.where(angular, turned, samples)
+        mean[i] = share @ samples
+        deviation[i] = np.sqrt(share @ (samples - mean[i]) ** 2)
+    shape = (len(mean), len(tails), len(NAMES))
+    return mean.reshape(shape), deviation.reshape(shape)
+
+
+def _filled(table: Table, name: str) -> Array:
+    return np.ma.filled(np.ma.asarray(table[name]).astype(np.float64), np.nan)

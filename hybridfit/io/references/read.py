@@ -1,0 +1,130 @@
+"""Which kind of reference something is, found by its content, and read as a `Catalogue`."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+
+from astropy.io import fits
+from astropy.table import Table
+
+from hybridfit.io.export import FORMATS
+from hybridfit.io.references.catalogue import Catalogue
+from hybridfit.io.references.galfit_outputs import outcomes_catalogue
+from hybridfit.io.references.imfit import imfit_files, looks_like_imfit, read_imfit
+from hybridfit.io.references.options import KINDS, ReferenceOptions
+from hybridfit.io.references.own import read_own
+from hybridfit.io.references.sextractor import (
+    read_sextractor,
+    read_sourcextractor,
+    sextractor_columns,
+)
+from hybridfit.io.references.tables import (
+    is_fits,
+    is_truth,
+    looks_like_sextractor,
+    plain_of,
+    read_galfit_table,
+    read_plain,
+    read_table,
+    read_truth,
+    truth_of,
+)
+
+GALFIT_TEXT = re.compile(
+    r"^\s*#?\s*(A\)|Input image\s*:|Init\. par\. file|Restart file|=+\s*IMAGE (and|PARAM))",
+    re.M | re.I,
+)
+
+
+def read_reference(
+    source: str | Path | Table, options: ReferenceOptions = ReferenceOptions()
+) -> Catalogue:
+    """Read what others say of galaxies.
+
+    Args:
+        source: a path, see `find_kind`; or an astropy table with our names, a truth if it has no
+            errors.
+        options: what the content cannot say of itself.
+
+    Raises:
+        ValueError: if it is of no kind that is known, or cannot be read.
+        FileNotFoundError: if there is no such path.
+    """
+    if isinstance(source, Table):
+        name = options.name or str(source.meta.get("name", "table"))
+        exact = options.kind == "truth" or (not options.kind and is_truth(Path(name), source))
+        return (truth_of if exact else plain_of)(source, name, options)
+    path = Path(source)
+    kind = options.kind or find_kind(path)
+    if kind == "hybridfit":
+        return read_own(path, options)
+    if kind == "galfit":
+        from hybridfit.io.galfit import read_outcomes
+
+        return outcomes_catalogue(read_outcomes(path), path, options)
+    readers = {
+        "galfit-table": read_galfit_table,
+        "imfit": read_imfit,
+        "sextractor": read_sextractor,
+        "sourcextractor++": read_sourcextractor,
+        "table": read_plain,
+        "truth": read_truth,
+    }
+    return readers[kind](path, options)
+
+
+def find_kind(path: Path) -> str:
+    """Say which of `KINDS` a path is, by its content.
+
+    Raises:
+        FileNotFoundError: if there is no such path.
+        ValueError: if it is none of them.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"reference '{path}' does not exist")
+    if path.is_dir():
+        if any((path / f"results.{format}").is_file() for format in FORMATS):
+            return "hybridfit"
+        return "imfit" if _has_imfit(path) else "galfit"
+    if path.suffix == ".npz":
+        return "truth"
+    if is_fits(path):
+        if _is_block(path):
+            return "galfit"
+    elif not path.name.lower().endswith((".csv", ".ecsv", ".parquet", ".pq")):
+        if looks_like_imfit(path):
+            return "imfit"
+        if looks_like_sextractor(path):
+            return "sextractor"
+        if GALFIT_TEXT.search(path.read_text(errors="replace")[:20_000]):
+            return "galfit"
+    table = read_table(path)
+    if known := sextractor_columns(table.colnames):
+        return known
+    if {"re_pix", "pa_deg"} <= set(table.colnames):
+        return "galfit-table"
+    return "truth" if is_truth(path, table) else "table"
+
+
+def _has_imfit(path: Path) -> bool:
+    try:
+        return bool(imfit_files(path))
+    except OSError:
+        return False
+
+
+def _is_block(path: Path) -> bool:
+    """Whether a FITS file is an image block of GALFIT or GALFITM."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with fits.open(path) as hdus:
+                names = {hdu.name.upper() for hdu in hdus}
+                return "FINAL_BAND" in names or any("COMP_1" in hdu.header for hdu in hdus)
+        except (OSError, ValueError):
+            return False
+
+
+__all__ = ["KINDS", "find_kind", "read_reference"]

@@ -1,0 +1,172 @@
+"""Tables of numbers: saved GALFIT results, truths, and any table whose columns are named."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from astropy.io import ascii as text_tables
+from astropy.io import fits
+from astropy.table import Table
+
+from hybridfit.io.read_results import read_parquet
+from hybridfit.io.references.catalogue import NAMES, Catalogue
+from hybridfit.io.references.columns import QUANTITIES, Convention, catalogue_of, chosen_rows, texts
+from hybridfit.io.references.options import ReferenceOptions
+
+# columns of a table of GALFIT's answers, as one writes it from fit.log or block headers
+GALFIT_COLUMNS = {"r_eff": "re_pix", "pa": "pa_deg"}
+# arrays of simulated sets: t_re is semi-major, t_pa counter-clockwise from +x, t_x from 0
+ARRAYS = {"r_eff": "t_re", **{name: f"t_{name}" for name in NAMES if name != "r_eff"}}
+
+
+def read_table(path: Path) -> Table:
+    """Read a table of any format that is known.
+
+    Args:
+        path: csv, ecsv, parquet, npz of one-dimensional arrays, FITS (the first table, of a
+            FITS_LDAC file that of the objects), or columns of text with SExtractor's header.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    name = path.name.lower()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # old headers and units
+            if name.endswith(".npz"):
+                return _read_arrays(path)
+            if name.endswith((".parquet", ".pq")):
+                return read_parquet(path)
+            if name.endswith(".ecsv"):
+                return Table.read(path, format="ascii.ecsv")
+            if name.endswith(".csv"):
+                return text_tables.read(path, format="csv", converters={"id": str})
+            if is_fits(path):
+                return _read_fits(path)
+            if looks_like_sextractor(path):
+                return text_tables.read(path, format="sextractor")
+            return text_tables.read(path)
+    except ImportError as error:
+        raise ValueError(f"reading '{path}' needs pyarrow: pip install pyarrow") from error
+    except OSError:
+        raise
+    except Exception as error:  # each reader has its own kinds
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"'{path}' cannot be read as a table: {reason}") from error
+
+
+def is_fits(path: Path) -> bool:
+    """Whether a file begins as FITS does, compressed or not."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start.startswith((b"SIMPLE  =", b"\x1f\x8b"))
+
+
+def looks_like_sextractor(path: Path) -> bool:
+    """Whether a text has SExtractor's ASCII_HEAD: ``#   1 NUMBER ...``."""
+    with path.open(errors="replace") as file:
+        words = file.readline().split()
+    return len(words) > 2 and words[0] == "#" and words[1].isdigit() and words[2].isupper()
+
+
+def is_truth(path: Path, table: Table) -> bool:
+    """Whether a table has our names and no errors: a truth."""
+    names = set(table.colnames)
+    if set(ARRAYS.values()) <= names:
+        return True
+    has_errors = any(f"{name}_err" in names for name in NAMES)
+    return set(NAMES) <= names and not has_errors
+
+
+def read_truth(path: Path, options: ReferenceOptions) -> Catalogue:
+    """Read a truth: a table with our names, or a .npz with t_x, t_y, t_mag, t_re, t_n, t_q, t_pa.
+
+    Of the latter, t_x and t_y count from 0, t_re is semi-major and t_pa counts from +x; galaxies
+    are called by their row number.
+    """
+    return truth_of(read_table(path), path, options)
+
+
+def truth_of(table: Table, path: Path | str, options: ReferenceOptions) -> Catalogue:
+    """A table of truths as a catalogue without errors."""
+    table = chosen_rows(table, options, path)
+    if set(ARRAYS.values()) <= set(table.colnames):
+        mapping, convention = dict(ARRAYS), Convention(pa_from="+x")
+        mapping |= {name: f"t_{name}" for name in ("snr", "sky") if f"t_{name}" in table.colnames}
+        mapping |= {"id": "id"} if "id" in table.colnames else {}
+    else:
+        mapping, convention = _ours(table), Convention()
+    mapping |= options.renamed()
+    mapping = {name: column for name, column in mapping.items() if not name.endswith("_err")}
+    found = catalogue_of(table, mapping, convention.with_options(options), options, path, "truth")
+    return replace(found, exact=True)
+
+
+def read_plain(path: Path, options: ReferenceOptions) -> Catalogue:
+    """Read any table: columns have our names, or those that the options give them."""
+    return plain_of(read_table(path), path, options)
+
+
+def plain_of(table: Table, path: Path | str, options: ReferenceOptions) -> Catalogue:
+    """A table with our names, or those that the options give, as a catalogue."""
+    table = chosen_rows(table, options, path)
+    mapping = _ours(table) | options.renamed()
+    if not {"x", "y", "mag", "flux", "ra"} & set(mapping):
+        raise ValueError(
+            f"'{path}' has no column that is known: name them with columns, as "
+            f'--columns "x=XC,y=YC,mag=MAG"; it has {", ".join(table.colnames)}'
+        )
+    convention = Convention().with_options(options)
+    return catalogue_of(table, mapping, convention, options, path, "table")
+
+
+def read_galfit_table(path: Path, options: ReferenceOptions) -> Catalogue:
+    """Read a table of GALFIT's answers: re_pix, pa_deg, x and y from 1, a row for each component.
+
+    GALFIT's conventions are those of Peng et al. 2010 (AJ 139, 2097): pixels count from 1, radii
+    are along the major axis, angles from +y counter-clockwise.
+    """
+    table = chosen_rows(read_table(path), options, path)
+    mapping = _ours(table)
+    for name, column in GALFIT_COLUMNS.items():
+        mapping |= {name: column} if column in table.colnames else {}
+        error = f"{column}_err"
+        mapping |= {f"{name}_err": error} if error in table.colnames else {}
+    mapping |= {"dof": "ndof"} if "ndof" in table.colnames else {}
+    mapping |= options.renamed()
+    flagged = [""] * len(table)
+    if "verdict" in table.colnames:
+        flagged = ["" if v in ("", "good") else v for v in texts(table["verdict"])]
+    convention = Convention(first_pixel=1).with_options(options)
+    return catalogue_of(table, mapping, convention, options, path, "galfit-table", flagged)
+
+
+def _ours(table: Table) -> dict[str, str]:
+    return {name: name for name in QUANTITIES if name in table.colnames}
+
+
+def _read_arrays(path: Path) -> Table:
+    """One-dimensional arrays of the commonest length."""
+    with np.load(path, allow_pickle=False) as data:
+        flat = {name: data[name] for name in data.files if data[name].ndim == 1}
+    lengths = [len(column) for column in flat.values()]
+    if not lengths:
+        raise ValueError("it has no one-dimensional array")
+    most = max(set(lengths), key=lengths.count)
+    return Table({name: column for name, column in flat.items() if len(column) == most})
+
+
+def _read_fits(path: Path) -> Table:
+    with fits.open(path, memmap=False) as hdus:
+        tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)]
+        objects = [hdu for hdu in tables if hdu.name == "LDAC_OBJECTS"]
+        if not tables:
+            raise ValueError("it has no table")
+        if len(objects) > 1:
+            raise ValueError(
+                f"it has {len(objects)} LDAC_OBJECTS tables, one for each chip: expected one"
+            )
+        return Table.read(objects[0] if objects else tables[0])
