@@ -1,5 +1,6 @@
 """GALFIT's files, read and written: the only code that counts pixels from 1."""
 
+from hybridfit.io.galfit.constraints import Constraint, read_constraints, start_ranges
 from hybridfit.io.galfit.entries import Component, Feedme, GalfitError, Outcome, Value
 from hybridfit.io.galfit.feedme import read_feedme
 from hybridfit.io.galfit.find import find_feedmes
@@ -8,6 +9,7 @@ from hybridfit.io.galfit.stamp import feedme_stamp
 
 __all__ = [
     "Component",
+    "Constraint",
     "Feedme",
     "GalfitError",
     "Outcome",
@@ -15,5 +17,7 @@ __all__ = [
     "feedme_stamp",
     "find_feedmes",
     "model_header",
+    "read_constraints",
     "read_feedme",
+    "start_ranges",
 ]
