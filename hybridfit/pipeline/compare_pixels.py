@@ -1,0 +1,322 @@
+"""The pixels behind a table of results, and chi2 of anybody's parameters on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from hybridfit.config import make
+from hybridfit.cutouts import Cutouts
+from hybridfit.io.fits import (
+    BadInput,
+    ReadOptions,
+    Source,
+    Stamp,
+    find_sources,
+    padded_shape,
+    read_stamp,
+    stack,
+)
+from hybridfit.io.read_results import Results
+from hybridfit.io.references import NAMES, Catalogue
+from hybridfit.io.references.catalogue import COLUMN, Array
+from hybridfit.io.runs import UsageError
+from hybridfit.model.render import render
+
+AT_ONCE = 16  # galaxies: bounds memory
+Stamps = Callable[[int], Stamp | None]
+
+
+def stamps_of(results: Results, input: str | Path | None = None) -> Stamps:
+    """Return a function that reads the stamp of a row of results, None where there is none.
+
+    The stamp is the one that was fitted: read with the run's own options.
+
+    Args:
+        results: of a run from files.
+        input: what was fitted; default what the run's metadata name, if it is there.
+
+    Raises:
+        UsageError: if ``input`` is given and is not usable.
+    """
+    written = results.settings.get("input")
+    where = Path(input) if input is not None else Path(written) if written else None
+    if where is None or (input is None and not where.exists()):
+        return lambda row: None
+    options = make(ReadOptions, results.settings.get("read", {}), "the table's options")
+    try:
+        found = find_sources(where, options)
+    except (ValueError, OSError) as error:
+        if input is None:
+            return lambda row: None
+        raise UsageError(str(error)) from error
+    numbers: dict[str, int] = {}
+    for i, name in enumerate(found.ids):
+        numbers.setdefault(name, i)
+        # a FITS table holds ASCII, so its ids have escapes for other letters
+        numbers.setdefault(name.encode("ascii", "backslashreplace").decode(), i)
+
+    def read(row: int) -> Stamp | None:
+        number = numbers.get(str(results.table["id"][row]))
+        return None if number is None else _read(found[number], options)
+
+    return read
+
+
+def stamps_in(cutouts: Cutouts, ids: Sequence[str]) -> Stamps:
+    """Return the same for cutouts in memory.
+
+    Args:
+        cutouts: that were fitted.
+        ids: (N,) of the rows.
+    """
+    numbers = {name: i for i, name in enumerate(cutouts.id)}
+
+    def read(row: int) -> Stamp | None:
+        i = numbers.get(ids[row])
+        if i is None or bool(cutouts.mask[i].all()):
+            return None
+        height, width = (int(v) for v in cutouts.size[i])
+        planes = {
+            name: getattr(cutouts, name)[i, :height, :width].cpu().numpy()
+            for name in ("image", "sigma", "mask")
+        }
+        origin = cutouts.origin[i].tolist()
+        return Stamp(
+            id=cutouts.id[i],
+            **planes,
+            psf=None if cutouts.psf is None else cutouts.psf[i].cpu().numpy(),
+            psf_oversampling=int(cutouts.psf_oversampling[i]),
+            psf_includes_pixel=bool(cutouts.psf_includes_pixel[i]),
+            zeropoint=float(cutouts.zeropoint[i]),
+            pixel_scale=float(cutouts.pixel_scale[i]),
+            origin=(int(origin[0]), int(origin[1])),
+            start=cutouts.start[i].cpu().numpy(),
+            flags=int(cutouts.flags[i]),
+            wcs=cutouts.wcs[i],
+            message="",
+        )
+
+    return read
+
+
+def _read(source: Source, options: ReadOptions) -> Stamp | None:
+    try:
+        stamp = read_stamp(source, options)
+    except (BadInput, OSError, ValueError, TypeError, KeyError, fits.VerifyError):
+        return None  # its row has the reason
+    return None if stamp.mask.all() else stamp
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Chi2 of one catalogue's parameters on N stamps, NaN where they cannot be evaluated.
+
+    Args:
+        given: (N,) with the fluxes, and the sky where it is known, as quoted.
+        solved: (N,) with fluxes and sky solved for.
+        pixels: (N,) unmasked pixels.
+    """
+
+    given: Array
+    solved: Array
+    pixels: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """What is to be rendered: a catalogue's rows beside the numbers of the stamps.
+
+    Args:
+        catalogue: whose parameters.
+        row: stamp number to row of the catalogue.
+    """
+
+    catalogue: Catalogue
+    row: Mapping[int, int]
+
+
+def evaluate(
+    stamps: Stamps,
+    rows: Sequence[int],
+    models: Sequence[Models],
+    galfit: bool = False,
+    told: Callable[[int], Any] = lambda n: None,
+) -> tuple[list[Evaluation], Array]:
+    """Evaluate several catalogues on the same stamps, in float64.
+
+    Args:
+        stamps: reads one by its number.
+        rows: numbers of the stamps.
+        models: catalogues; each gives an `Evaluation` over all numbers up to the largest.
+        galfit: convolve as GALFIT does.
+        told: is called with the number of galaxies that are done.
+
+    Returns:
+        An `Evaluation` for each of ``models``, indexed by the stamp's number; and the zero points
+        (N,) of the stamps, NaN where there is none.
+    """
+    size = max(rows, default=-1) + 1
+    out = [Evaluation(*(np.full(size, np.nan) for _ in range(3))) for _ in models]
+    zeropoint = np.full(size, np.nan)
+    for numbers, cutouts in batches(stamps, rows, told):
+        zeropoint[numbers] = cutouts.zeropoint.numpy()
+        for wanted, found in zip(models, out, strict=True):
+            pick = [wanted.row.get(n, -1) for n in numbers]
+            for i, (given, solved, pixels) in _chi2(cutouts, wanted.catalogue, pick, galfit):
+                n = numbers[i]
+                found.given[n], found.solved[n], found.pixels[n] = given, solved, pixels
+    return out, zeropoint
+
+
+def batches(
+    stamps: Stamps, rows: Sequence[int], told: Callable[[int], Any] = lambda n: None
+) -> Iterator[tuple[list[int], Cutouts]]:
+    """Read stamps and yield those of one padded shape together, with their numbers."""
+    waiting: dict[tuple[Any, ...], list[tuple[int, Stamp]]] = {}
+    for row in rows:
+        stamp = stamps(row)
+        told(1)
+        if stamp is None:
+            continue
+        kind = (*padded_shape(*stamp.image.shape), stamp.psf is None, stamp.psf_oversampling)
+        group = waiting.setdefault(kind, [])
+        group.append((row, stamp))
+        if len(group) == AT_ONCE:
+            yield _stacked(waiting.pop(kind))
+    for group in waiting.values():
+        yield _stacked(group)
+
+
+def _stacked(group: list[tuple[int, Stamp]]) -> tuple[list[int], Cutouts]:
+    return [row for row, _ in group], stack([stamp for _, stamp in group])
+
+
+def component_images(
+    cutouts: Cutouts, catalogue: Catalogue, pick: Sequence[int], galfit: bool = False
+) -> tuple[Array, Array]:
+    """Render the components of a catalogue's rows, each with unit flux.
+
+    Args:
+        cutouts: B galaxies.
+        catalogue: whose parameters, in pixels of the image as given.
+        pick: (B,) its rows; -1 for none.
+        galfit: convolve as GALFIT does.
+
+    Returns:
+        (B, K, H, W) float64, 0 where there is no component, NaN where one cannot be rendered; and
+        fluxes (B, K), 0 and NaN likewise.
+    """
+    chosen = np.asarray(pick)
+    there = chosen >= 0
+    values = catalogue.values[np.where(there, chosen, 0)]  # (B, K, 7)
+    batch, many = values.shape[:2]
+    present = there[:, None] & np.isfinite(values[..., [0, 2]]).any(axis=2)
+    whole = np.isfinite(values).all(axis=2)
+    whole &= (values[..., COLUMN["r_eff"]] > 0) & (values[..., COLUMN["n"]] > 0.05)
+    whole &= (values[..., COLUMN["q"]] > 0) & (values[..., COLUMN["n"]] < 20)
+    complete = catalogue.complete[np.where(there, chosen, 0)] & there
+    images = np.zeros((batch, many, *cutouts.image.shape[-2:]))
+    flux = np.zeros((batch, many))
+    zeropoint = cutouts.zeropoint.numpy().astype(np.float64)
+    for k in range(many):
+        good = present[:, k] & whole[:, k]
+        bad = present[:, k] & ~whole[:, k] | there & ~complete
+        images[bad, k], flux[bad, k] = np.nan, np.nan
+        rows = np.flatnonzero(good & ~bad)
+        if not len(rows):
+            continue
+        theta = np.concatenate([values[rows, k], np.zeros((len(rows), 1))], axis=1)
+        theta[:, :2] -= cutouts.origin.numpy()[rows]
+        magnitude = theta[:, 2].copy()
+        theta[:, 2] = zeropoint[rows]  # of unit flux
+        part = cutouts[rows.tolist()]
+        unit = render(torch.from_numpy(theta), part, dtype=torch.float64, galfit=galfit)
+        images[rows, k] = unit.numpy()
+        start = 0.0 if catalogue.counts else zeropoint[rows]
+        flux[rows, k] = 10 ** (0.4 * (start - magnitude))
+    images[~there], flux[~there] = np.nan, np.nan
+    return images, flux
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Model images of one galaxy's parameters, and what they leave of the pixels.
+
+    Args:
+        given: (H, W) with fluxes and sky as quoted, the sky solved where it is not.
+        solved: (H, W) with both solved for.
+        chi2: of both.
+        pixels: unmasked.
+    """
+
+    given: Array
+    solved: Array
+    chi2: tuple[float, float]
+    pixels: int
+
+
+def scenes(
+    cutouts: Cutouts, catalogue: Catalogue, pick: Sequence[int], galfit: bool = False
+) -> list[Scene | None]:
+    """Evaluate parameters on pixels; None where they cannot be rendered.
+
+    Args: see `component_images`.
+    """
+    images, flux = component_images(cutouts, catalogue, pick, galfit)
+    found: list[Scene | None] = []
+    for i, row in enumerate(pick):
+        usable = row >= 0 and bool(np.isfinite(images[i]).all()) and bool((flux[i] > 0).any())
+        sky = catalogue.sky[row] if row >= 0 else np.full(4, np.nan)
+        found.append(_scene(cutouts, i, images[i], flux[i], sky) if usable else None)
+    return found
+
+
+def _scene(cutouts: Cutouts, i: int, images: Array, flux: Array, sky: Array) -> Scene:
+    image, sigma = (v[i].double().numpy() for v in (cutouts.image, cutouts.sigma))
+    used = ~cutouts.mask[i].numpy()
+    slope = _plane(cutouts, i, sky[2:])
+    light = np.tensordot(flux, images, axes=1)
+    level = sky[0]
+    weight = 1 / sigma[used] ** 2
+    if not np.isfinite(level):
+        level = float((weight * (image - light - slope)[used]).sum() / weight.sum())
+    given = light + level + slope
+    own = flux > 0
+    design = np.stack([*(unit[used] for unit in images[own]), np.ones(used.sum())], axis=1)
+    scaled = design / sigma[used][:, None]
+    target = (image - slope)[used] / sigma[used]
+    solution, *_ = np.linalg.lstsq(scaled, target, rcond=None)
+    solved = np.tensordot(solution[:-1], images[own], axes=1) + solution[-1] + slope
+    chi2 = [float((((image - m) / sigma)[used] ** 2).sum()) for m in (given, solved)]
+    return Scene(given, solved, (chi2[0], chi2[1]), int(used.sum()))
+
+
+def _plane(cutouts: Cutouts, i: int, slopes: Array) -> Any:
+    """The tilt of the sky about the stamp's middle; 0 for a level one."""
+    if not np.any(slopes):
+        return 0.0
+    height, width = cutouts.image.shape[-2:]
+    middle = (cutouts.size[i].double().numpy() - 1) / 2
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    return slopes[0] * (x - middle[1]) + slopes[1] * (y - middle[0])
+
+
+def _chi2(
+    cutouts: Cutouts, catalogue: Catalogue, pick: Sequence[int], galfit: bool
+) -> Iterator[tuple[int, tuple[float, float, int]]]:
+    for i, scene in enumerate(scenes(cutouts, catalogue, pick, galfit)):
+        if scene is not None:
+            yield i, (*scene.chi2, scene.pixels)
+
+
+def free_parameters(catalogue: Catalogue) -> NDArray[np.int64]:
+    """(N,) how many numbers a Sersic model of so many components and a level sky has."""
+    return catalogue.n_components * len(NAMES) + 1
