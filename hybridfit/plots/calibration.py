@@ -56,13 +56,14 @@ def plot_coverage(curve: Table, table: Table) -> Figure:
     return figure
 
 
-def plot_methods(curves: Mapping[str, Table], title: str = "") -> Figure:
+def plot_methods(curves: Mapping[str, Table], title: str = "", inside: str = "truths") -> Figure:
     """Draw the coverage of several methods over each other, a panel for each parameter.
 
     Args:
         curves: of each method, as `plot_coverage` takes them; parameters are those of the first,
             and a method that lacks one has no line there.
         title: a line above the legend.
+        inside: what lies inside the intervals.
 
     Returns:
         The figure: fraction of truths inside the central interval against its probability. Above
@@ -101,7 +102,7 @@ def plot_methods(curves: Mapping[str, Table], title: str = "") -> Figure:
     for axis in axes[len(names) :]:
         axis.set_axis_off()
     figure.supxlabel("probability of the central interval", fontsize=9, color=INK)
-    figure.supylabel("fraction of truths inside", fontsize=9, color=INK)
+    figure.supylabel(f"fraction of {inside} inside", fontsize=9, color=INK)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(
         handles,

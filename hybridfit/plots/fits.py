@@ -49,14 +49,14 @@ def plot_residuals(
     for i in range(count):
         axes = [figure.add_subplot(grid[i, k]) for k in range(5)]
         keep = ~hidden[i]
-        panels = _stretched(image[i], model[i], sigma[i], keep)
+        panels = stretched(image[i], model[i], sigma[i], keep)
         residual = np.where(keep, (image[i] - model[i]) / sigma[i], np.nan)
-        limits = _limits(panels[1], panels[0])
+        limits = limits_of(panels[1], panels[0])
         for axis, values in zip(axes[:2], panels, strict=True):
-            drawn = _show(axis, values, IMAGE_MAP, *limits)
-        _colourbar(figure, drawn, axes[2], "asinh(flux / 3 sigma)")
-        drawn = _show(axes[3], residual, RESIDUAL_MAP, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
-        _colourbar(figure, drawn, axes[4], "residual / sigma")
+            drawn = draw_plane(axis, values, IMAGE_MAP, *limits)
+        draw_colourbar(figure, drawn, axes[2], "asinh(flux / 3 sigma)")
+        drawn = draw_plane(axes[3], residual, RESIDUAL_MAP, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
+        draw_colourbar(figure, drawn, axes[4], "residual / sigma")
         if i < len(titles):
             axes[0].set_title(titles[i], loc="left", fontsize=8, color=INK, pad=4)
         if i == count - 1:
@@ -115,9 +115,10 @@ def offsets(table: Table, truth: Table, name: str) -> NDArray[np.float64]:
     return (off + 90) % 180 - 90 if name == "pa" else off
 
 
-def _stretched(
+def stretched(
     image: NDArray, model: NDArray, sigma: NDArray, keep: NDArray
 ) -> list[NDArray[np.float64]]:
+    """Data and model (H, W) in one asinh stretch that is linear at the noise; NaN if not kept."""
     noise = float(np.median(sigma[keep])) if keep.any() else 1.0
     level = float(np.nanmedian(model)) if np.isfinite(model).any() else 0.0
     return [
@@ -126,14 +127,16 @@ def _stretched(
     ]
 
 
-def _limits(model: NDArray, image: NDArray) -> tuple[float, float]:
+def limits_of(model: NDArray, image: NDArray) -> tuple[float, float]:
+    """Range of a stretched image and its model."""
     finite = image[np.isfinite(image)]
     if finite.size == 0 or not np.isfinite(model).any():
         return -1.0, 1.0
     return float(np.percentile(finite, 1)), float(max(np.nanmax(model), finite.max()))
 
 
-def _show(axis: Axes, values: NDArray, colours: str, low: float, high: float) -> AxesImage:
+def draw_plane(axis: Axes, values: NDArray, colours: str, low: float, high: float) -> AxesImage:
+    """Draw pixels without ticks or frame; NaN stays grey."""
     drawn = axis.imshow(
         values, origin="lower", cmap=colours, vmin=low, vmax=high, interpolation="nearest"
     )
@@ -145,7 +148,8 @@ def _show(axis: Axes, values: NDArray, colours: str, low: float, high: float) ->
     return drawn
 
 
-def _colourbar(figure: Figure, drawn: AxesImage, axis: Axes, label: str) -> None:
+def draw_colourbar(figure: Figure, drawn: AxesImage, axis: Axes, label: str) -> None:
+    """Draw the scale of an image into an axis of its own."""
     bar = figure.colorbar(drawn, cax=axis)
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.set_label(label, fontsize=8, color=MUTED)

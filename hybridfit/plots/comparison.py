@@ -1,0 +1,258 @@
+"""Pictures of a comparison: differences, pulls, chi2, and the galaxies that disagree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hybridfit.plots.fits import (
+    IMAGE_MAP,
+    RESIDUAL_LIMIT,
+    RESIDUAL_MAP,
+    draw_colourbar,
+    draw_plane,
+    limits_of,
+    stretched,
+)
+from hybridfit.plots.style import CLEAN, FAINT, INK, MUTED, SERIES, plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Array = NDArray[np.float64]
+
+UNITS = {"x": "pix", "y": "pix", "mag": "mag", "pa": "deg", "sky": "flux/pix"}
+SHOWN = 0.98  # of the points that a panel's range takes in
+PULL_LIMIT = 5.0
+RUNNING = 15  # points of each running median
+
+
+def plot_differences(
+    mag: ArrayLike,
+    differences: Mapping[str, ArrayLike],
+    errors: Mapping[str, ArrayLike],
+    kinds: Sequence[str] = (),
+    xlabel: str = "mag",
+) -> Figure:
+    """Draw the difference of each parameter against magnitude.
+
+    Args:
+        mag: (P,).
+        differences: (P,) of each parameter, under its label.
+        errors: (P,) of them, of both sides together; NaN draws none.
+        kinds: (P,) names, each drawn in its colour; default all alike.
+        xlabel: of the axis.
+
+    Returns:
+        The figure: grey bars are errors, the dark line a running median; what lies beyond a
+        panel stands as a triangle at its edge.
+    """
+    from matplotlib.figure import Figure
+
+    mag = np.asarray(mag, dtype=float)
+    columns = min(4, max(len(differences), 1))
+    rows = max(1, math.ceil(len(differences) / columns))
+    figure = Figure(figsize=(3.2 * columns, 2.5 * rows + 0.5), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    named = np.array([str(kind) for kind in kinds] or [""] * len(mag))
+    order = list(dict.fromkeys(named.tolist()))
+    for axis, (name, values) in zip(axes, differences.items(), strict=False):
+        value, error = np.asarray(values, float), np.asarray(errors[name], float)
+        _difference_panel(axis, mag, value, error, named, order)
+        unit = f" [{UNITS[name]}]" if name in UNITS else ""
+        axis.set_title(f"ours - theirs: {name}{unit}", loc="left", fontsize=9, color=INK)
+        axis.set_xlabel(xlabel, fontsize=8, color=MUTED)
+        plain(axis)
+    for axis in axes[len(differences) :]:
+        axis.set_visible(False)
+    if len(order) > 1:
+        handles = [
+            axes[0].plot([], [], "o", ms=5, mew=0, color=colour_of(order, kind))[0]
+            for kind in order
+        ]
+        labels = [f"{kind or 'not graded'} ({int((named == kind).sum())})" for kind in order]
+        figure.legend(
+            handles, labels, loc="outside upper left", ncols=len(order), frameon=False, fontsize=9
+        )
+    return figure
+
+
+def plot_pulls(pulls: Mapping[str, ArrayLike], title: str = "difference / error") -> Figure:
+    """Draw a histogram of each parameter's pulls beside the normal distribution.
+
+    Args:
+        pulls: (P,) of each parameter.
+        title: what was divided by what.
+
+    Returns:
+        The figure; pulls beyond 5 stand in the outermost bins.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(4, max(len(pulls), 1))
+    rows = max(1, math.ceil(len(pulls) / columns))
+    figure = Figure(figsize=(3.2 * columns, 2.3 * rows + 0.3), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    grid = np.linspace(-PULL_LIMIT, PULL_LIMIT, 201)
+    normal = np.exp(-(grid**2) / 2) / math.sqrt(2 * math.pi)
+    for axis, (name, values) in zip(axes, pulls.items(), strict=False):
+        some = np.asarray(values, dtype=float)
+        some = some[np.isfinite(some)]
+        bins = np.linspace(-PULL_LIMIT, PULL_LIMIT, 31 if len(some) > 60 else 16).tolist()
+        inside = np.clip(some, -PULL_LIMIT, PULL_LIMIT)
+        if len(some):
+            axis.hist(inside, bins, density=True, color=CLEAN, alpha=0.55, lw=0)
+        axis.plot(grid, normal, color=INK, lw=1.2)
+        axis.set_xlim(-PULL_LIMIT, PULL_LIMIT)
+        axis.set_title(name, loc="left", fontsize=9, color=INK)
+        if len(some):
+            text = f"{len(some)}: mean {some.mean():.2f}, std {some.std():.2f}"
+            axis.set_title(text, loc="right", fontsize=7, color=MUTED)
+        axis.set_xlabel(title, fontsize=8, color=MUTED)
+        plain(axis)
+    for axis in axes[len(pulls) :]:
+        axis.set_visible(False)
+    return figure
+
+
+def plot_chi2(mag: ArrayLike, excess: ArrayLike, verdicts: Sequence[str]) -> Figure:
+    """Draw theirs - ours in chi2 against magnitude, coloured by verdict.
+
+    Args:
+        mag: (M,).
+        excess: (M,) chi2 of theirs less that of ours, on the same pixels.
+        verdicts: (M,) names.
+
+    Returns:
+        The figure: above the line ours describe the pixels better, below theirs; the scale is
+        linear within 1 and logarithmic beyond.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    axis = figure.subplots()
+    mag, excess = np.asarray(mag, float), np.asarray(excess, float)
+    named = np.array([str(v) for v in verdicts])
+    order = list(dict.fromkeys(named.tolist()))
+    axis.axhline(0, color=MUTED, lw=1, zorder=1)
+    for kind in order:
+        some = (named == kind) & np.isfinite(excess)
+        if some.any():
+            axis.plot(
+                mag[some],
+                excess[some],
+                "o",
+                ms=4.5,
+                mew=0,
+                alpha=0.8,
+                color=colour_of(order, kind),
+                label=f"{kind} ({int(some.sum())})",
+            )
+    axis.set_yscale("symlog", linthresh=1.0)
+    axis.set_xlabel("mag", fontsize=9, color=INK)
+    axis.set_ylabel("chi2 of theirs - chi2 of ours", fontsize=9, color=INK)
+    plain(axis)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    return figure
+
+
+def plot_rivals(
+    image: ArrayLike,
+    theirs: ArrayLike,
+    ours: ArrayLike,
+    sigma: ArrayLike,
+    mask: ArrayLike,
+    names: tuple[str, str] = ("theirs", "ours"),
+) -> Figure:
+    """Draw one galaxy: data, both models, and what each leaves.
+
+    Args:
+        image, theirs, ours, sigma: (H, W) in one flux unit; a model that is NaN stays empty.
+        mask: (H, W) bool, True where a pixel was left out; drawn grey.
+        names: of the two.
+
+    Returns:
+        The figure: data | theirs | ours in one asinh stretch, then residuals over sigma, -5 to 5.
+    """
+    from matplotlib.figure import Figure
+
+    image, theirs, ours, sigma = (np.asarray(v, float) for v in (image, theirs, ours, sigma))
+    keep = ~np.asarray(mask, dtype=bool)
+    ratio = image.shape[0] / image.shape[1]
+    figure = Figure(figsize=(10.4, 1.98 * min(max(ratio, 0.5), 2.0) + 0.3), layout="constrained")
+    grid = figure.add_gridspec(1, 7, width_ratios=(1, 1, 1, 0.05, 1, 1, 0.05))
+    axes = [figure.add_subplot(grid[0, k]) for k in range(7)]
+    panels = [stretched(image, model, sigma, keep) for model in (theirs, ours)]
+    best = panels[1] if np.isfinite(ours).any() else panels[0]
+    limits = limits_of(best[1], best[0])
+    titles = ("data", *names)
+    for axis, values, title in zip(
+        axes, (best[0], panels[0][1], panels[1][1]), titles, strict=False
+    ):
+        drawn = draw_plane(axis, values, IMAGE_MAP, *limits)
+        axis.set_title(title, fontsize=9, color=INK)
+    draw_colourbar(figure, drawn, axes[3], "asinh(flux / 3 sigma)")
+    for axis, model, title in zip(axes[4:6], (theirs, ours), names, strict=True):
+        residual = np.where(keep, (image - model) / sigma, np.nan)
+        drawn = draw_plane(axis, residual, RESIDUAL_MAP, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
+        axis.set_title(f"data - {title}", fontsize=9, color=INK)
+    draw_colourbar(figure, drawn, axes[6], "residual / sigma")
+    return figure
+
+
+def colour_of(order: Sequence[str], kind: str) -> str:
+    """The colour of a kind, by its place in their order."""
+    return SERIES[order.index(kind) % len(SERIES)]
+
+
+def _difference_panel(
+    axis: Axes,
+    mag: Array,
+    value: Array,
+    error: Array,
+    named: NDArray,
+    order: Sequence[str],
+) -> None:
+    known = np.isfinite(value) & np.isfinite(mag)
+    axis.axhline(0, color=MUTED, lw=1, zorder=1)
+    if not known.any():
+        return
+    reach = float(np.quantile(np.abs(value[known]), SHOWN)) * 1.25 or 1e-9
+    shown = np.clip(value, -reach, reach)
+    bars = known & np.isfinite(error) & (np.abs(value) <= reach)
+    axis.errorbar(
+        mag[bars], value[bars], yerr=error[bars], fmt="none", ecolor=FAINT, lw=0.7, zorder=1
+    )
+    for kind in order:
+        some = known & (named == kind)
+        for part, marker in (
+            (some & (np.abs(value) <= reach), "o"),
+            (some & (value > reach), "^"),
+            (some & (value < -reach), "v"),
+        ):
+            axis.plot(
+                mag[part],
+                shown[part],
+                marker,
+                ms=3.2,
+                mew=0,
+                alpha=0.75,
+                color=colour_of(order, kind),
+                zorder=2,
+            )
+    axis.set_ylim(-1.08 * reach, 1.08 * reach)
+    _running_median(axis, mag[known], value[known])
+
+
+def _running_median(axis: Axes, mag: Array, value: Array) -> None:
+    count = len(mag) // RUNNING
+    if count < 3:
+        return
+    rows = np.array_split(np.argsort(mag), count)
+    middle = [np.median(mag[some]) for some in rows]
+    axis.plot(middle, [np.median(value[some]) for some in rows], color=INK, lw=1.4, zorder=3)
