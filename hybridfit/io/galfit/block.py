@@ -1,0 +1,284 @@
+"""What GALFIT found, out of the header of an image block's model; GALFITM's tables too."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+
+from hybridfit.io.galfit import conventions
+from hybridfit.io.galfit.entries import Component, GalfitError, Outcome, Value
+from hybridfit.io.galfit.text import number
+
+# header's names of parameters -> GALFIT's numbers; names of GALFIT 2 among them
+KEYS = {
+    "XC": "x",
+    "XCENT": "x",
+    "YC": "y",
+    "YCENT": "y",
+    "MAG": "3",
+    "MU": "3",
+    "RE": "4",
+    "RS": "4",
+    "FWHM": "4",
+    "N": "5",
+    "AR": "9",
+    "PA": "10",
+    "SKY": "1",
+    "DSDX": "2",
+    "DSKYDX": "2",
+    "DSDY": "3",
+    "DSKYDY": "3",
+}
+OWN_KEYS: dict[str, dict[str, str]] = {
+    "nuker": {"RB": "4", "ALPHA": "5", "BETA": "6", "GAMMA": "7"},
+    "king": {"RC": "4", "RT": "5", "ALPHA": "6"},
+    "ferrer": {"ROUT": "4", "ALPHA": "5", "BETA": "6"},
+    "moffat": {"PWL": "5", "N": "5"},
+    "edgedisk": {"HS": "4", "RS": "5"},
+}
+ROTATION = {"RIN", "ROUT", "RANG", "ALPHA", "INCL", "SPA"}
+SKY_ROWS = {"1", "2", "3"}
+CARD = re.compile(r"(\d+)_([A-Z0-9]+)")
+SECTION = re.compile(r"\[\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*:\s*(\d+)\s*\]")
+TABLE_KEY = re.compile(r"COMP(\d+)_(\w+)")
+
+
+def read_block(path: str | Path) -> Outcome:
+    """Read the parameters of an image block, or of a model image, or of a header as text.
+
+    The block of GALFIT 2 as PyMorph's version writes it names components wrongly and gives
+    values of one component to another: what is visibly so is made NaN and suspect, and noted;
+    `read_outcomes` then takes the restart file's.
+
+    Raises:
+        FileNotFoundError: without such a file.
+        GalfitError: if no HDU has parameters of GALFIT's, or one is no number.
+    """
+    path = Path(path)
+    with open(path, "rb") as file:
+        start = file.read(9)
+    if start == b"XTENSION=":
+        header = fits.Header.fromtextfile(path)
+        return _of_header(path, header)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with fits.open(path, memmap=False) as hdus:
+                header = next((hdu.header for hdu in hdus if "COMP_1" in hdu.header), None)
+                if header is not None:
+                    return _of_header(path, header)
+                if "FINAL_BAND" in hdus:
+                    return _of_tables(path, hdus)
+    except OSError as error:
+        raise GalfitError(path, None, f"cannot be read as FITS: {error}") from error
+    raise GalfitError(
+        path, None, "is no image block: expected COMP_1 in a header, or a table FINAL_BAND"
+    )
+
+
+def is_block(path: Path) -> bool:
+    """Whether a FITS file, or a header as text, holds parameters of GALFIT's."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with fits.open(path, memmap=False) as hdus:
+                return any("COMP_1" in hdu.header or hdu.name == "FINAL_BAND" for hdu in hdus)
+    except OSError:
+        return False
+
+
+def _of_header(path: Path, header: fits.Header) -> Outcome:
+    parts: dict[int, dict[str, str]] = {}
+    kinds: dict[int, str] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for card in header.cards:
+            if card.keyword == "CHISQ":
+                break  # PyMorph's version repeats some of the sky's after its end
+            if card.keyword.startswith("COMP_"):
+                kinds[int(card.keyword[5:])] = str(card.value).strip().lower()
+            elif match := CARD.fullmatch(card.keyword):
+                parts.setdefault(int(match[1]), {})[match[2]] = str(card.value)
+    old = any("XCENT" in part for part in parts.values())
+    notes: list[str] = []
+    components = []
+    for k in sorted(kinds):
+        kind = _real_kind(k, kinds[k], parts.get(k, {}), notes)
+        components.append(_component(path, k, kind, parts.get(k, {}), old))
+        if kind != kinds[k]:
+            components[-1] = _doubted(components[-1], ("x", "y"))
+    if old:
+        components = _twins_doubted(components, notes)
+    section = SECTION.search(str(header.get("FITSECT", "")))
+    chi2, dof = _float(header, "CHISQ"), _float(header, "NDOF")
+    free = _float(header, "NFREE")
+    return Outcome(
+        path=path,
+        feedme=_name(header, "INITFILE"),
+        image=_name(header, "DATAIN"),
+        restart=_name(header, "LOGFILE"),
+        output=path.name,
+        sigma=_name(header, "SIGMA"),
+        psf=_name(header, "PSF").split(" ")[0],
+        mask=_name(header, "MASK"),
+        region=_section(section),
+        zeropoint=_float(header, "MAGZPT"),
+        components=tuple(components),
+        chi2=chi2,
+        dof=-1 if math.isnan(dof) else int(dof),
+        chi2nu=_float(header, "CHI2NU"),
+        n_free=-1 if math.isnan(free) else int(free),
+        flags=tuple(str(header.get("FLAGS") or "").split()),
+        version="2" if old else "3",
+        notes=tuple(notes),
+    )
+
+
+def _component(path: Path, k: int, kind: str, cards: Mapping[str, str], old: bool) -> Component:
+    names = KEYS | OWN_KEYS.get(kind, {})
+    raw, extras = {}, []
+    for key, text in cards.items():
+        if key in names and (kind == "sky" or key not in ("SKY", "DSKYDX", "DSKYDY")):
+            raw[names[key]] = _pair(path, f"{k}_{key}", text, old)
+        elif key in ("C", "C0"):
+            boxy = _pair(path, f"{k}_{key}", text, old)
+            extras += ["C0"] if boxy.value != 0 or boxy.error > 0 else []
+        elif key == "ROTF":
+            extras.append("R")
+        elif key not in ROTATION and not key.startswith("DSK") and key != "SKY":
+            extras.append(re.sub(r"^(F\d+)PA$", r"\1", key))
+    return conventions.component(kind, raw, tuple(dict.fromkeys(extras)))
+
+
+def _pair(path: Path, key: str, text: str, old: bool) -> Value:
+    """``v +/- e``, ``[v]`` and their stars and braces; GALFIT 2 gives what is held an error 0."""
+    words = text.split("+/-")
+    value = number(words[0].strip())
+    error = number(words[1].strip()) if len(words) > 1 else Value(math.nan)
+    if value is None or error is None:
+        raise GalfitError(path, None, f"{key} is '{text}', expected 'value +/- error'")
+    held = value.held or (old and not error.value > 0)
+    return replace(
+        value,
+        error=math.nan if held else error.value,
+        held=held,
+        suspect=value.suspect or "*" in text,
+    )
+
+
+def _real_kind(k: int, kind: str, cards: Mapping[str, str], notes: list[str]) -> str:
+    """The type that the parameters tell, where the header contradicts itself."""
+    if kind != "sky" or "MAG" not in cards:
+        return kind
+    real = "sersic" if "N" in cards else "devauc" if "RE" in cards else "expdisk"
+    notes.append(f"COMP_{k} says 'sky' over the parameters of '{real}': x, y are not its own")
+    return real
+
+
+def _doubted(part: Component, names: tuple[str, ...]) -> Component:
+    doubted = {name: Value(math.nan, suspect=True) for name in names}
+    return replace(part, values={**part.values, **doubted})
+
+
+def _twins_doubted(parts: list[Component], notes: list[str]) -> list[Component]:
+    """Doubt the first of two components with the same values: the second's stand in its place."""
+    out = list(parts)
+    for i, one in enumerate(parts):
+        for j in range(i + 1, len(parts)):
+            if one.kind == parts[j].kind != "sky" and _same(one, parts[j]):
+                out[i] = _doubted(one, tuple(one.values))
+                notes.append(f"components {i + 1} and {j + 1} have the same values: only one is so")
+    return out
+
+
+def _same(one: Component, other: Component) -> bool:
+    return all(one.values[n].value == v.value for n, v in other.values.items())
+
+
+def _of_tables(path: Path, hdus: fits.HDUList) -> Outcome:
+    """GALFITM since 1.4: tables FIT_INFO, BAND_INFO and FINAL_BAND; the first band's values."""
+    final, info = hdus["FINAL_BAND"].data, _row(hdus, "FIT_INFO")
+    band = _row(hdus, "BAND_INFO")
+    bands = tuple(str(name).strip() for name in final["BAND"])
+    parts: dict[int, dict[str, Value]] = {}
+    skies = set()
+    for name in final.columns.names:
+        match = TABLE_KEY.fullmatch(name)
+        key = KEYS.get(match[2].upper()) if match else None
+        if match is None or key is None:
+            continue
+        if match[2].upper() == "SKY":
+            skies.add(int(match[1]))
+        held = int(final[name + "_FIT"][0]) == 0
+        error = math.nan if held else float(final[name + "_ERR"][0])
+        parts.setdefault(int(match[1]), {})[key] = Value(float(final[name][0]), error, held)
+    components = tuple(
+        conventions.component("sky" if k in skies else _table_kind(parts[k]), parts[k])
+        for k in sorted(parts)
+    )
+    notes = [f"{len(bands)} bands ({', '.join(bands)}): values are of '{bands[0]}'"]
+    return Outcome(
+        path=path,
+        feedme=_plain(info.get("INITFILE")),
+        image=_plain(band.get("DATAIN")),
+        restart=_plain(info.get("LOGFILE")),
+        output=path.name,
+        sigma=_plain(band.get("SIGMA")),
+        psf=_plain(band.get("PSF")),
+        mask=_plain(band.get("MASK")),
+        region=_section(SECTION.search(_plain(info.get("FITSECT")))),
+        zeropoint=float(band.get("MAGZPT", math.nan)),
+        components=components,
+        chi2=float(info.get("CHISQ", math.nan)),
+        dof=int(info.get("NDOF", -1)),
+        chi2nu=float(info.get("CHI2NU", math.nan)),
+        n_free=int(info.get("NFREE", -1)),
+        flags=tuple(_plain(info.get("FLAGS")).split()),
+        version=_plain(info.get("VERSION")),
+        bands=bands if len(bands) > 1 else (),
+        notes=tuple(notes if len(bands) > 1 else ()),
+    )
+
+
+def _table_kind(raw: Mapping[str, Value]) -> str:
+    """The tables of GALFITM do not name types: their columns tell them."""
+    return "sersic" if "5" in raw else "devauc" if "4" in raw else "psf"
+
+
+def _row(hdus: fits.HDUList, name: str) -> dict[str, Any]:
+    if name not in hdus or not len(hdus[name].data):
+        return {}
+    data = hdus[name].data
+    return {column: data[column][0] for column in data.columns.names}
+
+
+def _plain(value: Any) -> str:
+    text = "" if value is None else str(value).strip()
+    return "" if text.lower() == "none" else text
+
+
+def _name(header: fits.Header, key: str) -> str:
+    return _plain(header.get(key))
+
+
+def _float(header: fits.Header, key: str) -> float:
+    value = header.get(key)
+    if isinstance(value, str):
+        found = number(value)
+        return found.value if found else math.nan
+    return float(value) if isinstance(value, int | float | np.number) else math.nan
+
+
+def _section(match: re.Match[str] | None) -> tuple[int, int, int, int] | None:
+    if match is None:
+        return None
+    x0, x1, y0, y1 = (int(text) for text in match.groups())
+    return conventions.region_of((x0, x1, y0, y1))
