@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -40,11 +41,12 @@ def make_app(named: Sequence[str] = ("fit", "predict")) -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback(invoke_without_command=True)(_root)
-    for name, function, stages in (
-        ("fit", _fit, _fit_stages),
-        ("predict", _predict, _predict_stages),
+    for name, function, stages, own in (
+        ("fit", _fit, _fit_stages, FIT_ARGUMENTS),
+        ("predict", _predict, _predict_stages, {}),
     ):
-        app.command(name)(with_options(function, stages()) if name in named else _stub(function))
+        command = with_options(function, stages(), own) if name in named else _stub(function)
+        app.command(name)(command)
     app.command("simulate")(_simulate)
     app.command("train")(_train)
     app.command("calibrate")(_calibrate)
@@ -63,7 +65,26 @@ def _root(
         raise typer.Exit
 
 
-def _fit(**given: Any) -> None:
+FIT_ARGUMENTS = {
+    "input": (
+        Annotated[
+            list[Path],
+            typer.Argument(
+                metavar="INPUT", help="directory, manifest or file; several with --galfit"
+            ),
+        ],
+        inspect.Parameter.empty,
+    ),
+    "galfit": (
+        Annotated[
+            bool, typer.Option("--galfit", help="INPUT are GALFIT input files, or hold such")
+        ],
+        False,
+    ),
+}
+
+
+def _fit(*, input: list[Path], galfit: bool, **given: Any) -> None:
     """Fit all galaxies of INPUT and write OUT/results.fits.
 
     INPUT is a directory with <id>_image.fits, <id>_sigma.fits, <id>_psf.fits, <id>_mask.fits, or
@@ -74,12 +95,20 @@ def _fit(**given: Any) -> None:
     posterior, in which fit and network are reconciled; `quality` says how far to trust them.
     --uncertainty covariance is quicker, and of the fit alone.
 
+    With --galfit INPUT is GALFIT's input files, or directories that hold such: images, regions,
+    starting values and what is held are theirs.
+
     A run that was stopped goes on where it stopped when the same command is given again. Exit
     status: 0 the run is whole (flagged galaxies included), 1 it failed, 2 wrong usage.
     """
     from hybridfit import pipeline
 
-    _stream(pipeline.fit_files, "fit", _fit_stages(), "fitted", **given)
+    if galfit:
+        _stream(pipeline.fit_feedmes, "fit", _fit_stages(), "fitted", input=input, **given)
+        return
+    if len(input) > 1:
+        raise typer.BadParameter("several inputs came, expected one (or feedme files: --galfit)")
+    _stream(pipeline.fit_files, "fit", _fit_stages(), "fitted", input=input[0], **given)
 
 
 def _predict(**given: Any) -> None:
@@ -102,7 +131,7 @@ def _stream(
     stages: Mapping[str, Any],
     done: str,
     *,
-    input: Path,
+    input: Path | list[Path],
     out: Path,
     config: Path | None,
     overwrite: bool,

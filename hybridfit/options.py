@@ -122,12 +122,17 @@ def option_name(section: str, field: str) -> str:
     return f"{section}_{field}" if section in NAMED else field
 
 
-def with_options(function: Callable[..., None], stages: Mapping[str, Any]) -> Callable[..., None]:
+def with_options(
+    function: Callable[..., None],
+    stages: Mapping[str, Any],
+    own: Mapping[str, tuple[Any, Any]] | None = None,
+) -> Callable[..., None]:
     """Return a command that calls ``function`` with an option for every field of its stages.
 
     Args:
         function: takes input, out, config, overwrite, quiet, debug, and the fields by name.
         stages: name of the panel in the help, in lower case, and its options dataclass.
+        own: annotation and default of parameters that this command has otherwise, or beside.
     """
     flag, path, required = typer.Option, Path | None, inspect.Parameter.empty
     named: dict[str, tuple[Any, Any]] = {
@@ -143,7 +148,7 @@ def with_options(function: Callable[..., None], stages: Mapping[str, Any]) -> Ca
         ),
         "quiet": (Annotated[bool, flag("--quiet", help="say nothing but errors")], False),
         "debug": (Annotated[bool, flag("--debug", help="show where an error came from")], False),
-    }
+    } | dict(own or {})
     kind = inspect.Parameter.KEYWORD_ONLY
     parameters = [
         inspect.Parameter(name, kind, annotation=annotation, default=default)

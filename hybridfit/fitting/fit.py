@@ -102,7 +102,7 @@ def _fit_given(cutouts: Cutouts, problem: Problem, options: FitOptions, given: G
     box = [torch.cat([raw[:, c][:, :2], reach], dim=1) for c in space.slices()]
     problem = replace(problem, box=torch.stack(box, dim=1))
     unit = flux_units(problem, cutouts)
-    known = Given(theta, given.held)
+    known = replace(given, theta=theta)
     held = hold(known, space, problem.box, unit, cutouts.zeropoint, pedestal)
     problem = replace(problem, held=held)
     start = space.to_free(raw, problem.box)

@@ -27,6 +27,8 @@ class Given:
         theta: (B, Q) float64 physical values in stamp pixels, in the order of the space's names;
             NaN where the fitter shall choose.
         held: (B, Q) bool, those that keep their value.
+        leader: (B, Q) int64, the column with which a position moves, keeping its distance: its
+            own where it moves by itself (the default). Only x and y may follow another.
 
     Raises:
         ValueError: if the shapes differ, or a value is held that is not there.
@@ -34,8 +36,12 @@ class Given:
 
     theta: Tensor
     held: Tensor
+    leader: Tensor = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
+        if self.leader is None:
+            own = torch.arange(self.theta.shape[-1], device=self.theta.device)
+            object.__setattr__(self, "leader", own.expand(self.theta.shape))
         if self.theta.shape != self.held.shape or self.theta.ndim != 2:
             raise ValueError(
                 f"theta has shape {tuple(self.theta.shape)} and held {tuple(self.held.shape)}, "
@@ -45,11 +51,11 @@ class Given:
             raise ValueError("a parameter is held without a finite value: give one")
 
     def __getitem__(self, rows: Tensor) -> Given:
-        return Given(self.theta[rows], self.held[rows])
+        return Given(self.theta[rows], self.held[rows], self.leader[rows])
 
     def to(self, device: torch.device | str) -> Given:
         """Return the same on ``device``."""
-        return Given(self.theta.to(device), self.held.to(device))
+        return Given(self.theta.to(device), self.held.to(device), self.leader.to(device))
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ class Held:
     Args:
         space: parameters and prior.
         which: (B, Q) bool, physical parameters that are held.
+        leader: (B, P) int64, the coordinate that each one takes its value from.
         value: (B, P) free coordinates of the values they are held at.
         log_size: (B, K) ln r_eff of each component.
         direction: (B, K, 2) unit vector of each ellipticity: cos and sin of 2 pa.
@@ -69,6 +76,7 @@ class Held:
 
     space: ParameterSpace
     which: Tensor
+    leader: Tensor
     value: Tensor
     log_size: Tensor
     direction: Tensor
@@ -78,13 +86,14 @@ class Held:
 
     def at(self, rows: Tensor) -> Held:
         """Return the surfaces of some of the galaxies."""
-        names = ("which", "value", "log_size", "direction", "box", "offset", "span")
+        names = ("which", "leader", "value", "log_size", "direction", "box", "offset", "span")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     @property
     def count(self) -> Tensor:
-        """(B,) number of parameters that are held."""
-        return self.which.sum(dim=1)
+        """(B,) number of parameters that are held, or follow another."""
+        own = torch.arange(self.leader.shape[1], device=self.leader.device)
+        return self.which.sum(dim=1) + (self.leader != own).sum(dim=1)
 
     def to_free(self, point: Tensor) -> tuple[Tensor, Tensor]:
         """Return free parameters of points (B, P) on the surface, and d free / d point."""
@@ -100,7 +109,9 @@ class Held:
         raw, chain = self.space.to_raw(free, self.box)
         for k, (columns, _) in enumerate(self._components()):
             self._hold_size(k, columns, raw, chain, free, tangent)
-        return free, tangent
+        # boxes of one size about each start: equal coordinates keep their distance in pixels
+        rows = self.leader[:, :, None].expand_as(tangent)
+        return free.gather(1, self.leader), tangent.gather(1, rows)
 
     def coordinates(self, free: Tensor) -> Tensor:
         """Return the point of the surface that belongs to free parameters (B, P)."""
@@ -169,7 +180,7 @@ def hold(
     """Return the surface on which galaxies are fitted.
 
     Args:
-        given: of B galaxies; its held values.
+        given: of B galaxies: what is held, and what follows what.
         space: parameters and prior.
         box: (B, 4) or (B, K, 4), see `ParameterSpace.to_raw`.
         unit: (B, L, L) that turns the problem's linear parameters into flux and sky.
@@ -192,6 +203,7 @@ def hold(
     return Held(
         space,
         given.held,
+        _leading_coordinates(given, space),
         space.to_free(raw, box),
         torch.log(theta[:, columns[0]]),
         torch.stack([torch.cos(angle), torch.sin(angle)], dim=2),
@@ -199,6 +211,20 @@ def hold(
         offset,
         inverse * torch.where(kept, 0.0, scale)[:, None, :],
     )
+
+
+def _leading_coordinates(given: Given, space: ParameterSpace) -> Tensor:
+    """The leaders (B, P) among the free parameters."""
+    physical = [  # of each position's free column, its column among the physical ones
+        (columns.start + axis, column_of(space, k, name))
+        for k, columns in enumerate(space.slices())
+        for axis, name in enumerate(("x", "y"))
+    ]
+    leader = torch.arange(space.n_free, device=given.theta.device).repeat(len(given.theta), 1)
+    for free, column in physical:
+        for other, its_column in physical:
+            leader[given.leader[:, column] == its_column, free] = other
+    return leader
 
 
 def _harmless(space: ParameterSpace, theta: Tensor) -> Tensor:

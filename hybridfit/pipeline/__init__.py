@@ -3,6 +3,7 @@
 from hybridfit.io.runs import UsageError
 from hybridfit.pipeline.arrays import fit, render
 from hybridfit.pipeline.files import RunOptions, fit_files
+from hybridfit.pipeline.galfit import fit_feedmes
 from hybridfit.pipeline.predict import PredictOptions, predict, predict_files
 from hybridfit.pipeline.stream import StreamOptions, Summary
 from hybridfit.uncertainty.bootstrap import BootstrapOptions
@@ -19,6 +20,7 @@ __all__ = [
     "Summary",
     "UsageError",
     "fit",
+    "fit_feedmes",
     "fit_files",
     "predict",
     "predict_files",

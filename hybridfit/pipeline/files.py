@@ -95,7 +95,7 @@ def fit_files(
         return result_columns(options.space, width, run.covariance, errors.n_draws > 0, n_samples)
 
     def nothing(cutouts: Cutouts, job: Job) -> NDArray[np.void]:
-        return result_rows(cutouts, _no_result(cutouts, options.space), job.schema)
+        return result_rows(cutouts, no_result(cutouts, options.space), job.schema)
 
     stage = Stage(
         {"fit": options, **errors.settings},
@@ -133,7 +133,7 @@ def _fit_batch(
         return result_rows(cutouts, result, job.schema)
 
 
-def _no_result(cutouts: Cutouts, space: ParameterSpace) -> Result:
+def no_result(cutouts: Cutouts, space: ParameterSpace) -> Result:
     """The result of galaxies without data: their flags, and no values."""
     batch, q = len(cutouts), len(space.names)
     nothing = torch.full((batch, q), torch.nan, dtype=torch.float64)

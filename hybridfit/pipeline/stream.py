@@ -36,6 +36,7 @@ from hybridfit.pipeline.common import metadata, usable_device, versions
 from hybridfit.results import Flag
 
 BATCH_PIXELS = 1 << 24  # read before a batch is computed: some 150 MB of image, sigma and mask
+NO_DATA = ("no data",)
 PSF_STEP = 16  # pixels that sides of PSFs are rounded up to
 
 
@@ -102,11 +103,26 @@ class Stage:
     identity: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Input:
+    """The galaxies of a run and how one is read.
+
+    Args:
+        sources: sorted by id.
+        read: one of them; raises `BadInput`.
+        kind: of a galaxy, by its id: what else a batch must have in common.
+    """
+
+    sources: Sequence[Source]
+    read: Callable[[Source, ReadOptions], Stamp] = read_stamp
+    kind: Callable[[str], tuple[Any, ...]] = lambda id: ()
+
+
 @dataclass
 class Job:
     """What the parts of a run have in common, and the time they took."""
 
-    sources: Sources
+    input: Input
     stage: Stage
     schema: Sequence[Column]
     models: Path
@@ -127,39 +143,48 @@ class Job:
 
 
 def run_stream(
-    input: str | Path, out: str | Path, stage: Stage, overwrite: bool, quiet: bool
+    input: str | Path | Sequence[str],
+    out: str | Path,
+    stage: Stage,
+    overwrite: bool,
+    quiet: bool,
+    found: Input | None = None,
 ) -> Summary:
     """Compute a stage's table for all galaxies of ``input``, or go on with it.
 
     Args:
-        input: see `hybridfit.io.fits.find_sources`.
+        input: see `hybridfit.io.fits.find_sources`; with ``found`` only its name.
         out: directory for the table.
         stage: what is computed.
         overwrite: throw away another run's results in ``out``.
         quiet: without a progress bar.
+        found: the galaxies, where they are not to be looked for in ``input``.
 
     Raises:
         UsageError: if the input as a whole, or what ``out`` holds already, is not usable.
         OSError: if ``out`` cannot be written.
     """
     out, start, run = Path(out), time.perf_counter(), stage.run
-    sources = _sources(Path(input), out, stage.read)
-    n = min(len(sources), run.limit or len(sources))
-    schema = stage.columns(id_width(sources.ids[:n]))
+    if found is None:
+        found = Input(_sources(Path(str(input)), out, stage.read))
+    n = min(len(found.sources), run.limit or len(found.sources))
+    ids = _ids(found.sources)[:n]
+    schema = stage.columns(id_width(ids))
     stages = {"read": asdict(stage.read), **{k: asdict(v) for k, v in stage.options.items()}}
     settings = {**stages, "run": _lasting(run)}
-    compared = {**_compared(settings, sources.ids[:n]), **stage.identity}
-    record = {"input": str(input), "compared": compared}
+    compared = {**_compared(settings, ids), **stage.identity}
+    name = input if isinstance(input, list) else str(input)
+    record = {"input": name, "compared": compared}
     edges = (*range(0, n, run.part), n)
     with (
         runs.open_run(out, run.format, record, record_type(schema), edges, overwrite) as folder,
         _threads(run.threads),
     ):
-        job = Job(sources, stage, schema, out / runs.MODELS, n)
+        job = Job(found, stage, schema, out / runs.MODELS, n)
         job.spend("finding", time.perf_counter() - start)
         if not folder.is_complete():
             _compute_parts(folder, job, quiet)
-            meta = metadata({**settings, "input": str(input)})
+            meta = metadata({**settings, "input": name})
             with job.clock("writing"):
                 export.write_results(folder.results, folder.rows(), schema, meta)
             counted = {"flags": _count_flags(folder), "quality": _count_quality(folder)}
@@ -183,7 +208,7 @@ def _compute_parts(folder: runs.Run, job: Job, quiet: bool) -> None:
     done = job.n - sum(len(folder.galaxies(part)) for part in todo)
     with tqdm(total=job.n, initial=done, unit=" galaxies", disable=True if quiet else None) as bar:
         for part in todo:
-            sources = [job.sources[i] for i in folder.galaxies(part)]
+            sources = [job.input.sources[i] for i in folder.galaxies(part)]
             rows = np.zeros(len(sources), folder.row_type)
             for index, batch in _batches(sources, job):
                 rows[index] = _compute_batch(batch, job, len(batch) / len(sources))
@@ -196,7 +221,7 @@ def _compute_parts(folder: runs.Run, job: Job, quiet: bool) -> None:
 def _compute_batch(stamps: list[Stamp], job: Job, share: float) -> NDArray[np.void]:
     """Rows of a batch that makes up ``share`` of its part, so about that of the whole run."""
     kind = _kind(stamps[0])
-    if kind == ("no data",):
+    if kind == NO_DATA:
         return job.stage.nothing(stack(stamps), job)
     with job.clock("reading"):
         cutouts = stack(stamps, kind[:2], kind[3:] or None)
@@ -209,8 +234,10 @@ def _batches(sources: Sequence[Source], job: Job) -> Iterator[tuple[list[int], l
     pixels = 0
     for i, source in enumerate(sources):
         with job.clock("reading"):
-            stamp = _read(source, job.stage.read)
-        group = groups.setdefault(_kind(stamp), ([], []))
+            stamp = _read(source, job)
+        kind = _kind(stamp)
+        own = () if kind == NO_DATA else job.input.kind(source.id)
+        group = groups.setdefault((*kind, own), ([], []))
         group[0].append(i)
         group[1].append(stamp)
         pixels += stamp.image.size
@@ -220,10 +247,15 @@ def _batches(sources: Sequence[Source], job: Job) -> Iterator[tuple[list[int], l
     yield from groups.values()
 
 
-def _read(source: Source, options: ReadOptions) -> Stamp:
+def _ids(sources: Sequence[Source]) -> Sequence[str]:
+    """Their names, without making each of them where that can be helped."""
+    return sources.ids if isinstance(sources, Sources) else [source.id for source in sources]
+
+
+def _read(source: Source, job: Job) -> Stamp:
     """Read a galaxy; whatever is wrong with it becomes a stamp without data."""
     try:
-        return read_stamp(source, options)
+        return job.input.read(source, job.stage.read)
     except BadInput as error:
         return bad_stamp(source.id, error)
     except Exception as error:  # what readers of broken files raise has no end
@@ -234,7 +266,7 @@ def _read(source: Source, options: ReadOptions) -> Stamp:
 def _kind(stamp: Stamp) -> tuple[Any, ...]:
     """What the galaxies of a batch share: no data, or a padded shape and the kind of PSF."""
     if stamp.mask.all():
-        return ("no data",)
+        return NO_DATA
     if stamp.psf is None:
         return (*padded_shape(*stamp.image.shape), None)
     return (*padded_shape(*stamp.image.shape), stamp.psf_oversampling, *_psf_sides(stamp.psf))
