@@ -24,6 +24,8 @@ from hybridfit.io.fits import (
     read_stamp,
     stack,
 )
+from hybridfit.io.galfit import read_feedme
+from hybridfit.io.galfit.stamp import feedme_stamp
 from hybridfit.io.read_results import Results
 from hybridfit.io.references import NAMES, Catalogue
 from hybridfit.io.references.catalogue import COLUMN, Array
@@ -37,7 +39,8 @@ Stamps = Callable[[int], Stamp | None]
 def stamps_of(results: Results, input: str | Path | None = None) -> Stamps:
     """Return a function that reads the stamp of a row of results, None where there is none.
 
-    The stamp is the one that was fitted: read with the run's own options.
+    The stamp is the one that was fitted: read with the run's own options, of its feedme file
+    where the run was of such.
 
     Args:
         results: of a run from files.
@@ -46,11 +49,13 @@ def stamps_of(results: Results, input: str | Path | None = None) -> Stamps:
     Raises:
         UsageError: if ``input`` is given and is not usable.
     """
+    options = make(ReadOptions, results.settings.get("read", {}), "the table's options")
+    if "feedme" in results.table.colnames:
+        return _of_feedmes(results, options, input)
     written = results.settings.get("input")
     where = Path(input) if input is not None else Path(written) if written else None
     if where is None or (input is None and not where.exists()):
         return lambda row: None
-    options = make(ReadOptions, results.settings.get("read", {}), "the table's options")
     try:
         found = find_sources(where, options)
     except (ValueError, OSError) as error:
@@ -66,6 +71,21 @@ def stamps_of(results: Results, input: str | Path | None = None) -> Stamps:
     def read(row: int) -> Stamp | None:
         number = numbers.get(str(results.table["id"][row]))
         return None if number is None else _read(found[number], options)
+
+    return read
+
+
+def _of_feedmes(results: Results, options: ReadOptions, root: str | Path | None) -> Stamps:
+    """Stamps of a run of GALFIT input files, whose paths are relative to ``root`` if given."""
+
+    def read(row: int) -> Stamp | None:
+        path = Path(str(results.table["feedme"][row]))
+        path = path if root is None else Path(root) / path
+        try:
+            stamp = feedme_stamp(read_feedme(path), options, str(results.table["id"][row]))
+        except (BadInput, OSError, ValueError, TypeError, KeyError, fits.VerifyError):
+            return None  # its row has the reason
+        return None if stamp.mask.all() else stamp
 
     return read
 

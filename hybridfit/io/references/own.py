@@ -82,6 +82,7 @@ def own_catalogue(
     for k, name in enumerate(("sky", "sky_err", "sky_dx", "sky_dy")):
         if name in table.colnames:
             sky[:, k] = _filled(table, name)
+    sky[:, 2:] = np.nan_to_num(sky[:, 2:])  # a level sky has no slopes to quote
     flags = _filled(table, "flags").astype(np.int64)
     said = [np.full(len(table), np.nan) for _ in range(2)]
     for k, name in enumerate(("chi2", "dof")):
