@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from importlib.metadata import version
@@ -20,6 +20,7 @@ from hybridfit.fitting.fit import FitOptions, fit_cutouts
 from hybridfit.model.render import render
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, packaged_estimator
+from hybridfit.parameters import SKY_NAMES
 from hybridfit.pipeline.errors import ErrorOptions
 from hybridfit.pipeline.reconciling import Expected, budgeted, reconcile
 from hybridfit.pipeline.seeding import expectation, starts_from
@@ -151,16 +152,36 @@ def compiles(
 
 
 def model_images(theta: Tensor, cutouts: Cutouts, options: FitOptions) -> NDArray[np.float32]:
-    """Model images (B, H, W); galaxies without a fit are NaN."""
+    """Model images (B, H, W); galaxies without a fit are NaN, last components that are, are not."""
     images = torch.full(cutouts.image.shape, torch.nan)
-    fitted = torch.isfinite(theta).all(dim=1).nonzero()[:, 0].cpu()
-    for rows in fitted.split(RENDER_AT_ONCE):
-        part = cutouts[rows.tolist()]
-        galfit = options.convolution == "galfit"
-        images[rows] = render(
-            theta[rows], part, options.space, options.profiles, galfit=galfit
-        ).cpu()
+    galfit = options.convolution == "galfit"
+    for rows, few in _by_components(theta, options):
+        where = [options.space.names.index(name) for name in _numbered(few, options)]
+        for part in rows.split(RENDER_AT_ONCE):
+            values, own = theta[part][:, where], cutouts[part.tolist()]
+            images[part] = render(values, own, few.space, few.profiles, galfit=galfit).cpu()
     return images.numpy()
+
+
+def _by_components(theta: Tensor, options: FitOptions) -> Iterator[tuple[Tensor, FitOptions]]:
+    """Rows that have all parameters of the first so many components and none of the others'."""
+    given = torch.isfinite(theta)
+    for count in range(len(options.components), 0, -1):
+        few = replace(options, components=options.components[:count])
+        where = [options.space.names.index(name) for name in _numbered(few, options)]
+        there = torch.zeros(theta.shape[1], dtype=torch.bool, device=theta.device)
+        there[where] = True
+        whole = (given == there).all(dim=1)
+        if whole.any():
+            yield whole.nonzero()[:, 0].cpu(), few
+
+
+def _numbered(few: FitOptions, options: FitOptions) -> list[str]:
+    """Names of the parameters of ``few`` among those of more components."""
+    if len(few.components) > 1 or len(options.components) == 1:
+        return list(few.space.names)
+    sky = set(SKY_NAMES["plane"])
+    return [name if name in sky else f"{name}_1" for name in few.space.names]
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,339 @@
+"""`hybridfit fit --galfit`: input files as their users have them, run in batches."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from astropy.io import fits
+from astropy.table import Table
+from fit_helpers import observe
+from typer.testing import CliRunner
+
+import hybridfit as hf
+from hybridfit.cli import make_app
+from hybridfit.cutouts import Cutouts
+from hybridfit.fitting.fit import FitOptions
+from hybridfit.model.profiles import Sersic
+from hybridfit.parameters import ParameterSpace
+from hybridfit.pipeline import RunOptions, UsageError, fit_feedmes
+from hybridfit.pipeline.galfit_tasks import find_tasks, read_task
+from hybridfit.results import Flag
+
+EAGER = FitOptions(compile="off")
+QUICK = RunOptions(uncertainty="covariance", start="moments")
+CONTROL = """
+A) {image}      # Input data image
+B) imgblock.fits
+C) sigma.fits
+D) psf.fits  #  # Input PSF image and (optional) diffusion kernel
+E) 1
+F) {mask}
+G) {constraints}
+H) {region}
+I) 100 100
+J) 25.0
+K) 0.2 0.2
+O) regular
+P) {mode}
+"""
+ONE = [24.3, 22.8, 20.0, 4.0, 2.2, 0.6, 40.0]
+TWO = [33.5, 30.1, 20.5, 3.0, 1.0, 0.7, 110.0]
+SKY = "\n 0) sky\n 1) 0.1 {sky}\n 2) 0.0 0\n 3) 0.0 0\n Z) 0\n"
+
+
+def sersic(values, toggles="1111111", kind="sersic", extra=""):
+    """A component in GALFIT's words: pixels from 1, scale length of a disc."""
+    x, y, mag, r_eff, n, q, pa = values
+    t = toggles
+    size = r_eff / 1.6783469900166605 if kind == "expdisk" else r_eff
+    index = f" 5) {n} {t[4]}\n" if kind == "sersic" else ""
+    return (
+        f"\n 0) {kind}\n 1) {x + 1} {y + 1} {t[0]} {t[1]}\n 3) {mag} {t[2]}\n 4) {size} {t[3]}\n"
+        f"{index} 9) {q} {t[5]}\n10) {pa} {t[6]}\n{extra} Z) 0\n"
+    )
+
+
+def write(
+    folder: Path,
+    cutouts: Cutouts,
+    model: str,
+    name: str = "galfit.feedme",
+    constraints: str = "",
+    **more,
+) -> Path:
+    """A folder as GALFIT's users have them; returns its input file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    header = fits.Header({"EXPTIME": more.pop("exptime", 1.0)})
+    height, width = cutouts.image.shape[1:]
+    for what, plane in (("image", cutouts.image[0]), ("sigma", cutouts.sigma[0])):
+        fits.writeto(folder / f"{what}.fits", plane.numpy(), header, overwrite=True)
+    fits.writeto(folder / "psf.fits", cutouts.psf[0].numpy(), overwrite=True)
+    fields = {
+        "image": "image.fits",
+        "mask": "none",
+        "constraints": "none",
+        "region": f"1 {width} 1 {height}",
+        "mode": "0",
+    }
+    if constraints:
+        (folder / "limits").write_text(constraints)
+        fields["constraints"] = "limits"
+    path = folder / name
+    path.write_text(CONTROL.format(**(fields | more)) + model)
+    return path
+
+
+def galaxy(*components, snr=120.0, seed=0, shape=(52, 56)):
+    """Cutouts of one scene with a level sky, and its truth."""
+    space = ParameterSpace((("n",),) * len(components), "constant")
+    theta = np.array([[v for part in components for v in part] + [0.15]])
+    return observe(theta, snr, shape, seed, space=space, profiles=(Sersic(),) * len(components))
+
+
+def rows_of(paths, out, options=EAGER, run=QUICK):
+    fit_feedmes(paths, out, options=options, run=run)
+    table = Table.read(out / "results.fits")
+    return {str(row["id"]): row for row in table}
+
+
+def flags_of(row) -> Flag:
+    return Flag(int(row["flags"]))
+
+
+def test_one_galaxy_is_fitted_as_any_other(tmp_path):
+    """The same pixels and start through a feedme and through arrays: the same numbers."""
+    cutouts, truth = galaxy(ONE)
+    start = [ONE[0] + 0.5, ONE[1] - 0.4, 20.5, 5.0, 1.5, 0.8, 60.0]
+    path = write(tmp_path / "gal7", cutouts, sersic(start) + SKY.format(sky=1))
+    row = rows_of([path], tmp_path / "out")["gal7"]
+    own = Cutouts(
+        image=cutouts.image,
+        sigma=cutouts.sigma,
+        psf=cutouts.psf,
+        zeropoint=25.0,
+        start=torch.tensor([start]),
+    )
+    plain = hf.fit(own, options=EAGER, uncertainty="covariance", start="moments")[0]
+    for name in ("x", "y", "mag", "r_eff", "n", "q", "pa", "sky", "chi2"):
+        # padded to another shape, whose sums round in another order
+        assert float(row[name]) == pytest.approx(float(plain[name]), abs=2e-3), name
+    pull = [(row[n] - t) / row[f"{n}_err"] for n, t in zip(ParameterSpace().names, truth[0])]
+    assert np.abs(pull).max() < 4
+    assert row["dof"] == 52 * 56 - 8
+    assert str(row["held"]) == "sky_dx,sky_dy"
+    assert str(row["feedme"]).endswith("gal7/galfit.feedme")
+
+
+def test_region_mask_and_exposure(tmp_path):
+    """A part of the image, pixels left out, and flux = EXPTIME 10^(-.4 (mag - zp))."""
+    cutouts, truth = galaxy(ONE)
+    image = cutouts.image.clone()
+    image[0, 40:44, 10:20] += 500.0
+    (tmp_path / "a").mkdir()
+    listed = [f"{x + 1} {y + 1}" for x in range(10, 20) for y in range(40, 44)]
+    (tmp_path / "a" / "bad.txt").write_text("\n".join(listed))
+    spoiled = Cutouts(image=image, sigma=cutouts.sigma, psf=cutouts.psf)
+    path = write(
+        tmp_path / "a",
+        spoiled,
+        sersic(ONE) + SKY.format(sky=1),
+        mask="bad.txt",
+        region="6 50 4 49",
+        exptime=100.0,
+    )
+    row = rows_of([path], tmp_path / "out")["a"]
+    expected = truth[0].copy()
+    expected[2] += 5.0  # 100 s: 2.5 lg 100
+    pull = [(row[n] - t) / row[f"{n}_err"] for n, t in zip(ParameterSpace().names, expected)]
+    assert np.abs(pull).max() < 4
+    assert row["dof"] == 45 * 46 - 40 - 8
+
+
+def test_several_components_and_held_values(tmp_path):
+    """A disc beside a galaxy, in one run with a lone galaxy: names with numbers, errors of 0."""
+    cutouts, truth = galaxy(ONE, TWO, snr=200.0)
+    alone, _ = galaxy(ONE)
+    two = sersic(ONE, "0111110") + sersic(TWO, kind="expdisk") + SKY.format(sky=0)
+    paths = [
+        write(tmp_path / "in", cutouts, two, "pair.feedme"),
+        write(tmp_path / "other", alone, sersic(ONE) + SKY.format(sky=1), "alone.feedme"),
+    ]
+    options = RunOptions(uncertainty="covariance", start="moments", save_models=True)
+    rows = rows_of([tmp_path / "in", paths[1]], tmp_path / "out", run=options)
+    pair, lone = rows["pair"], rows["alone"]
+    space = ParameterSpace((("n",), ("n",)), "constant")
+    held = {"x_1", "pa_1", "n_2", "sky", "sky_dx", "sky_dy"}
+    assert set(str(pair["held"]).split(",")) == held
+    for name, value in zip(space.names, truth[0], strict=True):
+        if name in held:
+            assert pair[f"{name}_err"] == 0.0
+        else:  # the sky is held .05 off
+            assert abs(pair[name] - value) < 6 * pair[f"{name}_err"], name
+    assert (pair["x_1"], pair["pa_1"], pair["n_2"], pair["sky"]) == (ONE[0], 40.0, 1.0, 0.1)
+    assert pair["dof"] == 52 * 56 - 11
+    assert lone["x_1"] == pytest.approx(ONE[0], abs=0.2)
+    assert math.isnan(lone["x_2"]) and math.isnan(lone["r_eff_arcsec_2_err"])
+    assert (lone["sky_dx"], lone["sky_dx_err"]) == (0.0, 0.0)
+    assert pair["r_eff_arcsec_2"] == pytest.approx(0.2 * pair["r_eff_2"])
+    block = tmp_path / "out" / "models" / "pair_block.fits"
+    with fits.open(block) as hdus:
+        residual = hdus[3].data
+    assert float((residual**2).sum()) == pytest.approx(float(pair["chi2"]), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("lines", "check"),
+    [
+        ("1 n 0.5 to 1.5", lambda row: row["n"] == 1.5 and row["n_err"] == 0.0),
+        ("1 n 0.5 to 8", lambda row: row["n_err"] > 0 and not flags_of(row) & Flag.AT_LIMIT),
+        ("1 x -0.2 0.2", lambda row: row["x"] == pytest.approx(ONE[0] + 0.8)),
+        ("1 re 1 to 3\n1 mag 0 to 40", lambda row: row["r_eff"] == 3.0),
+    ],
+)
+def test_ranges_are_kept(tmp_path, lines, check):
+    cutouts, _ = galaxy(ONE)
+    start = [ONE[0] + 1.0, *ONE[1:]]
+    model = sersic(start) + SKY.format(sky=1)
+    path = write(tmp_path / "a", cutouts, model, constraints=lines)
+    row = rows_of([path], tmp_path / "out")["a"]
+    assert check(row)
+    bound = row["n_err"] == 0 or row["x_err"] == 0 or row["r_eff_err"] == 0
+    assert bool(flags_of(row) & Flag.AT_LIMIT) == bound
+
+
+def test_positions_move_together(tmp_path):
+    """`1_2 x offset`: one coordinate less, equal errors, the distance kept."""
+    cutouts, _ = galaxy(ONE, TWO, snr=200.0)
+    two = [TWO[0] + 0.3, *TWO[1:]]
+    model = sersic(ONE) + sersic(two) + SKY.format(sky=1)
+    free = write(tmp_path / "free", cutouts, model)
+    tied = write(tmp_path / "tied", cutouts, model, constraints="1_2 x offset\n1_2 y offset\n")
+    kept = write(tmp_path / "kept", cutouts, model, constraints="1-2 mag -3 3\n")
+    lost = write(tmp_path / "lost", cutouts, model, constraints="1_2 re ratio\n1/2 re 3 9")
+    rows = rows_of([free, tied, kept, lost], tmp_path / "out")
+    row = rows["tied"]
+    assert row["x_2"] - row["x_1"] == pytest.approx(two[0] - ONE[0], abs=1e-9)
+    assert row["y_2"] - row["y_1"] == pytest.approx(two[1] - ONE[1], abs=1e-9)
+    assert row["x_1_err"] == pytest.approx(row["x_2_err"]) and row["x_1_err"] > 0
+    assert row["x_1_err"] < rows["free"]["x_1_err"]
+    assert row["dof"] == rows["free"]["dof"] + 2
+    assert row["chi2"] > rows["free"]["chi2"] + 1
+    assert not flags_of(rows["kept"]) & Flag.NOT_MODELLED
+    assert flags_of(rows["lost"]) & Flag.NOT_MODELLED and rows["lost"]["quality"] == "suspect"
+    assert "1_2 r_eff ratio, 1/2 r_eff 3 9 (is" in str(rows["lost"]["message"])
+
+
+def test_what_cannot_be_fitted_is_a_flagged_row(tmp_path):
+    cutouts, _ = galaxy(ONE)
+    sky = SKY.format(sky=1)
+    psf = f"\n 0) psf\n 1) {ONE[0] + 1} {ONE[1] + 1} 1 1\n 3) 20 1\n Z) 0\n"
+    files = {
+        "good": (sersic(ONE) + sky, {}, Flag(0), ""),
+        "point": (sersic(ONE) + psf + sky, {}, Flag.NOT_MODELLED, "component 2 is 'psf'"),
+        "boxy": (sersic(ONE, extra="C0) 0.3 1\n") + sky, {}, Flag.NOT_MODELLED, "terms C0"),
+        "empty": (sky, {}, Flag.NOT_MODELLED, "nothing to fit"),
+        "far": (sersic([*ONE[:4], 19.0, *ONE[5:]], "1111011") + sky, {}, Flag.NOT_MODELLED, "held"),
+        "mode": (sersic(ONE) + sky, {"mode": "1"}, Flag.UNREADABLE, "row P) is 1"),
+        "gone": (sersic(ONE) + sky, {"image": "no.fits"}, Flag.UNREADABLE, "no.fits"),
+        "bands": (sersic(ONE) + sky, {"image": "a.fits,b.fits"}, Flag.UNREADABLE, "2 bands"),
+        "typo": (sersic(ONE).replace(" 4)", " 4) x") + sky, {}, Flag.UNREADABLE, "line"),
+        "limit": (sersic(ONE) + sky, {"constraints": "1 n up"}, Flag.UNREADABLE, "line 1"),
+    }
+    paths = [
+        write(tmp_path / name, cutouts, model, **more)
+        for name, (model, more, _, _) in files.items()
+    ]
+    rows = rows_of(paths, tmp_path / "out")
+    for name, (_, _, flag, text) in files.items():
+        row = rows[name]
+        assert not flag or flags_of(row) & flag, name
+        assert text in str(row["message"]), (name, str(row["message"]))
+        assert math.isfinite(row["mag"]) == (name == "good"), name
+        assert (row["quality"] == "suspect") == (name != "good"), name
+        assert str(row["feedme"]).endswith(f"{name}/galfit.feedme")
+
+
+def test_posterior_where_it_can_be(tmp_path):
+    """A plain file has the posterior's errors, one with a held value those of the curvature."""
+    cutouts, _ = galaxy(ONE, snr=60.0)
+    plain = write(tmp_path / "plain", cutouts, sersic(ONE) + SKY.format(sky=1))
+    held = write(tmp_path / "held", cutouts, sersic(ONE, "1111011") + SKY.format(sky=1))
+    rows = rows_of([plain, held], tmp_path / "out", run=RunOptions())
+    assert rows["plain"]["n_p16"] < rows["plain"]["n_p84"] and rows["plain"]["ess"] > 20
+    assert math.isnan(rows["held"]["mag_p50"]) and rows["held"]["mag_err"] > 0
+    assert "curvature" in str(rows["held"]["message"])
+
+
+def test_names(tmp_path):
+    cutouts, _ = galaxy(ONE)
+    model = sersic(ONE) + SKY.format(sky=1)
+    paths = [
+        write(tmp_path / "field" / "ngc1", cutouts, model),
+        write(tmp_path / "field" / "ngc2", cutouts, model, "galfit.input"),
+        write(tmp_path / "field" / "ngc3", cutouts, model, "second try.feedme"),
+    ]
+    assert list(find_tasks([tmp_path])) == ["ngc1", "ngc2", "second_try"]
+    again = write(tmp_path / "deep" / "ngc1", cutouts, model)
+    names = list(find_tasks([tmp_path]))
+    assert names == ["deep_ngc1", "field_ngc1", "field_ngc2", "ngc3_second_try"]
+    assert find_tasks([again, again]).keys() == {"ngc1"}
+    assert read_task("x", paths[0]).is_plain
+    with pytest.raises(ValueError, match="no GALFIT input file"):
+        find_tasks([tmp_path / "field" / "ngc1" / "psf.fits"][:0] or [_empty(tmp_path)])
+    with pytest.raises(FileNotFoundError):
+        find_tasks([tmp_path / "nowhere"])
+
+
+def _empty(tmp_path: Path) -> Path:
+    (tmp_path / "empty").mkdir()
+    return tmp_path / "empty"
+
+
+def test_usage(tmp_path):
+    with pytest.raises(UsageError, match="leave them out"):
+        fit_feedmes([tmp_path], tmp_path / "out", options=FitOptions(sky="plane"))
+    with pytest.raises(UsageError, match="does not exist"):
+        fit_feedmes([tmp_path / "nowhere"], tmp_path / "out")
+
+
+def test_command_line_and_resume(tmp_path):
+    cutouts, _ = galaxy(ONE)
+    paths = [
+        str(write(tmp_path / f"g{i}", cutouts, sersic(ONE) + SKY.format(sky=1))) for i in range(3)
+    ]
+    run = CliRunner().invoke
+    app = make_app(["fit"])
+    options = ["--compile", "off", "--uncertainty", "covariance", "--start", "moments", "--quiet"]
+    command = ["fit", "--galfit", *paths, "-o", str(tmp_path / "out"), *options]
+    assert run(app, command).exit_code == 0
+    first = (tmp_path / "out" / "results.fits").read_bytes()
+    assert len(Table.read(tmp_path / "out" / "results.fits")) == 3
+    assert run(app, command).exit_code == 0  # done already
+    assert (tmp_path / "out" / "results.fits").read_bytes() == first
+    other = ["fit", "--galfit", *paths[:2], "-o", str(tmp_path / "out"), *options]
+    assert run(app, other).exit_code == 2  # other galaxies
+    several = ["fit", *paths, "-o", str(tmp_path / "out2"), *options]
+    assert run(app, several).exit_code == 2
+
+
+@pytest.mark.slow
+def test_galfit3_runs(shared_data, tmp_path):
+    """Every saved run of GALFIT 3.0.5 runs from its feedme as it is, and where there is one
+    component and a sigma map chi2 is no more than .1 % above GALFIT's, convolved as it does."""
+    folder = shared_data / "real" / "galfit3"
+    options = FitOptions(compile="off", convolution="galfit")
+    rows = rows_of([folder], tmp_path / "out", options)
+    with (folder / "galfit3.csv").open(newline="") as file:
+        saved = [row for row in csv.DictReader(file)]
+    runs = {f"{row['id']}_{row['mode']}" for row in saved}
+    assert runs == set(rows) and len(rows) == 74
+    for row in saved:
+        name = f"{row['id']}_{row['mode']}"
+        assert rows[name]["dof"] == int(row["ndof"]), name
+        if row["mode"].startswith("single"):
+            assert rows[name]["chi2"] <= 1.001 * float(row["chi2"]), name
