@@ -20,7 +20,6 @@ from astropy.table import Table
 
 import hybridfit as hf
 from hybridfit.io.cutout_files import write_cutouts
-from hybridfit.io.galfit import model_header
 from hybridfit.model.simulate import SimulateOptions
 from hybridfit.pipeline import RunOptions, UsageError, fit_files
 from hybridfit.results import CERTIFICATE
@@ -361,28 +360,6 @@ def test_models_are_blocks_as_galfit_writes_them(simulated, tmp_path: Path):
         assert header["MAGZPT"] == 25
         assert header["COMP_2"] == "sky"
         assert hdus[1].header["CTYPE1"] == "RA---TAN"
-
-
-def test_galfit_header_of_a_section():
-    """Pixels from 1, in the image as given; a held sky in brackets, doubt between stars."""
-    values = {"x": (10.0, 0.1), "y": (20.0, 0.1), "mag": (21.0, 0.01), "pa": (150.0, 2.0)}
-    header = model_header(
-        [values],
-        {"sky": (0.5, float("nan"))},
-        (4, 6),
-        (30, 40),
-        25.0,
-        float("nan"),
-        0,
-        8,
-        int(hf.Flag.AT_LIMIT),
-    )
-    assert header["1_XC"] == "*11.0000* +/- *0.1000*"
-    assert header["1_PA"] == "*-30.0000* +/- *2.0000*"
-    assert header["FITSECT"] == "[5:44,7:36]"
-    assert header["2_SKY"] == "[5.0000e-01]"
-    assert header["2_XC"] == "[24.5000]"
-    assert "CHISQ" in header
 
 
 def test_block_names_stay_in_their_folder():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +17,41 @@ from numpy.typing import NDArray
 
 from hybridfit.cutouts import Cutouts
 from hybridfit.io.export import atomic
-from hybridfit.io.galfit import model_header
-from hybridfit.results import Fit
+from hybridfit.io.galfit import Component, Feedme, Outcome, Value, model_header
+from hybridfit.results import Fit, Flag
 
 LONGEST = 100  # characters of an id in a file name
+# what GALFIT would say of a run, in its own codes, so that its users' scripts see it
+GALFIT_FLAGS = {
+    Flag.NOT_CONVERGED: "1",  # out of iterations
+    Flag.AT_LIMIT: "2",  # values are suspect
+    Flag.NO_PSF: "A-2",
+    Flag.SIGMA_ESTIMATED: "A-5",
+}
 
 
 def write_blocks(
-    directory: Path, cutouts: Cutouts, fit: Fit, models: NDArray[np.float32]
+    directory: Path,
+    cutouts: Cutouts,
+    fit: Fit,
+    models: NDArray[np.float32],
+    feedmes: Sequence[Feedme | None] | None = None,
 ) -> list[Path]:
     """Write ``<id>_block.fits`` for each galaxy: empty, then image, model and residual HDUs.
 
-    The model's header holds the parameters under GALFIT's keywords. Pixels are those of the
-    stamp without its padding; masked ones are 0 in the image, and the residual is image - model
-    in every pixel that was fitted, 0 in the others.
+    The model's header holds the parameters under GALFIT's keywords, in its conventions, to four
+    decimals or two digits of their error, whichever is more. Pixels are those of the stamp
+    without its padding; masked ones are 0 in the image, and the residual is image - model in
+    every pixel that was fitted, 0 in the others. EXPTIME is 1: MAGZPT holds for the pixels as
+    they are.
 
     Args:
         directory: must exist.
         cutouts: B galaxies.
-        fit: of them.
+        fit: of them; a value without an error beside others with one was held.
         models: (B, H, W), of the fit, sky included.
+        feedmes: of each galaxy the GALFIT input file it was asked for with, if there is one:
+            names of files, and types and order of components, are then as in it.
 
     Returns:
         The files.
@@ -42,7 +59,8 @@ def write_blocks(
     paths = [directory / f"{file_name(name)}_block.fits" for name in cutouts.id]
     for i, path in enumerate(paths):
         with atomic(path) as file:
-            _block(cutouts, fit, models[i], i).writeto(file)
+            feedme = feedmes[i] if feedmes is not None else None
+            _block(cutouts, fit, models[i], i, feedme).writeto(file)
     return paths
 
 
@@ -71,24 +89,21 @@ def file_name(id: str) -> str:
     return f"{plain}-{hashlib.sha256(id.encode()).hexdigest()[:8]}"
 
 
-def _block(cutouts: Cutouts, fit: Fit, model: NDArray[np.float32], i: int) -> fits.HDUList:
+def _block(
+    cutouts: Cutouts, fit: Fit, model: NDArray[np.float32], i: int, feedme: Feedme | None
+) -> fits.HDUList:
     height, width = (int(v) for v in cutouts.size[i])
     image = cutouts.image[i, :height, :width].cpu().numpy()
     mask = cutouts.mask[i, :height, :width].cpu().numpy()
     model = model[:height, :width].astype(np.float32)
     residual = np.where(mask, np.float32(0), image - model)
     sky = world_header(cutouts.wcs[i])
-    numbers = model_header(
-        *_parameters(cutouts, fit, i),
-        origin=(int(cutouts.origin[i, 0]), int(cutouts.origin[i, 1])),
-        size=(height, width),
-        zeropoint=float(cutouts.zeropoint[i]),
-        chi2=float(fit.chi2[i]),
-        dof=int(fit.dof[i]),
-        n_free=fit.space.n_free + fit.space.n_linear,
-        flags=int(fit.flags[i]),
-    )
-    image_header = fits.Header([("OBJECT", cutouts.id[i].encode("ascii", "replace").decode())])
+    numbers = model_header(*_outcome(cutouts, fit, i, feedme))
+    flags = int(fit.flags[i])
+    names = " ".join(flag.name or "" for flag in Flag if flags & flag)
+    numbers.set("HFFLAGS", names, "Flags of hybridfit", before="CHISQ")
+    name = cutouts.id[i].encode("ascii", "replace").decode()
+    image_header = fits.Header([("OBJECT", name), ("EXPTIME", 1.0)])
     residual_header = fits.Header([("OBJECT", "residual map")])
     hdus = [fits.PrimaryHDU()]
     for data, header in ((image, image_header), (model, numbers), (residual, residual_header)):
@@ -97,21 +112,63 @@ def _block(cutouts: Cutouts, fit: Fit, model: NDArray[np.float32], i: int) -> fi
     return fits.HDUList(hdus)
 
 
-def _parameters(
-    cutouts: Cutouts, fit: Fit, i: int
-) -> tuple[Sequence[dict[str, tuple[float, float]]], dict[str, tuple[float, float]]]:
-    """Values and errors of each component and of the sky, x and y in the image as given."""
-    values, errors = fit.theta[i].tolist(), fit.error[i].tolist()
-    pairs = list(zip(values, errors, strict=True))
-    components, row = [], 0
+def _outcome(
+    cutouts: Cutouts, fit: Fit, i: int, feedme: Feedme | None
+) -> tuple[Outcome, tuple[int, int], str, str]:
+    """A fit in GALFIT's terms; convolution box, constraints, kernel."""
+    parts, sky = _components(cutouts, fit, i)
+    if feedme is not None:
+        profiles = iter(parts)
+        kinds = [c.kind for c in feedme.components]
+        parts = [sky if kind == "sky" else replace(next(profiles), kind=kind) for kind in kinds]
+    else:
+        parts = [*parts, sky]
+    x0, y0 = (int(v) for v in cutouts.origin[i])
+    height, width = (int(v) for v in cutouts.size[i])
+    chi2, dof, flags = float(fit.chi2[i]), int(fit.dof[i]), int(fit.flags[i])
+    outcome = Outcome(
+        path=Path(),
+        feedme=feedme.path.name if feedme else "",
+        image=feedme.image if feedme else cutouts.id[i],
+        sigma=feedme.sigma if feedme else "",
+        psf=feedme.psf if feedme else "",
+        mask=feedme.mask if feedme else "",
+        region=(x0, x0 + width, y0, y0 + height),
+        zeropoint=float(cutouts.zeropoint[i]),
+        components=tuple(parts),
+        chi2=chi2,
+        dof=dof,
+        chi2nu=chi2 / dof if dof > 0 else math.nan,
+        n_free=sum(math.isfinite(v.error) for c in parts for v in c.values.values()),
+        flags=tuple(text for flag, text in GALFIT_FLAGS.items() if flags & flag),
+    )
+    box = feedme.convolution_box if feedme else (width, height)
+    return outcome, box, feedme.constraints if feedme else "", feedme.kernel if feedme else ""
+
+
+def _components(cutouts: Cutouts, fit: Fit, i: int) -> tuple[list[Component], Component]:
+    """Each profile and the sky, x and y in the image as given."""
+    doubtful = bool(int(fit.flags[i]) & (Flag.NOT_CONVERGED | Flag.AT_LIMIT))
+    errors = fit.error[i].tolist()
+    none = not any(error > 0 for error in errors)  # no covariance at all: nothing tells
+    values = [
+        Value(value, error if error > 0 else math.nan, held=not (error > 0 or none))
+        for value, error in zip(fit.theta[i].tolist(), errors, strict=True)
+    ]
+    parts, row = [], 0
     for shape in fit.space.shapes:
         names = ("x", "y", "mag", "r_eff", *shape, "q", "pa")
-        part = dict(zip(names, pairs[row:], strict=False))
+        own = {
+            name: replace(value, suspect=doubtful)
+            for name, value in zip(names, values[row:], strict=False)
+        }
         for axis, name in enumerate(("x", "y")):
-            part[name] = part[name][0] + float(cutouts.origin[i, axis]), part[name][1]
-        components.append(part)
+            own[name] = replace(own[name], value=own[name].value + float(cutouts.origin[i, axis]))
+        parts.append(Component("sersic" if shape == ("n",) else "other", own))
         row += len(names)
-    return components, dict(zip(fit.space.names[row:], pairs[row:], strict=True))
+    level = {name: Value(0.0, held=True) for name in ("sky", "sky_dx", "sky_dy")}
+    level |= dict(zip(fit.space.names[row:], values[row:], strict=True))
+    return parts, Component("sky", level)
 
 
 def world_header(wcs: Any) -> fits.Header:

@@ -9,6 +9,7 @@ from hybridfit.io.galfit.header import model_header
 from hybridfit.io.galfit.log import read_log
 from hybridfit.io.galfit.outcomes import read_outcomes, read_restart
 from hybridfit.io.galfit.stamp import feedme_stamp
+from hybridfit.io.galfit.write import feedme_text, with_results, write_feedme
 
 __all__ = [
     "Component",
@@ -18,6 +19,7 @@ __all__ = [
     "Outcome",
     "Value",
     "feedme_stamp",
+    "feedme_text",
     "find_feedmes",
     "model_header",
     "read_block",
@@ -27,4 +29,6 @@ __all__ = [
     "read_outcomes",
     "read_restart",
     "start_ranges",
+    "with_results",
+    "write_feedme",
 ]

@@ -1,95 +1,161 @@
-"""GALFIT's conventions: the only code that counts pixels from 1.
+"""The header of an image block's model, as GALFIT 3.0.5 writes it and its users' scripts read it.
 
-Peng et al. 2010, AJ 139, 2097; keywords as GALFIT 3.0.5 writes them into its image blocks.
+Values have four decimals, GALFIT's number, and more where an error needs them for two digits of
+its own: a script that splits at " +/- " reads as many as there are, and bright galaxies have
+magnitudes to 1e-5. A sky below 0.01 is written with an exponent.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from dataclasses import replace
 from typing import Any
 
 from astropy.io import fits
 
-from hybridfit.results import Flag
+from hybridfit.io.galfit.block import OWN_KEYS
+from hybridfit.io.galfit.conventions import bounds_of, raw_values, signed
+from hybridfit.io.galfit.entries import Component, Outcome, Value
 
-NAMES = {"x": "XC", "y": "YC", "mag": "MAG", "r_eff": "RE", "n": "N", "q": "AR", "pa": "PA"}
+DECIMALS, MOST = 4, 10
+SMALL_SKY = 0.01
+RULE = "-" * 72
 COMMENTS = {
     "XC": "X center [pixel]",
     "YC": "Y center [pixel]",
     "MAG": "Integrated magnitude [mag]",
     "RE": "Effective radius Re [pixels]",
+    "RS": "Scalelength Rs [pixels]",
+    "FWHM": "FWHM [pixels]",
     "N": "Sersic index",
     "AR": "Axis ratio (b/a)",
-    "PA": "Position Angle [deg: Up=0, Left=90]",
-    "SKY": "Sky background [flux/pix]",
-    "DSDX": "x sky gradient",
-    "DSDY": "y sky gradient",
+    "PA": "Position Angle (PA) [degrees: Up=0, Left=90]",
+    "SKY": "Sky background [ADUs]",
+    "DSDX": "x sky gradient [ADUs]",
+    "DSDY": "y sky gradient [ADUs]",
 }
+ROWS = {"x": "XC", "y": "YC", "3": "MAG", "4": "RE", "5": "N", "9": "AR", "10": "PA"}
+OTHERS = {"r_eff": "RE", "q": "AR", "pa": "PA"}  # of profiles that GALFIT does not have
+SIZES = {"expdisk": "RS", "gaussian": "FWHM"}
+SKY_ROWS = {"1": "SKY", "2": "DSDX", "3": "DSDY"}
 
 
 def model_header(
-    components: Sequence[Mapping[str, tuple[float, float]]],
-    sky: Mapping[str, tuple[float, float]],
-    origin: tuple[int, int],
-    size: tuple[int, int],
-    zeropoint: float,
-    chi2: float,
-    dof: int,
-    n_free: int,
-    flags: int,
+    outcome: Outcome,
+    convolution_box: tuple[int, int] = (0, 0),
+    constraints: str = "",
+    kernel: str = "",
 ) -> fits.Header:
     """Return the header that GALFIT gives the model HDU of an image block.
 
+    ``[v]`` was held, ``{v} +/- e`` coupled, ``*v* +/- *e*`` is suspect. What was found is given
+    in GALFIT's terms: pixels from 1, scale lengths of discs, angles in (-90, 90].
+
     Args:
-        components: for each one name -> (value, error), x and y counted from 0 in the image.
-        sky: name -> (value, error), of ``sky``, ``sky_dx``, ``sky_dy`` as far as they are there;
-            without an error (NaN) it was held.
-        origin: x and y of the stamp's first pixel in the image, counted from 0.
-        size: height and width of the stamp.
-        zeropoint: magnitudes.
-        chi2, dof, n_free: of the fit.
-        flags: bits of `hybridfit.Flag`; GALFIT's stars stand around values of a fit that did
-            not converge or lies at a limit.
+        outcome: ``region`` must be known, and components be without extras.
+        convolution_box: x and y, pixels.
+        constraints, kernel: names of files, "" for none.
+
+    Raises:
+        ValueError: if the region is not known, or a component has extras.
     """
+    if outcome.region is None:
+        raise ValueError("the outcome has no region, expected x0, x1, y0, y1")
+    x0, x1, y0, y1 = bounds_of(outcome.region)
     header = fits.Header()
-    doubtful = bool(flags & (Flag.NOT_CONVERGED | Flag.AT_LIMIT))
-    (x0, y0), (height, width) = origin, size
     header["OBJECT"] = ("model", "Component type")
-    header["FITSECT"] = (
-        f"[{x0 + 1}:{x0 + width},{y0 + 1}:{y0 + height}]",
-        "Image section fitted",
-    )
-    header["MAGZPT"] = (_finite(zeropoint), "Magnitude zeropoint")
-    for k, values in enumerate(components, start=1):
-        header[f"COMP_{k}"] = ("sersic" if "n" in values else "other", "Component type")
-        for name, (value, error) in values.items():
-            key = NAMES.get(name, name.upper()[:6])
-            value = value + 1 if name in ("x", "y") else value
-            if name == "pa" and value > 90:
-                value -= 180
-            text = _pair(value, error, ".4f", doubtful)
-            header[f"{k}_{key}"] = (text, COMMENTS.get(key, ""))
-    k = len(components) + 1
-    header[f"COMP_{k}"] = ("sky", "Component type")
-    middle = {"XC": x0 + (width + 1) / 2, "YC": y0 + (height + 1) / 2}
-    for key, value in middle.items():
-        header[f"{k}_{key}"] = (f"[{value:.4f}]", COMMENTS[key])
-    for key, name in (("SKY", "sky"), ("DSDX", "sky_dx"), ("DSDY", "sky_dy")):
-        value, error = sky.get(name, (0.0, math.nan))
-        text = _pair(value, error, ".4e", False) if error > 0 else f"[{value:.4e}]"
-        header[f"{k}_{key}"] = (text, COMMENTS[key])
-    header["FLAGS"] = (" ".join(f.name or "" for f in Flag if flags & f), "of hybridfit")
-    header["CHISQ"] = (_finite(chi2), "Chi^2 of fit")
-    header["NDOF"] = (int(dof), "Degrees of freedom")
-    header["NFREE"] = (int(n_free), "Number of free parameters")
-    header["CHI2NU"] = (_finite(chi2 / dof if dof > 0 else math.nan), "Reduced Chi^2")
+    header.add_comment("========== GALFIT Input Parameters ==========")
+    names = {
+        "INITFILE": (outcome.feedme, "GALFIT input file"),
+        "DATAIN": (outcome.image, "Input data image"),
+        "SIGMA": (outcome.sigma, "Input sigma image"),
+        "PSF": (f"{outcome.psf} {kernel}".strip(), "Convolution PSF and kernel"),
+        "CONSTRNT": (constraints, "Parameter constraint file"),
+        "MASK": (outcome.mask, "Input mask image"),
+        "FITSECT": (f"[{x0}:{x1},{y0}:{y1}]", "Image section fitted"),
+        "CONVBOX": ("{}, {}".format(*convolution_box), "Convolution box size"),
+    }
+    for key, (name, comment) in names.items():
+        _put(header, key, _ascii(name) or "none", comment)
+    _put(header, "MAGZPT", _finite(outcome.zeropoint), "Magnitude zeropoint")
+    header.add_comment("========== GALFIT Final Parameters ==========")
+    for k, part in enumerate(outcome.components, start=1):
+        _put(header, f"COMP_{k}", part.kind, "Component type")
+        for key, text in _texts(part, outcome.region).items():
+            _put(header, f"{k}_{key}", text, COMMENTS.get(key, ""))
+        header.add_comment(RULE)
+    _put(header, "FLAGS", " ".join(outcome.flags), "See `galfit -help' for details.")
+    header.add_comment(RULE)
+    held = sum(v.held for c in outcome.components for v in c.values.values())
+    numbers = {
+        "CHISQ": (_finite(outcome.chi2), "Chi^2 of fit"),
+        "NDOF": (outcome.dof, "Degrees of freedom"),
+        "NFREE": (outcome.n_free, "Number of free parameters"),
+        "NFIX": (held, "Number of fixed parameters"),
+        "CHI2NU": (_finite(outcome.chi2nu), "Reduced Chi^2"),
+    }
+    for key, (number, comment) in numbers.items():
+        _put(header, key, number, comment)
+    _put(header, "LOGFILE", _ascii(outcome.restart) or "none", "Output logfile")
+    header.add_comment("=" * 45)
     return header
 
 
-def _pair(value: float, error: float, format: str, doubtful: bool) -> str:
-    texts = [f"{number:{format}}" for number in (value, error)]
-    return " +/- ".join(f"*{text}*" if doubtful else text for text in texts)
+def _texts(part: Component, region: tuple[int, int, int, int]) -> dict[str, str]:
+    """A component's values as text by GALFIT's keys."""
+    raw = raw_values(part)
+    if part.kind == "sky":
+        x0, x1, y0, y1 = bounds_of(region)
+        centre = {"XC": f"[{(x0 + x1) / 2:.4f}]", "YC": f"[{(y0 + y1) / 2:.4f}]"}
+        return centre | {key: sky_text(raw[row], key != "SKY") for row, key in SKY_ROWS.items()}
+    if part.extras:
+        raise ValueError(
+            f"a '{part.kind}' has terms {', '.join(part.extras)}, whose numbers were not kept"
+        )
+    own = {row: key for key, row in OWN_KEYS.get(part.kind, {}).items()}
+    keys = ROWS | {"4": SIZES.get(part.kind, "RE")} | own | OTHERS
+    if "pa" in raw:
+        raw["pa"] = replace(raw["pa"], value=signed(raw["pa"].value))
+    return {keys.get(row, row.upper()[:6]): value_text(value) for row, value in raw.items()}
+
+
+def value_text(value: Value) -> str:
+    """Return ``v +/- e`` with marks; four decimals, more for errors below 0.001."""
+    decimals = DECIMALS
+    if 0 < value.error < math.inf:
+        decimals = min(max(DECIMALS, 1 - math.floor(math.log10(value.error))), MOST)
+    return _marked(value, f"{value.value:.{decimals}f}", f"{value.error:.{decimals}f}")
+
+
+def sky_text(value: Value, exponent: bool = False) -> str:
+    """The same for a sky, with an exponent where it is faint: fluxes may be of any unit."""
+    error = value.error if 0 < value.error < math.inf else 0.0
+    if not (exponent or max(abs(value.value), error) < SMALL_SKY):
+        return value_text(value)
+    digits = 3
+    if error and value.value:
+        more = math.floor(math.log10(abs(value.value))) - math.floor(math.log10(error)) + 1
+        digits = min(max(digits, more), MOST)
+    return _marked(value, f"{value.value:.{digits}e}", f"{value.error:.3e}")
+
+
+def _marked(value: Value, number: str, error: str) -> str:
+    if value.held:
+        return f"[{number}]"
+    if value.coupled:
+        return f"{{{number}}} +/- {{{error}}}"
+    return f"*{number}* +/- *{error}*" if value.suspect else f"{number} +/- {error}"
+
+
+def _put(header: fits.Header, key: str, value: Any, comment: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of comments that a long value cuts short
+        header[key] = (value, comment)
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "replace").decode()
 
 
 def _finite(value: float) -> Any:

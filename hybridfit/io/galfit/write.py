@@ -1,0 +1,155 @@
+"""Input files of GALFIT 3, written; with a head of chi2 they are restart files."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from hybridfit.io.export import atomic
+from hybridfit.io.galfit.conventions import FAMILY, bounds_of, raw_values
+from hybridfit.io.galfit.entries import Component, Feedme, Outcome, Value
+
+RULE = "=" * 80
+DIGITS = 14  # significant: what double precision keeps of x after counting from 1 and back
+TEXTS = {
+    "3": "Integrated magnitude",
+    "4": "R_e (effective radius)   [pix]",
+    "5": "Sersic index n (de Vaucouleurs n=4)",
+    "9": "Axis ratio (b/a)",
+    "10": "Position angle (PA) [deg: Up=0, Left=90]",
+}
+SIZE_TEXTS = {"expdisk": "R_s (disk scale-length)   [pix]", "gaussian": "FWHM   [pix]"}
+SKY_TEXTS = {
+    "1": "Sky background at center of fitting region [ADUs]",
+    "2": "dsky/dx (sky gradient in x)     [ADUs/pix]",
+    "3": "dsky/dy (sky gradient in y)     [ADUs/pix]",
+}
+
+
+def write_feedme(feedme: Feedme, path: str | Path | None = None) -> Path:
+    """Write an input file of GALFIT 3, whatever version it was read from.
+
+    Numbers have up to 14 digits, so that what was read from a file is read again from this one.
+    With a chi2 and degrees of freedom it has the head of a restart file.
+
+    Args:
+        feedme: one band; its components without extras.
+        path: default ``feedme.path``.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: if GALFIT could not read it, or something would be lost.
+    """
+    path = feedme.path if path is None else Path(path)
+    with atomic(path) as file:
+        file.write(feedme_text(feedme).encode())
+    return path
+
+
+def with_results(feedme: Feedme, outcome: Outcome) -> Feedme:
+    """Return an input file that starts where a run ended: GALFIT's restart file.
+
+    What was held stays held, whatever the outcome says of it.
+
+    Raises:
+        ValueError: if the components differ in number or kind.
+    """
+    asked, found = feedme.components, outcome.components
+    if [c.kind for c in asked] != [c.kind for c in found]:
+        raise ValueError(
+            f"the run has components {[c.kind for c in found]}, expected {[c.kind for c in asked]}"
+        )
+    parts = tuple(
+        replace(
+            part,
+            values={
+                name: replace(start, value=result.values[name].value)
+                for name, start in part.values.items()
+            },
+        )
+        for part, result in zip(asked, found, strict=True)
+    )
+    return replace(
+        feedme, components=parts, chi2=outcome.chi2, dof=outcome.dof, chi2nu=outcome.chi2nu
+    )
+
+
+def feedme_text(feedme: Feedme) -> str:
+    """Return the text of an input file; see `write_feedme`."""
+    if len(feedme.bands) > 1:
+        raise ValueError(f"the input file has {len(feedme.bands)} bands, expected one")
+    if feedme.region is None:
+        raise ValueError("the input file has no region, expected x0, x1, y0, y1")
+    box = feedme.convolution_box
+    least = f" {_text(feedme.min_sigma)}" if feedme.min_sigma else ""
+    kernel = f" {_name(feedme.kernel)}" if feedme.kernel else ""
+    control = [
+        ("A", _name(feedme.image), "Input data image (FITS file)"),
+        ("B", _name(feedme.output), "Output data image block"),
+        ("C", _name(feedme.sigma) + least, 'Sigma image name (made from data if blank or "none")'),
+        ("D", _name(feedme.psf) + kernel, "Input PSF image and (optional) diffusion kernel"),
+        ("E", f"{feedme.psf_oversampling}", "PSF fine sampling factor relative to data"),
+        ("F", _name(feedme.mask), "Bad pixel mask (FITS image or ASCII coord list)"),
+        ("G", _name(feedme.constraints), "File with parameter constraints (ASCII file)"),
+        ("H", " ".join(map(str, bounds_of(feedme.region))), "Image region to fit"),
+        ("I", f"{box[0]} {box[1]}", "Size of the convolution box (x y)") if any(box) else None,
+        ("J", _text(feedme.zeropoint), "Magnitude photometric zeropoint"),
+        ("K", " ".join(map(_text, feedme.pixel_scale)), "Plate scale (dx dy)   [arcsec per pixel]")
+        if all(map(math.isfinite, feedme.pixel_scale))
+        else None,
+        ("O", "regular", "Display type (regular, curses, both)"),
+        ("P", f"{feedme.mode}", "Choose: 0=optimize, 1=model, 2=imgblock, 3=subcomps"),
+    ]
+    lines = [_head(feedme), RULE, "# IMAGE and GALFIT CONTROL PARAMETERS"]
+    lines += [f"{key}) {text:<22} # {comment}" for key, text, comment in filter(None, control)]
+    for k, part in enumerate(feedme.components, start=1):
+        lines += ["", f"# Component number: {k}", *_component(k, part)]
+    return "\n".join([*lines, "", RULE, ""])
+
+
+def _head(feedme: Feedme) -> str:
+    if feedme.dof < 0 or not math.isfinite(feedme.chi2):
+        return ""
+    numbers = f"Chi^2/nu = {feedme.chi2nu:.3f},  Chi^2 = {feedme.chi2:.3f},  Ndof = {feedme.dof}"
+    return f"\n#  Input menu file: {feedme.path.name}\n\n#  {numbers}\n"
+
+
+def _component(k: int, part: Component) -> list[str]:
+    if part.extras:
+        raise ValueError(
+            f"component {k} ({part.kind}) has terms {', '.join(part.extras)}, whose numbers were "
+            "not kept: expected plain ellipses"
+        )
+    raw = raw_values(part)
+    lines = [f" 0) {part.kind:<22} #  Component type"]
+    texts = SKY_TEXTS if part.kind == "sky" else TEXTS if part.kind in FAMILY else {}
+    texts = texts | ({"4": SIZE_TEXTS[part.kind]} if part.kind in SIZE_TEXTS else {})
+    if part.kind != "sky":
+        x, y = raw.pop("x"), raw.pop("y")
+        pair = f"{_text(x.value)} {_text(y.value)} {_toggle(x)} {_toggle(y)}"
+        lines.append(f" 1) {pair:<22} #  Position x, y")
+    for row, value in raw.items():
+        number = f"{_text(value.value)} {_toggle(value)}"
+        lines.append(f"{row:>2}) {number:<22} #  {texts.get(row, '-----')}")
+    skip = "Skip this model in output image?  (yes=1, no=0)"
+    return [*lines, f" Z) {int(part.skipped):<22} #  {skip}"]
+
+
+def _toggle(value: Value) -> int:
+    return int(not value.held)
+
+
+def _text(value: float) -> str:
+    if not math.isfinite(value):
+        raise ValueError(f"a value is {value}, expected a finite number")
+    return f"{value:.{DIGITS}g}"
+
+
+def _name(name: str) -> str:
+    """A file's name; GALFIT ends names at white space."""
+    if len(name.split()) > 1:
+        raise ValueError(f"the file name '{name}' has white space, which GALFIT cannot read")
+    return name or "none"
