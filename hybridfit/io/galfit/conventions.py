@@ -24,6 +24,7 @@ FAMILY: dict[str, tuple[float, float | None]] = {
 SKY_ROWS = {"sky": "1", "sky_dx": "2", "sky_dy": "3"}
 SERSIC_ROWS = {"mag": "3", "r_eff": "4", "n": "5", "q": "9", "pa": "10"}
 GARBAGE = 1e12  # nothing that a fit returns is larger; uninitialised floats are
+EXACT = 10  # decimals: a decimal number plus 1 shall be one again, and read as it was written
 NOTHING = Value(math.nan)
 
 
@@ -97,11 +98,14 @@ def _clean(value: Value) -> Value:
 
 
 def _shifted(value: Value, by: float) -> Value:
-    return replace(value, value=value.value + by)
+    return replace(value, value=round(value.value + by, EXACT))
 
 
 def _scaled(value: Value, by: float) -> Value:
-    return value if by == 1 else replace(value, value=value.value * by, error=value.error * by)
+    if by == 1:
+        return value
+    error = value.error * by if value.error == value.error else math.nan  # equal to itself
+    return replace(value, value=round(value.value * by, EXACT), error=error)
 
 
 def _upright(values: dict[str, Value]) -> dict[str, Value]:
@@ -116,6 +120,6 @@ def _upright(values: dict[str, Value]) -> dict[str, Value]:
         size = _scaled(size, q.value)
         q = replace(q, value=1 / q.value, error=q.error / q.value**2)
         pa = _shifted(pa, 90.0)
-    # the modulo of a tiny negative angle would be 180 itself
-    pa = replace(pa, value=math.fmod(math.fmod(pa.value, 180) + 180, 180))
+    # rounded before the modulo: that of a tiny negative angle would be 180 itself
+    pa = replace(pa, value=round(round(pa.value, EXACT) % 180, EXACT))
     return values | {"q": q, "r_eff": size, "pa": pa}

@@ -11,7 +11,6 @@ from hybridfit.io.galfit.conventions import FAMILY, bounds_of, raw_values
 from hybridfit.io.galfit.entries import Component, Feedme, Outcome, Value
 
 RULE = "=" * 80
-DIGITS = 14  # significant: what double precision keeps of x after counting from 1 and back
 TEXTS = {
     "3": "Integrated magnitude",
     "4": "R_e (effective radius)   [pix]",
@@ -30,8 +29,8 @@ SKY_TEXTS = {
 def write_feedme(feedme: Feedme, path: str | Path | None = None) -> Path:
     """Write an input file of GALFIT 3, whatever version it was read from.
 
-    Numbers have up to 14 digits, so that what was read from a file is read again from this one.
-    With a chi2 and degrees of freedom it has the head of a restart file.
+    Numbers have all their digits, so that what was read from a file is read again from this
+    one. With a chi2 and degrees of freedom it has the head of a restart file.
 
     Args:
         feedme: one band; its components without extras.
@@ -145,7 +144,7 @@ def _toggle(value: Value) -> int:
 def _text(value: float) -> str:
     if not math.isfinite(value):
         raise ValueError(f"a value is {value}, expected a finite number")
-    return f"{value:.{DIGITS}g}"
+    return repr(float(value)).removesuffix(".0")
 
 
 def _name(name: str) -> str:
