@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hybridfit.io.fits import ReadOptions as ReadOptions
     from hybridfit.io.fits import prepare_psf as prepare_psf
     from hybridfit.io.fits import read as read
+    from hybridfit.io.references import ReferenceOptions as ReferenceOptions
     from hybridfit.model.simulate import simulate as simulate
     from hybridfit.parameters import LogNormal as LogNormal
     from hybridfit.parameters import Parameter as Parameter
@@ -22,16 +23,18 @@ if TYPE_CHECKING:
     from hybridfit.parameters import Prior as Prior
     from hybridfit.pipeline import BootstrapOptions as BootstrapOptions
     from hybridfit.pipeline import BudgetOptions as BudgetOptions
+    from hybridfit.pipeline import CompareOptions as CompareOptions
     from hybridfit.pipeline import PredictOptions as PredictOptions
     from hybridfit.pipeline import ReconcileOptions as ReconcileOptions
     from hybridfit.pipeline import RunOptions as RunOptions
     from hybridfit.pipeline import StreamOptions as StreamOptions
     from hybridfit.pipeline import UsageError as UsageError
+    from hybridfit.pipeline import compare as compare
     from hybridfit.pipeline import fit as fit
     from hybridfit.pipeline import fit_files as fit_files
-    from hybridfit.pipeline import predict as predict
     from hybridfit.pipeline import predict_files as predict_files
     from hybridfit.pipeline import render as render
+    from hybridfit.pipeline.predict import predict as predict
     from hybridfit.plots import plot_residuals as plot_residuals
     from hybridfit.plots import plot_truth as plot_truth
     from hybridfit.results import Fit as Fit
@@ -48,16 +51,19 @@ _HOMES = {
     "cutouts": ("Cutouts",),
     "fitting.fit": ("FitOptions", "fit_cutouts"),
     "io.fits": ("ReadOptions", "prepare_psf", "read"),
+    "io.references": ("ReferenceOptions",),
     "model.simulate": ("simulate",),
     "parameters": ("LogNormal", "Parameter", "ParameterSpace", "Prior"),
     "pipeline": (
         "BootstrapOptions",
         "BudgetOptions",
+        "CompareOptions",
         "PredictOptions",
         "ReconcileOptions",
         "RunOptions",
         "StreamOptions",
         "UsageError",
+        "compare",
         "fit",
         "fit_files",
         "predict",

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from hybridfit.comparing import compare_command
 from hybridfit.options import load_options, with_options
 from hybridfit.outcome import INTERRUPTED, OK, errors, told, usage
 
@@ -52,6 +53,7 @@ def make_app(named: Sequence[str] = ("fit", "predict")) -> typer.Typer:
     app.command("calibrate")(_calibrate)
     app.command("finetune")(_finetune)
     app.command("plot")(_plot)
+    app.command("compare")(compare_command)
     return app
 
 
@@ -96,7 +98,8 @@ def _fit(*, input: list[Path], galfit: bool, **given: Any) -> None:
     --uncertainty covariance is quicker, and of the fit alone.
 
     With --galfit INPUT is GALFIT's input files, or directories that hold such: images, regions,
-    starting values and what is held are theirs.
+    starting values and what is held are theirs. Convolution and errors are then GALFIT's too,
+    unless --convolution continuous, --uncertainty posterior are said.
 
     A run that was stopped goes on where it stopped when the same command is given again. Exit
     status: 0 the run is whole (flagged galaxies included), 1 it failed, 2 wrong usage.
@@ -104,7 +107,12 @@ def _fit(*, input: list[Path], galfit: bool, **given: Any) -> None:
     from hybridfit import pipeline
 
     if galfit:
-        _stream(pipeline.fit_feedmes, "fit", _fit_stages(), "fitted", input=input, **given)
+        stages = {
+            **_fit_stages(),
+            "fit": pipeline.FeedmeFitOptions,
+            "run": pipeline.FeedmeRunOptions,
+        }
+        _stream(pipeline.fit_feedmes, "fit", stages, "fitted", input=input, **given)
         return
     if len(input) > 1:
         raise typer.BadParameter("several inputs came, expected one (or feedme files: --galfit)")

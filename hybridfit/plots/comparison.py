@@ -184,7 +184,7 @@ def plot_rivals(
     image, theirs, ours, sigma = (np.asarray(v, float) for v in (image, theirs, ours, sigma))
     keep = ~np.asarray(mask, dtype=bool)
     ratio = image.shape[0] / image.shape[1]
-    figure = Figure(figsize=(10.4, 1.98 * min(max(ratio, 0.5), 2.0) + 0.3), layout="constrained")
+    figure = Figure(figsize=(10.4, 1.76 * min(max(ratio, 0.5), 2.0) + 0.3), layout="constrained")
     grid = figure.add_gridspec(1, 7, width_ratios=(1, 1, 1, 0.05, 1, 1, 0.05))
     axes = [figure.add_subplot(grid[0, k]) for k in range(7)]
     panels = [stretched(image, model, sigma, keep) for model in (theirs, ours)]
