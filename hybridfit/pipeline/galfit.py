@@ -9,7 +9,7 @@ would leave it. What cannot be fitted is a flagged row that says why.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,12 +55,26 @@ ROUNDS = 5  # fits in which values that leave their range are held at its limit
 HELD_WIDTH = 120  # characters of the column that names what was held
 
 
+@dataclass(frozen=True)
+class FeedmeFitOptions(FitOptions):
+    """Settings of the fit whose defaults ask GALFIT's own question: its convolution."""
+
+    convolution: str = "galfit"
+
+
+@dataclass(frozen=True)
+class FeedmeRunOptions(RunOptions):
+    """Options of a run whose errors are by default those that GALFIT has: the curvature's."""
+
+    uncertainty: str = "covariance"
+
+
 def fit_feedmes(
     inputs: Sequence[str | Path],
     out: str | Path,
     read: ReadOptions = ReadOptions(),
-    options: FitOptions = FitOptions(),
-    run: RunOptions = RunOptions(),
+    options: FitOptions = FeedmeFitOptions(),
+    run: RunOptions = FeedmeRunOptions(),
     overwrite: bool = False,
     quiet: bool = True,
     posterior: ReconcileOptions = ReconcileOptions(),
@@ -79,7 +93,8 @@ def fit_feedmes(
         out, overwrite, quiet, posterior, bootstrap, budget: see `fit_files`.
         read: only ``psf_includes_pixel``, ``psf_center`` and ``gain`` matter here.
         options: of the fit; components and sky are those of the files.
-        run: see `RunOptions`.
+        run: see `RunOptions`. Posteriors with GALFIT's convolution take seconds a galaxy: for
+            them choose the continuous one.
 
     Raises:
         UsageError: if there is no such file, or ``out`` holds another run.
