@@ -1,0 +1,62 @@
+"""hybridfit itself, by the same rules: "covariance" or "posterior", "compiled" or "eager".
+
+Galaxies are fitted as one batch, as a user would. A fit counts as said to be good where its
+quality is not "suspect".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from exchange import CONVERGED, FAILED, NAMES, Array, Fitted, Galaxy, serve
+
+import hybridfit as hf
+from hybridfit.pipeline.common import model_images
+
+
+def _cutouts(galaxies: list[Galaxy]) -> hf.Cutouts:
+    given = galaxies[0].start is not None
+    return hf.Cutouts(
+        image=np.array([g.image for g in galaxies]),
+        sigma=np.array([g.sigma for g in galaxies]),
+        psf=np.array([g.psf for g in galaxies]),
+        zeropoint=np.array([g.zeropoint for g in galaxies]),
+        start=np.array([g.start[:7] for g in galaxies]) if given else None,  # type: ignore[index]
+    )
+
+
+class Hybridfit:
+    """See the module."""
+
+    version = hf.__version__
+    batched = True
+    warms_up = True
+
+    def render(self, theta: Array, psf: Array, zeropoint: float, shape: tuple[int, int]) -> Array:
+        blank = Galaxy(np.zeros(shape), np.ones(shape), psf, zeropoint, None)
+        return model_images(torch.from_numpy(theta[None]), _cutouts([blank]), hf.FitOptions())[0]
+
+    def fit(self, galaxies: list[Galaxy], variant: str) -> list[Fitted]:
+        torch.set_num_threads(1)
+        uncertainty, how = variant.split()
+        table = hf.fit(
+            _cutouts(galaxies),
+            uncertainty=uncertainty,
+            start="posterior" if galaxies[0].start is None else "moments",
+            compile={"compiled": "on", "eager": "off"}[how],
+        )
+        values, errors = (
+            np.stack([np.asarray(table[name + end], float) for name in NAMES], axis=1)
+            for end in ("", "_err")
+        )
+        said = [
+            FAILED if str(word).strip() == "suspect" else CONVERGED for word in table["quality"]
+        ]
+        return [
+            Fitted(v, e, s, message=str(m))
+            for v, e, s, m in zip(values, errors, said, table["message"], strict=True)
+        ]
+
+
+if __name__ == "__main__":
+    serve(Hybridfit())

@@ -1,0 +1,338 @@
+"""How do other fitters do on the same galaxies, from the same starts, on the same core?
+
+    OMP_NUM_THREADS=1 python benchmarks/peers.py --core 1 [--rows hybridfit scipy ...]
+        [--python astrophot=/path/to/its/bin/python ...] [--n main=200 hard=200]
+
+Each tool is driven by a file in `adapters/`, run by the interpreter that has the tool (this one,
+or what --python says); a tool that is not there is left out and named. Galaxies: main.npz and
+hard.npz of ../shared/data/sims where they are there, else a set of hybridfit's simulator. Starts:
+hybridfit's moments, an index of 1.8, and flux and sky solved for that shape, the same numbers for
+all ("given"); rows marked "own" are what a tool finds by itself. Every tool fits a Sersic profile
+and a flat sky to all pixels with the true noise map.
+
+Validates first: each tool renders four known models, which must be within a stated distance of
+hybridfit's renderer (itself within 1e-3 of GalSim, `rendering.py`); a wrong convention of centre
+or angle is ten times farther. Then CPU seconds a galaxy of one process held to one core and
+thread, errors included, without start-up and one warm-up fit, which are told apart. Catastrophic:
+off by .5 mag or a factor 2 in size, or no value. Slow tools get the first galaxies only; their
+number is told. GALFIT's rows are its answers saved beside the sets (3.0.5, same galaxies, starts
+of that day, CPU seconds of that machine).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from adapters.exchange import CONVERGED, FAILED, UNKNOWN, Answer, Task, load_answer, save
+from common import NAMES, RESULTS, SIMS, environment, load_sims, write_result
+from numpy.typing import NDArray
+
+import hybridfit as hf
+from hybridfit.fitting.options import FitOptions
+from hybridfit.fitting.start import moment_start
+from hybridfit.model.background import nominal_centre, sky_level
+from hybridfit.model.simulate import SimulateOptions, simulate
+from hybridfit.parameters import ParameterSpace
+from hybridfit.pipeline.common import model_images
+
+Array = NDArray[np.float64]
+
+ADAPTERS = Path(__file__).resolve().parent / "adapters"
+ONE_THREAD = {
+    **dict.fromkeys(
+        ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
+    ),
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    "MPLBACKEND": "Agg",
+}
+# x, y, mag, r_eff, n, q, pa, sky: no symmetry that could hide a wrong convention
+KNOWN = np.array(
+    [
+        [63.7, 64.4, 17.0, 6.0, 1.0, 0.6, 30.0, 0.0],
+        [60.2, 66.6, 17.0, 5.0, 2.0, 0.8, 110.0, 0.01],
+        [64.1, 62.9, 17.0, 9.0, 1.3, 0.4, 75.0, -0.01],
+        [62.5, 63.0, 17.0, 8.0, 3.0, 0.7, 160.0, 0.0],
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Args:
+        tool: name of its adapter's file and for --python.
+        variant: of the adapter.
+        own: whether it finds its starts itself.
+        most: galaxies of a set at most; 0 for all.
+        tolerance: of the known models, of max|d| / peak and of sum|d| / flux.
+        install: what installs it.
+    """
+
+    tool: str
+    variant: str
+    own: bool = False
+    most: int = 0
+    tolerance: float = 0.02
+    install: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.tool} {self.variant}{', own start' if self.own else ''}"
+
+
+ROWS = (
+    Row("hybridfit", "covariance compiled", tolerance=1e-6),
+    Row("hybridfit", "covariance eager", tolerance=1e-6),
+    Row("hybridfit", "covariance compiled", own=True, tolerance=1e-6),
+    Row("hybridfit", "posterior compiled", own=True, tolerance=1e-6),
+    Row("hybridfit", "posterior eager", own=True, tolerance=1e-6),
+    Row("scipy", "native"),
+    Row("scipy", "fine", most=40),
+    Row("pyimfit", "LM", most=100, install="pip install pyimfit"),
+    Row("astrophot", "LM", install="pip install astrophot"),
+    Row("astrophot", "LM", own=True, most=100, install="pip install astrophot"),
+    Row("petrofit", "TRF", tolerance=0.03, install="pip install petrofit"),
+    Row("pysersic", "MAP", tolerance=0.03, most=10, install="pip install pysersic"),
+    Row("pysersic", "MAP", own=True, tolerance=0.03, most=10, install="pip install pysersic"),
+    Row("pysersic", "laplace", tolerance=0.03, most=10, install="pip install pysersic"),
+    Row(
+        "galmoss",
+        "1000 iterations",
+        most=4,
+        tolerance=0.06,
+        install="pip install galmoss torch_optimizer h5py",
+    ),
+)
+
+
+def galaxies(name: str, n: int) -> tuple[hf.Cutouts, Array, str] | None:
+    """Cutouts, truth (B, 7) and where they are from; None where the set cannot be had."""
+    if SIMS.is_dir():
+        cutouts, truth, _ = load_sims(name, slice(0, n))
+        return cutouts, truth, f"sims/{name}.npz"
+    if name != "main":
+        return None
+    cutouts, table = simulate(n, options=SimulateOptions(shape=(128, 128), snr=(20, 1000)))
+    truth = np.stack([np.asarray(table[k], float) for k in NAMES], axis=1)
+    return cutouts, truth, "hybridfit simulate, 128 x 128, S/N 20-1000"
+
+
+def starts(cutouts: hf.Cutouts) -> Array:
+    """Starting values (B, 8): shape from moments, flux and sky solved for that shape."""
+    reach = torch.full((len(cutouts),), 30.0, dtype=torch.float64)
+    raw = moment_start(cutouts, sky_level(cutouts), nominal_centre(cutouts), reach)
+    linear = torch.tensor([[1.0, 0.0]], dtype=torch.float64).expand(len(cutouts), 2)
+    theta, _ = ParameterSpace().to_physical(raw, linear, cutouts.zeropoint)
+    unit = torch.from_numpy(model_images(theta, cutouts, FitOptions())).double()
+    weight = torch.where(cutouts.mask, 0.0, cutouts.sigma.double() ** -2)
+    columns = torch.stack([unit, torch.ones_like(unit)], dim=1).flatten(2)  # (B, 2, pixels)
+    gram = columns * weight.flatten(1)[:, None] @ columns.mT
+    moment = columns * weight.flatten(1)[:, None] @ cutouts.image.double().flatten(1)[..., None]
+    flux, sky = torch.linalg.solve(gram, moment)[..., 0].unbind(1)
+    # a faint galaxy may be solved as negative: then a flux of three sigma
+    least = 3 * gram[:, 0, 0] ** -0.5
+    theta[:, 2] = cutouts.zeropoint - 2.5 * torch.log10(torch.maximum(flux, least))
+    theta[:, 7] = sky
+    return theta.numpy()
+
+
+def known_models(cutouts: hf.Cutouts) -> tuple[Array, Array]:
+    """The known models as hybridfit renders them (K, H, W), and their PSFs (K, h, w)."""
+    first = cutouts[[0] * len(KNOWN)]
+    assert first.psf is not None
+    images = model_images(torch.from_numpy(KNOWN), first, FitOptions())
+    return images.astype(np.float64), first.psf.double().numpy()
+
+
+def task_of(row: Row, cutouts: hf.Cutouts, first: Array) -> Task:
+    """What the row's adapter is to do."""
+    rows = slice(0, min(row.most or len(cutouts), len(cutouts)))
+    part = cutouts[rows]
+    assert part.psf is not None
+    arrays = (a.double().numpy() for a in (part.image, part.sigma, part.psf, part.zeropoint))
+    return Task(row.variant, row.own, *arrays, first[rows], KNOWN, known_models(cutouts)[1])
+
+
+def run(row: Row, task: Task, python: str, core: int | None) -> Answer | str:
+    """Run the row's adapter; what it said where it gave no answer."""
+    with tempfile.TemporaryDirectory() as folder:
+        asked, told = Path(folder) / "task.npz", Path(folder) / "answer.npz"
+        save(asked, task)
+        done = subprocess.run(
+            [python, str(ADAPTERS / f"fit_{row.tool}.py"), str(asked), str(told)],
+            env={**os.environ, **ONE_THREAD},
+            cwd=folder,  # where a tool leaves its log
+            capture_output=True,
+            text=True,
+            preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
+        )
+        if done.returncode == 0 and told.exists():
+            return load_answer(told)
+        return done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no answer"
+
+
+def distance(images: Array, known: Array) -> float:
+    """The larger of max|d| / peak and sum|d| / flux over the known models."""
+    sky = KNOWN[:, 7, None, None]
+    off, light = np.abs(images - known), known - sky
+    peak = off.max(axis=(1, 2)) / light.max(axis=(1, 2))
+    total = off.sum(axis=(1, 2)) / light.sum(axis=(1, 2))
+    return float(np.maximum(peak, total).max())
+
+
+def judged(answer: Answer, truth: Array) -> dict[str, Any]:
+    """Failures, pulls and coverage."""
+    told = {
+        **accuracy(answer.values[:, :7], answer.errors[:, :7], truth, answer.converged),
+        "CPU s a galaxy": float(answer.seconds.mean()),
+        "CPU s, median": float(np.median(answer.seconds)),
+        "start-up CPU s": answer.start_up,
+        "first fit CPU s": answer.warm_up,
+        "version": answer.version,
+        "python": answer.python,
+    }
+    if np.isfinite(answer.seconds_of_errors).any():
+        told["of that, errors"] = float(np.nanmean(answer.seconds_of_errors))
+    raised = [m for m, v in zip(answer.messages, answer.values, strict=True) if np.isnan(v).all()]
+    return told | ({"said where it failed": raised[0]} if raised else {})
+
+
+def accuracy(
+    values: Array, errors: Array, truth: Array, converged: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Failures of fits (B, 7), and pulls of the others, NaN where a tool gives no errors."""
+    offset = values - truth
+    offset[:, 6] = (offset[:, 6] + 90) % 180 - 90
+    with np.errstate(invalid="ignore", divide="ignore"):
+        good = (np.abs(offset[:, 2]) <= 0.5) & (
+            np.abs(np.log(values[:, 3] / truth[:, 3])) < np.log(2)
+        )
+        pull = np.where(errors > 0, offset / errors, np.nan)
+    lost = ~good
+    told: dict[str, Any] = {
+        "galaxies": len(values),
+        "catastrophic": int(lost.sum()),
+        "of them said to be good": int((lost & (converged == CONVERGED)).sum()),
+        "said to be good": int((converged == CONVERGED).sum()),
+        "said to be bad": int((converged == FAILED).sum()),
+    }
+    if (converged == UNKNOWN).all():
+        told |= dict.fromkeys(("of them said to be good", "said to be good", "said to be bad"))
+    columns = list(zip(NAMES, pull.T, strict=True))
+    # a galaxy at a limit often has no error: the share with one stands beside the pulls
+    have = {k: np.isfinite(p) & good for k, p in columns}
+    some = {k: p[have[k]] for k, p in columns if have[k].sum() > 1}
+    told["pull std"] = {k: round(float(p.std()), 3) for k, p in some.items()}
+    told["pull mean"] = {k: round(float(p.mean()), 3) for k, p in some.items()}
+    told["share within 1 error"] = {
+        k: round(float((np.abs(p) <= 1).sum() / len(values)), 3) for k, p in columns if k in some
+    }
+    told["share with an error"] = {k: round(float(np.isfinite(p).mean()), 3) for k, p in columns}
+    return told
+
+
+def saved_galfit(name: str, truth: Array) -> dict[str, Any]:
+    """GALFIT's saved answers, in the project's conventions."""
+    table = np.genfromtxt(
+        SIMS / f"galfit_{name}.csv", delimiter=",", names=True, dtype=None, encoding="utf8"
+    )[: len(truth)]
+    keys = ("x", "y", "mag", "re", "n", "q", "pa")
+    values = np.stack([np.asarray(table[k], float) for k in keys], axis=1)
+    values[:, 6] -= 90  # the file counts angles from +x
+    errors = np.stack([np.asarray(table[f"e_{k}"], float) for k in keys], axis=1)
+    # a problem named in the header, or flag 2 (numerical convergence in doubt)
+    doubted = [
+        bool(p.strip()) or "2" in f.split()
+        for p, f in zip(table["problem"], table["flags"], strict=True)
+    ]
+    converged = np.where(doubted, FAILED, CONVERGED)
+    return {
+        **accuracy(values, errors, truth, converged),
+        "CPU s a galaxy": float(np.mean(table["cpu_seconds"])),
+        "version": "3.0.5, saved answers: timed on another day",
+    }
+
+
+def measure(
+    name: str, n: int, rows: list[Row], pythons: dict[str, str], core: int | None
+) -> dict[str, Any]:
+    """All rows on one set."""
+    found = galaxies(name, n)
+    if found is None:
+        return {"left out": f"the set is not there: {SIMS}"}
+    cutouts, truth, source = found
+    first, (known, _) = starts(cutouts), known_models(cutouts)
+    told: dict[str, Any] = {
+        "galaxies": f"the first {len(cutouts)} of {source}",
+        "the starts themselves": accuracy(
+            first[:, :7], np.full_like(truth, np.nan), truth, np.full(len(truth), UNKNOWN)
+        )["catastrophic"],
+    }
+    for row in rows:
+        answer = run(row, task_of(row, cutouts, first), pythons.get(row.tool, sys.executable), core)
+        if isinstance(answer, str):
+            told[row.name] = {"left out": f"{answer} ({row.install or 'part of this project'})"}
+        elif (off := distance(answer.check_image, known)) > row.tolerance:
+            told[row.name] = {
+                "left out": f"its known models are off by {off:.3g}, expected {row.tolerance}"
+            }
+        else:
+            told[row.name] = {
+                **judged(answer, truth[: len(answer.values)]),
+                "measured at": environment()["commit"],
+                "known models off by": off,
+            }
+        show(f"{name}: {row.name}", told[row.name])
+    if source.startswith("sims"):
+        told["GALFIT"] = saved_galfit(name, truth)
+        show(f"{name}: GALFIT", told["GALFIT"])
+    return told
+
+
+def show(title: str, told: dict[str, Any]) -> None:
+    print(f"\n{title}")
+    for key, value in told.items():
+        print(f"    {key}: {value}")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    tools = list(dict.fromkeys(row.tool for row in ROWS))
+    parser.add_argument("--rows", nargs="+", choices=tools, default=tools)
+    parser.add_argument("--python", nargs="+", default=[], metavar="TOOL=PATH")
+    parser.add_argument("--n", nargs="+", default=["main=200", "hard=200"], metavar="SET=N")
+    parser.add_argument("--most", type=int, default=0, help="galaxies of a set for any tool")
+    parser.add_argument("--core", type=int, help="hold the adapters to this core")
+    parser.add_argument("--add", action="store_true", help="to the rows that the file has")
+    parser.add_argument("--name", default="peers", help="of the file in results/")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    pythons = dict(text.split("=", 1) for text in given.python)
+    if unknown := set(pythons) - set(tools):
+        parser.error(f"--python {unknown.pop()}: expected one of {', '.join(tools)}")
+    rows = [row for row in ROWS if row.tool in given.rows]
+    figures = {
+        name: measure(name, int(n), rows, pythons, given.core)
+        for name, n in (text.split("=", 1) for text in given.n)
+    }
+    before = RESULTS / f"{given.name}.json"
+    if given.add and before.exists():
+        old = json.loads(before.read_text())["figures"]
+        figures = old | {name: old.get(name, {}) | new for name, new in figures.items()}
+    print(write_result(given.name, figures))
+
+
+if __name__ == "__main__":
+    main()
