@@ -185,8 +185,9 @@ def _cost(ours: Array, theirs: Array) -> Array:
 def _by_id(ours: Catalogue, theirs: Catalogue) -> tuple[NDArray, NDArray, tuple[str, ...]]:
     """Rows whose names agree, by the first of theirs that is one of ours and of theirs alone."""
     number: dict[str, int] = {}
-    for i, name in enumerate(ours.id):
-        number.setdefault(name, i)
+    for i, (name, aliases) in enumerate(zip(ours.id, ours.aliases, strict=True)):
+        for called_so in (name, *aliases):
+            number.setdefault(called_so, i)
         # a FITS table holds ASCII, so its ids have escapes for other letters
         number.setdefault(name.encode("ascii", "backslashreplace").decode(), i)
     called = [(name, *aliases) for name, aliases in zip(theirs.id, theirs.aliases, strict=True)]
@@ -194,7 +195,7 @@ def _by_id(ours: Catalogue, theirs: Catalogue) -> tuple[NDArray, NDArray, tuple[
     pairs: dict[int, int] = {}
     repeated = [name for name, count in Counter(ours.id).items() if count > 1]
     for j, names in enumerate(called):
-        known = [name for name in names if name in number]
+        known = list(dict.fromkeys(name for name in names if name in number))
         alone = [name for name in known if times[name] == 1]
         if not known:
             continue

@@ -13,6 +13,7 @@ from hybridfit.io.galfit import Component, Outcome
 from hybridfit.io.references.catalogue import NAMES, Catalogue, canonical, grouped
 from hybridfit.io.references.options import ReferenceOptions
 
+LEVELS = 3  # folders above a file that a galaxy may be named after
 SERIOUS = {"1", "2"}  # of GALFIT's flags: out of iterations, numerical trouble (``*..*``)
 
 
@@ -50,7 +51,7 @@ def outcomes_catalogue(
         name=options.name or root.name,
         kind="galfit",
         id=[options.as_ours(some[0]) for some in names],
-        aliases=[tuple(options.as_ours(name) for name in some[1:]) for some in names],
+        aliases=[tuple(dict.fromkeys(options.as_ours(n) for n in some)) for some in names],
         values=values,
         errors=errors,
         held=held == 1,
@@ -103,20 +104,21 @@ def _flagged(outcome: Outcome) -> str:
 
 
 def _names(outcome: Outcome, root: Path) -> list[str]:
-    """What the galaxy may be called: folder/file first, then folders, then files."""
-    path = outcome.path
-    try:
-        parents = list(path.parent.relative_to(root).parts)
-    except ValueError:
-        parents = [path.parent.name]
-    if not parents or parents == ["."]:
-        parents = [] if root.is_dir() else [path.resolve().parent.name]
+    """What the galaxy may be called: its feedme's path, folders with and without files, files."""
+    path = outcome.path.absolute()
+    above = list(path.parent.parts[-LEVELS:])
     files = [outcome.feedme, outcome.output, outcome.image, path.name]
     stems = [_stem(Path(name).name) for name in files if name]
-    folders = ["/".join(parents), *reversed(parents)] if parents else []
-    long = [f"{folders[0]}/{name}" for name in stems] if folders else []
-    # of one log or folder of many runs the files' names are what tells them apart
-    found = [*long, *folders, *stems, *(Path(name).name for name in files if name)]
+    folders = [sign.join(above[-k:]) for k in range(len(above), 0, -1) for sign in ("/", "_")]
+    try:
+        below = path.parent.relative_to(root.absolute()).as_posix()
+    except ValueError:
+        below = "."
+    first = [below] if below != "." else [above[-1]] if root.is_dir() else []
+    first = [f"{name}/{stem}" for name in first for stem in stems[:1]] if len(above) else stems
+    feedme = [str((path.parent / Path(outcome.feedme).name).resolve())] if outcome.feedme else []
+    long = [f"{folder}{sign}{stem}" for folder in folders for stem in stems for sign in ("/", "_")]
+    found = [*first, *feedme, *long, *folders, *stems, *(Path(n).name for n in files if n)]
     return list(dict.fromkeys(name for name in found if name))
 
 

@@ -94,6 +94,7 @@ def own_catalogue(
         name=name,
         kind="hybridfit",
         id=[options.as_ours(id) for id in texts(table["id"])],
+        aliases=_feedmes(table),
         values=values,
         errors=errors,
         sky=sky,
@@ -117,6 +118,13 @@ def component_tails(names: Sequence[str]) -> list[str]:
 def flag_names(value: int) -> str:
     """The names of the flags that are set, with spaces between them."""
     return " ".join(str(flag.name) for flag in Flag if value & flag)
+
+
+def _feedmes(table: Table) -> list[tuple[str, ...]]:
+    """The GALFIT input files of a run of such, by which GALFIT's outputs are told."""
+    if "feedme" not in table.colnames:
+        return [()] * len(table)
+    return [(str(Path(path).resolve()),) if path else () for path in texts(table["feedme"])]
 
 
 def _median(quantiles: dict[float, Array], path: Path) -> Array:
