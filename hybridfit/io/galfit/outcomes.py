@@ -16,8 +16,8 @@ from hybridfit.io.galfit.find import files_in, is_menu, peek
 from hybridfit.io.galfit.log import is_log, read_log
 
 FITS = (".fits", ".fits.gz", ".fit", ".fit.gz", ".fits.fz", ".fts")
-CLOSE = 1e-3  # chi2 of a restart file has three decimals, that of a log five
-CLOSE_RELATIVE = 1e-6  # GALFITM's tables hold single precision
+CLOSE = 1e-3  # chi2 of a restart file has three decimals of a float, that of a log five
+CLOSE_RELATIVE = 1e-6  # single precision
 RESTART = re.compile(r"galfit\.(\d+)\b[^/]*$")
 ROUNDED = 6e-5  # values of blocks and restart files have four decimals
 
