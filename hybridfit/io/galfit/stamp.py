@@ -152,9 +152,7 @@ def _mask(
         start = file.read(6)
     if start[:2] == b"\x1f\x8b" or start == b"SIMPLE":
         return ~(_same(text, "mask", region, shape) == 0)
-    pixels = _numbers(text, "a mask: FITS, or lines of x y").astype(np.int64)
-    if pixels.shape[1] < 2:
-        raise BadInput(f"mask '{text}' has one column, expected lines of x y")
+    pixels = _numbers(text, "a mask: FITS, or lines of x y", (0, 1)).astype(np.int64)
     mask = np.zeros(shape, bool)
     x, y = pixels[:, 0] - 1, pixels[:, 1] - 1
     inside = (x >= 0) & (x < shape[1]) & (y >= 0) & (y < shape[0])
@@ -162,9 +160,11 @@ def _mask(
     return mask[y0:y1, x0:x1]
 
 
-def _numbers(path: str, expected: str) -> NDArray[np.float64]:
+def _numbers(
+    path: str, expected: str, columns: tuple[int, ...] | None = None
+) -> NDArray[np.float64]:
     try:
-        return np.loadtxt(path, ndmin=2, comments=("#", ";"))
+        return np.loadtxt(path, ndmin=2, comments=("#", ";"), usecols=columns)
     except (ValueError, OSError) as error:
         raise BadInput(f"'{path}' cannot be read, expected {expected}: {error}") from error
 
