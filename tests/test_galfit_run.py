@@ -18,6 +18,7 @@ import hybridfit as hf
 from hybridfit.cli import make_app
 from hybridfit.cutouts import Cutouts
 from hybridfit.fitting.fit import FitOptions
+from hybridfit.io.galfit import read_block
 from hybridfit.model.profiles import Sersic
 from hybridfit.parameters import ParameterSpace
 from hybridfit.pipeline import RunOptions, UsageError, fit_feedmes
@@ -191,6 +192,15 @@ def test_several_components_and_held_values(tmp_path):
     with fits.open(block) as hdus:
         residual = hdus[3].data
     assert float((residual**2).sum()) == pytest.approx(float(pair["chi2"]), rel=1e-3)
+    found = read_block(block)
+    assert [part.kind for part in found.components] == ["sersic", "expdisk", "sky"]
+    assert found.feedme == "pair.feedme"
+    # the restart file ends where it starts
+    restart = tmp_path / "out" / "models" / "pair.galfit.01"
+    again = rows_of([restart], tmp_path / "again")["pair.galfit.01"]
+    for name in space.names:
+        # blocks have four decimals, or two digits of an error
+        assert again[name] == pytest.approx(pair[name], abs=0.1 * pair[f"{name}_err"] + 6e-5), name
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,11 @@ would leave it. What cannot be fitted is a flagged row that says why.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +24,8 @@ from hybridfit.fitting.fit import FitOptions, fit_cutouts
 from hybridfit.fitting.held import Given
 from hybridfit.io import blocks
 from hybridfit.io.fits import BadInput, ReadOptions, Source, Stamp
-from hybridfit.io.galfit.stamp import feedme_stamp
+from hybridfit.io.galfit import Feedme, feedme_stamp, read_block, with_results, write_feedme
+from hybridfit.io.galfit.stamp import locate
 from hybridfit.io.result_table import result_columns, result_rows
 from hybridfit.io.runs import UsageError
 from hybridfit.io.table import Column, record_type
@@ -86,7 +89,8 @@ def fit_feedmes(
     Image, sigma, PSF, mask, region, zero point, EXPTIME, start values and what is held are the
     file's. The table has the columns of `hybridfit.fit`; where any file has several components
     their names end in _1, _2... in the file's order, NaN where a file has fewer. ``feedme`` and
-    ``held`` say what was asked. The run may be killed and goes on where it stopped.
+    ``held`` say what was asked. The run may be killed and goes on where it stopped. With
+    ``save_models`` there are image blocks and restart files in ``out/models``, as of GALFIT.
 
     Args:
         inputs: feedme files, and directories that hold such.
@@ -112,7 +116,7 @@ def fit_feedmes(
     errors = ErrorOptions(run.uncertainty, posterior, bootstrap, budget)
     n_samples = errors.n_draws if run.save_samples else 0
     path_width = max(len(str(path).encode()) for path in found.values())
-    asked = (
+    two = (
         Column("feedme", f"S{path_width}", "", "the GALFIT input file"),
         Column("held", f"S{HELD_WIDTH}", "", "what was held, a comma list"),
     )
@@ -120,7 +124,7 @@ def fit_feedmes(
     def columns(width: int) -> tuple[Column, ...]:
         space = space_of(most)
         own = result_columns(space, width, run.covariance, errors.n_draws > 0, n_samples)
-        return (*own, *asked)
+        return (*own, *two)
 
     def task_of(id: str) -> Task:
         return read_task(id, found[id])
@@ -135,7 +139,9 @@ def fit_feedmes(
                 job.models.mkdir(exist_ok=True)
                 own = replace(options, components=_profiles(batch), sky=result.fit.space.sky)
                 images = model_images(result.fit.theta, cutouts, own)
-                blocks.write_blocks(job.models, cutouts, result.fit, images)
+                asked = [task.feedme for task in batch]
+                files = blocks.write_blocks(job.models, cutouts, result.fit, images, asked)
+                write_restarts(asked, files)
         return _rows(cutouts, batch, result, job.schema)
 
     def nothing(cutouts: Cutouts, job: Job) -> NDArray[np.void]:
@@ -165,6 +171,27 @@ def fit_feedmes(
         lambda id: (task_of(id).n_components, task_of(id).is_plain),
     )
     return run_stream([str(path) for path in inputs], out, stage, overwrite, quiet, source)
+
+
+def write_restarts(feedmes: Sequence[Feedme], files: Sequence[Path]) -> None:
+    """Write ``<id>.galfit.01`` beside image blocks: input files that start where the fits ended.
+
+    Files are named by their full paths, so that GALFIT can be run from anywhere. A galaxy without
+    a fit gets none.
+    """
+    for feedme, file in zip(feedmes, files, strict=True):
+        found = read_block(file)
+        values = [v.value for part in found.components for v in part.values.values()]
+        if not all(map(math.isfinite, values)):
+            continue
+        names = {"A": "image", "C": "sigma", "D": "psf", "F": "mask", "G": "constraints"}
+        where: dict[str, Any] = {
+            name: locate(feedme, row, getattr(feedme, name))
+            for row, name in names.items()
+            if getattr(feedme, name)
+        }
+        restart = replace(with_results(feedme, found), output=file.name, **where)
+        write_feedme(restart, file.with_name(file.name.removesuffix("_block.fits") + ".galfit.01"))
 
 
 def _profiles(batch: Sequence[Task]) -> tuple[str, ...]:
