@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from astropy.table import Table
 from calibration_sets import NOISE_FACTOR, SCENARIOS, observe, population_weights, prior_of, truths
 from common import (
     NAMES,
@@ -29,6 +28,7 @@ from common import (
     SIMS,
     environment,
     interval_coverage,
+    load_galfit,
     load_sims,
     write_result,
 )
@@ -38,7 +38,7 @@ from posteriors import Measured, joined, measured
 from hybridfit.fitting.fit import FitOptions
 from hybridfit.uncertainty.calibration import Calibration, CalibrationOptions, calibrate
 from hybridfit.uncertainty.tarp import MissingLibrary, tarp
-from hybridfit.uncertainty.trials import Trials, wrapped
+from hybridfit.uncertainty.trials import Trials
 
 Array = NDArray[np.float64]
 
@@ -52,7 +52,6 @@ ASKED = {  # limits of the 68 and 95 % intervals' coverage of every parameter
     **dict.fromkeys(("sky", "psf", "drizzle"), ((0.60, 0.76), None)),
 }
 ESS, KHAT, CERTAIN = 0.3, 0.7, 0.99  # median of ess over draws; k below, in a share of galaxies
-GALFIT_COLUMNS = {"mag": "mag", "r_eff": "re", "n": "n", "q": "q", "pa": "pa", "x": "x", "y": "y"}
 
 
 def main() -> None:
@@ -249,13 +248,7 @@ def verdicts(told: dict[str, Any], scenario: str) -> dict[str, Any]:
 def against_galfit(methods: tuple[str, ...]) -> dict[str, Any]:
     """Coverage on main.npz: GALFIT's saved values and errors, and ours."""
     cutouts, truth, _ = load_sims("main")
-    saved = Table.read(SIMS / "galfit_main.csv", format="ascii.csv")
-    columns = [GALFIT_COLUMNS[name] for name in NAMES]
-    values, errors = (
-        np.stack([np.ma.filled(saved[p + c].astype(float), np.nan) for c in columns], axis=1)
-        for p in ("", "e_")
-    )
-    values[:, 6] = galfit_angle(values[:, 6], truth[:, 6])
+    values, errors, _ = load_galfit("main")
     out = {"GALFIT": interval_coverage(values, errors, truth)}
     for method in methods:
         found = measured(cutouts, uncertainty_of(method), FitOptions(
@@ -266,12 +259,6 @@ def against_galfit(methods: tuple[str, ...]) -> dict[str, Any]:
         out[method] = {k: [round(v["cover_68"], 3), round(v["cover_95"], 3)]
                        for k, v in rows.items()}  # fmt: skip
     return out
-
-
-def galfit_angle(angle: Array, truth: Array) -> Array:
-    """Angles of the sets' GALFIT table, from +x, in the project's convention."""
-    turned = angle - 90
-    return turned if np.nanmedian(np.abs(wrapped(turned - truth, 180.0))) < 45 else angle
 
 
 def show(title: str, told: dict[str, Any]) -> None:

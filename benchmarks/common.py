@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from astropy.table import Table
 from numpy.typing import NDArray
 
 import hybridfit as hf
@@ -60,6 +61,22 @@ def load_sims(name: str, rows: slice = slice(None)) -> tuple[hf.Cutouts, NDArray
     columns = [sims[f"t_{k}"] for k in ("x", "y", "mag", "re", "n", "q")]
     truth = np.stack([*columns, (sims["t_pa"] - 90) % 180], axis=1)
     return cutouts, truth, sims["t_snr"]
+
+
+def load_galfit(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """GALFIT's saved values and errors (B, 7) on ``sims/<name>.npz``, and what it called suspect.
+
+    The table counts x and y from 0 and angles from +x, as the sets' truth does.
+    """
+    saved = Table.read(SIMS / f"galfit_{name}.csv", format="ascii.csv")
+    columns = ("x", "y", "mag", "re", "n", "q", "pa")
+    values, errors = (
+        np.stack([np.ma.filled(saved[p + c].astype(float), np.nan) for c in columns], axis=1)
+        for p in ("", "e_")
+    )
+    values[:, 6] = (values[:, 6] - 90) % 180
+    problem = np.array([bool(text) for text in np.ma.filled(saved["problem"], "")])
+    return values, errors, problem
 
 
 def quality(

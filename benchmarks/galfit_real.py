@@ -1,25 +1,19 @@
-"""Does a single-Sersic fit give what GALFIT 3.0.5 gave, on the same pixels of real galaxies?
+"""Are GALFIT 3.0.5's answers on real galaxies reproduced from its own input files?
 
-    python benchmarks/galfit_real.py [--data ../shared/data/real] [--only ID ...]
-                                     [--convolution continuous galfit]
+Part of `accuracy_galfit.py`. Every run kept in ../shared/data/real/galfit3 is repeated from its
+feedme as `hybridfit fit --galfit` does, with the PSF taken as a smooth function and as GALFIT takes
+it. Compared are chi2 on the same pixels, parameters in GALFIT's own errors, GALFIT's parameters in
+our renderer (flux and sky solved for; below 0 our fit would have missed the minimum), and what our
+flags say where GALFIT's run was judged poor or failed.
 
-For each saved GALFIT run of mode single and verdict good: the same image, sigma, mask, PSF and
-region as its feedme names, no cropping. Printed are differences in GALFIT's own errors, its chi2
-less ours, and by how much GALFIT's printed parameters lie above ours in our own renderer (flux and
-sky solved for; below 0 our fit would have missed the minimum). A row passes within 1 GALFIT error
-in mag, r_eff, n, q and pa and 0.05 pixels in x and y, or with a lower chi2.
-
-GALFIT multiplies its errors by sqrt(chi2 / dof). Where that is far from 1 (a noise-free image with
-a nominal sigma: 0.09) "largest" tells the largest of the differences in errors without that factor.
+GALFIT multiplies its errors by sqrt(chi2 / dof), and prints nothing beyond the fourth digit.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import math
-import re
-import time
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,175 +22,282 @@ from typing import Any
 
 import numpy as np
 import torch
-from astropy.io import fits
-from common import NAMES, ROOT, write_result
+from accuracy_plots import draw_real
+from astropy.table import Row, Table
+from common import NAMES, ROOT
 from numpy.typing import NDArray
 
 import hybridfit as hf
 from hybridfit import FitOptions
+from hybridfit.io.fits import stack
+from hybridfit.io.galfit import feedme_stamp, read_feedme
 from hybridfit.model.render import render
+from hybridfit.pipeline.galfit import fit_feedmes
 
+Array = NDArray[np.float64]
 DATA = ROOT.parent / "shared" / "data" / "real"
 COLUMNS = ("x", "y", "mag", "re_pix", "n", "q", "pa_deg")  # GALFIT's names for NAMES
 CENTRE = 0.05  # pixels
 PRINTED = 5e-5  # half of the last digit of GALFIT's block headers: nothing is known better
+ABOVE = 1e-3  # of chi2: what a single-component fit may lie above GALFIT's
+FAR = 3.0  # GALFIT's errors
+CONTINUOUS, GRID, GRID_ML = "continuous", "galfit", "galfit, no prior"
+WAYS: dict[str, tuple[dict[str, Any], str]] = {
+    CONTINUOUS: ({}, "posterior"),
+    GRID: ({"convolution": "galfit"}, "covariance"),
+    GRID_ML: ({"convolution": "galfit", "estimator": "ml"}, "covariance"),
+}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One saved GALFIT run: what it was given, and what it found (x, y counted from 0)."""
+    """One saved GALFIT run: its input file, and what it found (x, y counted from 0).
+
+    ``found`` and ``error`` are (K, 7) of the K Sersic-like components in the file's order.
+    """
 
     id: str
-    cutouts: hf.Cutouts
-    found: NDArray[np.float64]
-    error: NDArray[np.float64]
+    mode: str
+    verdict: str
+    feedme: Path
+    found: Array
+    error: Array
     chi2: float
     dof: int
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with galfit3/ and cases/")
-    parser.add_argument("--only", nargs="*", default=[], help="ids")
-    parser.add_argument("--convolution", nargs="*", default=["continuous", "galfit"])
-    parser.add_argument("--estimator", default="map", help="map | ml")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    cases = read_cases(args.data, args.only)
-    figures: dict[str, Any] = {"estimator": args.estimator}
-    for convolution in args.convolution:
-        options = FitOptions(estimator=args.estimator, convolution=convolution, compile="off")
-        print(f"convolution {convolution}, estimator {args.estimator}; (ours - GALFIT) / error")
-        print_head()
-        rows = []
-        for case in cases:
-            rows.append(compare(case, options))
-            print_row(rows[-1])
-        passed = sum(row["passes"] for row in rows)
-        print(f"{passed} of {len(rows)} reproduced\n")
-        figures[convolution] = {"reproduced": passed, "of": len(rows), "rows": rows}
-    if not args.only:
-        print(f"written: {write_result('galfit_real', figures)}")
+    @property
+    def cutouts(self) -> hf.Cutouts:
+        """The pixels that the input file asks for."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # old headers
+            return stack([feedme_stamp(read_feedme(self.feedme), id=self.id)])
 
 
-def read_cases(data: Path, only: Sequence[str] = ()) -> list[Case]:
-    """The runs of mode single and verdict good."""
+def read_cases(data: Path, mode: str = "", verdict: str = "") -> list[Case]:
+    """The saved runs; those of a mode or verdict alone where one is given."""
+    runs: dict[tuple[str, str], list[dict[str, str]]] = {}
     with (data / "galfit3" / "galfit3.csv").open(newline="") as file:
-        rows = [r for r in csv.DictReader(file) if r["mode"] == "single" and r["verdict"] == "good"]
-    return [read_case(data, row) for row in rows if not only or row["id"] in only]
+        for row in csv.DictReader(file):
+            if row["mode"] == (mode or row["mode"]) and row["verdict"] == (
+                verdict or row["verdict"]
+            ):
+                runs.setdefault((row["id"], row["mode"]), []).append(row)
+    return [_case(data, rows) for rows in runs.values()]
 
 
-def read_case(data: Path, row: Mapping[str, str]) -> Case:
-    folder = data / "galfit3" / row["id"] / row["mode"]
-    feedme = read_feedme(folder / "galfit.feedme")
-    x0, x1, y0, y1 = (int(v) for v in feedme["H"].split())
-    region = slice(y0 - 1, y1), slice(x0 - 1, x1)
-    image, sigma = (plane(folder / feedme[key])[region] for key in "AC")
-    mask = np.zeros(image.shape, bool)
-    if feedme["F"] != "none":
-        mask = plane(folder / feedme["F"])[region] != 0
-    psf, _ = hf.prepare_psf(plane(folder / feedme["D"]), oversampling=int(feedme["E"]))
-    cutouts = hf.Cutouts(
-        id=[row["id"]],
-        image=image[None],
-        sigma=sigma[None],
-        mask=mask[None],
-        psf=psf[None],
-        psf_oversampling=torch.tensor([int(feedme["E"])]),
-        zeropoint=torch.tensor([float(feedme["J"])]),
-        origin=torch.tensor([[x0 - 1.0, y0 - 1.0]]),
+def _case(data: Path, rows: Sequence[Mapping[str, str]]) -> Case:
+    first = rows[0]
+    found = np.array([[_number(row[name]) for name in COLUMNS] for row in rows])
+    found[:, :2] -= 1  # GALFIT counts from 1
+    error = np.array([[_number(row[f"{name}_err"]) for name in COLUMNS] for row in rows])
+    return Case(
+        first["id"],
+        first["mode"],
+        first["verdict"],
+        data / "galfit3" / first["id"] / first["mode"] / "galfit.feedme",
+        found,
+        np.maximum(error, PRINTED),
+        _number(first["chi2"]),
+        int(_number(first["ndof"]) if first["ndof"] else 0),
     )
-    found = np.array([float(row[name]) for name in COLUMNS])
-    found[:2] -= 1  # GALFIT counts from 1
-    error = np.array([float(row[f"{name}_err"]) for name in COLUMNS])
-    error = np.maximum(error, PRINTED)
-    return Case(row["id"], cutouts, found, error, float(row["chi2"]), int(row["ndof"]))
 
 
-def read_feedme(path: Path) -> dict[str, str]:
-    """The control items A) to P) of a GALFIT input file."""
-    items: dict[str, str] = {}
-    for line in path.read_text().splitlines():
-        match = re.match(r"\s*([A-P])\)\s*(.*)", line)
-        if match:
-            items.setdefault(match[1], match[2].split("#")[0].strip())
-    return items
+def _number(text: str) -> float:
+    return float(text) if text else math.nan
 
 
-def plane(path: Path) -> NDArray[np.float64]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # old headers
-        with fits.open(path, memmap=False) as hdus:
-            data = next(hdu.data for hdu in hdus if hdu.data is not None)
-    return np.squeeze(np.asarray(data, dtype=np.float64))
+def fitted(cases: Sequence[Case], way: str, uncertainty: str = "") -> dict[Path, Row]:
+    """Rows of our table by input file."""
+    changes, usual = WAYS[way]
+    run = hf.RunOptions(uncertainty=uncertainty or usual)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        summary = fit_feedmes(
+            [case.feedme for case in cases],
+            folder,
+            options=FitOptions(compile="off", **changes),
+            run=run,
+        )
+        table = Table.read(summary.results, mask_invalid=False)
+    return {Path(str(row["feedme"])): row for row in table}
 
 
-def compare(case: Case, options: FitOptions) -> dict[str, Any]:
-    """Fit one case and set it beside GALFIT's answer."""
-    start = time.process_time()
-    fit = hf.fit_cutouts(case.cutouts, options)
-    seconds = time.process_time() - start
-    ours = fit.theta[0, :7].numpy().copy()
-    ours[:2] += case.cutouts.origin[0].numpy()
+def values_of(row: Row, count: int) -> Array:
+    """Our values (count, 7) of a row, whose columns may be numbered."""
+    numbered = "mag_1" in row.colnames
+    ends = [f"_{k + 1}" if numbered else "" for k in range(count)]
+    return np.array([[float(row[name + end]) for name in NAMES] for end in ends])
+
+
+def compare(case: Case, row: Row, way: str) -> dict[str, Any]:
+    """One of our fits beside GALFIT's."""
+    ours = values_of(row, len(case.found))
     off = ours - case.found
-    off[6] = (off[6] + 90) % 180 - 90
-    chi2 = float(fit.chi2[0])
-    galfit = options.convolution == "galfit"
-    close = bool((abs(off[2:]) <= case.error[2:]).all() and (abs(off[:2]) <= CENTRE).all())
+    off[:, 6] = (off[:, 6] + 90) % 180 - 90
+    ratio = off / case.error
+    chi2, grid = float(row["chi2"]), WAYS[way][0].get("convolution") == "galfit"
+    cutouts = case.cutouts
+    above = chi2_here(cutouts, case.found, grid) - chi2_here(cutouts, ours, grid)
+    close = bool((abs(ratio[:, 2:]) <= 1).all() and (abs(off[:, :2]) <= CENTRE).all())
     return {
         "id": case.id,
-        "offsets": dict(zip(NAMES, off.tolist(), strict=True)),
-        "offsets_in_errors": dict(zip(NAMES, (off / case.error).tolist(), strict=True)),
+        "mode": case.mode,
+        "verdict": case.verdict,
+        "components": len(case.found),
+        "offsets_in_errors": [
+            dict(zip(NAMES, part, strict=True)) for part in ratio.round(3).tolist()
+        ],
+        "apart": float(np.abs(ratio[:, 2:]).max()),
+        # without the factor of sqrt(chi2 / dof) that GALFIT has put on its errors
+        "apart_unscaled": float(np.abs(ratio[:, 2:]).max())
+        * math.sqrt(case.chi2 / max(case.dof, 1)),
+        "centre": float(np.abs(off[:, :2]).max()),
         "chi2": chi2,
         "chi2_galfit": case.chi2,
-        "above_minimum": chi2_here(case, case.found, galfit) - chi2_here(case, ours, galfit),
-        "largest_unscaled": float(abs(off[2:] / case.error[2:]).max())
-        * math.sqrt(case.chi2 / case.dof),
-        "passes": close or chi2 < case.chi2,
+        "dof_less_galfit": int(row["dof"]) - case.dof,
+        "above_minimum": above,
         "close": close,
-        "flags": [str(flag.name) for flag in hf.Flag if int(fit.flags[0]) & flag],
-        "seconds": round(seconds, 3),
+        "reproduced": close or chi2 < case.chi2,
+        "passes": chi2 <= (1 + ABOVE) * case.chi2,
+        "flags": names_of(int(row["flags"])),
+        "quality": str(row["quality"]),
+        "message": str(row["message"]),
+        "held": str(row["held"]),
     }
 
 
-def chi2_here(case: Case, values: NDArray[np.float64], galfit: bool) -> float:
-    """Chi2 of parameters (7,) in our renderer, in float64; flux and sky solved for.
+def names_of(flags: int) -> list[str]:
+    return [str(flag.name) for flag in hf.Flag if flags & flag]
 
-    GALFIT prints flux to 1e-4 mag, which alone would cost a bright galaxy some chi2.
+
+def chi2_here(cutouts: hf.Cutouts, values: Array, galfit: bool) -> float:
+    """Chi2 of parameters (K, 7) in our renderer, in float64; fluxes and a level sky solved for.
+
+    GALFIT prints flux to 1e-4 mag, which alone would cost a bright galaxy some chi2. NaN without
+    parameters.
     """
-    theta = np.concatenate([values, [0.0]])
-    theta[:2] -= case.cutouts.origin[0].numpy()
-    model = render(torch.tensor(theta)[None], case.cutouts, dtype=torch.float64, galfit=galfit)[
-        0
-    ].numpy()
-    used = ~case.cutouts.mask[0].numpy()
-    image, sigma = (v[0].double().numpy()[used] for v in (case.cutouts.image, case.cutouts.sigma))
-    design = np.stack([model[used] / sigma, 1 / sigma], axis=1)
+    if not np.isfinite(values).all():
+        return math.nan
+    theta = torch.from_numpy(np.concatenate([values, np.zeros((len(values), 1))], axis=1))
+    theta[:, :2] -= cutouts.origin
+    models = [
+        render(one[None], cutouts, dtype=torch.float64, galfit=galfit)[0].numpy() for one in theta
+    ]
+    used = ~cutouts.mask[0].numpy()
+    image, sigma = (v[0].double().numpy()[used] for v in (cutouts.image, cutouts.sigma))
+    columns = [model[used] / np.abs(model).max() / sigma for model in models]
+    design = np.stack([*columns, 1 / sigma], axis=1)
     solution, *_ = np.linalg.lstsq(design, image / sigma, rcond=None)
     return float((((image / sigma) - design @ solution) ** 2).sum())
 
 
-def print_head() -> None:
-    columns = "".join(f"{name:>7}" for name in NAMES[2:])
-    print(
-        f"{'':24}{columns}{'largest':>9}{'dx':>8}{'dy':>8}{'chi2 GALFIT':>13}{'- ours':>9}"
-        f"{'its here - ours':>17}{'s':>7}"
-    )
+def cause(ways: Mapping[str, Mapping[str, Any]]) -> str:
+    """Why a run lies more than FAR of GALFIT's errors away; "" where it does not.
+
+    Args:
+        ways: our fits of it by way: with GALFIT's convolution, and then without the prior too.
+    """
+    if ways[CONTINUOUS]["apart"] <= FAR:
+        return ""
+    if ways[GRID]["apart"] <= FAR:
+        return "convolution on the image's grid"
+    if GRID_ML not in ways:
+        return "not looked for"
+    last = ways[GRID_ML]
+    if last["apart"] <= FAR:
+        return "the prior"
+    gain = last["chi2_galfit"] - last["chi2"]
+    if last["dof_less_galfit"]:
+        return "other pixels"
+    if gain > 1:
+        return "a lower minimum here"
+    if gain < -1:
+        return "a lower minimum there"
+    return "two parameter sets of one chi2"
 
 
-def print_row(row: Mapping[str, Any]) -> None:
-    values = "".join(f"{row['offsets_in_errors'][name]:7.2f}" for name in NAMES[2:])
-    centre = "".join(f"{row['offsets'][name]:8.4f}" for name in ("x", "y"))
-    gain, above = row["chi2_galfit"] - row["chi2"], row["above_minimum"]
-    verdict = "close" if row["close"] else "lower chi2" if row["passes"] else "NOT REPRODUCED"
-    print(
-        f"{row['id']:24}{values}{row['largest_unscaled']:9.2f}{centre}{row['chi2_galfit']:13.2f}{gain:9.2f}{above:17.2f}"
-        f"{row['seconds']:7.1f}  {verdict} {' '.join(row['flags'])}",
-        flush=True,
-    )
-    if not math.isfinite(row["chi2"]):
-        print(f"{'':24}no fit")
+def run(out: Path, only: Sequence[str] = (), data: Path = DATA) -> dict[str, Any]:
+    """Fit, print and draw; the figures."""
+    cases = [case for case in read_cases(data) if not only or case.id in only]
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for way in (CONTINUOUS, GRID, GRID_ML):
+        if way == GRID_ML:  # only where the convolution explains nothing
+            far = {r["id"] + r["mode"] for r in rows[GRID] if not r["apart"] <= FAR}
+            far &= {r["id"] + r["mode"] for r in rows[CONTINUOUS] if not r["apart"] <= FAR}
+            cases = [case for case in cases if case.id + case.mode in far]
+        found = fitted(cases, way) if cases else {}
+        rows[way] = [compare(case, found[case.feedme], way) for case in cases]
+        print_rows(way, rows[way])
+    by_run: dict[str, dict[str, dict[str, Any]]] = {}
+    for way, part in rows.items():
+        for row in part:
+            by_run.setdefault(f"{row['id']} {row['mode']}", {})[way] = row
+    causes = {name: text for name, ways in by_run.items() if (text := cause(ways))}
+    figures = {
+        "summary": {way: summary(rows[way]) for way in (CONTINUOUS, GRID)},
+        "flags": flags_by_verdict(rows[CONTINUOUS]),
+        "more than 3 errors apart": causes,
+        "rows": rows,
+    }
+    for key in ("summary", "flags", "more than 3 errors apart"):
+        print(key)
+        for name, value in figures[key].items():
+            print(f"    {name}: {value}")
+    draw_real({f"convolution {w}": rows[w] for w in (CONTINUOUS, GRID)}, out / "accuracy_real.png")
+    return figures
 
 
-if __name__ == "__main__":
-    main()
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How many runs are reproduced, by components and verdict."""
+    told: dict[str, Any] = {}
+    for count in (1, 2):
+        part = [r for r in rows if r["components"] == count]
+        for verdict in ("good", "poor", "failed"):
+            of = [r for r in part if r["verdict"] == verdict]
+            known = [r for r in of if math.isfinite(r["chi2_galfit"])]
+            told[f"{'single' if count == 1 else 'two'}, {verdict}"] = {
+                "runs": len(of),
+                "chi2 at most .1 % above": sum(r["passes"] for r in known),
+                "chi2 lower": sum(r["chi2"] < r["chi2_galfit"] for r in known),
+                "within 1 error": sum(r["close"] for r in of),
+                "that or a lower chi2": sum(r["reproduced"] for r in of),
+                "within 3 errors": sum(r["apart"] <= FAR for r in of),
+                "no fit": sum(not math.isfinite(r["chi2"]) for r in of),
+            }
+    return told
+
+
+def flags_by_verdict(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What our flags say of single-component runs, by the verdict on GALFIT's."""
+    told: dict[str, Any] = {}
+    for verdict in ("good", "poor", "failed"):
+        of = [r for r in rows if r["components"] == 1 and r["verdict"] == verdict]
+        counts: dict[str, int] = {}
+        for row in of:
+            for flag in row["flags"]:
+                counts[flag] = counts.get(flag, 0) + 1
+        grades = [row["quality"] for row in of]
+        told[verdict] = {
+            "runs": len(of),
+            "quality": {name: grades.count(name) for name in sorted(set(grades))},
+            "flags": counts,
+        }
+    return told
+
+
+def print_rows(way: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    print(f"\nconvolution {way}: (ours - GALFIT) / GALFIT's error, of each component")
+    columns = "".join(f"{name:>8}" for name in NAMES[2:])
+    print(f"{'':42}{columns}{'centre':>8}{'chi2 GALFIT':>13}{'ours %':>9}{'its here - ours':>17}")
+    for row in rows:
+        name = f"{row['id']} {row['mode']} ({row['verdict']})"
+        higher = 100 * (row["chi2"] / row["chi2_galfit"] - 1)
+        for k, part in enumerate(row["offsets_in_errors"]):
+            line = f"{name if k == 0 else '':50}" + "".join(f"{part[n]:8.2f}" for n in NAMES[2:])
+            if k == 0:
+                verdict = "close" if row["close"] else "" if row["passes"] else "ABOVE"
+                line += (
+                    f"{row['centre']:8.3f}{row['chi2_galfit']:13.2f}{higher:9.3f}"
+                    f"{row['above_minimum']:17.2f} {verdict} {' '.join(row['flags'])}"
+                )
+            print(line, flush=True)

@@ -46,12 +46,12 @@ def main() -> None:
     estimator = load_estimator(given.weights)
     rows: list[dict[str, Any]] = []
     print(f"{'':26}" + "".join(f"{name:>8}" for name in NAMES))
-    for case in read_cases(given.data):
+    for case in read_cases(given.data, "single", "good"):
         table = predict(case.cutouts, estimator=estimator, options=PredictOptions(samples=512))[0]
         options, cpu = FitOptions(compile="off"), torch.device("cpu")
         errors = ErrorOptions("covariance")
         fit = measure(case.cutouts, options, cpu, errors=errors, estimator=estimator).fit
-        off = np.array([table[f"{name}_p50"] for name in NAMES]) - case.found
+        off = np.array([table[f"{name}_p50"] for name in NAMES]) - case.found[0]
         off[6] = (off[6] + 90) % 180 - 90
         width = np.array([(table[f"{name}_p84"] - table[f"{name}_p16"]) / 2 for name in NAMES])
         flags = int(table["flags"]), int(fit.flags[0])

@@ -1,0 +1,140 @@
+"""GALFIT 3.0.5 and hybridfit on the same simulated galaxies: who is nearer the truth?
+
+Part of `accuracy_galfit.py`. GALFIT's answers stand beside the galaxies of ../shared/data/sims;
+ours are of `hybridfit.fit` as it is by default, and of its plain covariance.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from answers import LEVELS, Answers, Array, agreement, bins, gaussian, judge, lost, nearer
+from astropy.table import Table
+from common import NAMES, SIMS, load_galfit, load_sims
+
+import hybridfit as hf
+from hybridfit.draws import Draws
+from hybridfit.model.render import render
+from hybridfit.parameters import ParameterSpace
+
+AT_ONCE = 32  # galaxies rendered in float64
+POSTERIOR, COVARIANCE, GALFIT = "hybridfit", "hybridfit covariance", "GALFIT 3.0.5"
+SAME = "the same, GALFIT's convolution"
+# how each of ours is run
+WAYS: dict[str, dict[str, Any]] = {
+    POSTERIOR: {"save_samples": True},
+    COVARIANCE: {"uncertainty": "covariance"},
+    SAME: {"uncertainty": "covariance", "convolution": "galfit"},
+}
+
+
+def run(name: str) -> tuple[dict[str, Any], dict[str, Answers], Array, Array]:
+    """The figures of ``sims/<name>.npz``, the answers behind them, truth and S/N."""
+    cutouts, truth, snr = load_sims(name)
+    values, errors, problem = load_galfit(name)
+    true = true_images(name, cutouts, truth)
+    flags: dict[str, Any] = {}
+    found = {GALFIT: answers(GALFIT, cutouts, true, values, errors, *gaussian(values, errors))}
+    for who, options in WAYS.items():
+        table = hf.fit(cutouts, compile="off", **options)
+        value, error = (
+            np.stack([np.asarray(table[k + end], float) for k in NAMES], axis=1)
+            for end in ("", "_err")
+        )
+        ends = intervals(table) if who == POSTERIOR else gaussian(value, error)
+        found[who] = answers(who, cutouts, true, value, error, *ends)
+        flags[who] = flagged(table, lost(value, truth))
+    flags[GALFIT] = flagged_by_galfit(problem, lost(values, truth))
+    figures: dict[str, Any] = {"flags": flags}
+    for label, rows in bins(snr).items():
+        figures[label] = {
+            "fitters": {who: judge(answer, truth, rows) for who, answer in found.items()},
+            "against GALFIT": nearer(found[COVARIANCE], found[GALFIT], truth, rows),
+            "apart from GALFIT": {
+                who: agreement(found[who], found[GALFIT], rows) for who in (COVARIANCE, SAME)
+            },
+        }
+    return figures, found, truth, snr
+
+
+def true_images(name: str, cutouts: hf.Cutouts, truth: Array) -> Array:
+    """Noise-free images (B, H, W): GalSim's own where they are kept, else ours of the truth."""
+    with np.load(SIMS / f"{name}.npz") as data:
+        if "model" in data.files:
+            return np.asarray(data["model"], float)
+    return images(cutouts, truth)
+
+
+def images(cutouts: hf.Cutouts, values: Array) -> Array:
+    """Our renderer's images (B, H, W) of parameters (B, 7), without sky, in float64."""
+    theta = torch.from_numpy(np.concatenate([values, np.zeros((len(values), 1))], axis=1))
+    parts = [
+        render(theta[rows], cutouts[rows.tolist()], dtype=torch.float64)
+        for rows in torch.arange(len(theta)).split(AT_ONCE)
+    ]
+    return torch.cat(parts).numpy()
+
+
+def answers(
+    name: str,
+    cutouts: hf.Cutouts,
+    true: Array,
+    values: Array,
+    errors: Array,
+    low: Array,
+    high: Array,
+) -> Answers:
+    """Answers with their chi2 on the same pixels, and their models' distance from the true one."""
+    model = images(cutouts, values)
+    sigma, image = (v.double().numpy() for v in (cutouts.sigma, cutouts.image))
+    used = ~cutouts.mask.numpy()
+    distance = np.where(used, ((model - true) / sigma) ** 2, 0.0).sum(axis=(1, 2))
+    chi2 = np.array([best_chi2(*planes) for planes in zip(model, image, sigma, used, strict=True)])
+    return Answers(name, values, errors, low, high, chi2, distance)
+
+
+def best_chi2(model: Array, image: Array, sigma: Array, used: Array) -> float:
+    """Chi2 of one model with its flux and a level sky solved for; NaN without a model.
+
+    The saved magnitudes have four digits, which alone would cost a bright galaxy some chi2, and
+    GALFIT's sky was not kept.
+    """
+    if not np.isfinite(model).all():
+        return float("nan")
+    design = np.stack([model[used] / sigma[used], 1 / sigma[used]], axis=1)
+    data = image[used] / sigma[used]
+    solution, *_ = np.linalg.lstsq(design, data, rcond=None)
+    return float(((data - design @ solution) ** 2).sum())
+
+
+def intervals(table: Table) -> tuple[Array, Array]:
+    """Ends (B, L, 7) of the central intervals of a table's draws."""
+    samples = np.stack([np.asarray(table[f"{k}_samples"], float) for k in NAMES], axis=2)
+    sky = np.zeros((*samples.shape[:2], 1))
+    whole = torch.from_numpy(np.concatenate([samples, sky], axis=2))
+    draws = Draws(ParameterSpace(), whole, torch.from_numpy(np.asarray(table["weight"], float)))
+    levels = [(1 - v) / 2 for v in LEVELS] + [(1 + v) / 2 for v in LEVELS]
+    ends = draws.quantiles(levels)[:, :, :7].numpy()
+    return ends[:, : len(LEVELS)], ends[:, len(LEVELS) :]
+
+
+def flagged(table: Table, bad: Array) -> dict[str, Any]:
+    """How many rows carry a flag or are suspect, and how many of the catastrophic are not."""
+    flags, grade = np.asarray(table["flags"]), np.asarray(table["quality"]).astype(str)
+    counts = {flag.name: int((flags & int(flag) != 0).sum()) for flag in hf.Flag}
+    return {
+        "flagged": int((flags != 0).sum()),
+        "suspect": int((grade == "suspect").sum()),
+        "catastrophic and not suspect": int((bad & (grade != "suspect")).sum()),
+        "by flag": {name: count for name, count in counts.items() if count},
+    }
+
+
+def flagged_by_galfit(problem: Array, bad: Array) -> dict[str, Any]:
+    """How many of GALFIT's rows have a parameter that it marked with asterisks."""
+    return {
+        "flagged": int(problem.sum()),
+        "catastrophic and not flagged": int((bad & ~problem).sum()),
+    }

@@ -1,0 +1,159 @@
+"""What the accuracy benchmark makes of answers: offsets, intervals, who is nearer, causes."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+import answers
+import galfit_bd
+import galfit_real
+import other_tools
+from answers import Answers, gaussian
+
+import hybridfit as hf
+
+TRUE = np.array([[31.0, 32.0, 20.0, 4.0, 2.0, 0.5, 1.0]] * 200)
+
+
+def made(values: np.ndarray, errors: np.ndarray, chi2: float = 100.0, pixels: float = 7.0):
+    size = len(values)
+    ends = gaussian(values, errors)
+    return Answers("x", values, errors, *ends, np.full(size, chi2), np.full(size, pixels))
+
+
+def scattered(width: float, seed: int = 0) -> np.ndarray:
+    """Answers whose errors of .02 are ``width`` times too small; angles wrap at 180."""
+    values = TRUE + width * 0.02 * np.random.default_rng(seed).standard_normal(TRUE.shape)
+    values[:, 6] %= 180
+    return values
+
+
+@pytest.mark.parametrize(("width", "held"), [(1.0, 0.68), (2.0, 0.383)])
+def test_coverage_tells_true_errors_from_small_ones(width: float, held: float) -> None:
+    told = answers.judge(
+        made(scattered(width), np.full(TRUE.shape, 0.02)), TRUE, np.ones(200, bool)
+    )
+    # 1,400 numbers: 1.3 % binomial; 2 sigma hold erf(1 / 2 / sqrt 2) of a twice too wide scatter
+    assert np.mean(list(told["cover_68"].values())) == pytest.approx(held, abs=0.04)
+    assert np.mean(list(told["pull_std"].values())) == pytest.approx(width, rel=0.06)
+    assert told["catastrophic"] == 0
+
+
+def test_offsets_go_the_short_way_and_in_ln() -> None:
+    values = TRUE[:1].copy()
+    values[0, 3], values[0, 6] = 8.0, 179.0
+    off = answers.offsets(values, TRUE[:1])
+    assert off[0, 6] == pytest.approx(-2)
+    assert off[0, 3] == pytest.approx(np.log(2))
+    assert values[0, 6] == 179.0  # its argument stays as it was
+
+
+def test_lost_is_magnitude_size_or_nothing() -> None:
+    values = TRUE[:4].copy()
+    values[1, 2] += 0.6
+    values[2, 3] *= 2.1
+    values[3] = np.nan
+    assert answers.lost(values, TRUE[:4]).tolist() == [False, True, True, True]
+    known = made(values, np.full(values.shape, 9.0))
+    assert not answers.held(known, TRUE[:4])[3].any()
+
+
+def test_nearer_counts_those_that_both_answered() -> None:
+    ours, theirs = TRUE[:4].copy(), TRUE[:4].copy()
+    ours[:, 2] += 0.01
+    theirs[:3, 2] += (0.02, 0.005, 0.02)
+    theirs[3] = np.nan
+    pixels, errors = np.array([5.0, 5.0, 5.0, 5.0]), np.full((4, 7), 0.1)
+    a = Answers("a", ours, errors, *gaussian(ours, errors), np.full(4, 100.0), pixels)
+    b = Answers(
+        "b", theirs, errors, *gaussian(theirs, errors), np.array([130, 99.8, 100.0, np.nan]),
+        np.array([9.0, 4.0, 9.0, np.nan]),
+    )  # fmt: skip
+    told = answers.nearer(a, b, TRUE[:4], np.ones(4, bool))
+    assert told["galaxies"] == 3
+    assert told["nearer"]["mag"] == pytest.approx(2 / 3, abs=1e-3)
+    assert told["nearer in pixels"] == pytest.approx(2 / 3, abs=1e-3)
+    assert (told["ours more than .1 above"], told["ours more than 10 below"]) == (1, 1)
+    apart = answers.agreement(a, b, np.arange(4) < 2)
+    assert apart["within 1"] == 1.0
+
+
+def test_two_components_are_told_apart() -> None:
+    options = hf.FitOptions(("sersic", "sersic"))
+    bulge, disk = np.full((2, 7), 1.0), np.full((2, 7), 1.0)
+    bulge[:, 3], disk[:, 3], bulge[:, 2], disk[:, 2] = 2.0, 9.0, 21.0, 20.0
+    theta = galfit_bd.theta_of(bulge, disk, options)
+    theta[1] = galfit_bd.theta_of(disk[:1], bulge[:1], options)[0]  # the other way round
+    assert theta.shape == (2, len(options.space.names))
+    none = torch.zeros(2)
+    covariance = torch.zeros(2, theta.shape[1], theta.shape[1])
+    fit = hf.Fit(options.space, theta, covariance, none, none.long(), none.long(), none.long())
+    found = galfit_bd.summary(*galfit_bd.parts_of(fit))
+    share = 1 / (1 + 10**0.4)
+    assert found[:, 1] == pytest.approx(share)
+    assert found[:, 2] == pytest.approx(np.log(2.0))
+    exponential = hf.FitOptions(("sersic", "exponential"))
+    assert galfit_bd.theta_of(bulge, disk, exponential).shape[1] == len(exponential.space.names)
+
+
+def row(apart: float, chi2: float = 100.0, pixels: int = 0) -> dict[str, float]:
+    return {"apart": apart, "chi2": chi2, "chi2_galfit": 100.0, "dof_less_galfit": pixels}
+
+
+@pytest.mark.parametrize(
+    ("continuous", "grid", "free", "text"),
+    [
+        (row(2.0), row(9.0), None, ""),
+        (row(5.0), row(0.5), None, "convolution on the image's grid"),
+        (row(5.0), row(5.0), row(1.0), "the prior"),
+        (row(5.0), row(5.0), row(9.0, 90.0), "a lower minimum here"),
+        (row(5.0), row(5.0), row(9.0, 110.0), "a lower minimum there"),
+        (row(5.0), row(5.0), row(9.0, 100.5), "two parameter sets of one chi2"),
+        (row(5.0), row(5.0), row(9.0, 90.0, 7), "other pixels"),
+        (row(5.0), row(float("nan")), row(9.0, 90.0), "a lower minimum here"),
+    ],
+)
+def test_causes(continuous: dict, grid: dict, free: dict | None, text: str) -> None:
+    ways = {galfit_real.CONTINUOUS: continuous, galfit_real.GRID: grid}
+    if free is not None:
+        ways[galfit_real.GRID_ML] = free
+    assert galfit_real.cause(ways) == text
+
+
+def test_saved_runs_are_read_in_our_conventions(tmp_path: Path) -> None:
+    (tmp_path / "galfit3").mkdir()
+    names = ["id", "mode", "verdict", "chi2", "ndof", *galfit_real.COLUMNS]
+    names += [f"{name}_err" for name in galfit_real.COLUMNS]
+    rows = [
+        ["a", "single", "good", "10", "9", 12.5, 7.0, 20, 3, 1, 0.5, -30, *[0.1] * 7],
+        ["b", "bulgedisk", "failed", "", "", 1, 1, 20, 3, 1, 0.5, 0, *[""] * 7],
+        ["b", "bulgedisk", "failed", "", "", 1, 1, 21, 3, 1, 0.5, 0, *[""] * 7],
+    ]
+    with (tmp_path / "galfit3" / "galfit3.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([names, *rows])
+    single, double = galfit_real.read_cases(tmp_path)
+    assert single.found[0, :2].tolist() == [11.5, 6.0]  # counted from 0
+    assert single.feedme.parts[-4:] == ("galfit3", "a", "single", "galfit.feedme")
+    assert double.found.shape == (2, 7)
+    assert np.isnan(double.chi2)
+    assert [case.id for case in galfit_real.read_cases(tmp_path, "single", "good")] == ["a"]
+
+
+def test_other_tools_keep_what_they_do_not_tell_open() -> None:
+    names = (*other_tools.COLUMNS, *other_tools.ERRORS)
+    text = dict.fromkeys(names, "") | {"x": "5", "re_pix": "2.0", "n": "1.5", "q": "0.4"}
+    values, errors = other_tools.answer(text)
+    assert values[0] == 4.0
+    assert np.isnan(values[[1, 2, 6]]).all()
+    assert np.isnan(errors).all()
+    ours = np.array([4.0, 4.0, 20.0, 2.0 * np.e, 1.5, 0.5, 178.0])
+    told = other_tools.beside(np.array([4.0, 4.0, 20.0, 2.0, 1.5, 0.4, -178.0]), ours)
+    assert told == {"ln r_eff": 1.0, "ln n": 0.0, "q": 0.1, "pa": -4.0}
