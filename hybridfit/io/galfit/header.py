@@ -131,7 +131,7 @@ def value_text(value: Value) -> str:
 def sky_text(value: Value, exponent: bool = False) -> str:
     """The same for a sky, with an exponent where it is faint: fluxes may be of any unit."""
     error = value.error if 0 < value.error < math.inf else 0.0
-    if not (exponent or max(abs(value.value), error) < SMALL_SKY):
+    if not (exponent or abs(value.value) < SMALL_SKY):
         return value_text(value)
     digits = 3
     if error and value.value:
