@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from answers import Answers, Array, held, lost
 from common import NAMES
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from hybridfit.plots.style import FAINT, INK, MUTED, SERIES, plain
 
@@ -72,6 +73,10 @@ def draw_bd(points: Mapping[str, tuple[Array, Array]], path: Path) -> None:
             if column > 1:
                 a, b = np.exp(a), np.exp(b)
                 axis.set(xscale="log", yscale="log")
+                for side in (axis.xaxis, axis.yaxis):
+                    side.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                    side.set_major_formatter("{x:g}")
+                    side.set_minor_formatter(NullFormatter())
             axis.scatter(a, b, s=14, color=SERIES[0], zorder=2)
             ends = [np.nanmin(a), np.nanmax(a)]
             axis.plot(ends, ends, color=INK, lw=1)

@@ -153,9 +153,9 @@ def bins(snr: Array) -> dict[str, Rows]:
 
 def table(told: Mapping[str, Mapping[str, Any]], key: str, names: Sequence[str] = NAMES) -> str:
     """Lines of one figure, a fitter a line."""
-    head = " " * 26 + "".join(f"{name:>9}" for name in names)
+    head = " " * 32 + "".join(f"{name:>9}" for name in names)
     lines = [
-        f"{who:26}" + "".join(f"{figures[key][name]:9.3f}" for name in names)
+        f"{who:32}" + "".join(f"{figures[key][name]:9.3f}" for name in names)
         for who, figures in told.items()
     ]
-    return "\n".join([f"{key:26}{head[26:]}", *lines])
+    return "\n".join([f"{key:32}{head[32:]}", *lines])

@@ -104,8 +104,9 @@ def test_two_components_are_told_apart() -> None:
     assert galfit_bd.theta_of(bulge, disk, exponential).shape[1] == len(exponential.space.names)
 
 
-def row(apart: float, chi2: float = 100.0, pixels: int = 0) -> dict[str, float]:
-    return {"apart": apart, "chi2": chi2, "chi2_galfit": 100.0, "dof_less_galfit": pixels}
+def row(apart: float, chi2: float = 100.0, **more: float) -> dict[str, float]:
+    usual = {"dof_less_galfit": 0, "sigma_made": False, "beyond_prior": False}
+    return {"apart": apart, "chi2": chi2, "chi2_galfit": 100.0, **usual, **more}
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,9 @@ def row(apart: float, chi2: float = 100.0, pixels: int = 0) -> dict[str, float]:
         (row(5.0), row(5.0), row(9.0, 90.0), "a lower minimum here"),
         (row(5.0), row(5.0), row(9.0, 110.0), "a lower minimum there"),
         (row(5.0), row(5.0), row(9.0, 100.5), "two parameter sets of one chi2"),
-        (row(5.0), row(5.0), row(9.0, 90.0, 7), "other pixels"),
+        (row(5.0), row(5.0), row(9.0, 90.0, dof_less_galfit=7), "other pixels"),
+        (row(5.0), row(5.0), row(9.0, sigma_made=True), "the sigma that GALFIT made itself"),
+        (row(5.0), row(5.0), row(float("nan")), "a component of negative flux here"),
         (row(5.0), row(float("nan")), row(9.0, 90.0), "a lower minimum here"),
     ],
 )
@@ -128,14 +131,21 @@ def test_causes(continuous: dict, grid: dict, free: dict | None, text: str) -> N
     assert galfit_real.cause(ways) == text
 
 
+def test_what_lies_beyond_the_prior() -> None:
+    values = np.array([[1, 1, 20, 5.0, 2.0, 0.5, 0.0], [1, 1, 20, 5.0, 1.0, 0.5, 0.0]])
+    assert not galfit_real.beyond_prior(values)
+    values[1, 4] = 14.9
+    assert galfit_real.beyond_prior(values)
+
+
 def test_saved_runs_are_read_in_our_conventions(tmp_path: Path) -> None:
     (tmp_path / "galfit3").mkdir()
-    names = ["id", "mode", "verdict", "chi2", "ndof", *galfit_real.COLUMNS]
+    names = ["id", "mode", "verdict", "sigma", "chi2", "ndof", *galfit_real.COLUMNS]
     names += [f"{name}_err" for name in galfit_real.COLUMNS]
     rows = [
-        ["a", "single", "good", "10", "9", 12.5, 7.0, 20, 3, 1, 0.5, -30, *[0.1] * 7],
-        ["b", "bulgedisk", "failed", "", "", 1, 1, 20, 3, 1, 0.5, 0, *[""] * 7],
-        ["b", "bulgedisk", "failed", "", "", 1, 1, 21, 3, 1, 0.5, 0, *[""] * 7],
+        ["a", "single", "good", "cases file", "10", "9", 12.5, 7.0, 20, 3, 1, 0.5, -30, *[0.1] * 7],
+        ["b", "bulgedisk", "failed", "made by GALFIT", "", "", 1, 1, 20, 3, 1, 0.5, 0, *[""] * 7],
+        ["b", "bulgedisk", "failed", "made by GALFIT", "", "", 1, 1, 21, 3, 1, 0.5, 0, *[""] * 7],
     ]
     with (tmp_path / "galfit3" / "galfit3.csv").open("w", newline="") as file:
         csv.writer(file).writerows([names, *rows])
@@ -144,6 +154,7 @@ def test_saved_runs_are_read_in_our_conventions(tmp_path: Path) -> None:
     assert single.feedme.parts[-4:] == ("galfit3", "a", "single", "galfit.feedme")
     assert double.found.shape == (2, 7)
     assert np.isnan(double.chi2)
+    assert (single.sigma_made, double.sigma_made) == (False, True)
     assert [case.id for case in galfit_real.read_cases(tmp_path, "single", "good")] == ["a"]
 
 
