@@ -10,14 +10,12 @@ bd      100 galaxies of bulge and disk, fitted with two components from several 
 real    every run kept of real galaxies, read from its feedme: chi2 and parameters of both, what
         our flags say where GALFIT failed, and fits of other tools.
 
-Figures go to results/accuracy_galfit.json where all parts were run, else into FOLDER with the
-pictures.
+Figures go to accuracy_<part>.json and pictures beside them, in results/ or FOLDER.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,7 +95,7 @@ def real(out: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", default=[], metavar="sims|bd|real")
-    parser.add_argument("--out", type=Path, help="folder for pictures; default results/")
+    parser.add_argument("--out", type=Path, help="folder for all of it; default results/")
     args = parser.parse_args()
     if unknown := [part for part in args.parts if part not in PARTS]:
         parser.error(f"no part '{unknown[0]}': expected some of {', '.join(PARTS)}")
@@ -106,14 +104,9 @@ def main() -> None:
     torch.set_num_threads(1)
     out = args.out or RESULTS
     out.mkdir(parents=True, exist_ok=True)
-    chosen = args.parts or list(PARTS)
-    figures = {part: {"sims": sims, "bd": bd, "real": real}[part](out) for part in chosen}
-    if args.out is None and len(chosen) == len(PARTS):
-        print(f"written: {write_result('accuracy_galfit', figures)}")
-    else:
-        path = out / f"accuracy_{'_'.join(chosen)}.json"
-        path.write_text(json.dumps(figures, indent=1, default=float) + "\n")
-        print(f"written: {path}")
+    for part in args.parts or PARTS:
+        figures = {"sims": sims, "bd": bd, "real": real}[part](out)
+        print(f"written: {write_result(f'accuracy_{part}', figures, out)}")
 
 
 if __name__ == "__main__":

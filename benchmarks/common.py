@@ -41,10 +41,10 @@ def environment() -> dict[str, str]:
     }
 
 
-def write_result(name: str, figures: dict[str, Any]) -> Path:
-    """Write ``results/<name>.json`` with the figures and the environment."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def write_result(name: str, figures: dict[str, Any], folder: Path = RESULTS) -> Path:
+    """Write ``<name>.json`` with the figures and the environment into results/ or ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     content = {"figures": figures, "environment": environment()}
     path.write_text(json.dumps(content, indent=1, default=float) + "\n")
     return path

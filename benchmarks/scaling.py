@@ -247,12 +247,10 @@ def main() -> None:
         print_laws(name, figures[name]["laws"])
     folder = args.out or RESULTS
     folder.mkdir(parents=True, exist_ok=True)
-    draw(figures, folder / "scaling.png")
-    print(f"written: {folder / 'scaling.png'}")
-    if args.out is None and not (args.quick or args.only):
-        print(f"written: {write_result('scaling', figures)}")
-    else:
-        (folder / "scaling.json").write_text(json.dumps(figures, indent=1) + "\n")
+    name = "scaling_quick" if args.quick else "scaling_part" if args.only else "scaling"
+    draw(figures, folder / f"{name}.png")
+    print(f"written: {folder / f'{name}.png'}")
+    print(f"written: {write_result(name, figures, folder)}")
 
 
 if __name__ == "__main__":

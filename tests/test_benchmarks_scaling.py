@@ -86,5 +86,5 @@ def test_the_whole_runs_in_small(tmp_path: Path) -> None:
         scaling.main()
     finally:
         sys.argv = sys_argv
-    assert (tmp_path / "scaling.png").stat().st_size > 10_000
-    assert (tmp_path / "scaling.json").exists()
+    assert (tmp_path / "scaling_quick.png").stat().st_size > 10_000
+    assert (tmp_path / "scaling_quick.json").exists()
