@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 from astropy.io import fits
+from astropy.table import Table
 
 from hybridfit.io.galfit import conventions
 from hybridfit.io.galfit.entries import Component, GalfitError, Outcome, Value
 from hybridfit.io.galfit.text import number
+from hybridfit.io.options import BadInput
+from hybridfit.io.planes import opened
 
 # header's names of parameters -> GALFIT's numbers; names of GALFIT 2 among them
 KEYS = {
@@ -48,6 +51,7 @@ ROTATION = {"RIN", "ROUT", "RANG", "ALPHA", "INCL", "SPA"}
 SKY_ROWS = {"1", "2", "3"}
 CARD = re.compile(r"(\d+)_([A-Z0-9]+)")
 SECTION = re.compile(r"\[\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*:\s*(\d+)\s*\]")
+TABLES = ("FIT_INFO", "BAND_INFO", "FINAL_BAND")
 TABLE_KEY = re.compile(r"COMP(\d+)_(\w+)")
 
 
@@ -65,20 +69,18 @@ def read_block(path: str | Path) -> Outcome:
     path = Path(path)
     with open(path, "rb") as file:
         start = file.read(9)
-    if start == b"XTENSION=":
-        header = fits.Header.fromtextfile(path)
-        return _of_header(path, header)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with fits.open(path, memmap=False) as hdus:
-                header = next((hdu.header for hdu in hdus if "COMP_1" in hdu.header), None)
-                if header is not None:
-                    return _of_header(path, header)
-                if "FINAL_BAND" in hdus:
-                    return _of_tables(path, hdus)
-    except OSError as error:
-        raise GalfitError(path, None, f"cannot be read as FITS: {error}") from error
+        if start == b"XTENSION=":
+            return _of_header(path, fits.Header.fromtextfile(path))
+        with opened(str(path)) as hdus:
+            header = next((hdu.header.copy() for hdu in hdus if "COMP_1" in hdu.header), None)
+            tables = {hdu.name: Table(hdu.data) for hdu in hdus if hdu.name in TABLES}
+        if header is not None:
+            return _of_header(path, header)
+        if "FINAL_BAND" in tables:
+            return _of_tables(path, tables)
+    except (BadInput, fits.VerifyError) as error:
+        raise GalfitError(path, None, str(error)) from error
     raise GalfitError(
         path, None, "is no image block: expected COMP_1 in a header, or a table FINAL_BAND"
     )
@@ -87,11 +89,9 @@ def read_block(path: str | Path) -> Outcome:
 def is_block(path: Path) -> bool:
     """Whether a FITS file, or a header as text, holds parameters of GALFIT's."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with fits.open(path, memmap=False) as hdus:
-                return any("COMP_1" in hdu.header or hdu.name == "FINAL_BAND" for hdu in hdus)
-    except OSError:
+        with opened(str(path)) as hdus:
+            return any("COMP_1" in hdu.header or hdu.name == "FINAL_BAND" for hdu in hdus)
+    except BadInput:
         return False
 
 
@@ -103,7 +103,7 @@ def _of_header(path: Path, header: fits.Header) -> Outcome:
         for card in header.cards:
             if card.keyword == "CHISQ":
                 break  # PyMorph's version repeats some of the sky's after its end
-            if card.keyword.startswith("COMP_"):
+            if re.fullmatch(r"COMP_\d+", card.keyword):
                 kinds[int(card.keyword[5:])] = str(card.value).strip().lower()
             elif match := CARD.fullmatch(card.keyword):
                 parts.setdefault(int(match[1]), {})[match[2]] = str(card.value)
@@ -203,22 +203,26 @@ def _same(one: Component, other: Component) -> bool:
     return all(one.values[n].value == v.value for n, v in other.values.items())
 
 
-def _of_tables(path: Path, hdus: fits.HDUList) -> Outcome:
+def _of_tables(path: Path, tables: Mapping[str, Table]) -> Outcome:
     """GALFITM since 1.4: tables FIT_INFO, BAND_INFO and FINAL_BAND; the first band's values."""
-    final, info = hdus["FINAL_BAND"].data, _row(hdus, "FIT_INFO")
-    band = _row(hdus, "BAND_INFO")
+    final, info = tables["FINAL_BAND"], _row(tables, "FIT_INFO")
+    band = _row(tables, "BAND_INFO")
+    if not len(final) or "BAND" not in final.colnames:
+        raise GalfitError(path, None, "FINAL_BAND has no row of a band")
     bands = tuple(str(name).strip() for name in final["BAND"])
     parts: dict[int, dict[str, Value]] = {}
     skies = set()
-    for name in final.columns.names:
+    for name in final.colnames:
         match = TABLE_KEY.fullmatch(name)
         key = KEYS.get(match[2].upper()) if match else None
         if match is None or key is None:
             continue
         if match[2].upper() == "SKY":
             skies.add(int(match[1]))
-        held = int(final[name + "_FIT"][0]) == 0
-        error = math.nan if held else float(final[name + "_ERR"][0])
+        if not {f"{name}_FIT", f"{name}_ERR"} <= set(final.colnames):
+            raise GalfitError(path, None, f"FINAL_BAND has {name}, but not {name}_FIT and _ERR")
+        held = int(final[f"{name}_FIT"][0]) == 0
+        error = math.nan if held else float(final[f"{name}_ERR"][0])
         parts.setdefault(int(match[1]), {})[key] = Value(float(final[name][0]), error, held)
     components = tuple(
         conventions.component("sky" if k in skies else _table_kind(parts[k]), parts[k])
@@ -253,11 +257,11 @@ def _table_kind(raw: Mapping[str, Value]) -> str:
     return "sersic" if "5" in raw else "devauc" if "4" in raw else "psf"
 
 
-def _row(hdus: fits.HDUList, name: str) -> dict[str, Any]:
-    if name not in hdus or not len(hdus[name].data):
-        return {}
-    data = hdus[name].data
-    return {column: data[column][0] for column in data.columns.names}
+def _row(tables: Mapping[str, Table], name: str) -> dict[str, Any]:
+    table = tables.get(name)
+    return (
+        {} if table is None or not len(table) else dict(zip(table.colnames, table[0], strict=True))
+    )
 
 
 def _plain(value: Any) -> str:

@@ -112,14 +112,12 @@ def _feedme(
     box = _numbers(path, control.get("I"), 2, "the convolution box in x and y")
     return Feedme(
         path=path,
-        psf_oversampling=int(_numbers(path, control.get("E"), 1, "the fine sampling")[0] or 1)
-        if "E" in control
-        else 1,
+        psf_oversampling=_whole(path, control.get("E"), 1, "the fine sampling"),
         region=_region(path, control.get("H")),
         convolution_box=(int(box[0]), int(box[1])) if box else (0, 0),
         zeropoint=_zeropoint(path, control.get("J")),
         pixel_scale=(scale[0], scale[1]) if scale else (math.nan, math.nan),
-        mode=int(_numbers(path, control.get("P"), 1, "0, 1, 2 or 3")[0]) if "P" in control else 0,
+        mode=_whole(path, control.get("P"), 0, "0, 1, 2 or 3"),
         bands=bands if len(bands) > 1 else (),
         components=tuple(_component(path, block, old, weights, notes) for block in blocks),
         version=2 if old else 3,
@@ -281,6 +279,11 @@ def _numbers(path: Path, row: Row | None, count: int, expected: str) -> list[flo
     if len(values) < count or any(v is None or math.isnan(v.value) for v in values):
         raise GalfitError(path, row.line, f"row {row.key}) is '{row.text}', expected {expected}")
     return [value.value for value in values if value is not None]
+
+
+def _whole(path: Path, row: Row | None, default: int, expected: str) -> int:
+    found = _numbers(path, row, 1, expected)
+    return int(found[0]) if found else default
 
 
 def _zeropoint(path: Path, row: Row | None) -> float:

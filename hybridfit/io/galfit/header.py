@@ -8,7 +8,6 @@ magnitudes to 1e-5. A sky below 0.01 is written with an exponent.
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +35,7 @@ COMMENTS = {
     "DSDY": "y sky gradient [ADUs]",
 }
 ROWS = {"x": "XC", "y": "YC", "3": "MAG", "4": "RE", "5": "N", "9": "AR", "10": "PA"}
+ROOM = 65  # characters of a card for a text and its comment
 OTHERS = {"r_eff": "RE", "q": "AR", "pa": "PA"}  # of profiles that GALFIT does not have
 SIZES = {"expdisk": "RS", "gaussian": "FWHM"}
 SKY_ROWS = {"1": "SKY", "2": "DSDX", "3": "DSDY"}
@@ -149,9 +149,9 @@ def _marked(value: Value, number: str, error: str) -> str:
 
 
 def _put(header: fits.Header, key: str, value: Any, comment: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of comments that a long value cuts short
-        header[key] = (value, comment)
+    """Set a card; as in GALFIT's, a long value leaves less of its comment."""
+    room = ROOM - max(len(value), 8) if isinstance(value, str) else len(comment)
+    header[key] = (value, comment[: max(room, 0)])
 
 
 def _ascii(text: str) -> str:
