@@ -28,6 +28,7 @@ table.sortable th { cursor: pointer; }
 table.sortable th[data-way="1"]::after { content: " \\25b4"; }
 table.sortable th[data-way="-1"]::after { content: " \\25be"; }
 td.text, th.text { text-align: left; }
+td.long { white-space: normal; min-width: 22rem; }
 tr:hover td { background: #f7fafc; }
 figure { margin: .6rem 0 1.2rem; }
 figure img { max-width: 100%; height: auto; }
@@ -56,6 +57,7 @@ document.querySelectorAll('table.sortable').forEach(function (table) {
   });
 });
 """
+LONG = 36  # characters from which an entry may take several lines
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
@@ -171,7 +173,8 @@ def _cell(value: Any, format: str, numeric: bool) -> str:
     if numeric:
         return f'<td data-value="{float(value)!r}">{escape(number(float(value), format))}</td>'
     text = escape(value)
-    return f'<td class="text" data-value="{text}">{text}</td>'
+    kind = "text long" if len(text) > LONG else "text"
+    return f'<td class="{kind}" data-value="{text}">{text}</td>'
 
 
 def _is_number(value: Any) -> bool:

@@ -239,6 +239,8 @@ def component_images(
     values = catalogue.values[np.where(there, chosen, 0)]  # (B, K, 7)
     batch, many = values.shape[:2]
     present = there[:, None] & np.isfinite(values[..., [0, 2]]).any(axis=2)
+    if catalogue.kind == "hybridfit":  # a component whose flux came out as 0 has no magnitude
+        present &= np.isfinite(values[..., COLUMN["mag"]])
     whole = np.isfinite(values).all(axis=2)
     whole &= (values[..., COLUMN["r_eff"]] > 0) & (values[..., COLUMN["n"]] > 0.05)
     whole &= (values[..., COLUMN["q"]] > 0) & (values[..., COLUMN["n"]] < 20)

@@ -39,15 +39,16 @@ FORMATS = {
     **{f"pull_{end}": ".2f" for end in ("mean", "std", "theirs_std", "both_std", "both_nmad")},
 }
 SHORT = {  # heads of the page's tables
-    "pull_mean": "pull mean",
-    "pull_std": "pull std, our errors",
-    "pull_theirs_std": "their errors",
-    "pull_both_std": "both errors",
-    "pull_both_nmad": "both, robust",
+    "pull_mean": "pull",
+    "pull_std": "std (ours)",
+    "pull_theirs_std": "std (theirs)",
+    "pull_both_std": "std (both)",
+    "pull_both_nmad": "nmad (both)",
     "mean_err": "+/-",
     "cover_68": "in 68 %",
     "cover_95": "in 95 %",
-    "outliers": "beyond 5 sigma",
+    "outliers": "> 5 sigma",
+    "catastrophic": "lost",
 }
 SIDE_BY_SIDE = ("median", "nmad", "pull_std", "pull_both_std", "cover_68", "outliers")
 DIGITS = {"x": ".3f", "y": ".3f", "mag": ".3f", "r_eff": ".3f", "n": ".3f", "q": ".3f", "pa": ".1f"}
@@ -90,8 +91,9 @@ def render_report(
     if len(comparisons) > 1:
         sections.append(Section("Side by side", [_side_by_side(comparisons)], "overview"))
     for number, c in enumerate(comparisons, start=1):
-        parts = [*_figures(c), *_pictures(c), *_who(c, options)]
+        parts = [*_figures(c), *_who(c)]
         parts += _worst(c, stamps, galfit, options)
+        parts += ["<h3>Differences and pulls</h3>", *_pictures(c), *_groups(c)]
         parts += _galaxies(c, options)
         sections.append(Section(f"{c.theirs.name}", parts, f"reference-{number}"))
     sections.append(Section("How to read this", _reading(options), "reading"))
@@ -102,7 +104,7 @@ def render_report(
 
 
 def _figures(c: Comparison) -> list[str]:
-    """Matching, warnings and the summary's tables."""
+    """Matching, warnings and the summary of all."""
     rest = [len(c.matches.only_ours), len(c.matches.only_theirs)]
     parts = [
         report.paragraph(
@@ -114,11 +116,16 @@ def _figures(c: Comparison) -> list[str]:
     parts.append(report.bullets(c.notes))
     rows = c.summary[c.summary["group"] == "all"]
     parts += ["<h3>Differences, ours - theirs</h3>", _summary_table(rows, ())]
-    rows = c.summary[c.summary["group"] != "all"]
-    if len(rows):
-        parts += ["<h3>By quality, signal to noise or magnitude</h3>"]
-        parts.append(_summary_table(rows, ("group", "galaxies", "catastrophic")))
     return parts
+
+
+def _groups(c: Comparison) -> list[str]:
+    """The summary by quality and by bins."""
+    rows = c.summary[c.summary["group"] != "all"]
+    if not len(rows):
+        return []
+    head = "<h3>By quality, and by signal to noise or magnitude</h3>"
+    return [head, _summary_table(rows, ("group", "galaxies", "catastrophic"))]
 
 
 def _summary_table(rows: Table, first: Sequence[str]) -> str:
@@ -187,7 +194,7 @@ def _pictures(c: Comparison) -> list[str]:
     return parts
 
 
-def _who(c: Comparison, options: CompareOptions) -> list[str]:
+def _who(c: Comparison) -> list[str]:
     """Verdicts in numbers, and chi2 against magnitude."""
     tally = [v for v in VERDICTS if v in c.verdicts.verdict]
     counted = np.array(c.verdicts.verdict)
@@ -210,8 +217,7 @@ def _who(c: Comparison, options: CompareOptions) -> list[str]:
     columns["meaning"] = [VERDICTS[v] for v in tally]
     parts = ["<h3>Who is right?</h3>", report.table(columns)]
     if np.isfinite(c.chi2.excess).any():
-        first = [int(np.flatnonzero(c.pairs.galaxy == m)[0]) for m in range(len(c.matches))]
-        mag = _magnitude(c.pairs)[first]
+        mag = _magnitude(c.pairs)[_first(c.pairs)]
         drawn = plots.plot_chi2(mag, c.chi2.excess, c.verdicts.verdict)
         text = (
             "Chi2 of their parameters less that of ours, on the same pixels in one renderer; "
@@ -305,11 +311,12 @@ def _rivals(c: Comparison, m: int, stamps: Stamps, galfit: bool) -> bytes | None
 def _galaxies(c: Comparison, options: CompareOptions) -> list[str]:
     """All matched galaxies, those that disagree most first."""
     order = c.worst(len(c.matches))
-    rest = [m for m in range(len(c.matches)) if m not in set(order)]
+    known = set(order)
+    rest = [m for m in range(len(c.matches)) if m not in known]
     shown = [*order, *rest][: options.rows]
     if not shown:
         return []
-    first = {m: int(np.flatnonzero(c.pairs.galaxy == m)[0]) for m in shown}
+    first = _first(c.pairs)
     pull = c.pairs.pull_both
     columns: dict[str, Sequence[Any]] = {
         "id": [c.ours.id[m] for m in shown],
@@ -345,9 +352,9 @@ def _reading(options: CompareOptions) -> list[str]:
             [
                 "Differences are ours - theirs: of r_eff and n in the natural logarithm, of pa the "
                 "short way round, of x and y in pixels.",
-                "Catastrophic: off by 0.5 mag or a factor 2 in size. Means, rms and the standard "
-                "deviations of pulls leave these out; medians, MADs, coverage and the share beyond "
-                "5 sigma do not.",
+                "Catastrophic, or lost: off by 0.5 mag or a factor 2 in size. Means, rms and the "
+                "standard deviations of pulls leave these out; medians, MADs, coverage and the "
+                "share beyond 5 sigma do not.",
                 "Pulls against a truth should have mean 0 and standard deviation 1. Two fits of "
                 "the same pixels share their noise, so that theirs should be well below 1.",
                 f"Agree: no parameter differs by more than {options.limit:g} of both errors. Else "
@@ -374,6 +381,11 @@ def _errors(pairs: Pairs) -> NDArray[np.float64]:
         k = PARAMETERS.index(name)
         out[:, k] = np.hypot(parts[0][:, k] / pairs.ours[:, k], parts[1][:, k] / pairs.theirs[:, k])
     return np.where(out > 0, out, np.nan)
+
+
+def _first(pairs: Pairs) -> NDArray[np.int64]:
+    """(M,) the first row of each galaxy."""
+    return np.unique(pairs.galaxy, return_index=True)[1]
 
 
 def _magnitude(pairs: Pairs) -> NDArray[np.float64]:

@@ -218,10 +218,10 @@ def _checked(
     if not len(a):
         reason = _no_ids(ours, theirs) if way == "id" else "try another radius, or match by id"
         raise ValueError(f"no galaxy of '{theirs.name}' matches by {way}: {reason}")
-    rest = [
-        tuple(name for i, name in enumerate(c.id) if i not in set(used.tolist()))
-        for c, used in ((ours, a), (theirs, b))
-    ]
+    rest = []
+    for c, used in ((ours, a), (theirs, b)):
+        taken = set(used.tolist())
+        rest.append(tuple(name for i, name in enumerate(c.id) if i not in taken))
     return Matches(a, b, way, rest[0], rest[1], repeated)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,7 +105,7 @@ class Pairs:
 
 
 def short_way(difference: Array) -> Array:
-    """Differences (..., 8) with those of pa in [-90, 90)."""
+    """Differences (..., 7 or 8) with those of pa in [-90, 90)."""
     out = difference.copy()
     k = COLUMN["pa"]
     out[..., k] = (out[..., k] + 90.0) % 180.0 - 90.0
@@ -115,93 +115,98 @@ def short_way(difference: Array) -> Array:
 def pairs_of(ours: Catalogue, theirs: Catalogue, matches: Matches) -> Pairs:
     """Put the components of matched galaxies beside each other.
 
+    A galaxy that one side has no component of is a row too, as one that is lost.
+
     Args:
         ours, theirs: the catalogues.
         matches: of them.
     """
-    rows: list[dict[str, object]] = []
-    for m, (i, j) in enumerate(zip(matches.ours.tolist(), matches.theirs.tolist(), strict=True)):
-        chosen = partners(ours.values[i], theirs.values[j])
-        for number, (k, l_) in enumerate(chosen.pairs):
-            row = _row(ours, theirs, (i, k), (j, l_), whole=chosen.whole, first=number == 0)
-            rows.append({"galaxy": m, "component": (k, l_), **row})
-        if not chosen.pairs:  # a galaxy without a fit counts, as one that is lost
-            row = _row(ours, theirs, (i, 0), (j, 0), whole=False, first=True)
-            rows.append({"galaxy": m, "component": (0, 0), **row})
-
-    def column(name: str, shape: tuple[int, ...]) -> NDArray:
-        return np.array([row[name] for row in rows]).reshape(-1, *shape)
-
-    wide = (len(PARAMETERS),)
+    chosen = _chosen(ours, theirs, matches)
+    galaxy, a, b = (
+        np.array(v, dtype=np.int64) for v in (chosen.galaxy, chosen.ours, chosen.theirs)
+    )
+    i, j = matches.ours[galaxy], matches.theirs[galaxy]
+    mine, its = ours.values[i, a], theirs.values[j, b].copy()
+    mine_err, its_err = ours.errors[i, a].copy(), theirs.errors[j, b].copy()
+    its[theirs.held[j, b]] = np.nan
+    mine = mine.copy()
+    for row in np.flatnonzero(chosen.whole):
+        if ours.n_components[i[row]] == 1:
+            its[row] = total(theirs.values[j[row]], mine[row])
+        else:
+            mine[row] = total(ours.values[i[row]], its[row])
+            mine_err[row] = np.nan  # of a sum: errors are not independent
+        its_err[row, COLUMN["mag"]] = np.nan
+    first = np.array(chosen.first, dtype=bool)[:, None]
+    sky = [np.where(first, c.sky[rows, :2], np.nan) for c, rows in ((ours, i), (theirs, j))]
+    values = [np.concatenate([v, s[:, :1]], axis=1) for v, s in zip((mine, its), sky, strict=True)]
+    errors = [
+        np.concatenate([v, s[:, 1:]], axis=1) for v, s in zip((mine_err, its_err), sky, strict=True)
+    ]
+    quantiles = {level: v[i, a] for level, v in ours.quantiles.items()}
+    for v in quantiles.values():
+        v[chosen.whole] = np.nan
+    inside = _inside(values[0], values[1], errors[0], quantiles)
     return Pairs(
-        column("galaxy", ()).astype(np.int64),
-        column("component", (2,)).astype(np.int64),
-        column("ours", wide),
-        column("theirs", wide),
-        column("ours_err", wide),
-        column("theirs_err", wide),
-        column("inside", (2, *wide)),
+        galaxy,
+        np.stack([a, b], axis=1),
+        values[0],
+        values[1],
+        errors[0],
+        errors[1],
+        inside,
         theirs.exact,
     )
 
 
-def _row(
-    ours: Catalogue,
-    theirs: Catalogue,
-    a: tuple[int, int],
-    b: tuple[int, int],
-    whole: bool,
-    first: bool,
-) -> dict[str, object]:
-    mine, its = ours.values[a], theirs.values[b].copy()
-    mine_err, its_err = ours.errors[a], theirs.errors[b]
-    its[theirs.held[b]] = np.nan
-    if whole:
-        single = mine if ours.n_components[a[0]] == 1 else its
-        if ours.n_components[a[0]] == 1:
-            its = total(theirs.values[b[0]], single)
-        else:
-            mine = total(ours.values[a[0]], single)
-            mine_err = np.full_like(mine_err, np.nan)  # of a sum: errors are not independent
-        its_err = np.where(np.isfinite(its), its_err, np.nan)
-        its_err[COLUMN["mag"]] = np.nan
-    sky = [c.sky[r[0], :2] if first else (np.nan, np.nan) for c, r in ((ours, a), (theirs, b))]
-    values = [np.append(v, s[0]) for v, s in zip((mine, its), sky, strict=True)]
-    errors = [np.append(e, s[1]) for e, s in zip((mine_err, its_err), sky, strict=True)]
-    inside = _inside(ours, a, values[0], values[1], errors[0], quantiles=not whole)
-    return {
-        "ours": values[0],
-        "theirs": values[1],
-        "ours_err": errors[0],
-        "theirs_err": errors[1],
-        "inside": inside,
-    }
+@dataclass(frozen=True)
+class _Chosen:
+    """Numbers of galaxies and components of each row, and whether it stands for several."""
+
+    galaxy: list[int]
+    ours: list[int]
+    theirs: list[int]
+    first: list[bool]
+    whole: list[bool]
 
 
-def _inside(
-    ours: Catalogue, a: tuple[int, int], mine: Array, its: Array, error: Array, quantiles: bool
-) -> Array:
-    """(2, 8): 1 where theirs lies in our interval, else 0; NaN where there is nothing to ask."""
-    out = np.full((2, len(PARAMETERS)), np.nan)
+def _chosen(ours: Catalogue, theirs: Catalogue, matches: Matches) -> _Chosen:
+    if ours.values.shape[1] == theirs.values.shape[1] == 1:
+        n = len(matches)
+        return _Chosen(list(range(n)), [0] * n, [0] * n, [True] * n, [False] * n)
+    rows = _Chosen([], [], [], [], [])
+    for m, (i, j) in enumerate(zip(matches.ours.tolist(), matches.theirs.tolist(), strict=True)):
+        found = partners(ours.values[i], theirs.values[j])
+        for number, (k, its) in enumerate(found.pairs or ((0, 0),)):
+            rows.galaxy.append(m)
+            rows.ours.append(k)
+            rows.theirs.append(its)
+            rows.first.append(number == 0)
+            rows.whole.append(found.whole)
+    return rows
+
+
+def _inside(mine: Array, its: Array, error: Array, quantiles: Mapping[float, Array]) -> Array:
+    """(P, 2, 8): 1 where theirs lies in our interval, else 0; NaN where there is none to ask."""
+    out = np.full((len(mine), 2, len(PARAMETERS)), np.nan)
     off = np.abs(short_way(its - mine))
     for row, width in enumerate((GAUSSIAN_68, GAUSSIAN_95)):
         with np.errstate(invalid="ignore"):
-            out[row] = off <= width * error
+            out[:, row] = np.where(np.isfinite(error), off <= width * error, np.nan)
     for row, (low, high) in enumerate(((0.16, 0.84), (0.025, 0.975))):
-        if quantiles and {low, high} <= set(ours.quantiles):
-            ends = [ours.quantiles[level][a] for level in (low, high)]
+        if {low, high} <= set(quantiles):
+            ends = quantiles[low], quantiles[high]
             middle = (ends[0] + ends[1]) / 2
             # an angle's interval may leave [0, 180): the value is taken on the interval's turn
-            placed = middle + short_way(np.append(its[:-1] - middle, 0.0))[:-1]
-            held = (placed >= ends[0]) & (placed <= ends[1])
-            out[row, :-1] = np.where(np.isfinite(middle), held, out[row, :-1])
-    out[:, ~np.isfinite(its)] = np.nan
-    lost = ~np.isfinite(mine) & np.isfinite(its)
-    out[:, np.isfinite(mine) & ~np.isfinite(error)] = np.nan
-    out[:, lost] = 0.0
-    if not np.isfinite(mine[: len(NAMES)]).any():
-        return out  # a galaxy without a fit is outside of every interval
-    out[:, lost] = np.nan  # a parameter that we do not have
+            placed = middle + short_way(its[:, :-1] - middle)
+            with np.errstate(invalid="ignore"):
+                held = (placed >= ends[0]) & (placed <= ends[1])
+            out[:, row, :-1] = np.where(np.isfinite(middle), held, out[:, row, :-1])
+    # a galaxy without a fit is outside of every interval; a parameter that is not ours of none
+    lost = ~np.isfinite(mine[:, : len(NAMES)]).any(axis=1)
+    out[np.broadcast_to(~np.isfinite(mine)[:, None], out.shape)] = np.nan
+    out[lost] = 0.0
+    out[np.broadcast_to(~np.isfinite(its)[:, None], out.shape)] = np.nan
     return out
 
 

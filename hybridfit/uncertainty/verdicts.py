@@ -114,17 +114,17 @@ def judge(
         flagged: (M,) whether they flag theirs.
     """
     count = len(suspect)
-    pull = np.abs(outlying(pairs)[:, : len(NAMES)])  # the sky goes into the stamp, not the galaxy
-    distance, far = np.full(count, np.nan), np.zeros(count, bool)
-    absent = [np.zeros(count, bool) for _ in range(2)]
-    for m in range(count):
-        some = pairs.galaxy == m
-        values = pull[some]
-        if np.isfinite(values).any():
-            distance[m] = np.nanmax(values)
-        far[m] = bool((~pairs.near[some]).any())
-        for gone, side in zip(absent, (pairs.ours, pairs.theirs), strict=True):
-            gone[m] = not np.isfinite(side[some][:, : len(NAMES)]).any()
+    # the sky goes into the stamp, not the galaxy
+    pull = np.nan_to_num(np.abs(outlying(pairs)[:, : len(NAMES)]), nan=-1.0).max(axis=1)
+    distance, far = np.full(count, -1.0), np.zeros(count, bool)
+    np.maximum.at(distance, pairs.galaxy, pull)
+    np.logical_or.at(far, pairs.galaxy, ~pairs.near)
+    distance[distance < 0] = np.nan
+    absent = []
+    for side in (pairs.ours, pairs.theirs):
+        there = np.zeros(count, bool)
+        np.logical_or.at(there, pairs.galaxy, np.isfinite(side[:, : len(NAMES)]).any(axis=1))
+        absent.append(~there)
     verdicts, by = [], []
     for m in range(count):
         mine, its = bool(suspect[m]), bool(flagged[m])

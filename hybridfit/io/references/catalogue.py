@@ -86,10 +86,12 @@ class Catalogue:
         for name, default in defaults.items():
             value = getattr(self, name)
             value = default if value is None else value
-            if np.shape(default)[:1] != np.shape(value)[:1] and len(value) != n:
+            if len(value) != n:
                 raise ValueError(f"{name} has {len(value)} entries, expected {n}")
             object.__setattr__(self, name, value)
-        object.__setattr__(self, "id", tuple(str(name) for name in self.id))
+        for name in ("id", "flagged", "quality"):
+            object.__setattr__(self, name, tuple(str(text) for text in getattr(self, name)))
+        object.__setattr__(self, "aliases", tuple(tuple(names) for names in self.aliases))
 
     def __len__(self) -> int:
         return len(self.id)
