@@ -1,10 +1,14 @@
 """Failures and pulls on the simulated sets, written as FITS and fitted by the command line.
 
-    python benchmarks/sims.py [--compile on] [--uncertainty posterior]
+    python benchmarks/sims.py [--compile on] [--uncertainty posterior] [--keep FOLDER]
 
 Every galaxy of ../shared/data/sims main.npz and hard.npz becomes <id>_image.fits, _sigma.fits and
-_psf.fits; `hybridfit fit` runs over them as a user would run it, and its table is held against the
-truth. Catastrophic: magnitude off by more than 0.5 or size by a factor 2.
+_psf.fits, with truth.fits beside them; `hybridfit fit` runs over them as a user would run it, and
+its table is held against the truth. Catastrophic: magnitude off by more than 0.5 or size by a
+factor 2. `hybridfit compare` must give the same pulls to the last digit, or this fails. With
+--keep all of it stays, and the comparison can be looked at, or made again:
+
+    hybridfit compare FOLDER/main/out FOLDER/main/in/truth.fits
 """
 
 from __future__ import annotations
@@ -14,7 +18,8 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +30,42 @@ from common import NAMES, SIMS, load_sims, quality, write_result
 
 
 def write_fits(name: str, folder: Path) -> None:
-    """Write the set's images, noise maps and PSFs."""
-    folder.mkdir()
+    """Write the set's images, noise maps and PSFs, and the truth as truth.fits."""
+    folder.mkdir(parents=True)
+    _, values, snr = load_sims(name)
+    truth = Table({"id": [f"g{i:03d}" for i in range(len(values))]})
+    for k, column in enumerate(NAMES):
+        truth[column] = values[:, k]
+    truth["snr"] = snr
+    truth.write(folder / "truth.fits")
     with np.load(SIMS / f"{name}.npz") as sims:
         for key, kind in (("data", "image"), ("sigma", "sigma"), ("psf", "psf")):
             for i, pixels in enumerate(sims[key]):
                 fits.writeto(folder / f"g{i:03d}_{kind}.fits", pixels.astype(np.float32))
 
 
-def measure(name: str, options: Sequence[str]) -> dict[str, Any]:
+@contextmanager
+def folder_for(name: str, keep: Path | None) -> Iterator[Path]:
+    """A folder for one set, in ``keep`` or for the time being."""
+    if keep is not None:
+        yield keep / name
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / name
+
+
+def measure(name: str, options: Sequence[str], keep: Path | None = None) -> dict[str, Any]:
     """Fit one set and compare it with the truth."""
     _, truth, snr = load_sims(name)
-    with tempfile.TemporaryDirectory() as folder:
-        write_fits(name, Path(folder) / "in")
-        command = [sys.executable, "-m", "hybridfit", "fit", f"{folder}/in", "-o", f"{folder}/out"]
+    with folder_for(name, keep) as folder:
+        write_fits(name, folder / "in")
+        command = [sys.executable, "-m", "hybridfit", "fit", str(folder / "in")]
+        command += ["-o", str(folder / "out"), "--zeropoint", "22.5", *options, "--quiet"]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([*command, "--zeropoint", "22.5", *options, "--quiet"], check=True)
+        subprocess.run(command, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        table = Table.read(f"{folder}/out/results.fits")
+        table = Table.read(folder / "out" / "results.fits")
+        compared = compare(folder)
     values, errors = (
         np.stack([np.asarray(table[k + end], float) for k in NAMES], axis=1) for end in ("", "_err")
     )
@@ -52,8 +75,10 @@ def measure(name: str, options: Sequence[str]) -> dict[str, Any]:
         near &= np.abs(np.log(values[:, 3] / truth[:, 3])) < np.log(2)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     bright = snr > 150
+    everyone = quality(values, errors, truth)
+    check_same(compared, everyone)
     return {
-        "all": quality(values, errors, truth),
+        "all": everyone,
         "S/N > 150": quality(values[bright], errors[bright], truth[bright]),
         "catastrophic without a flag": int((~near & (flags == 0)).sum()),
         "flagged": int((flags != 0).sum()),
@@ -61,16 +86,34 @@ def measure(name: str, options: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def compare(folder: Path) -> Table:
+    """The summary of `hybridfit compare` of one set with its truth."""
+    command = [sys.executable, "-m", "hybridfit", "compare", str(folder / "out")]
+    subprocess.run([*command, str(folder / "in" / "truth.fits"), "--quiet"], check=True)
+    summary = Table.read(folder / "out" / "compare" / "summary.ecsv")
+    return summary[summary["group"] == "all"]
+
+
+def check_same(compared: Table, figures: dict[str, Any]) -> None:
+    """Raise if `hybridfit compare` gives other failures or pulls than this script."""
+    for row, name in zip(compared, NAMES, strict=False):
+        told = (row["catastrophic"], round(row["pull_std"], 3), round(row["pull_mean"], 3))
+        own = (figures["catastrophic"], figures["pull_std"][name], figures["pull_mean"][name])
+        if row["parameter"].removeprefix("ln ") != name or told != own:
+            raise AssertionError(f"compare gives {told} for {name}, expected {own}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--compile", default="off", choices=("auto", "on", "off"))
     # errors as other tools have them, of the curvature at the fit
     parser.add_argument("--uncertainty", default="covariance")
+    parser.add_argument("--keep", type=Path, help="folder for inputs, results and comparisons")
     args = parser.parse_args()
     options = ["--compile", args.compile, "--uncertainty", args.uncertainty]
     if not SIMS.is_dir():
         sys.exit(f"the simulated sets are not there: {SIMS}")
-    figures = {name: measure(name, options) for name in ("main", "hard")}
+    figures = {name: measure(name, options, args.keep) for name in ("main", "hard")}
     for name, table in figures.items():
         print(name)
         for key, value in table.items():
