@@ -215,8 +215,8 @@ def test_sigma_is_made_where_there_is_none(asked: Feedme):
     assert stamp.flags & Flag.SIGMA_ESTIMATED
     assert "gain 2" in stamp.message
     assert np.median(stamp.sigma) == pytest.approx(5.1, rel=0.1)  # 5, and 1 % of weak noise
-    image = np.random.default_rng(2).normal(0, 3, (60, 60))
-    image[20:40, 20:40] += 7000
+    image = np.random.default_rng(2).normal(0, 3, (200, 200))
+    image[22:38, 22:38] += 7000
     sigma, how = made_sigma(image, np.ones(image.shape, bool), fits.Header())
     assert "gain 7, the default" in how
     assert sigma[30, 30] == pytest.approx(math.sqrt(1000 + 9), rel=0.01)
@@ -231,7 +231,7 @@ def test_sigma_is_made_where_there_is_none(asked: Feedme):
 def test_chi2_of_galfits_own_models(shared_data: Path):
     """chi2 of each block's model on our pixels is what GALFIT says: region, mask, sigma, unit.
 
-    With a sigma image to 1e-7, single precision's. Where GALFIT made sigma itself, within 20 %:
+    With a sigma image to 1e-7, single precision's. Where GALFIT made sigma itself, within 11 %:
     how it measures the sky is not published.
     """
     compared = 0
@@ -243,7 +243,7 @@ def test_chi2_of_galfits_own_models(shared_data: Path):
         used = ~stamp.mask
         residual = (stamp.image.astype(float) - model)[used] / stamp.sigma[used]
         assert used.sum() == header["NDOF"] + header["NFREE"]
-        near = 1e-6 if feedme.sigma else 0.21
+        near = 1e-6 if feedme.sigma else 0.11
         assert np.square(residual).sum() == pytest.approx(header["CHISQ"], rel=near), path
         assert stamp.origin == (feedme.region[0], feedme.region[2])
         compared += bool(feedme.sigma)
