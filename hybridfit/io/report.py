@@ -37,25 +37,39 @@ nav a { margin-right: 1rem; }
 .case { border-top: 1px solid #ececec; padding-top: .4rem; margin-top: .8rem; }
 """
 SCRIPT = """
-document.querySelectorAll('table.sortable').forEach(function (table) {
-  table.querySelectorAll('th').forEach(function (head, column) {
-    head.addEventListener('click', function () {
-      var way = head.dataset.way === '1' ? -1 : 1;
-      table.querySelectorAll('th').forEach(function (h) { delete h.dataset.way; });
-      head.dataset.way = way;
-      var body = table.tBodies[0], rows = Array.from(body.rows);
-      rows.sort(function (a, b) {
-        var u = a.cells[column].dataset.value, v = b.cells[column].dataset.value;
-        var p = parseFloat(u), q = parseFloat(v);
-        var numeric = head.dataset.numeric === '1';
-        if (numeric && isNaN(p) !== isNaN(q)) { return isNaN(p) ? 1 : -1; }
-        if (numeric && !isNaN(p)) { return way * (p - q); }
-        return way * (u < v ? -1 : u > v ? 1 : 0);
-      });
-      rows.forEach(function (row) { body.appendChild(row); });
+(function () {
+  function each(list, action) { Array.prototype.forEach.call(list, action); }
+  function compare(u, v, numeric) {
+    if (numeric) {
+      var p = parseFloat(u), q = parseFloat(v);
+      return isNaN(p) || isNaN(q) ? null : p - q;
+    }
+    return u < v ? -1 : u > v ? 1 : 0;
+  }
+  function sort(table, head, column) {
+    var way = head.getAttribute('data-way') === '1' ? -1 : 1;
+    var numeric = head.getAttribute('data-numeric') === '1';
+    each(table.querySelectorAll('th'), function (h) { h.removeAttribute('data-way'); });
+    head.setAttribute('data-way', way);
+    var rows = Array.prototype.map.call(table.tBodies[0].rows, function (row, place) {
+      return { row: row, place: place, value: row.cells[column].getAttribute('data-value') };
+    });
+    rows.sort(function (a, b) {
+      var order = compare(a.value, b.value, numeric);
+      if (order === null) {  // where there is no number, last
+        var gone = isNaN(parseFloat(a.value)), also = isNaN(parseFloat(b.value));
+        return gone === also ? a.place - b.place : gone ? 1 : -1;
+      }
+      return order ? way * order : a.place - b.place;
+    });
+    each(rows, function (item) { table.tBodies[0].appendChild(item.row); });
+  }
+  each(document.querySelectorAll('table.sortable'), function (table) {
+    each(table.querySelectorAll('th'), function (head, column) {
+      head.addEventListener('click', function () { sort(table, head, column); });
     });
   });
-});
+})();
 """
 LONG = 36  # characters from which an entry may take several lines
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"

@@ -115,7 +115,7 @@ def _figures(c: Comparison) -> list[str]:
     parts += [report.paragraph(text, "warning") for text in c.warnings]
     parts.append(report.bullets(c.notes))
     rows = c.summary[c.summary["group"] == "all"]
-    parts += ["<h3>Differences, ours - theirs</h3>", _summary_table(rows, ())]
+    parts += [f"<h3>Differences, ours - {_whose(c)}</h3>", _summary_table(rows, (), c.theirs.exact)]
     return parts
 
 
@@ -125,11 +125,12 @@ def _groups(c: Comparison) -> list[str]:
     if not len(rows):
         return []
     head = "<h3>By quality, and by signal to noise or magnitude</h3>"
-    return [head, _summary_table(rows, ("group", "galaxies", "catastrophic"))]
+    return [head, _summary_table(rows, ("group", "galaxies", "catastrophic"), c.theirs.exact)]
 
 
-def _summary_table(rows: Table, first: Sequence[str]) -> str:
-    names = [*first, *(n for n in COLUMNS if n not in ("group", "galaxies", "catastrophic"))]
+def _summary_table(rows: Table, first: Sequence[str], exact: bool) -> str:
+    left = {"group", "galaxies", "catastrophic"} | ({"pull_both_std"} if exact else set())
+    names = [*first, *(name for name in COLUMNS if name not in left)]
     columns: dict[str, Sequence[Any]] = {}
     for name in names:
         values = [v if isinstance(v, str) else v.item() for v in rows[name]]
@@ -177,7 +178,7 @@ def _pictures(c: Comparison) -> list[str]:
         {label: quoted[:, k] for label, k in zip(labels, columns, strict=True)},
         {label: error[:, k] for label, k in zip(labels, columns, strict=True)},
         kinds if any(kinds) else (),
-        "true mag" if c.theirs.exact else "mag",
+        _whose(c),
     )
     text = "Differences with the errors of both; dark: running median. Triangles lie beyond."
     parts = [report.figure(_png(drawn), text)]
@@ -185,7 +186,7 @@ def _pictures(c: Comparison) -> list[str]:
     pulls = {n: pull[:, k] for n, k in zip(names, columns, strict=True) if _any(pull[:, k])}
     if pulls:
         over = "our error" if c.theirs.exact else "both errors"
-        drawn = plots.plot_pulls(pulls, f"(ours - theirs) / {over}")
+        drawn = plots.plot_pulls(pulls, f"(ours - {_whose(c)}) / {over}")
         parts.append(report.figure(_png(drawn), "Pulls beside the normal distribution."))
         curve = coverage_curve(c.pairs)
         what = "truths" if c.theirs.exact else "theirs"
@@ -273,7 +274,7 @@ def _sentence(c: Comparison, m: int) -> str:
 
 def _numbers(c: Comparison, m: int) -> str:
     """Both sides' parameters of one galaxy."""
-    columns: dict[str, list[Any]] = {"component": [], "whose": []}
+    columns: dict[str, list[Any]] = {"component": [], "": []}
     for name in NAMES:
         columns[name] = []
         columns[f"+/- {name}"] = []
@@ -281,11 +282,11 @@ def _numbers(c: Comparison, m: int) -> str:
     for row in rows:
         for whose, side, error in (
             ("ours", c.pairs.ours, c.pairs.ours_err),
-            ("theirs", c.pairs.theirs, c.pairs.theirs_err),
+            (_whose(c), c.pairs.theirs, c.pairs.theirs_err),
         ):
             number = c.pairs.component[row, 0 if whose == "ours" else 1]
             columns["component"].append(int(number) + 1)
-            columns["whose"].append(whose)
+            columns[""].append(whose)
             for k, name in enumerate(NAMES):
                 columns[name].append(float(side[row, k]))
                 columns[f"+/- {name}"].append(float(error[row, k]))
@@ -304,7 +305,9 @@ def _rivals(c: Comparison, m: int, stamps: Stamps, galfit: bool) -> bytes | None
     height, width = stamp.image.shape
     empty = np.full((height, width), np.nan)
     models = [empty if s is None else s.solved[:height, :width] for s in (its, mine)]
-    drawn = plots.plot_rivals(stamp.image, models[0], models[1], stamp.sigma, stamp.mask)
+    drawn = plots.plot_rivals(
+        stamp.image, models[0], models[1], stamp.sigma, stamp.mask, (_whose(c), "ours")
+    )
     return _png(drawn)
 
 
@@ -367,6 +370,10 @@ def _reading(options: CompareOptions) -> list[str]:
             ]
         )
     ]
+
+
+def _whose(c: Comparison) -> str:
+    return "truth" if c.theirs.exact else "theirs"
 
 
 def _any(values: NDArray[np.float64]) -> bool:

@@ -37,7 +37,7 @@ def plot_differences(
     differences: Mapping[str, ArrayLike],
     errors: Mapping[str, ArrayLike],
     kinds: Sequence[str] = (),
-    xlabel: str = "mag",
+    theirs: str = "theirs",
 ) -> Figure:
     """Draw the difference of each parameter against magnitude.
 
@@ -46,7 +46,7 @@ def plot_differences(
         differences: (P,) of each parameter, under its label.
         errors: (P,) of them, of both sides together; NaN draws none.
         kinds: (P,) names, each drawn in its colour; default all alike.
-        xlabel: of the axis.
+        theirs: what ours were compared with.
 
     Returns:
         The figure: grey bars are errors, the dark line a running median; what lies beyond a
@@ -65,8 +65,8 @@ def plot_differences(
         value, error = np.asarray(values, float), np.asarray(errors[name], float)
         _difference_panel(axis, mag, value, error, named, order)
         unit = f" [{UNITS[name]}]" if name in UNITS else ""
-        axis.set_title(f"ours - theirs: {name}{unit}", loc="left", fontsize=9, color=INK)
-        axis.set_xlabel(xlabel, fontsize=8, color=MUTED)
+        axis.set_title(f"ours - {theirs}: {name}{unit}", loc="left", fontsize=9, color=INK)
+        axis.set_xlabel("mag", fontsize=8, color=MUTED)
         plain(axis)
     for axis in axes[len(differences) :]:
         axis.set_visible(False)
