@@ -142,11 +142,12 @@ def pretended() -> Iterator[Pretended]:
         made = convert(data, dtype=dtype)
         return made if device is None else made.to(device)
 
-    def generator(device: Any = None) -> torch.Generator:
-        return generate()
+    class Generator:  # a class, as annotations of modules imported meanwhile name it
+        def __new__(cls, device: Any = None) -> Any:
+            return generate()
 
     torch._C._ensureCUDADeviceGuardSet()
-    torch.tensor, torch.as_tensor, torch.Generator = tensor, as_tensor, generator
+    torch.tensor, torch.as_tensor, torch.Generator = tensor, as_tensor, Generator
     torch.cuda._lazy_init = lambda: None
     try:
         with Pretended() as mode:
