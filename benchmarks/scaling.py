@@ -27,7 +27,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from common import RESULTS, write_result
+from common import RESULTS, environment, write_result
 from laws import power_law, straight_line
 
 JOBS = Path(__file__).with_name("scaling_jobs.py")
@@ -42,9 +42,9 @@ Job = dict[str, Any]
 
 def plan(quick: bool, compiled: Sequence[bool]) -> dict[str, list[Job]]:
     """The jobs by what is varied."""
-    sides = {32: 8, 48: 8} if quick else {32: 96, 64: 96, 128: 48, 256: 16, 512: 6}
+    sides = {32: 8, 48: 8} if quick else {32: 64, 64: 64, 128: 32, 256: 12, 512: 4}
     numbers = (8, 16, 32) if quick else (100, 300, 1000, 10_000)
-    counts, some = ((1, 2), 8) if quick else ((1, 2, 3), 64)
+    counts, some = ((1, 2), 8) if quick else ((1, 2, 3), 48)
     enough = (120, 480) if quick else (60, 120, 240, 480, 960)
     replicas = (4, 8) if quick else (10, 30, 100, 300)
     few = 4 if quick else 8
@@ -227,13 +227,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny: does it run?")
     parser.add_argument("--no-compile", action="store_true", help="eager only")
-    parser.add_argument("--only", nargs="*", choices=list(OVER), help="some dependences alone")
+    parser.add_argument(
+        "--only", nargs="*", choices=list(OVER), help="some dependences; others are kept"
+    )
     parser.add_argument("--core", type=int, default=0, help="the core that all jobs run on")
     parser.add_argument("--repeats", type=int, default=1, help="of each job; the quickest counts")
     parser.add_argument("--out", type=Path, help="folder for figures; default results/")
     args = parser.parse_args()
     paths = (False,) if args.quick or args.no_compile else (False, True)
-    figures: dict[str, Any] = {}
+    folder = args.out or RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    file = "scaling_quick" if args.quick else "scaling"
+    figures = kept(folder / f"{file}.json") if args.only else {}
     for name, jobs in plan(args.quick, paths).items():
         if args.only and name not in args.only:
             continue
@@ -243,14 +248,20 @@ def main() -> None:
             rows.append(min(again, key=lambda row: row["seconds"]))
             check(rows[-1])
         print_rows(name, rows)
-        figures[name] = {"rows": rows, "laws": laws(name, rows)}
+        figures[name] = {"rows": rows, "laws": laws(name, rows), "commit": environment()["commit"]}
         print_laws(name, figures[name]["laws"])
-    folder = args.out or RESULTS
-    folder.mkdir(parents=True, exist_ok=True)
-    name = "scaling_quick" if args.quick else "scaling_part" if args.only else "scaling"
-    draw(figures, folder / f"{name}.png")
-    print(f"written: {folder / f'{name}.png'}")
-    print(f"written: {write_result(name, figures, folder)}")
+        # after each of them, so that what was measured is kept
+        path = write_result(file, figures, folder)
+    draw(figures, folder / f"{file}.png")
+    print(f"written: {path} and {file}.png")
+
+
+def kept(path: Path) -> dict[str, Any]:
+    """The figures of an earlier run, of which some dependences are to be measured again."""
+    if not path.exists():
+        return {}
+    figures: dict[str, Any] = json.loads(path.read_text())["figures"]
+    return figures
 
 
 if __name__ == "__main__":
