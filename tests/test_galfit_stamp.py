@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from hybridfit.io.galfit import Feedme, feedme_stamp, find_feedmes, read_feedme
+from hybridfit.io.galfit import (
+    Component,
+    Feedme,
+    Value,
+    feedme_stamp,
+    find_feedmes,
+    read_feedme,
+)
 from hybridfit.io.galfit.sigma import made_sigma
 from hybridfit.io.options import BadInput, ReadOptions
 from hybridfit.results import Flag
@@ -226,6 +233,28 @@ def test_sigma_is_made_where_there_is_none(asked: Feedme):
     assert averaged[30, 30] == pytest.approx(math.sqrt(7000 / 4 + 9), rel=0.01)
     with pytest.raises(ValueError, match="no scatter"):
         made_sigma(np.ones((9, 9)), np.ones((9, 9), bool), fits.Header())
+
+
+def test_a_mask_over_the_galaxy_is_told(asked: Feedme):
+    values = {name: Value(value) for name, value in (("x", 6.0), ("y", 5.2))}
+    hidden = feedme_stamp(replace(asked, components=(Component("sersic", values),)))
+    assert hidden.flags & Flag.MASKED_CENTRE
+    assert "does the mask hide the galaxy" in hidden.message
+    away = {"x": Value(20.0), "y": Value(math.nan)}
+    assert not feedme_stamp(replace(asked, components=(Component("sersic", away),))).flags & int(
+        Flag.MASKED_CENTRE
+    )
+
+
+def test_faults_of_the_data_are_flagged(shared_data: Path):
+    """KiDS's PSFs have 11 to 25 % of their flux below 0."""
+    root = shared_data / "real" / "galfit3"
+    for path in find_feedmes(root):
+        feedme = read_feedme(path)
+        case, mode = path.parts[-3:-1]
+        if "_kids" in case:
+            bad = feedme_stamp(feedme).flags & Flag.BAD_PSF
+            assert bool(bad) == ("moffat" not in mode)
 
 
 def test_chi2_of_galfits_own_models(shared_data: Path):

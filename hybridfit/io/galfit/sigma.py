@@ -24,7 +24,7 @@ def made_sigma(
     sigma^2 = rms^2 + max(object, 0) / (GAIN NCOMBINE): the scatter of the sky, which has the
     detector's noise in it, and the object's Poisson noise (C. Peng's notes on versions and on
     sigma images). How GALFIT finds the sky and its scatter is not published. Here they are the
-    mean and scatter after six clippings at 3 sigma, and the object is smoothed: of some hundred
+    mean and scatter after six clippings at 3 sigma, and the object is smoothed: of the many
     ways that were tried this comes nearest to what 21 runs of GALFIT say of chi2 of their own
     models, within 10 % rms, 25 % at most. So chi2 of such a fit compares with GALFIT's only if
     both are taken with one sigma.

@@ -18,7 +18,7 @@ from hybridfit.io.noise import to_sigma
 from hybridfit.io.options import BadInput, ReadOptions
 from hybridfit.io.planes import read_plane, read_section, split_hdu
 from hybridfit.io.psf import checked_psf, read_psf
-from hybridfit.io.stamp import Stamp
+from hybridfit.io.stamp import CENTRE, Stamp
 from hybridfit.results import Flag
 
 ENDINGS = ("", ".gz", ".fz")  # GALFIT's FITS library opens compressed files unasked
@@ -75,6 +75,9 @@ def feedme_stamp(feedme: Feedme, options: ReadOptions = ReadOptions(), id: str =
     mask = mask | bad
     if mask.all():
         raise BadInput("no pixel of the region has a usable value and sigma", int(Flag.NO_DATA))
+    if _centre_is_masked(feedme, mask, region):
+        notes.append("the first profile starts on masked pixels: does the mask hide the galaxy?")
+        flags |= Flag.MASKED_CENTRE
     psf, psf_flags = _psf(feedme, options)
     wcs, note = celestial_wcs(header, (region[0], region[2]))
     notes += [note] if note else []
@@ -158,6 +161,18 @@ def _mask(
     inside = (x >= 0) & (x < shape[1]) & (y >= 0) & (y < shape[0])
     mask[y[inside], x[inside]] = True
     return mask[y0:y1, x0:x1]
+
+
+def _centre_is_masked(
+    feedme: Feedme, mask: NDArray[np.bool_], region: tuple[int, int, int, int]
+) -> bool:
+    """Whether a pixel under the first profile's start is left out: some masks flag the target."""
+    if not feedme.sersics:
+        return False
+    x, y = (feedme.sersics[0].values[axis].value for axis in ("x", "y"))
+    rows, columns = np.ogrid[region[2] : region[3], region[0] : region[1]]
+    near = (columns - x) ** 2 + (rows - y) ** 2 <= CENTRE**2  # NaN is near nothing
+    return bool((mask & near).any())
 
 
 def _numbers(
