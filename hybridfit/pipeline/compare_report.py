@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hybridfit import plots
 from hybridfit.io import export, report
-from hybridfit.io.fits import stack
 from hybridfit.io.references import NAMES
 from hybridfit.io.report import Section
 from hybridfit.pipeline.common import versions
-from hybridfit.pipeline.compare_pixels import Stamps, scenes
+from hybridfit.pipeline.compare_figures import (
+    chi2_picture,
+    first_rows,
+    other_side,
+    overview,
+    rivals,
+)
+from hybridfit.pipeline.compare_pixels import Stamps
 from hybridfit.pipeline.compare_result import CompareOptions, Comparison
-from hybridfit.uncertainty.comparison import COLUMNS, coverage_curve
-from hybridfit.uncertainty.differences import LOGARITHMIC, PARAMETERS, Pairs, names_with
+from hybridfit.uncertainty.comparison import COLUMNS
+from hybridfit.uncertainty.differences import LOGARITHMIC, PARAMETERS, names_with
 from hybridfit.uncertainty.verdicts import VERDICTS
 
 if TYPE_CHECKING:
     from astropy.table import Table
-    from matplotlib.figure import Figure
 
-DPI = 90
 FORMATS = {
     "median": ".3g",
     "mean": ".3g",
@@ -52,7 +53,6 @@ SHORT = {  # heads of the page's tables
 }
 SIDE_BY_SIDE = ("median", "nmad", "pull_std", "pull_both_std", "cover_68", "outliers")
 DIGITS = {"x": ".3f", "y": ".3f", "mag": ".3f", "r_eff": ".3f", "n": ".3f", "q": ".3f", "pa": ".1f"}
-LEAST_SIDE = 8  # pixels: smaller stamps have no picture
 
 
 def write_report(
@@ -93,7 +93,7 @@ def render_report(
     for number, c in enumerate(comparisons, start=1):
         parts = [*_figures(c), *_who(c)]
         parts += _worst(c, stamps, galfit, options)
-        parts += ["<h3>Differences and pulls</h3>", *_pictures(c), *_groups(c)]
+        parts += ["<h3>Differences and pulls</h3>", *overview(c), *_groups(c)]
         parts += _galaxies(c, options)
         sections.append(Section(f"{c.theirs.name}", parts, f"reference-{number}"))
     sections.append(Section("How to read this", _reading(options), "reading"))
@@ -115,7 +115,7 @@ def _figures(c: Comparison) -> list[str]:
     parts += [report.paragraph(text, "warning") for text in c.warnings]
     parts.append(report.bullets(c.notes))
     rows = c.summary[c.summary["group"] == "all"]
-    parts += [f"<h3>Differences, ours - {_whose(c)}</h3>", _summary_table(rows, (), c.theirs.exact)]
+    parts += [f"<h3>Differences, ours - {other_side(c)}</h3>", _summary_table(rows, (), c.theirs.exact)]
     return parts
 
 
@@ -166,35 +166,6 @@ def _side_by_side(comparisons: Sequence[Comparison]) -> str:
     return report.table(counts, sortable=False) + report.table(rows, formats)
 
 
-def _pictures(c: Comparison) -> list[str]:
-    names = names_with(c.pairs)
-    labels = [f"ln {name}" if name in LOGARITHMIC else name for name in names]
-    columns = [PARAMETERS.index(name) for name in names]
-    quoted, error = c.pairs.quoted, _errors(c.pairs)
-    mag = _magnitude(c.pairs)
-    kinds = [c.ours.quality[m] for m in c.pairs.galaxy]
-    drawn = plots.plot_differences(
-        mag,
-        {label: quoted[:, k] for label, k in zip(labels, columns, strict=True)},
-        {label: error[:, k] for label, k in zip(labels, columns, strict=True)},
-        kinds if any(kinds) else (),
-        _whose(c),
-    )
-    text = "Differences with the errors of both; dark: running median. Triangles lie beyond."
-    parts = [report.figure(_png(drawn), text)]
-    pull = c.pairs.pull_both
-    pulls = {n: pull[:, k] for n, k in zip(names, columns, strict=True) if _any(pull[:, k])}
-    if pulls:
-        over = "our error" if c.theirs.exact else "both errors"
-        drawn = plots.plot_pulls(pulls, f"(ours - {_whose(c)}) / {over}")
-        parts.append(report.figure(_png(drawn), "Pulls beside the normal distribution."))
-        curve = coverage_curve(c.pairs)
-        what = "truths" if c.theirs.exact else "theirs"
-        drawn = plots.plot_methods({f"within {over}": curve}, inside=what)
-        parts.append(report.figure(_png(drawn), "Coverage of Gaussian intervals."))
-    return parts
-
-
 def _who(c: Comparison) -> list[str]:
     """Verdicts in numbers, and chi2 against magnitude."""
     tally = [v for v in VERDICTS if v in c.verdicts.verdict]
@@ -218,13 +189,7 @@ def _who(c: Comparison) -> list[str]:
     columns["meaning"] = [VERDICTS[v] for v in tally]
     parts = ["<h3>Who is right?</h3>", report.table(columns)]
     if np.isfinite(c.chi2.excess).any():
-        mag = _magnitude(c.pairs)[_first(c.pairs)]
-        drawn = plots.plot_chi2(mag, c.chi2.excess, c.verdicts.verdict)
-        text = (
-            "Chi2 of their parameters less that of ours, on the same pixels in one renderer; "
-            "fluxes and sky solved for."
-        )
-        parts.append(report.figure(_png(drawn), text))
+        parts.append(chi2_picture(c))
     else:
         text = "No pixels: pass --input, what was fitted, for chi2 and pictures."
         parts.append(report.paragraph(text, "muted"))
@@ -241,7 +206,7 @@ def _worst(c: Comparison, stamps: Stamps, galfit: bool, options: CompareOptions)
         parts.append('<div class="case">')
         parts.append(f"<h3>{report.escape(_heading(c, m))}</h3>")
         parts.append(report.paragraph(_sentence(c, m), "muted"))
-        png = _rivals(c, m, stamps, galfit)
+        png = rivals(c, m, stamps, galfit)
         if png is not None:
             text = "Data, models and residuals; fluxes and sky solved for."
             parts.append(report.figure(png, text))
@@ -282,7 +247,7 @@ def _numbers(c: Comparison, m: int) -> str:
     for row in rows:
         for whose, side, error in (
             ("ours", c.pairs.ours, c.pairs.ours_err),
-            (_whose(c), c.pairs.theirs, c.pairs.theirs_err),
+            (other_side(c), c.pairs.theirs, c.pairs.theirs_err),
         ):
             number = c.pairs.component[row, 0 if whose == "ours" else 1]
             columns["component"].append(int(number) + 1)
@@ -294,23 +259,6 @@ def _numbers(c: Comparison, m: int) -> str:
     return report.table(columns, formats, sortable=False)
 
 
-def _rivals(c: Comparison, m: int, stamps: Stamps, galfit: bool) -> bytes | None:
-    stamp = stamps(int(c.matches.ours[m]))
-    if stamp is None or min(stamp.image.shape) < LEAST_SIDE:
-        return None
-    cutouts = stack([stamp])
-    mine, its = (scenes(cutouts, side, [m], galfit)[0] for side in (c.ours, c.theirs))
-    if mine is None and its is None:
-        return None
-    height, width = stamp.image.shape
-    empty = np.full((height, width), np.nan)
-    models = [empty if s is None else s.solved[:height, :width] for s in (its, mine)]
-    drawn = plots.plot_rivals(
-        stamp.image, models[0], models[1], stamp.sigma, stamp.mask, (_whose(c), "ours")
-    )
-    return _png(drawn)
-
-
 def _galaxies(c: Comparison, options: CompareOptions) -> list[str]:
     """All matched galaxies, those that disagree most first."""
     order = c.worst(len(c.matches))
@@ -319,7 +267,7 @@ def _galaxies(c: Comparison, options: CompareOptions) -> list[str]:
     shown = [*order, *rest][: options.rows]
     if not shown:
         return []
-    first = _first(c.pairs)
+    first = first_rows(c.pairs)
     pull = c.pairs.pull_both
     columns: dict[str, Sequence[Any]] = {
         "id": [c.ours.id[m] for m in shown],
@@ -370,38 +318,3 @@ def _reading(options: CompareOptions) -> list[str]:
             ]
         )
     ]
-
-
-def _whose(c: Comparison) -> str:
-    return "truth" if c.theirs.exact else "theirs"
-
-
-def _any(values: NDArray[np.float64]) -> bool:
-    return bool(np.isfinite(values).any())
-
-
-def _errors(pairs: Pairs) -> NDArray[np.float64]:
-    """(P, 8) errors of both sides together, as far as they are known, of the quoted difference."""
-    parts = [np.nan_to_num(v) for v in (pairs.ours_err, pairs.theirs_err)]
-    out = np.hypot(*parts)
-    for name in LOGARITHMIC:
-        k = PARAMETERS.index(name)
-        out[:, k] = np.hypot(parts[0][:, k] / pairs.ours[:, k], parts[1][:, k] / pairs.theirs[:, k])
-    return np.where(out > 0, out, np.nan)
-
-
-def _first(pairs: Pairs) -> NDArray[np.int64]:
-    """(M,) the first row of each galaxy."""
-    return np.unique(pairs.galaxy, return_index=True)[1]
-
-
-def _magnitude(pairs: Pairs) -> NDArray[np.float64]:
-    k = PARAMETERS.index("mag")
-    theirs, ours = pairs.theirs[:, k], pairs.ours[:, k]
-    return np.where(np.isfinite(theirs), theirs, ours)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
-    return buffer.getvalue()
