@@ -115,7 +115,8 @@ def _figures(c: Comparison) -> list[str]:
     parts += [report.paragraph(text, "warning") for text in c.warnings]
     parts.append(report.bullets(c.notes))
     rows = c.summary[c.summary["group"] == "all"]
-    parts += [f"<h3>Differences, ours - {other_side(c)}</h3>", _summary_table(rows, (), c.theirs.exact)]
+    parts.append(f"<h3>Differences, ours - {other_side(c)}</h3>")
+    parts.append(_summary_table(rows, (), c.theirs.exact))
     return parts
 
 
