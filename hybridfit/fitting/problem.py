@@ -79,7 +79,8 @@ def grid_of(cutouts: Cutouts, dtype: torch.dtype, galfit: bool = False) -> Grid:
     radius = 8 if cutouts.psf is None else max(cutouts.psf.shape[-2:]) // 2 // oversampling
     height, width = cutouts.image.shape[-2:]
     reach = reach_of(cutouts.psf, oversampling, galfit=galfit)
-    return make_grid(height, width, radius, reach, dtype, cutouts.image.device, galfit)
+    native = galfit and oversampling == 1 and cutouts.psf is not None
+    return make_grid(height, width, radius, reach, dtype, cutouts.image.device, galfit, native)
 
 
 def sky_terms(

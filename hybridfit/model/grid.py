@@ -32,6 +32,8 @@ class Grid:
     Args:
         height, width: of the stamp, pixels.
         rows, columns: of the FFT grid, at least the stamp plus half of the PSF.
+        native: whether pixels beyond the core and sub-pixel shifts shall be GALFIT's, see
+            `galfit_pixels`.
         x, y: (1, columns) and (rows, 1) pixel coordinates, the padding split to both sides.
         kx, ky: (K, 1) and (1, L) angular frequencies of the core's modes, radian / pix.
         phase_kx, phase_ky: the frequencies by which the centre moves the core: kx and ky, or as
@@ -46,6 +48,7 @@ class Grid:
     width: int
     rows: int
     columns: int
+    native: bool
     x: Tensor
     y: Tensor
     kx: Tensor
@@ -91,6 +94,7 @@ def make_grid(
     dtype: torch.dtype,
     device: torch.device,
     galfit: bool = False,
+    native: bool = False,
 ) -> Grid:
     """Return the grid for a padded shape.
 
@@ -100,6 +104,7 @@ def make_grid(
         reach: highest mode of the core in units of the Nyquist frequency, see `reach_of`.
         dtype, device: of the constant tensors.
         galfit: see ``phase_kx`` of `Grid`.
+        native: see `Grid`.
     """
     rows, columns = (_fft_size(n, psf_radius) for n in (height, width))
 
@@ -130,7 +135,7 @@ def make_grid(
     ]
     flip = (-np.arange(len(row))) % len(row)
     index = [torch.tensor(v, device=device) for v in (row % rows, flip)]
-    return Grid(height, width, rows, columns, *tensors, *index)
+    return Grid(height, width, rows, columns, native, *tensors, *index)
 
 
 def _fft_size(n: int, psf_radius: int) -> int:

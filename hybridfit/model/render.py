@@ -13,12 +13,14 @@ The elliptical radius is ``rho^2 = d^T M d`` with ``M = exp`` of a traceless sym
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
+from hybridfit.model.galfit_pixels import far_pixels, shift_response
 from hybridfit.model.grid import CORE_WIDTH, S_STEP, Grid, make_grid, reach_of, transfer_function
 from hybridfit.model.profiles import Profile, Sersic
 from hybridfit.parameters import ParameterSpace
@@ -115,11 +117,36 @@ def component_images(
         both = [(a + c, b + d) for (a, b), (c, d) in zip(outer, core, strict=True)]
         modes = _stack(_with_centre(_times(both, transfer), grid.kx, grid.ky, jacobian))
         return _to_pixels(modes, grid)
+    if grid.native:
+        response = shift_response(shape.position, grid)
+        transfer = torch.stack(_times([response], transfer)[0], dim=1)
     # what of the transfer function lies on the FFT's own modes is enough for the outer piece
     smooth = _times(outer, grid.inside(transfer))
+    if grid.native:
+        (far,) = _far_modes(shape, profile, grid, transfer)
+        smooth[0] = smooth[0][0] + far[0], smooth[0][1] + far[1]
     smooth = _with_centre(smooth, grid.inside_kx, grid.inside_ky, jacobian)
     core = _with_centre(_times(core, transfer), grid.phase_kx, grid.phase_ky, jacobian)
     return _to_pixels(_fold(_stack(core), grid) + _stack(smooth), grid)
+
+
+def _far_modes(shape: Geometry, profile: Profile, grid: Grid, transfer: Tensor) -> list[Pair]:
+    """What GALFIT's pixels far from the centre have more than the integral over them."""
+    coefficients = _columns(shape.coefficients, 3)
+    log_size, width = _columns(torch.stack([shape.log_size, shape.width], dim=1), 3)
+
+    def light(rho2: Tensor) -> Tensor:
+        log_rho2 = torch.log(rho2) - 2 * log_size
+        return profile.value(log_rho2, coefficients) * torch.exp(-2 * log_size)
+
+    metric = _columns(shape.metric, 3)
+    far = far_pixels(metric, shape.position, width, light, grid)
+    kx, ky = grid.inside_kx, grid.inside_ky
+    x0, y0 = _columns(shape.position - shape.position.round(), 3)
+    pixel = torch.sinc(kx / (2 * math.pi)) * torch.sinc(ky / (2 * math.pi))
+    phase = kx * x0 + ky * y0
+    shift = torch.stack([torch.cos(phase), -torch.sin(phase)], dim=1) / pixel
+    return _times(_times(_to_modes(far[:, None]), grid.inside(transfer)), shift)
 
 
 Pair = tuple[Tensor, Tensor]  # real and imaginary part, each (B, kx, ky)
@@ -313,7 +340,8 @@ def render(
         part = cutouts[rows.tolist()]
         radius = 8 if part.psf is None else max(part.psf.shape[-2:]) // 2 // oversampling
         reach = reach_of(part.psf, oversampling, well_sampled=0.0, galfit=galfit)
-        grid = make_grid(height, width, radius, reach, dtype, images.device, galfit)
+        native = galfit and oversampling == 1 and part.psf is not None
+        grid = make_grid(height, width, radius, reach, dtype, images.device, galfit, native)
         images[rows] = _render(theta[rows].double(), part, space, profiles, grid, galfit)
     return images
 
