@@ -94,6 +94,7 @@ class Fitted:
     Args:
         values, errors: (8,) in the order of `NAMES`, NaN where the tool gives none.
         converged: `CONVERGED`, `FAILED` or, where a tool does not say, `UNKNOWN`.
+        low, high: (8,) of its 68 % interval, where the tool gives one besides its errors.
         seconds_of_errors: CPU seconds that went into errors after the fit, where the tool does
             that in a step of its own; NaN where not.
         message: what the tool said.
@@ -102,8 +103,17 @@ class Fitted:
     values: Array
     errors: Array
     converged: int
+    low: Array | None = None
+    high: Array | None = None
     seconds_of_errors: float = np.nan
     message: str = ""
+
+    @property
+    def interval(self) -> Array:
+        """(2, 8) where 68 % of the truths should lie: value -+ error, if nothing else is said."""
+        if self.low is None or self.high is None:
+            return np.stack([self.values - self.errors, self.values + self.errors])
+        return np.stack([self.low, self.high])
 
 
 @dataclass(frozen=True)
@@ -112,6 +122,7 @@ class Answer:
 
     Args:
         values, errors: (B, 8).
+        interval: (B, 2, 8), see `Fitted.interval`.
         converged: (B,).
         seconds: (B,) CPU seconds of each fit with its errors; of a tool that fits batches their
             mean.
@@ -125,6 +136,7 @@ class Answer:
 
     values: Array
     errors: Array
+    interval: Array
     converged: NDArray[np.int64]
     seconds: Array
     seconds_of_errors: Array
@@ -197,6 +209,7 @@ def answer(adapter: Adapter, task: Task) -> Answer:
     return Answer(
         np.array([fit.values for fit in fits]),
         np.array([fit.errors for fit in fits]),
+        np.array([fit.interval for fit in fits]),
         np.array([fit.converged for fit in fits]),
         np.array(seconds),
         np.array([fit.seconds_of_errors for fit in fits]),

@@ -97,7 +97,8 @@ def _fit(galaxies: list[Galaxy]) -> list[Fitted]:
         fitting, known = _fitting(galaxies, Path(folder), ITERATIONS)
         fitting.fit()
         begin = time.process_time()
-        fitting.uncertainty(method="covar_mat", bs=2)
+        # one at a time: it forms a matrix of all pixels by all pixels, and several more
+        fitting.uncertainty(method="covar_mat", bs=1)
         spent = (time.process_time() - begin) / len(galaxies)
     values, errors = (
         np.stack([np.asarray(getattr(known[k], what), float).ravel() for k in KEYS], axis=1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from astropy.table import Table
 from exchange import CONVERGED, FAILED, NAMES, Array, Fitted, Galaxy, serve
 
 import hybridfit as hf
@@ -45,17 +46,23 @@ class Hybridfit:
             start="posterior" if galaxies[0].start is None else "moments",
             compile={"compiled": "on", "eager": "off"}[how],
         )
-        values, errors = (
-            np.stack([np.asarray(table[name + end], float) for name in NAMES], axis=1)
-            for end in ("", "_err")
-        )
-        said = [
-            FAILED if str(word).strip() == "suspect" else CONVERGED for word in table["quality"]
-        ]
+        suspect = [str(word).strip() == "suspect" for word in table["quality"]]
+        ends = ("_p16", "_p84") if uncertainty == "posterior" else ()
+        values, errors, *interval = (_columns(table, end) for end in ("", "_err", *ends))
         return [
-            Fitted(v, e, s, message=str(m))
-            for v, e, s, m in zip(values, errors, said, table["message"], strict=True)
+            Fitted(
+                values[i],
+                errors[i],
+                FAILED if suspect[i] else CONVERGED,
+                *(side[i] for side in interval),
+                message=str(table["message"][i]),
+            )
+            for i in range(len(galaxies))
         ]
+
+
+def _columns(table: Table, end: str) -> Array:
+    return np.stack([np.asarray(table[name + end], float) for name in NAMES], axis=1)
 
 
 if __name__ == "__main__":

@@ -77,9 +77,9 @@ def _fit(galaxy: Galaxy, variant: str) -> Fitted:
     about = np.angle(np.exp(2j * samples[6]).mean()) / 2
     samples[6] = about + (samples[6] - about + np.pi / 2) % np.pi - np.pi / 2
     each = np.stack([_ours(s, galaxy.zeropoint, wrap=False) for s in samples.T])
-    values = np.nanmedian(each, axis=0)
+    low, values, high = np.nanpercentile(each, (16, 50, 84), axis=0)
     values[6] %= 180
-    return Fitted(values, np.nanstd(each, axis=0), UNKNOWN)
+    return Fitted(values, np.nanstd(each, axis=0), UNKNOWN, low, high)
 
 
 def _ours(best: Array, zeropoint: float, wrap: bool = True) -> Array:

@@ -1,7 +1,7 @@
 """Plain scipy.optimize.least_squares: the script that one writes oneself.
 
-Variant "native": pixel centres, the middle 11 x 11 pixels by 5 x 5 points, convolved by FFT on the
-image's own grid. Variant "fine": all of it on a grid three times finer, with the PSF interpolated.
+Variant "native": pixel centres, the middle 11 x 11 by 5 x 5 points, convolved by FFT on the image's
+own grid. Variant "fine": the same on a grid three times finer, with the PSF interpolated.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from exchange import (
 from scipy import fft, ndimage, optimize, special
 
 FINE = 3  # variant "fine": grid points per pixel and side
-BOX = 5  # variant "native": pixels each side of the centre that are sampled 5 x 5
+BOX = 5  # grid points each side of the centre that are averages over 5 x 5
 # ln r_eff, ln n, ellipticity
 LOW, HIGH = (np.log(0.05), np.log(0.2), 0.0), (np.log(100), np.log(10), 0.98)
 
@@ -44,8 +44,7 @@ class Model:
     def __call__(self, p: Array) -> Array:
         """The image (H, W)."""
         pixels = _profile(p, self.x, self.y)
-        if self.fine == 1:
-            self._sharpen(pixels, p)
+        self._sharpen(pixels, p)
         full = fft.irfft2(fft.rfft2(pixels * np.exp(p[2]), self.padded) * self.kernel, self.padded)
         (top, left), (height, width) = self.half, self.x.shape
         image = full[top : top + height, left : left + width]
@@ -56,12 +55,13 @@ class Model:
 
     def _sharpen(self, pixels: Array, p: Array) -> None:
         """Put averages over 5 x 5 points into the pixels around the centre."""
-        middle = [
-            int(np.clip(c, BOX + 1, s - BOX - 2))
-            for c, s in zip(p[1::-1], pixels.shape, strict=True)
-        ]
-        box = np.s_[middle[0] - BOX : middle[0] + BOX + 1, middle[1] - BOX : middle[1] + BOX + 1]
-        points = (np.arange(5) - 2) / 5
+        nearest = [round((c + 0.5) * self.fine - 0.5) for c in p[1::-1]]
+        row, column = (
+            int(np.clip(c, BOX, side - BOX - 1))
+            for c, side in zip(nearest, pixels.shape, strict=True)
+        )
+        box = np.s_[row - BOX : row + BOX + 1, column - BOX : column + BOX + 1]
+        points = (np.arange(5) - 2) / 5 / self.fine
         x = self.x[box][..., None, None] + points
         y = self.y[box][..., None, None] + points[:, None]
         pixels[box] = _profile(p, x, y).mean(axis=(2, 3))
