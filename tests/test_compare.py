@@ -28,6 +28,7 @@ from hybridfit.uncertainty.differences import PARAMETERS, Pairs, pairs_of
 from hybridfit.uncertainty.verdicts import Chi2, VerdictOptions, judge, worst
 
 SMALL = SimulateOptions(shape=(32, 32), psf_size=15, r_eff=(1.5, 3.0), snr=(60, 300))
+QUICK = RunOptions(uncertainty="covariance", start="moments")
 MANY = 4000
 
 
@@ -382,7 +383,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         manifest.append(",".join([id, *files]))
     (folder / "galaxies.csv").write_text("\n".join(manifest) + "\n")
     truth.write(folder / "truth.fits")
-    fit_files(folder / "galaxies.csv", folder / "out", run=RunOptions(uncertainty="covariance"))
+    fit_files(folder / "galaxies.csv", folder / "out", run=QUICK)
     return folder
 
 
@@ -478,6 +479,27 @@ def test_in_python_from_memory(run: Path):
     other = hf.compare(table, table, name="again")
     assert set(other.table["verdict"]) == {"agree"}
     assert set(other.table["reference"]) == {"again"}
+
+
+def test_two_runs(run: Path, tmp_path: Path):
+    """A run of another estimator: nearly the same, under its folder's name; pixels of ours."""
+    options = hf.FitOptions(estimator="ml")
+    fit_files(run / "galaxies.csv", tmp_path / "ml", options=options, run=QUICK)
+    found = hf.compare(run / "out", tmp_path / "ml")
+    (one,) = found.comparisons
+    assert (one.theirs.name, one.theirs.kind) == ("ml", "hybridfit")
+    assert set(found.table["verdict"]) == {"agree"}
+    # maximum likelihood has the lowest chi2 there is; to the fitter's tolerance
+    assert (found.table["delta_chi2"] < 0.05).all()
+    assert {"sky", "their_sky"} <= set(found.table.colnames)
+
+
+def test_gone_pixels_are_no_failure(run: Path, tmp_path: Path):
+    """Cutouts that were moved leave chi2 out; a wrong --input is wrong usage."""
+    table = Table.read(run / "out" / "results.fits")
+    table.meta["OPTIONS"] = table.meta["OPTIONS"].replace(str(run), "/nowhere")
+    found = hf.compare(table, run / "truth.fits")
+    assert np.isnan(found.table["chi2"]).all()
 
 
 @pytest.mark.parametrize(

@@ -79,16 +79,16 @@ def own_catalogue(
         raise ValueError(f"point is '{point}', expected one of {', '.join(POINTS)}")
     values[..., COLUMN["pa"]] %= 180.0
     sky = np.tile([np.nan, np.nan, 0.0, 0.0], (len(table), 1))
-    for k, name in enumerate(("sky", "sky_err", "sky_dx", "sky_dy")):
-        if name in table.colnames:
-            sky[:, k] = _filled(table, name)
+    for k, column in enumerate(("sky", "sky_err", "sky_dx", "sky_dy")):
+        if column in table.colnames:
+            sky[:, k] = _filled(table, column)
     sky[:, 2:] = np.nan_to_num(sky[:, 2:])  # a level sky has no slopes to quote
     flags = _filled(table, "flags").astype(np.int64)
     said = [np.full(len(table), np.nan) for _ in range(2)]
-    for k, name in enumerate(("chi2", "dof")):
-        said[k] = _filled(table, name) if name in table.colnames else said[k]
+    for k, column in enumerate(("chi2", "dof")):
+        said[k] = _filled(table, column) if column in table.colnames else said[k]
     quality = texts(table["quality"]) if "quality" in table.colnames else None
-    world = [f"{name}{tails[0]}" for name in ("ra", "dec")]
+    world = [f"{column}{tails[0]}" for column in ("ra", "dec")]
     has_world = set(world) <= set(table.colnames)
     return Catalogue(
         name=name,
