@@ -25,6 +25,7 @@ from hybridfit.io.runs import MODELS, UsageError
 from hybridfit.npe.posterior import predict_cutouts
 from hybridfit.parameters import ParameterSpace, Prior
 from hybridfit.pipeline.common import model_images, starting_network
+from hybridfit.pipeline.compare_pixels import stamps_of
 from hybridfit.pipeline.labels import truth_beside
 from hybridfit.plots import (
     LABELS,
@@ -142,6 +143,9 @@ class _Galaxy:
 
 
 def _galaxy(results: Results, row: int, sources: Mapping[str, Source]) -> _Galaxy:
+    if "feedme" in results.table.colnames:
+        stamp = stamps_of(results)(row)
+        return _Galaxy(results, row, None if stamp is None else stack([stamp]))
     source = sources.get(str(results.table["id"][row]))
     if source is None:
         return _Galaxy(results, row, None)
@@ -158,9 +162,9 @@ def _fit_figure(galaxy: _Galaxy) -> Figure | None:
         cutouts = galaxy.cutouts
         height, width = (int(v) for v in cutouts.size[0])
         theta = torch.from_numpy(galaxy.theta(cutouts.origin[0].numpy()))
-        if not torch.isfinite(theta).all():
-            return None
         model = model_images(theta[None], cutouts, galaxy.options)
+        if not np.isfinite(model[:, :height, :width]).all():
+            return None
         image, sigma, mask = (v.numpy() for v in (cutouts.image, cutouts.sigma, cutouts.mask))
         image, model, sigma, mask = (
             plane[:, :height, :width] for plane in (image, model, sigma, mask)
