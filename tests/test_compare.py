@@ -21,7 +21,7 @@ from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.io.references import NAMES
 from hybridfit.io.references.catalogue import COLUMN
 from hybridfit.model.simulate import SimulateOptions
-from hybridfit.pipeline import RunOptions, fit_files
+from hybridfit.pipeline import FeedmeRunOptions, RunOptions, fit_feedmes, fit_files
 from hybridfit.uncertainty.comparison import coverage_curve, summarise, suspicions
 from hybridfit.uncertainty.crossmatch import match, nearest, partners
 from hybridfit.uncertainty.differences import PARAMETERS, Pairs, pairs_of
@@ -492,6 +492,36 @@ def test_two_runs(run: Path, tmp_path: Path):
     # maximum likelihood has the lowest chi2 there is; to the fitter's tolerance
     assert (found.table["delta_chi2"] < 0.05).all()
     assert {"sky", "their_sky"} <= set(found.table.colnames)
+
+
+def test_galfit_blocks(run: Path, tmp_path: Path):
+    """Blocks in GALFIT's form, as GALFIT's outputs: ids of files, four digits, and the sky."""
+    out = tmp_path / "with"
+    options = replace(QUICK, save_models=True)
+    fit_files(run / "galaxies.csv", out, run=options)
+    found = hf.compare(run / "out", out / "models")
+    (one,) = found.comparisons
+    assert (one.theirs.kind, one.matches.way) == ("galfit", "id")
+    assert len(one.matches) == 6  # one by what the block says of its image
+    assert set(found.table["verdict"]) == {"agree"}
+    np.testing.assert_allclose(found.table["d_x"], 0, atol=5.1e-5)  # the digits of a block
+    np.testing.assert_allclose(found.table["d_pa"], 0, atol=5.1e-5)
+    np.testing.assert_allclose(found.table["their_chi2"], found.table["chi2"], rtol=1e-3)
+    assert np.isfinite(found.table["their_sky"]).all()
+
+
+def test_feedmes_are_told_by_their_paths(shared_data: Path, tmp_path: Path):
+    """A run of GALFIT's input files against GALFIT's own outputs, on the pixels of the former."""
+    folder = shared_data / "real" / "galfit3" / "hst_galfit_example"
+    fit_feedmes([folder], tmp_path, run=FeedmeRunOptions(start="moments"))
+    found = hf.compare(tmp_path, folder)
+    (one,) = found.comparisons
+    assert len(one.matches) == len(found.table["id"][found.table["component"] == 1])
+    single = found.table[np.char.endswith(found.table["id"].astype(str), "single")][0]
+    assert single["verdict"] == "agree"
+    # GALFIT's own chi2 of its numbers, in our renderer: 8475.5; the image is noisy, 93 x 93
+    assert single["their_chi2"] == pytest.approx(8475.5, abs=8)
+    assert single["dof"] == 8471
 
 
 def test_gone_pixels_are_no_failure(run: Path, tmp_path: Path):
