@@ -58,7 +58,10 @@ def plot_residuals(
         drawn = draw_plane(axes[3], residual, RESIDUAL_MAP, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
         draw_colourbar(figure, drawn, axes[4], "residual / sigma")
         if i < len(titles):
-            axes[0].set_title(titles[i], loc="left", fontsize=8, color=INK, pad=4)
+            if count == 1:  # over all panels: above the first a long one would push them apart
+                figure.suptitle(titles[i], x=0.01, ha="left", fontsize=8, color=INK)
+            else:
+                axes[0].set_title(titles[i], loc="left", fontsize=8, color=INK, pad=4)
         if i == count - 1:
             for axis, name in ((axes[0], "data"), (axes[1], "model"), (axes[3], "data - model")):
                 axis.set_xlabel(name, fontsize=9, color=MUTED)
