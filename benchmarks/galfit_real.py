@@ -241,14 +241,24 @@ def run(out: Path, only: Sequence[str] = (), data: Path = DATA) -> dict[str, Any
     """Fit, print and draw; the figures."""
     cases = [case for case in read_cases(data) if not only or case.id in only]
     rows: dict[str, list[dict[str, Any]]] = {}
-    for way in (CONTINUOUS, GRID, GRID_ML):
-        if way == GRID_ML:  # only where the convolution explains nothing
-            far = {r["id"] + r["mode"] for r in rows[GRID] if not r["apart"] <= FAR}
-            far &= {r["id"] + r["mode"] for r in rows[CONTINUOUS] if not r["apart"] <= FAR}
-            cases = [case for case in cases if case.id + case.mode in far]
-        found = fitted(cases, way) if cases else {}
-        rows[way] = [compare(case, found[case.feedme], way) for case in cases]
-        print_rows(way, rows[way])
+    for way in (CONTINUOUS, GRID):
+        rows[way] = compared(cases, way)
+    # the prior only where the convolution explains nothing
+    far = [r["id"] + r["mode"] for way in rows for r in rows[way] if not r["apart"] <= FAR]
+    rows[GRID_ML] = compared([c for c in cases if far.count(c.id + c.mode) == 2], GRID_ML)
+    return drawn_up(rows, out)
+
+
+def compared(cases: Sequence[Case], way: str) -> list[dict[str, Any]]:
+    """Fit and print runs in one way."""
+    found = fitted(cases, way) if cases else {}
+    rows = [compare(case, found[case.feedme], way) for case in cases]
+    print_rows(way, rows)
+    return rows
+
+
+def drawn_up(rows: dict[str, list[dict[str, Any]]], out: Path) -> dict[str, Any]:
+    """The figures of runs by way, printed and drawn."""
     by_run: dict[str, dict[str, dict[str, Any]]] = {}
     for way, part in rows.items():
         for row in part:

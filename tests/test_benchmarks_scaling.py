@@ -57,6 +57,13 @@ def test_wrong_fits_stop_the_run() -> None:
         scaling.check({**good, "pull": 2.0})
 
 
+def test_what_was_measured_before_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "scaling.json"
+    assert scaling.kept(path) == {}
+    path.write_text('{"figures": {"stamp": {"rows": []}}, "environment": {}}')
+    assert scaling.kept(path) == {"stamp": {"rows": []}}
+
+
 def test_a_job_validates_and_tells_its_stages() -> None:
     row = scaling_jobs.do({"kind": "memory", "side": 32, "n": 4, "compiled": False})
     assert row["failures"] == 0
