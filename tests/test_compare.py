@@ -408,6 +408,7 @@ def test_command(run: Path, tmp_path: Path):
     assert result.exit_code == 0, result.output
     assert "th<e>irs (table): 5 galaxies, matched by id" in result.stdout
     assert "ours lower chi2 1" in result.stdout
+    assert re.search(r"agree: .*\d of \d usable", result.stdout)
     table = Table.read(out / "comparison.fits")
     assert len(table) == 11
     mine = table[table["reference"] == "truth"]

@@ -67,6 +67,20 @@ def test_imfit_directory_has_counts_and_names_what_it_leaves_out(tmp_path: Path)
     assert any("EdgeOnDisk" in note for note in found.notes)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("n		2 #", "n		two #", r"line 17: expected a parameter's name and number"),
+        ("h		10", "height		10", r"a function lacks the parameter 'h'"),
+    ],
+)
+def test_imfit_that_is_no_imfit(tmp_path: Path, old: str, new: str, message: str):
+    assert old in IMFIT
+    file = write(tmp_path / "bestfit_parameters_imfit.dat", IMFIT.replace(old, new))
+    with pytest.raises(ValueError, match=message):
+        read_reference(file)
+
+
 def test_sextractor_ascii(tmp_path: Path):
     file = write(tmp_path / "a.cat", ASCII_HEAD)
     assert find_kind(file) == "sextractor"
@@ -253,6 +267,17 @@ def test_any_table_with_its_columns_named(tmp_path: Path):
     assert np.isnan(found.values[1, 0, MAG])  # no magnitude of a negative flux
     with pytest.raises(ValueError, match="no name of ours: did you mean 'r_eff'"):
         read_reference(file, ReferenceOptions(columns="reff=RC,x=XC"))
+
+
+def test_a_table_without_ids_counts_its_rows(tmp_path: Path):
+    file = write(tmp_path / "any.csv", "x,y,mag\n1,2,20\n,3,n/a\n")
+    found = read_reference(file)
+    assert found.id == ("0", "1")
+    np.testing.assert_allclose(found.values[0, 0, [0, 1, MAG]], [1, 2, 20])
+    assert np.isnan(found.values[1, 0, [0, MAG]]).all()
+    wrong = write(tmp_path / "wrong.csv", "x,y,mag\n1,2,bright\n")
+    with pytest.raises(ValueError, match=r"column 'mag' has 'bright', expected a number"):
+        read_reference(wrong)
 
 
 def test_truths(tmp_path: Path):

@@ -13,7 +13,7 @@ from hybridfit.io.references import Catalogue
 from hybridfit.io.references.own import POINTS
 from hybridfit.uncertainty.crossmatch import WAYS, Matches
 from hybridfit.uncertainty.differences import Pairs
-from hybridfit.uncertainty.verdicts import Chi2, VerdictOptions, Verdicts, worst
+from hybridfit.uncertainty.verdicts import AGREE, Chi2, VerdictOptions, Verdicts, worst
 
 PAGE = "report.html"
 
@@ -114,11 +114,23 @@ def told(found: CompareResult) -> str:
         counts = {v: c.verdicts.verdict.count(v) for v in dict.fromkeys(c.verdicts.verdict)}
         parts = [f"{name} {k}" for name, k in sorted(counts.items(), key=lambda v: -v[1])]
         lines.append(f"  catastrophic {lost}; " + ", ".join(parts))
+        if any(c.ours.quality):
+            lines.append("  agree: " + ", ".join(_agreeing(c)))
         lines += [f"  {line}" for line in _figure_lines(c)]
         lines += [f"  ! {text}" for text in c.warnings]
     if found.out is not None:
         lines.append(f"{found.out / PAGE}")
     return "\n".join(lines)
+
+
+def _agreeing(c: Comparison) -> list[str]:
+    """How many galaxies of each quality agree."""
+    grades, agree = np.array(c.ours.quality), np.array(c.verdicts.verdict) == AGREE
+    return [
+        f"{int(agree[grades == grade].sum())} of {int((grades == grade).sum())} {grade}"
+        for grade in ("certified", "usable", "suspect")
+        if (grades == grade).any()
+    ]
 
 
 def _figure_lines(c: Comparison) -> list[str]:

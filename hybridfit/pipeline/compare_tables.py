@@ -89,4 +89,7 @@ def unmatched_table(comparisons: Sequence[Comparison]) -> Table:
         for side, ids in (("ours", c.matches.only_ours), ("theirs", c.matches.only_theirs))
         for name in ids
     ]
-    return Table(rows=rows or None, names=("reference", "side", "id"), dtype=("U64", "U8", "U128"))
+    names = ("reference", "side", "id")
+    if not rows:
+        return Table(names=names, dtype=(str, str, str))
+    return Table(rows=rows, names=names)

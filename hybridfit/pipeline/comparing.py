@@ -71,6 +71,10 @@ def compare(
         quiet: without a progress bar.
         more: fields of `CompareOptions` or `ReferenceOptions` to change.
 
+    Returns:
+        Tables and what they were made of: ``table`` has a row for each component that both have,
+        ``summary`` the figures of each parameter, ``unmatched`` the others.
+
     Raises:
         UsageError: for options, references or results that cannot be used.
         OSError: if ``out`` cannot be written.
@@ -266,5 +270,7 @@ def _usage() -> Iterator[None]:
 def _threads(n: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(n)
-    yield
-    torch.set_num_threads(before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

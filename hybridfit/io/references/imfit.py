@@ -77,7 +77,12 @@ def read_imfit(path: Path, options: ReferenceOptions) -> Catalogue:
     values, errors, sky, said, complete, flagged, notes = [], [], [], [], [], [], []
     for file in files:
         functions, statistic = read_file(file)
-        rows = [row for f in functions if (row := _sersic(f)) is not None]
+        try:
+            rows = [row for f in functions if (row := _sersic(f)) is not None]
+        except KeyError as missing:
+            raise ValueError(
+                f"'{file}': a function lacks the parameter {missing}, expected all of imfit's"
+            ) from missing
         values.append(np.array([[v for v, _ in row] for row in rows]).reshape(-1, len(NAMES)))
         errors.append(np.array([[e for _, e in row] for row in rows]).reshape(-1, len(NAMES)))
         levels = [f.values["I_sky"] for f in functions if f.name == "FlatSky"]
@@ -153,7 +158,7 @@ def _sersic(function: Function) -> Sequence[Pair] | None:
     """x, y, mag, r_eff, n, q, pa of a function of Sersic's family; None for another."""
     own, held = function.values, 0.0
     if function.name == "Sersic":
-        n, radius, (peak, _) = own["n"], own["r_eff" if "r_eff" in own else "r_e"], own["I_e"]
+        n, radius, (peak, _) = own["n"], own["r_e"], own["I_e"]
         b = float(gammaincinv(2 * n[0], 0.5))
         per_area = 2 * math.pi * n[0] * math.exp(b) * b ** (-2 * n[0]) * float(gamma(2 * n[0]))
         flux = peak * radius[0] ** 2 * per_area
