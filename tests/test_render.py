@@ -556,6 +556,13 @@ def test_galfit_convolution_is_near_but_not_the_same() -> None:
     assert 1e-6 < peak < 1e-2
 
 
+def test_galfit_convolution_needs_a_psf() -> None:
+    """Without one GALFIT renders the galaxy where it is: there is no shift to be told apart."""
+    theta = torch.tensor([Galaxy(32.3, 31.6, 4.0, 2.0, 0.7, 30.0).theta], dtype=torch.float64)
+    cutouts = stamps((64, 64), None)
+    assert torch.equal(render(theta, cutouts, galfit=True), render(theta, cutouts))
+
+
 def test_galfit_convolution_on_a_pixel_centre() -> None:
     """There it is the plain discrete convolution of pixel sums with the PSF's pixels."""
     from scipy.signal import fftconvolve

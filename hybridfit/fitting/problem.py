@@ -78,8 +78,9 @@ def grid_of(cutouts: Cutouts, dtype: torch.dtype, galfit: bool = False) -> Grid:
     oversampling = int(cutouts.psf_oversampling[0])
     radius = 8 if cutouts.psf is None else max(cutouts.psf.shape[-2:]) // 2 // oversampling
     height, width = cutouts.image.shape[-2:]
+    galfit = galfit and cutouts.psf is not None  # without one there is nothing to convolve
     reach = reach_of(cutouts.psf, oversampling, galfit=galfit)
-    native = galfit and oversampling == 1 and cutouts.psf is not None
+    native = galfit and oversampling == 1
     return make_grid(height, width, radius, reach, dtype, cutouts.image.device, galfit, native)
 
 

@@ -333,6 +333,7 @@ def render(
             f"theta has shape {tuple(theta.shape)}, expected {(len(cutouts), len(space.names))}: "
             f"{', '.join(space.names)} for each cutout"
         )
+    galfit = galfit and cutouts.psf is not None  # without one there is nothing to convolve
     height, width = cutouts.image.shape[-2:]
     images = torch.empty(len(cutouts), height, width, dtype=dtype, device=cutouts.image.device)
     for oversampling in cutouts.psf_oversampling.unique().tolist():
@@ -340,7 +341,7 @@ def render(
         part = cutouts[rows.tolist()]
         radius = 8 if part.psf is None else max(part.psf.shape[-2:]) // 2 // oversampling
         reach = reach_of(part.psf, oversampling, well_sampled=0.0, galfit=galfit)
-        native = galfit and oversampling == 1 and part.psf is not None
+        native = galfit and oversampling == 1
         grid = make_grid(height, width, radius, reach, dtype, images.device, galfit, native)
         images[rows] = _render(theta[rows].double(), part, space, profiles, grid, galfit)
     return images

@@ -111,6 +111,7 @@ def fit_feedmes(
         estimator = starting_network(run.start, run.weights)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
+    read_task.cache_clear()  # files may have changed since the last run
     tasks = [read_task(name, path) for name, path in found.items()]
     most = max((task.n_components for task in tasks), default=1) or 1
     errors = ErrorOptions(run.uncertainty, posterior, bootstrap, budget)
