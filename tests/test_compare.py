@@ -525,6 +525,39 @@ def test_feedmes_are_told_by_their_paths(shared_data: Path, tmp_path: Path):
     assert single["dof"] == 8471
 
 
+def test_simulated_set_against_its_truth(shared_data: Path):
+    """The pulls are those that the benchmark works out by itself, to the last digit."""
+    path, some = shared_data / "sims" / "main.npz", slice(0, 24)
+    with np.load(path) as sims:
+        image, sigmas, psf = (sims[name][some] for name in ("data", "sigma", "psf"))
+        columns = [sims[f"t_{name}"][some] for name in ("x", "y", "mag", "re", "n", "q", "pa")]
+    ids = [f"g{i:03d}" for i in range(24)]
+    cutouts = hf.Cutouts(
+        image=image, sigma=sigmas, psf=psf / psf.sum((1, 2))[:, None, None], id=ids
+    )
+    cutouts = replace(cutouts, zeropoint=np.full(24, 22.5))
+    table = hf.fit(cutouts, uncertainty="covariance", start="moments")
+    found = hf.compare(table, path, id_format="g{id:03d}", cutouts=cutouts)
+    (one,) = found.comparisons
+    assert len(one.matches.only_theirs) == 176
+    true = np.stack([*columns[:6], columns[6] - 90], axis=1)  # t_pa is from +x
+    values, errors = (
+        np.stack([table[name + end] for name in NAMES], axis=1) for end in ("", "_err")
+    )
+    off = values - true
+    off[:, 6] = (off[:, 6] + 90) % 180 - 90
+    good = (np.abs(off[:, 2]) <= 0.5) & (np.abs(np.log(values[:, 3] / true[:, 3])) < np.log(2))
+    pull = off[good] / errors[good]
+    for k, name in enumerate(NAMES):
+        label = f"ln {name}" if name in ("r_eff", "n") else name
+        assert row(one.summary, label)["pull_std"] == pytest.approx(pull[:, k].std(), rel=1e-12)
+        assert row(one.summary, label)["pull_mean"] == pytest.approx(pull[:, k].mean(), rel=1e-10)
+    assert row(one.summary, "x")["catastrophic"] == (~good).sum()
+    # the truth lies above the minimum by about as much as there are parameters, 8 each; with
+    # the prior in the fit and 24 galaxies the mean scatters by 4 / sqrt(24)
+    assert 4 < np.mean(found.table["delta_chi2"]) < 11
+
+
 def test_gone_pixels_are_no_failure(run: Path, tmp_path: Path):
     """Cutouts that were moved leave chi2 out; a wrong --input is wrong usage."""
     table = Table.read(run / "out" / "results.fits")
