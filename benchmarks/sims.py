@@ -9,6 +9,11 @@ factor 2. `hybridfit compare` must give the same pulls to the last digit, or thi
 --keep all of it stays, and the comparison can be looked at, or made again:
 
     hybridfit compare FOLDER/main/out FOLDER/main/in/truth.fits
+
+Pulls of the draws' mean and deviation, the default's in the README, take the draws:
+
+    hybridfit fit FOLDER/main/in -o post --zeropoint 22.5 --save-samples
+    hybridfit compare post FOLDER/main/in/truth.fits --point mean
 """
 
 from __future__ import annotations

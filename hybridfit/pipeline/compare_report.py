@@ -159,9 +159,10 @@ def _side_by_side(comparisons: Sequence[Comparison]) -> str:
                 rows["figure"].append(SHORT.get(figure, figure))
                 for c, value in zip(comparisons, entries, strict=True):
                     rows[c.theirs.name].append(value)
-    counts: dict[str, list[Any]] = {"": ["galaxies", "catastrophic", *VERDICTS]}
+    seen = [v for v in VERDICTS if any(v in c.verdicts.verdict for c in comparisons)]
+    counts: dict[str, list[Any]] = {"": ["galaxies", "catastrophic", *seen]}
     for c in comparisons:
-        tally = [c.verdicts.verdict.count(v) for v in VERDICTS]
+        tally = [c.verdicts.verdict.count(v) for v in seen]
         counts[c.theirs.name] = [len(c.matches), int(c.verdicts.far.sum()), *tally]
     formats = {c.theirs.name: ".3g" for c in comparisons}
     return report.table(counts, sortable=False) + report.table(rows, formats)
@@ -307,6 +308,8 @@ def _reading(options: CompareOptions) -> list[str]:
                 "Catastrophic, or lost: off by 0.5 mag or a factor 2 in size. Means, rms and the "
                 "standard deviations of pulls leave these out; medians, MADs, coverage and the "
                 "share beyond 5 sigma do not.",
+                "Pull: mean of differences over our errors. Std (ours), (theirs), (both): standard "
+                "deviation of differences over our errors, theirs, and both together.",
                 "Pulls against a truth should have mean 0 and standard deviation 1. Two fits of "
                 "the same pixels share their noise, so that theirs should be well below 1.",
                 f"Agree: no parameter differs by more than {options.limit:g} of both errors. Else "
