@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from hybridfit.pipeline import UsageError as UsageError
     from hybridfit.pipeline import compare as compare
     from hybridfit.pipeline import fit as fit
+    from hybridfit.pipeline import fit_feedmes as fit_feedmes
     from hybridfit.pipeline import fit_files as fit_files
     from hybridfit.pipeline import predict_files as predict_files
     from hybridfit.pipeline import render as render
@@ -65,6 +66,7 @@ _HOMES = {
         "UsageError",
         "compare",
         "fit",
+        "fit_feedmes",
         "fit_files",
         "predict",
         "predict_files",

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from hybridfit import plots
 from hybridfit.io import report
 from hybridfit.io.fits import stack
-from hybridfit.pipeline.compare_pixels import Stamps, scenes
+from hybridfit.pipeline.compare_pixels import scenes
 from hybridfit.pipeline.compare_result import Comparison
+from hybridfit.pipeline.stamps import Stamps
 from hybridfit.uncertainty.comparison import coverage_curve
 from hybridfit.uncertainty.differences import LOGARITHMIC, PARAMETERS, Pairs, names_with
 

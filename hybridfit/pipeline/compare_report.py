@@ -19,8 +19,8 @@ from hybridfit.pipeline.compare_figures import (
     overview,
     rivals,
 )
-from hybridfit.pipeline.compare_pixels import Stamps
 from hybridfit.pipeline.compare_result import CompareOptions, Comparison
+from hybridfit.pipeline.stamps import Stamps
 from hybridfit.uncertainty.comparison import COLUMNS
 from hybridfit.uncertainty.differences import LOGARITHMIC, PARAMETERS, names_with
 from hybridfit.uncertainty.verdicts import VERDICTS

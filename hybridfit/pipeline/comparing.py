@@ -23,18 +23,11 @@ from hybridfit.io.references import Catalogue, ReferenceOptions, own_catalogue, 
 from hybridfit.io.runs import UsageError
 from hybridfit.io.table import to_table
 from hybridfit.pipeline.common import metadata
-from hybridfit.pipeline.compare_pixels import (
-    Evaluation,
-    Models,
-    Stamps,
-    evaluate,
-    free_parameters,
-    stamps_in,
-    stamps_of,
-)
+from hybridfit.pipeline.compare_pixels import Evaluation, Models, evaluate, free_parameters
 from hybridfit.pipeline.compare_report import write_report
 from hybridfit.pipeline.compare_result import PAGE, CompareOptions, CompareResult, Comparison
 from hybridfit.pipeline.compare_tables import summary_table, table_rows, unmatched_table
+from hybridfit.pipeline.stamps import Stamps, stamps_in, stamps_of
 from hybridfit.uncertainty.comparison import summarise, suspicions
 from hybridfit.uncertainty.crossmatch import Matches, match
 from hybridfit.uncertainty.differences import pairs_of

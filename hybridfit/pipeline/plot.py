@@ -25,8 +25,8 @@ from hybridfit.io.runs import MODELS, UsageError
 from hybridfit.npe.posterior import predict_cutouts
 from hybridfit.parameters import ParameterSpace, Prior
 from hybridfit.pipeline.common import model_images, starting_network
-from hybridfit.pipeline.compare_pixels import stamps_of
 from hybridfit.pipeline.labels import truth_beside
+from hybridfit.pipeline.stamps import stamps_of
 from hybridfit.plots import (
     LABELS,
     DrawsLayer,
