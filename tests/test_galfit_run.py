@@ -233,7 +233,18 @@ def test_positions_move_together(tmp_path):
     tied = write(tmp_path / "tied", cutouts, model, constraints="1_2 x offset\n1_2 y offset\n")
     kept = write(tmp_path / "kept", cutouts, model, constraints="1-2 mag -3 3\n")
     lost = write(tmp_path / "lost", cutouts, model, constraints="1_2 re ratio\n1/2 re 3 9")
-    rows = rows_of([free, tied, kept, lost], tmp_path / "out")
+    # the second would draw the first away, whose place is held, or bounded
+    both = "1_2 x offset\n1 x -0.01 0.01\n"
+    bound = write(tmp_path / "bound", cutouts, model, constraints=both)
+    pinned = sersic(ONE, "0111111") + sersic(two) + SKY.format(sky=1)
+    stuck = write(tmp_path / "stuck", cutouts, pinned, constraints="1_2 x offset\n")
+    rows = rows_of([free, tied, kept, lost, bound, stuck], tmp_path / "out")
+    for name, first in (("bound", ONE[0] - 0.01), ("stuck", ONE[0])):
+        row = rows[name]
+        assert row["x_1"] == pytest.approx(first, abs=1e-6)
+        assert row["x_2"] - row["x_1"] == pytest.approx(two[0] - ONE[0], abs=1e-6)
+        assert (row["x_1_err"], row["x_2_err"]) == (0.0, 0.0)
+        assert row["dof"] == rows["free"]["dof"] + 2
     row = rows["tied"]
     assert row["x_2"] - row["x_1"] == pytest.approx(two[0] - ONE[0], abs=1e-9)
     assert row["y_2"] - row["y_1"] == pytest.approx(two[1] - ONE[1], abs=1e-9)

@@ -8,7 +8,7 @@ left out of their solution. The prior is that of free space, taken on the surfac
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -50,6 +50,11 @@ class Given:
         if (self.held & ~torch.isfinite(self.theta)).any():
             raise ValueError("a parameter is held without a finite value: give one")
 
+    @property
+    def follows(self) -> Tensor:
+        """(B, Q) bool, what moves with another."""
+        return self.leader != torch.arange(self.leader.shape[1], device=self.leader.device)
+
     def __getitem__(self, rows: Tensor) -> Given:
         return Given(self.theta[rows], self.held[rows], self.leader[rows])
 
@@ -72,6 +77,7 @@ class Held:
         box: of the problem.
         offset: (B, L) linear parameters with those that are free at 0.
         span: (B, L, L) the directions that are free; columns of zeros for the others.
+        count: (B,) number of parameters that are held, or follow another.
     """
 
     space: ParameterSpace
@@ -83,17 +89,12 @@ class Held:
     box: Tensor
     offset: Tensor
     span: Tensor
+    count: Tensor
 
     def at(self, rows: Tensor) -> Held:
         """Return the surfaces of some of the galaxies."""
-        names = ("which", "leader", "value", "log_size", "direction", "box", "offset", "span")
-        return replace(self, **{name: getattr(self, name)[rows] for name in names})
-
-    @property
-    def count(self) -> Tensor:
-        """(B,) number of parameters that are held, or follow another."""
-        own = torch.arange(self.leader.shape[1], device=self.leader.device)
-        return self.which.sum(dim=1) + (self.leader != own).sum(dim=1)
+        tensors = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "space"}
+        return replace(self, **tensors)
 
     def to_free(self, point: Tensor) -> tuple[Tensor, Tensor]:
         """Return free parameters of points (B, P) on the surface, and d free / d point."""
@@ -210,6 +211,7 @@ def hold(
         box,
         offset,
         inverse * torch.where(kept, 0.0, scale)[:, None, :],
+        (given.held | given.follows).sum(dim=1),
     )
 
 

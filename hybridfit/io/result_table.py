@@ -123,7 +123,7 @@ def result_rows(cutouts: Cutouts, result: Result, columns: Sequence[Column]) -> 
     if len(result) != len(cutouts):
         raise ValueError(f"{len(result)} fits came for {len(cutouts)} galaxies, expected one each")
     fit, space = result.fit, result.fit.space
-    rows = _blank(len(cutouts), columns)
+    rows = blank_rows(len(cutouts), columns)
     wanted = {column.name: column for column in columns}
     origin, scale = to_numpy(cutouts.origin), to_numpy(cutouts.pixel_scale)
     values = {"": to_numpy(fit.theta), "_err": to_numpy(fit.error)}
@@ -158,7 +158,7 @@ def result_rows(cutouts: Cutouts, result: Result, columns: Sequence[Column]) -> 
     return rows
 
 
-def _blank(n: int, columns: Sequence[Column]) -> NDArray[np.void]:
+def blank_rows(n: int, columns: Sequence[Column]) -> NDArray[np.void]:
     """Rows in which nothing is known."""
     rows = np.zeros(n, dtype=record_type(columns))
     for column in columns:

@@ -9,53 +9,48 @@ would leave it. What cannot be fitted is a flagged row that says why.
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
-from hybridfit.fitting.fit import FitOptions, fit_cutouts
-from hybridfit.fitting.held import Given
+from hybridfit.fitting.fit import FitOptions
 from hybridfit.io import blocks
 from hybridfit.io.fits import BadInput, ReadOptions, Source, Stamp
 from hybridfit.io.galfit import Feedme, feedme_stamp, read_block, with_results, write_feedme
 from hybridfit.io.galfit.stamp import locate
-from hybridfit.io.result_table import result_columns, result_rows
+from hybridfit.io.result_table import result_columns
 from hybridfit.io.runs import UsageError
-from hybridfit.io.table import Column, record_type
+from hybridfit.io.table import Column
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import weights_digest
-from hybridfit.parameters import ParameterSpace
 from hybridfit.pipeline.common import compiles, measure, model_images, starting_network
 from hybridfit.pipeline.errors import ErrorOptions
 from hybridfit.pipeline.files import RunOptions, no_result
+from hybridfit.pipeline.galfit_fits import fit_within, given_limits
+from hybridfit.pipeline.galfit_rows import task_columns, task_rows
 from hybridfit.pipeline.galfit_tasks import (
     NAMES,
-    SKY,
     Task,
     broken_ties,
     find_tasks,
     given_of,
     read_task,
-    shifted,
     space_of,
 )
 from hybridfit.pipeline.stream import Input, Job, Stage, Summary, run_stream
-from hybridfit.results import Fit, Flag, Quality, Result
+from hybridfit.results import Flag, Quality, Result
 from hybridfit.uncertainty.bootstrap import BootstrapOptions
 from hybridfit.uncertainty.budget import BudgetOptions
 from hybridfit.uncertainty.certificate import quality
 from hybridfit.uncertainty.covariance import quote_covariance
 from hybridfit.uncertainty.reconcile import ReconcileOptions
-
-ROUNDS = 5  # fits in which values that leave their range are held at its limit
-HELD_WIDTH = 120  # characters of the column that names what was held
 
 
 @dataclass(frozen=True)
@@ -112,66 +107,113 @@ def fit_feedmes(
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     read_task.cache_clear()  # files may have changed since the last run
-    tasks = [read_task(name, path) for name, path in found.items()]
-    most = max((task.n_components for task in tasks), default=1) or 1
     errors = ErrorOptions(run.uncertainty, posterior, bootstrap, budget)
-    n_samples = errors.n_draws if run.save_samples else 0
-    path_width = max(len(str(path).encode()) for path in found.values())
-    two = (
-        Column("feedme", f"S{path_width}", "", "the GALFIT input file"),
-        Column("held", f"S{HELD_WIDTH}", "", "what was held, a comma list"),
+    work = _Work(found, options, run, errors, estimator)
+    chosen = replace(options, components=("sersic",) * work.most, sky="plane")
+    stage = Stage(
+        {"fit": chosen, **errors.settings},
+        work.columns,
+        work.rows,
+        work.nothing,
+        read,
+        run,
+        {} if estimator is None else {"weights": weights_digest(run.weights)},
     )
+    sources = [Source(name, str(path)) for name, path in found.items()]
+    source = Input(sources, work.stamp, work.kind)
+    return run_stream([str(path) for path in inputs], out, stage, overwrite, quiet, source)
 
-    def columns(width: int) -> tuple[Column, ...]:
-        space = space_of(most)
-        own = result_columns(space, width, run.covariance, errors.n_draws > 0, n_samples)
-        return (*own, *two)
 
-    def task_of(id: str) -> Task:
-        return read_task(id, found[id])
+@dataclass(frozen=True)
+class _Work:
+    """A run of input files: what `run_stream` asks for, batch by batch.
 
-    def fitted(cutouts: Cutouts, job: Job, share: float) -> NDArray[np.void]:
-        batch = [task_of(id) for id in cutouts.id]
-        compile = compiles(options, round(share * job.n), torch.device(run.device), errors)
-        result = _measure(cutouts, batch, options, run, errors, estimator, compile, job)
-        result, cutouts = _told(cutouts, batch, result, errors)
-        if run.save_models:
-            with job.clock("models"):
-                job.models.mkdir(exist_ok=True)
-                own = replace(options, components=_profiles(batch), sky=result.fit.space.sky)
-                images = model_images(result.fit.theta, cutouts, own)
-                asked = [task.feedme for task in batch]
-                files = blocks.write_blocks(job.models, cutouts, result.fit, images, asked)
-                write_restarts(asked, files)
-        return _rows(cutouts, batch, result, job.schema)
+    Args:
+        found: the files by their ids.
+        options, run, errors: settings.
+        estimator: network for files that ask for what any galaxy gets.
+    """
 
-    def nothing(cutouts: Cutouts, job: Job) -> NDArray[np.void]:
-        batch = [task_of(id) for id in cutouts.id]
-        return _rows(cutouts, batch, no_result(cutouts, space_of(1)), job.schema)
+    found: Mapping[str, Path]
+    options: FitOptions
+    run: RunOptions
+    errors: ErrorOptions
+    estimator: Estimator | None
 
-    def stamp(source: Source, read: ReadOptions) -> Stamp:
-        task = task_of(source.id)
+    @cached_property
+    def most(self) -> int:
+        """The largest number of components."""
+        return max((self.task(id).n_components for id in self.found), default=1) or 1
+
+    def task(self, id: str) -> Task:
+        """What the file of that id asks for."""
+        return read_task(id, self.found[id])
+
+    def tasks(self, cutouts: Cutouts) -> list[Task]:
+        """What is asked of each of a batch."""
+        return [self.task(id) for id in cutouts.id]
+
+    def kind(self, id: str) -> tuple[int, bool]:
+        """What the files of a batch have in common."""
+        return self.task(id).n_components, self.task(id).is_plain
+
+    def columns(self, width: int) -> tuple[Column, ...]:
+        """Of the run's table, given the bytes of the longest id."""
+        drawn, run = self.errors.n_draws, self.run
+        n_samples = drawn if run.save_samples else 0
+        own = result_columns(space_of(self.most), width, run.covariance, drawn > 0, n_samples)
+        return (*own, *task_columns(list(self.found.values())))
+
+    def stamp(self, source: Source, read: ReadOptions) -> Stamp:
+        """The pixels that a file asks for; BadInput if it cannot be fitted."""
+        task = self.task(source.id)
         if task.refused:
             flag = Flag.NOT_MODELLED if task.feedme.components else Flag.UNREADABLE
             raise BadInput(task.refused, int(flag))
         return feedme_stamp(task.feedme, read, task.id)
 
-    chosen = replace(options, components=("sersic",) * most, sky="plane")
-    stage = Stage(
-        {"fit": chosen, **errors.settings},
-        columns,
-        fitted,
-        nothing,
-        read,
-        run,
-        {} if estimator is None else {"weights": weights_digest(run.weights)},
-    )
-    source = Input(
-        [Source(name, str(path)) for name, path in found.items()],
-        stamp,
-        lambda id: (task_of(id).n_components, task_of(id).is_plain),
-    )
-    return run_stream([str(path) for path in inputs], out, stage, overwrite, quiet, source)
+    def rows(self, cutouts: Cutouts, job: Job, share: float) -> NDArray[np.void]:
+        """Of a batch of one kind."""
+        batch, run = self.tasks(cutouts), self.run
+        result, cutouts = _told(cutouts, batch, self._result(cutouts, job, share), self.errors)
+        if run.save_models:
+            with job.clock("models"):
+                self._write_models(cutouts, result, job.models)
+        return task_rows(cutouts, batch, result, job.schema)
+
+    def nothing(self, cutouts: Cutouts, job: Job) -> NDArray[np.void]:
+        """Rows of files that cannot be fitted."""
+        result = no_result(cutouts, space_of(1))
+        return task_rows(cutouts, self.tasks(cutouts), result, job.schema)
+
+    def _result(self, cutouts: Cutouts, job: Job, share: float) -> Result:
+        """Of a batch of one kind, in stamp pixels."""
+        batch, device = self.tasks(cutouts), torch.device(self.run.device)
+        compile = compiles(self.options, round(share * job.n), device, self.errors)
+        given = given_of(batch, cutouts.origin)
+        if batch[0].is_plain:
+            start = given.theta[:, : len(NAMES)].clone()
+            start[~(start[:, 3] > 0), 3] = torch.nan  # a size that is no size
+            cutouts = replace(cutouts, start=start)
+            rest = (device, compile, self.errors, self.estimator, job.clock)
+            return measure(cutouts, self.options, *rest)
+        own = self._options(given.held.shape[1] // len(NAMES))
+        limits = given_limits(batch, cutouts.origin)
+        with job.clock("fitting"):
+            fit = quote_covariance(fit_within(cutouts, own, given, limits, device, compile))
+        return Result(fit, quality(fit.flags, sampled=False))
+
+    def _options(self, n_components: int) -> FitOptions:
+        return replace(self.options, components=("sersic",) * n_components, sky="plane")
+
+    def _write_models(self, cutouts: Cutouts, result: Result, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        space = result.fit.space
+        own = replace(self._options(len(space.shapes)), sky=space.sky)
+        images = model_images(result.fit.theta, cutouts, own)
+        asked = [task.feedme for task in self.tasks(cutouts)]
+        files = blocks.write_blocks(folder, cutouts, result.fit, images, asked)
+        write_restarts(asked, files)
 
 
 def write_restarts(feedmes: Sequence[Feedme], files: Sequence[Path]) -> None:
@@ -195,82 +237,6 @@ def write_restarts(feedmes: Sequence[Feedme], files: Sequence[Path]) -> None:
         write_feedme(restart, file.with_name(file.name.removesuffix("_block.fits") + ".galfit.01"))
 
 
-def _profiles(batch: Sequence[Task]) -> tuple[str, ...]:
-    return ("sersic",) * batch[0].n_components
-
-
-def _measure(
-    cutouts: Cutouts,
-    batch: Sequence[Task],
-    options: FitOptions,
-    run: RunOptions,
-    errors: ErrorOptions,
-    estimator: Estimator | None,
-    compile: bool,
-    job: Job,
-) -> Result:
-    """The result of a batch of one kind, in stamp pixels."""
-    device, given = torch.device(run.device), given_of(batch, cutouts.origin)
-    if batch[0].is_plain:
-        start = given.theta[:, : len(NAMES)].clone()
-        start[~(start[:, 3] > 0), 3] = torch.nan
-        return measure(
-            replace(cutouts, start=start), options, device, compile, errors, estimator, job.clock
-        )
-    own = replace(options, components=_profiles(batch), sky="plane")
-    limits = given_limits(batch, cutouts.origin)
-    with job.clock("fitting"):
-        fit = quote_covariance(fit_within(cutouts, own, given, limits, device, compile))
-    return Result(fit, quality(fit.flags, sampled=False))
-
-
-def given_limits(batch: Sequence[Task], origin: Tensor) -> tuple[Tensor, Tensor]:
-    """Lower and upper limits (B, Q) of the tasks' values, in stamp pixels."""
-    pair = [[getattr(task, name) for task in batch] for name in ("low", "high")]
-    low, high = (torch.tensor(values, dtype=torch.float64) for values in pair)
-    space = space_of(batch[0].n_components)
-    return shifted(low, space, -origin), shifted(high, space, -origin)
-
-
-def fit_within(
-    cutouts: Cutouts,
-    options: FitOptions,
-    given: Given,
-    limits: tuple[Tensor, Tensor],
-    device: torch.device,
-    compile: bool,
-) -> Fit:
-    """Fit with values kept within limits: what would leave them is held there, and told so.
-
-    The active-set method, one value a round, the farthest out first; it is never let go again.
-    """
-    fit = fit_cutouts(cutouts, options, device, compile, given=given)
-    low, high = limits
-    for _ in range(ROUNDS):
-        out = torch.maximum(low - fit.theta, fit.theta - high) / fit.error.clamp_min(1e-12)
-        out = torch.where(given.held | ~torch.isfinite(out), -torch.inf, out)
-        worst, column = out.max(dim=1)
-        rows = (worst > 0).nonzero()[:, 0]
-        if len(rows) == 0:
-            break
-        at, theta, held = column[rows], given.theta.clone(), given.held.clone()
-        theta[rows] = torch.where(torch.isfinite(fit.theta[rows]), fit.theta[rows], theta[rows])
-        theta[rows, at] = theta[rows, at].clamp(low[rows, at], high[rows, at])
-        held[rows, at] = True
-        given = replace(given, theta=theta, held=held)
-        again = fit_cutouts(cutouts[rows.tolist()], options, device, compile, given=given[rows])
-        fit = put(fit, rows, replace(again, flags=again.flags | int(Flag.AT_LIMIT)))
-    return fit
-
-
-def put(fit: Fit, rows: Tensor, other: Fit) -> Fit:
-    """The fit with ``other`` in its ``rows``."""
-    names = ("theta", "covariance", "chi2", "dof", "n_iter", "flags")
-    return replace(
-        fit, **{n: getattr(fit, n).index_copy(0, rows, getattr(other, n)) for n in names}
-    )
-
-
 def _told(
     cutouts: Cutouts, batch: Sequence[Task], result: Result, errors: ErrorOptions
 ) -> tuple[Result, Cutouts]:
@@ -290,49 +256,3 @@ def _told(
     grade = torch.where(new, int(Quality.SUSPECT), result.quality)
     result = replace(result, fit=replace(result.fit, flags=flags), quality=grade)
     return result, replace(cutouts, messages=texts)
-
-
-def _rows(
-    cutouts: Cutouts, batch: Sequence[Task], result: Result, schema: Sequence[Column]
-) -> NDArray[np.void]:
-    """Rows of the whole run's columns, from those that a batch has by itself."""
-    space = result.fit.space
-    wanted = {column.name: column for column in schema}
-    n_samples = wanted["weight"].shape[0] if "weight" in wanted else 0
-    own = result_columns(space, 1, False, any(n.endswith("_p50") for n in wanted), n_samples)
-    own = tuple(wanted["id"] if column.name == "id" else column for column in own)
-    few = result_rows(cutouts, result, own)
-    rows = np.zeros(len(cutouts), record_type(schema))
-    for column in schema:
-        if column.format.startswith("f"):
-            rows[column.name] = np.nan
-    renamed = numbered(few.dtype.names or (), space, wanted)
-    for name, target in renamed.items():
-        rows[target] = few[name]
-    if space.sky == "constant":
-        for name in ("sky_dx", "sky_dy"):
-            rows[name] = rows[f"{name}_err"] = 0.0
-    if "covariance" in wanted:
-        total = space_of(max(sum(f"mag_{k}" in wanted for k in range(1, 100)), 1))
-        at = [total.names.index(renamed[name]) for name in space.names]
-        rows["covariance"][np.ix_(range(len(rows)), at, at)] = result.fit.covariance.numpy()
-    rows["feedme"] = [str(task.feedme.path).encode() for task in batch]
-    rows["held"] = [",".join(task.held_names).encode()[:HELD_WIDTH] for task in batch]
-    return rows
-
-
-def numbered(names: Sequence[str], space: ParameterSpace, wanted: Container[str]) -> dict[str, str]:
-    """For each column of a batch its name in the run's table, where components have numbers.
-
-    >>> numbered(["x_err"], space_of(1), ["x_1_err", "x_2_err"])
-    {'x_err': 'x_1_err'}
-    """
-    stems = [*(n for n in space.names if n not in SKY), "r_eff_arcsec", "ra", "dec", "pa_sky"]
-    found = {}
-    for name in names:
-        found[name] = name
-        for stem in sorted(stems, key=len, reverse=True):
-            if name not in wanted and (name == stem or name.startswith(f"{stem}_")):
-                found[name] = f"{stem}_1{name[len(stem) :]}"
-                break
-    return found
