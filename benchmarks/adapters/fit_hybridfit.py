@@ -1,4 +1,5 @@
-"""hybridfit itself, by the same rules: "covariance" or "posterior", "compiled" or "eager".
+"""hybridfit itself, by the same rules: "covariance" or "posterior", "compiled" or "eager", and "ml"
+for maximum likelihood, without the prior's pull, as the other tools do.
 
 Galaxies are fitted as one batch, as a user would. A fit counts as said to be good where its
 quality is not "suspect".
@@ -39,12 +40,13 @@ class Hybridfit:
 
     def fit(self, galaxies: list[Galaxy], variant: str) -> list[Fitted]:
         torch.set_num_threads(1)
-        uncertainty, how = variant.split()
+        uncertainty, how, *estimator = variant.split()
         table = hf.fit(
             _cutouts(galaxies),
             uncertainty=uncertainty,
             start="posterior" if galaxies[0].start is None else "moments",
             compile={"compiled": "on", "eager": "off"}[how],
+            estimator=estimator[0] if estimator else "map",
         )
         suspect = [str(word).strip() == "suspect" for word in table["quality"]]
         ends = ("_p16", "_p84") if uncertainty == "posterior" else ()
