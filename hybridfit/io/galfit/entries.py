@@ -74,8 +74,24 @@ class Component:
         return self.kind in SERSIC_KINDS and not self.extras
 
 
+class _Model:
+    """What input files and results have in common."""
+
+    components: tuple[Component, ...]
+
+    @property
+    def sersics(self) -> tuple[Component, ...]:
+        """The components of Sersic's family."""
+        return tuple(c for c in self.components if c.is_sersic)
+
+    @property
+    def sky(self) -> Component | None:
+        """The sky, if there is one."""
+        return next((c for c in self.components if c.kind == "sky"), None)
+
+
 @dataclass(frozen=True)
-class Feedme:
+class Feedme(_Model):
     """A GALFIT input file (or restart file): names of files as written, "" for none.
 
     Args:
@@ -122,19 +138,9 @@ class Feedme:
         """Return the path of a file that is named relative to the feedme's folder."""
         return self.path.parent / name
 
-    @property
-    def sersics(self) -> tuple[Component, ...]:
-        """The components of Sersic's family."""
-        return tuple(c for c in self.components if c.is_sersic)
-
-    @property
-    def sky(self) -> Component | None:
-        """The sky, if there is one."""
-        return next((c for c in self.components if c.kind == "sky"), None)
-
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(_Model):
     """What GALFIT found in one run: of an image block, an entry of fit.log or a restart file.
 
     Args:
@@ -169,13 +175,3 @@ class Outcome:
     version: str = ""
     bands: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-
-    @property
-    def sersics(self) -> tuple[Component, ...]:
-        """The components of Sersic's family."""
-        return tuple(c for c in self.components if c.is_sersic)
-
-    @property
-    def sky(self) -> Component | None:
-        """The sky, if there is one."""
-        return next((c for c in self.components if c.kind == "sky"), None)
