@@ -263,9 +263,10 @@ def main() -> None:
                     also = try_point(lambda b=n, s=side: compiled_fit(b, s, device))
                     rows[f"batch {n}, compiled"] = also
                     print(task, side, n, "compiled", also, flush=True)
-    if given.name or (device.type == "cuda" and not given.quick):
-        safe = "".join(c if c.isalnum() else "_" for c in name_of(device)).lower()
-        print(write_result(given.name or f"gpu_{safe}", figures))
+        if given.name or (device.type == "cuda" and not given.quick):
+            # after each task: what a time limit cuts off later is not lost
+            safe = "".join(c if c.isalnum() else "_" for c in name_of(device)).lower()
+            print(write_result(given.name or f"gpu_{safe}", figures), flush=True)
 
 
 def try_point(measure: Callable[[], dict[str, float]]) -> dict[str, float] | str:

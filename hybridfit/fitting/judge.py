@@ -26,7 +26,7 @@ def judge(fit: Fit, solution: Solution, problem: Problem, cutouts: Cutouts) -> T
     flags = cutouts.flags.clone()
 
     def raise_flag(where: Tensor, flag: Flag) -> None:
-        flags[where] |= int(flag)
+        flags.bitwise_or_(where * int(flag))
 
     used = (problem.pixels.weight > 0).flatten(1).sum(dim=1)
     empty = (fit.dof <= 0) | (used == 0)
