@@ -17,7 +17,7 @@ from hybridfit.fitting.lm import LMOptions, Minimum, minimise
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.prepare import prepared
 from hybridfit.fitting.problem import Problem
-from hybridfit.fitting.solution import Solution, flux_units, solution_of, to_fit
+from hybridfit.fitting.solution import DARK, Solution, flux_units, solution_of, to_fit
 from hybridfit.fitting.start import Starts, moment_start, starting_values
 from hybridfit.parameters import ParameterSpace
 from hybridfit.results import Fit, Flag
@@ -145,8 +145,8 @@ def _nearer(raw: Tensor, near: Tensor | None, space: ParameterSpace) -> Tensor:
     """Raw starts (B, P), in the place of which physical values (B, Q) go where they are known."""
     if near is None:
         return raw
-    known, _ = space.from_physical(near, torch.zeros_like(near[:, 0]))
-    return torch.where(torch.isfinite(near).all(dim=1)[:, None], known, raw)
+    known, _ = space.from_physical(near, torch.zeros_like(near[:, 0]))  # NaN flux is no shape
+    return torch.where(torch.isfinite(known).all(dim=1)[:, None], known, raw)
 
 
 def _minimise(problem: Problem, start: Tensor, options: FitOptions) -> Minimum:
@@ -162,7 +162,7 @@ def _second_tries(
 ) -> Solution:
     """Repeat the doubtful fits from other starts and keep whichever cost is lowest."""
     doubtful = ~solution.converged | (solution.free.abs().amax(dim=1) > 2.5)
-    doubtful |= ~torch.isfinite(solution.cost)
+    doubtful |= ~(solution.cost < DARK)
     rows = doubtful.nonzero()[:, 0]
     if len(rows) == 0:
         return solution

@@ -13,6 +13,9 @@ from hybridfit.fitting.problem import Problem
 from hybridfit.results import Fit
 
 
+DARK = 1e9  # what a component without light costs: any fit with light in all of them is better
+
+
 @dataclass(frozen=True)
 class Solution:
     """The minimum of B galaxies in the problem's own terms.
@@ -22,7 +25,8 @@ class Solution:
         linear: (B, L) fluxes and sky terms in units of the noise.
         information: (B, P + L, P + L) J^T W J by free and linear parameters, no prior.
         chi2: (B,) at the minimum.
-        cost: (B,) half of chi2 and the prior, what is compared between tries.
+        cost: (B,) half of chi2 and the prior, what is compared between tries; of several
+            components far more where one of them has no light, or takes some away.
         n_iter, converged: (B,).
     """
 
@@ -68,12 +72,14 @@ def solution_of(minimum: Minimum, problem: Problem) -> Solution:
     normal, step = minimum.normal, minimum.last_step[:, :, None]
     fall = (normal.gradient[:, None] @ step)[:, 0, 0]
     fall = fall + 0.5 * (step.transpose(1, 2) @ normal.hessian @ step)[:, 0, 0]
+    flux = (linear + response)[:, : len(problem.space.shapes)]
+    dark = (flux <= 0).any(dim=1) & (flux.shape[1] > 1)
     return Solution(
         free,
         linear + response,
         information,
         2 * (data_cost + fall),
-        normal.cost + fall,
+        normal.cost + fall + dark * DARK,
         minimum.n_iter,
         minimum.converged,
     )
