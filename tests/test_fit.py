@@ -652,3 +652,10 @@ def test_many_shapes_can_be_compiled() -> None:
     compiled_kernels()
     limit = getattr(config, "recompile_limit", None) or config.cache_size_limit
     assert limit >= MAX_SHAPES > 100
+
+
+def test_a_component_does_not_take_light_away(shared_data: Path) -> None:
+    """Of these bulges and disks two end, at their first start, with a flux below 0: none stays so."""
+    cutouts, _, _ = load_sims(shared_data, "bd", slice(0, 40))
+    fit = fit_cutouts(cutouts, FitOptions(("sersic", "sersic"), compile="off"))
+    assert torch.isfinite(fit.theta).all()

@@ -12,7 +12,6 @@ from hybridfit.fitting.lm import Minimum
 from hybridfit.fitting.problem import Problem
 from hybridfit.results import Fit
 
-
 DARK = 1e9  # what a component without light costs: any fit with light in all of them is better
 
 
