@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -655,7 +656,7 @@ def test_many_shapes_can_be_compiled() -> None:
 
 
 def test_a_component_does_not_take_light_away(shared_data: Path) -> None:
-    """Of these bulges and disks two end, at their first start, with a flux below 0: none stays so."""
+    """Of these bulges and disks two end with a flux below 0 at first: none stays so."""
     cutouts, _, _ = load_sims(shared_data, "bd", slice(0, 40))
     fit = fit_cutouts(cutouts, FitOptions(("sersic", "sersic"), compile="off"))
     assert torch.isfinite(fit.theta).all()
