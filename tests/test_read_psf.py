@@ -34,7 +34,9 @@ def test_odd_sides_unit_sum_and_the_centre_kept(height, width, dx, dy, scale):
     assert y - psf.shape[0] // 2 == pytest.approx(dy, abs=2e-3)
     assert x - psf.shape[1] // 2 == pytest.approx(dx, abs=2e-3)
     assert not flags & Flag.PSF_OFF_CENTRE or np.hypot(dx, dy) > 0.5
-    assert bool(flags & Flag.PSF_NORMALISED) == (abs(array.sum() - 1) > 0.01)
+    off = abs(array.sum() - 1)
+    if abs(off - 0.01) > 1e-9:  # at the limit rounding decides
+        assert bool(flags & Flag.PSF_NORMALISED) == (off > 0.01)
 
 
 @settings(max_examples=30, deadline=None)
