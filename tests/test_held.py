@@ -162,6 +162,16 @@ def test_what_the_prior_does_not_reach_is_refused():
     assert torch.isnan(fit.theta).any(dim=1).tolist() == [False, True]
 
 
+def test_a_position_may_be_held_at_zero():
+    """The first pixel's centre: nothing is relative to it."""
+    cutouts, truth = galaxies(1)
+    theta = torch.tensor(truth)
+    theta[:, 0] = 0.0
+    fit = fit_cutouts(cutouts, OPTIONS, given=Given(theta, held_as(("x",), 1)))
+    assert float(fit.theta[0, 0]) == 0.0
+    assert not int(fit.flags[0]) & Flag.NOT_MODELLED
+
+
 def test_misuse():
     with pytest.raises(ValueError, match="expected both to be"):
         Given(torch.zeros(2, 8), torch.zeros(2, 7, dtype=torch.bool))

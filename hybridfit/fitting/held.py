@@ -16,7 +16,8 @@ from torch.nn.functional import softplus
 
 from hybridfit.parameters import ParameterSpace
 
-TOLERANCE = 1e-3  # relative, of a held value after the way through free space
+TOLERANCE = 1e-3  # relative, of a held value after the way through free space; at least ROUNDING
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -246,7 +247,8 @@ def unreachable(given: Given, held: Held) -> list[str]:
     for j, name in enumerate(space.names):
         if name.startswith(("mag", "sky", "pa")):
             continue  # these are held as they are
-        off = (theta[:, j] - given.theta[:, j]).abs() > TOLERANCE * given.theta[:, j].abs()
+        near = (TOLERANCE * given.theta[:, j].abs()).clamp_min(ROUNDING)
+        off = (theta[:, j] - given.theta[:, j]).abs() > near
         for i in (given.held[:, j] & off).nonzero()[:, 0].tolist():
             value, nearest = float(given.theta[i, j]), float(theta[i, j])
             texts[i] = texts[i] or (
