@@ -152,7 +152,11 @@ def compiles(
 
 
 def model_images(theta: Tensor, cutouts: Cutouts, options: FitOptions) -> NDArray[np.float32]:
-    """Model images (B, H, W); galaxies without a fit are NaN, last components that are, are not."""
+    """Model images (B, H, W); galaxies without a fit are NaN.
+
+    A galaxy may have fewer components than ``options``: all parameters of the last ones are NaN
+    then, and they are left out.
+    """
     images = torch.full(cutouts.image.shape, torch.nan)
     galfit = options.convolution == "galfit"
     for rows, few in _by_components(theta, options):
