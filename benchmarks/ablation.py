@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from common import ROOT, write_result
 from hybridfit.model.scenes import Kind
 from hybridfit.npe.checkpoint import checkpoints
 from hybridfit.npe.data import VALIDATION, SceneSource, Shard
+from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator
 from hybridfit.npe.recipe import Recipe
 from hybridfit.npe.train import train
@@ -56,6 +57,17 @@ def groups(scenes: Shard) -> dict[str, torch.Tensor]:
     for name in ("clean", "difficult"):
         found[f"{name}, S/N > {BRIGHT:g}"] = found[name] & (scenes.snr > BRIGHT)
     return found
+
+
+def compared_scenes(recipe: Recipe, n: int, scout: Estimator | None = None) -> Shard:
+    """Scenes that no run has seen, as a network with this scout reads them."""
+    parts = [
+        SceneSource(recipe.simulator, recipe.prior, SEED + i, 2048, stream=VALIDATION, scout=scout)(
+            0
+        )
+        for i in range(max(1, n // 2048))
+    ]
+    return Shard(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Shard)))
 
 
 def compared(nll: dict[str, torch.Tensor], scenes: Shard, against: str) -> dict[str, Any]:
@@ -106,23 +118,15 @@ def main() -> None:
             networks[name] = load_estimator(out / "weights")
         if given.only:
             return
-    parts = [
-        SceneSource(recipe.simulator, recipe.prior, SEED + i, 2048, stream=VALIDATION)(0)
-        for i in range(max(1, given.scenes // 2048))
-    ]
-    scenes = Shard(
-        *(
-            torch.cat([getattr(p, n) for p in parts])
-            for n in ("views", "scalars", "targets", "snr", "kind")
-        )
-    )
     figures: dict[str, Any] = {}
     if networks:
+        scenes = compared_scenes(recipe, given.scenes)
         nll = {name: nll_of(network, scenes) for name, network in networks.items()}
         figures["trained alike"] = {"images": given.images, **compared(nll, scenes, "moments")}
         show({k: v for k, v in figures["trained alike"].items() if k != "images"})
     if given.shipped:
         network = load_estimator(given.weights)
+        scenes = compared_scenes(recipe, given.scenes, network.scout)
         nll = {
             "views withheld": nll_of(network, scenes, use_views=False),
             "shipped": nll_of(network, scenes),

@@ -222,6 +222,12 @@ def _train(
     resume: Annotated[
         bool, typer.Option("--resume", help="go on from the last checkpoint in OUT")
     ] = False,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            help="begin with the network of this run, or of these weights, grown if need be"
+        ),
+    ] = None,
     minutes: Annotated[
         float | None, typer.Option(help="wall time of all legs, instead of the file's")
     ] = None,
@@ -245,7 +251,9 @@ def _train(
     from hybridfit.pipeline.training import train_network
 
     with errors(debug):
-        done = train_network(config, out, resume, minutes, images, device, threads, export, quiet)
+        done = train_network(
+            config, out, resume, minutes, images, device, threads, export, quiet, start
+        )
     if not done:
         typer.echo(f"stopped: --resume goes on from the checkpoint in {out}", err=True)
         raise typer.Exit(INTERRUPTED)

@@ -17,8 +17,9 @@ from hybridfit.npe.checkpoint import save_weights
 from hybridfit.npe.columns import Column
 from hybridfit.npe.frame import encode
 from hybridfit.npe.inputs import make_inputs
+from hybridfit.npe.lookback import N_SCALARS, look
 from hybridfit.npe.network import Estimator, NetworkOptions
-from hybridfit.npe.posterior import load_estimator, packaged_estimator, predict_cutouts
+from hybridfit.npe.posterior import condition, load_estimator, packaged_estimator, predict_cutouts
 from hybridfit.npe.predict_columns import predict_columns
 from hybridfit.parameters import ParameterSpace, Prior
 from hybridfit.results import Flag, Posterior
@@ -33,10 +34,17 @@ def galaxies() -> Cutouts:
     return observe(population(6, 0), 60.0)[0]
 
 
-def tiny(galaxies: Cutouts, seed: int = 0) -> Estimator:
+@pytest.fixture(params=[False, True], ids=["measured", "looking back"])
+def look_back(request: pytest.FixtureRequest) -> bool:
+    """Both kinds of network: what posteriors promise they promise alike."""
+    return bool(request.param)
+
+
+def tiny(galaxies: Cutouts, look_back: bool = False) -> Estimator:
     """An untrained network whose posteriors differ between galaxies and are not normal."""
-    torch.manual_seed(seed)
-    estimator = Estimator(NetworkOptions(**TINY), make_inputs(galaxies, False).scalars.shape[1])
+    torch.manual_seed(0)
+    n_scalars = make_inputs(galaxies, False).scalars.shape[1] + N_SCALARS * look_back
+    estimator = Estimator(NetworkOptions(**TINY, look_back=look_back), n_scalars)
     with torch.no_grad():
         for name, parameter in estimator.flow.named_parameters():
             if "final_layer" in name or "direct" in name:
@@ -92,8 +100,8 @@ def test_wrong_shapes_are_named():
         replace(good, log_prob=good.log_prob[:, :1])
 
 
-def test_draws_of_a_galaxy_do_not_depend_on_the_batch(galaxies: Cutouts):
-    estimator = tiny(galaxies)
+def test_draws_of_a_galaxy_do_not_depend_on_the_batch(galaxies: Cutouts, look_back: bool):
+    estimator = tiny(galaxies, look_back)
     whole = predict_cutouts(galaxies, estimator, 40)
     assert whole.samples.shape == (6, 40, 8)
     assert whole.samples.dtype == torch.float64
@@ -108,13 +116,12 @@ def test_draws_of_a_galaxy_do_not_depend_on_the_batch(galaxies: Cutouts):
     assert not torch.equal(whole.samples[0], whole.samples[1])
 
 
-def test_density_is_that_of_free_parameters(galaxies: Cutouts):
+def test_density_is_that_of_free_parameters(galaxies: Cutouts, look_back: bool):
     """log_prob against the flow's density of t and the Jacobian by finite differences."""
-    estimator = tiny(galaxies)
+    estimator = tiny(galaxies, look_back)
     posterior = predict_cutouts(galaxies, estimator, 5)
-    space, inputs = posterior.space, make_inputs(galaxies, False)
-    with torch.no_grad():
-        context = estimator.context(inputs.views, inputs.scalars)
+    space, inputs = posterior.space, look(galaxies, estimator.scout, False)
+    density = condition(galaxies, estimator)
     box = inputs.frame.box
     for k in range(5):
         theta = posterior.samples[:, k]
@@ -136,17 +143,19 @@ def test_density_is_that_of_free_parameters(galaxies: Cutouts):
             step[j] = 1e-5
             columns.append((coordinates(values + step) - coordinates(values - step)) / 2e-5)
         log_det = torch.linalg.slogdet(torch.stack(columns, dim=2))[1]
-        t = coordinates(values).float()
-        z = estimator.standardised(t)[:, None]
-        log_q = estimator.flow.log_prob_of(z, context)[:, 0] + estimator.log_scale
+        t = coordinates(values)
+        z, log_slope = density.to_flow(t[:, None])
+        log_q = (estimator.flow.log_prob_of(z, density.context) + log_slope)[:, 0]
+        there = density.log_prob(raw[:, None], linear[:, None])[:, 0]
+        torch.testing.assert_close(there, posterior.log_prob[:, k], atol=5e-3, rtol=0)
         # finite differences of a smooth map: 1e-4; float32 of the flow: 1e-3
         torch.testing.assert_close(
             posterior.log_prob[:, k], log_q.double() + log_det, atol=5e-3, rtol=0
         )
 
 
-def test_galaxies_without_pixels_are_flagged_alone(galaxies: Cutouts):
-    estimator = tiny(galaxies)
+def test_galaxies_without_pixels_are_flagged_alone(galaxies: Cutouts, look_back: bool):
+    estimator = tiny(galaxies, look_back)
     clean = predict_cutouts(galaxies, estimator, 20)
     image, mask, flags = galaxies.image.clone(), galaxies.mask.clone(), galaxies.flags.clone()
     image[1] = torch.nan
@@ -225,14 +234,14 @@ def test_positions_are_those_of_the_priors_box(galaxies: Cutouts):
     assert reached[0.1] < 0.1 < reached[0.25] < 0.25 < reached[0.5] < 0.5
 
 
-def test_galaxies_without_a_psf_are_flagged(galaxies: Cutouts):
-    estimator = tiny(galaxies)
+def test_galaxies_without_a_psf_are_flagged(galaxies: Cutouts, look_back: bool):
+    estimator = tiny(galaxies, look_back)
     both = int(Flag.UNFAMILIAR | Flag.NO_PSF)
     assert (predict_cutouts(galaxies, estimator, 20).flags & both == 0).all()
     bare = predict_cutouts(replace(galaxies, psf=None), estimator, 20)
     assert torch.isfinite(bare.samples).all()
     assert (bare.flags & both == both).all()
-    columns = tiny(galaxies)
+    columns = tiny(galaxies, look_back)
     columns.columns = tuple(Column(f"c{i}") for i in range(8))
     assert (predict_columns(galaxies, columns, 20).flags & both == 0).all()
     assert (predict_columns(replace(galaxies, psf=None), columns, 20).flags & both == both).all()
@@ -246,9 +255,13 @@ def test_options_are_checked(galaxies: Cutouts):
         predict_cutouts(galaxies, estimator, 8, space=ParameterSpace(sky="plane"))
 
 
-def test_weights_are_loaded_from_a_folder(galaxies: Cutouts, tmp_path: Path):
-    estimator = tiny(galaxies)
-    config = {"network": TINY, "n_scalars": estimator.n_scalars, "n_targets": 8}
+def test_weights_are_loaded_from_a_folder(galaxies: Cutouts, tmp_path: Path, look_back: bool):
+    estimator = tiny(galaxies, look_back)
+    config = {
+        "network": {**TINY, "look_back": look_back},
+        "n_scalars": estimator.n_scalars,
+        "n_targets": 8,
+    }
     save_weights(estimator, tmp_path, config, half=False)
     loaded = load_estimator(tmp_path)
     assert not loaded.training

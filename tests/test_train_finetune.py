@@ -87,7 +87,7 @@ def test_wrong_labels_gain_nothing(weights):
     """The twin: with each other's labels there is nothing to learn, and the best stays first."""
     data = joined([scenes(400, seed=s)(0) for s in (1, 2)])
     order = torch.randperm(400, generator=torch.Generator().manual_seed(0))
-    wrong = Shard(data.views, data.scalars, data.targets.clone(), data.snr, data.kind)
+    wrong = dataclasses.replace(data, targets=data.targets.clone())
     wrong.targets[:400] = wrong.targets[:400][order]
     estimator = load_weights(weights)
     tuned = finetune(estimator, wrong[0:400], wrong[400:800], FinetuneOptions(images=6000))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,15 +18,20 @@ from train_helpers import SWIN, learner_of, lines, mapping, recipe, scenes
 from typer.testing import CliRunner, Result
 
 from hybridfit.cli import make_app
+from hybridfit.io.runs import UsageError
 from hybridfit.npe import checkpoint as files
 from hybridfit.npe import network
+from hybridfit.npe.checkpoint import load_weights
 from hybridfit.npe.journal import LOG, last_validation
 from hybridfit.npe.learner import step
+from hybridfit.npe.network import Estimator
 from hybridfit.npe.recipe import (
     Recipe,
 )
+from hybridfit.npe.start import begin_from, read_start
 from hybridfit.npe.store import ReplayStore
 from hybridfit.npe.train import claim, train
+from hybridfit.npe.validation import nll_of
 from hybridfit.pipeline.training import train_network
 
 
@@ -242,3 +248,66 @@ def test_a_killed_run_leaves_no_process_and_goes_on(tmp_path, number):
     assert after["step"] == after["images"] // 64
     assert after["minutes"] > held["minutes"]
     assert after["distinct"] > held["distinct"]
+
+
+# ---------------------------------------------------------------- from what another run learned
+
+
+def test_a_deeper_network_starts_as_good_as_the_one_it_is_made_of(run, tmp_path):
+    weights, before = read_start(run)
+    assert before[-1]["images"] >= recipe().train.images
+    deeper = replace(recipe().network, blocks=4, flow_layers=5)
+    model = Estimator(deeper, len(weights["scalar_mean"]))
+    begin_from(model, weights)
+    was = load_weights(run / "weights")
+    shard = scenes(64, seed=9)(0)
+    # exported matrices are float16
+    assert torch.allclose(nll_of(model, shard), nll_of(was, shard), atol=0.05)
+    again, _ = read_start(run / "weights")
+    assert set(again) == set(weights)
+
+
+def test_a_network_that_looks_back_starts_from_one_that_does_not(run, tmp_path):
+    looking = recipe({"look_back": True}, images=256)
+    with pytest.raises(ValueError, match="--start"):
+        train(looking, tmp_path / "none", quiet=True)
+    out = tmp_path / "second"
+    values = train(looking, out, quiet=True, start=run)
+    assert values is not None
+    card = files.load_card(out / "weights")
+    assert card["images"] == 256
+    assert card["before"][-1]["images"] == recipe().train.images
+    made = load_weights(out / "weights")
+    assert made.scout is not None
+    scout = files.load_checkpoint(run)["ema"]
+    for name, value in made.scout.named_parameters():  # left as it was, but for being float16
+        assert torch.allclose(value, scout[name], atol=2e-3, rtol=1e-3), name
+    # it goes on with more images, from its own scout
+    assert train(recipe({"look_back": True}, images=384), out, resume=True, quiet=True) is not None
+    # and another one may start from it
+    assert read_start(out)[1][0]["images"] == recipe().train.images
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [({"width": 32}, "instead of"), ({"blocks": 1}, "have blocks.1"), (SWIN, "lack backbone")],
+)
+def test_what_does_not_fit_is_said_before_anything_is_simulated(run, tmp_path, network, words):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(mapping(network)))
+    with pytest.raises(UsageError, match=words):
+        train_network(path, tmp_path / "out", start=run, quiet=True)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UsageError, match="--start"):
+        train_network(path, run, resume=True, start=run, quiet=True)
+
+
+def test_compiled_backbone_gives_the_same_losses():
+    made = recipe(SWIN)
+    shard = scenes(8, views=True)(0)
+    learner = learner_of(made, shard)
+    plain = learner.model.losses(shard.views.float(), shard.scalars, shard.targets)["nll"]
+    learner.model.compile_backbone()
+    compiled = learner.model.losses(shard.views.float(), shard.scalars, shard.targets)["nll"]
+    assert torch.allclose(plain, compiled, rtol=1e-3, atol=1e-3)
+    assert set(learner.model.state_dict()) == set(learner.ema.state_dict())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ def numbered(number: int) -> Shard:
     """A shard that says which one it is."""
     ones = torch.ones(8, 3)
     empty = torch.zeros(8, 0, 64, 64).half()
-    return Shard(empty, number * ones, number * ones, ones[:, 0], torch.zeros(8).long())
+    none = torch.zeros(8)
+    return Shard(empty, number * ones, number * ones, ones[:, 0], none.long(), none)
 
 
 def failing(number: int) -> Shard:
@@ -104,7 +106,7 @@ class Shuffled:
     def __call__(self, number: int) -> Shard:
         shard = self.source(number)
         order = torch.randperm(len(shard), generator=torch.Generator().manual_seed(number))
-        return Shard(shard.views, shard.scalars, shard.targets[order], shard.snr, shard.kind)
+        return replace(shard, targets=shard.targets[order])
 
 
 def learner_of(recipe: Recipe, shard: Shard) -> Learner:

@@ -150,6 +150,12 @@ def load_config(folder: str | Path) -> dict[str, Any]:
     return config
 
 
+def load_card(folder: str | Path) -> dict[str, Any]:
+    """Return what the card beside weights tells; nothing where there is none."""
+    path = Path(folder) / CARD
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
 def load_weights(folder: str | Path, device: torch.device | str = "cpu") -> Estimator:
     """Build the estimator that `save_weights` wrote, in float32 and evaluation mode.
 

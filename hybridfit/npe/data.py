@@ -14,17 +14,20 @@ import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hybridfit.cutouts import Cutouts
 from hybridfit.model.scenes import SceneOptions, Scenes
 from hybridfit.model.simulate import simulate_scenes
 from hybridfit.npe.frame import encode
-from hybridfit.npe.inputs import make_inputs
+from hybridfit.npe.inputs import Inputs
+from hybridfit.npe.lookback import look
+from hybridfit.npe.network import Estimator
 from hybridfit.parameters import Prior
 
 TRAINING, VALIDATION = 0, 1  # streams of random numbers of one run
@@ -39,9 +42,10 @@ class Shard:
     Args:
         views: (N, C, 64, 64) float16, see `hybridfit.npe.inputs.make_inputs`.
         scalars: (N, F) float32.
-        targets: (N, T) float32, canonical coordinates of the truth.
+        targets: (N, T) float32, the flow's coordinates of the truth: t, or w about a `Laplace`.
         snr: (N,) float32 signal to noise.
         kind: (N,) int64 bits of what makes the scene difficult, 0 = clean.
+        log_slope: (N,) float32 ln |d targets / d t|, 0 where the targets are t.
     """
 
     views: Tensor
@@ -49,6 +53,7 @@ class Shard:
     targets: Tensor
     snr: Tensor
     kind: Tensor
+    log_slope: Tensor
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -82,6 +87,7 @@ class SceneSource:
         device: where they are simulated.
         stream: `TRAINING` or `VALIDATION`.
         with_views: False leaves the views empty, for networks that never read the images.
+        scout: of the network, where it looks back.
     """
 
     simulator: SceneOptions
@@ -91,25 +97,45 @@ class SceneSource:
     device: str = "cpu"
     stream: int = TRAINING
     with_views: bool = True
+    scout: Estimator | None = None
 
     def __call__(self, number: int) -> Shard:
         """Simulate shard ``number``."""
         seed = seed_of(self.seed, self.stream, number)
         scenes = simulate_scenes(self.size, seed, self.simulator, self.prior, self.device)
-        return shard_of(scenes, self.with_views)
+        return shard_of(scenes, self.with_views, self.scout)
 
 
-def shard_of(scenes: Scenes, with_views: bool = True) -> Shard:
-    """What the network reads of simulated scenes, and their targets."""
+def shard_of(scenes: Scenes, with_views: bool = True, scout: Estimator | None = None) -> Shard:
+    """What a network with this scout reads of simulated scenes, and their targets."""
     on_cpu = scenes.cutouts.image.device.type == "cpu"
+    side = scenes.cutouts.size.amax(dim=1)
+    order = torch.argsort(side, stable=True)  # small stamps together, without their padding
     pieces = []
-    for part in in_parts(len(scenes), MEASURED_AT_ONCE if on_cpu else len(scenes)):
-        cutouts = scenes.cutouts[part]
-        inputs = make_inputs(cutouts, with_views)
-        targets = encode(scenes.theta[part], cutouts.zeropoint, inputs.frame)
+    for rows in order.split(MEASURED_AT_ONCE if on_cpu else max(1, len(scenes))):
+        cutouts = _unpadded(scenes.cutouts[rows.tolist()], int(side[rows].amax()))
+        inputs = look(cutouts, scout, with_views)
+        targets, log_slope = targets_of(
+            encode(scenes.theta[rows], cutouts.zeropoint, inputs.frame), inputs
+        )
         values = (inputs.views.half(), inputs.scalars.float(), targets.float())
-        pieces.append((*values, scenes.snr[part].float(), scenes.kind[part]))
-    return Shard(*(torch.cat(column) for column in zip(*pieces, strict=True)))
+        pieces.append((*values, scenes.snr[rows].float(), scenes.kind[rows], log_slope.float()))
+    back = torch.argsort(order)
+    return Shard(*(torch.cat(column)[back] for column in zip(*pieces, strict=True)))
+
+
+def targets_of(t: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """What the flow learns of coordinates t (B, 8), and ln |d targets / d t| (B,)."""
+    if inputs.laplace is None:
+        return t, torch.zeros_like(t[:, 0])
+    w = inputs.laplace.whitened(t[:, None])
+    return w[:, 0], inputs.laplace.log_slope(w)[:, 0]
+
+
+def _unpadded(cutouts: Cutouts, side: int) -> Cutouts:
+    """The first ``side`` rows and columns, which hold all of each stamp."""
+    cut = {k: getattr(cutouts, k)[:, :side, :side] for k in ("image", "sigma", "mask")}
+    return replace(cutouts, **cut)
 
 
 def in_parts(n: int, size: int) -> Iterator[slice]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hybridfit.npe.frame import Frame, encode_raw, log_jacobian
+from hybridfit.npe.laplace import Laplace
 from hybridfit.npe.network import Estimator
 from hybridfit.parameters import ParameterSpace
 
@@ -22,6 +23,7 @@ class FlowDensity:
         frame: of the same galaxies.
         seen: (B,) bool, whether there was something to see.
         space: whose free coordinates u the density is quoted in.
+        laplace: about which the flow works, where the network looks back.
     """
 
     estimator: Estimator
@@ -29,13 +31,32 @@ class FlowDensity:
     frame: Frame
     seen: Tensor
     space: ParameterSpace
+    laplace: Laplace | None = None
 
     def __len__(self) -> int:
         return len(self.context)
 
     def __getitem__(self, index: slice | Tensor) -> FlowDensity:
         mine = (self.context[index], self.frame[index], self.seen[index])
-        return FlowDensity(self.estimator, *mine, self.space)
+        laplace = None if self.laplace is None else self.laplace[index]
+        return FlowDensity(self.estimator, *mine, self.space, laplace)
+
+    def to_flow(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The flow's own variable z (B, S, 8) of coordinates t (B, S, 8), ln |d z / d t| (B, S)."""
+        log_slope = torch.zeros_like(t[..., 0])
+        if self.laplace is not None:
+            t = self.laplace.whitened(t)
+            log_slope = self.laplace.log_slope(t)
+        z = self.estimator.standardised(t)
+        return z.float(), log_slope + self.estimator.log_scale.to(log_slope)
+
+    def from_flow(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Coordinates t (B, S, 8) of the flow's own variable z (B, S, 8), ln |d z / d t| (B, S)."""
+        t = self.estimator.original(z).double()
+        log_slope = torch.zeros_like(t[..., 0])
+        if self.laplace is not None:
+            t, log_slope = self.laplace.original(t), self.laplace.log_slope(t)
+        return t, log_slope + self.estimator.log_scale.to(log_slope)
 
     @torch.inference_mode()
     def log_prob(self, raw: Tensor, linear: Tensor) -> Tensor:
@@ -47,10 +68,9 @@ class FlowDensity:
         """
         b, s, _ = raw.shape
         t, frame, good = self._encode(raw, linear)
-        z = self.estimator.standardised(t.view(b, s, -1)).float()
+        z, log_slope = self.to_flow(t.view(b, s, -1))
         value = self.estimator.flow.log_prob_of(z, self.context).double()
-        jacobian = log_jacobian(t, frame, self.space).view(b, s)
-        value = value + self.estimator.log_scale.double() + jacobian
+        value = value + log_slope + log_jacobian(t, frame, self.space).view(b, s)
         value = torch.where(good.view(b, s), value, -torch.inf)
         return torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf)
 
@@ -66,7 +86,7 @@ class FlowDensity:
             (B,) float64, NaN where there is no network's posterior or no point.
         """
         t, _, good = self._encode(raw[:, None], linear[:, None])
-        own = self.estimator.standardised(t).float()[:, None]
+        own, _ = self.to_flow(t[:, None])
         z = self.estimator.flow.to_normal(own, self.context)[:, 0].double()
         return torch.where(good, (z**2).mean(dim=1).sqrt(), torch.nan)
 

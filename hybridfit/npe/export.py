@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from hybridfit.npe import checkpoint as files
 from hybridfit.npe.journal import last_validation, provenance
@@ -22,11 +23,16 @@ def export(
     counters: Counters,
     values: Mapping[str, float],
     folder: str | Path,
+    before: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
-    """Write weights with their config, and a card that says how they were made."""
+    """Write weights with their config, and a card that says how they were made.
+
+    ``before`` has the counters of the runs that this one started from.
+    """
     card = {
         "validation_nll": {name: round(value, 4) for name, value in values.items()},
         **asdict(counters),
+        "before": list(before),
         "train": recipe.train,
         **provenance(),
     }
@@ -64,4 +70,5 @@ def export_checkpoint(run: str | Path, folder: str | Path) -> Path:
         estimator.eval()
         estimator.set_context(contexts_of(estimator, read_validation(held).galaxies))
     counters = Counters(**state["counters"])
-    return export(recipe, estimator, counters, last_validation(Path(run), counters.step), folder)
+    values = last_validation(Path(run), counters.step)
+    return export(recipe, estimator, counters, values, folder, state.get("before", ()))

@@ -140,6 +140,31 @@ def decode(t: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
     return raw, torch.stack([flux, sky], dim=1)
 
 
+def decode_with_slopes(t: Tensor, frame: Frame) -> tuple[Tensor, Tensor, Tensor]:
+    """`decode`, and d (raw, linear) / d t (B, 8, 8)."""
+    raw, linear = decode(t, frame)
+    t = t.double()
+    slopes = torch.zeros(len(t), N_TARGETS, N_TARGETS, dtype=t.dtype, device=t.device)
+    stretch = frame.spread[:, None] * torch.cosh((t[:, :2] / LINEAR).clamp(-30, 30))
+    slopes[:, :2, :2] = _rotation(frame.angle) * stretch[:, None, :]
+    whitened = t[:, :6].clone()
+    whitened[:, :2] = 0
+    whitened[:, 4], whitened[:, 5] = _turn(t[:, 4], t[:, 5], 2 * frame.angle)
+    box = torch.ones(len(t), 4, dtype=t.dtype, device=t.device)
+    _, by_white = ParameterSpace(prior=WHITENED).to_raw(whitened, box)
+    slopes[:, 2:4, 2:4] = by_white[:, 2:4, 2:4]
+    slopes[:, 4:6, 4:6] = by_white[:, 4:6, 4:6] @ _rotation(2 * frame.angle)
+    slopes[:, 6, 6] = linear[:, 0]
+    slopes[:, 7, 7] = frame.noise * SKY_WIDTH * torch.cosh(t[:, 7].clamp(-30, 30))
+    return raw, linear, slopes
+
+
+def _rotation(angle: Tensor) -> Tensor:
+    """Matrices (B, 2, 2) of `_turn`."""
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    return torch.stack([torch.stack([cos, -sin], dim=1), torch.stack([sin, cos], dim=1)], dim=1)
+
+
 def position(t: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
     """Centres x, y (B, S) in stamp pixels of coordinates t (B, S, 8), float64."""
     wide = LINEAR * frame.spread[:, None]

@@ -15,7 +15,9 @@ from torch import Tensor
 from hybridfit.cutouts import Cutouts
 from hybridfit.model.background import nominal_centre, sky_level, typical_sigma
 from hybridfit.npe.frame import Frame
+from hybridfit.npe.laplace import Laplace
 from hybridfit.npe.moments import ORDERS, turned, windowed
+from hybridfit.npe.normal import NoiseLevel
 from hybridfit.npe.views import (
     BASE,
     Base,
@@ -50,21 +52,29 @@ class Inputs:
             step, and the PSF, all in the frame.
         scalars: (B, F) float32.
         frame: between the frame and the stamp.
+        noise: its level, as the scalars tell it.
+        laplace: what one look back at the pixels gave, see `hybridfit.npe.lookback`.
     """
 
     views: Tensor
     scalars: Tensor
     frame: Frame
+    noise: NoiseLevel
+    laplace: Laplace | None = None
 
     def __len__(self) -> int:
         return len(self.scalars)
 
     def __getitem__(self, index: slice | Tensor) -> Inputs:
-        return Inputs(self.views[index], self.scalars[index], self.frame[index])
+        laplace = None if self.laplace is None else self.laplace[index]
+        mine = (self.views[index], self.scalars[index], self.frame[index], self.noise[index])
+        return Inputs(*mine, laplace)
 
     def to(self, device: torch.device | str) -> Inputs:
         """Return the same inputs on ``device``."""
-        return Inputs(self.views.to(device), self.scalars.to(device), self.frame.to(device))
+        laplace = None if self.laplace is None else self.laplace.to(device)
+        mine = (v.to(device) for v in (self.views, self.scalars, self.frame, self.noise))
+        return Inputs(*mine, laplace)  # type: ignore[arg-type, call-arg]
 
 
 def make_inputs(cutouts: Cutouts, with_views: bool = True) -> Inputs:
@@ -74,7 +84,7 @@ def make_inputs(cutouts: Cutouts, with_views: bool = True) -> Inputs:
         cutouts: B galaxies of any size; those without a pixel give numbers without meaning.
         with_views: whether the views are made; else they are empty (B, 0, 64, 64).
     """
-    cutouts = _without_dead_pixels(cutouts)
+    cutouts = without_dead_pixels(cutouts)
     sky, noise, nominal = sky_level(cutouts), typical_sigma(cutouts), nominal_centre(cutouts)
     reach = Prior().position * cutouts.size.amin(dim=1).double().clamp_min(8)
     centre, scale = _find(cutouts, sky, noise, nominal, reach)
@@ -106,10 +116,13 @@ def make_inputs(cutouts: Cutouts, with_views: bool = True) -> Inputs:
     if with_views:
         seen = turned_views(base, measured.centre, measured.angle)
         views = torch.cat([seen, psf_view(psf, samples, measured.angle)], dim=1)
-    return Inputs(views, torch.nan_to_num(scalars.float(), 0.0, 0.0, 0.0).clamp(-1e3, 1e3), frame)
+    scalars = torch.nan_to_num(scalars.float(), 0.0, 0.0, 0.0).clamp(-1e3, 1e3)
+    within = torch.exp(_noise_within(measured)).double()
+    level = NoiseLevel(noise, within, frame.centre, measured.scale * rebin)
+    return Inputs(views, scalars, frame, level)
 
 
-def _without_dead_pixels(cutouts: Cutouts) -> Cutouts:
+def without_dead_pixels(cutouts: Cutouts) -> Cutouts:
     """Mask what a survey calls dead by a huge sigma: a fit weighs it away, a window does not."""
     usual = typical_sigma(cutouts).to(cutouts.sigma.dtype)[:, None, None]
     dead = cutouts.sigma > DEAD * usual
@@ -224,8 +237,7 @@ def _image_scalars(base: Base, measured: _Measured) -> Tensor:
         columns += [part / positive for part in _parts(moments[m, k], m)]
     size = base.data.shape[-1]
     x, y = (_offsets(size, measured.centre[:, i]) for i in (0, 1))
-    level = torch.log(measured.noise / noise)
-    columns.append((measured.weights * level).sum(dim=1, keepdim=True))
+    columns.append(_noise_within(measured)[:, None])
     hidden = turned(
         windowed(base.masked.float(), x, y, scales, 2),
         measured.angle.float(),
@@ -239,6 +251,13 @@ def _image_scalars(base: Base, measured: _Measured) -> Tensor:
     columns += [best[:, None], torch.log(measured.spread).float()[:, None]]
     columns.append((torch.log(measured.flux).float() - log_flux.amax(dim=1))[:, None])
     return torch.cat(columns, dim=1)
+
+
+def _noise_within(measured: _Measured) -> Tensor:
+    """(B,) ln of the noise in the best window over that of the sky."""
+    scales = torch.tensor(FINE, device=measured.noise.device)
+    level = torch.log(measured.noise / (torch.pi**0.5 * scales))
+    return (measured.weights * level).sum(dim=1)
 
 
 def _asymmetry(base: Base, measured: _Measured, scales: Tensor) -> Tensor:

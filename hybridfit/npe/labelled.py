@@ -11,9 +11,10 @@ from torch import Tensor
 from hybridfit.cutouts import Cutouts
 from hybridfit.model.render import render
 from hybridfit.npe.columns import Column, encode_columns
-from hybridfit.npe.data import MEASURED_AT_ONCE, Shard, in_parts
+from hybridfit.npe.data import MEASURED_AT_ONCE, Shard, in_parts, targets_of
 from hybridfit.npe.frame import encode
-from hybridfit.npe.inputs import make_inputs
+from hybridfit.npe.lookback import look
+from hybridfit.npe.network import Estimator
 from hybridfit.parameters import ParameterSpace
 
 
@@ -22,6 +23,7 @@ def labelled_shard(
     truth: Tensor,
     columns: Sequence[Column] = (),
     seed: int = 0,
+    scout: Estimator | None = None,
 ) -> Shard:
     """What the network reads of labelled cutouts, and their targets.
 
@@ -31,6 +33,7 @@ def labelled_shard(
             what the pixels say about it given the others. With ``columns`` (B, T) their values.
         columns: other parameters than the Sersic ones.
         seed: of the skies.
+        scout: of the network, where it looks back.
 
     Returns:
         Shard of B galaxies, their signal to noise NaN; targets may be NaN too.
@@ -40,14 +43,16 @@ def labelled_shard(
     pieces = []
     for part in in_parts(len(cutouts), MEASURED_AT_ONCE):
         some, true = cutouts[part], truth[part]
-        inputs = make_inputs(some)
+        inputs = look(some, scout)
         if columns:
             targets = encode_columns(true, columns)
+            log_slope = torch.zeros(len(some))
         else:
-            targets = encode(true, some.zeropoint, inputs.frame)
+            targets, log_slope = targets_of(encode(true, some.zeropoint, inputs.frame), inputs)
         unknown = torch.full((len(some),), math.nan)
         values = (inputs.views.half(), inputs.scalars.float(), targets.float())
-        pieces.append((*values, unknown, torch.zeros(len(some), dtype=torch.int64)))
+        kind = torch.zeros(len(some), dtype=torch.int64)
+        pieces.append((*values, unknown, kind, log_slope.float()))
     return Shard(*(torch.cat(column) for column in zip(*pieces, strict=True)))
 
 

@@ -43,6 +43,7 @@ class Learner:
     ema: Estimator
     optimiser: torch.optim.Optimizer
     counters: Counters = field(default_factory=Counters)
+    before: list[dict[str, Any]] = field(default_factory=list)  # counters of runs it started from
 
     def state(self) -> dict[str, Any]:
         """All of it, as `checkpoint.save_checkpoint` takes it."""
@@ -54,6 +55,7 @@ class Learner:
             "ema": self.ema.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "counters": asdict(self.counters),
+            "before": self.before,
             "rng": rng,
         }
 
@@ -63,6 +65,7 @@ class Learner:
         self.ema.load_state_dict(state["ema"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.counters = Counters(**state["counters"])
+        self.before = list(state.get("before", []))
         torch.set_rng_state(state["rng"]["cpu"].cpu())
         if "cuda" in state["rng"] and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["rng"]["cuda"].cpu())
@@ -125,7 +128,8 @@ def step(
         counters.dropped += len(good) - n_good
         kept = [value[good] for value in (views, scalars, targets)]
         if n_good:
-            losses = losses_of(model, kept[0], kept[1], kept[2], with_views, options.bf16)
+            with torch.compiler.set_stance("force_eager"):  # kernels are those of whole batches
+                losses = losses_of(model, kept[0], kept[1], kept[2], with_views, options.bf16)
     counters.step += 1
     counters.images += options.batch
     counters.with_views += options.batch if with_views else 0

@@ -10,7 +10,8 @@ and on many, cheaper ones without them is one network.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from hybridfit.npe.columns import Column
 from hybridfit.npe.flow import MaskedFlow
 from hybridfit.npe.frame import N_TARGETS
 from hybridfit.npe.inputs import N_VIEWS
+from hybridfit.npe.lookback import N_SCALARS
 from hybridfit.npe.views import SIDE
 
 
@@ -39,6 +41,8 @@ class NetworkOptions:
         corrections: further ones, in which the backbone's features correct the scalars' state.
         context: numbers that the flow is given.
         flow_layers, flow_hidden, flow_blocks: of the masked autoregressive flow.
+        look_back: whether the network looks back at the pixels from the guess of a scout, and
+            the flow works about what it found there; see `hybridfit.npe.lookback`.
     """
 
     backbone: str = "small"
@@ -56,6 +60,7 @@ class NetworkOptions:
     flow_layers: int = 5
     flow_hidden: int = 128
     flow_blocks: int = 1
+    look_back: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "depths", tuple(self.depths))
@@ -67,14 +72,18 @@ class NetworkOptions:
             )
         if self.backbone == "none" and not self.moments:
             raise ValueError("backbone is 'none' and moments is false: nothing is left to read")
+        if self.look_back and not self.moments:
+            raise ValueError("look_back is true and moments is false: the scout reads moments")
 
 
 class Estimator(nn.Module):
     """Amortized posterior of the flow's coordinates t given views and scalars.
 
+    With ``options.look_back`` the targets are w, see `Laplace`, and not t.
+
     Args:
         options: see `NetworkOptions`.
-        n_scalars: F, scalars of a galaxy.
+        n_scalars: F, scalars of a galaxy, those of the look back included.
         n_targets: P, coordinates of the flow.
     """
 
@@ -82,6 +91,7 @@ class Estimator(nn.Module):
         super().__init__()
         self.options = options
         self.n_scalars, self.n_targets = n_scalars, n_targets
+        self.scout = make_scout(options, n_scalars)
         self.backbone = make_backbone(options)
         seen = 0 if self.backbone is None else self.backbone.num_features
         read = n_scalars if options.moments else seen
@@ -120,6 +130,7 @@ class Estimator(nn.Module):
             nn.init.zeros_(self.seen_head.weight)
             nn.init.zeros_(self.seen_head.bias)
 
+    tokens_of: Callable[[Tensor], Tensor] | None = None  # compiled
     columns: tuple[Column, ...] = ()  # what is predicted, if not the Sersic parameters
 
     scalar_mean: Tensor
@@ -163,11 +174,16 @@ class Estimator(nn.Module):
         """
         return self._weighed(scalars, self._seen(views) if use_views else None)
 
+    def compile_backbone(self) -> None:
+        """Have the backbone's kernels compiled when it first runs, for one size of batches."""
+        if self.backbone is not None:
+            self.tokens_of = torch.compile(self.backbone.forward_features, dynamic=False)
+
     def _seen(self, views: Tensor) -> Tensor | None:
         """The backbone's features (B, D) in float32, None without a backbone."""
         if self.backbone is None:
             return None
-        tokens = self.backbone.forward_features(views)  # (B, h, w, D)
+        tokens = (self.tokens_of or self.backbone.forward_features)(views)  # (B, h, w, D)
         return self.seen_norm(tokens.mean(dim=(1, 2)) + self.place(tokens.flatten(1))).float()
 
     def _weighed(self, scalars: Tensor, seen: Tensor | None) -> Tensor:
@@ -238,6 +254,14 @@ class _Gated(nn.Module):
 
     def forward(self, x: Tensor, features: Tensor) -> Tensor:
         return x + self.outer(functional.silu(self.inner(self.norm(x))) * self.gate(features))
+
+
+def make_scout(options: NetworkOptions, n_scalars: int) -> Estimator | None:
+    """The network of the first guess: the same without views, learned before and left as it is."""
+    if not options.look_back:
+        return None
+    alone = replace(options, backbone="none", pretrained=False, look_back=False)
+    return Estimator(alone, n_scalars - N_SCALARS).requires_grad_(False).eval()
 
 
 def make_backbone(options: NetworkOptions) -> Any:

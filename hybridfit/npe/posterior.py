@@ -1,6 +1,6 @@
 """From cutouts to draws of their posterior: one pass of the network, then the flow.
 
-    draws = decode(flow.sample(context(make_inputs(cutouts))))
+    draws = decode(flow.sample(context(look(cutouts))))
 
 What the inverse of an affine flow throws far away is rejected, counted and drawn again.
 """
@@ -20,7 +20,8 @@ from hybridfit.cutouts import Cutouts
 from hybridfit.npe.checkpoint import WEIGHTS, load_weights
 from hybridfit.npe.density import FlowDensity
 from hybridfit.npe.frame import Frame, decode, log_jacobian, position
-from hybridfit.npe.inputs import make_inputs
+from hybridfit.npe.laplace import Laplace
+from hybridfit.npe.lookback import look
 from hybridfit.npe.network import Estimator
 from hybridfit.parameters import MAX_U, ParameterSpace
 from hybridfit.results import Flag, Posterior
@@ -133,13 +134,18 @@ def condition(
     width = estimator.context_mean.shape[0]
     context = torch.full((len(cutouts), width), torch.nan, device=device)
     frame = Frame.unknown(len(cutouts), device)
+    laplace = None
+    if estimator.scout is not None:
+        laplace = Laplace.unknown(len(cutouts), estimator.n_targets, device)
     for rows in _split(usable, step):
         chosen = cutouts[rows.tolist()].to(device)
-        inputs = make_inputs(chosen, with_views=estimator.backbone is not None)
+        inputs = look(chosen, estimator.scout, with_views=estimator.backbone is not None)
         rows = rows.to(context.device)
         context[rows] = estimator.context(inputs.views, inputs.scalars).float()
         frame = frame.put(rows, inputs.frame)
-    return FlowDensity(estimator, context, frame, usable.to(context.device), space)
+        if laplace is not None and inputs.laplace is not None:
+            laplace = laplace.put(rows, inputs.laplace)
+    return FlowDensity(estimator, context, frame, usable.to(context.device), space, laplace)
 
 
 @torch.inference_mode()
@@ -162,7 +168,7 @@ def draw(density: FlowDensity, cutouts: Cutouts, n_samples: int, seed: int = 0) 
         t = torch.where(enough[:, None, None], draws.t, 0.0)
         zeropoint = chosen.zeropoint.to(t.device)
         theta, jacobian = _physical(t, zeropoint, mine.frame, space)
-        log_prob = draws.log_prob.double() + estimator.log_scale.double() + jacobian
+        log_prob = draws.log_prob + jacobian
         distance = estimator.distance(mine.context).double()
         few = draws.count < n_samples
         flags = few * int(Flag.FEW_DRAWS) | unfamiliar(chosen, distance, estimator)
@@ -212,8 +218,8 @@ def _nothing(cutouts: Cutouts, n_samples: int, space: ParameterSpace) -> Posteri
 class _Draws:
     """Plausible draws of B galaxies."""
 
-    t: Tensor  # (B, S, P), the flow's coordinates; those that lack are repeated
-    log_prob: Tensor  # (B, S), of the flow's own variable
+    t: Tensor  # (B, S, P) float64, the flow's coordinates; those that lack are repeated
+    log_prob: Tensor  # (B, S) float64, of t
     count: Tensor  # (B,) plausible ones, at most S
     rejected: Tensor  # (B,)
 
@@ -222,15 +228,16 @@ def _draw(density: FlowDensity, ids: Sequence[str], n_samples: int, seed: int) -
     """Draw until each galaxy has its draws, or it is clear that it will not."""
     estimator, context, frame = density.estimator, density.context, density.frame
     b, n = len(context), estimator.n_targets
-    t = context.new_zeros(b, n_samples, n)
-    log_prob = context.new_zeros(b, n_samples)
+    t = frame.centre.new_zeros(b, n_samples, n)
+    log_prob = torch.zeros_like(t[..., 0])
     count = torch.zeros(b, dtype=torch.int64, device=context.device)
     rejected = torch.zeros_like(count)
     rows = torch.arange(b, device=context.device)
     for attempt in range(ROUNDS):
         noise = own_noise([ids[i] for i in rows.tolist()], n_samples, n, seed, attempt)
         z, log_q = estimator.flow.from_normal(noise.to(context), context[rows])
-        drawn = estimator.original(z)
+        drawn, log_slope = density[rows].from_flow(z)
+        log_q = log_q + log_slope
         good = _plausible(z, drawn, frame[rows], density.space)
         place = count[rows, None] + good.cumsum(dim=1) - 1
         used = place < n_samples  # draws behind the last one that is needed do not count

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
 from hybridfit.npe.columns import decode_columns
-from hybridfit.npe.inputs import make_inputs
+from hybridfit.npe.lookback import look
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import MAX_WHITENED, own_noise, unfamiliar
 from hybridfit.results import Flag
@@ -66,7 +66,7 @@ def predict_columns(
     known = (~empty & ((flags & int(Flag.NO_DATA | Flag.UNREADABLE)) == 0)).nonzero()[:, 0]
     for rows in known.split(AT_ONCE):
         part = cutouts[rows.tolist()].to(device)
-        inputs = make_inputs(part, with_views=estimator.backbone is not None)
+        inputs = look(part, estimator.scout, with_views=estimator.backbone is not None)
         context = estimator.context(inputs.views, inputs.scalars).float()
         noise = own_noise(part.id, n_samples, estimator.n_targets, seed, 0)
         z, _ = estimator.flow.from_normal(noise.to(context), context)

@@ -42,6 +42,7 @@ class TrainOptions:
     image_share: tuple[float, float] = (1.0, 1.0)  # of the batches that read the images: until
     # half of the run, and at its end; the others use the scalars alone and are cheaper
     bf16: bool = False  # bfloat16 in the backbone; the flow stays in float32
+    compile: bool = False  # the backbone's kernels: pays in runs of an hour and more
     shard: int = 2048  # galaxies simulated at a time
     workers: int = 1  # processes that simulate; 0: this one does, on its device
     epochs_per_image: float = 3.0  # uses of each galaxy

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hybridfit.npe import lookback
 from hybridfit.npe.inputs import FINE, N_ASYMMETRY, PSF_ORDERS, PSF_SCALES
 from hybridfit.npe.moments import ORDERS
 
@@ -24,7 +25,7 @@ def _signs(m: int, n: int) -> list[tuple[int, int]]:
     return [(1, turn)] * n + ([(-1, turn)] * n if m else [])
 
 
-def scalar_signs() -> Tensor:
+def scalar_signs(looked_back: bool = False) -> Tensor:
     """(2, F): what mirroring and turning multiply the scalars with, in their order."""
     n, n_psf = len(FINE), len(PSF_SCALES)
     signs = _signs(0, n) + _signs(0, n - 1)
@@ -39,7 +40,11 @@ def scalar_signs() -> Tensor:
         signs += _signs(m, n_psf)
     signs += _signs(1, 1)  # the expected centre
     signs += [(1, 1), (1, 1), (-1, 1), (1, 1), (1, 1)]  # rebin, cos, sin of 4 angle, phase, size
-    return torch.tensor(signs).T.float()
+    measured = torch.tensor(signs).T.float()
+    if not looked_back:
+        return measured
+    of_targets = torch.tensor([TARGET_MIRROR, TARGET_TURN]).float()
+    return torch.cat([measured, lookback.scalar_signs(of_targets)], dim=1)
 
 
 def redrawn(
@@ -50,7 +55,7 @@ def redrawn(
     Args:
         views: (B, 5, 64, 64), or (B, 0, ...) where they are not read.
         scalars: (B, F).
-        targets: (B, 8).
+        targets: (B, 8), t or w: their signs are the same.
         generator: of the choice, on the CPU.
 
     Returns:
@@ -58,7 +63,10 @@ def redrawn(
     """
     device = scalars.device
     mirror, turn = (torch.rand(2, len(scalars), generator=generator) < 0.5).to(device)
-    signs = scalar_signs().to(device)
+    signs = scalar_signs()
+    if scalars.shape[1] > signs.shape[1]:
+        signs = scalar_signs(looked_back=True)
+    signs = signs.to(device)
     of_targets = torch.tensor([TARGET_MIRROR, TARGET_TURN], device=device).float()
     if views.shape[1]:
         # a turn is a flip of both axes, a mirror one of the rows

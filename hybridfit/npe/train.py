@@ -35,13 +35,13 @@ from hybridfit.npe.recipe import (
     plain,
     progress_of,
 )
+from hybridfit.npe.start import Weights, begin_from, read_start, scout_of
 from hybridfit.npe.store import ReplayStore, Stock
 from hybridfit.npe.validation import (
     Validation,
     cached_validation,
     contexts_of,
     nll_of,
-    prior_nll,
     summary,
 )
 
@@ -57,6 +57,7 @@ def train(
     device: str = "cpu",
     quiet: bool = False,
     source: Source | None = None,
+    start: str | Path | None = None,
 ) -> dict[str, float] | None:
     """Train a network, writing checkpoints, a log and at the end ``out/weights``.
 
@@ -67,17 +68,24 @@ def train(
         device: of the network; with ``train.workers`` 0 galaxies are simulated there too.
         quiet: no progress bar.
         source: gives the training galaxies instead of the simulator.
+        start: folder of a run, or of weights, whose network this one begins with; the recipe's
+            may have more layers. Not read with ``resume``.
 
     Returns:
         The last validation, or None if the run was stopped by a signal; it can be resumed.
 
     Raises:
         ValueError: if ``out`` holds a run and ``resume`` is False, or another network's run.
-        FileNotFoundError: if there is nothing to resume.
+            Also if what is in ``start`` does not fit the recipe's network, or that looks back
+            and there is nothing to start from.
+        FileNotFoundError: if there is nothing to resume, or to start from.
     """
     out, options = Path(out), recipe.train
-    claim(out, recipe, resume)
     target = torch.device(device)
+    claim(out, recipe, resume)
+    state = files.load_checkpoint(out, target) if resume else None
+    begun = read_start(start) if start is not None and state is None else None
+    known = state["ema"] if state else begun[0] if begun else None
     at_home = options.workers == 0
     scenes = SceneSource(
         recipe.simulator,
@@ -86,10 +94,10 @@ def train(
         options.shard,
         device if at_home else "cpu",
         with_views=max(options.image_share) > 0,
+        scout=scout_of(recipe.network, known),
     )
     aside = replace(scenes, size=options.validation, stream=VALIDATION)
     validation = cached_validation(out / VALIDATION_FILE, aside, options.validation_limit)
-    state = files.load_checkpoint(out, target) if resume else None
     first = state["counters"]["distinct"] // options.shard if state else 0
     with Producer(source or scenes, first, options.workers) as producer, _signals() as stopped:
         store = ReplayStore(options.memory_gb, target if at_home else "cpu")
@@ -97,14 +105,16 @@ def train(
         stock.distinct = first * options.shard
         if state is None or not _whole(Counters(**state["counters"]), options):
             stock.fill(options.whitening)
-        learner = _learner(recipe, stock, state, validation, target)
+        learner = _learner(recipe, stock, state, begun, validation, target)
+        if options.compile:
+            learner.model.compile_backbone()
         with Journal(out, learner.counters.step, options.tensorboard, quiet) as journal:
             run = Run(recipe, out, learner, stock, validation, journal)
             if not run.loop(stopped):
                 return None
             values = run.validate()
             learner.ema.set_context(contexts_of(learner.ema, usual(stock.store, validation)))
-    export(recipe, learner.ema, learner.counters, values, out / "weights")
+    export(recipe, learner.ema, learner.counters, values, out / "weights", learner.before)
     return values
 
 
@@ -149,21 +159,24 @@ def _learner(
     recipe: Recipe,
     stock: Stock,
     state: dict[str, Any] | None,
+    begun: tuple[Weights, list[dict[str, Any]]] | None,
     validation: Validation,
     device: torch.device,
 ) -> Learner:
     torch.manual_seed(recipe.train.seed)
     shapes, network = validation.galaxies, recipe.network
-    if state is not None:  # what a hub has for a backbone would be overwritten at once
+    if state or begun:  # what a hub has for a backbone would be overwritten at once
         network = replace(network, pretrained=False)
     model = Estimator(network, shapes.scalars.shape[1], shapes.targets.shape[1])
     if state is None:
         held = stock.store.held()
         model.set_whitening(held.scalars.cpu(), held.targets.cpu())
+    if begun is not None:
+        begin_from(model, begun[0])
     model = model.to(device)
     ema = copy.deepcopy(model).requires_grad_(False).eval()
     optimiser = make_optimiser(model, recipe.train.learning_rate, recipe.train.weight_decay)
-    learner = Learner(model, ema, optimiser)
+    learner = Learner(model, ema, optimiser, before=begun[1] if begun else [])
     if state is not None:
         learner.restore(state)
     learner.counters.distinct = stock.distinct
@@ -253,7 +266,7 @@ class Run:
         if galaxies.views.shape[1]:
             values = summary(nll_of(ema, galaxies), self.validation)
         values["scalars_only"] = scalars["all"]
-        values["prior"] = prior_nll(galaxies)
+        values["prior"] = self.validation.prior
         self.journal.write("validation", counters.step, {**told, **values})
         gap = f", {values['above_limit']:+.2f} of limit" if "above_limit" in values else ""
         self.best = f", validation {values['all']:.2f}{gap}"

@@ -12,22 +12,19 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
-from hybridfit.model.grid import make_grid, reach_of, transfer_function
-from hybridfit.model.profiles import Sersic
-from hybridfit.model.render import component_images, geometry
 from hybridfit.model.simulate import simulate_scenes
 from hybridfit.npe.checkpoint import write_atomically
 from hybridfit.npe.data import VALIDATION, SceneSource, Shard, in_parts, seed_of, shard_of
 from hybridfit.npe.frame import encode, log_jacobian
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.network import Estimator
+from hybridfit.npe.normal import normal_equations
 from hybridfit.parameters import ParameterSpace
 
 SNR_EDGES = (0.0, 10.0, 30.0, 100.0, 300.0, math.inf)
 WORST = 100.0  # nats: a galaxy that is worse counts as this, so that the mean says something
 AT_ONCE = 256  # galaxies a forward pass takes
 LIMITED_AT_ONCE = 32
-RENDERED_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -37,10 +34,12 @@ class Validation:
     Args:
         galaxies: see `Shard`.
         limit: (N,) float32, `laplace_limit`; NaN where it was not computed.
+        prior: NLL of the one Gaussian that fits all true t: what is known without any pixel.
     """
 
     galaxies: Shard
     limit: Tensor
+    prior: float
 
 
 def make_validation(source: SceneSource, n_limit: int) -> Validation:
@@ -48,7 +47,9 @@ def make_validation(source: SceneSource, n_limit: int) -> Validation:
     assert source.stream == VALIDATION
     seed = seed_of(source.seed, source.stream, 0)
     scenes = simulate_scenes(source.size, seed, source.simulator, source.prior, source.device)
-    galaxies = shard_of(scenes, source.with_views)
+    galaxies = shard_of(scenes, source.with_views, source.scout)
+    frame = make_inputs(scenes.cutouts, with_views=False).frame
+    prior = gaussian_nll(encode(scenes.theta, scenes.cutouts.zeropoint, frame))
     limit = torch.full((len(galaxies),), math.nan, device=galaxies.targets.device)
     clean = (galaxies.kind == 0).nonzero()[:n_limit, 0]
     space = ParameterSpace(prior=source.prior)
@@ -56,7 +57,7 @@ def make_validation(source: SceneSource, n_limit: int) -> Validation:
         rows = clean[part]
         some = scenes[rows.tolist()]
         limit[rows] = laplace_limit(some.theta, some.cutouts, space).float()
-    return Validation(galaxies, limit)
+    return Validation(galaxies, limit, prior)
 
 
 def cached_validation(path: Path, source: SceneSource, n_limit: int) -> Validation:
@@ -65,7 +66,7 @@ def cached_validation(path: Path, source: SceneSource, n_limit: int) -> Validati
         return read_validation(path, source.device)
     made = make_validation(source, n_limit)
     tensors = {f.name: getattr(made.galaxies, f.name).contiguous() for f in fields(Shard)}
-    tensors["limit"] = made.limit
+    tensors |= {"limit": made.limit, "prior": torch.tensor(made.prior)}
     write_atomically(path, lambda temporary: temporary.write_bytes(save(tensors)))
     return made
 
@@ -73,7 +74,9 @@ def cached_validation(path: Path, source: SceneSource, n_limit: int) -> Validati
 def read_validation(path: Path, device: str = "cpu") -> Validation:
     """Read what `cached_validation` keeps."""
     held = load_file(path, device=device)
-    return Validation(Shard(*(held[f.name] for f in fields(Shard))), held["limit"])
+    return Validation(
+        Shard(*(held[f.name] for f in fields(Shard))), held["limit"], float(held["prior"])
+    )
 
 
 def laplace_limit(theta: Tensor, cutouts: Cutouts, space: ParameterSpace) -> Tensor:
@@ -102,7 +105,7 @@ def laplace_limit(theta: Tensor, cutouts: Cutouts, space: ParameterSpace) -> Ten
     step[:, :n, :n] = chain
     step[:, n, n] = linear[:, 0]  # d flux / d ln flux
     step[:, n + 1, n + 1] = 1.0
-    information = step.transpose(1, 2) @ fisher_matrix(raw, linear[:, 0], cutouts) @ step
+    information = step.transpose(1, 2) @ normal_equations(raw, linear, cutouts).information @ step
     index = torch.arange(n, device=theta.device)
     information[:, index, index] += 1.0
     # scaled to a unit diagonal, so that the determinant does not lose digits
@@ -116,36 +119,8 @@ def laplace_limit(theta: Tensor, cutouts: Cutouts, space: ParameterSpace) -> Ten
     return constant - 0.5 * log_det + by_free
 
 
-def fisher_matrix(raw: Tensor, flux: Tensor, cutouts: Cutouts) -> Tensor:
-    """Fisher information (B, 8, 8) of the pixels on raw parameters, flux and sky."""
-    total = raw.shape[1] + 2
-    information = torch.zeros(len(raw), total, total, dtype=torch.float64, device=raw.device)
-    height, width = cutouts.image.shape[-2:]
-    profile = Sersic()
-    for oversampling in cutouts.psf_oversampling.unique().tolist():
-        same = (cutouts.psf_oversampling == oversampling).nonzero()[:, 0]
-        for part in in_parts(len(same), RENDERED_AT_ONCE):
-            rows = same[part]
-            some = cutouts[rows.tolist()]
-            radius = 8 if some.psf is None else max(some.psf.shape[-2:]) // 2 // oversampling
-            reach = reach_of(some.psf, oversampling)
-            grid = make_grid(height, width, radius, reach, torch.float32, raw.device)
-            transfer = transfer_function(
-                some.psf, oversampling, some.psf_includes_pixel, grid, len(some)
-            )
-            shape = geometry(raw[rows], profile, torch.float32)
-            images = component_images(shape, profile, grid, transfer, jacobian=True).double()
-            by_raw = images[:, 1:] * flux[rows, None, None, None]
-            sky = torch.ones_like(images[:, :1])
-            columns = torch.cat([by_raw, images[:, :1], sky], dim=1)
-            weight = torch.where(some.mask, 0.0, 1 / some.sigma.double())
-            columns = (columns * weight[:, None]).flatten(2)
-            information[rows] = columns @ columns.transpose(1, 2)
-    return information
-
-
 def nll_of(estimator: Estimator, galaxies: Shard, use_views: bool = True) -> Tensor:
-    """NLL (N,) of the true targets, in nats; `WORST` where it is not finite or worse.
+    """NLL (N,) of the truth, of its density in t, in nats; `WORST` where not finite or worse.
 
     In float32, as weights are used, however they are trained.
     """
@@ -156,7 +131,8 @@ def nll_of(estimator: Estimator, galaxies: Shard, use_views: bool = True) -> Ten
             some = galaxies[part].to(device)
             views = some.views.float() if use_views else some.views[:, :0].float()
             nll = estimator.losses(views, some.scalars, some.targets, use_views)["nll"]
-            pieces.append(nll.float().nan_to_num(WORST, WORST, WORST).clamp_max(WORST))
+            nll = nll.float() - some.log_slope
+            pieces.append(nll.nan_to_num(WORST, WORST, WORST).clamp_max(WORST))
     return torch.cat(pieces).to(galaxies.targets.device)
 
 
@@ -188,8 +164,7 @@ def summary(nll: Tensor, validation: Validation) -> dict[str, float]:
     return means
 
 
-def prior_nll(galaxies: Shard) -> float:
-    """NLL of the one Gaussian that fits all targets: what is known without any pixel."""
-    targets = galaxies.targets.double()
-    _, log_det = torch.linalg.slogdet(torch.cov(targets.T))
-    return float(0.5 * (targets.shape[1] * math.log(2 * math.pi * math.e) + log_det))
+def gaussian_nll(t: Tensor) -> float:
+    """Mean NLL of the one Gaussian that fits all t (N, 8)."""
+    _, log_det = torch.linalg.slogdet(torch.cov(t.double().T))
+    return float(0.5 * (t.shape[1] * math.log(2 * math.pi * math.e) + log_det))

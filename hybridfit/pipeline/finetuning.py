@@ -22,6 +22,7 @@ from hybridfit.npe.data import TRAINING, VALIDATION, SceneSource, Shard, seed_of
 from hybridfit.npe.finetune import FinetuneOptions, Tuned, finetune
 from hybridfit.npe.journal import provenance
 from hybridfit.npe.labelled import labelled_shard
+from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import PACKAGED, load_estimator
 from hybridfit.npe.recipe import nested
 from hybridfit.parameters import ParameterSpace, Prior
@@ -84,9 +85,9 @@ def finetune_network(
         if simulated:
             if plan.finetune.targets:
                 raise ValueError("finetune.targets need labelled cutouts: a simulator has none")
-            training, held_out = _simulated(plan, device, quiet)
+            training, held_out = _simulated(plan, estimator.scout, device, quiet)
         else:
-            training, held_out = _labelled(input, truth, plan, quiet)
+            training, held_out = _labelled(input, truth, plan, estimator.scout, quiet)
         tuned = finetune(
             estimator, training, held_out, plan.finetune, (lambda _: None) if quiet else tqdm.write
         )
@@ -114,9 +115,11 @@ def _plan(path: Path | None) -> _Plan:
     )
 
 
-def _simulated(plan: _Plan, device: str, quiet: bool) -> tuple[Shard, Shard]:
+def _simulated(
+    plan: _Plan, scout: Estimator | None, device: str, quiet: bool
+) -> tuple[Shard, Shard]:
     options = plan.finetune
-    source = SceneSource(plan.simulator, plan.prior, options.seed, SHARD, device)
+    source = SceneSource(plan.simulator, plan.prior, options.seed, SHARD, device, scout=scout)
     count = max(1, round(options.galaxies / SHARD))
     shards = [source(k) for k in tqdm(range(count), desc="simulating", disable=quiet)]
     held_out = max(100, min(HELD_OUT, int(options.galaxies * options.held_out)))
@@ -124,7 +127,9 @@ def _simulated(plan: _Plan, device: str, quiet: bool) -> tuple[Shard, Shard]:
     return joined(shards), aside(0)
 
 
-def _labelled(input: Path, truth: Path | None, plan: _Plan, quiet: bool) -> tuple[Shard, Shard]:
+def _labelled(
+    input: Path, truth: Path | None, plan: _Plan, scout: Estimator | None, quiet: bool
+) -> tuple[Shard, Shard]:
     """Training and held-out galaxies of labelled cutouts, both in the order of their ids."""
     options = plan.finetune
     names = [c.name for c in options.targets] or list(ParameterSpace().names)
@@ -154,7 +159,7 @@ def _labelled(input: Path, truth: Path | None, plan: _Plan, quiet: bool) -> tupl
                     values[:, :2] -= cutouts.origin
                 # skies that are drawn must differ from one chunk to the next
                 seed = seed_of(options.seed, VALIDATION if held else TRAINING, start)
-                shard = labelled_shard(cutouts, values, options.targets, seed)
+                shard = labelled_shard(cutouts, values, options.targets, seed, scout)
                 parts[held].append(shard)
     if not (parts[False] and parts[True]):
         raise ValueError(f"hardly any galaxy of '{input}' can be read")

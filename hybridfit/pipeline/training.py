@@ -11,6 +11,7 @@ import torch
 from hybridfit.io.runs import UsageError
 from hybridfit.npe.export import export_checkpoint
 from hybridfit.npe.recipe import Recipe
+from hybridfit.npe.start import check_start
 from hybridfit.npe.train import claim, train
 
 
@@ -24,6 +25,7 @@ def train_network(
     threads: int = 0,
     export: Path | None = None,
     quiet: bool = False,
+    start: Path | None = None,
 ) -> bool:
     """Train by the recipe in a YAML file, see `hybridfit.npe.train.train`.
 
@@ -37,13 +39,14 @@ def train_network(
         threads: CPU threads of the network; 0 leaves torch's choice.
         export: only write the weights of the last checkpoint into this folder.
         quiet: no progress bar.
+        start: folder of a run, or of weights, whose network a new run begins with.
 
     Returns:
         False if the run was stopped by a signal before its end.
 
     Raises:
-        UsageError: if the recipe is wrong, ``out`` holds a run and ``resume`` is False, or there
-            is nothing to export.
+        UsageError: if the recipe is wrong, ``out`` holds a run and ``resume`` is False, there is
+            nothing to export, or what is in ``start`` does not fit the recipe.
     """
     try:
         if export is not None:
@@ -55,9 +58,10 @@ def train_network(
         recipe = replace(recipe, train=replace(recipe.train, **changed))
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(f"device is '{device}', but torch finds no GPU: use --device cpu")
+        check_start(recipe, start, resume)
         claim(out, recipe, resume)
     except (ValueError, TypeError, OSError) as error:
         raise UsageError(str(error)) from error
     if threads:
         torch.set_num_threads(threads)
-    return train(recipe, out, resume, device, quiet) is not None
+    return train(recipe, out, resume, device, quiet, start=start) is not None

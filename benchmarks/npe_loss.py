@@ -1,0 +1,171 @@
+"""Where does the posterior network lose against the best there could be?
+
+    OMP_NUM_THREADS=1 python benchmarks/npe_loss.py [--weights NAME=FOLDER ...] [--n 8192]
+
+Scenes of the training's simulator that no run has seen. Of each network: the mean NLL of the true
+parameters, with the views and without, by kind of difficulty, and for scenes whose only
+difficulty is a mask the gap to the Laplace limit in nats (`laplace_limit`: 1/2 ln det 2 pi e C at
+the truth, for 8 parameters), by signal to noise, size, index, axis ratio, PSF, stamp and sky. One
+galaxy's gap scatters by 2 nats however good the network, so differences between networks, galaxy
+by galaxy, are given with their errors. Below S/N 30 posteriors are no Gaussians and the limit is
+no bound: there the network is held against the posterior that importance sampling finds
+(``--exact``), with the simulator's own prior.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import ROOT, write_result
+from torch import Tensor
+
+from hybridfit.model.scenes import Kind, Scenes
+from hybridfit.model.simulate import simulate_scenes
+from hybridfit.npe.data import in_parts, shard_of
+from hybridfit.npe.network import Estimator
+from hybridfit.npe.posterior import load_estimator
+from hybridfit.npe.recipe import Recipe
+from hybridfit.npe.validation import LIMITED_AT_ONCE, laplace_limit, nll_of
+from hybridfit.parameters import ParameterSpace
+
+SEED = 91_000  # of the scenes; no training has these
+AT_ONCE = 1024
+ONLY_MASKED = int(Kind.MASK_THROUGH)
+EDGES: dict[str, tuple[float, ...]] = {
+    "S/N": (0, 10, 30, 100, 300, math.inf),
+    "r_eff [pix]": (0, 0.7, 1.5, 3, 6, 12, math.inf),
+    "r_eff / PSF FWHM": (0, 0.2, 0.5, 1, 2, math.inf),
+    "n": (0, 0.5, 1, 2, 4, math.inf),
+    "q": (0, 0.2, 0.4, 0.6, 0.8, 1.01),
+    "PSF FWHM [pix]": (0, 2, 3, 4.5, 6, math.inf),
+    "stamp [pix]": (32, 48, 64, 96, 128, math.inf),
+    "stamp / r_eff": (0, 4, 6, 9, 13, math.inf),
+    "|sky| [sigma]": (0, 0.01, 10, 100, math.inf),
+}
+
+
+def properties(scenes: Scenes) -> dict[str, Tensor]:
+    """What the galaxies are binned by."""
+    r_eff, side = scenes.theta[:, 3], scenes.cutouts.size.amin(dim=1).double()
+    sigma = scenes.cutouts.sigma.masked_fill(scenes.cutouts.mask, torch.inf)
+    return {
+        "S/N": scenes.snr,
+        "r_eff [pix]": r_eff,
+        "r_eff / PSF FWHM": r_eff / scenes.psf_fwhm,
+        "n": scenes.theta[:, 4],
+        "q": scenes.theta[:, 5],
+        "PSF FWHM [pix]": scenes.psf_fwhm,
+        "stamp [pix]": side,
+        "stamp / r_eff": side / r_eff,
+        "|sky| [sigma]": scenes.theta[:, 7].abs() / sigma.flatten(1).amin(dim=1).double(),
+    }
+
+
+def measured(
+    networks: dict[str, Estimator], n: int, limited: bool = True
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """NLL with views and without ("NAME, scalars") of the networks; properties, kind, limit."""
+    recipe = Recipe.read(ROOT / "configs" / "train.yaml")
+    nll: dict[str, list[Tensor]] = {}
+    known: dict[str, list[Tensor]] = {}
+    for k in range(-(-n // AT_ONCE)):
+        scenes = simulate_scenes(AT_ONCE, SEED + k, recipe.simulator, recipe.prior)
+        for name, network in networks.items():
+            shard = shard_of(scenes, scout=network.scout)
+            for label, views in ((name, True), (f"{name}, scalars", False)):
+                nll.setdefault(label, []).append(nll_of(network, shard, views).double())
+        limit = torch.full((len(scenes),), math.nan, dtype=torch.float64)
+        clean = ((scenes.kind & ~ONLY_MASKED) == 0).nonzero()[:, 0]
+        space = ParameterSpace(prior=recipe.prior)
+        for part in in_parts(len(clean) if limited else 0, LIMITED_AT_ONCE):
+            some = scenes[clean[part].tolist()]
+            limit[clean[part]] = laplace_limit(some.theta, some.cutouts, space)
+        found = {**properties(scenes), "kind": scenes.kind, "limit": limit}
+        for label, value in found.items():
+            known.setdefault(label, []).append(value)
+    return (
+        {name: torch.cat(v) for name, v in nll.items()},
+        {name: torch.cat(v) for name, v in known.items()},
+    )
+
+
+def mean_and_error(values: Tensor, per: int = 4) -> tuple[float, float]:
+    """Mean and its error; galaxies come in groups of four exposures of one."""
+    return float(values.mean()), float(values.std() * (per / max(len(values), 2)) ** 0.5)
+
+
+def line(nll: dict[str, Tensor], rows: Tensor, limit: Tensor | None) -> dict[str, Any]:
+    """One line of the table: NLL, or gap to the limit, of each network, and their differences."""
+    found: dict[str, Any] = {"galaxies": int(rows.sum())}
+    names = list(nll)
+    for name in names:
+        value = nll[name][rows] - (0.0 if limit is None else limit[rows])
+        mean, error = mean_and_error(value)
+        found[name] = round(mean, 3)
+        found[f"{name}, error"] = round(error, 3)
+        if name != names[0]:
+            gain, error = mean_and_error((nll[names[0]] - nll[name])[rows])
+            found[f"{name} gains"] = [round(gain, 3), round(error, 3)]
+    return found
+
+
+def tables(nll: dict[str, Tensor], known: dict[str, Tensor]) -> dict[str, Any]:
+    """By kind of scene the NLL; by property of clean galaxies the gap to the limit."""
+    kind, limit = known["kind"], known["limit"]
+    kinds = {"all": torch.ones_like(kind, dtype=torch.bool), "clean": kind == 0}
+    kinds["difficult"] = ~kinds["clean"]
+    kinds |= {k.name.lower(): (kind & int(k)) != 0 for k in Kind if k and k.name}
+    found: dict[str, Any] = {"NLL": {name: line(nll, rows, None) for name, rows in kinds.items()}}
+    bright = kinds["difficult"] & (known["S/N"] > 300)
+    found["NLL"]["difficult, S/N > 300"] = line(nll, bright, None)
+    usable = torch.isfinite(limit)
+    gaps = {"all": line(nll, usable, limit)}
+    for label, edges in EDGES.items():
+        for low, high in pairwise(edges):
+            rows = usable & (known[label] >= low) & (known[label] < high)
+            if rows.sum() >= 8:
+                gaps[f"{label} {low:g}-{high:g}"] = line(nll, rows, limit)
+    found["gap to the limit"] = gaps
+    return found
+
+
+def show(found: dict[str, Any]) -> None:
+    for title, lines in found.items():
+        names = [k for k in next(iter(lines.values())) if k != "galaxies" and "error" not in k]
+        print(f"\n{title}\n{'':28s}{'galaxies':>9s}" + "".join(f"{n:>26s}" for n in names))
+        for label, values in lines.items():
+            cells = []
+            for name in names:
+                value = values[name]
+                text = "{:+.3f} +- {:.3f}".format(*value) if isinstance(value, list) else value
+                cells.append(f"{text:>26}")
+            print(f"{label:28s}{values['galaxies']:9d}" + "".join(cells))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--weights", nargs="*", default=[], metavar="NAME=FOLDER", help="beside the package's own"
+    )
+    parser.add_argument("--n", type=int, default=8192, help="scenes")
+    parser.add_argument("--name", default="npe_loss", help="of the result file")
+    parser.add_argument("--out", type=Path, help="folder of the result file")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    folders = dict(pair.split("=", 1) for pair in given.weights)
+    networks = {name: load_estimator(folder) for name, folder in folders.items()}
+    networks["shipped"] = load_estimator()
+    nll, known = measured(networks, given.n)
+    found = tables(nll, known)
+    show(found)
+    places = [given.out] if given.out else []
+    print(write_result(given.name, found, *places))
+
+
+if __name__ == "__main__":
+    main()

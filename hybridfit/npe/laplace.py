@@ -1,0 +1,71 @@
+"""Gaussians about which a flow works: in units of their widths all posteriors look alike.
+
+Where the pixels say much a posterior is the Gaussian of its Fisher information. With its mean m and
+precision L L^T the flow's variable is
+
+    w = 3 asinh(L^T (t - m) / 3),
+
+N(0, I) in that limit for every galaxy; the asinh keeps a Gaussian in the wrong place, as that of a
+galaxy beside a bright neighbour, within the reach of the network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+LINEAR = 3.0  # deviations, up to which w follows them
+FAR = 30.0  # of t and w / 3: nothing means anything beyond
+
+
+@dataclass(frozen=True)
+class Laplace:
+    """Gaussians in the flow's coordinates t of B galaxies.
+
+    Args:
+        mean: (B, 8) float64.
+        factor: (B, 8, 8) float64 lower L of the precision, L L^T.
+    """
+
+    mean: Tensor
+    factor: Tensor
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def __getitem__(self, index: slice | Tensor) -> Laplace:
+        return Laplace(self.mean[index], self.factor[index])
+
+    def to(self, device: torch.device | str) -> Laplace:
+        """Return the same on ``device``."""
+        return Laplace(self.mean.to(device), self.factor.to(device))
+
+    @classmethod
+    def unknown(cls, n: int, size: int, device: torch.device | str = "cpu") -> Laplace:
+        """Of n galaxies and ``size`` coordinates that have not been looked at: NaN."""
+        nothing = torch.full((n, size, size), torch.nan, dtype=torch.float64, device=device)
+        return cls(nothing[:, :, 0], nothing)
+
+    def put(self, rows: Tensor, other: Laplace) -> Laplace:
+        """Return these with those of ``rows`` (b,) replaced."""
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return Laplace(*(mine.index_copy(0, rows, theirs) for mine, theirs in pairs))
+
+    def whitened(self, t: Tensor) -> Tensor:
+        """w (B, S, 8) float64 of coordinates t (B, S, 8)."""
+        offset = (t.double() - self.mean[:, None]) @ self.factor
+        return LINEAR * torch.asinh(offset / LINEAR)
+
+    def original(self, w: Tensor) -> Tensor:
+        """Coordinates t (B, S, 8) float64 of w (B, S, 8)."""
+        offset = LINEAR * torch.sinh((w.double() / LINEAR).clamp(-FAR, FAR))
+        step = torch.linalg.solve_triangular(self.factor, offset, upper=False, left=False)
+        return self.mean[:, None] + step
+
+    def log_slope(self, w: Tensor) -> Tensor:
+        """ln |d w / d t| (B, S) at w (B, S, 8)."""
+        volume = torch.diagonal(self.factor, dim1=1, dim2=2).log().sum(dim=1)
+        bent = torch.log(torch.cosh((w.double() / LINEAR).clamp(-FAR, FAR))).sum(dim=2)
+        return volume[:, None] - bent

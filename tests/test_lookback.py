@@ -1,0 +1,246 @@
+"""The look back: its algebra against finite differences, and what it finds against the truth."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from hybridfit.model.scenes import CLEAN
+from hybridfit.model.simulate import simulate_scenes
+from hybridfit.npe.data import shard_of, targets_of
+from hybridfit.npe.frame import N_TARGETS, decode, decode_with_slopes, encode
+from hybridfit.npe.inputs import make_inputs
+from hybridfit.npe.laplace import Laplace
+from hybridfit.npe.lookback import N_SCALARS, look, step_from
+from hybridfit.npe.network import Estimator, NetworkOptions
+from hybridfit.npe.normal import normal_equations, window_sides
+from hybridfit.npe.symmetry import TARGET_MIRROR, TARGET_TURN, scalar_signs
+from hybridfit.npe.validation import laplace_limit
+from hybridfit.parameters import ParameterSpace
+
+TINY = {"backbone": "none", "width": 32, "context": 16, "flow_layers": 2, "flow_hidden": 16}
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    """Clean galaxies of all sizes, brightness and shapes."""
+    return simulate_scenes(192, 5, CLEAN)
+
+
+@pytest.fixture(scope="module")
+def inputs(scenes):
+    return make_inputs(scenes.cutouts, with_views=False)
+
+
+@pytest.fixture(scope="module")
+def frame(inputs):
+    return inputs.frame
+
+
+@pytest.fixture(scope="module")
+def truth(scenes, frame):
+    return encode(scenes.theta, scenes.cutouts.zeropoint, frame)
+
+
+def laplace_of(n: int = 5) -> Laplace:
+    generator = torch.Generator().manual_seed(1)
+    factor = torch.randn(n, 8, 8, generator=generator, dtype=torch.float64).tril()
+    diagonal = torch.diagonal(factor, dim1=1, dim2=2)
+    diagonal.copy_(10 ** (2 * diagonal.abs()))  # widths from 1 to 1e-4
+    return Laplace(torch.randn(n, 8, generator=generator, dtype=torch.float64), factor)
+
+
+def test_whitening_goes_there_and_back():
+    laplace = laplace_of()
+    w = 4 * torch.randn(5, 7, 8, dtype=torch.float64)
+    assert torch.allclose(laplace.whitened(laplace.original(w)), w, rtol=1e-9, atol=1e-9)
+
+
+def test_whitened_slope_is_its_determinant():
+    laplace = laplace_of()
+    w = 4 * torch.randn(5, 1, 8, dtype=torch.float64)
+    t = laplace.original(w)
+    for i in range(len(t)):
+        one = laplace[i : i + 1]
+        slope = torch.autograd.functional.jacobian(
+            lambda v, o=one: o.whitened(v[None, None]), t[i, 0]
+        )
+        found = torch.linalg.slogdet(slope.reshape(8, 8))[1]
+        assert float(one.log_slope(w[i : i + 1])[0, 0]) == pytest.approx(float(found), abs=1e-9)
+
+
+def test_slopes_of_decoding_against_differences(scenes, inputs, truth):
+    rows = slice(0, 24)
+    t = truth[rows].clone()
+    raw, linear, slopes = decode_with_slopes(t, inputs.frame[rows])
+    for name, one, other in zip(
+        ("raw", "linear"), (raw, linear), decode(t, inputs.frame[rows]), strict=True
+    ):
+        assert torch.equal(one, other), name
+    step = 1e-6
+    for k in range(N_TARGETS):
+        ahead, behind = t.clone(), t.clone()
+        ahead[:, k] += step
+        behind[:, k] -= step
+        difference = [
+            (a - b) / (2 * step)
+            for a, b in zip(
+                decode(ahead, inputs.frame[rows]), decode(behind, inputs.frame[rows]), strict=True
+            )
+        ]
+        assert torch.allclose(slopes[:, :, k], torch.cat(difference, dim=1), rtol=1e-5, atol=1e-7)
+
+
+def test_gradient_is_that_of_chi2(scenes, inputs, truth):
+    """-1/2 d chi2 / d p by central differences of the residuals' sum of squares."""
+    from hybridfit.model.render import render
+
+    space = ParameterSpace()
+    some = scenes.cutouts[:6]
+    raw, linear = decode(truth[:6] + 0.01, inputs.frame[slice(0, 6)])
+    found = normal_equations(raw, linear, some)
+    gradient, chi2 = found.gradient, found.chi2
+
+    def half_chi2(raw, linear):
+        theta, _ = space.to_physical(raw, linear, some.zeropoint)
+        model = render(theta, some, space, dtype=torch.float64).double()
+        weight = torch.where(some.mask, 0.0, 1 / some.sigma).double()
+        residual = (some.image.double() - model) * weight
+        return 0.5 * residual.square().sum(dim=(1, 2))
+
+    used = (~some.mask).sum(dim=(1, 2))
+    assert torch.allclose(chi2[:, 0], 2 * half_chi2(raw, linear) / used, rtol=1e-3)
+    point = torch.cat([raw, linear], dim=1)
+    information = found.information
+    for k in range(N_TARGETS):
+        # a tenth of a deviation: far enough for float32 images, near enough for a parabola
+        step = 0.1 / information[:, k, k].sqrt()
+        ahead, behind = point.clone(), point.clone()
+        ahead[:, k] += step
+        behind[:, k] -= step
+        slope = (
+            half_chi2(behind[:, :6], behind[:, 6:]) - half_chi2(ahead[:, :6], ahead[:, 6:])
+        ) / (2 * step)
+        # in units of the likelihood's own width the gradient is of order one
+        error = (gradient[:, k] - slope) / information[:, k, k].sqrt()
+        assert error.abs().max() < 0.02, k
+
+
+def test_windows_and_the_modelled_noise_change_no_step(scenes, inputs, truth):
+    """The step found in windows is that from all pixels, in units of its widths.
+
+    Without the noise map's pixels the weights are not the best ones for bright galaxies, whose own
+    noise is the most: they lose little.
+    """
+    raw, linear, slopes = decode_with_slopes(truth, inputs.frame)
+    sides = window_sides(raw, linear[:, 0], scenes.cutouts)
+    assert (sides < 128).sum() > 40
+    whole = normal_equations(raw, linear, scenes.cutouts)
+    windowed = normal_equations(raw, linear, scenes.cutouts, inputs.noise)
+    eye = torch.eye(8, dtype=torch.float64) * 0.1
+    matrix = slopes.mT @ whole.information @ slopes + eye
+    factor = torch.linalg.cholesky(matrix)
+    steps = []
+    for found in (whole, windowed):
+        matrix = slopes.mT @ found.information @ slopes + eye
+        gradient = slopes.mT @ found.gradient[:, :, None]
+        steps.append(factor.mT @ torch.linalg.solve(matrix, gradient))
+    off = (steps[0] - steps[1]).abs().amax(dim=(1, 2))
+    assert off.quantile(0.9) < 0.1
+    assert off.max() < 0.6
+
+
+def test_the_noise_map_tells_nothing_that_scalars_do_not(scenes, inputs, truth):
+    """Shot noise is in a simulated map without any noise of its own: it would show the galaxy.
+
+    Two maps of the same level in the galaxy's window, one with the light of another galaxy in it,
+    must give the same step and the same scalars.
+    """
+    some = scenes.cutouts[:16]
+    other = dataclasses.replace(some, sigma=some.sigma * (1 + 0.3 * torch.rand(some.sigma.shape)))
+    here = step_from(truth[:16], inputs[slice(0, 16)], some)
+    there = step_from(truth[:16], inputs[slice(0, 16)], other)
+    assert torch.equal(here[0].mean, there[0].mean)
+    assert torch.equal(here[0].factor, there[0].factor)
+    assert torch.equal(here[1], there[1])
+
+
+def test_a_step_from_near_the_truth_leaves_normal_deviates(scenes, inputs, truth):
+    """Bright clean galaxies: (truth - m) in units of the step's widths is N(0, 1)."""
+    bright = (scenes.snr > 60).nonzero()[:, 0]
+    some, guess = scenes.cutouts[bright.tolist()], truth[bright]
+    start = guess + 0.02 * torch.randn(guess.shape, generator=torch.Generator().manual_seed(0))
+    laplace, scalars = step_from(start, inputs[bright], some)
+    w = laplace.whitened(truth[bright][:, None])[:, 0]
+    assert scalars.shape == (len(bright), N_SCALARS)
+    assert torch.isfinite(scalars).all()
+    # galaxies come in fours that share a shape: about 70 numbers a coordinate
+    assert (w.mean(dim=0).abs() < 0.4).all()
+    assert ((w.std(dim=0) > 0.75) & (w.std(dim=0) < 1.3)).all(), w.std(dim=0)
+    # its density at the truth is as good as any can be
+    nll = 0.5 * w.square().sum(dim=1) + 4 * math.log(2 * math.pi)
+    nll = nll - laplace.log_slope(w[:, None])[:, 0]
+    gap = nll - laplace_limit(scenes.theta[bright], some, ParameterSpace())
+    assert abs(gap.mean()) < 4 * gap.std() / len(gap) ** 0.5 + 0.1
+    # and it is the step that found it: the start itself is far off
+    far = laplace.whitened(start[:, None])[:, 0]
+    assert far.square().mean() > 4 * w.square().mean()
+
+
+def test_a_long_step_is_cut_and_told(scenes, inputs, truth):
+    start = truth[:32].clone()
+    start[:, 2] += 4.0
+    laplace, scalars = step_from(start, inputs[slice(0, 32)], scenes.cutouts[:32])
+    assert ((laplace.mean - start).abs() <= 3.0 + 1e-9).all()
+    assert ((laplace.mean - start)[:, 2:6].abs() <= 1.0 + 1e-9).all()
+    cut = scalars[:, -3]
+    assert (cut <= 0).all()
+    assert (cut < -0.1).any()
+
+
+def test_without_a_scout_nothing_is_looked_at(scenes):
+    plain = look(scenes.cutouts[:4], None, with_views=False)
+    assert plain.laplace is None
+    assert torch.equal(plain.scalars, make_inputs(scenes.cutouts[:4], False).scalars)
+
+
+def test_targets_are_those_of_the_whitening_and_padding_changes_nothing(scenes):
+    torch.manual_seed(0)
+    measured = make_inputs(scenes.cutouts[:2], False).scalars.shape[1]
+    estimator = Estimator(NetworkOptions(**TINY, look_back=True), measured + N_SCALARS)
+    shard = shard_of(scenes, False, estimator.scout)
+    inputs = look(scenes.cutouts, estimator.scout, False)
+    targets, log_slope = targets_of(
+        encode(scenes.theta, scenes.cutouts.zeropoint, inputs.frame), inputs
+    )
+    # a shard measures small stamps without their padding: other Fourier grids, which differ by
+    # 1e-4 of the peak, and the guess of an untrained scout is far off
+    for mine, theirs in (
+        (shard.targets, targets.float()),
+        (shard.log_slope, log_slope.float()),
+        (shard.scalars, inputs.scalars),
+    ):
+        assert (mine - theirs).abs().quantile(0.99) < 0.02
+
+
+def test_signs_of_the_steps_scalars(scenes, inputs, truth):
+    """Coordinates mirrored or turned give the scalars that symmetry says they have."""
+    start = truth[:64] + 0.05
+    laplace, scalars = step_from(start, inputs[slice(0, 64)], scenes.cutouts[:64])
+    signs = scalar_signs(looked_back=True)[:, -N_SCALARS:]
+    i, j = torch.tril_indices(8, 8, -1)
+    for of_targets, sign in zip((TARGET_MIRROR, TARGET_TURN), signs, strict=True):
+        flip = torch.tensor(of_targets, dtype=torch.float64)
+        mirrored = Laplace(laplace.mean * flip, flip[:, None] * laplace.factor * flip)
+        expected = scalars * sign
+        assert torch.allclose(expected[:, :8], mirrored.mean.float())
+        covariance = torch.cholesky_inverse(mirrored.factor)
+        width = torch.diagonal(covariance, dim1=1, dim2=2).sqrt()
+        correlation = (covariance / width[:, :, None] / width[:, None])[:, i, j].float()
+        assert torch.allclose(expected[:, 16 : 16 + len(i)], correlation, atol=1e-5)
+        step = mirrored.whitened((start * flip)[:, None])[:, 0] / 3  # of the start: minus the step
+        told = torch.sinh(expected[:, 16 + len(i) : 24 + len(i)].double())
+        assert torch.allclose(told, -3 * torch.sinh(step), rtol=1e-3, atol=1e-4)
