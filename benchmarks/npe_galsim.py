@@ -1,7 +1,7 @@
 """Is the shipped posterior true on galaxies that its simulator did not make, and how sharp?
 
     OMP_NUM_THREADS=1 python benchmarks/npe_galsim.py --cache FOLDER [--weights FOLDER]
-        [--n 4000] [--population prior | uniform] [--draws 512]
+        [--n 4000] [--population prior | uniform] [--draws 512] [--seed 0]
 
 4,000 GalSim galaxies (`galsim_set.py`), kept in the folder. First the package's renderer is held
 against GalSim on 50 of them; then `predict_cutouts` runs over all, timed. Coverage is that of the
@@ -36,7 +36,7 @@ from hybridfit.uncertainty.trials import Trials
 
 AGREE = 2e-3  # of the peak: where two codes differ by more the pictures are not the same
 CHECKED = 50
-LIMIT = "limit_{}.npz"
+LIMIT = "limit_{}{}.npz"
 GPU_WIDTH = (1.08, 1.08, 1.08, 1.2, 1.6)  # asked of networks that were trained on a GPU
 
 
@@ -196,17 +196,19 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=4000)
     parser.add_argument("--population", default="prior", choices=("prior", "uniform"))
     parser.add_argument("--draws", type=int, default=512)
+    parser.add_argument("--seed", type=int, default=0, help="of the galaxies")
     parser.add_argument("--name", default="npe_galsim", help="of the result file")
     given = parser.parse_args()
     torch.set_num_threads(1)
     estimator = load_estimator(given.weights)
-    sets = list(shards(given.cache, given.n, given.population))
+    sets = list(shards(given.cache, given.n, given.population, given.seed))
     images = check_images(sets)
     for what, value in images.items():
         print(f"{what}: {value:.3g}")
     if images["worst max|d| / peak"] > AGREE:
         sys.exit(f"GalSim and the package differ by more than {AGREE} of the peak: stopping")
-    limit = limits(sets, given.cache / LIMIT.format(given.population))
+    other = f"_{given.seed}" if given.seed else ""
+    limit = limits(sets, given.cache / LIMIT.format(given.population, other))
     samples, told = predict(sets, estimator, given.draws)
     for what, value in told.items():
         print(f"{what}: {value:.4g}")
@@ -216,6 +218,7 @@ def main() -> None:
     result: dict[str, Any] = {
         "galaxies": len(samples),
         "population": given.population,
+        "seed": given.seed,
         "images against GalSim": images,
         "network": told,
     }

@@ -31,7 +31,7 @@ from hybridfit.model.scenes import CLEAN, Scenes
 from hybridfit.model.simulate import simulate_scenes
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator
-from hybridfit.pipeline.common import ErrorOptions, measure
+from hybridfit.pipeline.common import ErrorOptions, measure, starting_part
 from hybridfit.pipeline.seeding import expectation
 from hybridfit.results import Flag, Quality
 from hybridfit.uncertainty.agreement import MAX_DISAGREEMENT, disagreement
@@ -160,7 +160,7 @@ def area(spoiled: np.ndarray, plain: np.ndarray) -> float:
 def measured(
     cutouts: hf.Cutouts, scenes: Scenes, estimator: Estimator, uncertainty: str
 ) -> dict[str, np.ndarray]:
-    posterior = expectation(cutouts, estimator).posterior
+    posterior = expectation(cutouts, starting_part(estimator, uncertainty)).posterior
     errors = ErrorOptions(uncertainty)
     result = measure(cutouts, OPTIONS, torch.device("cpu"), errors=errors, estimator=estimator)
     fit = result.fit

@@ -32,6 +32,7 @@ from hybridfit.npe.start import begin_from, read_start
 from hybridfit.npe.store import ReplayStore
 from hybridfit.npe.train import claim, train
 from hybridfit.npe.validation import nll_of
+from hybridfit.pipeline.common import starting_part
 from hybridfit.pipeline.training import train_network
 
 
@@ -282,6 +283,10 @@ def test_a_network_that_looks_back_starts_from_one_that_does_not(run, tmp_path):
     scout = files.load_checkpoint(run)["ema"]
     for name, value in made.scout.named_parameters():  # left as it was, but for being float16
         assert torch.allclose(value, scout[name], atol=2e-3, rtol=1e-3), name
+    assert torch.isfinite(made.distance_limit)
+    assert torch.isfinite(made.scout.distance_limit)  # fits without a posterior ask it alone
+    assert starting_part(made, "covariance") is made.scout
+    assert starting_part(made, "posterior") is made
     # it goes on with more images, from its own scout
     assert train(recipe({"look_back": True}, images=384), out, resume=True, quiet=True) is not None
     # and another one may start from it

@@ -12,7 +12,7 @@ from hybridfit.npe.journal import last_validation, provenance
 from hybridfit.npe.learner import Counters
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.recipe import RECIPE, Recipe
-from hybridfit.npe.validation import contexts_of, read_validation
+from hybridfit.npe.validation import read_validation, set_contexts
 
 VALIDATION_FILE = "validation.safetensors"
 
@@ -68,7 +68,7 @@ def export_checkpoint(run: str | Path, folder: str | Path) -> Path:
     held = Path(run) / VALIDATION_FILE
     if held.is_file():
         estimator.eval()
-        estimator.set_context(contexts_of(estimator, read_validation(held).galaxies))
+        set_contexts(estimator, read_validation(held).galaxies)
     counters = Counters(**state["counters"])
     values = last_validation(Path(run), counters.step)
     return export(recipe, estimator, counters, values, folder, state.get("before", ()))

@@ -21,7 +21,7 @@ from hybridfit.npe.frame import N_TARGETS
 from hybridfit.npe.learner import clipped_step, follow, make_optimiser, soft_clip
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.symmetry import redrawn
-from hybridfit.npe.validation import AT_ONCE, contexts_of, nll_of
+from hybridfit.npe.validation import AT_ONCE, contexts_of, nll_of, scouted, set_contexts
 
 CONTEXT = ("entry", "blocks", "corrections", "exit")
 STAGES: dict[str, tuple[str, ...]] = {
@@ -141,9 +141,13 @@ def set_usual(model: Estimator, training: Shard, held_out: Shard) -> None:
     Few contexts in many dimensions lie nearer to their own mean, in units of their own
     covariance, than others of the same kind do: so the limit is what held-out galaxies need.
     """
-    model.set_context(contexts_of(model, training))
-    far = model.distance(contexts_of(model, held_out)).quantile(USUAL)
-    model.distance_limit.copy_(torch.maximum(model.distance_limit, far))
+    set_contexts(model, training)
+    pairs = [(model, held_out)]
+    if model.scout is not None:
+        pairs.append((model.scout, scouted(held_out, model.scout)))
+    for one, galaxies in pairs:
+        far = one.distance(contexts_of(one, galaxies)).quantile(USUAL)
+        one.distance_limit.copy_(torch.maximum(one.distance_limit, far))
 
 
 def usable(galaxies: Shard) -> Shard:

@@ -40,8 +40,8 @@ from hybridfit.npe.store import ReplayStore, Stock
 from hybridfit.npe.validation import (
     Validation,
     cached_validation,
-    contexts_of,
     nll_of,
+    set_contexts,
     summary,
 )
 
@@ -113,7 +113,7 @@ def train(
             if not run.loop(stopped):
                 return None
             values = run.validate()
-            learner.ema.set_context(contexts_of(learner.ema, usual(stock.store, validation)))
+            set_contexts(learner.ema, usual(stock.store, validation))
     export(recipe, learner.ema, learner.counters, values, out / "weights", learner.before)
     return values
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -146,6 +146,22 @@ def contexts_of(estimator: Estimator, galaxies: Shard) -> Tensor:
             scalars = galaxies.scalars[part].to(device)
             pieces.append(estimator.context(views, scalars, use_views=views.shape[1] > 0).float())
     return torch.cat(pieces)
+
+
+def set_contexts(estimator: Estimator, galaxies: Shard) -> None:
+    """Tell a network, and its scout, which contexts are usual: those of these galaxies."""
+    estimator.set_context(contexts_of(estimator, galaxies))
+    if estimator.scout is not None:
+        estimator.scout.set_context(
+            contexts_of(estimator.scout, scouted(galaxies, estimator.scout))
+        )
+
+
+def scouted(galaxies: Shard, scout: Estimator) -> Shard:
+    """What the scout reads of galaxies; their targets are not its own."""
+    return replace(
+        galaxies, views=galaxies.views[:, :0], scalars=galaxies.scalars[:, : scout.n_scalars]
+    )
 
 
 def summary(nll: Tensor, validation: Validation) -> dict[str, float]:

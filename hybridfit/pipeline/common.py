@@ -58,6 +58,16 @@ def starting_network(start: str, weights: str | None = None) -> Estimator | None
     return packaged_estimator() if weights is None else load_estimator(weights)
 
 
+def starting_part(estimator: Estimator, uncertainty: str) -> Estimator:
+    """The network that a fit starts from: where it proposes no posterior, the scout alone.
+
+    To look back costs as much as a step of the fit, which looks anyway.
+    """
+    if uncertainty == "posterior" or estimator.scout is None:
+        return estimator
+    return estimator.scout
+
+
 def measure(
     cutouts: Cutouts,
     options: FitOptions,
@@ -83,7 +93,8 @@ def measure(
     expected, starts = None, None
     if estimator is not None and cutouts.psf is not None:
         with clock("predicting"):
-            expected = expectation(cutouts, estimator, device, options.prior)
+            network = starting_part(estimator, errors.uncertainty)
+            expected = expectation(cutouts, network, device, options.prior)
             starts = starts_from(expected.posterior, cutouts)
     with clock("fitting"):
         fit = fit_cutouts(cutouts, options, device, compile, starts)
