@@ -12,7 +12,7 @@ from hybridfit.fitting.compiling import kernels
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import Problem, grid_of, make_pixels
 from hybridfit.model.background import nominal_centre, sky_level
-from hybridfit.model.grid import WELL_SAMPLED, Grid, nyquist_power, reach_of
+from hybridfit.model.grid import Grid, grid_key, reach_of
 
 MODES_AT_ONCE = 2**18  # of a kernel call on a CPU: more fall out of its caches
 PIXELS_AT_ONCE = 2**24  # of one batch: bounds memory, 4 arrays of 64 MiB
@@ -67,12 +67,7 @@ def make_problem(cutouts: Cutouts, options: FitOptions, compile: bool = False) -
 
 def _groups(cutouts: Cutouts) -> list[Tensor]:
     """Rows that share what the Fourier grid depends on: oversampling, and aliasing of the PSF."""
-    oversampling = cutouts.psf_oversampling.cpu()
-    if cutouts.psf is None:
-        aliased = torch.zeros(len(cutouts), dtype=torch.bool)
-    else:
-        aliased = (nyquist_power(cutouts.psf) >= WELL_SAMPLED).cpu()
-    key = oversampling * 2 + aliased
+    key = grid_key(cutouts.psf, cutouts.psf_oversampling).cpu()
     return [(key == k).nonzero()[:, 0] for k in key.unique()]
 
 

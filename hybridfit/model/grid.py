@@ -266,6 +266,16 @@ def reach_of(
     return 1.0 if bool((nyquist_power(psf) < well_sampled).all()) else 1 + 2 / LANCZOS
 
 
+def grid_key(psf: Tensor | None, oversampling: Tensor) -> Tensor:
+    """(B,) int64, the same for galaxies that may share a Fourier grid.
+
+    These have one oversampling, and their PSFs alias all or none.
+    """
+    if psf is None:
+        return oversampling * 2
+    return oversampling * 2 + (nyquist_power(psf) >= WELL_SAMPLED).to(oversampling)
+
+
 def nyquist_power(psf: Tensor) -> Tensor:
     """(B,) the PSF's largest response at the Nyquist frequency of either axis."""
     sign = [1 - 2 * (torch.arange(n, device=psf.device) % 2).to(psf.dtype) for n in psf.shape[-2:]]

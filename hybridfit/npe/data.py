@@ -31,7 +31,7 @@ from hybridfit.npe.network import Estimator
 from hybridfit.parameters import Prior
 
 TRAINING, VALIDATION = 0, 1  # streams of random numbers of one run
-MEASURED_AT_ONCE = 32  # galaxies: what they need stays in a CPU's cache
+MEASURED_AT_ONCE = 128  # galaxies: small windows fill their kernels, and all stays in the cache
 AHEAD = 1  # finished shards that wait for each worker
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
-from hybridfit.model.grid import make_grid, reach_of, transfer_function
+from hybridfit.model.grid import grid_key, make_grid, reach_of, transfer_function
 from hybridfit.model.profiles import Sersic
 from hybridfit.model.render import component_images, geometry
 from hybridfit.parameters import ParameterSpace
@@ -91,7 +91,7 @@ def normal_equations(
     sides = torch.full((len(raw),), side, device=raw.device)
     if noise is not None:
         sides = window_sides(raw, linear[:, 0], cutouts)
-    key = cutouts.psf_oversampling * (2 * side) + sides
+    key = grid_key(cutouts.psf, cutouts.psf_oversampling) * (2 * side) + sides
     for k in key.unique().tolist():
         rows = (key == k).nonzero()[:, 0]
         for some in rows.split(RENDERED_AT_ONCE):
@@ -145,7 +145,7 @@ def _psf_beyond(cutouts: Cutouts, radius: float) -> Tensor:
 def _rendered(
     raw: Tensor, linear: Tensor, cutouts: Cutouts, side: int, noise: NoiseLevel | None
 ) -> NormalEquations:
-    """The normal equations of galaxies that share oversampling and the window's side."""
+    """The normal equations of galaxies that share a Fourier grid and the window's side."""
     whole = side >= max(cutouts.image.shape[-2:])
     flux, sky = (v.float()[:, None, None] for v in linear.unbind(dim=1))
     used, variance = (~cutouts.mask).float(), cutouts.sigma.square()
