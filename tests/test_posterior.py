@@ -19,7 +19,13 @@ from hybridfit.npe.frame import encode
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.lookback import N_SCALARS, look
 from hybridfit.npe.network import Estimator, NetworkOptions
-from hybridfit.npe.posterior import condition, load_estimator, packaged_estimator, predict_cutouts
+from hybridfit.npe.posterior import (
+    _reach,
+    condition,
+    load_estimator,
+    packaged_estimator,
+    predict_cutouts,
+)
 from hybridfit.npe.predict_columns import predict_columns
 from hybridfit.parameters import ParameterSpace, Prior
 from hybridfit.results import Flag, Posterior
@@ -204,6 +210,27 @@ def test_implausible_draws_are_rejected_and_counted(galaxies: Cutouts):
     with torch.no_grad():
         estimator.exit[1].bias.fill_(torch.nan)
     assert torch.isnan(predict_cutouts(galaxies, estimator, 30).samples).all()
+
+
+def test_lone_draws_are_drawn_again_and_tails_stay():
+    """One draw of 500 at 100 half-widths goes; where 2 % are that far they are the posterior's."""
+    t = torch.randn(3, 500, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    t[0, 7, 2] = 100.0
+    t[1, :10, 5] = -100.0
+    good = torch.ones(3, 500, dtype=torch.bool)
+    good[2, :400] = False
+    middle, reach = _reach(t, good)
+    kept = ((t - middle).abs() <= reach).all(dim=2)
+    assert (~kept[0]).nonzero()[:, 0].tolist() == [7]
+    assert kept[1:].all()
+    # medians and half-widths are those of the good draws
+    for i, rows in ((0, slice(0, 500)), (2, slice(400, 500))):
+        q = np.quantile(t[i, rows].numpy(), [0.16, 0.5, 0.84], axis=0)
+        np.testing.assert_allclose(middle[i, 0].numpy(), q[1], atol=0.05)
+        np.testing.assert_allclose(reach[i, 0].numpy(), 7.5 * (q[2] - q[0]), rtol=0.06)
+    nothing, anywhere = _reach(t, torch.zeros_like(good))
+    assert torch.isfinite(nothing).all()
+    assert (anywhere == torch.inf).all()
 
 
 def test_unfamiliar_galaxies_are_flagged(galaxies: Cutouts):

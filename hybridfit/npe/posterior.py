@@ -2,11 +2,13 @@
 
     draws = decode(flow.sample(context(look(cutouts))))
 
-What the inverse of an affine flow throws far away is rejected, counted and drawn again.
+What the inverse of an affine flow throws far away is rejected, counted and drawn again: what no
+parameter can be, and lone draws many widths beyond all others.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,10 +21,11 @@ from torch import Tensor
 from hybridfit.cutouts import Cutouts
 from hybridfit.npe.checkpoint import WEIGHTS, load_weights
 from hybridfit.npe.density import FlowDensity
-from hybridfit.npe.frame import Frame, decode, log_jacobian, position
+from hybridfit.npe.frame import WHITENED, Frame, decode, log_jacobian, position
 from hybridfit.npe.laplace import Laplace
 from hybridfit.npe.lookback import look
 from hybridfit.npe.network import Estimator
+from hybridfit.npe.views import BASE
 from hybridfit.parameters import MAX_U, ParameterSpace
 from hybridfit.results import Flag, Posterior
 
@@ -30,6 +33,12 @@ PACKAGED = Path(__file__).parent / "weights"
 # deviations from the training's mean: the flow's coordinates have longer tails than a normal's,
 # and what explodes lies far beyond
 MAX_WHITENED = 10.0
+# the size of half of what is looked at: of larger galaxies the network cannot know anything
+LARGEST = float(WHITENED.r_circ.free(torch.tensor(math.log(BASE / 2), dtype=torch.float64)))
+# half-widths of the 68 % interval from the median, in each of the flow's coordinates; where a
+# hundredth of the draws lie farther the posterior has a tail there, and less is the flow's inverse
+LONE, TAIL = 15.0, 0.01
+ENOUGH = 32  # draws that tell such a tail from a lone draw
 ROUNDS = 4  # of drawing; who lacks draws then has less than a third of them plausible
 FEWEST = 16  # plausible draws, below which there is no posterior
 AT_ONCE = {"cpu": 64, "cuda": 1024}  # galaxies
@@ -233,12 +242,16 @@ def _draw(density: FlowDensity, ids: Sequence[str], n_samples: int, seed: int) -
     count = torch.zeros(b, dtype=torch.int64, device=context.device)
     rejected = torch.zeros_like(count)
     rows = torch.arange(b, device=context.device)
+    middle, reach = frame.centre.new_zeros(b, 1, n), frame.centre.new_full((b, 1, n), torch.inf)
     for attempt in range(ROUNDS):
         noise = own_noise([ids[i] for i in rows.tolist()], n_samples, n, seed, attempt)
         z, log_q = estimator.flow.from_normal(noise.to(context), context[rows])
         drawn, log_slope = density[rows].from_flow(z)
         log_q = log_q + log_slope
         good = _plausible(z, drawn, frame[rows], density.space)
+        if attempt == 0 and n_samples >= ENOUGH:
+            middle, reach = _reach(drawn, good)
+        good &= ((drawn - middle[rows]).abs() <= reach[rows]).all(dim=2)
         place = count[rows, None] + good.cumsum(dim=1) - 1
         used = place < n_samples  # draws behind the last one that is needed do not count
         rejected[rows] += (~good & used).sum(dim=1)
@@ -268,10 +281,27 @@ def own_noise(ids: Sequence[str], n_samples: int, n: int, seed: int, attempt: in
 def _plausible(z: Tensor, t: Tensor, frame: Frame, space: ParameterSpace) -> Tensor:
     """(B, S) whether draws lie where parameters can be; NaN does not."""
     inside = (z.abs() < MAX_WHITENED).all(dim=2) & (t[..., 2:6].abs() < MAX_U).all(dim=2)
+    inside &= t[..., 2] < LARGEST
     x, y = position(t, frame)
     box = frame.box_of(space)[:, None]
     inside &= (x - box[..., 0]).abs() < box[..., 2]
     return inside & ((y - box[..., 1]).abs() < box[..., 3])
+
+
+def _reach(t: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
+    """Median (B, 1, P) of the good draws, and how far from it one may lie; inf in a tail."""
+    count = good.sum(dim=1)[:, None, None]
+    ordered = torch.where(good[..., None], t, torch.inf).sort(dim=1).values
+    ranks = [
+        (level * (count - 1).clamp_min(0)).round().long().expand(-1, 1, t.shape[2])
+        for level in (0.16, 0.5, 0.84)
+    ]
+    low, middle, high = (ordered.gather(1, rank) for rank in ranks)
+    reach = LONE * (high - low) / 2
+    far = ((t - middle).abs() > reach).any(dim=2) & good
+    alone = (far.sum(dim=1) < TAIL * count[:, 0, 0]) & torch.isfinite(reach).all(dim=2)[:, 0]
+    reach = torch.where(alone[:, None, None], reach, torch.inf)
+    return torch.where(torch.isfinite(middle), middle, 0.0), reach
 
 
 def _physical(
