@@ -245,7 +245,7 @@ class Result:
         missed: (B,) share of the posterior's mass where the network's has next to none.
         disagreement: (B,) distance of fit and network's posterior in their joint errors.
         flow_distance: (B,) of the fit from the middle of the network's posterior, in the
-            coordinates in which that is a standard normal: root mean square, 1 is usual.
+            coordinates in which that is a standard normal: root mean square; some tenths are usual.
         risk: (B,) probability that magnitude or size are off by 0.5 mag or a factor 2.
     """
 

@@ -71,6 +71,8 @@ def test_files_and_memory_agree(simulated, tmp_path: Path, uncertainty: str):
             rtol, atol = 0.3, 0.05
         elif uncertainty == "posterior" and (end in ("err", "p16", "p50", "p84")):
             rtol, atol = 0, 0.05 * direct[f"{parameter}_err"].max()
+        elif name == "covariance":  # of fits that started a rounding apart, to their tolerance
+            rtol, atol = 2e-3, 1e-4
         else:
             rtol, atol = 1e-4, 1e-5
         if name == "covariance" and uncertainty == "posterior":

@@ -72,7 +72,12 @@ def result_columns(
         Column("log_evidence", "f8", "", "ln of the evidence, flat in flux and sky"),
         Column("missed", "f8", "", "share of the posterior that the network alone had missed"),
         Column("disagreement", "f8", "", "distance of fit and network's posterior, in sigma"),
-        Column("flow_distance", "f8", "", "of the fit in the network's posterior, 1 is usual"),
+        Column(
+            "flow_distance",
+            "f8",
+            "",
+            "of the fit in the network's posterior; some tenths are usual",
+        ),
         Column("risk", "f8", "", "chance that mag is off by 0.5 or r_eff by a factor 2"),
         Column("message", f"S{MESSAGE_WIDTH}", "", "what else is to be known of this galaxy"),
     ]

@@ -18,7 +18,7 @@ from torch import Tensor
 from hybridfit.parameters import ParameterSpace
 from hybridfit.results import Fit, Flag, Posterior
 
-# exceeded by 1 in 200 simulated galaxies of S/N 3-1500 without unmasked neighbours
+# exceeded by 1 in 200 clean simulated galaxies of S/N 3-1500, whether or not the network looks back
 MAX_DISAGREEMENT = 1.4
 
 
