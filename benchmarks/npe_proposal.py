@@ -40,8 +40,8 @@ OPTIONS = FitOptions(compile="off")
 
 
 def options_of(fit: int, flow: int) -> ReconcileOptions:
-    """One round, whatever it gives."""
-    return ReconcileOptions(laplace=fit, flow=flow, prior=8, ess=1.0, mcmc=False)
+    """One round, whatever it gives: no room is left for another."""
+    return ReconcileOptions(laplace=fit, flow=flow, prior=8, ess=1.0, max_draws=DRAWS, mcmc=False)
 
 
 def line(share: np.ndarray) -> dict[str, float]:
@@ -75,6 +75,7 @@ def main() -> None:
         for name, (of_fit, of_flow) in MIXTURES.items():
             options = options_of(of_fit, of_flow)
             result = reconcile(cutouts, fit, expected, OPTIONS, options, NONE)
+            assert (result.n_draws <= DRAWS).all(), "a further round was drawn"
             found[name].append(result.ess.numpy() / DRAWS)
         snr.append(shard.snr)
         posterior = predict_cutouts(cutouts, estimator, DRAWS)
