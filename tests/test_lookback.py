@@ -14,7 +14,7 @@ from hybridfit.npe.data import shard_of, targets_of
 from hybridfit.npe.frame import N_TARGETS, decode, decode_with_slopes, encode
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.laplace import Laplace
-from hybridfit.npe.lookback import N_SCALARS, look, step_from
+from hybridfit.npe.lookback import DOUBTS, N_SCALARS, look, scalars_of, step_from
 from hybridfit.npe.network import Estimator, NetworkOptions
 from hybridfit.npe.normal import normal_equations, window_sides
 from hybridfit.npe.symmetry import TARGET_MIRROR, TARGET_TURN, scalar_signs
@@ -161,11 +161,14 @@ def test_the_noise_map_tells_nothing_that_scalars_do_not(scenes, inputs, truth):
     """
     some = scenes.cutouts[:16]
     other = dataclasses.replace(some, sigma=some.sigma * (1 + 0.3 * torch.rand(some.sigma.shape)))
-    here = step_from(truth[:16], inputs[slice(0, 16)], some)
-    there = step_from(truth[:16], inputs[slice(0, 16)], other)
-    assert torch.equal(here[0].mean, there[0].mean)
-    assert torch.equal(here[0].factor, there[0].factor)
-    assert torch.equal(here[1], there[1])
+    steps = [
+        [step_from(truth[:16], inputs[slice(0, 16)], cutouts, doubt) for doubt in DOUBTS]
+        for cutouts in (some, other)
+    ]
+    for here, there in zip(*steps, strict=True):
+        assert torch.equal(here.laplace.mean, there.laplace.mean)
+        assert torch.equal(here.laplace.factor, there.laplace.factor)
+    assert torch.equal(scalars_of(steps[0]), scalars_of(steps[1]))
 
 
 def test_a_step_from_near_the_truth_leaves_normal_deviates(scenes, inputs, truth):
@@ -173,10 +176,8 @@ def test_a_step_from_near_the_truth_leaves_normal_deviates(scenes, inputs, truth
     bright = (scenes.snr > 60).nonzero()[:, 0]
     some, guess = scenes.cutouts[bright.tolist()], truth[bright]
     start = guess + 0.02 * torch.randn(guess.shape, generator=torch.Generator().manual_seed(0))
-    laplace, scalars = step_from(start, inputs[bright], some)
+    laplace = step_from(start, inputs[bright], some, None).laplace
     w = laplace.whitened(truth[bright][:, None])[:, 0]
-    assert scalars.shape == (len(bright), N_SCALARS)
-    assert torch.isfinite(scalars).all()
     # galaxies come in fours that share a shape: about 70 numbers a coordinate
     assert (w.mean(dim=0).abs() < 0.4).all()
     assert ((w.std(dim=0) > 0.75) & (w.std(dim=0) < 1.3)).all(), w.std(dim=0)
@@ -193,12 +194,51 @@ def test_a_step_from_near_the_truth_leaves_normal_deviates(scenes, inputs, truth
 def test_a_long_step_is_cut_and_told(scenes, inputs, truth):
     start = truth[:32].clone()
     start[:, 2] += 4.0
-    laplace, scalars = step_from(start, inputs[slice(0, 32)], scenes.cutouts[:32])
-    assert ((laplace.mean - start).abs() <= 3.0 + 1e-9).all()
-    assert ((laplace.mean - start)[:, 2:6].abs() <= 1.0 + 1e-9).all()
-    cut = scalars[:, -3]
-    assert (cut <= 0).all()
-    assert (cut < -0.1).any()
+    step = step_from(start, inputs[slice(0, 32)], scenes.cutouts[:32], DOUBTS[0])
+    assert ((step.laplace.mean - start).abs() <= 3.0 + 1e-9).all()
+    assert ((step.laplace.mean - start)[:, 2:6].abs() <= 1.0 + 1e-9).all()
+    assert (step.cut <= 1).all()
+    assert (step.cut < 0.9).any()
+    scalars = scalars_of([step, step])
+    assert scalars.shape == (32, N_SCALARS)
+    assert torch.isfinite(scalars).all()
+    assert torch.allclose(scalars[:, -1].double(), step.cut.log(), atol=1e-6)
+
+
+def test_a_second_step_is_shorter_where_the_first_ended_well(scenes, inputs, truth):
+    bright = (scenes.snr > 60).nonzero()[:, 0]
+    some, guess = scenes.cutouts[bright.tolist()], truth[bright]
+    start = guess + 0.05 * torch.randn(guess.shape, generator=torch.Generator().manual_seed(0))
+    first = step_from(start, inputs[bright], some, DOUBTS[0])
+    second = step_from(first.laplace.mean, inputs[bright], some, DOUBTS[1])
+    assert second.length.median() < 0.1 * first.length.median()
+    off = [s.laplace.whitened(guess[:, None]).square().mean() for s in (first, second)]
+    assert off[1] <= off[0]
+
+
+def test_a_neighbour_is_forgiven(scenes, inputs, truth):
+    """With a second galaxy in the stamp the step ends nearer to the truth than one that believes
+    all pixels, and says that it left some out; without one both end at the same place.
+    """
+    rows = ((scenes.snr > 60) & (scenes.cutouts.size.amin(dim=1) >= 64)).nonzero()[:, 0]
+    some, guess = scenes.cutouts[rows.tolist()], truth[rows]
+    y, x = (torch.arange(n, dtype=torch.float32) for n in some.image.shape[-2:])
+    centre = 0.2 * some.size.amin(dim=1).float()[:, None]
+    spot = torch.exp(-((y - centre) ** 2) / 18)[:, :, None]
+    spot = spot * torch.exp(-((x - centre) ** 2) / 18)[:, None]
+    noise = some.sigma.masked_fill(some.mask, torch.inf).flatten(1).amin(dim=1)
+    beside = dataclasses.replace(some, image=some.image + 30 * noise[:, None, None] * spot)
+    off, left = {}, {}
+    for doubt in (None, *DOUBTS):
+        alone, both = (step_from(guess, inputs[rows], c, doubt) for c in (some, beside))
+        off[doubt] = alone.laplace.whitened(both.laplace.mean[:, None])[:, 0].abs().amax(dim=1)
+        left[doubt] = 1 - both.pixels.kept[:, 0]
+        assert (1 - alone.pixels.kept[:, 0]).median() < 0.02, doubt
+    assert (left[None] == 0).all()
+    assert off[None].median() > 5
+    for doubt in DOUBTS:
+        assert off[doubt].median() < 0.3 * off[None].median(), doubt
+        assert (left[doubt] > 0.01).all(), doubt
 
 
 def test_without_a_scout_nothing_is_looked_at(scenes):
@@ -229,7 +269,8 @@ def test_targets_are_those_of_the_whitening_and_padding_changes_nothing(scenes):
 def test_signs_of_the_steps_scalars(scenes, inputs, truth):
     """Coordinates mirrored or turned give the scalars that symmetry says they have."""
     start = truth[:64] + 0.05
-    laplace, scalars = step_from(start, inputs[slice(0, 64)], scenes.cutouts[:64])
+    step = step_from(start, inputs[slice(0, 64)], scenes.cutouts[:64], None)
+    laplace, scalars = step.laplace, scalars_of([step, step])
     signs = scalar_signs(looked_back=True)[:, -N_SCALARS:]
     i, j = torch.tril_indices(8, 8, -1)
     for of_targets, sign in zip((TARGET_MIRROR, TARGET_TURN), signs, strict=True):

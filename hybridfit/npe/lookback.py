@@ -1,21 +1,24 @@
-"""The network looks back at the pixels: one Gauss-Newton step from its own first guess.
+"""The network looks back at the pixels: two Gauss-Newton steps from its own first guess.
 
 Moments cannot give a bright galaxy's parameters to their last digit, its pixels can. A scout, a
-network that reads the scalars alone, guesses t; the model is rendered there once, and its
-residuals and derivatives give the Gaussian N(m, H^-1) that the posterior has about that point:
+network that reads the scalars alone, guesses t; the model is rendered there, and its residuals
+and derivatives give the Gaussian N(m, H^-1) that the posterior has about that point:
 
     H = J^T W J + P,    m = t + H^-1 (J^T W r - P (t - t_prior))
 
 with J = d model / d t, W the pixels' weights, P the prior's precision (one for size, index and
 ellipticity, which t has whitened). The flow then works in w = 3 asinh(L^T (t - m) / 3), H = L L^T,
 in which the Gaussian limit is N(0, I) for every galaxy, and learns what that limit leaves out; how
-the step went is told to the network in further scalars. The step is cut where it is long, and is
-taken once: the network knows its length and the residuals, and widens the posterior.
+the steps went is told to the network in further scalars. Steps are cut where they are long, and
+two are taken, converged or not: the network knows their lengths and the residuals, and widens the
+posterior. Pixels that the model does not explain weigh less, so that a neighbour does not drag it
+along; the first step, from a guess that is a tenth off, forgives more than the second.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,21 +28,42 @@ from hybridfit.cutouts import Cutouts
 from hybridfit.npe.frame import N_TARGETS, decode_with_slopes
 from hybridfit.npe.inputs import Inputs, make_inputs, without_dead_pixels
 from hybridfit.npe.laplace import FAR, Laplace
-from hybridfit.npe.normal import normal_equations
+from hybridfit.npe.normal import NormalEquations, normal_equations
 
 if TYPE_CHECKING:
     from hybridfit.npe.network import Estimator
 
-N_GUESSES = 64  # draws whose median is the first guess
+N_GUESSES = 32  # draws whose median is the first guess
 # precision of the prior in t: x', y', flux and sky have none, and are tied loosely to the guess
 PRECISION = (0.1, 0.1, 1.0, 1.0, 1.0, 1.0, 0.1, 0.1)
 LONGEST = (3.0, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0, 3.0)  # step in each coordinate
 WIDEST = 5.0  # of a guess, as `FAR`: for size, index and ellipticity, in deviations of the prior
+DOUBTS = (0.2, 0.03)  # of the steps: share of its light by which the model may be wrong
 TINY = 1e-7  # added to a unit diagonal, so that rounding does not make H indefinite
 
 _PAIRS = torch.tril_indices(N_TARGETS, N_TARGETS, -1)
-# mean, ln width, correlations, step, its length, how much was cut, chi2 of all and of the galaxy
-N_SCALARS = 3 * N_TARGETS + _PAIRS.shape[1] + 4
+# mean, ln width, correlations, step, its length, how much was cut, chi2 of all and of the galaxy,
+# what pixels kept of their weight; length and cut of the first step
+N_SCALARS = 3 * N_TARGETS + _PAIRS.shape[1] + 8
+
+
+@dataclass(frozen=True)
+class Step:
+    """One Gauss-Newton step of B galaxies; all float64.
+
+    Args:
+        laplace: the Gaussians that it found.
+        taken: (B, 8) the step in units of their widths.
+        length: (B,) of the whole step, in them.
+        cut: (B,) share of the whole step that was taken.
+        pixels: what the pixels said where it began.
+    """
+
+    laplace: Laplace
+    taken: Tensor
+    length: Tensor
+    cut: Tensor
+    pixels: NormalEquations
 
 
 def look(cutouts: Cutouts, scout: Estimator | None, with_views: bool = True) -> Inputs:
@@ -53,8 +77,14 @@ def look(cutouts: Cutouts, scout: Estimator | None, with_views: bool = True) -> 
     inputs = make_inputs(cutouts, with_views)
     if scout is None:
         return inputs
-    laplace, scalars = step_from(first_guess(scout, inputs), inputs, without_dead_pixels(cutouts))
-    return replace(inputs, scalars=torch.cat([inputs.scalars, scalars], dim=1), laplace=laplace)
+    cutouts = without_dead_pixels(cutouts)
+    guess = first_guess(scout, inputs)
+    steps = []
+    for doubt in DOUBTS:
+        steps.append(step_from(guess, inputs, cutouts, doubt))
+        guess = _within_reach(steps[-1].laplace.mean)
+    scalars = torch.cat([inputs.scalars, scalars_of(steps)], dim=1)
+    return replace(inputs, scalars=scalars, laplace=steps[-1].laplace)
 
 
 @torch.no_grad()
@@ -64,25 +94,26 @@ def first_guess(scout: Estimator, inputs: Inputs) -> Tensor:
     context = scout.context(inputs.views, inputs.scalars, use_views=False).float()
     shared = noise.to(context.device).expand(len(context), -1, -1)
     z, _ = scout.flow.from_normal(shared, context)
-    guess = scout.original(z).median(dim=1).values.double().nan_to_num(0.0)
-    reach = guess.new_tensor([FAR, FAR, *[WIDEST] * 4, FAR, FAR])
-    return torch.minimum(torch.maximum(guess, -reach), reach)
+    return _within_reach(scout.original(z).median(dim=1).values.double())
+
+
+def _within_reach(t: Tensor) -> Tensor:
+    reach = t.new_tensor([FAR, FAR, *[WIDEST] * 4, FAR, FAR])
+    return torch.minimum(torch.maximum(t.nan_to_num(0.0), -reach), reach)
 
 
 @torch.no_grad()
-def step_from(guess: Tensor, inputs: Inputs, cutouts: Cutouts) -> tuple[Laplace, Tensor]:
+def step_from(guess: Tensor, inputs: Inputs, cutouts: Cutouts, doubt: float | None) -> Step:
     """One Gauss-Newton step from t.
 
     Args:
         guess: (B, 8) float64 t.
         inputs: what was measured of the galaxies: their frame and their noise.
         cutouts: the B galaxies.
-
-    Returns:
-        The Gaussians, and (B, `N_SCALARS`) float32 that tell how the step went.
+        doubt: see `normal_equations`.
     """
     raw, linear, slopes = decode_with_slopes(guess, inputs.frame)
-    pixels = normal_equations(raw, linear, cutouts, inputs.noise)
+    pixels = normal_equations(raw, linear, cutouts, inputs.noise, doubt)
     precision = guess.new_tensor(PRECISION)
     whitened = precision == 1.0
     gradient = (slopes.mT @ pixels.gradient[:, :, None])[:, :, 0] - whitened * guess
@@ -94,25 +125,35 @@ def step_from(guess: Tensor, inputs: Inputs, cutouts: Cutouts) -> tuple[Laplace,
     whole = torch.cholesky_solve(gradient[:, :, None], factor)[:, :, 0]
     cut = 1 / (whole.abs() / guess.new_tensor(LONGEST)).amax(dim=1).clamp_min(1.0)
     step = cut[:, None] * whole
-    laplace = Laplace(guess + step, factor)
-    covariance = torch.cholesky_inverse(factor)
+    taken = (factor.mT @ step[:, :, None])[:, :, 0]
+    length = (gradient * whole).sum(dim=1).clamp_min(0).sqrt()
+    return Step(Laplace(guess + step, factor), taken, length, cut, pixels)
+
+
+def scalars_of(steps: Sequence[Step]) -> Tensor:
+    """What tells a network how two steps went, (B, `N_SCALARS`) float32."""
+    first, last = steps
+    covariance = torch.cholesky_inverse(last.laplace.factor)
     width = torch.diagonal(covariance, dim1=1, dim2=2).sqrt()
-    i, j = _PAIRS.to(guess.device)
+    i, j = _PAIRS.to(width.device)
     columns = [
-        laplace.mean,
+        last.laplace.mean,
         torch.log(width),
         covariance[:, i, j] / (width[:, i] * width[:, j]),
-        torch.asinh((factor.mT @ step[:, :, None])[:, :, 0]),
-        torch.log1p((gradient * whole).sum(dim=1).clamp_min(0).sqrt())[:, None],
-        torch.log(cut)[:, None],
-        torch.log(pixels.chi2.clamp_min(1e-6)),
+        torch.asinh(last.taken),
+        torch.log1p(last.length)[:, None],
+        torch.log(last.cut)[:, None],
+        torch.log(last.pixels.chi2.clamp_min(1e-6)),
+        last.pixels.kept,
+        torch.log1p(first.length)[:, None],
+        torch.log(first.cut)[:, None],
     ]
     scalars = torch.cat(columns, dim=1).float()
-    return laplace, torch.nan_to_num(scalars, 0.0, 0.0, 0.0).clamp(-1e3, 1e3)
+    return torch.nan_to_num(scalars, 0.0, 0.0, 0.0).clamp(-1e3, 1e3)
 
 
 def scalar_signs(signs: Tensor) -> Tensor:
-    """What (K, `N_SCALARS`) the step's scalars are multiplied with where t is with (K, 8)."""
+    """What (K, `N_SCALARS`) the steps' scalars are multiplied with where t is with (K, 8)."""
     i, j = _PAIRS
     one = torch.ones_like(signs)
-    return torch.cat([signs, one, signs[:, i] * signs[:, j], signs, one[:, :4]], dim=1)
+    return torch.cat([signs, one, signs[:, i] * signs[:, j], signs, one], dim=1)

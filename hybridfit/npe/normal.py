@@ -15,12 +15,13 @@ from hybridfit.cutouts import Cutouts
 from hybridfit.model.grid import grid_key, make_grid, reach_of, transfer_function
 from hybridfit.model.profiles import Sersic
 from hybridfit.model.render import component_images, geometry
+from hybridfit.npe.outliers import weights_of
 from hybridfit.parameters import ParameterSpace
 
 SIDES = (32, 48, 64, 96, 128, 192, 256)  # pixels, of windows
 WORTH = 0.8  # of the stamp's side, above which a window saves too little
 STEEPEST = 1e4  # the model's own noise at its brightest, in units of the sky's variance
-LEFT_OUT = 0.003  # squared signal to noise beyond a window
+LEFT_OUT = 0.1  # squared signal to noise beyond a window
 RENDERED_AT_ONCE = 16
 STEPS, SPAN = 24, 30.0  # of the integral over the light beyond a radius
 
@@ -34,11 +35,13 @@ class NormalEquations:
         gradient: (B, 8) of the log likelihood.
         chi2: (B, 2) mean squared residual over the noise: of all pixels, and weighted by the
             galaxy's squared signal to noise in them.
+        kept: (B, 2) share of their weight that pixels kept, in the same means.
     """
 
     information: Tensor
     gradient: Tensor
     chi2: Tensor
+    kept: Tensor
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,11 @@ class NoiseLevel:
 
 
 def normal_equations(
-    raw: Tensor, linear: Tensor, cutouts: Cutouts, noise: NoiseLevel | None = None
+    raw: Tensor,
+    linear: Tensor,
+    cutouts: Cutouts,
+    noise: NoiseLevel | None = None,
+    doubt: float | None = None,
 ) -> NormalEquations:
     """Return the normal equations of one Sersic profile and a constant sky.
 
@@ -83,10 +90,13 @@ def normal_equations(
         linear: (B, 2) flux and sky per pixel, image units.
         cutouts: the B galaxies.
         noise: what is known of the noise; None takes the noise map, and whole stamps.
+        doubt: share of its light by which the model may be wrong, beyond which pixels that it does
+            not explain weigh less, see `hybridfit.npe.outliers`; None believes all pixels.
     """
     total = raw.shape[1] + linear.shape[1]
     empty = torch.zeros(len(raw), total, total, dtype=torch.float64, device=raw.device)
-    found = NormalEquations(empty, empty[:, 0].clone(), empty[:, 0, :2].clone())
+    two = empty[:, 0, :2]
+    found = NormalEquations(empty, empty[:, 0].clone(), two.clone(), two.clone())
     side = max(cutouts.image.shape[-2:])
     sides = torch.full((len(raw),), side, device=raw.device)
     if noise is not None:
@@ -97,9 +107,10 @@ def normal_equations(
         for some in rows.split(RENDERED_AT_ONCE):
             width = int(sides[some[0]])
             known = None if noise is None else noise[some]
-            made = _rendered(raw[some], linear[some], cutouts[some.tolist()], width, known)
-            found.information[some], found.gradient[some] = made.information, made.gradient
-            found.chi2[some] = made.chi2
+            chosen = cutouts[some.tolist()]
+            made = _rendered(raw[some], linear[some], chosen, width, known, doubt)
+            for field in fields(NormalEquations):
+                getattr(found, field.name)[some] = getattr(made, field.name)
     return found
 
 
@@ -143,7 +154,12 @@ def _psf_beyond(cutouts: Cutouts, radius: float) -> Tensor:
 
 
 def _rendered(
-    raw: Tensor, linear: Tensor, cutouts: Cutouts, side: int, noise: NoiseLevel | None
+    raw: Tensor,
+    linear: Tensor,
+    cutouts: Cutouts,
+    side: int,
+    noise: NoiseLevel | None,
+    doubt: float | None,
 ) -> NormalEquations:
     """The normal equations of galaxies that share a Fourier grid and the window's side."""
     whole = side >= max(cutouts.image.shape[-2:])
@@ -161,29 +177,38 @@ def _rendered(
         raw = torch.cat([raw[:, :2] - corner, raw[:, 2:]], dim=1)
     images = _images(raw, cutouts, inner[0].shape[-2:])
     model = flux * images[:, 0]
-    if noise is None:
-        inside, beyond = inner[0] / inner[1], used / variance
-    else:
+    if noise is not None:
         level = noise.sky.float().square()[:, None, None]
         rise = _rise(model, noise, noise.centre - corner)
-        inside, beyond = inner[0] / (level + rise * model.clamp_min(0)), used / level
+        inner = inner[0], level + rise * model.clamp_min(0), inner[2]
+        variance = level.expand_as(rest)
     residual = inner[2] - model
+    square, light = residual.square() / inner[1] * inner[0], model.square() / inner[1] * inner[0]
+    weight = inner[0]
+    if doubt is not None:
+        weight = weights_of(residual, inner[1], weight, doubt * model)
+    inside = weight / inner[1]
     columns = torch.cat(
         [images[:, 1:] * flux[:, None], images[:, :1], torch.ones_like(images[:, :1])], dim=1
     ).flatten(2)
     weighed = columns * inside.flatten(1)[:, None]
     information = (weighed @ columns.mT).double()
     gradient = (weighed @ residual.flatten(1)[:, :, None])[:, :, 0].double()
-    square, light = residual.square() * inside, model.square() * inside
-    chi2 = (square * light).sum(dim=(1, 2)) / light.sum(dim=(1, 2)).clamp_min(1e-30)
-    total, count = square.sum(dim=(1, 2)).double(), inner[0].sum(dim=(1, 2))
+    totals = torch.stack([square.sum(dim=(1, 2)), weight.sum(dim=(1, 2))], dim=1).double()
+    count = inner[0].sum(dim=(1, 2))
     if not whole:
+        kept = used if doubt is None else weights_of(rest, variance, used, torch.zeros_like(rest))
+        beyond = kept / variance
         information[:, -1, -1] += beyond.sum(dim=(1, 2))
         gradient[:, -1] += (rest * beyond).sum(dim=(1, 2))
-        total += (rest.square() * beyond).sum(dim=(1, 2))
+        further = (rest.square() / variance * used).sum(dim=(1, 2)), kept.sum(dim=(1, 2))
+        totals += torch.stack(further, dim=1)
         count = count + used.sum(dim=(1, 2))
-    found = torch.stack([total / count.clamp_min(1), chi2.double()], dim=1)
-    return NormalEquations(information, gradient, found)
+    of_all = totals / count.clamp_min(1)[:, None]
+    of_light = torch.stack([(square * light).sum(dim=(1, 2)), (weight * light).sum(dim=(1, 2))], 1)
+    of_light = of_light.double() / light.sum(dim=(1, 2)).clamp_min(1e-30)[:, None]
+    chi2, kept = torch.stack([of_all, of_light], dim=2).unbind(dim=1)
+    return NormalEquations(information, gradient, chi2, kept)
 
 
 def _images(raw: Tensor, cutouts: Cutouts, sides: torch.Size) -> Tensor:

@@ -90,8 +90,8 @@ def check_start(recipe: Recipe, folder: str | Path | None, resume: bool) -> None
     weights, _ = read_start(folder)
     network = replace(recipe.network, pretrained=False)
     n_scalars = len(weights["scalar_mean"])
-    if network.look_back and not _has_scout(weights):
-        n_scalars += N_SCALARS
+    if network.look_back:
+        n_scalars = len(_scout_in(weights)["scalar_mean"]) + N_SCALARS
     begin_from(Estimator(network, n_scalars, len(weights["target_mean"])), weights)
 
 
@@ -104,7 +104,7 @@ def begin_from(model: Estimator, weights: Weights) -> None:
     """
     if model.scout is not None and not _has_scout(weights):
         weights = _looking_back(model, weights)
-    _load(model, weights)
+    _load(model, _reading_more(model, weights))
 
 
 def _has_scout(weights: Weights) -> bool:
@@ -124,17 +124,22 @@ def _looking_back(model: Estimator, weights: Weights) -> Weights:
     own = model.state_dict()
     made = {SCOUT + k: weights[k] for k in model.scout.state_dict() if k in weights}
     for name, value in weights.items():
-        if name.startswith(OF_TARGETS):
-            made[name] = own[name]
-        elif READERS.fullmatch(name):
-            wider = own[name].clone()
-            read = value.shape[-1]
+        made[name] = own[name] if name.startswith(OF_TARGETS) else value
+    return made
+
+
+def _reading_more(model: Estimator, weights: Weights) -> Weights:
+    """The same for a network with further scalars at the end: it reads nothing of them yet."""
+    own = model.state_dict()
+    made = dict(weights)
+    for name in filter(READERS.fullmatch, weights.keys() & own.keys()):
+        value, wider = weights[name], own[name].clone()
+        read = value.shape[-1]
+        if read < wider.shape[-1] and value.shape[:-1] == wider.shape[:-1]:
             if name.endswith("weight"):
                 wider[..., read:] = 0.0
             wider[..., :read] = value
             made[name] = wider
-        else:
-            made[name] = value
     return made
 
 
