@@ -21,6 +21,7 @@ from hybridfit.fitting.options import FitOptions
 from hybridfit.model.render import render
 from hybridfit.model.scenes import SceneOptions
 from hybridfit.model.simulate import SimulateOptions, simulate, simulate_scenes
+from hybridfit.npe.data import shard_of
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import packaged_estimator, predict_cutouts
 from hybridfit.parameters import ParameterSpace
@@ -99,12 +100,17 @@ def test_devices_are_not_mixed(way: Callable[..., Tensor], cutouts: hf.Cutouts) 
 @needs_none
 def test_devices_are_not_mixed_in_simulations() -> None:
     options = SceneOptions(sides=(32, 48), psf_size=21)
+    scout = network().scout
+    assert scout is not None
     with pretended() as device:
-        made = simulate_scenes(64, 1, options, device="cuda").cutouts
-        assert made.image.is_cuda
-        image = made.image.cpu()
+        made = simulate_scenes(64, 1, options, device="cuda")
+        assert made.cutouts.image.is_cuda
+        image = made.cutouts.image.cpu()
+        learned = shard_of(made, scout=scout.to("cuda"))
+        targets = learned.targets.cpu()
     assert not device.mixed, dict(device.mixed)
     assert torch.isfinite(image).all()
+    assert torch.isfinite(targets).all()
 
 
 @needs_none

@@ -39,9 +39,18 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 # ---------------------------------------------------------------- options and schedules
 
 
-@pytest.mark.parametrize("name", ["train.yaml", "train_gpu.yaml"])
-def test_shipped_recipes_are_understood(name):
-    assert Recipe.read(CONFIGS / name).train.images > 1e6
+@pytest.mark.parametrize("machine", ["", "_gpu"])
+def test_shipped_recipes_are_understood(machine):
+    first, second = (Recipe.read(CONFIGS / f"train{s}{machine}.yaml") for s in ("", "_lookback"))
+    assert first.train.images > 1e6
+    # the second stage looks back from a network like the first, at other galaxies
+    assert second.network.look_back
+    assert second.train.seed != first.train.seed
+    names = ("backbone", "embed", "depths", "heads", "width", "context", "flow_hidden")
+    for name in names:
+        assert getattr(first.network, name) == getattr(second.network, name), name
+    for name in ("blocks", "corrections", "flow_layers"):
+        assert getattr(first.network, name) <= getattr(second.network, name), name
 
 
 @pytest.mark.parametrize(

@@ -290,7 +290,16 @@ def test_a_network_that_looks_back_starts_from_one_that_does_not(run, tmp_path):
     # it goes on with more images, from its own scout
     assert train(recipe({"look_back": True}, images=384), out, resume=True, quiet=True) is not None
     # and another one may start from it
-    assert read_start(out)[1][0]["images"] == recipe().train.images
+    weights, before = read_start(out)
+    assert before[0]["images"] == recipe().train.images
+    # also one that tells its network less of the steps: nothing is read of what is new
+    names = ("entry.weight", "blocks.0.gate.weight", "scalar_mean", "scalar_std")
+    fewer = {k: v[..., :-4] if k in names else v for k, v in weights.items()}
+    model = Estimator(looking.network, len(weights["scalar_mean"]))
+    begin_from(model, fewer)
+    for name in names[:2]:
+        assert torch.equal(model.state_dict()[name][..., :-4], fewer[name]), name
+        assert (model.state_dict()[name][..., -4:] == 0).all(), name
 
 
 @pytest.mark.parametrize(

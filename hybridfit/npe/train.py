@@ -87,6 +87,9 @@ def train(
     begun = read_start(start) if start is not None and state is None else None
     known = state["ema"] if state else begun[0] if begun else None
     at_home = options.workers == 0
+    scout = scout_of(recipe.network, known)
+    if scout is not None and at_home:
+        scout = scout.to(target)
     scenes = SceneSource(
         recipe.simulator,
         recipe.prior,
@@ -94,7 +97,7 @@ def train(
         options.shard,
         device if at_home else "cpu",
         with_views=max(options.image_share) > 0,
-        scout=scout_of(recipe.network, known),
+        scout=scout,
     )
     aside = replace(scenes, size=options.validation, stream=VALIDATION)
     validation = cached_validation(out / VALIDATION_FILE, aside, options.validation_limit)
