@@ -113,9 +113,9 @@ def turned_views(base: Base, centre: Tensor, angle: Tensor) -> Tensor:
     coarse = torch.cat([2 * coarse[:, :1], coarse[:, 1:]], dim=1)
     views = []
     for image, step, shift in ((fine, 1.0, 0.0), (coarse, 2.0, 0.5)):
-        where = _frame_grid(centre, angle, step) - shift  # (B, S, S, 2) fine pixels
-        grid = (2 * where / step + 1) / image.shape[-1] - 1
-        seen = functional.grid_sample(image, grid.float(), align_corners=False)
+        middle = (centre - shift) / step  # pixels of this image
+        grid = _frame_grid(middle, angle, torch.ones_like(angle), image.shape[-2:])
+        seen = functional.grid_sample(image, grid, align_corners=False)
         views += [arsinh(seen[:, :1]) / 3, 1 - seen[:, 1:]]
     return torch.cat(views, dim=1)
 
@@ -126,14 +126,28 @@ def arsinh(x: Tensor) -> Tensor:
     return torch.log(size + torch.sqrt(size * size + 1)) * torch.sign(x)
 
 
-def _frame_grid(centre: Tensor, angle: Tensor, step: float) -> Tensor:
-    """View coordinates (B, SIDE, SIDE, 2) of the pixels of a turned view."""
-    line = (torch.arange(SIDE, device=centre.device, dtype=centre.dtype) - (SIDE - 1) / 2) * step
-    y, x = torch.meshgrid(line, line, indexing="ij")
-    cos, sin = (f(angle)[:, None, None] for f in (torch.cos, torch.sin))
-    return torch.stack(
-        [centre[:, :1, None] + cos * x - sin * y, centre[:, 1:, None] + sin * x + cos * y], dim=-1
-    )
+def _frame_grid(centre: Tensor, angle: Tensor, step: Tensor, sides: torch.Size) -> Tensor:
+    """Where the pixels of turned views lie in images, (B, SIDE, SIDE, 2) float32.
+
+    In the coordinates of `functional.grid_sample`, -1 and 1 at the images' edges.
+
+    Args:
+        centre: (B, 2) x, y of the views in pixels of the images.
+        angle: (B,) radians.
+        step: (B,) pixels of the images per pixel of the views.
+        sides: height and width of the images.
+    """
+    height, width = sides
+    line = torch.arange(SIDE, device=centre.device, dtype=centre.dtype) - (SIDE - 1) / 2
+    steps = 2 * step.to(centre)[:, None] * line  # (B, SIDE)
+    cos, sin = torch.cos(angle)[:, None], torch.sin(angle)[:, None]
+    middle = (2 * centre + 1) / centre.new_tensor([width, height]) - 1
+    # only the sums are as large as a view: they need no more than float32
+    row_x, row_y = middle[:, :1] - sin * steps / width, middle[:, 1:] + cos * steps / height
+    column_x, column_y = cos * steps / width, sin * steps / height
+    x = row_x.float()[:, :, None] + column_x.float()[:, None, :]
+    y = row_y.float()[:, :, None] + column_y.float()[:, None, :]
+    return torch.stack([x, y], dim=-1)
 
 
 def effective_psf(cutouts: Cutouts, rebin: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,11 +182,8 @@ def effective_psf(cutouts: Cutouts, rebin: Tensor) -> tuple[Tensor, Tensor]:
 def psf_view(psf: Tensor, samples: Tensor, angle: Tensor) -> Tensor:
     """The PSF in the frame, (B, 1, SIDE, SIDE), its root over that of its peak."""
     batch, height, width = psf.shape
-    zero = torch.zeros(batch, 2, device=psf.device, dtype=angle.dtype)
-    where = _frame_grid(zero, angle, PSF_STEP) * samples[:, None, None, None]
-    where = where + where.new_tensor([(width - 1) / 2, (height - 1) / 2])
-    size = where.new_tensor([width, height])
-    grid = (2 * where + 1) / size - 1
-    seen = functional.grid_sample(psf[:, None], grid.float(), align_corners=False)
+    middle = angle.new_tensor([(width - 1) / 2, (height - 1) / 2]).expand(batch, 2)
+    grid = _frame_grid(middle, angle, PSF_STEP * samples, psf.shape[-2:])
+    seen = functional.grid_sample(psf[:, None], grid, align_corners=False)
     peak = psf.flatten(1).amax(dim=1).clamp_min(1e-9)[:, None, None, None]
     return (seen / peak).clamp_min(0).sqrt()
