@@ -102,12 +102,12 @@ def test_devices_are_not_mixed_in_simulations() -> None:
     options = SceneOptions(sides=(32, 48), psf_size=21)
     scout = network().scout
     assert scout is not None
-    with pretended() as device:
+    # the pretended device takes modules only in inference mode
+    with torch.inference_mode(), pretended() as device:
         made = simulate_scenes(64, 1, options, device="cuda")
         assert made.cutouts.image.is_cuda
         image = made.cutouts.image.cpu()
-        learned = shard_of(made, scout=scout.to("cuda"))
-        targets = learned.targets.cpu()
+        targets = shard_of(made, scout=scout.to("cuda")).targets.cpu()
     assert not device.mixed, dict(device.mixed)
     assert torch.isfinite(image).all()
     assert torch.isfinite(targets).all()

@@ -19,7 +19,7 @@ from hybridfit.npe.validation import gaussian_nll, nll_of
 from hybridfit.uncertainty.calibration import calibrate
 from hybridfit.uncertainty.trials import Trials
 
-N = 768
+N = 1536  # half are difficult; the views' gain there is .18 nat and scatters by .6
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_the_card_tells_how_they_were_made(galaxies):
     assert card["images"] > 1_000_000
     assert card["minutes"] > 0
     claimed = card["validation_nll"]["all"]
-    # 768 galaxies whose NLL scatters by 6 nats, and scenes that differ a little in their mix
+    # 1,536 galaxies whose NLL scatters by 6 nats, and scenes that differ a little in their mix
     assert nll_of(packaged_estimator(), galaxies).mean() == pytest.approx(claimed, abs=1.0)
 
 
@@ -53,14 +53,15 @@ def test_the_swin_is_engaged_where_scenes_are_difficult(galaxies):
     seen = nll_of(estimator, galaxies)
     withheld = nll_of(estimator, galaxies, use_views=False)
     difficult = galaxies.kind != 0
-    gain = (withheld - seen)[difficult]
-    assert gain.mean() > 4 * gain.std() / len(gain) ** 0.5
     # the pixels of other galaxies are worse than none
-    shuffled = dataclasses.replace(galaxies, views=galaxies.views.roll(1, 0))
-    assert nll_of(estimator, shuffled).mean() > withheld.mean() + 0.2
+    shuffled = nll_of(estimator, dataclasses.replace(galaxies, views=galaxies.views.roll(1, 0)))
+    for gain in ((withheld - seen)[difficult], shuffled - withheld):
+        assert gain.mean() > 0.1
+        assert gain.mean() > 4 * gain.std() / len(gain) ** 0.5
 
 
 def test_intervals_cover_what_they_say(scenes):
+    scenes = scenes[list(range(768))]
     posterior = predict_cutouts(scenes.cutouts, packaged_estimator(), n_samples=128, seed=3)
     names = posterior.space.names
     result = calibrate(Trials(names, posterior.samples.numpy(), scenes.theta.numpy()), scenes.snr)
