@@ -55,7 +55,9 @@ def test_the_swin_is_engaged_where_scenes_are_difficult(galaxies):
     difficult = galaxies.kind != 0
     # the pixels of other galaxies are worse than none
     shuffled = nll_of(estimator, dataclasses.replace(galaxies, views=galaxies.views.roll(1, 0)))
-    for gain in ((withheld - seen)[difficult], shuffled - withheld):
+    harm = shuffled - withheld
+    assert harm[difficult].mean() > 0.2
+    for gain in ((withheld - seen)[difficult], harm, harm[difficult]):
         assert gain.mean() > 0.1
         assert gain.mean() > 4 * gain.std() / len(gain) ** 0.5
 
