@@ -223,6 +223,28 @@ class ParameterSpace:
             raw[:, e], jacobian[:, e, e] = _eta(free[:, e], self.prior)
         return raw, jacobian
 
+    def log_volume(self, free: Tensor, box: Tensor | None = None) -> Tensor:
+        """Return ln |det d raw / d free| (B,), without the matrices of `to_raw`.
+
+        Args:
+            free: (B, P) float64.
+            box: as of `to_raw`; without it the positions do not count.
+        """
+        boxes = torch.ones_like(free[:, :4]) if box is None else box
+        value = torch.zeros_like(free[:, 0])
+        for columns, shape, own in self._components(boxes):
+            i = columns.start
+            if box is not None:
+                u = free[:, i : i + 2].clamp(-MAX_U, MAX_U)
+                value += math.log(2 / math.pi) - 0.5 * u.square().sum(dim=1)
+                value += torch.log(own[:, 2] * own[:, 3])
+            for j, prior in enumerate(self._size_and_shapes(shape), start=i + 2):
+                value += torch.log(prior.log_value(free[:, j])[1])
+            pair = free[:, columns.stop - 2 : columns.stop]
+            across, along, _ = _stretch(pair, self.prior)
+            value += torch.log(across * along)
+        return value
+
     def to_free(self, raw: Tensor, box: Tensor) -> Tensor:
         """Return free parameters for raw ones; what lies outside the prior goes to its edge."""
         free = torch.empty_like(raw)
@@ -314,6 +336,14 @@ def _normal_cdf(z: float) -> float:
 
 def _eta(u: Tensor, prior: Prior) -> tuple[Tensor, Tensor]:
     """Map the whitened pair (B, 2) to eta and its derivative (B, 2, 2)."""
+    factor, _, slope = _stretch(u, prior)
+    outer = u[:, :, None] * u[:, None, :]
+    eye = torch.eye(2, dtype=u.dtype, device=u.device)
+    return u * factor[:, None], factor[:, None, None] * eye + slope[:, None, None] * outer
+
+
+def _stretch(u: Tensor, prior: Prior) -> tuple[Tensor, Tensor, Tensor]:
+    """|eta| / |u|, d |eta| / d |u|, and the derivative of the first by |u| over |u|, each (B,)."""
     s2 = (u**2).sum(dim=1)
     h = torch.sqrt(prior.q_core**2 + s2 / 4)
     g = torch.sqrt(s2) * h  # -ln q before the floor q_min
@@ -329,10 +359,8 @@ def _eta(u: Tensor, prior: Prior) -> tuple[Tensor, Tensor]:
     dh = 1 / (8 * h)
     dg = torch.where(small, 0.0, h / (2 * torch.sqrt(s2).clamp_min(1e-12)))
     dg = dg + torch.sqrt(s2) * dh
-    d_factor = 2 * (dh * floor + h * floor_slope * dg)
-    outer = u[:, :, None] * u[:, None, :]
-    eye = torch.eye(2, dtype=u.dtype, device=u.device)
-    return u * factor[:, None], factor[:, None, None] * eye + d_factor[:, None, None] * outer
+    along = (1 - prior.q_min) / (1 + prior.q_min * torch.expm1(g)) * (h + s2 / (4 * h))
+    return factor, along, 2 * (dh * floor + h * floor_slope * dg)
 
 
 def _eta_inverse(eta: Tensor, prior: Prior) -> Tensor:

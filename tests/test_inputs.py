@@ -56,8 +56,8 @@ def test_log_jacobian_is_that_of_finite_differences(scenes, inputs, prior):
     half = space.prior.position * scenes.cutouts.size.amin(dim=1, keepdim=True).double()
     boxes = torch.cat([(scenes.cutouts.size.flip(1).double() - 1) / 2, half, half], dim=1)
     t = encode(scenes.theta, scenes.cutouts.zeropoint, inputs.frame)
-    claimed = log_jacobian(t, inputs.frame, space)
     raw, linear = space.from_physical(scenes.theta, scenes.cutouts.zeropoint)
+    claimed = log_jacobian(t, raw, inputs.frame, space)
     for row in range(6):
         frame = inputs.frame[row : row + 1]
         box = boxes[row : row + 1]
@@ -85,7 +85,8 @@ def test_positions_outside_the_priors_box_have_no_density(scenes, inputs):
     away = (scenes.theta[:, :2] - middle).abs().amax(dim=1) / side
     for share in (0.01, 0.03):
         space = ParameterSpace(prior=Prior(position=share))
-        inside = torch.isfinite(log_jacobian(t, inputs.frame, space))
+        raw, _ = space.from_physical(scenes.theta, scenes.cutouts.zeropoint)
+        inside = torch.isfinite(log_jacobian(t, raw, inputs.frame, space))
         assert 10 < inside.sum() < 86
         assert torch.equal(inside, away < share)
 

@@ -127,6 +127,21 @@ def test_jacobian_of_raw_by_free(values: list[float]) -> None:
     torch.testing.assert_close(jacobian[0], expected, rtol=2e-6, atol=2e-7)
 
 
+@pytest.mark.parametrize("space", [ONE, TWO], ids=["one", "two"])
+def test_log_volume_is_the_determinants(space: ParameterSpace) -> None:
+    rng = torch.Generator().manual_seed(4)
+    free = 2 * torch.randn(200, space.n_free, generator=rng, dtype=torch.float64).clamp(-2, 2)
+    box = BOX.expand(200, 4)
+    _, jacobian = space.to_raw(free, box)
+    expected = torch.linalg.slogdet(jacobian)[1]
+    # where galaxies are thin the floor of q makes the matrix's determinant lose some digits
+    torch.testing.assert_close(space.log_volume(free, box), expected, rtol=0, atol=1e-8)
+    positions = torch.log(jacobian.diagonal(dim1=1, dim2=2)[:, [s.start for s in space.slices()]])
+    others = torch.log(jacobian.diagonal(dim1=1, dim2=2)[:, [s.start + 1 for s in space.slices()]])
+    rest = expected - positions.sum(dim=1) - others.sum(dim=1)
+    torch.testing.assert_close(space.log_volume(free), rest, rtol=0, atol=1e-8)
+
+
 @pytest.mark.parametrize("size", [0.0, 1e-9, 1e-6, 1e-4, 3e-4, 1e-2])
 def test_jacobian_is_smooth_where_a_galaxy_is_round(size: float) -> None:
     """q = 1 is no edge: the map is regular there, on both sides of its own small-g branch."""

@@ -166,7 +166,9 @@ def _with_centre(values: list[Pair], kx: Tensor, ky: Tensor, jacobian: bool) -> 
 
 
 def _stack(values: list[Pair]) -> Tensor:
-    return torch.stack([torch.stack(pair, dim=-1) for pair in values], dim=1)
+    if torch.compiler.is_compiling():  # which makes one kernel of it, but not of complex numbers
+        return torch.stack([torch.stack(pair, dim=-1) for pair in values], dim=1)
+    return torch.view_as_real(torch.stack([torch.complex(*pair) for pair in values], dim=1))
 
 
 def _to_modes(images: Tensor) -> list[Pair]:

@@ -70,7 +70,7 @@ class FlowDensity:
         t, frame, good = self._encode(raw, linear)
         z, log_slope = self.to_flow(t.view(b, s, -1))
         value = self.estimator.flow.log_prob_of(z, self.context).double()
-        value = value + log_slope + log_jacobian(t, frame, self.space).view(b, s)
+        value = value + log_slope + log_jacobian(t, raw.flatten(0, 1), frame, self.space).view(b, s)
         value = torch.where(good.view(b, s), value, -torch.inf)
         return torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf)
 

@@ -175,7 +175,7 @@ def position(t: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
     return frame.centre[:, :1] + x, frame.centre[:, 1:] + y
 
 
-def log_jacobian(t: Tensor, frame: Frame, space: ParameterSpace) -> Tensor:
+def log_jacobian(t: Tensor, raw: Tensor, frame: Frame, space: ParameterSpace) -> Tensor:
     """ln |d t / d (u, ln flux, sky)|, with u the free coordinates of ``space``.
 
     Add it to the flow's log density of t to have the density in u, ln flux [any unit] and sky
@@ -183,27 +183,19 @@ def log_jacobian(t: Tensor, frame: Frame, space: ParameterSpace) -> Tensor:
 
     Args:
         t: (B, 8).
+        raw: (B, 6) what it decodes to.
         frame: of B galaxies.
         space: one Sersic component; its prior may differ from the network's.
 
     Returns:
         (B,) float64.
     """
-    raw, _ = decode(t, frame)
-    box = frame.box_of(space)
+    t, box = t.double(), frame.box_of(space)
     inside = ((raw[:, :2] - box[:, :2]).abs() < box[:, 2:]).all(dim=1)
-    free = space.to_free(raw, box)
-    _, by_free = space.to_raw(free, box)
-    t = t.double()
     whitened = t[:, :6].clone()
-    whitened[:, :2] = 0
-    e1, e2 = _turn(t[:, 4], t[:, 5], 2 * frame.angle)
-    whitened[:, 4], whitened[:, 5] = e1, e2
-    _, by_white = ParameterSpace(prior=WHITENED).to_raw(whitened, torch.ones_like(box))
-    shape = slice(2, 6)  # size, index, ellipticity: both maps are block-diagonal here
-    value = torch.linalg.slogdet(by_free[:, shape, shape])[1]
-    value = value - torch.linalg.slogdet(by_white[:, shape, shape])[1]
-    value = value + torch.log(by_free[:, 0, 0].abs()) + torch.log(by_free[:, 1, 1].abs())
+    whitened[:, 4], whitened[:, 5] = _turn(t[:, 4], t[:, 5], 2 * frame.angle)
+    value = space.log_volume(space.to_free(raw, box), box)
+    value = value - ParameterSpace(prior=WHITENED).log_volume(whitened)
     value = value - 2 * torch.log(frame.spread)
     value = value - torch.log(torch.cosh((t[:, :2] / LINEAR).clamp(-30, 30))).sum(dim=1)
     value = value - torch.log(frame.noise * SKY_WIDTH * torch.cosh(t[:, 7].clamp(-30, 30)))

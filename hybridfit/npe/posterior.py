@@ -314,4 +314,4 @@ def _physical(
     frames = frame[each]
     raw, linear = decode(flat, frames)
     theta, _ = space.to_physical(raw, linear, zeropoint[each])
-    return theta.view(b, s, -1), log_jacobian(flat, frames, space).view(b, s)
+    return theta.view(b, s, -1), log_jacobian(flat, raw, frames, space).view(b, s)

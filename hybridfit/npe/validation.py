@@ -114,7 +114,7 @@ def laplace_limit(theta: Tensor, cutouts: Cutouts, space: ParameterSpace) -> Ten
     unit = information * scale[:, :, None] * scale[:, None, :]
     log_det = torch.linalg.slogdet(unit)[1] + torch.log(diagonal).sum(dim=1)
     # d targets / d (free, ln flux, sky)
-    by_free = log_jacobian(targets, frame, space)
+    by_free = log_jacobian(targets, raw, frame, space)
     constant = 0.5 * (n + 2) * math.log(2 * math.pi * math.e)
     return constant - 0.5 * log_det + by_free
 
