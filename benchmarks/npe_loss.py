@@ -8,8 +8,7 @@ difficulty is a mask the gap to the Laplace limit in nats (`laplace_limit`: 1/2 
 the truth, for 8 parameters), by signal to noise, size, index, axis ratio, PSF, stamp and sky. One
 galaxy's gap scatters by 2 nats however good the network, so differences between networks, galaxy
 by galaxy, are given with their errors. Below S/N 30 posteriors are no Gaussians and the limit is
-no bound: there the network is held against the posterior that importance sampling finds
-(``--exact``), with the simulator's own prior.
+no bound.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from hybridfit.model.render import render
 from hybridfit.model.scenes import SceneOptions
 from hybridfit.model.simulate import SimulateOptions, simulate, simulate_scenes
 from hybridfit.npe.data import shard_of
+from hybridfit.npe.labelled import labelled_shard
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import packaged_estimator, predict_cutouts
 from hybridfit.parameters import ParameterSpace
@@ -111,6 +112,20 @@ def test_devices_are_not_mixed_in_simulations() -> None:
     assert not device.mixed, dict(device.mixed)
     assert torch.isfinite(image).all()
     assert torch.isfinite(targets).all()
+
+
+@needs_none
+def test_labelled_galaxies_are_measured_where_the_scout_is() -> None:
+    made = simulate_scenes(8, 1, SceneOptions(sides=(32, 48), psf_size=21))
+    scout = network().scout
+    assert scout is not None
+    expected = labelled_shard(made.cutouts, made.theta, scout=scout)
+    with torch.inference_mode(), pretended() as device:
+        found = labelled_shard(made.cutouts, made.theta, scout=scout.to("cuda"))
+    assert not device.mixed, dict(device.mixed)
+    assert device.ops > 100
+    assert not found.scalars.is_cuda
+    torch.testing.assert_close(found.scalars, expected.scalars, rtol=1e-3, atol=1e-3)
 
 
 @needs_none

@@ -20,7 +20,7 @@ def test_boxes_are_those_of_pooling():
 
 
 def test_noise_keeps_its_weight():
-    """1.4 % of all deviates are beyond three in one of four averages, and lose little."""
+    """1.1 % of all pixels are beyond three deviations in one of four averages, and lose little."""
     residual = noise(16)
     one = torch.ones_like(residual)
     kept = weights_of(residual, one, one, 0 * one)

@@ -233,6 +233,34 @@ def test_lone_draws_are_drawn_again_and_tails_stay():
     assert (anywhere == torch.inf).all()
 
 
+def test_a_lone_draw_among_few_is_drawn_again():
+    """Starts take 64 draws, of which one is more than a hundredth; two are the posterior's."""
+    t = torch.randn(2, 64, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    t[0, 7, 2] = 100.0
+    t[1, 7:9, 2] = 100.0
+    middle, reach = _reach(t, torch.ones(2, 64, dtype=torch.bool))
+    kept = ((t - middle).abs() <= reach).all(dim=2)
+    assert (~kept[0]).nonzero()[:, 0].tolist() == [7]
+    assert kept[1].all()
+
+
+def test_sizes_that_are_never_drawn_have_no_density(galaxies: Cutouts):
+    density = condition(galaxies, tiny(galaxies))
+    theta = torch.from_numpy(population(6, 0))
+    raw, linear = density.space.from_physical(theta, galaxies.zeropoint)
+    larger = raw.clone()
+    larger[:, 2] = torch.log(70.0 * density.frame.rebin)  # half of what is looked at is 64
+    assert torch.isfinite(density.log_prob(raw[:, None], linear[:, None])).all()
+    assert (density.log_prob(larger[:, None], linear[:, None]) == -torch.inf).all()
+
+
+def test_weights_of_another_version_are_refused(galaxies: Cutouts):
+    inputs = make_inputs(galaxies, False)
+    older = Estimator(NetworkOptions(**TINY), inputs.scalars.shape[1] - 4)
+    with pytest.raises(ValueError, match=r"read 240 scalars .* measures 244"):
+        predict_cutouts(galaxies, older, 40)
+
+
 def test_unfamiliar_galaxies_are_flagged(galaxies: Cutouts):
     estimator = tiny(galaxies)
     truth = population(200, 3)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hybridfit.npe.frame import Frame, encode_raw, log_jacobian
+from hybridfit.npe.frame import LARGEST, Frame, encode_raw, log_jacobian
 from hybridfit.npe.laplace import Laplace
 from hybridfit.npe.network import Estimator
 from hybridfit.parameters import ParameterSpace
@@ -71,8 +71,9 @@ class FlowDensity:
         z, log_slope = self.to_flow(t.view(b, s, -1))
         value = self.estimator.flow.log_prob_of(z, self.context).double()
         value = value + log_slope + log_jacobian(t, raw.flatten(0, 1), frame, self.space).view(b, s)
+        good &= t[:, 2] < LARGEST  # none is drawn beyond
         value = torch.where(good.view(b, s), value, -torch.inf)
-        return torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf)
+        return torch.nan_to_num(value, -torch.inf, -torch.inf, -torch.inf)
 
     @torch.inference_mode()
     def distance(self, raw: Tensor, linear: Tensor) -> Tensor:

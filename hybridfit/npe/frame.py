@@ -21,12 +21,15 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from hybridfit.npe.views import BASE
 from hybridfit.parameters import ParameterSpace, Prior
 
 N_TARGETS = 8
 LINEAR = 3.0  # of t for the centre: near it t is the offset over its spread
 SKY_WIDTH = 0.05  # in units of a pixel's noise: what the sky is roughly known to
 WHITENED = Prior()  # of the flow's own coordinates, whatever prior a user fits with
+# the size of half of what is looked at: of larger galaxies the network cannot know anything
+LARGEST = float(WHITENED.r_circ.free(torch.tensor(math.log(BASE / 2), dtype=torch.float64)))
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ def decode(t: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
 
 
 def decode_with_slopes(t: Tensor, frame: Frame) -> tuple[Tensor, Tensor, Tensor]:
-    """`decode`, and d (raw, linear) / d t (B, 8, 8)."""
+    """`decode` of t (B, 8): raw (B, 6), linear (B, 2), and d (raw, linear) / d t (B, 8, 8)."""
     raw, linear = decode(t, frame)
     t = t.double()
     slopes = torch.zeros(len(t), N_TARGETS, N_TARGETS, dtype=t.dtype, device=t.device)

@@ -53,7 +53,7 @@ class Inputs:
         scalars: (B, F) float32.
         frame: between the frame and the stamp.
         noise: its level, as the scalars tell it.
-        laplace: what one look back at the pixels gave, see `hybridfit.npe.lookback`.
+        laplace: the Gaussian that the look back at the pixels found, see `hybridfit.npe.lookback`.
     """
 
     views: Tensor

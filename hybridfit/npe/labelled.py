@@ -33,16 +33,17 @@ def labelled_shard(
             what the pixels say about it given the others. With ``columns`` (B, T) their values.
         columns: other parameters than the Sersic ones.
         seed: of the skies.
-        scout: of the network, where it looks back.
+        scout: of the network, where it looks back; galaxies are measured on its device.
 
     Returns:
-        Shard of B galaxies, their signal to noise NaN; targets may be NaN too.
+        Shard of B galaxies on the CPU, their signal to noise NaN; targets may be NaN too.
     """
     if not columns:
         truth = with_sky(truth, cutouts, seed)
+    device = torch.device("cpu") if scout is None else scout.context_mean.device
     pieces = []
     for part in in_parts(len(cutouts), MEASURED_AT_ONCE):
-        some, true = cutouts[part], truth[part]
+        some, true = cutouts[part].to(device), truth[part].to(device)
         inputs = look(some, scout)
         if columns:
             targets = encode_columns(true, columns)
@@ -53,7 +54,7 @@ def labelled_shard(
         values = (inputs.views.half(), inputs.scalars.float(), targets.float())
         kind = torch.zeros(len(some), dtype=torch.int64)
         pieces.append((*values, unknown, kind, log_slope.float()))
-    return Shard(*(torch.cat(column) for column in zip(*pieces, strict=True)))
+    return Shard(*(torch.cat([v.cpu() for v in column]) for column in zip(*pieces, strict=True)))
 
 
 def with_sky(theta: Tensor, cutouts: Cutouts, seed: int) -> Tensor:

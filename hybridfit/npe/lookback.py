@@ -6,13 +6,15 @@ and derivatives give the Gaussian N(m, H^-1) that the posterior has about that p
 
     H = J^T W J + P,    m = t + H^-1 (J^T W r - P (t - t_prior))
 
-with J = d model / d t, W the pixels' weights, P the prior's precision (one for size, index and
-ellipticity, which t has whitened). The flow then works in w = 3 asinh(L^T (t - m) / 3), H = L L^T,
-in which the Gaussian limit is N(0, I) for every galaxy, and learns what that limit leaves out; how
-the steps went is told to the network in further scalars. Steps are cut where they are long, and
-two are taken, converged or not: the network knows their lengths and the residuals, and widens the
-posterior. Pixels that the model does not explain weigh less, so that a neighbour does not drag it
-along; the first step, from a guess that is a tenth off, forgives more than the second.
+with J = d model / d t, W the pixels' weights, P the prior's precision: one for size, index and
+ellipticity, which t has whitened, so that t_prior is 0 there; position, flux and sky have none
+and are tied loosely to the guess, their t_prior. The flow then works in
+w = 3 asinh(L^T (t - m) / 3), H = L L^T, in which the Gaussian limit is N(0, I) for every galaxy,
+and learns what that limit leaves out; how the steps went is told to the network in further
+scalars. Steps are cut where they are long, and two are taken, converged or not: the network knows
+their lengths and the residuals, and widens the posterior. Pixels that the model does not explain
+weigh less, so that a neighbour does not drag it along; the first step, from a guess that is a
+tenth off, forgives more than the second.
 """
 
 from __future__ import annotations
@@ -73,6 +75,10 @@ def look(cutouts: Cutouts, scout: Estimator | None, with_views: bool = True) -> 
         cutouts: B galaxies of any size; those without a pixel give numbers without meaning.
         scout: `Estimator.scout` of the network.
         with_views: whether the views are made.
+
+    Returns:
+        `Inputs` of the B galaxies; where there is a scout their scalars (B, F + `N_SCALARS`) tell
+        of the steps too, and ``laplace`` is the Gaussian that the last one found.
     """
     inputs = make_inputs(cutouts, with_views)
     if scout is None:

@@ -171,7 +171,16 @@ class Estimator(nn.Module):
 
         Returns:
             (B, C).
+
+        Raises:
+            ValueError: if these weights belong to a version that measures other scalars.
         """
+        read, measured = len(self.scalar_mean), scalars.shape[1]
+        if read != measured:
+            raise ValueError(
+                f"these weights read {read} scalars of a galaxy and this version measures "
+                f"{measured}: train or fine-tune them with this version, or use theirs"
+            )
         return self._weighed(scalars, self._seen(views) if use_views else None)
 
     def compile_backbone(self) -> None:

@@ -1,7 +1,8 @@
 """Normal equations of one Sersic profile and a sky: what the pixels say near a point.
 
 Most of a stamp is sky. The profile and its derivatives are rendered in a window, which holds all
-but a squared signal to noise of `LEFT_OUT` of the galaxy; the pixels beyond tell of the sky.
+but a squared signal to noise of `LEFT_OUT` of the galaxy; the pixels beyond tell of the sky. Pixels
+are taken in units of the sky's noise: squares of some surveys' fluxes are beyond float32.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
+from hybridfit.model.background import typical_sigma
 from hybridfit.model.grid import grid_key, make_grid, reach_of, transfer_function
 from hybridfit.model.profiles import Sersic
 from hybridfit.model.render import component_images, geometry
@@ -86,8 +88,8 @@ def normal_equations(
     network of simulated galaxies more than an observer knows.
 
     Args:
-        raw: (B, 6).
-        linear: (B, 2) flux and sky per pixel, image units.
+        raw: (B, 6) float64: x, y [stamp pixels], ln r_circ [ln pix], ln n, eta1, eta2.
+        linear: (B, 2) float64 flux and sky per pixel, image units.
         cutouts: the B galaxies.
         noise: what is known of the noise; None takes the noise map, and whole stamps.
         doubt: share of its light by which the model may be wrong, beyond which pixels that it does
@@ -100,7 +102,7 @@ def normal_equations(
     side = max(cutouts.image.shape[-2:])
     sides = torch.full((len(raw),), side, device=raw.device)
     if noise is not None:
-        sides = window_sides(raw, linear[:, 0], cutouts)
+        sides = window_sides(raw, linear[:, 0] / noise.sky, cutouts)
     key = grid_key(cutouts.psf, cutouts.psf_oversampling) * (2 * side) + sides
     for k in key.unique().tolist():
         rows = (key == k).nonzero()[:, 0]
@@ -119,14 +121,18 @@ def window_sides(raw: Tensor, flux: Tensor, cutouts: Cutouts) -> Tensor:
 
     What lies beyond counts as squared signal to noise: of the profile without the PSF, out of
     an ellipse within the window, and of a point source of the same flux.
+
+    Args:
+        raw: (B, 6).
+        flux: (B,) in units of the sky's noise in a pixel.
+        cutouts: the B galaxies.
     """
     height, width = cutouts.image.shape[-2:]
     whole = max(height, width)
     space = ParameterSpace()
     theta, _ = space.to_physical(raw, torch.stack([flux, 0 * flux], dim=1), cutouts.zeropoint)
     r_eff, n, q = (theta[:, i].clamp_min(1e-3) for i in (3, 4, 5))
-    noise = torch.where(cutouts.mask, torch.inf, cutouts.sigma).flatten(1).amin(dim=1).double()
-    bright = (flux / noise) ** 2
+    bright = flux**2
     sides = torch.full((len(raw),), whole, device=raw.device)
     grid = torch.logspace(0, 1, STEPS, SPAN, dtype=torch.float64, device=raw.device)
     for side in sorted((s for s in SIDES if s < WORTH * min(height, width)), reverse=True):
@@ -162,53 +168,66 @@ def _rendered(
     doubt: float | None,
 ) -> NormalEquations:
     """The normal equations of galaxies that share a Fourier grid and the window's side."""
-    whole = side >= max(cutouts.image.shape[-2:])
-    flux, sky = (v.float()[:, None, None] for v in linear.unbind(dim=1))
-    used, variance = (~cutouts.mask).float(), cutouts.sigma.square()
-    rest = cutouts.image - sky
-    corner = torch.zeros_like(raw[:, :2])
-    if whole:
-        inner = used, variance, rest
-    else:
+    unit = typical_sigma(cutouts) if noise is None else noise.sky
+    flux = (linear[:, 0] / unit).float()[:, None, None]
+    scale, sky = (v.float()[:, None, None] for v in (unit, linear[:, 1]))
+    rest, used = (cutouts.image - sky) / scale, (~cutouts.mask).float()
+    corner, beyond = torch.zeros_like(raw[:, :2]), None
+    if side < max(cutouts.image.shape[-2:]):
         corner, y, x = _window(raw, cutouts, side)
         row = torch.arange(len(raw), device=raw.device)[:, None, None]
-        inner = used[row, y, x], variance[row, y, x], rest[row, y, x]
-        used = used.index_put((row, y, x), used.new_zeros(()))  # what is left lies beyond
-        raw = torch.cat([raw[:, :2] - corner, raw[:, 2:]], dim=1)
-    images = _images(raw, cutouts, inner[0].shape[-2:])
+        beyond = _beyond(rest, used.index_put((row, y, x), used.new_zeros(())), doubt)
+        rest, used = rest[row, y, x], used[row, y, x]
+    images = _images(torch.cat([raw[:, :2] - corner, raw[:, 2:]], dim=1), cutouts, rest.shape[-2:])
     model = flux * images[:, 0]
-    if noise is not None:
-        level = noise.sky.float().square()[:, None, None]
-        rise = _rise(model, noise, noise.centre - corner)
-        inner = inner[0], level + rise * model.clamp_min(0), inner[2]
-        variance = level.expand_as(rest)
-    residual = inner[2] - model
-    square, light = residual.square() / inner[1] * inner[0], model.square() / inner[1] * inner[0]
-    weight = inner[0]
+    if noise is None:
+        variance = (cutouts.sigma / scale).square()
+    else:
+        variance = 1 + _rise(model, noise, noise.centre - corner) * model.clamp_min(0)
+    residual = rest - model
+    weight = used if doubt is None else weights_of(residual, variance, used, doubt * model)
+    information, gradient = _products(images, flux, residual, weight / variance)
+    square, light = (v.square() / variance * used for v in (residual, model))
+    totals = _sums(square, weight, used)
+    if beyond is not None:
+        information[:, -1, -1] += beyond[:, 1]
+        gradient[:, -1] += beyond[:, 3]
+        totals = totals + beyond[:, :3]
+    of_light = _sums(square * light, weight * light, light)
+    of_all = totals[:, :2] / totals[:, 2:].clamp_min(1)
+    chi2, kept = torch.stack(
+        [of_all, of_light[:, :2] / of_light[:, 2:].clamp_min(1e-30)], dim=2
+    ).unbind(dim=1)
+    back = torch.ones_like(gradient)
+    back[:, -2:] = 1 / unit[:, None]  # d / d flux and d / d sky in the image's units again
+    information = information * back[:, :, None] * back[:, None]
+    return NormalEquations(information, gradient * back, chi2, kept)
+
+
+def _sums(*images: Tensor) -> Tensor:
+    """Sums of images (B, H, W) over their pixels, (B, len(images)) float64."""
+    return torch.stack([image.sum(dim=(1, 2)) for image in images], dim=1).double()
+
+
+def _beyond(rest: Tensor, used: Tensor, doubt: float | None) -> Tensor:
+    """Of the pixels beyond a window, in which there is sky alone with a variance of one: sums of
+    squares, of weights, of used pixels, and of what they say about the sky, (B, 4) float64."""
+    kept = used
     if doubt is not None:
-        weight = weights_of(residual, inner[1], weight, doubt * model)
-    inside = weight / inner[1]
+        kept = weights_of(rest, torch.ones_like(rest), used, torch.zeros_like(rest))
+    return _sums(rest.square() * used, kept, used, rest * kept)
+
+
+def _products(
+    images: Tensor, flux: Tensor, residual: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """J^T W J (B, 8, 8) and J^T W r (B, 8) of the images and derivatives (B, 7, H, W), float64."""
     columns = torch.cat(
         [images[:, 1:] * flux[:, None], images[:, :1], torch.ones_like(images[:, :1])], dim=1
     ).flatten(2)
-    weighed = columns * inside.flatten(1)[:, None]
-    information = (weighed @ columns.mT).double()
-    gradient = (weighed @ residual.flatten(1)[:, :, None])[:, :, 0].double()
-    totals = torch.stack([square.sum(dim=(1, 2)), weight.sum(dim=(1, 2))], dim=1).double()
-    count = inner[0].sum(dim=(1, 2))
-    if not whole:
-        kept = used if doubt is None else weights_of(rest, variance, used, torch.zeros_like(rest))
-        beyond = kept / variance
-        information[:, -1, -1] += beyond.sum(dim=(1, 2))
-        gradient[:, -1] += (rest * beyond).sum(dim=(1, 2))
-        further = (rest.square() / variance * used).sum(dim=(1, 2)), kept.sum(dim=(1, 2))
-        totals += torch.stack(further, dim=1)
-        count = count + used.sum(dim=(1, 2))
-    of_all = totals / count.clamp_min(1)[:, None]
-    of_light = torch.stack([(square * light).sum(dim=(1, 2)), (weight * light).sum(dim=(1, 2))], 1)
-    of_light = of_light.double() / light.sum(dim=(1, 2)).clamp_min(1e-30)[:, None]
-    chi2, kept = torch.stack([of_all, of_light], dim=2).unbind(dim=1)
-    return NormalEquations(information, gradient, chi2, kept)
+    weighed = columns * weight.flatten(1)[:, None]
+    gradient = (weighed @ residual.flatten(1)[:, :, None])[:, :, 0]
+    return (weighed @ columns.mT).double(), gradient.double()
 
 
 def _images(raw: Tensor, cutouts: Cutouts, sides: torch.Size) -> Tensor:
@@ -226,18 +245,17 @@ def _images(raw: Tensor, cutouts: Cutouts, sides: torch.Size) -> Tensor:
 
 
 def _rise(model: Tensor, noise: NoiseLevel, centre: Tensor) -> Tensor:
-    """(B, 1, 1) what the variance rises by with the light of the model."""
+    """(B, 1, 1) what the variance rises by with the light of the model, in the sky's noise."""
     height, width = model.shape[-2:]
     y = torch.arange(height, device=model.device) - centre[:, 1, None].float()
     x = torch.arange(width, device=model.device) - centre[:, 0, None].float()
     wide = noise.scale.float()[:, None]
     window = torch.exp(-((y / wide) ** 2))[:, :, None] * torch.exp(-((x / wide) ** 2))[:, None]
     light = (model * window).sum(dim=(1, 2)) / window.sum(dim=(1, 2)).clamp_min(1e-6)
-    excess = (noise.within.float().square() - 1).clamp_min(0) * noise.sky.float().square()
+    excess = (noise.within.float().square() - 1).clamp_min(0)
     # where there is no light in the window the guess is wrong, and its noise of no matter
     rise = torch.where(light > 0, excess / light.clamp_min(1e-30), 0.0)
-    brightest = model.amax(dim=(1, 2)).clamp_min(1e-30)
-    most = STEEPEST * noise.sky.float().square() / brightest
+    most = STEEPEST / model.amax(dim=(1, 2)).clamp_min(1e-30)
     return torch.minimum(rise, most)[:, None, None]
 
 

@@ -8,7 +8,6 @@ parameter can be, and lone draws many widths beyond all others.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,11 +20,10 @@ from torch import Tensor
 from hybridfit.cutouts import Cutouts
 from hybridfit.npe.checkpoint import WEIGHTS, load_weights
 from hybridfit.npe.density import FlowDensity
-from hybridfit.npe.frame import WHITENED, Frame, decode, log_jacobian, position
+from hybridfit.npe.frame import LARGEST, Frame, decode, log_jacobian, position
 from hybridfit.npe.laplace import Laplace
 from hybridfit.npe.lookback import look
 from hybridfit.npe.network import Estimator
-from hybridfit.npe.views import BASE
 from hybridfit.parameters import MAX_U, ParameterSpace
 from hybridfit.results import Flag, Posterior
 
@@ -33,10 +31,9 @@ PACKAGED = Path(__file__).parent / "weights"
 # deviations from the training's mean: the flow's coordinates have longer tails than a normal's,
 # and what explodes lies far beyond
 MAX_WHITENED = 10.0
-# the size of half of what is looked at: of larger galaxies the network cannot know anything
-LARGEST = float(WHITENED.r_circ.free(torch.tensor(math.log(BASE / 2), dtype=torch.float64)))
-# half-widths of the 68 % interval from the median, in each of the flow's coordinates; where a
-# hundredth of the draws lie farther the posterior has a tail there, and less is the flow's inverse
+# half-widths of the 68 % interval from the median, in each of the flow's coordinates; where more
+# than a hundredth of the draws, or two, lie farther the posterior has a tail there, and less is
+# the flow's inverse
 LONE, TAIL = 15.0, 0.01
 ENOUGH = 32  # draws that tell such a tail from a lone draw
 ROUNDS = 4  # of drawing; who lacks draws then has less than a third of them plausible
@@ -85,8 +82,11 @@ def predict_cutouts(
     """Draw from the posterior of each galaxy.
 
     The draws of a galaxy depend on its pixels, its id and the seed, not on the batch it comes
-    in. Draws outside the prior's box around the expected position, or beyond what its whitened
-    coordinates mean, are rejected: the density is the flow's, not divided by what is left.
+    in, but for its padding: small stamps among large ones are rendered on another Fourier grid,
+    which moves bright galaxies' posteriors by up to a tenth of their width. Draws are rejected
+    outside the prior's box around the expected position, beyond what the whitened coordinates
+    mean, of sizes above half of what the network sees, and alone many widths beyond all others:
+    the density is the flow's, not divided by what is left.
 
     Args:
         cutouts: B galaxies. One without usable pixels has NaN for draws, and a flag. Without
@@ -299,7 +299,8 @@ def _reach(t: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
     low, middle, high = (ordered.gather(1, rank) for rank in ranks)
     reach = LONE * (high - low) / 2
     far = ((t - middle).abs() > reach).any(dim=2) & good
-    alone = (far.sum(dim=1) < TAIL * count[:, 0, 0]) & torch.isfinite(reach).all(dim=2)[:, 0]
+    most = (TAIL * count[:, 0, 0]).clamp_min(1.0)
+    alone = (far.sum(dim=1) <= most) & torch.isfinite(reach).all(dim=2)[:, 0]
     reach = torch.where(alone[:, None, None], reach, torch.inf)
     return torch.where(torch.isfinite(middle), middle, 0.0), reach
 

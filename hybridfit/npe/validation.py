@@ -48,8 +48,12 @@ def make_validation(source: SceneSource, n_limit: int) -> Validation:
     seed = seed_of(source.seed, source.stream, 0)
     scenes = simulate_scenes(source.size, seed, source.simulator, source.prior, source.device)
     galaxies = shard_of(scenes, source.with_views, source.scout)
-    frame = make_inputs(scenes.cutouts, with_views=False).frame
-    prior = gaussian_nll(encode(scenes.theta, scenes.cutouts.zeropoint, frame))
+    t = []
+    for part in in_parts(len(scenes), LIMITED_AT_ONCE):
+        cutouts = scenes.cutouts[part]
+        frame = make_inputs(cutouts, with_views=False).frame
+        t.append(encode(scenes.theta[part], cutouts.zeropoint, frame))
+    prior = gaussian_nll(torch.cat(t))
     limit = torch.full((len(galaxies),), math.nan, device=galaxies.targets.device)
     clean = (galaxies.kind == 0).nonzero()[:n_limit, 0]
     space = ParameterSpace(prior=source.prior)
@@ -74,6 +78,11 @@ def cached_validation(path: Path, source: SceneSource, n_limit: int) -> Validati
 def read_validation(path: Path, device: str = "cpu") -> Validation:
     """Read what `cached_validation` keeps."""
     held = load_file(path, device=device)
+    if missing := {f.name for f in fields(Shard)} - held.keys():
+        raise ValueError(
+            f"'{path}' lacks {', '.join(sorted(missing))}: it is of a run of another "
+            "version, which this one cannot go on with"
+        )
     return Validation(
         Shard(*(held[f.name] for f in fields(Shard))), held["limit"], float(held["prior"])
     )

@@ -61,7 +61,8 @@ def cut(
         flat = (rows[:, None, None] * height + iy) * width + ix
         used = inside & ~cutouts.mask.take(flat)
         value = (cutouts.image.take(flat) - level[rows]).div_(unit[rows]).mul_(used)
-        var = (cutouts.sigma.take(flat) / unit[rows]).square_().mul_(used)
+        # masked pixels have a sigma of 1, which may be beyond all bounds in units of the noise
+        var = (cutouts.sigma.take(flat) / unit[rows]).square_().masked_fill_(~used, 0.0)
         if b > 1:
             share = functional.avg_pool2d(used.float()[:, None], b)[:, 0]
             safe = share.clamp_min(1 / b**2)
