@@ -49,8 +49,8 @@ def test_the_table_has_what_the_draws_say(bright):
     assert (table["khat"] < 0.7).all()
     assert (table["ess"] > 50).all()
     assert (table["missed"] < 0.5).all()
-    # a network that looks back has the fit near its middle; all are finite, as `CERTIFICATE`
-    assert (table["flow_distance"] < 4).all()
+    # a network that looks back has the fit near its middle (.12 to .21 here), but is not the fit
+    assert ((table["flow_distance"] > 0.05) & (table["flow_distance"] < 1)).all()
 
 
 def test_intervals_hold_the_truth(bright):

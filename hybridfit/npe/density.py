@@ -71,9 +71,8 @@ class FlowDensity:
         z, log_slope = self.to_flow(t.view(b, s, -1))
         value = self.estimator.flow.log_prob_of(z, self.context).double()
         value = value + log_slope + log_jacobian(t, raw.flatten(0, 1), frame, self.space).view(b, s)
-        good &= t[:, 2] < LARGEST  # none is drawn beyond
-        value = torch.where(good.view(b, s), value, -torch.inf)
-        return torch.nan_to_num(value, -torch.inf, -torch.inf, -torch.inf)
+        drawn = good & (t[:, 2] < LARGEST)  # none is drawn beyond
+        return torch.where(drawn.view(b, s) & torch.isfinite(value), value, -torch.inf)
 
     @torch.inference_mode()
     def distance(self, raw: Tensor, linear: Tensor) -> Tensor:

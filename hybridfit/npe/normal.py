@@ -193,11 +193,10 @@ def _rendered(
         information[:, -1, -1] += beyond[:, 1]
         gradient[:, -1] += beyond[:, 3]
         totals = totals + beyond[:, :3]
-    of_light = _sums(square * light, weight * light, light)
     of_all = totals[:, :2] / totals[:, 2:].clamp_min(1)
-    chi2, kept = torch.stack(
-        [of_all, of_light[:, :2] / of_light[:, 2:].clamp_min(1e-30)], dim=2
-    ).unbind(dim=1)
+    shares = _sums(square * light, weight * light, light)
+    of_light = shares[:, :2] / shares[:, 2:].clamp_min(1e-30)
+    chi2, kept = (torch.stack(pair, dim=1) for pair in zip(of_all.T, of_light.T, strict=True))
     back = torch.ones_like(gradient)
     back[:, -2:] = 1 / unit[:, None]  # d / d flux and d / d sky in the image's units again
     information = information * back[:, :, None] * back[:, None]

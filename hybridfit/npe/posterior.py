@@ -32,8 +32,8 @@ PACKAGED = Path(__file__).parent / "weights"
 # and what explodes lies far beyond
 MAX_WHITENED = 10.0
 # half-widths of the 68 % interval from the median, in each of the flow's coordinates; where more
-# than a hundredth of the draws, or two, lie farther the posterior has a tail there, and less is
-# the flow's inverse
+# than a hundredth of the draws, and more than one, lie farther the posterior has a tail there, and
+# less is the flow's inverse
 LONE, TAIL = 15.0, 0.01
 ENOUGH = 32  # draws that tell such a tail from a lone draw
 ROUNDS = 4  # of drawing; who lacks draws then has less than a third of them plausible
