@@ -17,8 +17,9 @@ from hybridfit.io.header import celestial_wcs, pixel_scale
 from hybridfit.io.noise import to_sigma
 from hybridfit.io.options import BadInput, ReadOptions
 from hybridfit.io.planes import read_plane, read_section, split_hdu
+from hybridfit.io.prepare import CENTRE
 from hybridfit.io.psf import checked_psf, read_psf
-from hybridfit.io.stamp import CENTRE, Stamp
+from hybridfit.io.stamp import Stamp
 from hybridfit.results import Flag
 
 ENDINGS = ("", ".gz", ".fz")  # GALFIT's FITS library opens compressed files unasked

@@ -1,0 +1,76 @@
+"""Which pixels the user's own mask and segmentation map leave out, and whether that is sensible."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridfit.io.detect import box_around, label_at
+from hybridfit.io.options import BadInput
+from hybridfit.results import Flag
+
+CENTRE = 1.5  # pixels around the target's position that should have data
+
+Said = list[tuple[str, Flag]]
+
+
+def given_mask(
+    planes: Mapping[str, NDArray], position: tuple[float, float]
+) -> tuple[NDArray[np.bool_], Said]:
+    """Return what mask and segmentation map leave out, and what is to be said about them.
+
+    Args:
+        planes: (H, W) each; "image", and "mask" and "segmap" where given.
+        position: x, y of the target.
+
+    Returns:
+        (H, W) True = leave out; texts with their flags.
+
+    Raises:
+        BadInput: if nothing is left.
+    """
+    mask = np.zeros(planes["image"].shape, dtype=bool)
+    said: Said = []
+    if "mask" in planes:
+        given = planes["mask"]
+        mask |= given != 0  # NaN is not 0: left out
+        said += _doubts(given, position)
+    if "segmap" in planes:
+        segments = np.nan_to_num(planes["segmap"]).astype(np.int64)
+        target = label_at(segments, position, CENTRE)
+        if not target:
+            x, y = position
+            text = f"the segmentation map has no segment at x, y = {x:.1f}, {y:.1f}"
+            said.append((text, Flag(0)))
+        mask |= (segments != 0) & (segments != target)
+    if mask.all():
+        raise BadInput("every pixel is masked: nothing is left to fit", int(Flag.NO_DATA))
+    return mask, said
+
+
+def _doubts(given: NDArray, position: tuple[float, float]) -> Said:
+    """Whether a mask hides the target or seems to be a segmentation map."""
+    centre = [given[box_around(position, half, given.shape)] for half in (1, 2)]
+    hidden = any((part != 0).mean() > 0.5 for part in centre)
+    if not hidden and not (centre[0] != 0).any():
+        return []
+    several = len(np.unique(given[np.isfinite(given) & (given > 0)])) > 1
+    if not (hidden or several):
+        return []
+    hint = (
+        "if it is a segmentation map, give it as segmap"
+        if several
+        else "is it one of objects, or inverted?"
+    )
+    return [(f"the mask hides the target: {hint}", Flag.SUSPECT_MASK)]
+
+
+def masked_centre(mask: NDArray[np.bool_], position: tuple[float, float]) -> bool:
+    """Whether pixels at the target's very position are masked."""
+    x, y = position
+    box = box_around(position, 2, mask.shape)
+    rows, columns = np.ogrid[box]
+    near = (columns - x) ** 2 + (rows - y) ** 2 <= CENTRE**2
+    return bool((mask[box] & near).any())
