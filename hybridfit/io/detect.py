@@ -112,27 +112,6 @@ def clipped_background(values: NDArray[np.floating]) -> tuple[float, float]:
     return level, rms
 
 
-def padding(image: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """(H, W) True on rows and columns at the edges that hold one value and nothing else.
-
-    A cutout has them that reaches beyond its frame. Where the value is found in more than 1 % of
-    the other pixels too (counts next to none, an image without noise), or where there would be
-    left less than a tenth of the image, they are taken for sky.
-    """
-    empty = np.zeros(image.shape, bool)
-    for value in (image[0, 0], image[-1, -1]):
-        other = image != value
-        rows, columns = (np.flatnonzero(other.any(axis=axis)) for axis in (1, 0))
-        if not rows.size:
-            continue  # a constant image is not for this function to judge
-        inside = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-        if other[inside].mean() > 0.99 and other[inside].size > 0.1 * image.size:
-            edge = np.ones(image.shape, bool)
-            edge[inside] = False
-            empty |= edge
-    return empty
-
-
 def middle(values: NDArray[np.floating]) -> float:
     """The median, the upper one of two: several times faster than `numpy.median`."""
     half = values.size // 2

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hybridfit.io import detect
 from hybridfit.io.masking import CENTRE, given_mask, masked_centre
+from hybridfit.io.no_data import without_data
 from hybridfit.io.noise import CREDIBLE, estimated_sigma, sigma_ratio, to_sigma
 from hybridfit.io.options import NOISE_ROLES, BadInput
 from hybridfit.results import Flag
@@ -153,8 +154,8 @@ def _usable(
     """The kind of noise given, sigma (None if there is none), and the mask with bad pixels."""
     image = draft.planes["image"]
     bad = ~np.isfinite(image) | (np.abs(image) > 1e37)  # the square of what float32 holds is not
-    padding = detect.padding(image) & ~bad
-    bad |= padding
+    filled, values = without_data(image, mask | bad)
+    bad |= filled
     role = next((role for role in NOISE_ROLES if role in draft.planes), "")
     sigma = None
     if role:
@@ -169,8 +170,10 @@ def _usable(
         sigma = np.where(unusable, 1.0, deviation).astype(np.float32)
     count = int((bad & ~mask).sum())
     if count:
-        among = ", edges of one value among them" if (padding & ~mask).any() else ""
-        text = f"{count} pixels without a usable value were masked{among}"
+        text = f"{count} pixels without a usable value were masked"
+        if values:
+            listed = ", ".join(f"{value:g}" for value in values)
+            text += f", areas or edges of one value among them ({listed}: {int(filled.sum())})"
         draft = draft.noted(text, Flag.BAD_PIXELS)
     return draft, role, sigma, mask | bad
 
