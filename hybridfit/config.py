@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import yaml
 
+from hybridfit.arguments import checked
+
 T = TypeVar("T")
 
 
@@ -38,5 +40,6 @@ def check_keys(given: Mapping[str, Any], known: list[str], where: str) -> None:
 def make(cls: type[T], given: Mapping[str, Any], where: str = "options") -> T:
     """Build the options dataclass ``cls`` from a mapping; unknown keys raise ValueError."""
     assert is_dataclass(cls)
+    checked(where, given, Mapping)
     check_keys(given, [f.name for f in fields(cls)], where)
     return cls(**given)

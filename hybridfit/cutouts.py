@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from hybridfit.arguments import described
 
 START_NAMES = ("x", "y", "mag", "r_eff", "n", "q", "pa")
 
@@ -63,16 +66,17 @@ class Cutouts:
     messages: Sequence[str] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        image = as_tensor(self.image, torch.float32)
+        image = as_tensor(self.image, torch.float32, "image")
         if image.ndim != 3:
             raise ValueError(
                 f"image has {image.ndim} dimensions, expected 3 (B, H, W): for one galaxy pass "
                 "image[None]"
             )
         batch, height, width = image.shape
-        names = tuple(str(i) for i in (self.id if self.id is not None else range(batch)))
-        if len(names) != batch:
-            raise ValueError(f"id has {len(names)} names, expected {batch}, one for each image")
+        if height == 0 or width == 0:
+            raise ValueError(f"image has shape {tuple(image.shape)}, expected stamps with pixels")
+        given = range(batch) if self.id is None else _entries("id", self.id, batch)
+        names = tuple(i.decode() if isinstance(i, bytes) else str(i) for i in given)
         sigma = _like(self.sigma, image, "sigma", torch.float32)
         mask = (
             torch.zeros_like(image, dtype=torch.bool)
@@ -85,13 +89,8 @@ class Cutouts:
 
         def column(name: str, default: float, dtype: torch.dtype, *shape: int) -> Tensor:
             value = getattr(self, name)
-            value = as_tensor(default if value is None else value, dtype).to(device)
-            try:
-                return value.expand(batch, *shape).contiguous()
-            except RuntimeError as error:
-                raise ValueError(
-                    f"{name} has shape {tuple(value.shape)}, expected {(batch, *shape)}"
-                ) from error
+            value = as_tensor(default if value is None else value, dtype, name).to(device)
+            return expanded(value, (batch, *shape), name).contiguous()
 
         values: dict[str, Any] = {
             "image": torch.where(mask, 0.0, image),
@@ -106,23 +105,35 @@ class Cutouts:
             "origin": column("origin", 0.0, torch.float64, 2),
             "start": column("start", torch.nan, torch.float64, len(START_NAMES)),
             "flags": column("flags", 0, torch.int64),
-            "wcs": tuple(self.wcs) if self.wcs is not None else (None,) * batch,
-            "messages": tuple(self.messages) if self.messages is not None else ("",) * batch,
+            "wcs": _entries("wcs", self.wcs, batch) if self.wcs is not None else (None,) * batch,
+            "messages": (
+                tuple(str(m) for m in _entries("messages", self.messages, batch))
+                if self.messages is not None
+                else ("",) * batch
+            ),
         }
-        default_size = torch.tensor([height, width])
-        size = as_tensor(default_size if self.size is None else self.size, torch.int64)
-        values["size"] = size.to(device).expand(batch, 2)
-        for name in ("wcs", "messages"):
-            if len(values[name]) != batch:
-                raise ValueError(f"{name} has {len(values[name])} entries, expected {batch}")
+        whole = torch.tensor([height, width])
+        size = as_tensor(whole if self.size is None else self.size, torch.int64, "size")
+        values["size"] = expanded(size.to(device), (batch, 2), "size")
+        _check_rows(
+            names,
+            psf_oversampling=(values["psf_oversampling"] >= 1, "a whole number >= 1"),
+            zeropoint=(~torch.isinf(values["zeropoint"]), "a finite number"),
+            pixel_scale=(~(values["pixel_scale"] <= 0), "a number above 0, or NaN"),
+            size=((values["size"] >= 1).all(dim=1), "a height and a width of 1 or more"),
+            start=(
+                _can_start(values["start"]),
+                "finite numbers, r_eff and n above 0 and q in (0, 1], or NaN",
+            ),
+        )
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
         return self.image.shape[0]
 
-    def __getitem__(self, index: slice | Sequence[int]) -> Cutouts:
-        rows = range(len(self))[index] if isinstance(index, slice) else [int(i) for i in index]
+    def __getitem__(self, index: int | slice | Sequence[int] | Sequence[bool]) -> Cutouts:
+        rows = _rows(index, len(self))
         select = torch.as_tensor(list(rows), dtype=torch.int64, device=self.image.device)
 
         def pick(value: Any) -> Any:
@@ -142,15 +153,102 @@ class Cutouts:
         return replace(self, **moved)
 
 
-def as_tensor(value: Any, dtype: torch.dtype) -> Tensor:
-    """``torch.as_tensor`` that takes what astropy gives: big-endian arrays, and flipped views."""
-    if isinstance(value, np.ndarray):
-        value = np.ascontiguousarray(value, value.dtype.newbyteorder("="))
-    return torch.as_tensor(value, dtype=dtype)
+def as_tensor(value: Any, dtype: torch.dtype, name: str = "value") -> Tensor:
+    """Return a tensor of what NumPy, torch or astropy give, whatever its byte order or memory.
+
+    Args:
+        value: numbers: a tensor, an array, a list of either, or one number.
+        dtype: of the tensor.
+        name: of the argument, for the error.
+
+    Raises:
+        ValueError: for what is no array of real numbers, and for fractions as integers.
+    """
+    if isinstance(value, Tensor):
+        if value.is_complex():
+            raise ValueError(f"{name} is {described(value)}, expected real numbers")
+        tensor = value.detach()
+    else:
+        tensor = torch.from_numpy(_as_array(value, name))
+    fractions = dtype == torch.int64 and tensor.is_floating_point()
+    if fractions and not torch.equal(tensor, tensor.round()):  # NaN too is no integer
+        raise ValueError(f"{name} is {described(value)}, expected whole numbers")
+    return tensor.to(dtype)
+
+
+def _as_array(value: Any, name: str) -> np.ndarray:
+    """Real numbers as an array that torch can share: native, contiguous and writeable."""
+    wanted = "an array of real numbers"
+    if isinstance(value, str | os.PathLike):
+        raise ValueError(
+            f"{name} is {described(value)}, expected {wanted}: files are read by hybridfit.read"
+        )
+    if isinstance(value, list | tuple) and any(isinstance(v, Tensor) for v in value):
+        value = [v.detach().cpu().numpy() if isinstance(v, Tensor) else v for v in value]
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:  # parts of several shapes
+        text = str(error).splitlines()[0]
+        raise ValueError(f"{name} is {described(value)}, expected {wanted}: {text}") from error
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} is {described(value)}, expected {wanted}")
+    double = array.dtype.kind == "f" and array.dtype.itemsize > 8
+    array = array.astype("f8" if double else array.dtype.newbyteorder("="), "C", copy=False)
+    return array if array.flags.writeable else array.copy()
+
+
+def expanded(value: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
+    """Return a view of ``value`` expanded to ``shape``; ValueError where it does not fit."""
+    try:
+        return value.expand(shape)
+    except RuntimeError:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {shape}") from None
+
+
+def _rows(index: Any, count: int) -> Sequence[int]:
+    """Row numbers of a slice, one number, a list of numbers, or a mask (B,)."""
+    if isinstance(index, slice):
+        return range(count)[index]
+    chosen = np.asarray(index.cpu() if isinstance(index, Tensor) else index)
+    if chosen.dtype == bool:
+        if chosen.shape != (count,):
+            raise IndexError(f"a mask of shape {chosen.shape} came for {count} cutouts")
+        return np.flatnonzero(chosen).tolist()
+    if chosen.size and (chosen.dtype.kind not in "iu" or chosen.ndim > 1):
+        raise TypeError(f"index is {described(index)}, expected row numbers, a slice or a mask")
+    rows = [int(i) for i in np.atleast_1d(chosen)]
+    for i in rows:
+        if not -count <= i < count:
+            raise IndexError(f"row {i} is not there: {count} cutouts have rows 0 to {count - 1}")
+    return rows
+
+
+def _entries(name: str, value: Any, batch: int) -> tuple[Any, ...]:
+    """One entry for each galaxy; a single one may come as it is for a single galaxy."""
+    single = isinstance(value, str | bytes) or not hasattr(value, "__len__")
+    entries = (value,) if single else tuple(value)
+    if len(entries) != batch:
+        raise ValueError(f"{name} has {len(entries)} entries, expected {batch}, one for each image")
+    return entries
+
+
+def _can_start(start: Tensor) -> Tensor:
+    """Whether rows (B, 7) hold values that a galaxy can have, or NaN."""
+    shape = start[:, [START_NAMES.index(name) for name in ("r_eff", "n", "q")]]
+    wrong = torch.isinf(start).any(dim=1) | (shape <= 0).any(dim=1) | (shape[:, 2] > 1)
+    return ~wrong
+
+
+def _check_rows(names: tuple[str, ...], **checks: tuple[Tensor, str]) -> None:
+    """Raise ValueError for the first galaxy of which a value is wrong."""
+    for name, (good, wanted) in checks.items():
+        if not good.all():
+            first = int((~good).nonzero()[0])
+            raise ValueError(f"{name} of galaxy '{names[first]}' is wrong: expected {wanted}")
 
 
 def _like(value: Any, image: Tensor, name: str, dtype: torch.dtype) -> Tensor:
-    value = as_tensor(value, dtype).to(image.device)
+    value = as_tensor(value, dtype, name).to(image.device)
     if value.shape != image.shape:
         raise ValueError(
             f"{name} has shape {tuple(value.shape)}, expected {tuple(image.shape)} as the image"
@@ -161,7 +259,11 @@ def _like(value: Any, image: Tensor, name: str, dtype: torch.dtype) -> Tensor:
 def _checked_psf(psf: Any, names: tuple[str, ...], device: torch.device) -> Tensor | None:
     if psf is None:
         return None
-    psf = as_tensor(psf, torch.float32).to(device)
+    psf = as_tensor(psf, torch.float32, "psf").to(device)
+    if psf.ndim not in (2, 3) or (psf.ndim == 3 and psf.shape[0] not in (1, len(names))):
+        raise ValueError(
+            f"psf has shape {tuple(psf.shape)}, expected (h, w) for all or ({len(names)}, h, w)"
+        )
     psf = psf.expand(len(names), *psf.shape[-2:])
     if psf.shape[-1] % 2 == 0 or psf.shape[-2] % 2 == 0:
         raise ValueError(

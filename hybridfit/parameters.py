@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hybridfit.arguments import check_choice, check_fields, checked
 from hybridfit.config import check_keys
 
 MAX_U = 6.0  # beyond it Phi(u) rounds to 0 or 1 in the truncated priors
@@ -63,10 +64,11 @@ class LogNormal:
     high: float
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not (0 < self.low < self.high and self.low <= self.median <= self.high):
             raise ValueError(f"expected 0 < low <= median <= high and low < high, got {self}")
-        if not self.sigma > 0:
-            raise ValueError(f"expected sigma > 0, got {self}")
+        if not 0 < self.sigma < math.inf:
+            raise ValueError(f"expected a finite sigma > 0, got {self}")
 
     def _cut(self) -> tuple[float, float, float]:
         mu = math.log(self.median)
@@ -106,13 +108,25 @@ class Prior:
     q_core: float = 0.5  # where the axis ratio's density turns over to be smooth at q = 1
     position: float = 0.25  # half-width of the box, in units of the stamp's shorter side
 
+    def __post_init__(self) -> None:
+        check_fields(self, "prior")
+        for name, value in self.shapes.items():
+            checked(f"prior.shapes.{name}", value, LogNormal)
+        if not 0 < self.q_min < 1:
+            raise ValueError(f"prior.q_min is {self.q_min}, expected a number between 0 and 1")
+        for name in ("q_core", "position"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"prior.{name} is {getattr(self, name)}, expected more than 0")
+
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any]) -> Prior:
         """Build a prior from a YAML mapping such as ``{n: {median: 2, sigma: 1}}``."""
         default = cls()
+        checked("prior", given, Mapping)
         check_keys(given, ["r_circ", "n", "shapes", "q_min", "q_core", "position"], "prior")
         values: dict[str, Any] = dict(given)
-        for name, numbers in values.get("shapes", {}).items():
+        for name, numbers in checked("prior.shapes", values.get("shapes", {}), Mapping).items():
+            checked(f"prior.shapes.{name}", numbers, Mapping)
             check_keys(numbers, list(LOG_NORMAL_KEYS), f"prior shapes {name}")
             if missing := [key for key in LOG_NORMAL_KEYS if key not in numbers]:
                 expected = ", ".join(LOG_NORMAL_KEYS)
@@ -120,6 +134,7 @@ class Prior:
         values["shapes"] = {k: LogNormal(**v) for k, v in values.get("shapes", {}).items()}
         for name in ("r_circ", "n"):
             if name in values and not isinstance(values[name], LogNormal):
+                checked(f"prior.{name}", values[name], Mapping)
                 check_keys(values[name], list(LOG_NORMAL_KEYS), f"prior {name}")
                 values[name] = replace(getattr(default, name), **values[name])
         return cls(**values)
@@ -156,8 +171,8 @@ class ParameterSpace:
     prior: Prior = field(default_factory=Prior)
 
     def __post_init__(self) -> None:
-        if self.sky not in SKY_NAMES:
-            raise ValueError(f"sky is '{self.sky}', expected one of {', '.join(SKY_NAMES)}")
+        check_fields(self)
+        check_choice("sky", self.sky, tuple(SKY_NAMES))
         for name in {name for shape in self.shapes for name in shape}:
             self.prior.of(name)
 

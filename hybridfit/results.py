@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hybridfit.arguments import checked
 from hybridfit.draws import Draws
 from hybridfit.parameters import ParameterSpace
 
@@ -82,6 +83,7 @@ FLAG_TEXT: dict[Flag, str] = {
 
 def describe_flags(value: int) -> list[str]:
     """Return ``NAME: text`` for every bit set in ``value``, lowest bit first."""
+    value = checked("value", value, int)
     return [f"{flag.name}: {FLAG_TEXT[flag]}" for flag in Flag if value & flag]
 
 

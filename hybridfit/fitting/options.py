@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hybridfit.arguments import check_choice, check_fields
 from hybridfit.model.profiles import Profile, find_profile
 from hybridfit.parameters import ParameterSpace, Prior
 
@@ -50,6 +53,9 @@ class FitOptions:
     prior: Prior = field(default_factory=Prior)
 
     def __post_init__(self) -> None:
+        if isinstance(self.prior, Mapping):
+            object.__setattr__(self, "prior", Prior.from_mapping(self.prior))
+        check_fields(self)
         choices = {
             "estimator": ("map", "ml"),
             "convolution": ("continuous", "galfit"),
@@ -58,15 +64,16 @@ class FitOptions:
             "precision": ("float32", "float64"),
         }
         for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"{name} is '{getattr(self, name)}', expected one of {', '.join(allowed)}"
-                )
-        object.__setattr__(self, "components", tuple(self.components))
+            check_choice(name, getattr(self, name), allowed)
         if not self.components:
             raise ValueError("components is empty, expected at least one profile")
-        if self.max_iter < 1 or self.tolerance <= 0 or self.chunk < 0:
-            raise ValueError("expected max_iter >= 1, tolerance > 0 and chunk >= 0")
+        if self.max_iter < 1 or not 0 < self.tolerance < math.inf or self.chunk < 0:
+            raise ValueError(
+                f"max_iter, tolerance and chunk are {self.max_iter}, {self.tolerance} and "
+                f"{self.chunk}, expected max_iter >= 1, tolerance > 0 and chunk >= 0"
+            )
+        if not math.isfinite(self.sky_value):
+            raise ValueError(f"sky_value is {self.sky_value}, expected a finite number")
         _ = self.space  # checks profiles, sky and prior
 
     @property

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hybridfit.arguments import check_fields
 from hybridfit.cutouts import START_NAMES
 from hybridfit.results import Flag
 
@@ -82,6 +83,7 @@ class ReadOptions:
     pa: float | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for role in ROLES:
             pattern = getattr(self, f"pattern_{role}")
             if pattern.count("{id}") != 1:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+from hybridfit.arguments import described
 from hybridfit.io.options import BadInput
 from hybridfit.io.planes import read_plane, split_hdu
 from hybridfit.results import Flag
@@ -46,7 +47,13 @@ def prepare_psf(
     """
     if center not in ("array", "centroid"):
         raise ValueError(f"center is '{center}', expected 'array' or 'centroid'")
-    array = np.array(psf, dtype=np.float64)
+    try:
+        array = np.array(psf, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the PSF is {described(psf)}, expected an array of numbers (h, w): a file is read by "
+            "hybridfit.read(..., psf=FILE)"
+        ) from error
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"the PSF has shape {array.shape}, expected two axes (h, w)")
     flags = Flag(0)

@@ -12,6 +12,7 @@ import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
 
+from hybridfit.arguments import as_path
 from hybridfit.io.export import FORMATS
 from hybridfit.io.runs import UsageError
 
@@ -75,7 +76,7 @@ def read_results(path: str | Path) -> Results:
     Raises:
         UsageError: if there is no table.
     """
-    path = Path(path)
+    path = as_path("results", path)
     found = [file for format in FORMATS if (file := path / f"results.{format}").is_file()]
     if not found:
         expected = ", ".join(f"results.{format}" for format in FORMATS)

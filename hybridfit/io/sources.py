@@ -13,6 +13,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridfit.arguments import as_path
 from hybridfit.cutouts import START_NAMES
 from hybridfit.io.manifest import TABLE_ENDINGS, Manifest, is_fits_table, read_manifest
 from hybridfit.io.options import ROLES, VALUES, BadInput, ReadOptions
@@ -138,7 +139,7 @@ def find_sources(input: str | Path, options: ReadOptions = ReadOptions()) -> Sou
         ValueError: if the whole input is unusable: no galaxy in it, ids that occur twice, a
             column that is not there, no PSF for any galaxy.
     """
-    path = Path(input)
+    path = as_path("input", input)
     if not path.exists():
         raise FileNotFoundError(f"input '{path}' does not exist")
     if not (path.is_dir() or path.is_file()):

@@ -11,6 +11,7 @@ import torch
 from astropy.table import Table
 from torch import Tensor
 
+from hybridfit.arguments import check_fields
 from hybridfit.cutouts import Cutouts
 from hybridfit.model.draws import Range
 from hybridfit.model.psfs import FAMILIES
@@ -75,6 +76,7 @@ class SceneOptions:
     gradient_rise: Range = (0.1, 3.0)  # across the stamp, in sky_sigma
 
     def __post_init__(self) -> None:
+        check_fields(self, "simulator")
         for field in fields(self):  # YAML gives lists
             if isinstance(value := getattr(self, field.name), list):
                 object.__setattr__(self, field.name, tuple(value))

@@ -17,6 +17,7 @@ from astropy.table import Table
 from astropy.wcs import WCS
 from numpy.typing import NDArray
 
+from hybridfit.arguments import check_fields, checked, or_default
 from hybridfit.cutouts import Cutouts
 from hybridfit.model.draws import Random
 from hybridfit.model.exposures import Part, expose, make_galaxies
@@ -63,6 +64,7 @@ class SimulateOptions:
     pixel_scale: float = 0.2  # arcsec
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("snr", "r_eff", "n", "q", "fwhm", "beta"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
@@ -85,6 +87,10 @@ def simulate(
         The cutouts, each with a PSF and a WCS of its own, and a table of the truth with id,
         the parameters as `hybridfit.fit` names them, snr and psf_fwhm.
     """
+    n, seed = checked("n", n, int), checked("seed", seed, int)
+    if n < 1 or seed < 0:
+        raise ValueError(f"n and seed are {n} and {seed}, expected n >= 1 and seed >= 0")
+    options = or_default("options", options, SimulateOptions)
     rng = np.random.default_rng(seed)
     truth = _draw(rng, n, options)
     height, width = options.shape

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hybridfit.arguments import check_fields
 from hybridfit.npe.columns import Column
 from hybridfit.npe.data import Shard, in_parts
 from hybridfit.npe.frame import N_TARGETS
@@ -56,6 +57,7 @@ class FinetuneOptions:
     targets: tuple[Column, ...] = ()  # other parameters: columns of the truth table
 
     def __post_init__(self) -> None:
+        check_fields(self, "finetune")
         if not len(self.stages) == len(self.shares) == len(self.learning_rates) >= 1:
             raise ValueError(
                 "expected one share and one learning rate for each of finetune.stages "

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hybridfit.arguments import check_fields
 from hybridfit.npe.columns import Column
 from hybridfit.npe.flow import MaskedFlow
 from hybridfit.npe.frame import N_TARGETS
@@ -63,6 +64,7 @@ class NetworkOptions:
     look_back: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self, "network")
         object.__setattr__(self, "depths", tuple(self.depths))
         object.__setattr__(self, "heads", tuple(self.heads))
         if len(self.depths) != len(self.heads):

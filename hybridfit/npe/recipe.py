@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hybridfit.arguments import check_fields
 from hybridfit.config import check_keys, load_yaml, make
 from hybridfit.model.scenes import SceneOptions
 from hybridfit.npe.network import NetworkOptions
@@ -56,6 +57,7 @@ class TrainOptions:
     tensorboard: bool = True  # where the package tensorboard is installed
 
     def __post_init__(self) -> None:
+        check_fields(self, "train")
         for name in ("images", "minutes", "batch", "learning_rate", "shard", "memory_gb"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"train.{name} is {getattr(self, name)}, expected a number > 0")

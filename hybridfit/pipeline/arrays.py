@@ -11,8 +11,9 @@ import torch
 from astropy.table import Table
 from numpy.typing import ArrayLike, NDArray
 
+from hybridfit.arguments import checked, or_default
 from hybridfit.config import check_keys
-from hybridfit.cutouts import Cutouts, as_tensor
+from hybridfit.cutouts import Cutouts, as_tensor, expanded
 from hybridfit.fitting.fit import FitOptions
 from hybridfit.io.result_table import result_columns, result_rows
 from hybridfit.io.table import id_width, record_type, to_table
@@ -81,17 +82,19 @@ def fit(
         ValueError: for options, shapes or names that are not understood; never for a galaxy.
     """
     check_start(start)
+    covariance = checked("covariance", covariance, bool)
+    save_samples = checked("save_samples", save_samples, bool)
     errors = ErrorOptions(
         uncertainty,
-        posterior or ReconcileOptions(),
-        bootstrap or BootstrapOptions(),
-        budget or BudgetOptions(),
+        or_default("posterior", posterior, ReconcileOptions),
+        or_default("bootstrap", bootstrap, BootstrapOptions),
+        or_default("budget", budget, BudgetOptions),
     )
     check_samples(save_samples, uncertainty)
     if not isinstance(cutouts, Cutouts):
         cutouts = from_arrays(cutouts, more, "fit")
     check_keys(more, [f.name for f in fields(FitOptions)], "fit")
-    chosen = replace(options or FitOptions(), **more)
+    chosen = replace(or_default("options", options, FitOptions), **more)
     network, where = starting_network(start), usable_device(device)
     compile = compiles(chosen, len(cutouts), where, errors)
     columns = result_columns(
@@ -125,6 +128,8 @@ def render(table: Table, cutouts: Cutouts) -> NDArray[np.float32]:
     Raises:
         ValueError: if a galaxy has no row, or a parameter no column.
     """
+    checked("table", table, Table)
+    checked("cutouts", cutouts, Cutouts)
     names = [str(name) for name in table["id"]] if "id" in table.colnames else []
     number = {name: i for i, name in enumerate(names)}
     # a FITS table holds ASCII, so its ids have escapes for other letters
@@ -177,9 +182,12 @@ def from_arrays(image: ArrayLike, more: dict[str, Any], what: str) -> Cutouts:
     for name in ("sigma", "psf"):
         if name not in given:
             raise ValueError(f"{name} is missing: expected {what}(image, sigma=..., psf=...)")
-    image, sigma = (as_tensor(v, torch.float32) for v in (image, given.pop("sigma")))
+    image = as_tensor(image, torch.float32, "image")
+    sigma = as_tensor(given.pop("sigma"), torch.float32, "sigma").to(image.device)
     mask = given.pop("mask", None)
     if image.ndim == 2:
         image, sigma = image[None], sigma[None] if sigma.ndim == 2 else sigma
-        mask = as_tensor(mask, torch.bool)[None] if mask is not None else None
-    return Cutouts(image=image, sigma=sigma.expand(image.shape), mask=mask, **given)
+        if mask is not None:
+            mask = as_tensor(mask, torch.bool, "mask")
+            mask = mask[None] if mask.ndim == 2 else mask
+    return Cutouts(image=image, sigma=expanded(sigma, image.shape, "sigma"), mask=mask, **given)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hybridfit.arguments import check_choice, described
 from hybridfit.cutouts import Cutouts
 from hybridfit.fitting.compiling import wants_compile
 from hybridfit.fitting.fit import FitOptions, fit_cutouts
@@ -217,16 +218,17 @@ def metadata(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_start(start: str) -> None:
     """Raise ValueError for a start that is not there."""
-    if start not in STARTS:
-        raise ValueError(f"start is '{start}', expected one of {', '.join(STARTS)}")
+    check_choice("start", start, STARTS, "values for a galaxy are Cutouts(start=...)")
 
 
 def usable_device(name: str | torch.device) -> torch.device:
     """The device if it is there, else ValueError."""
+    if not isinstance(name, str | int | torch.device) or isinstance(name, bool):
+        raise ValueError(f"device is {described(name)}, expected a name such as cpu or cuda:0")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ValueError(f"device '{name}' cannot be used: {first}") from error
     return device

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from astropy.table import Table
 
+from hybridfit.arguments import check_fields
 from hybridfit.io import export
 from hybridfit.io.references import Catalogue
 from hybridfit.io.references.own import POINTS
@@ -35,6 +36,7 @@ class CompareOptions:
     threads: int = 1  # of the CPU
 
     def __post_init__(self) -> None:
+        check_fields(self)
         export.check_format(self.format)
         for name, known in (("match", WAYS), ("point", POINTS)):
             if getattr(self, name) not in known:

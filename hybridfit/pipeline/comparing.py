@@ -15,6 +15,7 @@ from astropy.table import Table
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from hybridfit.arguments import as_path, checked, or_default
 from hybridfit.config import make
 from hybridfit.cutouts import Cutouts
 from hybridfit.io import export
@@ -73,6 +74,10 @@ def compare(
         OSError: if ``out`` cannot be written.
     """
     with _usage():
+        if cutouts is not None:
+            checked("cutouts", cutouts, Cutouts)
+        input = None if input is None else as_path("input", input)
+        out = None if out is None else as_path("out", out)
         options, each = _options(options, reading, len(references), more)
         run = _results(results)
         ours = own_catalogue(run, "ours", options.point)
@@ -120,12 +125,19 @@ def _options(
     """Options with the changes in ``more``, those of reading for each reference."""
     if not count:
         raise ValueError("no reference came, expected at least one to compare with")
-    each = [reading] * count if isinstance(reading, ReferenceOptions) else list(reading)
+    if isinstance(reading, list | tuple):
+        each = [checked("reading", one, ReferenceOptions) for one in reading]
+    else:
+        each = [or_default("reading", reading, ReferenceOptions)] * count
     if len(each) != count:
-        raise ValueError(f"{len(each)} reading options came for {count} references")
+        raise ValueError(
+            f"reading has {len(each)} options, expected {count}: one for each reference, or one "
+            "for all"
+        )
     of_reading = {f.name for f in fields(ReferenceOptions)}
     own = {name: value for name, value in more.items() if name not in of_reading}
     theirs = {name: value for name, value in more.items() if name in of_reading}
+    options = or_default("options", options, CompareOptions)
     options = make(CompareOptions, {**asdict(options), **own}, "compare")
     return options, [replace(o, **theirs) for o in each]
 
@@ -133,7 +145,7 @@ def _options(
 def _results(results: str | Path | Table) -> Results:
     if isinstance(results, Table):
         return Results(Path("table"), results, json.loads(results.meta.get("OPTIONS", "{}")))
-    path = Path(results)
+    path = as_path("results", results)
     if path.is_file() and path.stem == "results":
         path = path.parent
     return read_results(path)

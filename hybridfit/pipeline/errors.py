@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from hybridfit.arguments import check_choice, check_fields
 from hybridfit.uncertainty.bootstrap import BootstrapOptions
 from hybridfit.uncertainty.budget import BudgetOptions
 from hybridfit.uncertainty.reconcile import ReconcileOptions
@@ -31,6 +32,7 @@ class ErrorOptions:
     budget: BudgetOptions = field(default_factory=BudgetOptions)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_uncertainty(self.uncertainty)
 
     @property
@@ -52,8 +54,7 @@ class ErrorOptions:
 
 def check_uncertainty(name: str) -> None:
     """Raise ValueError for a way to errors that is not there."""
-    if name not in UNCERTAINTIES:
-        raise ValueError(f"uncertainty is '{name}', expected one of {', '.join(UNCERTAINTIES)}")
+    check_choice("uncertainty", name, UNCERTAINTIES)
 
 
 def check_samples(save_samples: bool, uncertainty: str) -> None:

@@ -11,6 +11,7 @@ import torch
 from astropy.table import Table
 from numpy.typing import ArrayLike, NDArray
 
+from hybridfit.arguments import check_fields, checked, or_default
 from hybridfit.config import check_keys
 from hybridfit.cutouts import Cutouts
 from hybridfit.io.draws_table import draws_columns, draws_rows
@@ -42,6 +43,7 @@ class PredictOptions:
     save_samples: bool = False  # write the draws too
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.samples < 2:
             raise ValueError(f"samples is {self.samples}, expected 2 or more")
 
@@ -84,7 +86,9 @@ def predict(
     if not isinstance(cutouts, Cutouts):
         cutouts = from_arrays(cutouts, more, "predict")
     check_keys(more, [f.name for f in fields(PredictOptions)], "predict")
-    chosen = replace(options or PredictOptions(), **more)
+    chosen = replace(or_default("options", options, PredictOptions), **more)
+    if estimator is not None:
+        checked("estimator", estimator, Estimator)
     network = estimator or load_estimator(chosen.weights)
     columns = _columns(chosen, network, id_width(cutouts.id))
     rows = _rows(cutouts, network, chosen, usable_device(device), columns)

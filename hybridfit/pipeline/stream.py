@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from hybridfit.arguments import check_fields
 from hybridfit.cutouts import Cutouts
 from hybridfit.io import export, runs
 from hybridfit.io.fits import (
@@ -51,6 +52,7 @@ class StreamOptions:
     limit: int = 0  # only so many galaxies, in the order of their ids; 0: all
 
     def __post_init__(self) -> None:
+        check_fields(self)
         export.check_format(self.format)
         for name, least in (("threads", 1), ("part", 1), ("limit", 0)):
             if getattr(self, name) < least:
@@ -283,7 +285,7 @@ def _sources(input: Path, out: Path, options: ReadOptions) -> Sources:
         raise UsageError(f"output '{out}' is the input: results would lie among the galaxies")
     try:
         return find_sources(input, options)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from astropy.table import Table
 from numpy.typing import ArrayLike, NDArray
 
+from hybridfit.arguments import checked, described
 from hybridfit.plots.style import CLEAN, FAINT, FLAGGED, INK, LABELS, MUTED, plain
 
 if TYPE_CHECKING:
@@ -40,8 +41,13 @@ def plot_residuals(
     """
     from matplotlib.figure import Figure
 
-    image, model, sigma = (np.asarray(v, dtype=float) for v in (image, model, sigma))
-    hidden = np.zeros(image.shape, bool) if mask is None else np.asarray(mask, dtype=bool)
+    image, model, sigma = (
+        _planes(name, v) for name, v in (("image", image), ("model", model), ("sigma", sigma))
+    )
+    hidden = np.zeros(image.shape, bool) if mask is None else _planes("mask", mask).astype(bool)
+    for name, plane in (("model", model), ("sigma", sigma), ("mask", hidden)):
+        if plane.shape != image.shape:
+            raise ValueError(f"{name} has shape {plane.shape}, expected {image.shape} as the image")
     count = len(image)
     figure = Figure(figsize=(7.2, 2.3 * count + 0.3), layout="constrained")
     # data, model and their scale; residual and its scale
@@ -50,7 +56,7 @@ def plot_residuals(
         axes = [figure.add_subplot(grid[i, k]) for k in range(5)]
         keep = ~hidden[i]
         panels = stretched(image[i], model[i], sigma[i], keep)
-        residual = np.where(keep, (image[i] - model[i]) / sigma[i], np.nan)
+        residual = np.where(keep, _over(image[i] - model[i], sigma[i]), np.nan)
         limits = limits_of(panels[1], panels[0])
         for axis, values in zip(axes[:2], panels, strict=True):
             drawn = draw_plane(axis, values, IMAGE_MAP, *limits)
@@ -68,6 +74,17 @@ def plot_residuals(
     return figure
 
 
+def _planes(name: str, value: ArrayLike) -> NDArray[np.float64]:
+    """Numbers (B, H, W) with at least one pixel."""
+    try:
+        planes = np.asarray(value, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is {described(value)}, expected numbers (B, H, W)") from error
+    if planes.ndim != 3 or planes.size == 0:
+        raise ValueError(f"{name} has shape {planes.shape}, expected pixels (B, H, W)")
+    return planes
+
+
 def plot_truth(table: Table, truth: Table) -> Figure:
     """Draw fit against truth for each parameter, and the offsets in units of their errors.
 
@@ -81,6 +98,14 @@ def plot_truth(table: Table, truth: Table) -> Figure:
     """
     from matplotlib.figure import Figure
 
+    errors = [f"{name}_err" for name in LABELS]
+    for what, given, columns in (
+        ("table", table, ["id", "flags", *LABELS, *errors]),
+        ("truth", truth, ["id", *LABELS]),
+    ):
+        names = checked(what, given, Table).colnames
+        if missing := [name for name in columns if name not in names]:
+            raise ValueError(f"{what} lacks the column '{missing[0]}', expected {columns}")
     table, truth = matched(table, truth)
     flagged = np.asarray(table["flags"]) != 0
     figure = Figure(figsize=(12.5, 6.4), layout="constrained")
@@ -123,11 +148,18 @@ def stretched(
 ) -> list[NDArray[np.float64]]:
     """Data and model (H, W) in one asinh stretch that is linear at the noise; NaN if not kept."""
     noise = float(np.median(sigma[keep])) if keep.any() else 1.0
+    noise = noise if 0 < noise < np.inf else 1.0
     level = float(np.nanmedian(model)) if np.isfinite(model).any() else 0.0
     return [
         np.arcsinh((np.where(keep, image, np.nan) - level) / (3 * noise)),
         np.arcsinh((model - level) / (3 * noise)),
     ]
+
+
+def _over(residual: NDArray, sigma: NDArray) -> NDArray[np.float64]:
+    """Residuals in units of sigma, NaN where there is none."""
+    good = sigma > 0
+    return np.where(good, residual / np.where(good, sigma, 1.0), np.nan)
 
 
 def limits_of(model: NDArray, image: NDArray) -> tuple[float, float]:

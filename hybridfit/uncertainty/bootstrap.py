@@ -24,6 +24,7 @@ from hashlib import sha256
 import torch
 from torch import Tensor
 
+from hybridfit.arguments import check_choice, check_fields
 from hybridfit.cutouts import Cutouts
 from hybridfit.draws import Draws
 from hybridfit.fitting.linearised import Linearised, free_point, linearise
@@ -49,8 +50,8 @@ class BootstrapOptions:
     seed: int = 0  # of the random numbers
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"kind is '{self.kind}', expected one of {', '.join(KINDS)}")
+        check_fields(self, "bootstrap")
+        check_choice("kind", self.kind, KINDS)
         if self.replicas < 2:
             raise ValueError(f"replicas is {self.replicas}, expected 2 or more")
 

@@ -20,6 +20,7 @@ import torch
 from astropy.io import fits
 from torch import Tensor
 
+from hybridfit.arguments import check_fields
 from hybridfit.cutouts import Cutouts
 from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.problem import Problem
@@ -77,6 +78,7 @@ class BudgetOptions:
     covariance: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self, "budget")
         for name in ("psf_width_error", "psf_shape_error", "sky_error", "sky_slope_error"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(

@@ -17,6 +17,7 @@ from astropy.table import Table
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from hybridfit.arguments import check_fields
 from hybridfit.uncertainty.diagnostics import coverage, pulls, ranks, usable, width_over_limit
 from hybridfit.uncertainty.trials import Array, Trials, weighted_quantiles
 
@@ -44,6 +45,7 @@ class CalibrationOptions:
     p_value: float = 1e-3  # of the ranks' uniformity, for each parameter
 
     def __post_init__(self) -> None:
+        check_fields(self, "calibrate")
         for name in ("snr_edges", "r_eff_edges", "n_edges", "width"):
             object.__setattr__(self, name, tuple(float(v) for v in getattr(self, name)))
         for name in ("snr_edges", "r_eff_edges", "n_edges"):

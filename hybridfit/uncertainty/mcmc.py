@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hybridfit.arguments import check_fields
 from hybridfit.uncertainty.convergence import bulk_ess, split_rhat
 from hybridfit.uncertainty.student import factor_of, weighted_moments
 
@@ -45,6 +46,7 @@ class MCMCOptions:
     max_shrinks: int = 40  # evaluations of one update; then the walker stays
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, least in (("steps", 1), ("burn_in", 0), ("dof", 1), ("max_shrinks", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more")

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from hybridfit.arguments import check_fields
 from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.nearby import Nearby
 from hybridfit.fitting.problem import Problem
@@ -73,6 +74,7 @@ class ReconcileOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self, "posterior")
         for name, least in (("laplace", 16), ("flow", 0), ("prior", 1), ("round", 16)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more")

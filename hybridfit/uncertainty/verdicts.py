@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2 as chi2_distribution
 
+from hybridfit.arguments import check_fields
 from hybridfit.io.references.catalogue import NAMES, Array
 from hybridfit.uncertainty.comparison import outlying
 from hybridfit.uncertainty.differences import Pairs
@@ -45,6 +46,7 @@ class VerdictOptions:
     poor: float = 2.0  # chi2/dof of the better one from which neither describes the pixels
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("limit", "delta_chi2", "poor"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a number above 0")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from hybridfit.arguments import check_fields
+
 KINDS = (
     "hybridfit",
     "galfit",
@@ -34,6 +36,7 @@ class ReferenceOptions:
     id_format: str = ""  # what makes its ids ours: "g{id:03d}"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, known in (
             ("kind", ("", *KINDS)),
             ("first_pixel", (None, 0, 1)),

@@ -9,6 +9,7 @@ from pathlib import Path
 from astropy.io import fits
 from astropy.table import Table
 
+from hybridfit.arguments import as_path
 from hybridfit.io.export import FORMATS
 from hybridfit.io.references.catalogue import Catalogue
 from hybridfit.io.references.galfit_outputs import outcomes_catalogue
@@ -56,7 +57,7 @@ def read_reference(
         name = options.name or str(source.meta.get("name", "table"))
         exact = options.kind == "truth" or (not options.kind and is_truth(Path(name), source))
         return (truth_of if exact else plain_of)(source, name, options)
-    path = Path(source)
+    path = as_path("reference", source)
     kind = options.kind or find_kind(path)
     if kind == "hybridfit":
         return read_own(path, options)

@@ -1,0 +1,225 @@
+"""Check what the user gives: an error names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+import errno
+import os
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+T = TypeVar("T")
+SHOWN = 60  # characters of a value that an error quotes
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+class _Unfit(Exception):
+    """A value that is not of the kind wanted."""
+
+
+def check_fields(options: Any, where: str = "") -> None:
+    """Check the fields of a frozen options dataclass against their annotations.
+
+    Each is put into its plain form: Python numbers for NumPy's, texts for paths, tuples for
+    lists, and a tuple of one for a single text where several are meant.
+
+    Args:
+        options: the dataclass; called from its ``__post_init__``.
+        where: its section, put before the field's name in an error.
+
+    Raises:
+        ValueError: for the first field of another type, with what was expected and what came.
+    """
+    for name, kind in _kinds(type(options)).items():  # type: ignore[arg-type]
+        label = f"{where}.{name}" if where else name
+        object.__setattr__(options, name, checked(label, getattr(options, name), kind))
+
+
+def checked(name: str, value: Any, kind: Any) -> Any:
+    """Return ``value`` in its plain form if it is of ``kind``, else raise ValueError.
+
+    Args:
+        name: of the argument, for the error.
+        value: what came.
+        kind: a type, or an annotation such as ``tuple[float, float]`` or ``int | None``.
+    """
+    try:
+        return _plain(value, kind)
+    except _Unfit:
+        raise ValueError(f"{name} is {described(value)}, expected {expected(kind)}") from None
+
+
+def check_choice(name: str, value: Any, known: Sequence[str], hint: str = "") -> None:
+    """Raise ValueError unless ``value`` is one of the texts in ``known``."""
+    if not (isinstance(value, str) and value in known):
+        shown = f"'{value}'" if isinstance(value, str) else described(value)
+        more = f"; {hint}" if hint else ""
+        raise ValueError(f"{name} is {shown}, expected one of {', '.join(known)}{more}")
+
+
+def or_default(name: str, value: T | None, cls: type[T]) -> T:
+    """Return ``value``, or ``cls()`` for None; ValueError for an object of another class."""
+    if value is None:
+        return cls()
+    if not isinstance(value, cls):
+        raise ValueError(
+            f"{name} is {described(value)}, expected {_article(cls.__name__)}, as in "
+            f"{name}={cls.__name__}()"
+        )
+    return value
+
+
+def as_path(name: str, value: Any) -> Path:
+    """Return the path that a text or a path names; ValueError for anything else."""
+    if not isinstance(value, str | os.PathLike):
+        raise ValueError(f"{name} is {described(value)}, expected the path of a file or folder")
+    path = Path(os.fsdecode(value))
+    try:
+        os.stat(path)
+    except ValueError as error:  # a null byte
+        raise ValueError(f"{name} is {described(value)}, which is no path: {error}") from error
+    except OSError as error:  # that it is not there, or locked, is for the caller to say
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            reason = os.strerror(error.errno)
+            raise ValueError(f"{name} is {described(value)}, which is no path: {reason}") from error
+    return path
+
+
+def described(value: Any) -> str:
+    """Say in a few words what came: a short value itself, else its kind, shape or length."""
+    if value is None or isinstance(value, bool | np.bool_ | Real):
+        return f"{value}"
+    if isinstance(value, str | bytes | os.PathLike):
+        text = repr(os.fspath(value) if isinstance(value, os.PathLike) else value)
+        return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple):
+        kind = getattr(value, "dtype", None)
+        return f"an array of shape {tuple(shape)}" + (f" and type {kind}" if kind else "")
+    if isinstance(value, list | tuple | set | frozenset | Mapping):
+        kind = _article(type(value).__name__)
+        if value and len(value) <= 4:
+            # of plain content only: others may be long, or nested without an end
+            items = value.items() if isinstance(value, Mapping) else ((v,) for v in value)
+            parts = [item for pair in items for item in pair]
+            if all(isinstance(v, str | Real) for v in parts) and len(repr(value)) <= SHOWN:
+                return f"{kind}, {value!r}"
+        return f"{kind} of {len(value)}" if value else f"an empty {type(value).__name__}"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return _article(type(value).__name__)
+
+
+def expected(kind: Any) -> str:
+    """Put an annotation into words."""
+    if _is_union(kind):
+        return " or ".join(expected(k) if k is not type(None) else "None" for k in get_args(kind))
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        word = expected(inner[0]).removeprefix("a ")
+        if len(inner) == 2 and inner[1] is Ellipsis:
+            return f"a list, each {expected(inner[0])}"
+        return f"{len(inner)} values, each {word}"
+    if isinstance(get_origin(kind), type) and issubclass(get_origin(kind), Mapping):
+        return "a mapping of names to values"
+    return WORDS.get(kind) or _article(getattr(kind, "__name__", str(kind)))
+
+
+def _plain(value: Any, kind: Any) -> Any:
+    if kind is Any:
+        return value
+    if _is_union(kind):
+        return _first(value, get_args(kind))
+    origin = get_origin(kind)
+    if origin is tuple:
+        return _plain_tuple(value, get_args(kind))
+    if isinstance(origin, type):
+        kind = origin
+    simple = {bool: _bool, int: _int, float: _float, str: _str}
+    if kind in simple:
+        return simple[kind](value)
+    if isinstance(kind, type) and not isinstance(value, kind):
+        raise _Unfit
+    return value
+
+
+def _first(value: Any, kinds: Sequence[Any]) -> Any:
+    """The value as the first of several kinds that it is of."""
+    for kind in kinds:
+        try:
+            return _plain(value, kind)
+        except _Unfit:
+            continue
+    raise _Unfit
+
+
+def _plain_tuple(value: Any, inner: Sequence[Any]) -> tuple[Any, ...]:
+    repeated = len(inner) == 2 and inner[1] is Ellipsis
+    if isinstance(value, str) and repeated and inner[0] is str:
+        return (value,)
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        value = value.tolist()
+    if not isinstance(value, list | tuple):
+        raise _Unfit
+    kinds = (inner[0],) * len(value) if repeated else inner
+    if len(kinds) != len(value):
+        raise _Unfit
+    return tuple(_plain(v, kind) for v, kind in zip(value, kinds, strict=True))
+
+
+def _scalar(value: Any) -> Any:
+    """A number out of an array, or a tensor, of one number without an axis."""
+    return value.item() if getattr(value, "shape", None) == () else value
+
+
+def _bool(value: Any) -> bool:
+    value = _scalar(value)
+    if not isinstance(value, bool | np.bool_):
+        raise _Unfit
+    return bool(value)
+
+
+def _int(value: Any) -> int:
+    value = _scalar(value)
+    if isinstance(value, bool | np.bool_):
+        raise _Unfit
+    if isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer()):
+        return int(value)  # type: ignore[call-overload,no-any-return]
+    raise _Unfit
+
+
+def _float(value: Any) -> float:
+    value = _scalar(value)
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise _Unfit
+    return value if type(value) is int else float(value)
+
+
+def _str(value: Any) -> str:
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    if not isinstance(value, str):
+        raise _Unfit
+    return str(value)
+
+
+def _is_union(kind: Any) -> bool:
+    return get_origin(kind) in (Union, types.UnionType)
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[:1] in 'AEIOUaeiou' else 'a'} {noun}"
+
+
+@lru_cache
+def _kinds(cls: type) -> dict[str, Any]:
+    """The annotation of each field."""
+    assert is_dataclass(cls)
+    hints = get_type_hints(cls)
+    return {f.name: hints[f.name] for f in fields(cls)}
