@@ -11,21 +11,72 @@ from typing import Any, TypeVar
 import yaml
 
 from hybridfit.arguments import checked
+from hybridfit.files import read_text
 
+LARGEST = 1_000_000  # bytes of a file of options
+MOST_VALUES = 10_000  # in it, each alias counted as what it stands for
 T = TypeVar("T")
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """Return the mapping in a YAML file; an empty file gives an empty mapping."""
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    content = parse_yaml(read_text(path, LARGEST), str(path))
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds {type(content).__name__}, expected 'key: value' lines")
     return content
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Return what a YAML text holds.
+
+    Raises:
+        ValueError: if it is no YAML, refers to itself, or says by aliases far more than it has
+            letters for: such a text would fill the memory when it is shown in an error.
+    """
+    try:
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            if _expanded(node, {}, set(), where) > MOST_VALUES:
+                raise ValueError(
+                    f"{where} holds more than {MOST_VALUES} values once its aliases are written "
+                    "out, expected a file of options"
+                )
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where} is not valid YAML: {_brief(str(error))}") from error
+    except RecursionError as error:
+        raise ValueError(f"{where} is nested too deeply for a file of options") from error
+    except (TypeError, OverflowError) as error:  # a key that is a list, a date that is none
+        raise ValueError(f"{where} is not valid YAML: {_brief(str(error))}") from error
+
+
+def _expanded(node: yaml.Node, known: dict[int, int], above: set[int], where: str) -> int:
+    """Number of values under a node, each alias counted as what it stands for."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) in known:
+        return known[id(node)]
+    if id(node) in above:
+        raise ValueError(f"{where} has an alias that stands for itself")
+    above.add(id(node))
+    parts = node.value
+    if isinstance(node, yaml.MappingNode):
+        parts = [part for pair in node.value for part in pair]
+    total = 1 + sum(_expanded(part, known, above, where) for part in parts)
+    above.discard(id(node))
+    known[id(node)] = total
+    return total
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= 500 else f"{text[:497]}..."
 
 
 def check_keys(given: Mapping[str, Any], known: list[str], where: str) -> None:

@@ -436,7 +436,7 @@ def test_directory_instead_of_a_file(tmp_path):
     (tmp_path / "a.fits").mkdir()
     path = tmp_path / "list.csv"
     path.write_text("id,image\na,a.fits\n")
-    assert "cannot be read" in read(path, no_psf=True).messages[0]
+    assert "is a directory" in read(path, no_psf=True).messages[0]
 
 
 # ---- real galaxies

@@ -16,6 +16,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from hybridfit.cutouts import Cutouts
+from hybridfit.files import open_fits
 from hybridfit.io.export import atomic
 from hybridfit.io.galfit import Component, Feedme, Outcome, Value, model_header
 from hybridfit.results import Fit, Flag
@@ -76,7 +77,7 @@ def read_block(
     path = directory / f"{file_name(id)}_block.fits"
     if not path.is_file():
         return None
-    with fits.open(path) as hdus:
+    with open_fits(path) as hdus:
         image, model, residual = (np.asarray(hdu.data, dtype=np.float32) for hdu in hdus[1:4])
     return image, model, (image == 0) & (residual == 0)
 

@@ -17,6 +17,7 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from hybridfit.cutouts import START_NAMES
+from hybridfit.files import FileProblem, check_regular, open_fits
 from hybridfit.io.options import COLUMNS, ROLES, VALUES, ReadOptions
 
 TABLE_ENDINGS = (".csv", ".ecsv", ".parquet", ".pq")
@@ -43,7 +44,7 @@ def is_fits_table(path: Path) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with fits.open(path, memmap=False) as hdus:
+            with open_fits(path) as hdus:
                 for hdu in hdus:
                     if isinstance(hdu, fits.BinTableHDU | fits.TableHDU):
                         return True
@@ -92,6 +93,7 @@ def read_manifest(path: Path, options: ReadOptions) -> Manifest:
 
 def _read_columns(path: Path) -> Mapping[str, Any]:
     try:
+        check_regular(path)
         if path.name.lower().endswith(".csv"):
             return _read_csv(path)
         with warnings.catch_warnings():
@@ -101,7 +103,10 @@ def _read_columns(path: Path) -> Mapping[str, Any]:
             elif path.name.lower().endswith((".parquet", ".pq")):
                 table = _read_parquet(path)
             else:
-                table = Table.read(path, format="fits")
+                with open_fits(path) as hdus:
+                    table = Table.read(hdus)
+    except FileProblem as error:
+        raise ValueError(f"manifest {error}") from error
     except ImportError as error:
         raise ValueError(f"reading '{path}' needs pyarrow: pip install pyarrow") from error
     except Exception as error:  # each reader has its own kinds

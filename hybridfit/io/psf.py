@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from hybridfit.arguments import described
+from hybridfit.io.address import parse_address
 from hybridfit.io.options import BadInput
-from hybridfit.io.planes import read_plane, split_hdu
+from hybridfit.io.planes import read_plane
 from hybridfit.results import Flag
 
 MAX_PSF_SIDE = 2049
@@ -126,7 +127,7 @@ def read_psf(path: str, center: str, oversampling: int) -> tuple[NDArray[np.floa
         BadInput: if the file cannot be read, or the PSF cannot be used.
     """
     try:
-        status = os.stat(split_hdu(path)[0])
+        status = os.stat(parse_address(path).path)
     except OSError as error:
         raise BadInput(f"PSF file '{path}' does not exist or cannot be opened") from error
     return _cached(path, (status.st_mtime_ns, status.st_size), center, oversampling)

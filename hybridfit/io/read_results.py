@@ -13,6 +13,7 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from hybridfit.arguments import as_path
+from hybridfit.files import check_fits, check_regular
 from hybridfit.io.export import FORMATS
 from hybridfit.io.runs import UsageError
 
@@ -81,6 +82,7 @@ def read_results(path: str | Path) -> Results:
     if not found:
         expected = ", ".join(f"results.{format}" for format in FORMATS)
         raise UsageError(f"no results in '{path}': expected one of {expected} of a finished run")
+    (check_fits if found[0].suffix == ".fits" else check_regular)(found[0])
     if found[0].suffix == ".parquet":
         table = read_parquet(found[0])
     else:

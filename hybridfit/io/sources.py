@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from hybridfit.arguments import as_path
 from hybridfit.cutouts import START_NAMES
+from hybridfit.io.address import parse_address
 from hybridfit.io.manifest import TABLE_ENDINGS, Manifest, is_fits_table, read_manifest
 from hybridfit.io.options import ROLES, VALUES, BadInput, ReadOptions
-from hybridfit.io.planes import hdu_names, split_hdu
+from hybridfit.io.planes import hdu_names
 from hybridfit.io.psf import read_psf
 
 ENDINGS = ("", ".gz", ".fz")  # behind a pattern that ends in .fits
@@ -139,7 +140,11 @@ def find_sources(input: str | Path, options: ReadOptions = ReadOptions()) -> Sou
         ValueError: if the whole input is unusable: no galaxy in it, ids that occur twice, a
             column that is not there, no PSF for any galaxy.
     """
-    path = as_path("input", input)
+    try:
+        address = parse_address(str(as_path("input", input)))
+    except BadInput as error:
+        raise ValueError(f"input {error}") from error
+    path = Path(address.path)
     if not path.exists():
         raise FileNotFoundError(f"input '{path}' does not exist")
     if not (path.is_dir() or path.is_file()):
@@ -148,14 +153,14 @@ def find_sources(input: str | Path, options: ReadOptions = ReadOptions()) -> Sou
         _check_shared_psf(options)
     if path.is_dir():
         sources = _of_directory(path, options)
-    elif path.name.lower().endswith(TABLE_ENDINGS) or is_fits_table(path):
+    elif not address.tail and (path.name.lower().endswith(TABLE_ENDINGS) or is_fits_table(path)):
         sources = _of_manifest(read_manifest(path, options), path)
     elif _stem(path.name):
         hdu_names_or_error(path)
         sources = Sources(
             [_stem(path.name)],
             str(path.parent),
-            files={"image": np.array([os.fsencode(path.name)])},
+            files={"image": np.array([os.fsencode(path.name + address.tail)])},
         )
     else:
         raise ValueError(
@@ -183,7 +188,7 @@ def _of_directory(root: Path, options: ReadOptions) -> Sources:
         patterns["image"] = _variants(MEF_PATTERN)
         found["image"] = _matches(root, names, patterns["image"])
         if options.psf is not None:  # the shared PSF may lie among the galaxies
-            shared = _stem(Path(split_hdu(options.psf)[0]).name)
+            shared = _stem(Path(parse_address(options.psf).path).name)
             if (root / Path(options.psf).name).exists():
                 found["image"].pop(shared, None)
     # with "{id}.fits" for images, a_sigma.fits is the sigma of a, not a galaxy named a_sigma
@@ -215,9 +220,17 @@ def _of_directory(root: Path, options: ReadOptions) -> Sources:
 def _listing(root: Path) -> list[str]:
     try:
         with os.scandir(root) as entries:
-            return [entry.name for entry in entries if entry.is_file()]
+            # a pipe or a link that leads nowhere is listed: its galaxy's row says what it is
+            return [entry.name for entry in entries if not _is_folder(entry)]
     except OSError as error:
         raise ValueError(f"directory '{root}' cannot be listed: {error.strerror}") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a circle of links
+        return False
 
 
 def _variants(pattern: str) -> tuple[str, ...]:
@@ -268,10 +281,10 @@ def _stem(name: str) -> str:
 
 def _check_shared_psf(options: ReadOptions) -> None:
     """Try the PSF of all galaxies at once: better one error than one for each of them."""
-    file = split_hdu(str(options.psf))[0]
-    if not os.path.isfile(file):
-        raise FileNotFoundError(f"PSF file '{file}' does not exist")
     try:
+        file = parse_address(str(options.psf)).path
+        if not os.path.exists(file):
+            raise FileNotFoundError(f"PSF file '{file}' does not exist")
         read_psf(str(options.psf), options.psf_center, options.psf_oversampling)
     except BadInput as error:
         raise ValueError(str(error)) from error

@@ -73,10 +73,10 @@ def read_stamp(source: Source, options: ReadOptions = ReadOptions()) -> Stamp:
     """
     if source.problem:
         raise BadInput(source.problem)
-    planes, header = _planes(source, options)
+    planes, header, origin = _planes(source, options)
     psf_plane = planes.pop("psf", None)
     draft = prepare(
-        Draft(planes, _start(source, options)),
+        Draft(planes, _start(source, options, origin), origin),
         crop=options.crop,
         mask_neighbours=options.mask_neighbours,
         gain=gain(source.gain, options.gain, header),
@@ -100,13 +100,18 @@ def read_stamp(source: Source, options: ReadOptions = ReadOptions()) -> Stamp:
     )
 
 
-def _planes(source: Source, options: ReadOptions) -> tuple[dict[str, NDArray], fits.Header]:
-    """Every plane of a galaxy from its own files, else from the HDUs of its image's file."""
+def _planes(
+    source: Source, options: ReadOptions
+) -> tuple[dict[str, NDArray], fits.Header, tuple[int, int]]:
+    """Every plane of a galaxy from its own files, else from the HDUs of its image's file.
+
+    Also the image's header, and x, y in the image there of the planes' first pixel.
+    """
     if not source.image:
         raise BadInput(f"no image file is given for '{source.id}'")
     names = {role: options.hdu_names(role) for role in ROLES}
     strict = options.hdu_image != ReadOptions.hdu_image
-    planes, header = read_planes(source.image, names, strict)
+    planes, header, part = read_planes(source.image, names, strict)
     given = {role: getattr(source, role) for role in ROLES[1:] if getattr(source, role)}
     if set(NOISE_ROLES) & set(given):  # a noise file goes before a noise HDU of any kind
         for role in NOISE_ROLES:
@@ -115,7 +120,7 @@ def _planes(source: Source, options: ReadOptions) -> tuple[dict[str, NDArray], f
         planes.pop("psf", None)
     for role, path in given.items():
         if role != "psf":
-            planes[role] = read_plane(path, names[role])[0]
+            planes[role] = read_plane(path, names[role], parent=part)[0]
     kinds = [role for role in NOISE_ROLES if role in planes]
     if len(kinds) > 1:
         raise BadInput(
@@ -129,17 +134,19 @@ def _planes(source: Source, options: ReadOptions) -> tuple[dict[str, NDArray], f
                 f"{role} of '{source.id}' has shape {plane.shape}, expected {shape} as its image "
                 f"({given.get(role, source.image)})"
             )
-    return planes, header
+    return planes, header, part.origin
 
 
-def _start(source: Source, options: ReadOptions) -> NDArray[np.float64]:
+def _start(source: Source, options: ReadOptions, origin: tuple[int, int]) -> NDArray[np.float64]:
     given = [getattr(options, name) for name in START_NAMES]
     pairs = zip(source.start, given, strict=True)
     start = [option if math.isnan(own) and option is not None else own for own, option in pairs]
     problem = start_problem(start)
     if problem:
         raise BadInput(f"{problem} (galaxy '{source.id}')")
-    return np.array(start, dtype=np.float64)
+    values = np.array(start, dtype=np.float64)
+    values[:2] -= origin
+    return values
 
 
 def _psf(

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from astropy.io import fits
 from scipy import special
 from torch import Tensor
 
+from hybridfit.files import open_fits
 from hybridfit.model.draws import Random, Range, per_image, turned_images
 
 SIGMA = 1 / math.sqrt(8 * math.log(2))  # of a Gaussian, in units of its FWHM
@@ -85,7 +85,7 @@ def read_psfs(folder: str, size: int, device: torch.device) -> Tensor:
 
 
 def _read_psf(path: Path, size: int) -> Tensor:
-    with fits.open(path) as file:
+    with open_fits(path) as file:
         planes = [hdu.data for hdu in file if hdu.is_image and np.ndim(hdu.data) == 2]
     if not planes:
         raise ValueError(f"{path.name} holds no image, expected a PSF of two dimensions")

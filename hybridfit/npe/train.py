@@ -15,6 +15,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from hybridfit.config import load_yaml
 from hybridfit.npe import checkpoint as files
 from hybridfit.npe.data import (
     VALIDATION,
@@ -139,7 +140,7 @@ def claim(out: Path, recipe: Recipe, resume: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
     path, mine = out / RECIPE, recipe.to_mapping()
     if resume and path.is_file():
-        theirs = yaml.safe_load(path.read_text())
+        theirs = load_yaml(path)
         for name in ("simulator", "prior", "network"):
             if theirs.get(name) != plain(mine[name]):
                 raise ValueError(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
 from hybridfit.io.fits import BadInput, ReadOptions, Source, read_stamp, stack
+from hybridfit.io.references.tables import read_table
 
 TRUTH = "truth.fits"
 
@@ -34,7 +35,7 @@ def read_truth(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -
     """
     if not path.is_file():
         raise ValueError(f"no truth table '{path}': expected one with id, {', '.join(names)}")
-    table = Table.read(path)
+    table = read_table(path)
     for name in ("id", *names):
         if name not in table.colnames and name not in optional:
             raise ValueError(f"'{path}' lacks the column '{name}', expected id, {', '.join(names)}")

@@ -21,6 +21,7 @@ from hybridfit.fitting.prepare import prepared
 from hybridfit.io.blocks import file_name, read_block
 from hybridfit.io.fits import BadInput, ReadOptions, Source, find_sources, read_stamp, stack
 from hybridfit.io.read_results import Results, read_results
+from hybridfit.io.references.tables import read_table
 from hybridfit.io.runs import MODELS, UsageError
 from hybridfit.npe.posterior import predict_cutouts
 from hybridfit.parameters import ParameterSpace, Prior
@@ -268,10 +269,10 @@ def _truth(truth: str | Path | None, input: str | Path | None) -> Table | None:
     """The table of true parameters, if one was named or lies beside the cutouts."""
     if truth is None:
         beside = None if input is None else truth_beside(Path(input))
-        return Table.read(beside) if beside is not None and beside.is_file() else None
+        return read_table(beside) if beside is not None and beside.is_file() else None
     if not Path(truth).is_file():
         raise UsageError(f"no truth table '{truth}'")
-    table = Table.read(truth)
+    table = read_table(Path(truth))
     if "id" not in table.colnames:
         raise UsageError(f"'{truth}' lacks the column 'id'")
     return table

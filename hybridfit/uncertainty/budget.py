@@ -17,11 +17,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
-from astropy.io import fits
 from torch import Tensor
 
 from hybridfit.arguments import check_fields
 from hybridfit.cutouts import Cutouts
+from hybridfit.files import open_fits
 from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.start import psf_moments
@@ -194,7 +194,7 @@ def light_of(linearised: Linearised, problem: Problem) -> Tensor:
 
 def read_autocorrelation(path: str | Path) -> Tensor:
     """The image (h, w) of a FITS file of the noise's autocorrelation."""
-    with fits.open(path) as hdus:
+    with open_fits(path) as hdus:
         images = [h.data for h in hdus if getattr(h, "data", None) is not None and h.is_image]
         if not images or images[0].ndim != 2:
             raise ValueError(f"{path} holds no two-dimensional image, expected an autocorrelation")

@@ -14,9 +14,10 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
+from hybridfit.files import FileProblem, open_regular, read_bytes
 from hybridfit.io.galfit import conventions
 from hybridfit.io.galfit.entries import Component, GalfitError, Outcome, Value
-from hybridfit.io.galfit.text import number
+from hybridfit.io.galfit.text import LARGEST, number
 from hybridfit.io.options import BadInput
 from hybridfit.io.planes import opened
 
@@ -67,11 +68,12 @@ def read_block(path: str | Path) -> Outcome:
         GalfitError: if no HDU has parameters of GALFIT's, or one is no number.
     """
     path = Path(path)
-    with open(path, "rb") as file:
-        start = file.read(9)
     try:
+        with open_regular(path) as file:
+            start = file.read(9)
         if start == b"XTENSION=":
-            return _of_header(path, fits.Header.fromtextfile(path))
+            text = read_bytes(path, LARGEST).decode("ascii", errors="replace")
+            return _of_header(path, fits.Header.fromstring(text, sep="\n"))
         with opened(str(path)) as hdus:
             header = next((hdu.header.copy() for hdu in hdus if "COMP_1" in hdu.header), None)
             tables = {hdu.name: Table(hdu.data) for hdu in hdus if hdu.name in TABLES}
@@ -79,7 +81,7 @@ def read_block(path: str | Path) -> Outcome:
             return _of_header(path, header)
         if "FINAL_BAND" in tables:
             return _of_tables(path, tables)
-    except (BadInput, fits.VerifyError) as error:
+    except (BadInput, FileProblem, fits.VerifyError) as error:
         raise GalfitError(path, None, str(error)) from error
     raise GalfitError(
         path, None, "is no image block: expected COMP_1 in a header, or a table FINAL_BAND"

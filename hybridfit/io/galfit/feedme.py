@@ -19,6 +19,7 @@ HEAD = re.compile(
 )
 MENU = re.compile(r"#\s*Input menu file:\s*(.+?)\s*$", re.IGNORECASE)
 FILES = {"A": "image", "B": "output", "C": "sigma", "D": "psf", "F": "mask", "G": "constraints"}
+OUTSIDE = re.compile(r",(?![^\[\]]*\])")  # commas that are not in brackets
 SILENT = ("O", "S", "U", "V", "W", "Q", "Y", "A2")  # displays, and options of GALFITM
 NEEDED = {  # rows that a component cannot do without, and what they are
     "sersic": {"3": "magnitude", "4": "R_e", "5": "Sersic index", "9": "axis ratio", "10": "PA"},
@@ -261,11 +262,16 @@ def _weights(wavelengths: list[float], count: int) -> np.ndarray:
 
 
 def _listed(row: Row | None) -> list[str]:
-    return [part for part in row.words[0].split(",") if part] if row and row.words else []
+    return _parts(row.words[0]) if row and row.words else []
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between commas; those in brackets name an HDU: ``im.fits[sci,1]``."""
+    return [part for part in OUTSIDE.split(text) if part]
 
 
 def _first(name: str) -> str:
-    name = name.split(",")[0].strip()
+    name = OUTSIDE.split(name)[0].strip()
     return "" if name.lower() == "none" else name
 
 

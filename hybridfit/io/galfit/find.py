@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from hybridfit.files import FileProblem, read_bytes
 from hybridfit.io.galfit.feedme import is_restart
 
 OTHERS = re.compile(
@@ -68,7 +69,10 @@ def is_menu(text: str) -> bool:
 
 def peek(path: Path) -> str:
     """Return a file's text, "" if it is none or too large for one of GALFIT's."""
-    if OTHERS.search(path.name) or path.stat().st_size > LARGEST:
+    if OTHERS.search(path.name):
         return ""
-    data = path.read_bytes()
+    try:
+        data = read_bytes(path, LARGEST)
+    except FileProblem:
+        return ""
     return "" if b"\0" in data[:4096] else data.decode("utf-8", errors="replace")

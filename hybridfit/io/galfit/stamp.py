@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,22 @@ from numpy.typing import NDArray
 from scipy import signal
 
 from hybridfit.cutouts import START_NAMES
+from hybridfit.files import looks_like_fits, read_text
+from hybridfit.io.address import parse_address
 from hybridfit.io.galfit.entries import Feedme
 from hybridfit.io.galfit.sigma import made_sigma
 from hybridfit.io.header import celestial_wcs, pixel_scale
 from hybridfit.io.noise import to_sigma
 from hybridfit.io.options import BadInput, ReadOptions
-from hybridfit.io.planes import read_plane, read_section, split_hdu
+from hybridfit.io.planes import read_plane, read_section
 from hybridfit.io.prepare import CENTRE
 from hybridfit.io.psf import checked_psf, read_psf
 from hybridfit.io.stamp import Stamp
+from hybridfit.io.view import PartOf
 from hybridfit.results import Flag
 
 ENDINGS = ("", ".gz", ".fz")  # GALFIT's FITS library opens compressed files unasked
+LARGEST = 50_000_000  # bytes of a list of pixels
 PARENTS = 4  # folders above the feedme's in which a run may have been started
 MODES = {1: "a model only", 2: "an image block only", 3: "the components as images"}
 
@@ -48,17 +53,17 @@ def feedme_stamp(feedme: Feedme, options: ReadOptions = ReadOptions(), id: str =
     _check(feedme)
     notes: list[str] = []
     flags = Flag(0)
-    image, header, shape = read_section(locate(feedme, "A", feedme.image), feedme.region)
+    image, header, part = read_section(locate(feedme, "A", feedme.image), feedme.region)
     x0, y0 = (max(feedme.region[0], 0), max(feedme.region[2], 0)) if feedme.region else (0, 0)
     region = (x0, x0 + image.shape[1], y0, y0 + image.shape[0])
     if feedme.region and feedme.region != region:
         notes.append(f"region {feedme.region} reaches outside the image: {region} is fitted")
-    mask = _mask(feedme, region, shape)
+    mask = _mask(feedme, region, part)
     if mask.all():
         raise BadInput("every pixel of the region is masked: nothing to fit", int(Flag.NO_DATA))
     bad = ~(np.abs(image) < 1e37)  # NaN too; the square of what float32 holds is not
     if feedme.sigma:
-        plane = _same(locate(feedme, "C", feedme.sigma), "sigma", region, shape)
+        plane = _same(locate(feedme, "C", feedme.sigma), "sigma", region, part)
         sigma = to_sigma(plane, "sigma")
         bad |= ~np.isfinite(sigma)
     else:
@@ -80,7 +85,7 @@ def feedme_stamp(feedme: Feedme, options: ReadOptions = ReadOptions(), id: str =
         notes.append("the first profile starts on masked pixels: does the mask hide the galaxy?")
         flags |= Flag.MASKED_CENTRE
     psf, psf_flags = _psf(feedme, options)
-    wcs, note = celestial_wcs(header, (region[0], region[2]))
+    wcs, note = celestial_wcs(header, (region[0] + part.origin[0], region[2] + part.origin[1]))
     notes += [note] if note else []
     scale = math.sqrt(abs(feedme.pixel_scale[0] * feedme.pixel_scale[1]))
     scale = options.pixel_scale or (scale if scale > 0 else pixel_scale(math.nan, None, wcs))
@@ -109,13 +114,13 @@ def locate(feedme: Feedme, row: str, name: str) -> str:
         BadInput: if it is neither beside the input file nor in a folder above it, from which
             GALFIT may have been run, nor in the working directory.
     """
-    file, key = split_hdu(name)
+    address = parse_address(name)
     folder = feedme.path.absolute().parent
     for place in (folder, *list(folder.parents)[:PARENTS], Path.cwd()):
         for ending in ENDINGS:
-            path = place / (file + ending)
-            if path.is_file():
-                return f"{path}[{key}]" if key is not None else str(path)
+            path = place / (address.path + ending)
+            if os.path.exists(path):
+                return f"{path}{address.tail}"
     raise BadInput(f"row {row}) names '{name}', but there is no such file beside '{feedme.path}'")
 
 
@@ -135,28 +140,27 @@ def _check(feedme: Feedme) -> None:
 
 
 def _same(
-    text: str, role: str, region: tuple[int, int, int, int], shape: tuple[int, int]
+    text: str, role: str, region: tuple[int, int, int, int], image: PartOf
 ) -> NDArray[np.floating]:
     """The region of a plane that must have the image's shape."""
-    plane, _, found = read_section(text, region)
-    if found != shape:
-        raise BadInput(f"{role} '{text}' has shape {found}, expected {shape} as the image")
+    plane, _, found = read_section(text, region, image)
+    if found.shape != image.shape:
+        raise BadInput(
+            f"{role} '{text}' has shape {found.shape}, expected {image.shape} as the image"
+        )
     return plane
 
 
-def _mask(
-    feedme: Feedme, region: tuple[int, int, int, int], shape: tuple[int, int]
-) -> NDArray[np.bool_]:
+def _mask(feedme: Feedme, region: tuple[int, int, int, int], image: PartOf) -> NDArray[np.bool_]:
     """(H, W) of the region, True on bad pixels: FITS, not 0, or a list of x y from 1."""
     x0, x1, y0, y1 = region
     if not feedme.mask:
         return np.zeros((y1 - y0, x1 - x0), bool)
     text = locate(feedme, "F", feedme.mask)
-    with open(split_hdu(text)[0], "rb") as file:
-        start = file.read(6)
-    if start[:2] == b"\x1f\x8b" or start == b"SIMPLE":
-        return ~(_same(text, "mask", region, shape) == 0)
+    if looks_like_fits(parse_address(text).path):
+        return ~(_same(text, "mask", region, image) == 0)
     pixels = _numbers(text, "a mask: FITS, or lines of x y", (0, 1)).astype(np.int64)
+    shape = image.shape
     mask = np.zeros(shape, bool)
     x, y = pixels[:, 0] - 1, pixels[:, 1] - 1
     inside = (x >= 0) & (x < shape[1]) & (y >= 0) & (y < shape[0])
@@ -180,7 +184,8 @@ def _numbers(
     path: str, expected: str, columns: tuple[int, ...] | None = None
 ) -> NDArray[np.float64]:
     try:
-        return np.loadtxt(path, ndmin=2, comments=("#", ";"), usecols=columns)
+        lines = read_text(path, LARGEST).splitlines()
+        return np.loadtxt(lines, ndmin=2, comments=("#", ";"), usecols=columns)
     except (ValueError, OSError) as error:
         raise BadInput(f"'{path}' cannot be read, expected {expected}: {error}") from error
 
@@ -206,9 +211,7 @@ def _psf(feedme: Feedme, options: ReadOptions) -> tuple[NDArray[np.float32] | No
 
 def _kernel(path: str) -> NDArray[np.float64]:
     """A diffusion kernel with odd sides: a FITS image, or rows of numbers as Tiny Tim has them."""
-    with open(split_hdu(path)[0], "rb") as file:
-        start = file.read(6)
-    if start[:2] == b"\x1f\x8b" or start == b"SIMPLE":
+    if looks_like_fits(parse_address(path).path):
         kernel = read_plane(path, limits=False)[0].astype(np.float64)
     else:
         kernel = _numbers(path, "a diffusion kernel: FITS, or rows of numbers")

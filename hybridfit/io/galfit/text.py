@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hybridfit.files import FileProblem, read_bytes
 from hybridfit.io.galfit.entries import GalfitError, Value
 
 # A) ... Z), A1), 0) ... 10), C0), B1), F20), R10), T0), Ti), To), N1)
@@ -39,8 +40,11 @@ def read_text(path: Path) -> list[str]:
         FileNotFoundError: without such a file.
         GalfitError: if it is no text.
     """
-    data = path.read_bytes()
-    if b"\0" in data[:4096] or len(data) > LARGEST:
+    try:
+        data = read_bytes(path, LARGEST)
+    except FileProblem as error:
+        raise GalfitError(path, None, str(error)) from error
+    if b"\0" in data[:4096]:
         raise GalfitError(path, None, "is no text file: expected one of GALFIT's text files")
     return data.decode("utf-8", errors="replace").splitlines()
 

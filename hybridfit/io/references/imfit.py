@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import gamma, gammaincinv
 
+from hybridfit.files import FileProblem, peek_text, read_bytes
 from hybridfit.io.references.catalogue import (
     COLUMN,
     NAMES,
@@ -33,6 +34,7 @@ NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 LINE = re.compile(rf"^\s*(\w+)\s+({NUMBER}|[-+]?nan|[-+]?inf)\b[^#]*(?:#\s*\+/-\s*(\S+))?", re.I)
 
 Pair = tuple[float, float]  # a value and its error
+LARGEST = 10_000_000  # bytes of one result file
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ class Function:
 def looks_like_imfit(path: Path) -> bool:
     """Whether a text holds an imfit model: lines X0, Y0 and FUNCTION."""
     try:
-        text = path.read_text(errors="replace")[:100_000]
-    except OSError:
+        text = peek_text(path, 100_000)
+    except (OSError, FileProblem):
         return False
     return bool(re.search(r"^\s*X0\s", text, re.M) and re.search(r"^\s*FUNCTION\s", text, re.M))
 
@@ -118,6 +120,10 @@ def read_imfit(path: Path, options: ReferenceOptions) -> Catalogue:
     )
 
 
+def _lines(path: Path) -> list[str]:
+    return read_bytes(path, LARGEST).decode("utf-8", errors="replace").splitlines()
+
+
 def read_file(path: Path) -> tuple[list[Function], Pair]:
     """Return the functions of one model, and its fit statistic and degrees of freedom (NaN).
 
@@ -128,7 +134,7 @@ def read_file(path: Path) -> tuple[list[Function], Pair]:
     x0 = y0 = (math.nan, math.nan)
     current: dict[str, Pair] | None = None
     statistic, reduced = math.nan, math.nan
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         if found := re.search(rf"(?:Best-fit value:|CHI-SQUARE =)\s*({NUMBER})", line):
             statistic = float(found[1])
         if found := re.search(rf"Reduced (?:value:|Chi\^2 =)\s*({NUMBER})", line):

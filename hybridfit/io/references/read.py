@@ -6,10 +6,10 @@ import re
 import warnings
 from pathlib import Path
 
-from astropy.io import fits
 from astropy.table import Table
 
 from hybridfit.arguments import as_path
+from hybridfit.files import looks_like_fits, open_fits, peek_text
 from hybridfit.io.export import FORMATS
 from hybridfit.io.references.catalogue import Catalogue
 from hybridfit.io.references.galfit_outputs import outcomes_catalogue
@@ -22,7 +22,6 @@ from hybridfit.io.references.sextractor import (
     sextractor_columns,
 )
 from hybridfit.io.references.tables import (
-    is_fits,
     is_truth,
     looks_like_sextractor,
     plain_of,
@@ -91,7 +90,7 @@ def find_kind(path: Path) -> str:
         return "imfit" if _has_imfit(path) else "galfit"
     if path.suffix == ".npz":
         return "truth"
-    if is_fits(path):
+    if looks_like_fits(path):
         if _is_block(path):
             return "galfit"
     elif not path.name.lower().endswith((".csv", ".ecsv", ".parquet", ".pq")):
@@ -99,7 +98,7 @@ def find_kind(path: Path) -> str:
             return "imfit"
         if looks_like_sextractor(path):
             return "sextractor"
-        if GALFIT_TEXT.search(path.read_text(errors="replace")[:20_000]):
+        if GALFIT_TEXT.search(peek_text(path, 20_000)):
             return "galfit"
     table = read_table(path)
     if known := sextractor_columns(table.colnames):
@@ -121,10 +120,10 @@ def _is_block(path: Path) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with fits.open(path) as hdus:
+            with open_fits(path) as hdus:
                 names = {hdu.name.upper() for hdu in hdus}
                 return "FINAL_BAND" in names or any("COMP_1" in hdu.header for hdu in hdus)
-        except (OSError, ValueError):
+        except Exception:  # broken headers raise nearly every type there is
             return False
 
 

@@ -11,6 +11,7 @@ from astropy.io import ascii as text_tables
 from astropy.io import fits
 from astropy.table import Table
 
+from hybridfit.files import FileProblem, check_regular, looks_like_fits, open_fits, peek_text
 from hybridfit.io.read_results import read_parquet
 from hybridfit.io.references.catalogue import NAMES, Catalogue
 from hybridfit.io.references.columns import QUANTITIES, Convention, catalogue_of, chosen_rows, texts
@@ -36,6 +37,7 @@ def read_table(path: Path) -> Table:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old headers and units
+            check_regular(path)
             if name.endswith(".npz"):
                 return _read_arrays(path)
             if name.endswith((".parquet", ".pq")):
@@ -44,31 +46,23 @@ def read_table(path: Path) -> Table:
                 return Table.read(path, format="ascii.ecsv")
             if name.endswith(".csv"):
                 return text_tables.read(path, format="csv", converters={"id": str})
-            if is_fits(path):
+            if looks_like_fits(path):
                 return _read_fits(path)
             if looks_like_sextractor(path):
                 return text_tables.read(path, format="sextractor")
             return text_tables.read(path)
     except ImportError as error:
         raise ValueError(f"reading '{path}' needs pyarrow: pip install pyarrow") from error
-    except OSError:
+    except (OSError, FileProblem):
         raise
     except Exception as error:  # each reader has its own kinds
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"'{path}' cannot be read as a table: {reason}") from error
 
 
-def is_fits(path: Path) -> bool:
-    """Whether a file begins as FITS does, compressed or not."""
-    with path.open("rb") as file:
-        start = file.read(9)
-    return start.startswith((b"SIMPLE  =", b"\x1f\x8b"))
-
-
 def looks_like_sextractor(path: Path) -> bool:
     """Whether a text has SExtractor's ASCII_HEAD: ``#   1 NUMBER ...``."""
-    with path.open(errors="replace") as file:
-        words = file.readline().split()
+    words = peek_text(path, 1000).partition("\n")[0].split()
     return len(words) > 2 and words[0] == "#" and words[1].isdigit() and words[2].isupper()
 
 
@@ -160,7 +154,7 @@ def _read_arrays(path: Path) -> Table:
 
 
 def _read_fits(path: Path) -> Table:
-    with fits.open(path, memmap=False) as hdus:
+    with open_fits(path) as hdus:
         tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)]
         objects = [hdu for hdu in tables if hdu.name == "LDAC_OBJECTS"]
         if not tables:

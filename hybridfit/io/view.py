@@ -1,0 +1,218 @@
+"""The two axes of a FITS image that are wanted: all of it, a section, or a plane of a cube."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from hybridfit.files.fits import MAX_RATIO, MAX_UNPACKED
+from hybridfit.io.address import Address
+from hybridfit.io.options import BadInput
+
+MAX_SIDE = 20_000  # pixels; what is larger is not a cutout of a galaxy
+MAX_PIXELS = 100_000_000
+MIN_SIDE = 5
+MAX_TILES = 200_000  # of a compressed image: each is unpacked by itself
+
+
+@dataclass(frozen=True)
+class PartOf:
+    """What was taken of an image.
+
+    Args:
+        whole: H, W of the image in the file.
+        origin: x, y from 0 in it of the part's first pixel.
+        shape: H, W of the part.
+    """
+
+    whole: tuple[int, int]
+    origin: tuple[int, int]
+    shape: tuple[int, int]
+
+
+class View:
+    """An image HDU and what is wanted of it; its header is looked at, not its data.
+
+    Args:
+        hdu: of an image.
+        address: what the user named.
+        tail: the HDU in brackets, for errors.
+        parent: of the image that it belongs to, see `hybridfit.io.planes.read_plane`.
+
+    Raises:
+        BadInput: if it is no image, or the section is not within it.
+    """
+
+    def __init__(
+        self,
+        hdu: fits.hdu.base._BaseHDU,
+        address: Address,
+        tail: str,
+        parent: PartOf | None = None,
+    ) -> None:
+        self._hdu = hdu
+        self._where = f"'{address.path}{address.tail}'"
+        if not holds_image(hdu):
+            raise BadInput(f"{self._where} holds no image: expected an image HDU with two axes")
+        self._shape = tuple(int(side) for side in hdu.shape)
+        self._planes_by = f"'{address.path}{tail}"
+        self._slices = self._of_section(address)
+        self._sliced = bool(address.section)
+        if (
+            parent is not None
+            and not address.section
+            and self._sides == parent.whole != parent.shape
+        ):
+            x, y = parent.origin
+            self._slices = self._narrowed((x, x + parent.shape[1], y, y + parent.shape[0]))
+            self._sliced = True
+
+    @property
+    def part(self) -> PartOf:
+        """What is taken; (H, W) of (H, W).
+
+        Raises:
+            BadInput: if that has other than two axes.
+        """
+        self._check_axes()
+        at = [i for i, part in enumerate(self._slices) if part.stop - part.start != 1]
+        rows, columns = (self._slices[i] for i in at)
+        whole = self._shape[at[0]], self._shape[at[1]]
+        shape = rows.stop - rows.start, columns.stop - columns.start
+        return PartOf(whole, (columns.start, rows.start), shape)
+
+    def read(
+        self, region: tuple[int, int, int, int] | None = None, limits: bool = True
+    ) -> NDArray[np.floating]:
+        """Return the pixels (H, W) in native byte order; the claimed size is looked at first.
+
+        Args:
+            region: x0, x1, y0, y1, from 0, half-open; what lies outside is left out.
+            limits: refuse sides below 5 pixels, and what is no plane but a row.
+
+        Raises:
+            BadInput: if there are other than two axes, or too many pixels or too few.
+        """
+        if limits or len(self._sides) > 2:
+            self._check_axes()
+        slices = self._slices
+        if region is not None:
+            slices = self._narrowed(region)
+        shape = tuple(part.stop - part.start for part in slices)
+        if region is not None and min(shape) < 1:
+            raise BadInput(
+                f"{self._where}: {self._of_region(region)}, which is nothing of it: expected "
+                f"{MIN_SIDE} to {MAX_SIDE} pixels a side"
+            )
+        sides = tuple(side for side in shape if side != 1)
+        if len(sides) != 2:
+            sides = shape[-2:]
+        if max(sides) > MAX_SIDE or math.prod(sides) > MAX_PIXELS:
+            raise BadInput(
+                f"{self._where} has {sides[0]} x {sides[-1]} pixels, expected a cutout of one "
+                f"galaxy of at most {MAX_SIDE} a side and {MAX_PIXELS:.0e} in all: cut it out first"
+            )
+        if limits and min(sides) < MIN_SIDE:
+            asked = f": {self._of_region(region)}" if region is not None else ""
+            raise BadInput(
+                f"{self._where} has {sides[0]} x {sides[-1]} pixels{asked}, expected at least "
+                f"{MIN_SIDE} a side"
+            )
+        in_part = self._sliced or region is not None
+        self._check_unpacked(in_part)
+        data = self._hdu.section[tuple(slices)] if in_part else self._hdu.data
+        if data is None:
+            raise BadInput(f"{self._where} holds no image: its data are missing")
+        return _floats(np.asarray(data).reshape(sides), self._where)
+
+    @property
+    def _sides(self) -> tuple[int, ...]:
+        """Lengths of the axes that are longer than one pixel, in what is taken."""
+        lengths = (part.stop - part.start for part in self._slices)
+        return tuple(length for length in lengths if length != 1)
+
+    def _of_section(self, address: Address) -> list[slice]:
+        """Rows of each axis, the slowest first."""
+        slices = [slice(0, side) for side in self._shape]
+        given = len(address.section)
+        if given and (
+            given > len(slices)
+            or (given < len(slices) and sum(side != 1 for side in self._shape) > 2)
+        ):
+            raise BadInput(
+                f"{self._where} has {given} axes in its section, but the image has "
+                f"{len(slices)}, {self._shape[::-1]} pixels: expected one entry for each"
+            )
+        for axis, wanted in enumerate(address.section):
+            side = self._shape[-1 - axis]
+            if wanted is None:
+                continue
+            if wanted[1] > side:
+                raise BadInput(
+                    f"{self._where} asks for pixels {wanted[0]} to {wanted[1]} of axis {axis + 1}, "
+                    f"which has {side}"
+                )
+            slices[-1 - axis] = slice(wanted[0] - 1, wanted[1])
+        return slices
+
+    def _narrowed(self, region: tuple[int, int, int, int]) -> list[slice]:
+        """The slices of a region x0, x1, y0, y1 of what is taken."""
+        x0, x1, y0, y1 = region
+        slices = list(self._slices)
+        at = [i for i, part in enumerate(slices) if part.stop - part.start != 1]
+        for i, low, high in zip(at, (y0, x0), (y1, x1), strict=True):
+            start, stop = slices[i].start, slices[i].stop
+            slices[i] = slice(start + max(low, 0), min(start + max(high, 0), stop))
+        return slices
+
+    def _check_axes(self) -> None:
+        sides = self._sides
+        if len(sides) == 2:
+            return
+        shape = tuple(part.stop - part.start for part in self._slices)
+        hint = ""
+        if len(sides) > 2:
+            plane = ",".join(["*", "*", *("1" for _ in shape[2:])])
+            hint = f"; choose a plane of it, e.g. {self._planes_by}[{plane}]' for the first"
+        raise BadInput(f"{self._where} has shape {shape}, expected two axes (H, W){hint}")
+
+    def _check_unpacked(self, in_part: bool) -> None:
+        """Refuse a tile-compressed image that claims far more than its file holds."""
+        if not isinstance(self._hdu, fits.CompImageHDU):
+            return
+        # until astropy 7 the HDU was the table itself
+        header = getattr(self._hdu, "_bintable", self._hdu)._header
+        axes = range(1, int(header["ZNAXIS"]) + 1)
+        sides = [int(header[f"ZNAXIS{axis}"]) for axis in axes]
+        # rows, where no tile is given
+        tile = [int(header.get(f"ZTILE{axis}", sides[0] if axis == 1 else 1)) for axis in axes]
+        count = math.prod(math.ceil(a / max(b, 1)) for a, b in zip(sides, tile, strict=True))
+        size = math.prod(tile if in_part else sides) * abs(int(header["ZBITPIX"])) // 8
+        packed = (self._hdu.fileinfo() or {}).get("datSpan", 0)
+        if size > max(MAX_UNPACKED, packed * MAX_RATIO) or count > MAX_TILES:
+            raise BadInput(
+                f"{self._where} unpacks to {size / 1e6:.3g} MB in {count} tiles, expected "
+                f"{MAX_UNPACKED / 1e6:g} MB and {MAX_TILES} tiles at most: unpack it first"
+            )
+
+    def _of_region(self, region: tuple[int, int, int, int]) -> str:
+        x0, x1, y0, y1 = region
+        sides = " x ".join(str(side) for side in self._sides)
+        return f"x {x0} to {x1}, y {y0} to {y1} (from 0) of {sides}"
+
+
+def holds_image(hdu: fits.hdu.base._BaseHDU) -> bool:
+    """Whether an HDU is an image with pixels."""
+    return bool(hdu.is_image) and len(hdu.shape) > 0 and 0 not in hdu.shape
+
+
+def _floats(data: NDArray, where: str) -> NDArray[np.floating]:
+    if data.dtype.kind not in "fiub":
+        raise BadInput(f"{where} holds {data.dtype}, expected real numbers")
+    # floats keep their width here: squares of faint images (1e-25) need float64 later on
+    kind = np.float64 if data.dtype.itemsize > 4 or data.dtype.kind in "iu" else np.float32
+    return data.astype(kind)
