@@ -60,7 +60,7 @@ FLAG_TEXT: dict[Flag, str] = {
     Flag.PSF_OFF_CENTRE: "the PSF's centroid is not in its central pixel: x, y are shifted with it",
     Flag.PSF_NORMALISED: "the PSF did not sum to 1 and was normalised",
     Flag.NO_PSF: "measured without a PSF, as asked",
-    Flag.BAD_PIXELS: "pixels without data (NaN, infinite, fill values) or a usable sigma were masked",
+    Flag.BAD_PIXELS: "pixels without data (NaN, fill values) or a usable sigma were masked",
     Flag.CROPPED: "the stamp was cropped to the galaxy and the sky around it",
     Flag.NO_DATA: "no pixel is left to fit",
     Flag.UNREADABLE: "the input could not be read: see the message column",

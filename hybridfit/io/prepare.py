@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridfit.io import detect
+from hybridfit.io.detect import middle
 from hybridfit.io.masking import CENTRE, given_mask, masked_centre
 from hybridfit.io.no_data import without_data
 from hybridfit.io.noise import CREDIBLE, estimated_sigma, sigma_ratio, to_sigma
+from hybridfit.io.noise_outliers import noise_outliers
 from hybridfit.io.options import NOISE_ROLES, BadInput
 from hybridfit.results import Flag
 
@@ -157,7 +159,7 @@ def _usable(
     filled, values = without_data(image, mask | bad)
     bad |= filled
     role = next((role for role in NOISE_ROLES if role in draft.planes), "")
-    sigma = None
+    sigma, outliers = None, np.zeros(image.shape, bool)
     if role:
         plane = draft.planes[role]
         deviation = to_sigma(plane, role)
@@ -167,7 +169,8 @@ def _usable(
         if role == "ivar":
             mask = mask | (plane == 0)  # the usual way to say "no data"
         bad |= unusable
-        sigma = np.where(unusable, 1.0, deviation).astype(np.float32)
+        draft, outliers = _noise_outliers(draft, deviation, ~(mask | bad), role)
+        sigma = np.where(unusable | outliers, 1.0, deviation).astype(np.float32)
     count = int((bad & ~mask).sum())
     if count:
         text = f"{count} pixels without a usable value were masked"
@@ -175,7 +178,25 @@ def _usable(
             listed = ", ".join(f"{value:g}" for value in values)
             text += f", areas or edges of one value among them ({listed}: {int(filled.sum())})"
         draft = draft.noted(text, Flag.BAD_PIXELS)
-    return draft, role, sigma, mask | bad
+    return draft, role, sigma, mask | bad | outliers
+
+
+def _noise_outliers(
+    draft: Draft, sigma: NDArray[np.floating], usable: NDArray[np.bool_], role: str
+) -> tuple[Draft, NDArray[np.bool_]]:
+    """Pixels whose noise is absurd, and the draft that tells of them."""
+    if not usable.any():
+        return draft, np.zeros(usable.shape, bool)
+    outliers = noise_outliers(draft.planes["image"], sigma, usable)
+    if outliers.any():
+        low, high = sigma[outliers].min(), sigma[outliers].max()
+        listed = f"{low:.2g}" if low == high else f"{low:.2g} to {high:.2g}"
+        text = (
+            f"masked pixels whose {role} is far from their neighbours': {int(outliers.sum())} "
+            f"(sigma {listed}, elsewhere {middle(sigma[usable & ~outliers]):.2g})"
+        )
+        draft = draft.noted(text, Flag.BAD_PIXELS)
+    return draft, outliers
 
 
 def _check_signal(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:

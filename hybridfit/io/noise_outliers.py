@@ -1,0 +1,85 @@
+"""Pixels whose noise is absurd beside that of their neighbourhood.
+
+One pixel that claims a millionth of its neighbours' noise outweighs all the others of a fit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from hybridfit.io.detect import middle
+
+WIDTH = 5  # pixels: steps of coverage and chip gaps are wider
+LOW = 0.25  # of the neighbourhood's sigma: no structure of so few pixels is so much deeper
+HIGH = 30.0  # times the neighbourhood's sigma, where no light explains it
+DARK = 3.0  # sigma of its own by which such a pixel stands above the sky: a bright core does more
+FAR_LOW, FAR_HIGH = 0.01, 1000.0  # of the image's median sigma, for areas of any size
+WRONG = 5.0  # times the sigma by which such an area scatters
+
+
+def noise_outliers(
+    image: NDArray[np.floating], sigma: NDArray[np.floating], usable: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Return the pixels whose noise map cannot be right.
+
+    Low is a sigma below a quarter of what surrounds it within a few pixels, high one above
+    thirty times that without the light that would explain it as Poisson noise. Areas of any
+    size count as low where sigma is below 1 % of its median and the pixels scatter by far more,
+    and as high where it is a thousand times the median and they are dark.
+
+    Args:
+        image: (H, W) flux.
+        sigma: (H, W) positive where usable.
+        usable: (H, W) True on pixels that are not masked.
+
+    Returns:
+        (H, W) True = the noise is absurd.
+    """
+    known = sigma[usable]
+    outliers = np.zeros(sigma.shape, bool)
+    if known.min() >= LOW * known.max():
+        return outliers
+    typical = middle(known)
+    deep = usable & (sigma < FAR_LOW * typical)
+    if deep.any() and not _scatters(image, sigma, deep):
+        typical = middle(sigma[deep])  # the others are those that are wrong
+    elif deep.any():
+        outliers |= deep
+    dark = usable & (image - middle(image[usable]) < DARK * sigma)
+    outliers |= dark & (sigma > FAR_HIGH * typical)
+    if _pits(np.where(usable, sigma, 0), LOW):
+        outliers |= _low(sigma, usable, LOW)
+    if (sigma[dark] > HIGH * typical).any():
+        outliers |= dark & _low(1 / sigma, usable, 1 / HIGH)
+    return outliers
+
+
+def _pits(plane: NDArray[np.floating], depth: float) -> bool:
+    """Whether any pixel lies far below those a few pixels away on both sides: quick, not exact."""
+    reach = WIDTH - 1
+    height, width = plane.shape
+    padded = np.pad(plane, reach, mode="reflect")
+    rows, columns = slice(reach, reach + height), slice(reach, reach + width)
+    level = depth * np.minimum(padded[:height, columns], padded[2 * reach :, columns])
+    other = depth * np.minimum(padded[rows, :width], padded[rows, 2 * reach :])
+    return bool((plane < np.maximum(level, other)).any())
+
+
+def _low(plane: NDArray[np.floating], usable: NDArray[np.bool_], depth: float) -> NDArray[np.bool_]:
+    """(H, W) True on small areas that lie far below everything that surrounds them."""
+    closed = ndimage.grey_closing(np.where(usable, plane, 0), WIDTH, mode="mirror")
+    low = usable & (plane < depth * closed)
+    # a slanted step has corners that no square fits into: they are as low as what they belong to
+    beside = ndimage.minimum_filter(np.where(usable & ~low, plane, np.inf), WIDTH, mode="mirror")
+    return low & (plane < depth * beside)
+
+
+def _scatters(
+    image: NDArray[np.floating], sigma: NDArray[np.floating], area: NDArray[np.bool_]
+) -> bool:
+    """Whether an area's pixels differ from their neighbours by far more than sigma."""
+    across = np.abs(np.diff(image, axis=1)) / np.hypot(sigma[:, 1:], sigma[:, :-1])
+    pairs = area[:, 1:] & area[:, :-1]
+    return bool(not pairs.any() or middle(across[pairs]) > WRONG * 0.6745)
