@@ -349,9 +349,10 @@ def _plot(
     from hybridfit.pipeline.plot import plot_run
 
     with errors(debug):
-        files = plot_run(out, id or (), input, truth, limit, quiet)
+        said: list[str] = []
+        files = plot_run(out, id or (), input, truth, limit, quiet, said.append)
         if not quiet:
-            typer.echo(f"{len(files)} pictures in {files[0].parent}", err=True)
+            typer.echo("\n".join([f"{len(files)} pictures in {files[0].parent}", *said]), err=True)
 
 
 def _fit_stages() -> dict[str, Any]:

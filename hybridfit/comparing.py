@@ -78,7 +78,7 @@ def compare_command(
     id_format: Annotated[Texts, _of("--id-format", 'what makes its ids ours: "g{id:03d}"')] = None,
     match: Annotated[
         str | None,
-        _own("--match", "auto | id | sky | pixel | row: how galaxies are matched [auto]"),
+        _own("--match", "auto | id | guess | sky | pixel | row: how galaxies are matched [auto]"),
     ] = None,
     radius: Annotated[
         float | None, _own("--radius", "of a match: arcsec [1] or pixels [2]")

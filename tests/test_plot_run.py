@@ -184,3 +184,33 @@ def test_results_are_read_back(run: Path):
     assert samples.shape == (0, 8)
     assert weights.shape == (0,)
     assert read_block(run / "models", "sim0002") is None
+
+
+def test_how_many_were_drawn_is_said_and_how_to_draw_the_others(inputs: Path, run: Path):
+    """Three galaxies, of which one cannot be read: it is drawn by nothing, and not passed over."""
+    assert "the others" not in call(run, "--input", inputs).output
+    first = call(run, "--input", inputs, "--limit", 1).output
+    assert "1 of 3 galaxies drawn; the others: --limit 3, or --id NAME for each" in first
+    every = call(run, "--input", inputs).output
+    assert "2 of 3 galaxies drawn; 1 had neither" in every
+    assert "the others" not in call(run, "--input", inputs, "--id", "sim0001").output
+    assert call(run, "--input", inputs, "--limit", 1, "--quiet").output == ""
+
+
+def test_a_title_has_all_flags_within_the_picture(inputs: Path, run: Path):
+    results = read_results(run)
+    every = sum(int(flag) for flag in hf.Flag)
+    results.table["flags"][0] = every
+    title = plotting._title(plotting._Galaxy(results, 0, None), "")
+    assert all(str(flag.name) in title for flag in hf.Flag)
+    plane = np.ones((1, 8, 8))
+    figure = hf.plot_residuals(plane, plane, plane, titles=[title])
+    figure.draw_without_rendering()
+    lines = figure._suptitle
+    assert lines.get_text().split() == title.split()
+    # constrained layout keeps it above the pictures, and it is no wider than they are
+    extent, whole = lines.get_window_extent(), figure.bbox
+    assert extent.x0 >= whole.x0
+    assert extent.x1 <= whole.x1
+    assert extent.y1 <= whole.y1
+    assert extent.y0 >= max(axis.get_window_extent().y1 for axis in figure.axes) - 1

@@ -23,7 +23,7 @@ PAGE = "report.html"
 class CompareOptions:
     """How catalogues are matched and compared, and what is written."""
 
-    match: str = "auto"  # id | sky | pixel | row; auto: by id, else on the sky
+    match: str = "auto"  # id | guess | sky | pixel | row; auto: by id, else on the sky
     radius: float = 0.0  # arcsec on the sky, pixels in the image; 0: 1 and 2
     point: str = "best"  # best | median | mean: which of our values; mean needs --save-samples
     pixels: bool = True  # evaluate both on the pixels that were fitted

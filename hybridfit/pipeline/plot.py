@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,7 @@ def plot_run(
     truth: str | Path | None = None,
     limit: int = 12,
     quiet: bool = True,
+    say: Callable[[str], None] = lambda text: None,
 ) -> list[Path]:
     """Draw pictures of a finished run's galaxies into ``out/plots``.
 
@@ -70,6 +71,7 @@ def plot_run(
         truth: table with id and true parameters; default truth.fits beside ``input``.
         limit: how many galaxies, where no ids are given.
         quiet: without a progress bar.
+        say: is told how many galaxies were drawn, and how to draw the others.
 
     Returns:
         The pictures' files.
@@ -83,13 +85,15 @@ def plot_run(
     true = _truth(truth, input)
     folder = results.path / PLOTS
     folder.mkdir(exist_ok=True)
-    files = []
+    files: list[Path] = []
+    bare = 0  # galaxies with neither a model nor draws
     for row in tqdm(rows, unit=" galaxies", disable=True if quiet else None):
-        galaxy = _galaxy(results, row, sources)
+        galaxy, before = _galaxy(results, row, sources), len(files)
         for kind, figure in (("fit", _fit_figure(galaxy)), ("corner", _corner(galaxy, true))):
             if figure is not None:
                 files.append(folder / f"{file_name(galaxy.id)}_{kind}.png")
                 figure.savefig(files[-1], dpi=DPI)
+        bare += len(files) == before
     columns = ["id", "flags", *LABELS, *(f"{name}_err" for name in LABELS)]
     if true is not None and _has(results.table, columns) and _has(true, LABELS):
         files.append(folder / "truth.png")
@@ -99,7 +103,21 @@ def plot_run(
             f"'{out}' holds neither models nor draws of these galaxies: pass --input CUTOUTS, or "
             "fit with --save-models or --save-samples"
         )
+    say(_told(len(rows), bare, len(results.table), bool(ids)))
     return files
+
+
+def _told(chosen: int, bare: int, total: int, named: bool) -> str:
+    """How many galaxies were drawn, and how to draw the others."""
+    text = f"{chosen - bare} of {total} galaxies drawn"
+    if bare:
+        text += (
+            f"; {bare} had neither a fit of pixels that could be read nor draws: their rows of the "
+            "table say why, and --input CUTOUTS names what was fitted"
+        )
+    if chosen < total and not named:
+        text += f"; the others: --limit {total}, or --id NAME for each"
+    return text
 
 
 def _has(table: Table, names: Iterable[str]) -> bool:
@@ -183,13 +201,13 @@ def _fit_figure(galaxy: _Galaxy) -> Figure | None:
 
 
 def _title(galaxy: _Galaxy, note: str) -> str:
-    """Name, quality, chi2 and flags in a line."""
+    """Name, quality, chi2 and all flags."""
     values, parts = galaxy.values, []
     if "quality" in values.colnames:
         parts.append(str(values["quality"]))
     if "chi2" in values.colnames and values["dof"] > 0:
         parts.append(f"chi2/dof {values['chi2'] / values['dof']:.2f}")
-    parts += [str(flag.name) for flag in Flag if int(values["flags"]) & flag][:4]
+    parts += [str(flag.name) for flag in Flag if int(values["flags"]) & flag]
     return f"{galaxy.id}: {', '.join(parts)}{note}"
 
 

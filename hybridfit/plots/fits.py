@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 IMAGE_MAP, RESIDUAL_MAP = "viridis", "RdBu_r"
 RESIDUAL_LIMIT = 5.0  # sigma
+TITLE_WIDTH = 110  # characters of a line: as wide as the figure
 
 
 def plot_residuals(
@@ -64,10 +66,11 @@ def plot_residuals(
         drawn = draw_plane(axes[3], residual, RESIDUAL_MAP, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
         draw_colourbar(figure, drawn, axes[4], "residual / sigma")
         if i < len(titles):
+            title = textwrap.fill(titles[i], TITLE_WIDTH)
             if count == 1:  # over all panels: above the first a long one would push them apart
-                figure.suptitle(titles[i], x=0.01, ha="left", fontsize=8, color=INK)
+                figure.suptitle(title, x=0.01, ha="left", fontsize=8, color=INK)
             else:
-                axes[0].set_title(titles[i], loc="left", fontsize=8, color=INK, pad=4)
+                axes[0].set_title(title, loc="left", fontsize=8, color=INK, pad=4)
         if i == count - 1:
             for axis, name in ((axes[0], "data"), (axes[1], "model"), (axes[3], "data - model")):
                 axis.set_xlabel(name, fontsize=9, color=MUTED)

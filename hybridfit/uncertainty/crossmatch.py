@@ -13,8 +13,9 @@ from scipy.spatial import cKDTree
 
 from hybridfit.io.references import Catalogue
 from hybridfit.io.references.catalogue import COLUMN, NAMES, Array
+from hybridfit.uncertainty.guess_ids import guess_ids
 
-WAYS = ("auto", "id", "sky", "pixel", "row")
+WAYS = ("auto", "id", "guess", "sky", "pixel", "row")
 PIXELS, ARCSEC = 2.0, 1.0  # the radii where none is said
 NEIGHBOUR = 3.0  # pixels: components nearer than this, or than the size, make up one galaxy
 
@@ -25,7 +26,7 @@ class Matches:
 
     Args:
         ours, theirs: (M,) row numbers, each at most once.
-        way: how they were found: id, sky, pixel or row.
+        way: how they were found: id, sky, pixel, row, or "guess: " and the rule.
         only_ours, only_theirs: ids of those without a partner.
         repeated: ids, or names, that several rows of one catalogue have; only the first counts.
     """
@@ -46,8 +47,9 @@ def match(ours: Catalogue, theirs: Catalogue, way: str = "auto", radius: float =
 
     Args:
         ours, theirs: the catalogues; an id of theirs may be any of its aliases.
-        way: "id", "sky" (ra, dec), "pixel" (x, y, for positions in one image), "row" (in the
-            order of the rows), or "auto": by id where any agrees, else on the sky.
+        way: "id", "guess" (by a part or another form of the ids), "sky" (ra, dec), "pixel" (x, y,
+            for positions in one image), "row" (in the order of the rows), or "auto": by id where
+            any agrees, else on the sky.
         radius: arcsec on the sky, pixels in the image; 0 takes 1 and 2.
 
     Raises:
@@ -66,6 +68,13 @@ def match(ours: Catalogue, theirs: Catalogue, way: str = "auto", radius: float =
         if not both:
             raise ValueError(_no_ids(ours, theirs))
         way = "sky"
+    if way == "guess":
+        guess = guess_ids(ours.id, theirs.id)
+        if guess is None:
+            raise ValueError(_no_ids(ours, theirs))
+        rows = np.array(guess.pairs, dtype=np.int64).reshape(-1, 2)
+        told = f"guess: {guess.words}"
+        return _checked(ours, theirs, rows[:, 0], rows[:, 1], told, guess.repeated)
     if way == "row":
         if len(ours) != len(theirs):
             raise ValueError(
@@ -216,7 +225,11 @@ def _checked(
     repeated: tuple[str, ...],
 ) -> Matches:
     if not len(a):
-        reason = _no_ids(ours, theirs) if way == "id" else "try another radius, or match by id"
+        reason = (
+            _no_ids(ours, theirs)
+            if way == "id"
+            else f"try another radius, or match by id{_offer(ours, theirs)}"
+        )
         raise ValueError(f"no galaxy of '{theirs.name}' matches by {way}: {reason}")
     rest = []
     for c, used in ((ours, a), (theirs, b)):
@@ -228,8 +241,26 @@ def _checked(
 def _no_ids(ours: Catalogue, theirs: Catalogue) -> str:
     some = [", ".join(f"'{name}'" for name in c.id[:3]) for c in (ours, theirs)]
     return (
-        f"ids here are {some[0]}..., in '{theirs.name}' {some[1]}...: make theirs ours with "
-        'id-format ("g{id:03d}"), or match by pixel (positions in one image), sky or row'
+        f"ids here are {some[0]}..., in '{theirs.name}' {some[1]}...{_offer(ours, theirs)}: make "
+        'theirs ours with id-format ("g{id:03d}"), or match by pixel (positions in one image), sky '
+        "or row"
+    )
+
+
+def _offer(ours: Catalogue, theirs: Catalogue) -> str:
+    """The best guess at what their ids have to do with ours, for an error; "" if there is none."""
+    guess = guess_ids(ours.id, theirs.id)
+    if guess is None:
+        return ""
+    mine, its = guess.example
+    several = (
+        f", {len(guess.repeated)} of them for several of theirs: choose with where"
+        if guess.repeated
+        else ""
+    )
+    return (
+        f"; best guess: {guess.words} ('{its}' is '{mine}'), which pairs {len(guess.pairs)} of "
+        f"{len(ours)}{several}; take it with match guess (--match guess)"
     )
 
 
