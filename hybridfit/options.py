@@ -19,9 +19,9 @@ NAMED = ("posterior", "bootstrap", "budget")
 HELP = {
     "psf": "one PSF file (or file.fits[HDU]) for all galaxies without their own",
     "no_psf": "fit without a PSF",
-    "psf_oversampling": "PSF pixels per image pixel",
+    "psf_oversampling": "PSF pixels per image pixel; else by the PSF's header, or 1",
     "psf_includes_pixel": "the PSF holds the pixel's response already (a star, an ePSF)",
-    "psf_center": "array | centroid: pixel N // 2 as GALFIT, or shifted onto it",
+    "psf_center": "array | centroid | galfit: the middle, the centroid, or pixel N // 2 as it is",
     "columns": 'manifest columns under other names: "id=NAME,mag=MAG_AUTO"',
     "zeropoint": "magnitude of one flux unit",
     "pixel_scale": "arcsec per pixel; else from the WCS",

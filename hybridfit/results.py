@@ -47,6 +47,7 @@ class Flag(IntFlag):
     MISFIT = 1 << 25
     PSF_DOUBTFUL = 1 << 26
     NOT_MODELLED = 1 << 27
+    PSF_TRUNCATED = 1 << 30
 
 
 FLAG_TEXT: dict[Flag, str] = {
@@ -56,7 +57,7 @@ FLAG_TEXT: dict[Flag, str] = {
     Flag.MASKED_CENTRE: "pixels at the centre of the galaxy are masked or have no data",
     Flag.SIGMA_ESTIMATED: "no noise map was given: sigma was made from the background",
     Flag.MASK_ESTIMATED: "no mask was given: neighbours were found and masked",
-    Flag.BAD_PSF: "the PSF is unphysical (strong negative pixels, flux at its edge)",
+    Flag.BAD_PSF: "the PSF is unphysical (negative, flux at its edge) or unlike its header",
     Flag.PSF_OFF_CENTRE: "the PSF's centroid is not in its central pixel: x, y are shifted with it",
     Flag.PSF_NORMALISED: "the PSF did not sum to 1 and was normalised",
     Flag.NO_PSF: "measured without a PSF, as asked",
@@ -78,6 +79,7 @@ FLAG_TEXT: dict[Flag, str] = {
     Flag.MISFIT: "structure under the galaxy's light that the model does not follow",
     Flag.PSF_DOUBTFUL: "the pixels ask for a PSF of another width or shape",
     Flag.NOT_MODELLED: "a model was asked for that cannot be fitted: see the message column",
+    Flag.PSF_TRUNCATED: "the PSF has a pedestal, or its stamp cuts off its wings",
 }
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from hybridfit.arguments import check_fields
 from hybridfit.cutouts import START_NAMES
+from hybridfit.io.psf import CENTRES
 from hybridfit.results import Flag
 
 NOISE_ROLES = ("sigma", "variance", "ivar")
@@ -62,11 +63,13 @@ class ReadOptions:
 
     psf: str | None = None  # one PSF file (or file.fits[HDU]) for all galaxies without their own
     no_psf: bool = False  # fit without a PSF, whatever PSF files there are
-    psf_oversampling: int = 1  # PSF pixels per image pixel
+    psf_oversampling: int | None = None  # PSF pixels per image pixel; else the PSF header's, or 1
     # False is GALFIT's convention: such tools integrate the model over the pixel themselves, so
     # a PSF that holds the pixel's response (an ePSF, a star) would count it twice
     psf_includes_pixel: bool = False
-    psf_center: str = "array"  # "array": pixel N // 2, as GALFIT; "centroid": shifted onto it
+    # "array": pixel N // 2 as GALFIT, but between the middle pixels where an oversampled PSF of
+    # even sides is centred there; "galfit": N // 2 and no pedestal taken off; "centroid": shifted
+    psf_center: str = "array"
 
     zeropoint: float | None = None  # mag; else the header's (`io.header.ZEROPOINT_KEYS`)
     pixel_scale: float | None = None  # arcsec per pixel; else from the WCS
@@ -91,17 +94,16 @@ class ReadOptions:
                     f"pattern_{role} is '{pattern}', expected '{{id}}' in it once, as in "
                     f"'{{id}}_{role}.fits'"
                 )
-        for name, known in (("crop", ("auto", "none")), ("psf_center", ("array", "centroid"))):
+        for name, known in (("crop", ("auto", "none")), ("psf_center", CENTRES)):
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"{name} is '{getattr(self, name)}', expected one of {', '.join(known)}"
                 )
         if self.no_psf and self.psf is not None:
             raise ValueError("psf and no_psf are both given: leave one of them out")
-        if self.psf_oversampling != int(self.psf_oversampling) or self.psf_oversampling < 1:
-            raise ValueError(
-                f"psf_oversampling is {self.psf_oversampling}, expected a whole number >= 1"
-            )
+        finer = self.psf_oversampling
+        if finer is not None and (finer != int(finer) or finer < 1):
+            raise ValueError(f"psf_oversampling is {finer}, expected a whole number >= 1")
         if self.zeropoint is not None and not math.isfinite(self.zeropoint):
             raise ValueError(f"zeropoint is {self.zeropoint}, expected a finite number")
         for name in ("pixel_scale", "gain"):

@@ -128,6 +128,15 @@ def hdu_names(text: str) -> list[str]:
         return [hdu.name.upper() for hdu in hdus]
 
 
+def hdu_header(text: str, names: Sequence[str]) -> fits.Header:
+    """Header of the HDU with the first of the names beside an image; empty where there is none."""
+    address = parse_address(text)
+    with opened(address.path) as hdus:
+        image = _at(hdus, address) if address.hdu else hdus[0]
+        found = (_companion(hdus, name, image) for name in names)
+        return next((hdu.header for hdu in found if hdu is not None), fits.Header())
+
+
 def _view(
     hdus: fits.HDUList,
     hdu: fits.hdu.base._BaseHDU,

@@ -3,51 +3,116 @@
 from __future__ import annotations
 
 import math
-import os
-from functools import lru_cache
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
+from scipy import fft, ndimage
 
 from hybridfit.arguments import described
-from hybridfit.io.address import parse_address
-from hybridfit.io.options import BadInput
-from hybridfit.io.planes import read_plane
+from hybridfit.io.psf_wings import find_wings
 from hybridfit.results import Flag
 
-MAX_PSF_SIDE = 2049
+CENTRES = ("array", "centroid", "galfit")
 NEGATIVE_SHARE = 0.05  # of the flux: noise in a real PSF's wings stays well below it
 EDGE_LEVEL = 0.02  # of the peak, the mean along the middle of one edge
-OFF_CENTRE = 0.5  # image pixels
+OFF_CENTRE = 0.25  # image pixels; lopsided PSFs that are well centred stay below
+WHOLE = 5e-3  # of a sampling: no width of a PSF is known better
+HALF_PAD = 8  # pixels for the ripples of a PSF that is barely sampled
 TRIMMED = 1e-5  # of the flux: what may be cut off all around to keep transforms small
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedPsf:
+    """A PSF as the renderer takes it.
+
+    Args:
+        psf: (h, w) float32, odd sides, sum 1, its centre the middle pixel.
+        oversampling: its pixels per image pixel.
+        flags: bits of `hybridfit.Flag`.
+        notes: what the user should know.
+    """
+
+    psf: NDArray[np.float32]
+    oversampling: int
+    flags: int
+    notes: tuple[str, ...]
 
 
 def prepare_psf(
     psf: ArrayLike, center: str = "array", oversampling: int = 1
 ) -> tuple[NDArray[np.float32], int]:
-    """Return a PSF with odd sides and sum 1 whose centre is the middle pixel.
+    """Return a PSF with odd sides and sum 1 whose centre is the middle pixel, and its flags.
+
+    See `examine_psf`, which also says in words what it has done.
+    """
+    if oversampling < 1 or oversampling != int(oversampling):
+        raise ValueError(f"oversampling is {oversampling}, expected a whole number >= 1")
+    found = examine_psf(psf, center, float(oversampling))
+    return found.psf, found.flags
+
+
+def examine_psf(psf: ArrayLike, center: str = "array", sampling: float = 1.0) -> PreparedPsf:
+    """Return a PSF made ready for the renderer, and what was wrong with it.
 
     The centre of an array with N pixels a side is pixel N // 2, counted from 0, as in GALFIT
     (Peng et al. 2010, AJ 139, 2097): an even side is padded by one row or column of zeros at
-    its end. Outer rings that hold less than 1e-5 of the flux are dropped.
+    its end. An oversampled PSF of even sides, though, is mostly made with its centre between the
+    middle pixels, (N - 1) / 2: where its centroid is nearer to that, it is moved by half of a
+    PSF pixel. A pedestal that is certain is taken off. Outer rings that hold less than 1e-5 of
+    the flux are dropped.
 
     Args:
         psf: (h, w), any normalisation; NaN counts as 0.
         center: "array" leaves the PSF where it is, so that a PSF which is off its centre
-            shifts x and y of the fit; "centroid" shifts its centroid onto the middle pixel.
-        oversampling: PSF pixels per image pixel.
+            shifts x and y of the fit; "centroid" shifts its centroid onto the middle pixel;
+            "galfit" takes pixel N // 2 and every value as they are, whatever they look like.
+        sampling: PSF pixels per image pixel; where this is no whole number the PSF is
+            interpolated to the next one above.
 
     Returns:
-        The PSF (h', w') and bits of `hybridfit.Flag`: BAD_PSF (NaN, negative pixels with more
-        than 5 % of the flux, or more than 2 % of the peak at an edge), PSF_OFF_CENTRE (by more
-        than half an image pixel), PSF_NORMALISED (its sum was off 1 by more than 1 %).
+        The PSF with bits of `hybridfit.Flag`: BAD_PSF (NaN, negative pixels with more than 5 %
+        of the flux, or more than 2 % of the peak at an edge, or coarser than the image),
+        PSF_OFF_CENTRE (by more than a quarter of an image pixel), PSF_NORMALISED (its sum was off
+        1 by more than 1 %), PSF_TRUNCATED (a pedestal, or wings that the stamp cuts off).
 
     Raises:
         ValueError: if the array is not two-dimensional or its sum is not positive.
     """
-    if center not in ("array", "centroid"):
-        raise ValueError(f"center is '{center}', expected 'array' or 'centroid'")
+    if center not in CENTRES:
+        raise ValueError(f"center is '{center}', expected {' or '.join(map(repr, CENTRES))}")
+    array, flags = _normalised(psf)
+    centre = windowed_centroid(array)
+    array, notes = _without_pedestal(array, centre, mend=center != "galfit")
+    if notes:
+        flags |= Flag.PSF_TRUNCATED
+    if _unphysical(array):
+        flags |= Flag.BAD_PSF
+    middle, between = _middle(array.shape, centre, sampling)
+    if between and center == "array":
+        notes += ("the oversampled PSF has even sides, its centre between its middle pixels",)
+    elif between and center == "galfit":
+        middle, flags = np.ceil(middle), flags | Flag.PSF_OFF_CENTRE
+    offset = np.subtract(centre, middle)
+    if center != "centroid" and np.hypot(*offset) > OFF_CENTRE * sampling:
+        flags |= Flag.PSF_OFF_CENTRE
+    if flags & Flag.PSF_OFF_CENTRE:
+        notes += (_off_centre(offset / sampling, array.shape),)
+    origin = np.asarray(centre if center == "centroid" else middle)
+    finer = max(1, math.ceil(sampling - WHOLE))
+    if abs(sampling / finer - 1) > WHOLE:
+        array = _resampled(array, origin, sampling / finer)
+        if sampling < 1:
+            flags |= Flag.BAD_PSF
+            notes += (f"the PSF's pixels are {1 / sampling:.2f} times as wide as the image's",)
+    else:
+        array = _centred(array, origin)
+    array = _trimmed(array)
+    return PreparedPsf((array / array.sum()).astype(np.float32), finer, int(flags), notes)
+
+
+def _normalised(psf: ArrayLike) -> tuple[NDArray[np.float64], Flag]:
+    """The PSF with sum 1 and without NaN."""
     try:
         array = np.array(psf, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -70,17 +135,49 @@ def prepare_psf(
         raise ValueError(f"the PSF {what}, expected a positive sum")
     if abs(total - 1) > 0.01:
         flags |= Flag.PSF_NORMALISED
-    array = (array / scale) / (total / scale)
-    if _unphysical(array):
-        flags |= Flag.BAD_PSF
-    array = np.pad(array, [(0, 1 - side % 2) for side in array.shape])
-    offset = np.subtract(windowed_centroid(array), [side // 2 for side in array.shape])
-    if center == "centroid":
-        array = _shifted(array, -offset)
-    elif np.hypot(*offset) > OFF_CENTRE * oversampling:
-        flags |= Flag.PSF_OFF_CENTRE
-    array = _trimmed(array)
-    return (array / array.sum()).astype(np.float32), int(flags)
+    return (array / scale) / (total / scale), flags
+
+
+def _without_pedestal(
+    array: NDArray[np.float64], centre: tuple[float, float], mend: bool
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Take off a pedestal that is certain; say so, and what the stamp cuts off."""
+    wings = find_wings(array, centre)
+    notes: tuple[str, ...] = ()
+    if wings is None:
+        return array, notes
+    if wings.has_pedestal:
+        done = "taken off" if mend else "left in"
+        notes += (f"the PSF has a pedestal with {100 * wings.pedestal:.2g} % of its flux, {done}",)
+        if mend:
+            array = np.where(wings.support, array - wings.pedestal / wings.support.sum(), array)
+            array = array / array.sum()
+    if wings.is_cut:
+        notes += (
+            f"the PSF's stamp cuts off about {100 * wings.lost:.2g} % of its flux in its wings: "
+            "give a larger one",
+        )
+    return array, notes
+
+
+def _middle(
+    shape: tuple[int, ...], centre: tuple[float, float], sampling: float
+) -> tuple[NDArray[np.float64], bool]:
+    """The array's centre y, x, and whether it lies between the middle pixels of even sides."""
+    middle = np.array([side // 2 for side in shape], dtype=np.float64)
+    even = np.array([side % 2 == 0 for side in shape])
+    if sampling <= 1 or not even.any() or np.subtract(centre, middle)[even].mean() > -0.25:
+        return middle, False
+    return np.where(even, middle - 0.5, middle), True
+
+
+def _off_centre(offset: NDArray[np.float64], shape: tuple[int, ...]) -> str:
+    """Say by how many image pixels y, x a PSF is off its centre."""
+    at = "its middle" if all(side % 2 for side in shape) else "pixel N // 2"
+    return (
+        f"the PSF's centroid lies {offset[1]:+.2f}, {offset[0]:+.2f} image pixels in x, y from "
+        f"{at}: positions are off by as much; --psf-center centroid mends it"
+    )
 
 
 def windowed_centroid(psf: NDArray[np.float64]) -> tuple[float, float]:
@@ -112,42 +209,6 @@ def windowed_centroid(psf: NDArray[np.float64]) -> tuple[float, float]:
     return cy, cx
 
 
-@lru_cache(maxsize=4)
-def _cached(path: str, stamp: tuple[int, int], center: str, oversampling: int) -> tuple:
-    array, _ = read_plane(path, ("PSF",), limits=False)
-    psf, flags = checked_psf(array, path, center, oversampling)
-    psf.setflags(write=False)  # it is shared by many galaxies
-    return psf, flags
-
-
-def read_psf(path: str, center: str, oversampling: int) -> tuple[NDArray[np.float32], int]:
-    """Return `prepare_psf` of a file; the last few are remembered, for one PSF serves many.
-
-    Raises:
-        BadInput: if the file cannot be read, or the PSF cannot be used.
-    """
-    try:
-        status = os.stat(parse_address(path).path)
-    except OSError as error:
-        raise BadInput(f"PSF file '{path}' does not exist or cannot be opened") from error
-    return _cached(path, (status.st_mtime_ns, status.st_size), center, oversampling)
-
-
-def checked_psf(
-    array: NDArray[np.floating], where: str, center: str, oversampling: int
-) -> tuple[NDArray[np.float32], int]:
-    """`prepare_psf` for data from a file: what is wrong with it is the galaxy's `BadInput`."""
-    if max(array.shape) > MAX_PSF_SIDE:
-        raise BadInput(
-            f"PSF '{where}' has {array.shape[0]} x {array.shape[1]} pixels, expected at most "
-            f"{MAX_PSF_SIDE} a side: cut out its middle"
-        )
-    try:
-        return prepare_psf(array, center, oversampling)
-    except ValueError as error:
-        raise BadInput(f"PSF '{where}' cannot be used: {error}") from error
-
-
 def _unphysical(psf: NDArray[np.float64]) -> bool:
     """Whether strong negative pixels, or flux at an edge, make a PSF of sum 1 unphysical."""
     if -psf[psf < 0].sum() > NEGATIVE_SHARE:
@@ -161,10 +222,43 @@ def _unphysical(psf: NDArray[np.float64]) -> bool:
     return any(float(edge.mean()) > EDGE_LEVEL * peak for edge in edges)
 
 
-def _shifted(psf: NDArray[np.float64], shift: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Move a PSF by a part of a pixel with a quintic spline, after whole pixels with zeros."""
+def _centred(psf: NDArray[np.float64], centre: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pad and shift a PSF so that ``centre`` y, x is the middle pixel of odd sides."""
+    shape = np.array(psf.shape)
+    psf = np.pad(psf, [(0, 1 - side % 2) for side in shape])
+    shift = shape // 2 - centre
+    if not shift.any():
+        return psf
+    if set(shift.tolist()) <= {0.0, 0.5}:
+        return _moved_by_half(psf, shift)
     reach = int(np.ceil(np.abs(shift).max())) + 2  # so that nothing leaves the array
     return ndimage.shift(np.pad(psf, reach), shift, order=5, mode="constant", prefilter=True)
+
+
+def _moved_by_half(psf: NDArray[np.float64], shift: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Move a PSF by half a pixel as the band-limited function that the renderer takes it for."""
+    psf = np.pad(psf, HALF_PAD)
+    for axis, step in enumerate(shift):
+        if step:
+            phase = np.exp(-2j * np.pi * step * fft.rfftfreq(psf.shape[axis]))
+            phase = phase[:, None] if axis == 0 else phase
+            modes = fft.rfft(psf, axis=axis) * phase
+            psf = fft.irfft(modes, n=psf.shape[axis], axis=axis)
+    return psf
+
+
+def _resampled(
+    psf: NDArray[np.float64], centre: NDArray[np.float64], step: float
+) -> NDArray[np.float64]:
+    """Interpolate a PSF to pixels of ``step`` of its own, ``centre`` y, x in the middle one."""
+    reach = [
+        math.floor(min(c, side - 1 - c) / step) for c, side in zip(centre, psf.shape, strict=True)
+    ]
+    grid = np.meshgrid(
+        *(c + step * np.arange(-n, n + 1) for c, n in zip(centre, reach, strict=True)),
+        indexing="ij",
+    )
+    return ndimage.map_coordinates(psf, grid, order=5, mode="constant")
 
 
 def _trimmed(psf: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -19,7 +19,7 @@ from hybridfit.io.address import parse_address
 from hybridfit.io.manifest import TABLE_ENDINGS, Manifest, is_fits_table, read_manifest
 from hybridfit.io.options import ROLES, VALUES, BadInput, ReadOptions
 from hybridfit.io.planes import hdu_names
-from hybridfit.io.psf import read_psf
+from hybridfit.io.psf_files import read_psf
 
 ENDINGS = ("", ".gz", ".fz")  # behind a pattern that ends in .fits
 MEF_PATTERN = "{id}.fits"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from hybridfit.cutouts import START_NAMES
 from hybridfit.io.header import celestial_wcs, first_number, gain, pixel_scale, zeropoint
 from hybridfit.io.options import NOISE_ROLES, ROLES, BadInput, ReadOptions, start_problem
-from hybridfit.io.planes import read_plane, read_planes
+from hybridfit.io.planes import hdu_header, read_plane, read_planes
 from hybridfit.io.prepare import Draft, prepare
-from hybridfit.io.psf import checked_psf, read_psf
+from hybridfit.io.psf import PreparedPsf
+from hybridfit.io.psf_files import checked_psf, read_psf
 from hybridfit.io.sources import Source
 from hybridfit.results import Flag
 
@@ -81,20 +82,22 @@ def read_stamp(source: Source, options: ReadOptions = ReadOptions()) -> Stamp:
         mask_neighbours=options.mask_neighbours,
         gain=gain(source.gain, options.gain, header),
     )
-    psf, oversampling, includes, psf_flags, psf_notes = _psf(source, options, psf_plane)
     wcs, wcs_note = celestial_wcs(header, draft.origin)
+    scale = pixel_scale(source.pixel_scale, options.pixel_scale, wcs)
+    psf = _psf(source, options, psf_plane, scale)
+    psf_notes = () if psf is None else psf.notes
     magnitude, magnitude_note = zeropoint(source.zeropoint, options.zeropoint, header)
     return Stamp(
         id=source.id,
         **draft.planes,
-        psf=psf,
-        psf_oversampling=oversampling,
-        psf_includes_pixel=includes,
+        psf=None if psf is None else psf.psf,
+        psf_oversampling=1 if psf is None else psf.oversampling,
+        psf_includes_pixel=psf is not None and _includes_pixel(source, options),
         zeropoint=magnitude,
-        pixel_scale=pixel_scale(source.pixel_scale, options.pixel_scale, wcs),
+        pixel_scale=scale,
         origin=draft.origin,
         start=draft.start,
-        flags=int(draft.flags | psf_flags),
+        flags=int(draft.flags | (Flag.NO_PSF if psf is None else psf.flags)),
         wcs=wcs,
         message="; ".join(filter(None, (*draft.notes, *psf_notes, wcs_note, magnitude_note))),
     )
@@ -149,30 +152,39 @@ def _start(source: Source, options: ReadOptions, origin: tuple[int, int]) -> NDA
     return values
 
 
+def _includes_pixel(source: Source, options: ReadOptions) -> bool:
+    return bool(first_number(source.psf_includes_pixel, float(options.psf_includes_pixel)))
+
+
 def _psf(
-    source: Source, options: ReadOptions, plane: NDArray | None
-) -> tuple[NDArray[np.float32] | None, int, bool, Flag, tuple[str, ...]]:
-    """The galaxy's PSF, its oversampling, whether it includes the pixel; flags and notes."""
-    oversampling = first_number(source.psf_oversampling, options.psf_oversampling)
-    includes = bool(first_number(source.psf_includes_pixel, float(options.psf_includes_pixel)))
-    if oversampling is None or oversampling < 1 or oversampling != int(oversampling):
-        raise BadInput(f"psf_oversampling is {oversampling}, expected a whole number >= 1")
+    source: Source, options: ReadOptions, plane: NDArray | None, scale: float
+) -> PreparedPsf | None:
+    """The galaxy's PSF, None where it is to be fitted without one.
+
+    Args:
+        source, options: say where it is and how finely it is sampled.
+        plane: the PSF in the image's own file.
+        scale: arcsec per image pixel, NaN where it is not known.
+    """
+    given = first_number(source.psf_oversampling, options.psf_oversampling)
+    if given is not None and (given < 1 or given != int(given)):
+        raise BadInput(f"psf_oversampling is {given}, expected a whole number >= 1")
     if options.no_psf:
-        return None, 1, False, Flag.NO_PSF, ()
+        return None
     path = source.psf or (options.psf if plane is None else None)
     if path:
-        psf, flags = read_psf(path, options.psf_center, int(oversampling))
+        found = read_psf(path, options.psf_center, given, scale)
     elif plane is not None:
-        psf, flags = checked_psf(plane, source.image, options.psf_center, int(oversampling))
+        header = hdu_header(source.image, options.hdu_names("psf"))
+        found = checked_psf(plane, source.image, options.psf_center, given, header, scale)
     else:
         looked = f"{options.pattern_psf.replace('{id}', source.id)}, HDU {options.hdu_psf or 'PSF'}"
         raise BadInput(
             f"no PSF found for '{source.id}' (looked for {looked}): pass --psf FILE, or --no-psf "
             "to fit without one"
         )
-    notes: tuple[str, ...] = ()
-    span = max(psf.shape) / oversampling
-    if oversampling > 1 and span < LEAST_PSF:
-        flags |= int(Flag.BAD_PSF)
-        notes = (f"the PSF spans only {span:.1f} image pixels: is psf_oversampling right?",)
-    return psf, int(oversampling), includes, Flag(flags), notes
+    span = max(found.psf.shape) / found.oversampling
+    if found.oversampling == 1 or span >= LEAST_PSF:
+        return found
+    note = f"the PSF spans only {span:.1f} image pixels: is psf_oversampling right?"
+    return replace(found, flags=found.flags | Flag.BAD_PSF, notes=(*found.notes, note))

@@ -7,13 +7,14 @@ are never smaller than the fit's own.
 
 noise: the sandwich of `hybridfit.uncertainty.noise`, with the autocorrelation of the blank sky.
 misfit: structure in the residuals under the galaxy's light, `hybridfit.uncertainty.misfit`.
-psf: width and shape of the PSF, `hybridfit.uncertainty.psf_error`.
+psf: width and shape of the PSF, and its wings where it is flagged PSF_TRUNCATED,
+`hybridfit.uncertainty.psf_error`.
 sky: slopes and a bowl that a constant sky does not follow.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.start import psf_moments
 from hybridfit.parameters import ParameterSpace
+from hybridfit.results import Flag
 from hybridfit.uncertainty import noise
 from hybridfit.uncertainty.misfit import SCALE, find_misfit, own_chi2, symmetric
 from hybridfit.uncertainty.noise import Autocorrelation
@@ -38,7 +40,7 @@ from hybridfit.uncertainty.nuisance import (
     positive,
     whitened,
 )
-from hybridfit.uncertainty.psf_error import N_MODES, psf_derivatives
+from hybridfit.uncertainty.psf_error import N_MODES, psf_derivatives, wing_derivatives
 from hybridfit.uncertainty.sky_error import sky_derivatives, sloping
 
 TERMS = ("noise", "misfit", "psf", "sky")
@@ -154,10 +156,27 @@ def error_budget(
     found = found or noise_of(linearised, problem, options)
     evidence = _evidence(linearised, problem, part, options)
     size = max(1, AT_ONCE // linearised.residual[0].numel())
-    rows = torch.arange(len(linearised), device=linearised.residual.device)
-    return _join(
-        [_budget(evidence[some], problem.space, options, found[some]) for some in rows.split(size)]
-    )
+    # apart, so that what a galaxy gets does not depend on those beside it
+    truncated = _truncated(part, options)
+    groups = [group for group in ((~truncated).nonzero(), truncated.nonzero()) if len(group)]
+    pieces, order = [], torch.cat([group[:, 0] for group in groups])
+    for group in groups:
+        for some in group[:, 0].split(size):
+            here = evidence[some]
+            if truncated[some[0]]:
+                wings = wing_derivatives(
+                    problem.at(some), part[some.tolist()], here.about.free, here.about.linear
+                )
+                here = replace(here, wings=wings)
+            pieces.append(_budget(here, problem.space, options, found[some]))
+    return _join(pieces, order.argsort())
+
+
+def _truncated(part: Cutouts, options: BudgetOptions) -> Tensor:
+    """(B,) whether the wings of a galaxy's PSF are in doubt."""
+    if part.psf is None or not (options.psf_width_error or options.psf_shape_error):
+        return torch.zeros_like(part.flags, dtype=torch.bool)
+    return (part.flags & int(Flag.PSF_TRUNCATED)) != 0
 
 
 def noise_of(
@@ -210,8 +229,9 @@ class Evidence:
         fitted: (B,) bool.
         light: (B, H, W) the galaxy's model over sigma, without the sky.
         length: (B,) pixels over which structure is alike.
-        psf: (B, 3, H, W) and
-        sky: (B, K, H, W) derivatives of the model by what may be wrong.
+        psf: (B, 3, H, W),
+        sky: (B, K, H, W) and
+        wings: (B, 2 or 0, H, W) derivatives of the model by what may be wrong.
     """
 
     about: Linearised
@@ -220,6 +240,7 @@ class Evidence:
     length: Tensor
     psf: Tensor
     sky: Tensor
+    wings: Tensor
 
     def __getitem__(self, rows: Tensor) -> Evidence:
         about = Linearised(*(getattr(self.about, f.name)[rows] for f in fields(Linearised)))
@@ -257,7 +278,8 @@ def _evidence(
     else:
         psf = light.new_zeros(len(light), N_MODES, *light.shape[1:])
     length = _structure_length(about, problem, part)
-    return Evidence(about, fitted, light, length, psf, sky_derivatives(problem))
+    sky = sky_derivatives(problem)
+    return Evidence(about, fitted, light, length, psf, sky, psf[:, :0])
 
 
 def _budget(
@@ -268,7 +290,7 @@ def _budget(
 ) -> Budget:
     about, light, residual = evidence.about, evidence.light, evidence.about.residual
     fit = whitened(about.columns, about.information, about.prior, about.free)
-    modes = torch.cat([evidence.psf, evidence.sky], dim=1)
+    modes = torch.cat([evidence.psf, evidence.sky, evidence.wings], dim=1)
     count = fit.columns.shape[1]
     excess = noise.excess_gram(torch.cat([fit.columns, modes], dim=1), found)
     structure = find_misfit(fit, modes, residual, light, evidence.length, found)
@@ -278,8 +300,9 @@ def _budget(
     }
     # what structure may be mistaken for is known less well where there is some
     excess = excess + structure.gram * options.misfit
-    psf, sky = _doubts(fit, evidence, excess, sloping(space.sky), options)
-    terms |= {"psf": psf.grave_term, "sky": sky.term}
+    psf, sky, wings = _doubts(fit, evidence, excess, sloping(space.sky), options)
+    # wings are known to be wrong, not feared to be
+    terms |= {"psf": psf.grave_term + wings.term, "sky": sky.term}
     own = own_chi2(fit, residual, light, found)
     information, score = psf.known.information[:, 0, 0], psf.known.score[:, 0]
     known = information > 0
@@ -312,8 +335,8 @@ def _doubts(
     excess: Tensor,
     slopes: tuple[bool, ...],
     options: BudgetOptions,
-) -> tuple[Doubt, Doubt]:
-    """PSF and sky, each on its own."""
+) -> tuple[Doubt, Doubt, Doubt]:
+    """PSF, sky, and the PSF's wings, each on its own."""
     width, stretch = options.psf_width_error, options.psf_shape_error
     count, n_psf = fit.columns.shape[1], evidence.psf.shape[1]
     sky_sigma = [options.sky_slope_error if slope else options.sky_error for slope in slopes]
@@ -327,6 +350,7 @@ def _doubts(
     return (
         doubt(evidence.psf, count, [width, stretch, stretch], options.psf_doubt),
         doubt(evidence.sky, count + n_psf, sky_sigma, 1.0),
+        doubt(evidence.wings, count + n_psf + len(sky_sigma), [1.0] * evidence.wings.shape[1], 1.0),
     )
 
 
@@ -356,7 +380,7 @@ def _structure_length(linearised: Linearised, problem: Problem, part: Cutouts) -
     return torch.sqrt((SCALE * radius) ** 2 + xx + yy)
 
 
-def _join(pieces: list[Budget]) -> Budget:
+def _join(pieces: list[Budget], order: Tensor) -> Budget:
     names = [f.name for f in fields(Budget) if f.name != "terms"]
-    terms = {k: torch.cat([p.terms[k] for p in pieces]) for k in pieces[0].terms}
-    return Budget(terms, **{n: torch.cat([getattr(p, n) for p in pieces]) for n in names})
+    terms = {k: torch.cat([p.terms[k] for p in pieces])[order] for k in pieces[0].terms}
+    return Budget(terms, **{n: torch.cat([getattr(p, n) for p in pieces])[order] for n in names})

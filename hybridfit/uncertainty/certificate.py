@@ -45,6 +45,7 @@ LESS = (
     | Flag.UNFAMILIAR
     | Flag.MISFIT
     | Flag.PSF_DOUBTFUL
+    | Flag.PSF_TRUNCATED
 )
 
 

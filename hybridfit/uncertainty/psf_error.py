@@ -1,21 +1,29 @@
-"""What the model would be with a slightly wider or rounder PSF.
+"""What the model would be with a slightly wider or rounder PSF, or with other wings.
 
 A PSF stretched by (1 + G) has the transform T((1 + G)^T k), so that the derivative of T by a
 stretch is a sum of k_i dT / dk_j, and dT / dk_j is the transform of -i x_j PSF(x): exact for the
 PSF as it is given, sampled or oversampled, whatever its shape. Its flux is kept.
+
+Where a PSF has a pedestal P, or a stamp that cuts off wings W (both of sum 1), the model is linear
+in their share v of the flux, for the PSF is really PSF + v (P - PSF).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
 from hybridfit.fitting.problem import Problem
+from hybridfit.io.psf_wings import find_wings
 from hybridfit.model.grid import transfer_function
 
+N_WINGS = 2  # a pedestal, and wings that are cut off
 N_MODES = 3  # ln width, and the stretches along x against y and along the diagonals
 
 
@@ -35,18 +43,81 @@ def psf_derivatives(problem: Problem, cutouts: Cutouts, free: Tensor, linear: Te
     weight = problem.pixels.weight
     if cutouts.psf is None:
         return weight.new_zeros(len(weight), N_MODES, *weight.shape[1:])
+    slopes = _transfer_slopes(problem, cutouts)
+    return torch.stack([_model(problem, slope, free, linear) for slope in slopes], dim=1)
+
+
+def wing_derivatives(problem: Problem, cutouts: Cutouts, free: Tensor, linear: Tensor) -> Tensor:
+    """Derivatives of the model by a pedestal and by wings of the PSF, over each pixel's sigma.
+
+    Args:
+        problem: of B galaxies with a PSF.
+        cutouts: the same galaxies.
+        free: (B, P) and
+        linear: (B, L) the fit, see `hybridfit.fitting.linearised.Linearised`.
+
+    Returns:
+        (B, 2, H, W) in units of what is not known of each: the standard error of the pedestal, or
+        one that was left in, and the flux that the stamp cuts off; 0 where masked.
+    """
+    psf, oversampling = cutouts.psf, int(cutouts.psf_oversampling[0])
+    assert psf is not None
+    own = _model(problem, problem.pixels.transfer, free, linear)
+    side = oversampling * min(problem.grid.rows, problem.grid.columns)
+    images = [other_wings(one, side - 1 + side % 2) for one in psf.double().cpu().numpy()]
+    galfit = not torch.equal(problem.grid.kx, problem.grid.phase_kx)
+    modes = []
+    for k in range(N_WINGS):
+        image = torch.stack([torch.from_numpy(found[0][k]) for found in images]).to(psf)
+        width = torch.tensor([found[1][k] for found in images]).to(own)[:, None, None]
+        includes = cutouts.psf_includes_pixel
+        transfer = transfer_function(image, oversampling, includes, problem.grid, len(psf), galfit)
+        modes.append(width * (_model(problem, transfer, free, linear) - own))
+    return torch.stack(modes, dim=1)
+
+
+def other_wings(psf: NDArray[np.float64], side: int) -> tuple[NDArray[np.float64], list[float]]:
+    """A pedestal and the wings beyond a PSF's stamp, and the flux that each may have.
+
+    Args:
+        psf: (h, w), odd sides, sum 1.
+        side: pixels, odd.
+
+    Returns:
+        (2, side, side), each of sum 1 but for what lies outside, and two widths.
+    """
+    images, middle = np.zeros((N_WINGS, side, side)), side // 2
+    wings = find_wings(psf, (psf.shape[0] // 2, psf.shape[1] // 2))
+    if wings is None:
+        return images, [0.0] * N_WINGS
+    index = np.arange(side) - middle
+    radius2 = index[:, None] ** 2 + index**2
+    rows, columns = np.abs(index) <= psf.shape[0] // 2, np.abs(index) <= psf.shape[1] // 2
+    area = float(wings.support.sum())
+    stamp = rows[:, None] & columns
+    images[0][stamp] = 1 / psf.size
+    pedestal = abs(wings.pedestal) if wings.has_pedestal else min(wings.error, abs(wings.edge))
+    if wings.lost > 0:
+        outside = radius2 > area / math.pi
+        ratio = (radius2 + wings.core2) / (area / math.pi + wings.core2)
+        power = wings.slope / 2
+        density = (power - 1) / (math.pi * (area / math.pi + wings.core2))  # at the edge, for sum 1
+        images[1] = np.where(outside, density * ratio**-power, 0.0)
+    return images, [pedestal, wings.lost]
+
+
+def _model(problem: Problem, transfer: Tensor, free: Tensor, linear: Tensor) -> Tensor:
+    """The galaxies through another transfer function, over sigma, (B, H, W)."""
+    weight = problem.pixels.weight
     raw, _ = problem.space.to_raw(free, problem.box)
     rows = torch.arange(len(free), device=free.device)
-    slopes = []
-    for transfer in _transfer_slopes(problem, cutouts):
-        stretched = replace(problem, pixels=replace(problem.pixels, transfer=transfer))
-        pieces = []
-        for pick, used, images in stretched.images(raw, rows, jacobian=False):
-            flux = linear[pick].to(weight.dtype)
-            model = sum(image[:, 0] * flux[:, k, None, None] for k, image in enumerate(images))
-            pieces.append((model * weight[pick])[:used])
-        slopes.append(torch.cat(pieces))
-    return torch.stack(slopes, dim=1)
+    other = replace(problem, pixels=replace(problem.pixels, transfer=transfer))
+    pieces = []
+    for pick, used, images in other.images(raw, rows, jacobian=False):
+        flux = linear[pick].to(weight.dtype)
+        model = sum(image[:, 0] * flux[:, k, None, None] for k, image in enumerate(images))
+        pieces.append((model * weight[pick])[:used])
+    return torch.cat(pieces)
 
 
 def _transfer_slopes(problem: Problem, cutouts: Cutouts) -> list[Tensor]:

@@ -21,7 +21,8 @@ from hybridfit.io.noise import to_sigma
 from hybridfit.io.options import BadInput, ReadOptions
 from hybridfit.io.planes import read_plane, read_section
 from hybridfit.io.prepare import CENTRE
-from hybridfit.io.psf import checked_psf, read_psf
+from hybridfit.io.psf import PreparedPsf
+from hybridfit.io.psf_files import checked_psf, read_psf
 from hybridfit.io.stamp import Stamp
 from hybridfit.io.view import PartOf
 from hybridfit.results import Flag
@@ -84,7 +85,9 @@ def feedme_stamp(feedme: Feedme, options: ReadOptions = ReadOptions(), id: str =
     if _centre_is_masked(feedme, mask, region):
         notes.append("the first profile starts on masked pixels: does the mask hide the galaxy?")
         flags |= Flag.MASKED_CENTRE
-    psf, psf_flags = _psf(feedme, options)
+    psf = _psf(feedme, options)
+    if psf is not None:
+        notes += psf.notes
     wcs, note = celestial_wcs(header, (region[0] + part.origin[0], region[2] + part.origin[1]))
     notes += [note] if note else []
     scale = math.sqrt(abs(feedme.pixel_scale[0] * feedme.pixel_scale[1]))
@@ -94,14 +97,14 @@ def feedme_stamp(feedme: Feedme, options: ReadOptions = ReadOptions(), id: str =
         image=np.where(mask, 0.0, image).astype(np.float32),
         sigma=np.where(mask, 1.0, sigma).astype(np.float32),
         mask=np.ascontiguousarray(mask),
-        psf=psf,
-        psf_oversampling=feedme.psf_oversampling if psf is not None else 1,
+        psf=None if psf is None else psf.psf,
+        psf_oversampling=1 if psf is None else psf.oversampling,
         psf_includes_pixel=False,
         zeropoint=_zeropoint(feedme, options, header, notes),
         pixel_scale=scale,
         origin=(region[0], region[2]),
         start=np.full(len(START_NAMES), math.nan),
-        flags=int(flags | Flag(psf_flags)),
+        flags=int(flags | (Flag.NO_PSF if psf is None else psf.flags)),
         wcs=wcs,
         message="; ".join((*feedme.notes, *notes)),
     )
@@ -190,12 +193,12 @@ def _numbers(
         raise BadInput(f"'{path}' cannot be read, expected {expected}: {error}") from error
 
 
-def _psf(feedme: Feedme, options: ReadOptions) -> tuple[NDArray[np.float32] | None, int]:
+def _psf(feedme: Feedme, options: ReadOptions) -> PreparedPsf | None:
     if not feedme.psf or options.no_psf:
-        return None, int(Flag.NO_PSF)
+        return None
     path = locate(feedme, "D", feedme.psf)
     if not feedme.kernel:
-        return read_psf(path, "array", feedme.psf_oversampling)
+        return read_psf(path, "galfit", feedme.psf_oversampling)
     if feedme.psf_oversampling > 1:
         raise BadInput(
             f"row D) has a diffusion kernel, '{feedme.kernel}', for a PSF that is sampled "
@@ -206,7 +209,7 @@ def _psf(feedme: Feedme, options: ReadOptions) -> tuple[NDArray[np.float32] | No
     kernel = _kernel(locate(feedme, "D", feedme.kernel))
     # each side grows by the kernel's half, so that pixel N // 2 moves with it
     array = signal.convolve2d(np.nan_to_num(array), kernel / kernel.sum(), mode="full")
-    return checked_psf(array, path, "array", 1)
+    return checked_psf(array, path, "galfit", 1)
 
 
 def _kernel(path: str) -> NDArray[np.float64]:

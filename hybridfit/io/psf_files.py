@@ -1,0 +1,109 @@
+"""PSFs from FITS files: which HDU, how finely sampled, made ready once for all who share it."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from hybridfit.io.address import parse_address
+from hybridfit.io.options import BadInput
+from hybridfit.io.planes import hdu_names, read_plane
+from hybridfit.io.psf import PreparedPsf, examine_psf
+from hybridfit.io.psf_sampling import (
+    PSF_EXTENSIONS,
+    Sampling,
+    Stated,
+    sampling_of,
+    stated,
+)
+
+MAX_PSF_SIDE = 2049
+
+
+def read_psf(
+    path: str, center: str, oversampling: float | None = None, image_scale: float = math.nan
+) -> PreparedPsf:
+    """Return the PSF in a file made ready; the last few are remembered, for one serves many.
+
+    Of several images in a file the one named PSF is taken, else of those that stpsf writes the
+    oversampled one with distortion, else the first.
+
+    Args:
+        path: ``file.fits`` or ``file.fits[HDU]``.
+        center: see `examine_psf`.
+        oversampling: PSF pixels per image pixel, None to go by the PSF's header.
+        image_scale: arcsec per image pixel, to compare with the PSF's.
+
+    Raises:
+        BadInput: if the file cannot be read, or the PSF cannot be used.
+    """
+    try:
+        status = os.stat(parse_address(path).path)
+    except OSError as error:
+        raise BadInput(f"PSF file '{path}' does not exist or cannot be opened") from error
+    state = status.st_mtime_ns, status.st_size
+    _, said, note = _loaded(path, state)
+    sampling = sampling_of(said, image_scale, oversampling)
+    found = _prepared(path, state, center, sampling.value)
+    return _with(found, sampling, note)
+
+
+def checked_psf(
+    array: NDArray[np.floating],
+    where: str,
+    center: str,
+    oversampling: float | None = None,
+    header: fits.Header | None = None,
+    image_scale: float = math.nan,
+) -> PreparedPsf:
+    """`examine_psf` for data from a file: what is wrong with it is the galaxy's `BadInput`."""
+    said = Stated() if header is None else stated(header)
+    sampling = sampling_of(said, image_scale, oversampling)
+    return _with(_examined(array, where, center, sampling.value), sampling, ())
+
+
+@lru_cache(maxsize=4)
+def _loaded(
+    path: str, state: tuple[int, int]
+) -> tuple[NDArray[np.floating], Stated, tuple[str, ...]]:
+    """Pixels of a PSF file, what its header says of their size, and which HDU was taken."""
+    array, header = read_plane(path, ("PSF", *PSF_EXTENSIONS), limits=False)
+    said = stated(header)
+    address = parse_address(path)
+    names = [] if address.hdu else hdu_names(address.path)
+    others = [name for name in names if name in PSF_EXTENSIONS]
+    if said.extension not in others or len(others) < 2:
+        return array, said, ()
+    note = f"the PSF is extension {said.extension} of {', '.join(others)}"
+    return array, said, (note,)
+
+
+@lru_cache(maxsize=4)
+def _prepared(path: str, state: tuple[int, int], center: str, sampling: float) -> PreparedPsf:
+    found = _examined(_loaded(path, state)[0], path, center, sampling)
+    found.psf.setflags(write=False)  # it is shared by many galaxies
+    return found
+
+
+def _examined(array: NDArray[np.floating], where: str, center: str, sampling: float) -> PreparedPsf:
+    if max(array.shape) > MAX_PSF_SIDE:
+        raise BadInput(
+            f"PSF '{where}' has {array.shape[0]} x {array.shape[1]} pixels, expected at most "
+            f"{MAX_PSF_SIDE} a side: cut out its middle"
+        )
+    try:
+        return examine_psf(array, center, sampling)
+    except ValueError as error:
+        raise BadInput(f"PSF '{where}' cannot be used: {error}") from error
+
+
+def _with(found: PreparedPsf, sampling: Sampling, first: tuple[str, ...]) -> PreparedPsf:
+    """The PSF with the flags and notes of its file before its own."""
+    notes = (*first, *sampling.notes, *found.notes)
+    return replace(found, flags=found.flags | int(sampling.flags), notes=notes)

@@ -1,0 +1,188 @@
+"""A PSF's rim: a constant that does not belong to it, and the wings that its stamp cuts off.
+
+Beyond its core a PSF falls off like a Moffat function, so that the azimuthal mean of its outer
+part is
+
+    I(r) = A (r^2 + alpha^2)^(-gamma / 2) + c,    alpha^2 = (FWHM / 2)^2 / (2^(2 / gamma) - 1),
+
+with the slope gamma free (Airy: 3, Kolmogorov: 11/3, Gaussians: large). The level c that is left
+when the wings have their shape is a pedestal: a background that was not subtracted, or subtracted
+twice. The flux of A (...) outside of the stamp is lost to the PSF, whose sum is 1 without it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+PEDESTAL = 0.003  # of the flux: a smaller one moves a galaxy by a third of its errors at most
+LOST = 0.01  # of the flux; a fit is off by its errors where twice or three times as much is lost
+CERTAIN = 4.0  # standard errors of the pedestal
+FLAT = 0.5  # of the outermost light that a pedestal must make up: else it may be the wings
+LEAST_SIDE = 9  # pixels: fewer have no outer part
+SHAPE = 0.1  # of the wings: how well any PSF's follow the function
+SLOPES = np.concatenate([np.arange(2.4, 6.0, 0.2), np.arange(6.0, 12.1, 0.5)])
+RINGS = 12  # at most, as many as are 1.5 pixels wide
+LEAST_RINGS = 5  # to tell a level from the wings' slope
+# of the flux, the outermost light times the pixels: below it neither can matter, for no wings lose
+# more than 2 / (gamma - 2) times as much
+FAINT_EDGE = 1e-3
+
+
+@dataclass(frozen=True)
+class Wings:
+    """What the outer part of a PSF of sum 1 tells.
+
+    Args:
+        pedestal: flux of the constant over the pixels that hold the PSF, and
+        error: its standard error, inf where nothing is known of it.
+        edge: mean of the outermost pixels, times as many pixels.
+        lost: flux beyond these pixels.
+        slope, core2: gamma and alpha^2 [pix^2] of the wings.
+        support: (h, w) bool, the pixels that hold the PSF, not those that a cut has set to 0.
+    """
+
+    pedestal: float
+    error: float
+    edge: float
+    lost: float
+    slope: float
+    core2: float
+    support: NDArray[np.bool_]
+
+    @property
+    def has_pedestal(self) -> bool:
+        """Whether the pedestal is certain, and large enough to matter."""
+        flat = self.pedestal * self.edge > 0 and abs(self.pedestal) > FLAT * abs(self.edge)
+        return flat and abs(self.pedestal) > max(PEDESTAL, CERTAIN * self.error)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the stamp cuts off so much of the wings that it matters."""
+        return self.lost > LOST
+
+
+def find_wings(psf: Array, centre: tuple[float, float]) -> Wings | None:
+    """Measure a PSF's pedestal and the flux beyond its stamp.
+
+    Args:
+        psf: (h, w), sum 1.
+        centre: y, x of its core.
+
+    Returns:
+        None where the stamp has no outer part.
+    """
+    if min(psf.shape) < LEAST_SIDE:
+        return None
+    y, x = np.ogrid[: psf.shape[0], : psf.shape[1]]
+    radius = np.hypot(y - centre[0], x - centre[1])
+    half = math.sqrt(float((psf > 0.5 * psf.max()).sum()) / math.pi)
+    edge = _edge(psf, radius)
+    rings = _rings(psf, radius, max(1.2 * half, 0.4 * edge), edge)
+    if rings is None:
+        return None
+    support = radius <= edge
+    area = float(support.sum())
+    outermost = area * float(np.average(rings.mean[-2:], weights=rings.count[-2:]))
+    if abs(outermost) < FAINT_EDGE:  # as nearly all have it
+        return Wings(0.0, FAINT_EDGE, outermost, 0.0, math.inf, half**2, support)
+    level, error = _level(rings, half)
+    found = Wings(level * area, error * area, outermost, 0.0, math.inf, half**2, support)
+    fits = _fits(rings, half, False, level if found.has_pedestal else 0.0)
+    best = int(fits.likelihood.argmax())
+    slope, core2 = float(SLOPES[best]), float(fits.core2[best])
+    amplitude = max(float(fits.amplitude[best]), 0.0)
+    lost = 2 * math.pi * amplitude * (area / math.pi + core2) ** (1 - slope / 2) / (slope - 2)
+    return replace(found, lost=lost, slope=slope, core2=core2)
+
+
+@dataclass(frozen=True)
+class _Rings:
+    """Means of a PSF in rings: radius, mean, its error, and the number of pixels, (K,) each."""
+
+    radius: Array
+    mean: Array
+    error: Array
+    count: Array
+
+
+@dataclass(frozen=True)
+class _Fits:
+    """Fits of the wings for each of the slopes, (S,) each."""
+
+    likelihood: Array
+    amplitude: Array
+    level: Array
+    error: Array
+    core2: Array
+
+
+def _edge(psf: Array, radius: Array) -> float:
+    """The radius where the PSF ends: its corners, or where a cut has set it to 0."""
+    ring = np.rint(radius).astype(int).ravel()
+    held = np.bincount(ring, (psf != 0).ravel()) > 0.5 * np.bincount(ring)
+    return min(float(np.flatnonzero(held).max(initial=0)) + 0.5, float(radius.max()))
+
+
+def _rings(psf: Array, radius: Array, first: float, last: float) -> _Rings | None:
+    if last - first < 1:
+        return None
+    number = int(min(RINGS, max(3, (last - first) / 1.5)))
+    borders = np.geomspace(first, last + 1e-6, number + 1)
+    ring = np.digitize(radius, borders).ravel()
+    count, *sums = (
+        np.bincount(ring, value.ravel(), number + 2)[1:-1]
+        for value in (np.ones_like(psf), radius, psf, psf**2)
+    )
+    used = count >= 8
+    if used.sum() < 2:
+        return None
+    r, mean, square = (total[used] / count[used] for total in sums)
+    scatter = np.sqrt(np.maximum(square - mean**2, 0.0))
+    return _Rings(r, mean, scatter / np.sqrt(count[used]), count[used].astype(np.float64))
+
+
+def _fits(rings: _Rings, half: float, with_level: bool, level: float = 0.0) -> _Fits:
+    """Fit the wings' amplitude, and the level or with a given one, for every slope."""
+    power = -SLOPES[:, None] / 2
+    core2 = half**2 / (2 ** (2 / SLOPES) - 1)
+    first = rings.radius[0] ** 2 + core2
+    shape = ((rings.radius**2 + core2[:, None]) / first[:, None]) ** power  # (S, K)
+    data = rings.mean - level
+    amplitude = np.full((len(SLOPES), 1), max(float(data[0]), 0.0))
+    fitted, error = np.zeros_like(amplitude), np.zeros_like(amplitude)
+    tiny = 1e-9 * abs(float(rings.mean[0])) + 1e-30  # float32's rounding
+    for _ in range(4):
+        sigma = np.hypot(rings.error, SHAPE * np.abs(amplitude) * shape) + tiny
+        w = sigma**-2
+        aa, ac, cc = ((w * f).sum(axis=1, keepdims=True) for f in (shape**2, shape, 1.0))
+        ya, yc = ((w * f * data).sum(axis=1, keepdims=True) for f in (shape, 1.0))
+        if with_level:
+            determinant = np.maximum(aa * cc - ac**2, 1e-12 * aa * cc)
+            amplitude = (ya * cc - yc * ac) / determinant
+            fitted = (aa * yc - ac * ya) / determinant
+            error = np.sqrt(aa / determinant)
+        else:
+            amplitude = ya / aa
+    residual = (data - amplitude * shape - fitted) / sigma
+    chi2 = (residual**2).sum(axis=1)
+    scale = max(float(chi2.min()) / max(len(data) - 3, 1), 1.0)  # rings and spikes
+    likelihood = -0.5 * chi2 / scale - np.log(sigma).sum(axis=1)
+    whole = amplitude[:, 0] * first ** (SLOPES / 2)
+    return _Fits(likelihood, whole, fitted[:, 0], math.sqrt(scale) * error[:, 0], core2)
+
+
+def _level(rings: _Rings, half: float) -> tuple[float, float]:
+    """The level and its error, over all slopes that describe the rings."""
+    if len(rings.radius) < LEAST_RINGS:
+        return 0.0, math.inf
+    fits = _fits(rings, half, True)
+    weight = np.exp(fits.likelihood - fits.likelihood.max())
+    weight /= weight.sum()
+    level = float(weight @ fits.level)
+    return level, math.sqrt(float(weight @ (fits.error**2 + (fits.level - level) ** 2)))
