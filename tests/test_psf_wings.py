@@ -103,6 +103,18 @@ def test_a_cut_at_a_radius_is_seen_too():
     assert found.is_cut
 
 
+def test_padding_with_zeros_changes_nothing():
+    """PSFs from files are padded to common sides: a galaxy's errors must not change with it."""
+    psf = moffat(15)
+    found, padded = find_wings(psf, (7, 7)), find_wings(np.pad(psf, 3), (10, 10))
+    assert (found.lost, found.pedestal, found.error) == (padded.lost, padded.pedestal, padded.error)
+    np.testing.assert_array_equal(padded.support[3:-3, 3:-3], found.support)
+    for images, others in zip(
+        other_wings(psf, 25)[0], other_wings(np.pad(psf, 3), 25)[0], strict=True
+    ):
+        np.testing.assert_array_equal(images, others)
+
+
 def test_ordinary_psfs_have_neither(shared_data):
     with np.load(shared_data / "sims" / "main.npz") as data:
         for psf in data["psf"]:

@@ -77,6 +77,23 @@ def find_wings(psf: Array, centre: tuple[float, float]) -> Wings | None:
     Returns:
         None where the stamp has no outer part.
     """
+    # rows and columns of zeros around it are padding, and change nothing
+    box = tuple(_held(np.asarray(psf.any(axis=1 - axis))) for axis in (0, 1))
+    found = _within(psf[box], (centre[0] - box[0].start, centre[1] - box[1].start))
+    if found is None:
+        return None
+    support = np.zeros(psf.shape, dtype=bool)
+    support[box] = found.support
+    return replace(found, support=support)
+
+
+def _held(used: NDArray[np.bool_]) -> slice:
+    where = np.flatnonzero(used)
+    return slice(int(where[0]), int(where[-1]) + 1) if len(where) else slice(0, 0)
+
+
+def _within(psf: Array, centre: tuple[float, float]) -> Wings | None:
+    """`find_wings` of a PSF that is not padded."""
     if min(psf.shape) < LEAST_SIDE:
         return None
     y, x = np.ogrid[: psf.shape[0], : psf.shape[1]]

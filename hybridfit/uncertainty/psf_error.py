@@ -87,17 +87,18 @@ def other_wings(psf: NDArray[np.float64], side: int) -> tuple[NDArray[np.float64
         (2, side, side), each of sum 1 but for what lies outside, and two widths.
     """
     images, middle = np.zeros((N_WINGS, side, side)), side // 2
-    wings = find_wings(psf, (psf.shape[0] // 2, psf.shape[1] // 2))
+    centre = psf.shape[0] // 2, psf.shape[1] // 2
+    wings = find_wings(psf, centre)
     if wings is None:
         return images, [0.0] * N_WINGS
-    index = np.arange(side) - middle
-    radius2 = index[:, None] ** 2 + index**2
-    rows, columns = np.abs(index) <= psf.shape[0] // 2, np.abs(index) <= psf.shape[1] // 2
+    y, x = (where - half for where, half in zip(wings.support.nonzero(), centre, strict=True))
+    inside = (abs(y) <= middle) & (abs(x) <= middle)
     area = float(wings.support.sum())
-    stamp = rows[:, None] & columns
-    images[0][stamp] = 1 / psf.size
+    images[0, middle + y[inside], middle + x[inside]] = 1 / area
     pedestal = abs(wings.pedestal) if wings.has_pedestal else min(wings.error, abs(wings.edge))
     if wings.lost > 0:
+        index = np.arange(side) - middle
+        radius2 = index[:, None] ** 2 + index**2
         outside = radius2 > area / math.pi
         ratio = (radius2 + wings.core2) / (area / math.pi + wings.core2)
         power = wings.slope / 2
