@@ -467,4 +467,6 @@ def test_real_cases(shared_data):
         assert flags[name] & Flag.MASKED_CENTRE
     clean = Flag.CROPPED | Flag.PSF_NORMALISED
     for name in (name for name in flags if name.startswith("sdss_pym")):
-        assert not flags[name] & ~clean
+        # the outer third of this one's PSF is negative, with 1.3 % of the flux
+        known = Flag.PSF_TRUNCATED if name == "sdss_pym24" else Flag(0)
+        assert not flags[name] & ~(clean | known)

@@ -26,7 +26,7 @@ CERTAIN = 4.0  # standard errors of the pedestal
 FLAT = 0.5  # of the outermost light that a pedestal must make up: else it may be the wings
 LEAST_SIDE = 9  # pixels: fewer have no outer part
 SHAPE = 0.1  # of the wings: how well any PSF's follow the function
-SLOPES = np.concatenate([np.arange(2.4, 6.0, 0.2), np.arange(6.0, 12.1, 0.5)])
+SLOPES = np.concatenate([np.arange(2.8, 6.0, 0.2), np.arange(6.0, 12.1, 0.5)])
 RINGS = 12  # at most, as many as are 1.5 pixels wide
 LEAST_RINGS = 5  # to tell a level from the wings' slope
 # of the flux, the outermost light times the pixels: below it neither can matter, for no wings lose
