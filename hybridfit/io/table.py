@@ -1,4 +1,4 @@
-"""What all tables share: columns with units and descriptions, records, positions on the sky.
+"""What all tables share: columns with units and descriptions, records, messages.
 
 Rows are made as numpy records with fixed widths, so that parts of a long run can be put together
 byte by byte; `to_table` turns them into what users hold in their hands.
@@ -6,22 +6,22 @@ byte by byte; `to_table` turns them into what users hold in their hands.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from astropy.units import Unit
-from astropy.wcs.utils import wcs_to_celestial_frame
 from numpy.typing import NDArray
 
+from hybridfit.cutouts import Cutouts
+from hybridfit.io.frames import frame_problem
+from hybridfit.io.frames import on_sky as on_sky
 from hybridfit.parameters import PARAMETERS
 
-MESSAGE_WIDTH = 160  # characters; longer messages end in "..."
+MESSAGE_WIDTH = 240  # characters; longer messages end in "..."
 
 
 @dataclass(frozen=True)
@@ -68,45 +68,6 @@ def id_width(ids: Sequence[str]) -> int:
     return max((len(name.encode("ascii", "backslashreplace")) for name in ids), default=1)
 
 
-def on_sky(wcs: Any, x: float, y: float, q: float, pa: float) -> tuple[float, float, float]:
-    """Return right ascension, declination and position angle East of North, in degrees.
-
-    The ellipse is carried over by the Jacobian of the WCS at its centre, so a rotated, mirrored
-    or sheared image, or pixels that are not square, give the angle that is on the sky.
-
-    Args:
-        wcs: astropy WCS of the stamp; None gives NaN.
-        x, y: centre in stamp pixels.
-        q, pa: axis ratio, and angle in degrees from +y towards -x.
-    """
-    if wcs is None or not all(math.isfinite(value) for value in (x, y, q, pa)):
-        return math.nan, math.nan, math.nan
-    step = 0.5
-    pixels = np.array([(x, y), (x + step, y), (x - step, y), (x, y + step), (x, y - step)])
-    try:
-        ra, dec = _equatorial(wcs, pixels)
-    except Exception:  # wcslib's errors are many; a galaxy off the projection has no position
-        return math.nan, math.nan, math.nan
-    east = (np.subtract(ra[1::2], ra[2::2]) + 180.0) % 360.0 - 180.0
-    jacobian = np.array([east * math.cos(math.radians(dec[0])), dec[1::2] - dec[2::2]])
-    angle, q = math.radians(pa), min(q, 0.9999)  # a round galaxy keeps the angle it was given
-    major = jacobian @ [-math.sin(angle), math.cos(angle)]
-    minor = jacobian @ [math.cos(angle), math.sin(angle)]
-    shape = np.outer(major, major) + q**2 * np.outer(minor, minor)
-    turned = 0.5 * math.atan2(2 * shape[0, 1], shape[1, 1] - shape[0, 0])
-    return float(ra[0]) % 360.0, float(dec[0]), math.degrees(turned) % 180.0
-
-
-def _equatorial(wcs: Any, pixels: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
-    """Right ascension and declination (N,) in degrees of pixels (N, 2)."""
-    world = wcs.all_pix2world(pixels, 0)
-    lon, lat = world[:, wcs.wcs.lng], world[:, wcs.wcs.lat]
-    if wcs.wcs.lngtyp.startswith("RA") and not wcs.wcs.radesys.startswith("FK4"):
-        return lon, lat
-    sky = SkyCoord(lon, lat, unit="deg", frame=wcs_to_celestial_frame(wcs)).icrs
-    return sky.ra.deg, sky.dec.deg
-
-
 def parameter_of(name: str) -> tuple[str, str]:
     """Return unit and description of a parameter; a user's own has no unit, and its name."""
     parameter = PARAMETERS.get(plain_name(name)) or PARAMETERS.get(name)
@@ -128,6 +89,12 @@ def shortened(text: str) -> bytes:
     if len(data) <= MESSAGE_WIDTH:
         return data
     return data[: MESSAGE_WIDTH - 3].decode(errors="ignore").encode() + b"..."
+
+
+def messages_of(cutouts: Cutouts) -> list[bytes]:
+    """Return the text of each galaxy for the column ``message``."""
+    texts = zip(cutouts.messages, map(frame_problem, cutouts.wcs), strict=True)
+    return [shortened("; ".join(filter(None, both))) for both in texts]
 
 
 def to_numpy(tensor: Any) -> NDArray:
