@@ -1,4 +1,4 @@
-"""What a FITS header knows of an image: zero point, gain, pixel scale, WCS.
+"""What a FITS header knows of where an image is: pixel scale, WCS.
 
 A manifest's row goes before the option for all rows, and both before the header.
 """
@@ -12,10 +12,8 @@ from typing import Any
 
 from astropy.io import fits
 from astropy.wcs import WCS
-from astropy.wcs.utils import proj_plane_pixel_scales
+from astropy.wcs.utils import proj_plane_pixel_area, proj_plane_pixel_scales
 
-ZEROPOINT_KEYS = ("MAGZERO", "MAGZPT", "MAGZP", "ZEROPT")
-GAIN_KEYS = ("GAIN", "EGAIN")
 # what a WCS is made of: parsing the hundreds of other cards of a survey's header costs more than
 # the rest of reading
 WCS_KEYS = re.compile(
@@ -30,20 +28,6 @@ def first_number(*values: Any) -> float | None:
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
     return None
-
-
-def zeropoint(row: float, option: float | None, header: fits.Header) -> tuple[float, str]:
-    """Return the zero point in mag, 0 where none is known, and a note if so."""
-    known = first_number(row, option, *(header.get(key) for key in ZEROPOINT_KEYS))
-    if known is None:
-        return 0.0, "no zero point known: mag = -2.5 log10(flux)"
-    return known, ""
-
-
-def gain(row: float, option: float | None, header: fits.Header) -> float | None:
-    """Return the gain in electrons per flux unit, None where none is known."""
-    known = first_number(row, option, *(header.get(key) for key in GAIN_KEYS))
-    return known if known is not None and known > 0 else None
 
 
 def pixel_scale(row: float, option: float | None, wcs: WCS | None) -> float:
@@ -67,6 +51,21 @@ def celestial_wcs(header: fits.Header, origin: tuple[int, int]) -> tuple[WCS | N
     except Exception:  # wcslib's errors are many, and positions in pixels do without
         return None, "the WCS in the header cannot be read"
     if not wcs.has_celestial:
-        return None, ""
+        return None, f"no ra, dec: the WCS has the axes {' and '.join(wcs.wcs.ctype)}"
+    return moved_wcs(wcs, origin), ""
+
+
+def moved_wcs(wcs: WCS | None, origin: tuple[int, int]) -> WCS | None:
+    """Return the WCS of the part of an image that begins at x, y = ``origin``."""
     x, y = origin
-    return (wcs.slice((slice(y, None), slice(x, None))) if x or y else wcs), ""
+    return wcs.slice((slice(y, None), slice(x, None))) if wcs is not None and (x or y) else wcs
+
+
+def pixel_area(scale: float | None, wcs: WCS | None) -> float | None:
+    """Return the steradian of a pixel of ``scale`` arcsec, or of a WCS; None where unknown."""
+    if scale is not None and math.isfinite(scale) and scale > 0:
+        return math.radians(scale / 3600) ** 2
+    if wcs is None:
+        return None
+    area = abs(float(proj_plane_pixel_area(wcs))) * math.radians(1.0) ** 2
+    return area if math.isfinite(area) and area > 0 else None

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hybridfit.files import FileProblem, open_fits
 from hybridfit.io.address import Address, parse_address
+from hybridfit.io.inherit import full_header
 from hybridfit.io.options import BadInput
 from hybridfit.io.view import PartOf, View, holds_image
 
@@ -60,7 +61,7 @@ def read_plane(
     with opened(address.path) as hdus:
         hdu = _at(hdus, address) if address.hdu else _by_name(hdus, names, address.path)
         view = _view(hdus, hdu, address, parent)
-        return view.read(limits=limits), hdu.header
+        return view.read(limits=limits), full_header(hdus, hdu)
 
 
 def read_planes(
@@ -96,7 +97,7 @@ def read_planes(
                     part = _view(hdus, hdu, own, view.part if role != "psf" else None)
                     planes[role] = part.read(limits=role != "psf")
                     break
-        return planes, image.header, view.part
+        return planes, full_header(hdus, image), view.part
 
 
 def read_section(
@@ -119,7 +120,7 @@ def read_section(
     with opened(address.path) as hdus:
         hdu = _at(hdus, address) if address.hdu else _by_name(hdus, (), address.path)
         view = _view(hdus, hdu, address, parent)
-        return view.read(region), hdu.header, view.part
+        return view.read(region), full_header(hdus, hdu), view.part
 
 
 def hdu_names(text: str) -> list[str]:

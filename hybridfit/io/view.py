@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hybridfit.files.fits import MAX_RATIO, MAX_UNPACKED
 from hybridfit.io.address import Address
+from hybridfit.io.asinh import linear_pixels
 from hybridfit.io.options import BadInput
 
 MAX_SIDE = 20_000  # pixels; what is larger is not a cutout of a galaxy
@@ -127,7 +128,7 @@ class View:
         data = self._hdu.section[tuple(slices)] if in_part else self._hdu.data
         if data is None:
             raise BadInput(f"{self._where} holds no image: its data are missing")
-        return _floats(np.asarray(data).reshape(sides), self._where)
+        return _floats(np.asarray(data).reshape(sides), self._where, self._hdu.header)
 
     @property
     def _sides(self) -> tuple[int, ...]:
@@ -210,9 +211,11 @@ def holds_image(hdu: fits.hdu.base._BaseHDU) -> bool:
     return bool(hdu.is_image) and len(hdu.shape) > 0 and 0 not in hdu.shape
 
 
-def _floats(data: NDArray, where: str) -> NDArray[np.floating]:
+def _floats(data: NDArray, where: str, header: fits.Header) -> NDArray[np.floating]:
     if data.dtype.kind not in "fiub":
         raise BadInput(f"{where} holds {data.dtype}, expected real numbers")
     # floats keep their width here: squares of faint images (1e-25) need float64 later on
     kind = np.float64 if data.dtype.itemsize > 4 or data.dtype.kind in "iu" else np.float32
-    return data.astype(kind)
+    if data.dtype.kind != "f":  # a mask may carry its image's keywords
+        return data.astype(kind)
+    return linear_pixels(data.astype(kind), header, where)

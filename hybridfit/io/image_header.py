@@ -1,0 +1,117 @@
+"""A header as photometry reads it: numbers that may be texts, the unit, the exposure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from astropy.io import fits
+
+from hybridfit.units import ImageUnit, Kind, image_unit
+
+EXPOSURE_KEYS = ("EXPTIME", "EXPOSURE", "XPOSURE", "TEXPTIME", "ITIME")
+SOLID_ANGLE_KEYS = ("PIXAR_SR", "PIXAR_A2", "PIXELAREA", "BMAJ", "BMIN")
+UNIT_KEYS = ("BUNIT", "D001OUUN")
+RATES = (Kind.COUNT_RATE, Kind.ELECTRON_RATE)
+ARCSEC2 = math.radians(1 / 3600) ** 2  # steradian
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """A header, and what is asked of it time and again.
+
+    Args:
+        header: of the image, with what it inherits.
+        unit: of its pixels.
+        exposure: seconds, None where unknown.
+        known_area: of a pixel in steradian, as the WCS or the user has it; None where unknown.
+    """
+
+    header: fits.Header
+    unit: ImageUnit
+    exposure: float | None
+    known_area: float | None
+
+    @classmethod
+    def of(cls, header: fits.Header, known_area: float | None = None) -> ImageHeader:
+        """Read unit and exposure."""
+        seconds = next(filter(_is_positive, (number_in(header, k) for k in EXPOSURE_KEYS)), None)
+        return cls(header, _unit_of(header), seconds, known_area)
+
+    def number(self, key: str) -> float | None:
+        """The finite number of a keyword, None where there is none."""
+        return number_in(self.header, key)
+
+    def positive(self, key: str) -> float | None:
+        """The same where it is above 0."""
+        value = self.number(key)
+        return value if _is_positive(value) else None
+
+    def text(self, key: str) -> str:
+        """The value of a keyword as a text, "" where there is none."""
+        return text_in(self.header, key)
+
+    def per_exposure(self, rate: float) -> float | None:
+        """The zero point of the pixels from that of counts per second; None without EXPTIME."""
+        if self.unit.kind in RATES:
+            return rate
+        return None if self.exposure is None else rate + 2.5 * math.log10(self.exposure)
+
+    def pixel_area(self) -> tuple[float | None, tuple[str, ...]]:
+        """Steradian of a pixel, and a note; the header's number goes before the WCS's."""
+        key, area = next(self._own_areas(), ("", None))
+        if area is None:
+            return self.known_area, ()
+        if self.known_area is not None and not 0.9 < area / self.known_area < 1.1:
+            factor = area / self.known_area
+            return area, (f"{key} taken, which is {factor:.2g} times the pixel's area by the WCS",)
+        return area, ()
+
+    def _own_areas(self) -> Iterator[tuple[str, float]]:
+        for key, size in (("PIXAR_SR", 1.0), ("PIXAR_A2", ARCSEC2)):
+            value = self.positive(key)
+            if value is not None:
+                yield key, value * size
+        value = self.positive("PIXELAREA")
+        if value is not None:  # written in either unit; a pixel of 1e-6 sr has 200 arcsec a side
+            yield "PIXELAREA", value if value < 1e-6 else value * ARCSEC2
+
+    def beam_area(self) -> float | None:
+        """Steradian of a Gaussian beam, None where it is not known."""
+        major, minor = self.positive("BMAJ"), self.positive("BMIN")  # degrees
+        if major is None or minor is None:
+            return None
+        return math.pi / (4 * math.log(2)) * math.radians(major) * math.radians(minor)
+
+
+def number_in(header: fits.Header, key: str) -> float | None:
+    """Return a keyword's finite number, also where it is written as a text; else None."""
+    try:
+        value = header.get(key)
+        if value is None or isinstance(value, bool):
+            return None
+        number = float(value)
+    except (TypeError, ValueError, OverflowError, fits.VerifyError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def text_in(header: fits.Header, key: str) -> str:
+    """Return a keyword's value as a text, "" where there is none that can be read."""
+    try:
+        value = header.get(key)
+    except (ValueError, fits.VerifyError):
+        return ""
+    return "" if value is None or isinstance(value, fits.card.Undefined) else str(value).strip()
+
+
+def _is_positive(value: float | None) -> bool:
+    return value is not None and value > 0
+
+
+def _unit_of(header: fits.Header) -> ImageUnit:
+    """BUNIT, else what drizzle says that it wrote."""
+    unit = image_unit(text_in(header, "BUNIT"))
+    drizzled = text_in(header, "D001OUUN")
+    return image_unit(drizzled) if not unit.name and drizzled else unit

@@ -1,0 +1,109 @@
+"""Zero points under names that are no standard: used, and told where they can mean two things."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from hybridfit.io.image_header import RATES, ImageHeader
+from hybridfit.io.standard_zeropoints import Found, is_believed
+
+# of the image as it is, the more telling names first
+ZEROPOINT_KEYS = (
+    *("ABZP", "ZPAB", "ZP_AB", "MZP_AB", "ABMAGZP", "ABMAG_ZP", "MAGZP_AB", "AB_ZP"),
+    *("MAGZERO", "MAGZPT", "MAGZP", "ZEROPT", "MAGZEROP", "MAG_ZERO", "MAGZERPT", "MAG_ZP"),
+    *("MAG0", "ZEROPOIN", "ZEROPNT", "ZPTMAG", "PHOTZP", "PHOT_ZP", "PHOTZERO", "ZPOINT"),
+    *("ZP", "ZPT", "ZPMAG", "MAGZPOIN", "IMAGEZPT", "ZEROPOINT", "PHOTZPT"),
+)
+SYSTEM_KEYS = ("MAGSYS", "PHOTSYS", "ZPSYS", "PHOTSYST", "MAGTYPE")
+SURVEY_KEYS = ("TELESCOP", "INSTRUME", "SURVEY", "ORIGIN")
+VEGA_SURVEYS = ("WISE", "NEOWISE", "2MASS", "VIRCAM", "WFCAM", "UKIDSS")
+# in a keyword's comment
+PER_SECOND = re.compile(
+    r"/ ?s(ec|econd)?\b|\bper s(ec|econd)?\b|\bs(\^|\*\*)?-1\b|\b1 ?s(ec)?\b|\bcps\b"
+)
+ALIKE = 0.02  # mag, within which two keywords say the same
+
+
+def believed_zeropoints(image: ImageHeader) -> list[tuple[str, float]]:
+    """Return keyword and value of each zero point that can be one."""
+    found = [(key, image.number(key)) for key in ZEROPOINT_KEYS if key in image.header]
+    return [(key, value) for key, value in found if value is not None and is_believed(value)]
+
+
+def refused_zeropoints(image: ImageHeader) -> tuple[str, ...]:
+    """Return what is to be said of the others: 'abc', 0, 999."""
+    return tuple(
+        f"{key} = {image.text(key)[:20] or 'nothing'} is no zero point"
+        for key in ZEROPOINT_KEYS
+        if key in image.header and not is_believed(image.number(key))
+    )[:2]
+
+
+def named_zeropoint(image: ImageHeader) -> Found | None:
+    """Return the zero point of the pixels as they are by a keyword that is no standard."""
+    given = believed_zeropoints(image)
+    if not given:
+        return None
+    key, value = given[0]
+    others = [
+        f"zero point {value:g} of {key} taken, {other} = {number:g} passed over"
+        for other, number in given[1:]
+        if abs(value - number) > ALIKE
+    ]
+    system = _system(image, key)
+    foreign = (f"{key} is of the {system} system: mag is not AB",) if system else ()
+    value, note = _of_pixels(image, key, value)
+    return Found(value, key, (*note, *foreign, *others[:1]))
+
+
+def disagreements(image: ImageHeader, value: float) -> tuple[str, ...]:
+    """Return what keywords that are no standard have against a zero point."""
+    term = 0.0 if image.exposure is None else abs(2.5 * math.log10(image.exposure))
+    return tuple(
+        f"{key} = {other:g} says otherwise"
+        for key, other in believed_zeropoints(image)
+        if min(abs(value - other), abs(abs(value - other) - term)) > ALIKE
+    )[:1]
+
+
+def _of_pixels(image: ImageHeader, key: str, value: float) -> tuple[float, tuple[str, ...]]:
+    """The zero point of the pixels where it may be one of counts per second, and a note."""
+    seconds = image.exposure
+    if image.unit.kind in RATES or seconds is None or abs(seconds - 1) < 1e-6:
+        return value, ()
+    term = 2.5 * math.log10(seconds)
+    if PER_SECOND.search(_comment(image, key)) or _is_of_casu(image, key):
+        note = f"zero point {value:g} of {key} is per second: {term:+.3f} for EXPTIME {seconds:g}"
+        return value + term, (note,)
+    note = (
+        f"zero point {value:g} of {key} taken for the pixels as they are; if it is per second, "
+        f"add {term:.3f} (EXPTIME {seconds:g})"
+    )
+    return value, (note,)
+
+
+def _is_of_casu(image: ImageHeader, key: str) -> bool:
+    """Whether it is of Cambridge's pipelines (VISTA, UKIRT), which quote it for one second."""
+    camera = image.text("INSTRUME").upper()
+    return key == "MAGZPT" and (camera in ("VIRCAM", "WFCAM") or "NIGHTZPT" in image.header)
+
+
+def _system(image: ImageHeader, key: str) -> str:
+    """ "Vega" or "ST" where the header says so or the survey is known for it, else ""."""
+    named = [image.text(name).upper() for name in SYSTEM_KEYS]
+    comment = _comment(image, key)
+    if "vega" in comment or any(text.startswith("VEGA") for text in named):
+        return "Vega"
+    if re.search(r"\bst ?mag", comment) or {"ST", "STMAG"} & set(named):
+        return "ST"
+    is_ab = re.search(r"\bab\b", comment) or any(text.startswith("AB") for text in named)
+    surveys = {image.text(name).upper() for name in SURVEY_KEYS}
+    return "Vega" if surveys & set(VEGA_SURVEYS) and not is_ab else ""
+
+
+def _comment(image: ImageHeader, key: str) -> str:
+    try:
+        return str(image.header.comments[key]).lower()
+    except (KeyError, ValueError):
+        return ""
