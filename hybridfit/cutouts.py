@@ -12,7 +12,12 @@ import torch
 from torch import Tensor
 
 from hybridfit.arguments import described
+from hybridfit.quantities import without_units
+from hybridfit.results import Flag
 
+# what may be given with a unit, beside the image, or follows from it
+WITH_UNITS = ("sigma", "psf", "mask", "zeropoint", "zeropoint_from", "pixel_scale", "wcs")
+NO_ZEROPOINT = int(Flag.NO_ZEROPOINT)
 START_NAMES = ("x", "y", "mag", "r_eff", "n", "q", "pa")
 
 
@@ -25,7 +30,8 @@ class Cutouts:
     with image 0 and sigma 1, so that no NaN meets arithmetic.
 
     Args:
-        image: (B, H, W), flux units.
+        image: (B, H, W), flux units; an astropy Quantity's own unit, in which ``sigma`` then is
+            too, converted if it has another.
         sigma: (B, H, W), standard deviation of each pixel in the same unit. Pixels with
             sigma <= 0 or not finite, or with an image that is not finite, are masked.
         psf: (B, h, w) or (h, w) for all, odd sides, centred on the middle pixel, sum 1; or
@@ -35,7 +41,9 @@ class Cutouts:
         psf_oversampling: (B,) PSF pixels per image pixel, an integer >= 1; default 1.
         psf_includes_pixel: (B,) True where the PSF already holds the pixel's response (an
             effective PSF, a star); default False, GALFIT's convention.
-        zeropoint: (B,) mag = zeropoint - 2.5 log10(flux); default 0.
+        zeropoint: (B,) mag = zeropoint - 2.5 log10(flux); default that of the image's unit if it
+            has one, else 0 with `Flag.NO_ZEROPOINT`.
+        zeropoint_from: (B,) what it is taken from, "" where none is known.
         pixel_scale: (B,) arcsec per pixel, NaN where unknown.
         origin: (B, 2) x and y of the first pixel in the parent image, in pixels; default 0.
         start: (B, 7) starting values x, y, mag, r_eff, n, q, pa in stamp pixels, NaN where
@@ -46,7 +54,7 @@ class Cutouts:
         messages: B texts for the user, empty where there is nothing to say.
 
     Raises:
-        ValueError: if shapes disagree or a PSF is not normalised, with the galaxy's name.
+        ValueError: if shapes or units disagree, or a PSF is not normalised, with the galaxy's name.
     """
 
     image: Tensor
@@ -64,9 +72,13 @@ class Cutouts:
     size: Tensor = None  # type: ignore[assignment]
     wcs: Sequence[Any] = None  # type: ignore[assignment]
     messages: Sequence[str] = None  # type: ignore[assignment]
+    zeropoint_from: Sequence[str] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        image = as_tensor(self.image, torch.float32, "image")
+        image, plain = without_units(self.image, {n: getattr(self, n) for n in WITH_UNITS})
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+        image = as_tensor(image, torch.float32, "image")
         if image.ndim != 3:
             raise ValueError(
                 f"image has {image.ndim} dimensions, expected 3 (B, H, W): for one galaxy pass "
@@ -126,8 +138,28 @@ class Cutouts:
                 "finite numbers, r_eff and n above 0 and q in (0, 1], or NaN",
             ),
         )
+        values |= self._zeropoints(values)
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    def _zeropoints(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Zero points, what each is from, and flags; one that was set since is not missing."""
+        batch, origin = len(values["id"]), self.zeropoint_from
+        if origin is None:
+            origin = "" if self.zeropoint is None else "given"
+        origin = (origin,) * batch if isinstance(origin, str) else origin
+        zeropoint, flags = values["zeropoint"], values["flags"]
+        unknown = torch.isnan(zeropoint) | (self.zeropoint is None)
+        flags = torch.where(unknown, flags | NO_ZEROPOINT, flags)
+        zeropoint = torch.where(unknown, 0.0, zeropoint)
+        pairs = zip(_entries("zeropoint_from", origin, batch), zeropoint.tolist(), strict=True)
+        named = tuple(str(one) or ("given" if value else "") for one, value in pairs)
+        lost = tuple("" if none else one for one, none in zip(named, unknown.tolist(), strict=True))
+        return {
+            "zeropoint": zeropoint,
+            "zeropoint_from": lost,
+            "flags": torch.where(zeropoint == 0, flags, flags & ~NO_ZEROPOINT),
+        }
 
     def __len__(self) -> int:
         return self.image.shape[0]
@@ -185,6 +217,8 @@ def _as_array(value: Any, name: str) -> np.ndarray:
         )
     if isinstance(value, list | tuple) and any(isinstance(v, Tensor) for v in value):
         value = [v.detach().cpu().numpy() if isinstance(v, Tensor) else v for v in value]
+    if (unit := getattr(value, "unit", None)) is not None and str(unit):
+        raise ValueError(f"{name} is in {unit}, expected plain numbers")
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:  # parts of several shapes

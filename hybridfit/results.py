@@ -47,6 +47,7 @@ class Flag(IntFlag):
     MISFIT = 1 << 25
     PSF_DOUBTFUL = 1 << 26
     NOT_MODELLED = 1 << 27
+    NO_ZEROPOINT = 1 << 28
     PSF_TRUNCATED = 1 << 30
 
 
@@ -79,6 +80,7 @@ FLAG_TEXT: dict[Flag, str] = {
     Flag.MISFIT: "structure under the galaxy's light that the model does not follow",
     Flag.PSF_DOUBTFUL: "the pixels ask for a PSF of another width or shape",
     Flag.NOT_MODELLED: "a model was asked for that cannot be fitted: see the message column",
+    Flag.NO_ZEROPOINT: "no zero point is known: magnitudes are instrumental, -2.5 log10(flux)",
     Flag.PSF_TRUNCATED: "the PSF has a pedestal, or its stamp cuts off its wings",
 }
 

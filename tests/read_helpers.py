@@ -33,6 +33,11 @@ def write(path: Path, data, header=None) -> Path:
     return path
 
 
+def calibrated(role: str) -> fits.Header | None:
+    """An image's header with a zero point; None for other planes."""
+    return fits.Header({"MAGZERO": 25.0}) if role in ("image", "sci", "data") else None
+
+
 def write_galaxy(root: Path, name="a", **planes) -> Path:
     """Write ``<name>_<role>.fits`` for each plane; image, sigma and psf by default.
 
@@ -44,13 +49,14 @@ def write_galaxy(root: Path, name="a", **planes) -> Path:
         del default["sigma"]
     for role, data in {**default, **planes}.items():
         if data is not None:
-            write(root / f"{name}_{role}.fits", data)
+            write(root / f"{name}_{role}.fits", data, calibrated(role))
     return root
 
 
 def write_mef(path: Path, **planes) -> Path:
     """Write a multi-extension file with one named HDU for each plane, an empty one first."""
     hdus = [fits.PrimaryHDU()]
-    hdus += [fits.ImageHDU(np.asarray(data), name=name.upper()) for name, data in planes.items()]
+    for name, data in planes.items():
+        hdus.append(fits.ImageHDU(np.asarray(data), calibrated(name), name=name.upper()))
     fits.HDUList(hdus).writeto(path, overwrite=True)
     return path

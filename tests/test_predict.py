@@ -74,7 +74,8 @@ def test_files_and_memory_agree(simulated, weights: Path, tmp_path: Path):
     direct = hf.predict(hf.read(directory), weights=str(weights))
     assert table.colnames == direct.colnames
     assert list(table["id"].astype(str)) == list(direct["id"])
-    for name in direct.colnames[1:-1]:
+    assert list(table["zeropoint_from"].astype(str)) == list(direct["zeropoint_from"])
+    for name in (name for name in direct.colnames if direct[name].dtype.kind != "U"):
         # float32 sums in batches of another size
         np.testing.assert_allclose(table[name], direct[name], rtol=2e-3, atol=2e-3, err_msg=name)
     assert np.isfinite(table["ra"]).all()

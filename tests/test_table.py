@@ -31,7 +31,7 @@ def expected(*ends: str) -> list[str]:
     return [
         *["id", "flags", "quality"],
         *[f"{name}{end}" for name in (*NAMES, "r_eff_arcsec") for end in ("", "_err", *ends)],
-        *["ra", "dec", "pa_sky", "chi2", "dof", "n_iter"],
+        *["ra", "dec", "pa_sky", "zeropoint", "zeropoint_from", "chi2", "dof", "n_iter"],
         *[
             "ess",
             "khat",

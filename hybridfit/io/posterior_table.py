@@ -11,13 +11,14 @@ from hybridfit.cutouts import Cutouts
 from hybridfit.io.table import (
     MESSAGE_WIDTH,
     Column,
+    messages_of,
     on_sky,
     parameter_of,
     plain_name,
     record_type,
-    shortened,
     to_numpy,
 )
+from hybridfit.io.zeropoint_columns import put_zeropoints, zeropoint_columns
 from hybridfit.parameters import ParameterSpace
 from hybridfit.results import Posterior
 
@@ -55,6 +56,7 @@ def posterior_columns(
         Column("ra", "f8", "deg", "right ascension of x, y"),
         Column("dec", "f8", "deg", "declination of x, y"),
         Column("pa_sky", "f8", "deg", "position angle East of North, in [0, 180)"),
+        *zeropoint_columns(),
         Column("n_rejected", "i8", "", "draws that were implausible and drawn again"),
         Column("distance", "f8", "", "of the network's context from those it was trained on"),
         Column("message", f"S{MESSAGE_WIDTH}", "", "what else is to be known of this galaxy"),
@@ -110,7 +112,8 @@ def posterior_rows(
     for k, name in enumerate(("ra", "dec", "pa_sky")):
         rows[name] = [values[k] for values in sky]
     rows["id"] = [name.encode() for name in cutouts.id]
-    rows["message"] = [shortened(text) for text in cutouts.messages]
+    rows["message"] = messages_of(cutouts)
+    put_zeropoints(rows, cutouts)
     rows["flags"], rows["distance"] = to_numpy(posterior.flags), to_numpy(posterior.distance)
     rows["n_rejected"] = to_numpy(posterior.rejected)
     if "log_prob" in wanted:

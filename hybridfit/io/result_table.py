@@ -12,13 +12,14 @@ from hybridfit.draws import Draws
 from hybridfit.io.table import (
     MESSAGE_WIDTH,
     Column,
+    messages_of,
     on_sky,
     parameter_of,
     plain_name,
     record_type,
-    shortened,
     to_numpy,
 )
+from hybridfit.io.zeropoint_columns import put_zeropoints, zeropoint_columns
 from hybridfit.parameters import ParameterSpace
 from hybridfit.results import CERTIFICATE, Quality, Result
 
@@ -64,6 +65,7 @@ def result_columns(
             Column(f"pa_sky{tail}", "f8", "deg", "position angle East of North, in [0, 180)"),
         ]
     chosen += [
+        *zeropoint_columns(),
         Column("chi2", "f8", "", "sum of (residual / sigma)^2 over the unmasked pixels"),
         Column("dof", "i8", "", "unmasked pixels minus free parameters"),
         Column("n_iter", "i8", "", "steps of the optimiser, accepted or not"),
@@ -148,7 +150,8 @@ def result_rows(cutouts: Cutouts, result: Result, columns: Sequence[Column]) -> 
         for k, name in enumerate(("ra", "dec", "pa_sky")):
             rows[f"{name}{tail}"] = [position[k] for position in sky]
     rows["id"] = [name.encode() for name in cutouts.id]
-    rows["message"] = [shortened(text) for text in cutouts.messages]
+    rows["message"] = messages_of(cutouts)
+    put_zeropoints(rows, cutouts)
     rows["quality"] = [Quality(value).name.lower().encode() for value in result.quality.tolist()]
     for name in ("flags", "chi2", "dof", "n_iter"):
         rows[name] = to_numpy(getattr(fit, name))

@@ -11,8 +11,10 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from hybridfit.cutouts import START_NAMES
-from hybridfit.io.header import celestial_wcs, first_number, gain, pixel_scale, zeropoint
+from hybridfit.io.asinh import is_asinh
+from hybridfit.io.header import celestial_wcs, first_number, moved_wcs, pixel_area, pixel_scale
 from hybridfit.io.options import NOISE_ROLES, ROLES, BadInput, ReadOptions, start_problem
+from hybridfit.io.photometry import Calibration, calibrate
 from hybridfit.io.planes import hdu_header, read_plane, read_planes
 from hybridfit.io.prepare import Draft, prepare
 from hybridfit.io.psf import PreparedPsf
@@ -35,7 +37,9 @@ class Stamp:
         psf: (h, w) float32, odd sides, sum 1; None without one.
         psf_oversampling: PSF pixels per image pixel.
         psf_includes_pixel: whether the PSF holds the pixel's response.
-        zeropoint: magnitudes; pixel_scale: arcsec, NaN where unknown.
+        zeropoint: mag of one flux unit; 0 where none is known.
+        zeropoint_from: what it is taken from, "" where none is known.
+        pixel_scale: arcsec, NaN where unknown.
         origin: x, y of the first pixel in the image as given.
         start: (7,) x, y, mag, r_eff, n, q, pa in stamp pixels, NaN where not given.
         flags: bits of `hybridfit.Flag`.
@@ -51,6 +55,7 @@ class Stamp:
     psf_oversampling: int
     psf_includes_pixel: bool
     zeropoint: float
+    zeropoint_from: str
     pixel_scale: float
     origin: tuple[int, int]
     start: NDArray[np.float64]
@@ -76,30 +81,37 @@ def read_stamp(source: Source, options: ReadOptions = ReadOptions()) -> Stamp:
         raise BadInput(source.problem)
     planes, header, origin = _planes(source, options)
     psf_plane = planes.pop("psf", None)
+    wcs, wcs_note = celestial_wcs(header, (0, 0))
+    scale_note = "made linear from the asinh scale of Pan-STARRS" if is_asinh(header) else ""
+    calibration = _calibration(source, options, header, wcs)
     draft = prepare(
         Draft(planes, _start(source, options, origin), origin),
         crop=options.crop,
         mask_neighbours=options.mask_neighbours,
-        gain=gain(source.gain, options.gain, header),
+        gain=calibration.gain,
     )
-    wcs, wcs_note = celestial_wcs(header, draft.origin)
     scale = pixel_scale(source.pixel_scale, options.pixel_scale, wcs)
     psf = _psf(source, options, psf_plane, scale)
-    psf_notes = () if psf is None else psf.notes
-    magnitude, magnitude_note = zeropoint(source.zeropoint, options.zeropoint, header)
+    notes = () if psf is None else psf.notes
+    if draft.flags & Flag.SIGMA_ESTIMATED:
+        notes = (*calibration.gain_notes, *notes)
+    flags = draft.flags | (Flag.NO_PSF if psf is None else psf.flags)
     return Stamp(
         id=source.id,
         **draft.planes,
         psf=None if psf is None else psf.psf,
         psf_oversampling=1 if psf is None else psf.oversampling,
         psf_includes_pixel=psf is not None and _includes_pixel(source, options),
-        zeropoint=magnitude,
+        zeropoint=calibration.zeropoint,
+        zeropoint_from=calibration.origin,
         pixel_scale=scale,
         origin=draft.origin,
         start=draft.start,
-        flags=int(draft.flags | (Flag.NO_PSF if psf is None else psf.flags)),
-        wcs=wcs,
-        message="; ".join(filter(None, (*draft.notes, *psf_notes, wcs_note, magnitude_note))),
+        flags=int(flags if calibration.origin else flags | Flag.NO_ZEROPOINT),
+        wcs=moved_wcs(wcs, draft.origin),
+        message="; ".join(
+            filter(None, (*calibration.notes, scale_note, *draft.notes, *notes, wcs_note))
+        ),
     )
 
 
@@ -138,6 +150,18 @@ def _planes(
                 f"({given.get(role, source.image)})"
             )
     return planes, header, part.origin
+
+
+def _calibration(
+    source: Source, options: ReadOptions, header: fits.Header, wcs: Any
+) -> Calibration:
+    """Zero point and gain: a row's go before the option's, and both before the header's."""
+    return calibrate(
+        header,
+        zeropoint=first_number(source.zeropoint, options.zeropoint),
+        gain=first_number(source.gain, options.gain),
+        area=pixel_area(first_number(source.pixel_scale, options.pixel_scale), wcs),
+    )
 
 
 def _start(source: Source, options: ReadOptions, origin: tuple[int, int]) -> NDArray[np.float64]:

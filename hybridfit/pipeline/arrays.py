@@ -17,6 +17,7 @@ from hybridfit.cutouts import Cutouts, as_tensor, expanded
 from hybridfit.fitting.fit import FitOptions
 from hybridfit.io.result_table import result_columns, result_rows
 from hybridfit.io.table import id_width, record_type, to_table
+from hybridfit.io.zeropoint_columns import told_zeropoints
 from hybridfit.pipeline.common import (
     check_start,
     compiles,
@@ -27,6 +28,7 @@ from hybridfit.pipeline.common import (
     usable_device,
 )
 from hybridfit.pipeline.errors import ErrorOptions, check_samples
+from hybridfit.quantities import without_units
 from hybridfit.uncertainty.bootstrap import BootstrapOptions
 from hybridfit.uncertainty.budget import BudgetOptions
 from hybridfit.uncertainty.reconcile import ReconcileOptions
@@ -112,7 +114,8 @@ def fit(
     settings = {name: asdict(values) for name, values in errors.settings.items()}
     run = {"uncertainty": uncertainty, "start": start}
     meta = metadata({"fit": asdict(chosen), **settings, "run": run})
-    return to_table(rows, columns, meta)
+    named, told = told_zeropoints([rows], columns)
+    return to_table(rows, named, {**meta, **told})
 
 
 def render(table: Table, cutouts: Cutouts) -> NDArray[np.float32]:
@@ -182,6 +185,7 @@ def from_arrays(image: ArrayLike, more: dict[str, Any], what: str) -> Cutouts:
     for name in ("sigma", "psf"):
         if name not in given:
             raise ValueError(f"{name} is missing: expected {what}(image, sigma=..., psf=...)")
+    image, given = without_units(image, given)
     image = as_tensor(image, torch.float32, "image")
     sigma = as_tensor(given.pop("sigma"), torch.float32, "sigma").to(image.device)
     mask = given.pop("mask", None)

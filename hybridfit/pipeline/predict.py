@@ -20,6 +20,7 @@ from hybridfit.io.fits import ReadOptions
 from hybridfit.io.posterior_table import posterior_columns, posterior_rows
 from hybridfit.io.runs import UsageError
 from hybridfit.io.table import id_width, to_table
+from hybridfit.io.zeropoint_columns import told_zeropoints
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, predict_cutouts, weights_digest
 from hybridfit.npe.predict_columns import predict_columns
@@ -92,7 +93,8 @@ def predict(
     network = estimator or load_estimator(chosen.weights)
     columns = _columns(chosen, network, id_width(cutouts.id))
     rows = _rows(cutouts, network, chosen, usable_device(device), columns)
-    return to_table(rows, columns, metadata({"predict": asdict(chosen)}))
+    named, told = told_zeropoints([rows], columns)
+    return to_table(rows, named, {**metadata({"predict": asdict(chosen)}), **told})
 
 
 def predict_files(

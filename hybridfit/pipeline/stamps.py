@@ -109,6 +109,7 @@ def stamps_in(cutouts: Cutouts, ids: Sequence[str]) -> Stamps:
             psf_oversampling=int(cutouts.psf_oversampling[i]),
             psf_includes_pixel=bool(cutouts.psf_includes_pixel[i]),
             zeropoint=float(cutouts.zeropoint[i]),
+            zeropoint_from=cutouts.zeropoint_from[i],
             pixel_scale=float(cutouts.pixel_scale[i]),
             origin=(int(origin[0]), int(origin[1])),
             start=cutouts.start[i].cpu().numpy(),

@@ -33,6 +33,7 @@ from hybridfit.io.fits import (
 )
 from hybridfit.io.runs import UsageError
 from hybridfit.io.table import Column, id_width, record_type
+from hybridfit.io.zeropoint_columns import told_zeropoints
 from hybridfit.pipeline.common import metadata, usable_device, versions
 from hybridfit.results import Flag
 
@@ -188,7 +189,8 @@ def run_stream(
             _compute_parts(folder, job, quiet)
             meta = metadata({**settings, "input": name})
             with job.clock("writing"):
-                export.write_results(folder.results, folder.rows(), schema, meta)
+                named, zeropoints = told_zeropoints(folder.rows(), schema)
+                export.write_results(folder.results, folder.rows(), named, {**meta, **zeropoints})
             counted = {"flags": _count_flags(folder), "quality": _count_quality(folder)}
             folder.finish({"n": n, **counted})
         counts = folder.outcome()

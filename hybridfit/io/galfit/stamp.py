@@ -101,6 +101,7 @@ def feedme_stamp(feedme: Feedme, options: ReadOptions = ReadOptions(), id: str =
         psf_oversampling=1 if psf is None else psf.oversampling,
         psf_includes_pixel=False,
         zeropoint=_zeropoint(feedme, options, header, notes),
+        zeropoint_from="given" if options.zeropoint is not None else "J)",
         pixel_scale=scale,
         origin=(region[0], region[2]),
         start=np.full(len(START_NAMES), math.nan),

@@ -1,0 +1,82 @@
+"""Which zero points a table's magnitudes rest on: columns, names and metadata that tell."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridfit.cutouts import Cutouts
+from hybridfit.io.table import Column, to_numpy
+from hybridfit.results import Flag
+
+ORIGIN_WIDTH = 32  # bytes
+KEPT = 50  # different zero points that the metadata tell of
+INSTRUMENTAL = "instrumental, -2.5 log10(flux): no zero point is known"
+
+
+def zeropoint_columns() -> tuple[Column, Column]:
+    """Return the columns of the zero point that was used, and of where it is from."""
+    return (
+        Column("zeropoint", "f8", "mag", "magnitude of one unit of the image, as it was used"),
+        Column("zeropoint_from", f"S{ORIGIN_WIDTH}", "", "what that is taken from; empty: unknown"),
+    )
+
+
+def put_zeropoints(rows: NDArray[np.void], cutouts: Cutouts) -> None:
+    """Fill both columns; NaN where no zero point is known."""
+    known = np.array([bool(origin) for origin in cutouts.zeropoint_from], dtype=bool)
+    rows["zeropoint"] = np.where(known, to_numpy(cutouts.zeropoint), np.nan)
+    rows["zeropoint_from"] = [text.encode()[:ORIGIN_WIDTH] for text in cutouts.zeropoint_from]
+
+
+def told_zeropoints(
+    parts: Iterable[NDArray[np.void]], columns: Sequence[Column]
+) -> tuple[tuple[Column, ...], dict[str, Any]]:
+    """Return columns that name instrumental magnitudes so, and metadata of the zero points.
+
+    Args:
+        parts: rows of a table.
+        columns: of these rows; without the zero points' nothing is told.
+
+    Returns:
+        The columns, and ``MAGTYPE`` ("calibrated", "instrumental", or "mixed") with
+        ``ZEROPNTS``, JSON: for each origin its zero points and how many galaxies have them.
+    """
+    if "zeropoint_from" not in {column.name for column in columns}:
+        return tuple(columns), {}
+    counts: Counter[tuple[str, float]] = Counter()
+    without = 0
+    for rows in parts:
+        lacking = rows["flags"] & int(Flag.NO_ZEROPOINT) != 0
+        without += int(lacking.sum())
+        some = rows[["zeropoint_from", "zeropoint"]][rows["zeropoint_from"] != b""]
+        counts.update((a.decode(errors="replace"), round(float(b), 4)) for a, b in some.tolist())
+    kind = "calibrated" if not without else "mixed" if counts else "instrumental"
+    meta = {"MAGTYPE": kind, "ZEROPNTS": json.dumps(_listed(counts, without))}
+    return tuple(_described(column, kind) for column in columns), meta
+
+
+def _listed(counts: Mapping[tuple[str, float], int], without: int) -> dict[str, Any]:
+    """Origin to zero points to numbers of galaxies, the most frequent ones."""
+    listed: dict[str, Any] = {"none": without} if without else {}
+    kept = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    for (origin, value), count in kept[:KEPT]:
+        listed.setdefault(origin, {})[f"{value:g}"] = count
+    if len(kept) > KEPT:
+        listed["others"] = sum(count for _, count in kept[KEPT:])
+    return listed
+
+
+def _described(column: Column, kind: str) -> Column:
+    """A magnitude's column, named instrumental where it is."""
+    is_value = column.unit == "mag" and column.name.split("_")[0] == "mag"
+    if kind == "calibrated" or not is_value or column.name.endswith("_err"):
+        return column
+    text = INSTRUMENTAL if kind == "instrumental" else "instrumental where NO_ZEROPOINT is flagged"
+    return replace(column, description=f"{column.description}; {text}")

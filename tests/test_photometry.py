@@ -1,0 +1,424 @@
+"""Zero points and gains by headers as instruments, surveys and people write them."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.io import fits
+from astropy.table import Table
+from astropy.wcs import WCS
+from read_helpers import galaxy, gaussian, psf_image, write
+
+import hybridfit as hf
+from hybridfit.io.fits import BadInput, ReadOptions, find_sources, read_stamp
+from hybridfit.io.photometry import calibrate
+from hybridfit.pipeline.files import RunOptions, fit_files
+from hybridfit.results import Flag
+from hybridfit.units import Kind, image_unit
+
+FLUX = 1e4
+CASU = "Photometric ZP (mags) for default extinction"
+# of each header what a source of flux 1e4 has in AB magnitudes; 5e-3 mag for figures rounded here
+KNOWN = {
+    "JWST, NIRCam short": ({"BUNIT": "MJy/sr", "PIXAR_SR": 2.291e-14, "PHOTMJSR": 2.0}, 18.00),
+    "JWST by arcsec": (
+        {"BUNIT": "MJy/sr", "PIXAR_A2": 2.291e-14 * (180 / np.pi * 3600) ** 2},
+        18.0,
+    ),
+    "JWST as text": ({"BUNIT": "MJy sr-1", "PIXAR_SR": "2.291e-14"}, 18.00),
+    "JWST rate": ({"BUNIT": "DN/s", "PIXAR_SR": 2.291e-14, "PHOTMJSR": 2.0}, 17.2474),
+    "LSST": ({"BUNIT": "nJy"}, 21.40),
+    "grizli": ({"BUNIT": "10.0*nanoJansky", "PHOTFLAM": 1e-22, "PHOTPLAM": 2e4, "ZP": 28.9}, 18.90),
+    "uJy": ({"BUNIT": "uJy"}, 13.90),
+    "microJansky": ({"BUNIT": "microJansky"}, 13.90),
+    "mJy": ({"BUNIT": "mJy"}, 6.40),
+    "Jy": ({"BUNIT": "JY"}, -1.10),
+    "Jy/pixel": ({"BUNIT": "Jy/pixel"}, -1.10),
+    "cgs": ({"BUNIT": "erg/s/cm2/Hz"}, -58.60),
+    "SI": ({"BUNIT": "W m-2 Hz-1"}, -66.10),
+    "Legacy Surveys": ({"BUNIT": "nanomaggies", "MAGZERO": 22.5}, 12.50),
+    "SDSS": ({"BUNIT": "nanomaggy", "NMGY": 0.005}, 12.50),
+    "nmgy": ({"BUNIT": "nmgy"}, 12.50),
+    "maggies": ({"BUNIT": "maggies"}, -10.00),
+    # 25.947 is ACS's for F814W (its zero point calculator), 26.49 for F606W of 2002
+    "HST, ACS F814W": (
+        {"BUNIT": "ELECTRONS/S", "PHOTFLAM": 7.033e-20, "PHOTPLAM": 8045.5, "PHOTZPT": -21.1},
+        15.95,
+    ),
+    "HST, counts": (
+        {"BUNIT": "ELECTRONS", "PHOTFLAM": 7.033e-20, "PHOTPLAM": 8045.5, "EXPTIME": 1000.0},
+        15.95 + 7.5,
+    ),
+    "HST by Jy": ({"BUNIT": "ELECTRONS/S", "PHOTFNU": 1.518e-7}, 15.9468),
+    "HST, drizzled": ({"D001OUUN": "cps", "PHOTFLAM": 7.033e-20, "PHOTPLAM": 8045.5}, 15.95),
+    "HST in flux": ({"BUNIT": "erg/s/cm2/A", "PHOTPLAM": 8045.5}, -31.9356),
+    "HSC": ({"FLUXMAG0": 63095734448.0194}, 17.00),
+    "Pan-STARRS stack": ({"HIERARCH FPA.ZP": 25.0, "EXPTIME": 1000.0}, 22.50),
+    "Pan-STARRS warp": ({"HIERARCH FPA.ZP": 24.5, "EXPTIME": 100.0}, 19.50),
+    "SDSS, DR7": ({"BUNIT": "DNs", "FLUX20": 2000.0, "EXPTIME": "53.907456"}, 18.2526),
+    "CFHT": (
+        {"BUNIT": "ADU", "PHOT_C": 26.0, "PHOT_K": -0.1, "AIRMASS": 1.5, "EXPTIME": 100.0},
+        20.95,
+    ),
+    "VISTA": ({"INSTRUME": "VIRCAM", "MAGZPT": (23.0, CASU), "EXPTIME": 10.0}, 15.50),
+    "per second by its comment": (
+        {"BUNIT": "ADU", "MAGZERO": (25.0, "[mag] of 1 ADU/s"), "EXPTIME": 100.0},
+        20.0,
+    ),
+    "DES": ({"BUNIT": "ADU", "MAGZERO": 30.0}, 20.00),
+    "MegaPipe": ({"PHOTZP": 30.0}, 20.00),
+    "GALFITM": ({"ZEROPOIN": 25.3946}, 15.3946),
+    "text": ({"MAGZERO": "26.5"}, 16.50),
+    "AB goes first": ({"MAGZP": 24.0, "ZPAB": 28.0}, 18.00),
+    "ALMA": ({"BUNIT": "Jy/beam", "BMAJ": 2e-4, "BMIN": 1e-4, "PIXAR_A2": 0.01}, 2.5698),
+}
+
+
+def header_of(cards: dict) -> fits.Header:
+    header = fits.Header()
+    for key, value in cards.items():
+        header[key] = value
+    return header
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_headers_that_tell_give_ab_magnitudes(name):
+    cards, expected = KNOWN[name]
+    found = calibrate(header_of(cards))
+    assert found.zeropoint - 2.5 * math.log10(FLUX) == pytest.approx(expected, abs=5e-3)
+    assert found.origin
+
+
+def test_beam_by_hand():
+    """A beam of 0.72 x 0.36 arcsec has 0.2937 square arcsec, 29.37 pixels of 0.1 arcsec."""
+    pixels = math.pi / (4 * math.log(2)) * 0.72 * 0.36 / 0.01
+    cards = KNOWN["ALMA"][0]
+    expected = 8.9 + 2.5 * math.log10(pixels)
+    assert calibrate(header_of(cards)).zeropoint == pytest.approx(expected, abs=1e-6)
+
+
+def test_surface_brightness_takes_the_area_of_the_wcs_or_the_users():
+    header = fits.Header({"BUNIT": "MJy/sr"})
+    area = math.radians(0.1 / 3600) ** 2
+    expected = -2.5 * math.log10(1e6 / 3630.7805 * area)  # 3630.78 Jy: AB 0
+    assert calibrate(header, area=area).zeropoint == pytest.approx(expected, abs=1e-5)
+    without = calibrate(header)
+    assert without.origin == ""
+    assert any("PIXAR_SR, a WCS or a pixel scale" in note for note in without.notes)
+    # a header's own area goes first, and a WCS of other pixels is told
+    header["PIXAR_SR"] = area
+    other = calibrate(header, area=4 * area)
+    assert other.zeropoint == pytest.approx(expected, abs=1e-5)
+    assert any("0.25 times" in note for note in other.notes)
+
+
+@pytest.mark.parametrize(
+    "cards",
+    [
+        {"MAGZERO": "abc"},
+        {"MAGZERO": 999.0},
+        {"MAGZERO": 0.0},
+        {"MAGZERO": -99.0},
+        {"MAGZERO": True},
+        {"PHOTZPT": -21.1},  # of HST's ST system
+        {"FLUXMAG0": -1.0},
+        {"PHOTFLAM": 0.0, "PHOTPLAM": 0.0},
+        {"PHOTFLAM": 1.0, "PHOTPLAM": 8000.0, "BUNIT": "ELECTRONS/S"},  # not filled in
+        {"BUNIT": "K"},
+        {"BUNIT": "MJY"},  # milli or mega
+        {},
+    ],
+)
+def test_what_is_no_zero_point_is_not_believed(cards):
+    found = calibrate(header_of(cards))
+    assert (found.zeropoint, found.origin) == (0.0, "")
+    assert "no zero point known" in found.notes[0]
+    for key in set(cards) & {"MAGZERO", "PHOTZPT"}:
+        assert any(f"{key} = " in note and "is no zero point" in note for note in found.notes)
+
+
+def test_the_next_keyword_is_taken_where_the_first_is_nonsense():
+    found = calibrate(header_of({"MAGZERO": 999.0, "MAGZPT": 26.0}))
+    assert (found.zeropoint, found.origin) == (26.0, "MAGZPT")
+    assert "MAGZERO = 999.0 is no zero point" in found.notes
+
+
+@pytest.mark.parametrize(
+    ("cards", "told"),
+    [
+        ({"MAGZERO": 25.0, "EXPTIME": 300.0}, "add 6.193 (EXPTIME 300)"),
+        ({"BUNIT": "ADU", "PHOTZP": 25.0, "EXPTIME": 300.0}, "PHOTZP taken for the pixels"),
+        ({"MAGZERO": (25.0, "per second"), "EXPTIME": 300.0}, "is per second: +6.193"),
+        ({"MAGZERO": 25.0, "MAGZPT": 27.0}, "MAGZPT = 27 passed over"),
+        ({"BUNIT": "nJy", "MAGZERO": 25.0}, "MAGZERO = 25 says otherwise"),
+        ({"MAGZP": 20.5, "TELESCOP": "WISE"}, "MAGZP is of the Vega system: mag is not AB"),
+        ({"MAGZPT": 23.0, "INSTRUME": "WFCAM", "EXPTIME": 10.0}, "Vega system"),
+        ({"PHOTZP": 25.0, "PHOTSYS": "VEGA"}, "Vega system"),
+        ({"MAGZERO": (25.0, "ST mag zero point")}, "ST system"),
+        ({"PHOTFLAM": 7.033e-20, "PHOTPLAM": 8045.5}, "taken as electrons per second"),
+        ({"BUNIT": "COUNTS", "PHOTFLAM": 7.033e-20, "PHOTPLAM": 8045.5}, "EXPTIME is not known"),
+    ],
+)
+def test_what_can_mean_two_things_is_used_and_told(cards, told):
+    found = calibrate(header_of(cards))
+    assert found.origin
+    assert any(told in note for note in found.notes), found.notes
+
+
+@pytest.mark.parametrize(
+    "cards",
+    [
+        {"MAGZERO": 25.0},
+        {"MAGZERO": 25.0, "EXPTIME": 1.0},
+        {"BUNIT": "ADU/s", "MAGZERO": 25.0, "EXPTIME": 300.0},
+        {"BUNIT": "nJy", "MAGZERO": 31.4},
+        {"BUNIT": "ELECTRONS", "PHOTFLAM": 7.033e-20, "PHOTPLAM": 8045.5, "EXPTIME": 9.0},
+        {"PHOTZP": 25.0, "PHOTSYS": "AB", "INSTRUME": "VIRCAM"},
+    ],
+)
+def test_plain_cases_have_no_note(cards):
+    assert calibrate(header_of(cards)).notes == ()
+
+
+def test_what_the_user_gives_goes_before_everything():
+    found = calibrate(fits.Header({"BUNIT": "nJy", "MAGZERO": 999.0}), zeropoint=26.0, gain=3.0)
+    assert (found.zeropoint, found.origin, found.gain, found.notes) == (26.0, "given", 3.0, ())
+
+
+def test_images_of_magnitudes_are_refused():
+    with pytest.raises(BadInput, match="linear in flux"):
+        calibrate(fits.Header({"BUNIT": "mag/arcsec2"}))
+
+
+@pytest.mark.parametrize(
+    ("cards", "gain", "told"),
+    [
+        ({"BUNIT": "ADU", "GAIN": 4.6}, 4.6, ""),
+        ({"BUNIT": "DN", "EGAIN": 4.6, "EXPTIME": 100.0}, 4.6, ""),
+        ({"BUNIT": "COUNTS", "GAIN": "4.6"}, 4.6, ""),
+        ({"GAIN": 4.6}, 4.6, "no BUNIT says"),
+        ({"BUNIT": "ADU/s", "GAIN": 4.6, "EXPTIME": 100.0}, 460.0, ""),
+        ({"BUNIT": "ADU/s", "GAIN": 4.6}, None, "EXPTIME is not known"),
+        ({"BUNIT": "ELECTRONS", "GAIN": 4.6}, 1.0, ""),
+        ({"BUNIT": "ELECTRONS/S", "GAIN": 4.6, "EXPTIME": 100.0}, 100.0, ""),
+        ({"BUNIT": "ELECTRONS/S", "GAIN": 4.6}, None, "EXPTIME is not known"),
+        ({"PHOTFLAM": 7e-20, "PHOTPLAM": 8e3, "CCDGAIN": 2.0, "EXPTIME": 100.0}, 100.0, ""),
+        ({"BUNIT": "nanomaggy", "GAIN": 4.6}, None, "GAIN = 4.6 is not used"),
+        ({"BUNIT": "nJy", "GAIN": 4.6}, None, "GAIN = 4.6 is not used"),
+        ({"BUNIT": "MJy/sr", "GAIN": 4.6}, None, "GAIN = 4.6 is not used"),
+        ({"BUNIT": "K", "GAIN": 4.6}, None, "GAIN = 4.6 is not used"),
+        ({"BUNIT": "ADU"}, None, ""),
+        ({"BUNIT": "ADU", "GAIN": 0.0}, None, ""),
+    ],
+)
+def test_a_headers_gain_counts_where_the_unit_is_counts(cards, gain, told):
+    found = calibrate(header_of(cards))
+    assert found.gain == pytest.approx(gain) if gain is not None else found.gain is None
+    assert told in " ".join(found.gain_notes)
+    assert bool(told) == bool(found.gain_notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("e-/s", Kind.ELECTRON_RATE),
+        ("electrons per second", Kind.ELECTRON_RATE),
+        ("e-", Kind.ELECTRONS),
+        ("cps", Kind.COUNT_RATE),
+        ("counts/sec", Kind.COUNT_RATE),
+        ("DNs", Kind.COUNTS),
+        ("MJY/SR", Kind.SURFACE),
+        ("Jy/beam", Kind.BEAM),
+        ("mag", Kind.MAGNITUDE),
+        ("furlong", Kind.UNKNOWN),
+        ("", Kind.UNKNOWN),
+    ],
+)
+def test_spellings_of_units(text, kind):
+    assert image_unit(text).kind == kind
+
+
+# ---- files
+
+
+def stamp_in(tmp_path, hdus: fits.HDUList, **options):
+    hdus.writeto(tmp_path / "a.fits", overwrite=True)
+    (tmp_path / "m.csv").write_text("id,image\na,a.fits\n")
+    chosen = ReadOptions(no_psf=True, **options)
+    return read_stamp(find_sources(tmp_path / "m.csv", chosen)[0], chosen)
+
+
+def in_extension(primary: dict, own: dict) -> fits.HDUList:
+    image = fits.ImageHDU(galaxy(), header_of(own), name="SCI")
+    return fits.HDUList([fits.PrimaryHDU(header=header_of(primary)), image])
+
+
+def test_the_primary_header_counts_for_an_extension(tmp_path):
+    hst = {"PHOTFLAM": 7.033e-20, "PHOTPLAM": 8045.5, "EXPTIME": 1000.0}
+    stamp = stamp_in(tmp_path, in_extension(hst, {"BUNIT": "ELECTRONS/S"}))
+    assert stamp.zeropoint == pytest.approx(25.95, abs=5e-3)
+    assert stamp.zeropoint_from == "PHOTFLAM"
+    assert "gain 1000" in stamp.message
+    stamp = stamp_in(tmp_path, in_extension({"BUNIT": "nJy"}, {}))
+    assert stamp.zeropoint == pytest.approx(31.4)
+    # the extension's own goes first, and INHERIT = F means what it says
+    stamp = stamp_in(tmp_path, in_extension({"MAGZERO": 20.0}, {"MAGZERO": 26.0}))
+    assert stamp.zeropoint == 26.0
+    stamp = stamp_in(tmp_path, in_extension({"MAGZERO": 20.0}, {"INHERIT": False}))
+    assert stamp.flags & Flag.NO_ZEROPOINT
+
+
+def test_an_image_in_the_primary_hdu_keeps_its_unit(tmp_path):
+    image = fits.ImageHDU(galaxy(), fits.Header({"MAGZERO": 25.0}), name="SCI")
+    hdus = fits.HDUList([fits.PrimaryHDU(galaxy(), fits.Header({"BUNIT": "nJy"})), image])
+    assert stamp_in(tmp_path, hdus, hdu_image="SCI").zeropoint == 25.0
+
+
+def test_the_area_of_a_pixel_from_the_wcs_of_a_file(tmp_path):
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval = ["RA---TAN", "DEC--TAN"], [150.0, 2.0]
+    wcs.wcs.cdelt = [-0.03 / 3600, 0.03 / 3600]
+    hdus = in_extension({}, {"BUNIT": "MJy/sr"})
+    hdus[1].header.update(wcs.to_header())
+    expected = -2.5 * math.log10((1 * u.MJy / u.sr * (0.03 * u.arcsec) ** 2).to_value(u.AB))
+    assert stamp_in(tmp_path, hdus).zeropoint == pytest.approx(expected, abs=1e-6)
+    # what the user says of the pixels goes before the WCS
+    expected -= 5 * math.log10(0.06 / 0.03)
+    found = stamp_in(tmp_path, hdus, pixel_scale=0.06).zeropoint
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_broken_cards_do_not_stop_a_galaxy(tmp_path):
+    """Cards that no reader can parse are no zero points."""
+    path = tmp_path / "a.fits"
+    keys = ("MAGZERO", "GAIN", "BUNIT", "EXPTIME")
+    write(path, galaxy(), fits.Header(dict.fromkeys(keys, "placeholder")))
+    path.write_bytes(path.read_bytes().replace(b"'placeholder'", b"''' = 'open  "))
+    (tmp_path / "m.csv").write_text("id,image\na,a.fits\n")
+    options = ReadOptions(no_psf=True)
+    stamp = read_stamp(find_sources(tmp_path / "m.csv", options)[0], options)
+    assert stamp.flags & Flag.NO_ZEROPOINT
+
+
+def noisy(rng, gain: float, flux: float = 2e4, sky: float = 20.0) -> np.ndarray:
+    """A bright exponential-like galaxy in counts, with the Poisson noise of its electrons."""
+    model = gaussian((96, 96), 47.5, 47.5, 4.0, flux) + sky
+    return (rng.poisson(model * gain) / gain).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"), [("ELECTRONS/S", 1 / 500.0), ("nanomaggy", 1e-3), ("ADU/s", 1 / 2000.0)]
+)
+def test_noise_made_with_a_gain_of_another_unit_is_right(tmp_path, unit, factor):
+    """GAIN = 4 beside rates or fluxes: under the galaxy sigma is the scatter, or the sky's."""
+    electrons = noisy(np.random.default_rng(1), 1.0)
+    cards = {"BUNIT": unit, "GAIN": 4.0, "EXPTIME": 500.0, "MAGZERO": 25.0}
+    hdus = fits.HDUList([fits.PrimaryHDU(electrons * factor, header_of(cards))])
+    stamp = stamp_in(tmp_path, hdus, mask_neighbours=False)
+    sigma = stamp.sigma / factor  # electrons
+    assert stamp.flags & Flag.SIGMA_ESTIMATED
+    sky = math.sqrt(20.0)
+    # 5 %: the sky's scatter from some 5,000 pixels has 1 %, the median pixel's own noise the rest
+    assert np.median(sigma[:20]) == pytest.approx(sky, rel=0.05)
+    peak = 2e4 / (2 * math.pi * 16) + 20
+    expected = sky if unit == "nanomaggy" else math.sqrt(peak)
+    # 10 %: a pixel's own noise is in it
+    assert np.median(sigma[46:50, 46:50]) == pytest.approx(expected, rel=0.1)
+    assert ("GAIN = 4 is not used" in stamp.message) == (unit == "nanomaggy")
+
+
+# ---- tables
+
+
+def written(tmp_path, headers: dict[str, dict]):
+    """Galaxies of flux 1e4 as files, each with its header, and a manifest of them."""
+    rng = np.random.default_rng(3)
+    for name, cards in headers.items():
+        image = gaussian((64, 64), 31.5, 31.5, 4.0, FLUX) + rng.normal(0, 1, (64, 64))
+        write(tmp_path / f"{name}_image.fits", image.astype(np.float32), header_of(cards))
+        write(tmp_path / f"{name}_sigma.fits", np.ones((64, 64), np.float32))
+        write(tmp_path / f"{name}_psf.fits", psf_image())
+    return tmp_path
+
+
+def test_tables_tell_what_was_used(tmp_path):
+    """Of files, from a run's table: magnitudes, flags, columns, metadata, names."""
+    headers = {
+        "jwst": KNOWN["JWST, NIRCam short"][0],
+        "lsst": {"BUNIT": "nJy"},
+        "none": {"MAGZERO": "abc"},
+        "twofold": {"MAGZERO": 25.0, "EXPTIME": 100.0},
+    }
+    run = RunOptions(uncertainty="covariance", start="moments")
+    fit_files(written(tmp_path / "", headers), tmp_path / "out", run=run)
+    table = Table.read(tmp_path / "out" / "results.fits")
+    row = {str(r["id"]): r for r in table}
+    for name, expected in (("jwst", 18.0), ("lsst", 21.4), ("twofold", 15.0), ("none", -10.0)):
+        # a Gaussian of S/N 700: its error is 1e-3, of n = 0.5 against a prior that begins there
+        assert row[name]["mag"] == pytest.approx(expected, abs=0.02), name
+        assert bool(row[name]["flags"] & int(Flag.NO_ZEROPOINT)) == (name == "none")
+    assert str(row["jwst"]["zeropoint_from"]) == "BUNIT MJy/sr"
+    assert row["lsst"]["zeropoint"] == pytest.approx(31.4)
+    assert row["none"]["zeropoint"] is np.ma.masked  # NaN in the file
+    assert "MAGZERO = abc is no zero point" in row["none"]["message"]
+    assert "add 5.000 (EXPTIME 100)" in row["twofold"]["message"]
+    assert table.meta["MAGTYPE"] == "mixed"
+    told = json.loads(table.meta["ZEROPNTS"])
+    assert told["BUNIT nJy"] == {"31.4": 1}
+    assert told["none"] == 1
+    assert "instrumental where NO_ZEROPOINT" in table["mag"].description
+    # structure does not rest on a zero point
+    assert str(row["none"]["quality"]) == str(row["lsst"]["quality"])
+
+
+def test_arrays_without_a_zero_point_are_instrumental():
+    image = galaxy()[None]
+    options = {"uncertainty": "covariance", "start": "moments"}
+    table = hf.fit(image, sigma=np.ones_like(image), psf=psf_image(), **options)
+    assert table["flags"][0] & int(Flag.NO_ZEROPOINT)
+    assert table.meta["MAGTYPE"] == "instrumental"
+    assert "instrumental" in table["mag"].description
+    known = hf.fit(image, sigma=np.ones_like(image), psf=psf_image(), zeropoint=25.0, **options)
+    assert not known["flags"][0] & int(Flag.NO_ZEROPOINT)
+    assert known.meta["MAGTYPE"] == "calibrated"
+    assert json.loads(known.meta["ZEROPNTS"]) == {"given": {"25": 1}}
+    assert "instrumental" not in known["mag"].description
+    assert known["mag"][0] == pytest.approx(table["mag"][0] + 25.0, abs=1e-4)
+
+
+def test_predictions_tell_it_too():
+    image = galaxy()[None]
+    table = hf.predict(image, sigma=np.ones_like(image), psf=psf_image(), samples=32)
+    assert table["flags"][0] & int(Flag.NO_ZEROPOINT)
+    assert table.meta["MAGTYPE"] == "instrumental"
+    assert "instrumental" in table["mag"].description
+    assert "instrumental" not in table["mag_err"].description
+
+
+# ---- real galaxies
+
+
+def test_headers_of_real_cases(shared_data):
+    """JWST as its reference has it, WFC3's F105W as STScI quotes it (26.27)."""
+    cases = shared_data / "real" / "cases"
+    roles = ("image", "sigma", "psf", "mask", "segmap")
+    options = ReadOptions(
+        no_psf=True, **{f"pattern_{role}": f"{{id}}/{role}.fits" for role in roles}
+    )
+    found = {s.id: read_stamp(s, options) for s in find_sources(cases, options) if s.id in REAL}
+    for name, (zeropoint, origin) in REAL.items():
+        assert found[name].zeropoint == pytest.approx(zeropoint, abs=2e-3), name
+        assert found[name].zeropoint_from == origin
+
+
+REAL = {
+    "jwst_2114_f356w": (27.4618, "BUNIT MJy/sr"),
+    "hst_a2744_dwarf": (26.269, "PHOTFLAM"),
+    "render_galfit_sersic_n1": (26.563, "MAGZPT"),
+    "sdssz_ngc4660i0p0036": (25.3946, "ZEROPOIN"),
+    "sdss_pym01": (0.0, ""),
+}
