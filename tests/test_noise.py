@@ -119,20 +119,6 @@ def test_fitted_level_is_given_back() -> None:
     assert abs(power(centred, True) - power(residual, False)) < 0.05
 
 
-def test_blank_sky_leaves_the_galaxy_out() -> None:
-    y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
-    r = torch.sqrt((x - 31.5) ** 2 + (y - 31.5) ** 2)
-    light = torch.stack([20 * torch.exp(-r / 4), 20 * torch.exp(-r / 40)])
-    used = torch.ones(2, SIDE, SIDE, dtype=torch.bool)
-    used[:, :, :5] = False
-    sky = noise.blank_sky(light, used)
-    assert not sky[:, :, :5].any()
-    assert float(light[0][sky[0]].max()) <= noise.FAINT
-    share = sky[1].double().mean() / used[1].double().mean()
-    assert abs(float(share) - noise.LEAST_SKY) < 0.03  # fills the stamp: its faintest quarter
-    assert float(light[1][sky[1]].max()) <= float(light[1][used[1] & ~sky[1]].min())
-
-
 # --- errors ---------------------------------------------------------------------------------
 
 

@@ -104,8 +104,8 @@ def reconcile(
         noise = None
         if budget != NONE:
             # correlated noise blurs as more of white noise would: widening alone is linear
-            noise = noise_of(about, problem, budget)
-            hot = temperature(about, problem, noise)
+            noise = noise_of(part, budget)
+            hot = temperature(part, noise)
             problem, about, noise = tempered(problem, about, noise, hot)
         network = None
         if expected is not None and proposed is not None:

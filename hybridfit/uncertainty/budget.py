@@ -5,7 +5,7 @@ one, the sky is flat and the galaxy follows its profile. Each of these gets a na
 covariance that is added in the coordinates c of the fit. No term is ever negative: quoted errors
 are never smaller than the fit's own.
 
-noise: the sandwich of `hybridfit.uncertainty.noise`, with the autocorrelation of the blank sky.
+noise: the sandwich of `hybridfit.uncertainty.noise`, with the image's own autocorrelation.
 misfit: structure in the residuals under the galaxy's light, `hybridfit.uncertainty.misfit`.
 psf: width and shape of the PSF, and its wings where it is flagged PSF_TRUNCATED,
 `hybridfit.uncertainty.psf_error`.
@@ -29,6 +29,7 @@ from hybridfit.fitting.start import psf_moments
 from hybridfit.parameters import ParameterSpace
 from hybridfit.results import Flag
 from hybridfit.uncertainty import noise
+from hybridfit.uncertainty.image_noise import measure_noise
 from hybridfit.uncertainty.misfit import SCALE, find_misfit, own_chi2, symmetric
 from hybridfit.uncertainty.noise import Autocorrelation
 from hybridfit.uncertainty.nuisance import (
@@ -56,7 +57,7 @@ class BudgetOptions:
     doubt that much may be wrong does that better than the certainty that a little is.
 
     Args:
-        correlated_noise: "measure" the noise's autocorrelation on each galaxy's blank sky, "off",
+        correlated_noise: "measure" the noise's autocorrelation on the sky of each image, "off",
             or a FITS image of it: odd sides, lag 0 in the middle, the variance over sigma^2 there.
         psf_width_error: standard deviation of ln(width) of a PSF that is wrong.
         psf_shape_error: standard deviation of the stretches, about half of 1 - q, of such a PSF.
@@ -153,7 +154,7 @@ def error_budget(
         found: autocorrelation of the noise; default as ``options.correlated_noise`` says, see
             `noise_of`.
     """
-    found = found or noise_of(linearised, problem, options)
+    found = found or noise_of(part, options)
     evidence = _evidence(linearised, problem, part, options)
     size = max(1, AT_ONCE // linearised.residual[0].numel())
     # apart, so that what a galaxy gets does not depend on those beside it
@@ -179,29 +180,25 @@ def _truncated(part: Cutouts, options: BudgetOptions) -> Tensor:
     return (part.flags & int(Flag.PSF_TRUNCATED)) != 0
 
 
-def noise_of(
-    linearised: Linearised, problem: Problem, options: BudgetOptions = BudgetOptions()
-) -> Autocorrelation:
-    """The noise's autocorrelation of B galaxies: measured, read from a file, or white.
+def noise_of(cutouts: Cutouts, options: BudgetOptions = BudgetOptions()) -> Autocorrelation:
+    """Return the noise's autocorrelation of B galaxies: measured, read from a file, or white.
+
+    It is a property of the image: fits have no part in it.
 
     Args:
-        linearised: the fits' derivatives and residuals.
-        problem: of the same galaxies.
+        cutouts: the B galaxies.
         options: ``correlated_noise`` is used.
 
     Raises:
         ValueError: if the file holds no autocorrelation.
         FileNotFoundError: if it is not there.
     """
-    residual = linearised.residual
     if options.correlated_noise == "off":
-        return noise.white(len(residual), residual.device)
+        return noise.white(len(cutouts), cutouts.image.device)
     if options.correlated_noise != "measure":
-        image = read_autocorrelation(options.correlated_noise).to(residual.device)
-        return noise.given(image, len(residual))
-    light = light_of(linearised, problem)
-    used = (problem.pixels.weight > 0) & torch.isfinite(light + residual)
-    return noise.measure(residual, noise.blank_sky(light, used), problem.space.sky != "fixed")
+        image = read_autocorrelation(options.correlated_noise).to(cutouts.image.device)
+        return noise.given(image, len(cutouts))
+    return measure_noise(cutouts)
 
 
 def light_of(linearised: Linearised, problem: Problem) -> Tensor:

@@ -19,9 +19,8 @@ from scipy import fft
 from torch import Tensor
 
 LAGS = 8  # pix, largest distance of two pixels whose noise may be correlated
-FAINT = 0.3  # of a pixel's sigma: galaxy's light that leaves the sky blank
-LEAST_SKY = 0.25  # of the used pixels that count as sky at least, the faintest ones
 CLIP = 5.0  # robust standard deviations of the sky: unmasked sources are no noise
+CLIPPINGS = 4  # rounds until a source has let go of the plane under it
 # standard errors of a correlation that chance alone explains: with some 15 groups of lags and 100
 # pairs of them, fewer than 1 in 10 clean galaxies gets one, and a small one
 SIGNIFICANT = 3.0
@@ -84,20 +83,9 @@ def padded_shape(images: Tensor, reach: int = LAGS) -> tuple[int, int]:
     return height, width
 
 
-def blank_sky(light: Tensor, used: Tensor) -> Tensor:
-    """(B, H, W) bool: used pixels away from the galaxy's light.
-
-    Args:
-        light: (B, H, W) the galaxy's model over each pixel's sigma.
-        used: (B, H, W) bool, pixels that are not masked.
-    """
-    shown = torch.where(used, light.abs(), torch.nan).flatten(1)
-    # of galaxies that fill the stamp the faintest pixels have to do
-    faintest = torch.nanquantile(shown[:, ::7], LEAST_SKY, dim=1).nan_to_num(0.0)
-    return used & (light.abs() <= faintest.clamp_min(FAINT)[:, None, None])
-
-
-def measure(residual: Tensor, sky: Tensor, fitted_level: bool = True) -> Autocorrelation:
+def measure(
+    residual: Tensor, sky: Tensor, fitted_level: bool = True, shapes: Tensor | None = None
+) -> Autocorrelation:
     """Measure the noise's autocorrelation on blank sky; what chance explains becomes white noise.
 
         R(d) = mean over pairs of r(p) r(p + d)
@@ -106,26 +94,27 @@ def measure(residual: Tensor, sky: Tensor, fitted_level: bool = True) -> Autocor
     that is correlated. Lags are grouped by their length, and both a group's mean and each lag's
     distance from it are shrunk by 1 - (3 errors / value)^4, to zero where they are insignificant.
 
-    A plane is taken out of the sky first: its slopes are no noise but a term of their own. Each
-    mode that is taken out, and the level if it was fitted, makes all correlations too small by the
-    variance that noise gives it, which is put back.
+    A plane is taken out of the sky first: its slopes are no noise but a term of their own. So are
+    the ``shapes``, which a galaxy's wings may have. Each mode that is taken out, and the level if
+    it is, makes all correlations too small by the variance that noise gives it, which is put back.
 
     Args:
-        residual: (B, H, W) (data - model) over sigma.
-        sky: (B, H, W) bool, see `blank_sky`.
-        fitted_level: whether the sky's level was fitted; else it counts as correlated.
+        residual: (B, H, W) data over sigma.
+        sky: (B, H, W) bool, pixels without light but for the ``shapes``.
+        fitted_level: whether the sky's level is taken out too; else it counts as correlated.
+        shapes: (B, K, H, W) smooth images of order one, any multiple of which may be there; one of
+            zeros is none.
 
     Returns:
         The autocorrelation; white noise where there is no sky.
     """
-    spread = 1.4826 * _median(residual.abs(), sky)
-    limit = CLIP * spread.clamp_min(1e-3)[:, None, None]
-    values = _flattened(torch.where(sky, residual.clamp(-limit, limit), 0.0), sky, fitted_level)
+    modes = _modes(residual, fitted_level, shapes)
+    values = _flattened(residual, sky, modes)
     raw, pairs = pair_means(values, sky)
     pixels = pairs[:, LAGS, LAGS]
     found = _shrunk(raw, pairs)
-    taken = found.sum(dim=(1, 2)).clamp_min(0.0) / pixels.clamp_min(1.0)
-    taken = (2 + fitted_level) * taken
+    count = (modes != 0).flatten(2).any(dim=2).sum(dim=1)
+    taken = count * found.sum(dim=(1, 2)).clamp_min(0.0) / pixels.clamp_min(1.0)
     return Autocorrelation(_shrunk(raw + taken[:, None, None], pairs), pixels)
 
 
@@ -220,22 +209,38 @@ def mode_gram(modes: Tensor, power: Tensor, shape: tuple[int, int]) -> Tensor:
     return (scaled.flatten(2) @ parts.flatten(2).transpose(1, 2)).double()
 
 
-def _flattened(values: Tensor, sky: Tensor, level: bool) -> Tensor:
-    """Take the best plane over the sky pixels out of (B, H, W); its level only where asked."""
+def _modes(values: Tensor, level: bool, shapes: Tensor | None) -> Tensor:
+    """(b, K, H, W) plane over the stamp, its level only where asked, and ``shapes``; b may be 1."""
     height, width = values.shape[-2:]
     x = torch.linspace(-1, 1, width, dtype=values.dtype, device=values.device)
     y = torch.linspace(-1, 1, height, dtype=values.dtype, device=values.device)
     one = torch.ones(height, width, dtype=values.dtype, device=values.device)
-    modes = torch.stack([one, one * x, one * y[:, None]]).flatten(1)  # (3, N)
-    used = sky.flatten(1).to(values.dtype)
-    products = (modes[:, None] * modes).flatten(0, 1)  # (9, N)
-    gram = (used @ products.T).view(-1, 3, 3).double()
-    gram = gram + 1e-6 * torch.eye(3, dtype=torch.float64, device=values.device)
-    slopes = torch.linalg.solve(gram, (values.flatten(1) @ modes.T).double()[:, :, None])[:, :, 0]
-    if not level:
-        slopes = slopes * slopes.new_tensor([0.0, 1.0, 1.0])
-    plane = (slopes.to(values.dtype) @ modes).view_as(values)
-    return torch.where(sky, values - plane, 0.0)
+    plane = torch.stack([*[one] * level, one * x, one * y[:, None]])[None]
+    if shapes is None:
+        return plane
+    return torch.cat([plane.expand(len(shapes), -1, -1, -1), shapes.to(values.dtype)], dim=1)
+
+
+def _flattened(values: Tensor, sky: Tensor, modes: Tensor) -> Tensor:
+    """Take the best sum of ``modes`` (b, K, H, W) over the sky's pixels out of (B, H, W).
+
+    What is left is clipped, and clipped pixels draw the sum by no more than they keep (Huber).
+    """
+    used = (modes * sky[:, None]).flatten(2)  # (B, K, N)
+    gram = (used @ used.mT).double()
+    scale = torch.diagonal(gram, dim1=1, dim2=2).clamp_min(1e-12).rsqrt()
+    unit = gram * scale[:, :, None] * scale[:, None, :]
+    unit = unit + 1e-6 * torch.eye(gram.shape[1], dtype=torch.float64, device=values.device)
+    inverse = torch.linalg.inv(unit) * scale[:, :, None] * scale[:, None, :]
+    data = torch.where(sky, values, 0.0).flatten(1)
+    start = _median(values, sky, 0.0)[:, None]
+    left = torch.where(sky.flatten(1), data - start, 0.0)
+    for _ in range(CLIPPINGS):
+        limit = CLIP * 1.4826 * _median(left.abs(), sky.flatten(1)).clamp_min(1e-3)[:, None]
+        calm = data - left + left.clamp(-limit, limit)
+        best = inverse @ (used @ calm[:, :, None]).double()
+        left = data - (best.mT.to(values.dtype) @ used)[:, 0]
+    return left.clamp(-limit, limit).view_as(values)
 
 
 def _lags(image: Tensor) -> Tensor:
@@ -285,7 +290,7 @@ def _garrote(value: Tensor, error: Tensor) -> Tensor:
     return value * (1 - ratio**4)
 
 
-def _median(values: Tensor, where: Tensor) -> Tensor:
-    """(B,) median over the chosen pixels; 1 where there are none."""
+def _median(values: Tensor, where: Tensor, otherwise: float = 1.0) -> Tensor:
+    """(B,) median over the chosen pixels; ``otherwise`` where there are none."""
     some = torch.where(where, values, torch.nan).flatten(1)[:, ::3]  # enough for a limit
-    return some.nanmedian(dim=1).values.nan_to_num(1.0)
+    return some.nanmedian(dim=1).values.nan_to_num(otherwise)

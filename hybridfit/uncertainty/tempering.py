@@ -7,8 +7,11 @@ sampled with sigma sqrt(T),
 
     T = tr J^T W^1/2 R W^1/2 J C / tr J^T W J C,
 
-the mean over the parameters of how much the noise's variance exceeds white noise, with the fit's
+the mean over the parameters of how much the noise's variance exceeds white noise, with a fit's
 covariance C. What then remains, more in some directions and less in others, is the error budget's.
+
+T is the image's and not the model's, or a model would be judged by a likelihood of its own: J and C
+are those of one Sersic profile at the image's moments, see `hybridfit.uncertainty.image_noise`.
 """
 
 from __future__ import annotations
@@ -18,35 +21,44 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from hybridfit.cutouts import Cutouts
 from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.problem import Problem
+from hybridfit.uncertainty.image_noise import reference
 from hybridfit.uncertainty.noise import Autocorrelation, excess_gram
 from hybridfit.uncertainty.nuisance import whitened
 
 
-def temperature(about: Linearised, problem: Problem, noise: Autocorrelation) -> Tensor:
-    """(B,) float64 >= 1; 1 where the noise is white, or there is no fit.
+def temperature(cutouts: Cutouts, noise: Autocorrelation) -> Tensor:
+    """(B,) float64 >= 1, whatever is fitted; 1 where the noise is white.
 
     Args:
-        about: the fits' derivatives.
+        cutouts: B galaxies that share a Fourier grid.
+        noise: of the same galaxies.
+    """
+    result = torch.ones(len(cutouts), dtype=torch.float64, device=cutouts.image.device)
+    rows = (~noise.is_white).nonzero()[:, 0]
+    if len(rows):
+        result[rows] = mean_excess(*reference(cutouts[rows.tolist()]), noise[rows])
+    return result
+
+
+def mean_excess(about: Linearised, problem: Problem, noise: Autocorrelation) -> Tensor:
+    """(B,) float64 >= 1: the variance of parameters over that of white noise, on average.
+
+    Args:
+        about: derivatives of B models.
         problem: of the same galaxies.
         noise: of the same galaxies.
     """
-    result = torch.ones(len(about), dtype=torch.float64, device=about.free.device)
-    fitted = torch.isfinite(about.columns.flatten(1).sum(dim=1))
-    rows = (fitted & ~noise.is_white).nonzero()[:, 0]
-    if len(rows) == 0:
-        return result
-    fit = whitened(
-        about.columns[rows], about.information[rows], about.prior[rows], about.free[rows]
-    )
+    fit = whitened(about.columns, about.information, about.prior, about.free)
     # the sky feels the longest waves alone, and nobody asks for it
     count = problem.space.n_free + len(problem.space.shapes)
     flat = fit.columns.flatten(2)
     own = torch.diagonal((flat @ flat.mT).double(), dim1=1, dim2=2)[:, :count].sum(dim=1)
-    excess = torch.diagonal(excess_gram(fit.columns, noise[rows]), dim1=1, dim2=2)
-    result[rows] = (1 + excess[:, :count].sum(dim=1) / own.clamp_min(1e-12)).clamp_min(1.0)
-    return result
+    excess = torch.diagonal(excess_gram(fit.columns, noise), dim1=1, dim2=2)
+    value = 1 + excess[:, :count].sum(dim=1) / own.clamp_min(1e-12)
+    return value.nan_to_num(1.0).clamp_min(1.0)
 
 
 def tempered(

@@ -1,0 +1,145 @@
+"""The noise of a cutout from its image alone: two models of one cutout have the same.
+
+Residuals hold what a model cannot follow, and far from the centre as well: the wings of a bright
+bulge and disk stand sigmas above a single profile there. Taken for noise, a bad model would be
+forgiven in proportion to how bad it is. So the noise's autocorrelation is measured without a model,
+on sky beyond an ellipse about the target. The ellipse's shape is that of the image's moments, and
+its size the first at which the mean around it is `FAINT`; of a galaxy that fills the cutout the
+outermost quarter has to do. What light is left there is taken out with a plane and smooth shapes
+of few parameters, see `wing_shapes`.
+
+A temperature needs a galaxy's derivatives too, see `hybridfit.uncertainty.tempering`. These are of
+one Sersic profile at the image's moments, whatever is fitted.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hybridfit.cutouts import Cutouts
+from hybridfit.fitting.linearised import Linearised, linearise
+from hybridfit.fitting.options import FitOptions
+from hybridfit.fitting.prepare import make_problem
+from hybridfit.fitting.problem import Problem
+from hybridfit.fitting.start import moment_start
+from hybridfit.model.background import nominal_centre, sky_level
+from hybridfit.uncertainty import noise
+from hybridfit.uncertainty.noise import Autocorrelation
+
+FAINT = 0.5  # of a pixel's sigma: the galaxy's mean light where the sky begins
+LEAST_SKY = 0.25  # of the used pixels that count as sky at least, the outermost ones
+SATURATED = 3.0  # of a pixel's sigma: what is brighter counts no more in the mean around an ellipse
+FIRST, GROWTH, RINGS = 3.0, 1.25, 32  # pix and ratio of the rings' radii, and how many they are
+PARTS = 4  # of a ring, each with its opposite: a disk may be thinner than the moments say
+LEAST_PIXELS = 100  # of sky; fewer do not tell a correlation to a tenth
+REFERENCE = FitOptions(compile="off")  # the model whose derivatives give the temperature
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where B targets are, from the moments of their images.
+
+    Args:
+        raw: (B, 6) x, y, ln r_circ, ln n, eta1, eta2 in stamp pixels.
+        radius: (B, H, W) circularised elliptical radius of each pixel, pix.
+        angle: (B, H, W) twice the polar angle of each pixel.
+    """
+
+    raw: Tensor
+    radius: Tensor
+    angle: Tensor
+
+
+def measure_noise(cutouts: Cutouts) -> Autocorrelation:
+    """Measure the noise's autocorrelation in B cutouts, in units of sigma squared.
+
+    Args:
+        cutouts: B galaxies; neither a fit nor its options are asked for.
+
+    Returns:
+        The autocorrelation; white noise where there are not `LEAST_PIXELS` of sky.
+    """
+    place = target_place(cutouts)
+    image = cutouts.image - sky_level(cutouts).to(cutouts.image.dtype)[:, None, None]
+    light = image / cutouts.sigma
+    used = ~cutouts.mask & torch.isfinite(light) & torch.isfinite(place.radius)
+    light = torch.where(used, light, 0.0)
+    edge = sky_edge(light, used, place)
+    sky = used & (place.radius >= edge[:, None, None])
+    found = noise.measure(light, sky, True, wing_shapes(place, edge))
+    enough = (found.pixels >= LEAST_PIXELS).to(found.values)[:, None, None]
+    white = noise.white(len(light), light.device).values
+    white = torch.nn.functional.pad(white, [found.reach] * 4)
+    return Autocorrelation(torch.where(enough > 0, found.values, white), found.pixels)
+
+
+def target_place(cutouts: Cutouts) -> Place:
+    """Return where the targets are; the start's position is where they are looked for."""
+    centre = nominal_centre(cutouts)
+    reach = REFERENCE.prior.position * cutouts.size.amin(dim=1).double().clamp_min(8)
+    raw = moment_start(cutouts, sky_level(cutouts), centre, reach)
+    x, y, _, _, eta1, eta2 = raw.to(cutouts.image.dtype).unbind(1)
+    height, width = cutouts.image.shape[-2:]
+    dx = torch.arange(width, device=x.device) - x[:, None, None]
+    dy = torch.arange(height, device=x.device)[:, None] - y[:, None, None]
+    # with eta = -ln q (cos 2pa, sin 2pa), pa from +y towards -x, the circularised radius is
+    # rho^2 = r^2 (cosh g - sinh g cos(2 (phi - pa))), g = -ln q
+    g = torch.hypot(eta1, eta2)[:, None, None]
+    along = dy**2 - dx**2, -2 * dx * dy  # r^2 times cos and sin of twice the angle
+    share = torch.where(g > 0, torch.sinh(g) / g.clamp_min(1e-12), 1.0)
+    inner = eta1[:, None, None] * along[0] + eta2[:, None, None] * along[1]
+    square = (dx**2 + dy**2) * torch.cosh(g) - share * inner
+    return Place(raw, square.clamp_min(0.0).sqrt(), torch.atan2(along[1], along[0]))
+
+
+def sky_edge(light: Tensor, used: Tensor, place: Place) -> Tensor:
+    """(B,) circularised radius beyond which there is sky.
+
+    Args:
+        light: (B, H, W) image less its sky level, over sigma.
+        used: (B, H, W) bool.
+        place: of the targets.
+    """
+    # means over parts of rings are of many pixels: no pixel is chosen for its own noise
+    radius = place.radius
+    steps = torch.log(radius.clamp_min(1.0) / FIRST) / math.log(GROWTH)
+    ring = steps.floor().nan_to_num(0.0).clamp(-1, RINGS - 2).long() + 1
+    turn = (place.angle - torch.atan2(place.raw[:, 5], place.raw[:, 4])[:, None, None]).nan_to_num()
+    part = torch.remainder(turn / (2 * math.pi) * PARTS + 0.5, PARTS).floor().long()
+    index = (ring * PARTS + part.clamp_max(PARTS - 1)).flatten(1)  # (B, N)
+    shown = torch.where(used, light.clamp(-SATURATED, SATURATED), 0.0).flatten(1)
+    nothing = shown.new_zeros(len(light), RINGS * PARTS)
+    total = nothing.scatter_add(1, index, shown)
+    count = nothing.scatter_add(1, index, used.flatten(1).to(shown))
+    faint = (total <= FAINT * count).view(-1, RINGS, PARTS).all(dim=2)
+    faint &= (count > 0).view(-1, RINGS, PARTS).any(dim=2)
+    faint[:, -1] = True
+    first = faint.to(torch.int8).argmax(dim=1).to(radius.dtype)
+    edge = torch.where(first > 0, FIRST * GROWTH ** (first - 1), 0.0)
+    far = torch.where(used, radius, torch.nan).flatten(1)
+    outermost = torch.nanquantile(far[:, ::7], 1 - LEAST_SKY, dim=1).nan_to_num(0.0)
+    return torch.minimum(edge, outermost)
+
+
+def wing_shapes(place: Place, edge: Tensor) -> Tensor:
+    """(B, 5, H, W) what may be left of a galaxy beyond the edge: three profiles, and m = 2.
+
+    With u = (edge / radius)^2, 1 at the edge and 0 far out, they are Chebyshev polynomials in u
+    (powers -2, -4 and -6 of the radius), and u times cos and sin of twice the polar angle.
+    """
+    u = (edge[:, None, None] / place.radius.clamp_min(1.0)).clamp(0.0, 1.0).nan_to_num(0.0) ** 2
+    v, angle = 2 * u - 1, place.angle.nan_to_num(0.0)
+    rings = [v, 2 * v**2 - 1, 4 * v**3 - 3 * v]
+    return torch.stack([*rings, u * torch.cos(angle), u * torch.sin(angle)], dim=1)
+
+
+def reference(cutouts: Cutouts) -> tuple[Linearised, Problem]:
+    """Return the derivatives of one Sersic profile at the image's moments, and its problem."""
+    problem = make_problem(cutouts, REFERENCE)
+    raw = target_place(cutouts).raw
+    free = problem.space.to_free(raw.nan_to_num(0.0), problem.box)
+    return linearise(problem, cutouts, free), problem
