@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from hybridfit.comparing import compare_command
-from hybridfit.options import load_options, with_options
+from hybridfit.options import ALLOW_IMPORT, import_allowed, load_options, with_options
 from hybridfit.outcome import INTERRUPTED, OK, errors, told, usage
 
 
@@ -83,10 +83,13 @@ FIT_ARGUMENTS = {
         ],
         False,
     ),
+    "allow_import": (Annotated[list[str] | None, ALLOW_IMPORT], None),
 }
 
 
-def _fit(*, input: list[Path], galfit: bool, **given: Any) -> None:
+def _fit(
+    *, input: list[Path], galfit: bool, allow_import: Sequence[str] | None = None, **given: Any
+) -> None:
     """Fit all galaxies of INPUT and write OUT/results.fits.
 
     INPUT is a directory with <id>_image.fits, <id>_sigma.fits, <id>_psf.fits, <id>_mask.fits, or
@@ -106,6 +109,8 @@ def _fit(*, input: list[Path], galfit: bool, **given: Any) -> None:
     """
     from hybridfit import pipeline
 
+    with errors(bool(given["debug"])), usage():
+        import_allowed(allow_import)
     if galfit:
         stages = {
             **_fit_stages(),
@@ -338,6 +343,7 @@ def _plot(
     input: Annotated[Path | None, typer.Option(help="the cutouts that were fitted")] = None,
     truth: Annotated[Path | None, typer.Option(help="true parameters; else INPUT's")] = None,
     limit: Annotated[int, typer.Option(help="galaxies, where no --id is given", min=1)] = 12,
+    allow_import: Annotated[list[str] | None, ALLOW_IMPORT] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="say nothing but errors")] = False,
     debug: Annotated[bool, typer.Option("--debug", hidden=True)] = False,
 ) -> None:
@@ -349,6 +355,8 @@ def _plot(
     from hybridfit.pipeline.plot import plot_run
 
     with errors(debug):
+        with usage():
+            import_allowed(allow_import)
         said: list[str] = []
         files = plot_run(out, id or (), input, truth, limit, quiet, said.append)
         if not quiet:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -115,6 +118,34 @@ def load_options(
             values["prior"] = Prior.from_mapping(sections["prior"])
         made.append(make(cls, values, section))
     return made
+
+
+ALLOW_IMPORT = typer.Option(
+    "--allow-import",
+    metavar="MODULE",
+    help="import this module: profiles of your own are found by my_module:MyProfile",
+)
+
+
+def import_allowed(modules: Sequence[str] | None) -> None:
+    """Import the modules that the command line names; no file's word imports one.
+
+    They may lie in the working directory, which counts behind all that is installed.
+
+    Raises:
+        ValueError: if one cannot be imported.
+    """
+    for name in modules or ():
+        here = os.getcwd()
+        sys.path.append(here)
+        try:
+            import_module(name)
+        except Exception as error:  # it is the user's code: anything may come
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"--allow-import {name} cannot be imported: {reason}") from error
+        finally:
+            if sys.path[-1] == here:
+                sys.path.pop()
 
 
 def option_name(section: str, field: str) -> str:

@@ -444,6 +444,8 @@ def test_wrong_options(wrong: dict, said: str) -> None:  # type: ignore[type-arg
 
 
 def test_a_profile_without_a_prior_says_so() -> None:
+    import profiles_of_users  # noqa: F401
+
     with pytest.raises(ValueError, match="no prior for the shape parameter 'beta'"):
         FitOptions(components=("profiles_of_users:Moffat",))
 

@@ -16,8 +16,8 @@ class FitOptions:
     """Settings of the fit.
 
     Args:
-        components: names in `hybridfit.model.profiles.PROFILES`, or ``"my_module:MyProfile"``, one
-            for each component.
+        components: names in `hybridfit.model.profiles.PROFILES`, or ``"my_module:MyProfile"`` of
+            a module that is imported, one for each component.
         estimator: "map" (with the prior) or "ml" (maximum likelihood, the prior's bounds only).
         sky: "constant" (free), "plane" (free with two slopes) or "fixed" (at ``sky_value``).
         sky_value: flux per pixel of a fixed sky.

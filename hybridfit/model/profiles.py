@@ -7,7 +7,8 @@ A new profile is one class with the names of its shape parameters and one method
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from importlib import import_module
 
@@ -116,6 +117,9 @@ PROFILES: dict[str, Callable[[], Profile]] = {"sersic": Sersic, "exponential": E
 def find_profile(name: str) -> Profile:
     """Return the profile of that name, or the class named by ``my_module:MyProfile``.
 
+    A module is never imported here, for the name may come from a table or a settings file of
+    somebody else's: it was imported by the user (`import_profiles`, ``--allow-import``).
+
     Raises:
         ValueError: if there is no such profile, with what is known.
     """
@@ -125,13 +129,36 @@ def find_profile(name: str) -> Profile:
     if not colon:
         known = ", ".join(PROFILES)
         raise ValueError(f"no profile '{name}': known are {known}, or my_module:MyProfile")
-    try:
-        profile = getattr(import_module(module), attribute)()
-    except (ImportError, AttributeError, TypeError) as error:
-        raise ValueError(f"profile '{name}' cannot be imported: {error}") from error
-    if not isinstance(profile, Profile):
+    if module not in sys.modules:
+        raise ValueError(
+            f"profile '{name}' is of a module that was not imported, and a name in a file imports "
+            f"none: import {module} first, or on the command line say --allow-import {module}"
+        )
+    kind = getattr(sys.modules[module], attribute, None)
+    if kind is None:
+        raise ValueError(f"profile '{name}' cannot be found: '{module}' has no '{attribute}'")
+    if not (isinstance(kind, type) and issubclass(kind, Profile)):  # looked at before it is called
         raise ValueError(f"'{name}' is no subclass of hybridfit.model.profiles.Profile")
-    return profile
+    try:
+        return kind()
+    except TypeError as error:
+        raise ValueError(f"profile '{name}' cannot be made: {error}") from error
+
+
+def import_profiles(names: Iterable[str]) -> None:
+    """Import the modules of profiles that the user names, e.g. ``my_module:MyProfile``.
+
+    Raises:
+        ValueError: if one cannot be imported.
+    """
+    for name in names:
+        module, colon, _ = name.partition(":")
+        if name in PROFILES or not colon:
+            continue
+        try:
+            import_module(module)
+        except (ImportError, TypeError, ValueError) as error:
+            raise ValueError(f"profile '{name}' cannot be imported: {error}") from error
 
 
 # ln n from 0.1 to 20; cubic Hermite between nodes is good to 1e-10 in ln b

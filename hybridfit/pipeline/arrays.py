@@ -18,6 +18,7 @@ from hybridfit.fitting.fit import FitOptions
 from hybridfit.io.result_table import result_columns, result_rows
 from hybridfit.io.table import id_width, record_type, to_table
 from hybridfit.io.zeropoint_columns import told_zeropoints
+from hybridfit.model.profiles import import_profiles
 from hybridfit.pipeline.common import (
     check_start,
     compiles,
@@ -96,6 +97,8 @@ def fit(
     if not isinstance(cutouts, Cutouts):
         cutouts = from_arrays(cutouts, more, "fit")
     check_keys(more, [f.name for f in fields(FitOptions)], "fit")
+    if isinstance(named := more.get("components"), list | tuple):
+        import_profiles(name for name in named if isinstance(name, str))
     chosen = replace(or_default("options", options, FitOptions), **more)
     network, where = starting_network(start), usable_device(device)
     compile = compiles(chosen, len(cutouts), where, errors)

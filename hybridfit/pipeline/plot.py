@@ -81,6 +81,7 @@ def plot_run(
     """
     results = read_results(out)
     rows = results.rows_of(ids) if ids else list(range(min(limit, len(results.table))))
+    options = _options(results)
     sources = _sources(input, results)
     true = _truth(truth, input)
     folder = results.path / PLOTS
@@ -88,7 +89,7 @@ def plot_run(
     files: list[Path] = []
     bare = 0  # galaxies with neither a model nor draws
     for row in tqdm(rows, unit=" galaxies", disable=True if quiet else None):
-        galaxy, before = _galaxy(results, row, sources), len(files)
+        galaxy, before = _galaxy(results, options, row, sources), len(files)
         for kind, figure in (("fit", _fit_figure(galaxy)), ("corner", _corner(galaxy, true))):
             if figure is not None:
                 files.append(folder / f"{file_name(galaxy.id)}_{kind}.png")
@@ -131,6 +132,7 @@ class _Galaxy:
     results: Results
     row: int
     cutouts: Cutouts | None
+    options: FitOptions = FitOptions()
 
     @property
     def values(self) -> Row:
@@ -139,14 +141,6 @@ class _Galaxy:
     @property
     def id(self) -> str:
         return str(self.values["id"])
-
-    @property
-    def options(self) -> FitOptions:
-        """What it was fitted with."""
-        written = dict(self.results.settings.get("fit", {}))
-        if "prior" in written:
-            written["prior"] = Prior.from_mapping(written["prior"])
-        return make(FitOptions, written, "the table's options")
 
     @property
     def is_fit(self) -> bool:
@@ -161,18 +155,31 @@ class _Galaxy:
         return theta - shift(names, origin)
 
 
-def _galaxy(results: Results, row: int, sources: Mapping[str, Source]) -> _Galaxy:
+def _options(results: Results) -> FitOptions:
+    """What the galaxies were fitted with."""
+    written = dict(results.settings.get("fit", {}))
+    try:
+        if "prior" in written:
+            written["prior"] = Prior.from_mapping(written["prior"])
+        return make(FitOptions, written, "the table's options")
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"results in '{results.path}': {error}") from error
+
+
+def _galaxy(
+    results: Results, options: FitOptions, row: int, sources: Mapping[str, Source]
+) -> _Galaxy:
     if "feedme" in results.table.colnames:
         stamp = stamps_of(results)(row)
-        return _Galaxy(results, row, None if stamp is None else stack([stamp]))
+        return _Galaxy(results, row, None if stamp is None else stack([stamp]), options)
     source = sources.get(str(results.table["id"][row]))
     if source is None:
-        return _Galaxy(results, row, None)
+        return _Galaxy(results, row, None, options)
     try:
         stamp = read_stamp(source, make(ReadOptions, results.settings.get("read", {}), "read"))
     except (BadInput, OSError, ValueError, TypeError, KeyError):
-        return _Galaxy(results, row, None)  # its row has the reason
-    return _Galaxy(results, row, None if stamp.mask.all() else stack([stamp]))
+        return _Galaxy(results, row, None, options)  # its row has the reason
+    return _Galaxy(results, row, None if stamp.mask.all() else stack([stamp]), options)
 
 
 def _fit_figure(galaxy: _Galaxy) -> Figure | None:
