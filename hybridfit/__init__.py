@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hybridfit.cutouts import Cutouts as Cutouts
     from hybridfit.fitting.fit import FitOptions as FitOptions
     from hybridfit.fitting.fit import fit_cutouts as fit_cutouts
+    from hybridfit.io.arrays import prepare as prepare
     from hybridfit.io.fits import ReadOptions as ReadOptions
     from hybridfit.io.fits import prepare_psf as prepare_psf
     from hybridfit.io.fits import read as read
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "cutouts": ("Cutouts",),
     "fitting.fit": ("FitOptions", "fit_cutouts"),
+    "io.arrays": ("prepare",),
     "io.fits": ("ReadOptions", "prepare_psf", "read"),
     "io.references": ("ReferenceOptions",),
     "model.simulate": ("simulate",),

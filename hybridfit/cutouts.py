@@ -31,7 +31,7 @@ class Cutouts:
 
     Args:
         image: (B, H, W), flux units; an astropy Quantity's own unit, in which ``sigma`` then is
-            too, converted if it has another.
+            too, converted if it has another; masked pixels of a masked array are masked.
         sigma: (B, H, W), standard deviation of each pixel in the same unit. Pixels with
             sigma <= 0 or not finite, or with an image that is not finite, are masked.
         psf: (B, h, w) or (h, w) for all, odd sides, centred on the middle pixel, sum 1; or
@@ -75,6 +75,7 @@ class Cutouts:
     zeropoint_from: Sequence[str] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
+        hidden = [masked_pixels(plane) for plane in (self.image, self.sigma)]
         image, plain = without_units(self.image, {n: getattr(self, n) for n in WITH_UNITS})
         for name, value in plain.items():
             object.__setattr__(self, name, value)
@@ -95,6 +96,8 @@ class Cutouts:
             if self.mask is None
             else _like(self.mask, image, "mask", torch.bool)
         )
+        for masked in (one for one in hidden if one is not None):
+            mask = mask | _like(masked, image, "mask", torch.bool)
         # comparisons are several times quicker than isfinite, and false for NaN
         mask = mask | ~(image.abs() < torch.inf) | ~((sigma > 0) & (sigma < torch.inf))
         device = image.device
@@ -215,6 +218,8 @@ def _as_array(value: Any, name: str) -> np.ndarray:
         raise ValueError(
             f"{name} is {described(value)}, expected {wanted}: files are read by hybridfit.read"
         )
+    if hasattr(value, "uncertainty"):
+        raise ValueError(f"{name} is {type(value).__name__}: pass it through hybridfit.prepare")
     if isinstance(value, list | tuple) and any(isinstance(v, Tensor) for v in value):
         value = [v.detach().cpu().numpy() if isinstance(v, Tensor) else v for v in value]
     if (unit := getattr(value, "unit", None)) is not None and str(unit):
@@ -229,6 +234,12 @@ def _as_array(value: Any, name: str) -> np.ndarray:
     double = array.dtype.kind == "f" and array.dtype.itemsize > 8
     array = array.astype("f8" if double else array.dtype.newbyteorder("="), "C", copy=False)
     return array if array.flags.writeable else array.copy()
+
+
+def masked_pixels(value: Any) -> np.ndarray | None:
+    """Where a masked array (numpy's or astropy's) is masked; None if it is no such array."""
+    mask = getattr(value, "mask", None) if isinstance(value, np.ndarray) else None
+    return None if mask is None else np.broadcast_to(np.asarray(mask, bool), value.shape)
 
 
 def expanded(value: Tensor, shape: tuple[int, ...], name: str) -> Tensor:

@@ -22,7 +22,7 @@ def given_mask(
     """Return what mask and segmentation map leave out, and what is to be said about them.
 
     Args:
-        planes: (H, W) each; "image", and "mask" and "segmap" where given.
+        planes: (H, W) each; "image", and "mask", "bad" (bool) and "segmap" where given.
         position: x, y of the target.
 
     Returns:
@@ -45,6 +45,10 @@ def given_mask(
             text = f"the segmentation map has no segment at x, y = {x:.1f}, {y:.1f}"
             said.append((text, Flag(0)))
         mask |= (segments != 0) & (segments != target)
+    if "bad" in planes:
+        mask |= planes["bad"]
+        if _hidden(planes["bad"], position):
+            said.append(("the target's pixels are marked as bad", Flag.SUSPECT_MASK))
     if mask.all():
         raise BadInput("every pixel is masked: nothing is left to fit", int(Flag.NO_DATA))
     return mask, said
@@ -52,9 +56,8 @@ def given_mask(
 
 def _doubts(given: NDArray, position: tuple[float, float]) -> Said:
     """Whether a mask hides the target or seems to be a segmentation map."""
-    centre = [given[box_around(position, half, given.shape)] for half in (1, 2)]
-    hidden = any((part != 0).mean() > 0.5 for part in centre)
-    if not hidden and not (centre[0] != 0).any():
+    hidden = _hidden(given, position)
+    if not hidden and not (given[box_around(position, 1, given.shape)] != 0).any():
         return []
     several = len(np.unique(given[np.isfinite(given) & (given > 0)])) > 1
     if not (hidden or several):
@@ -65,6 +68,12 @@ def _doubts(given: NDArray, position: tuple[float, float]) -> Said:
         else "is it one of objects, or inverted?"
     )
     return [(f"the mask hides the target: {hint}", Flag.SUSPECT_MASK)]
+
+
+def _hidden(given: NDArray, position: tuple[float, float]) -> bool:
+    """Whether more than half of the pixels around the target's position are marked."""
+    parts = (given[box_around(position, half, given.shape)] for half in (1, 2))
+    return any((part != 0).mean() > 0.5 for part in parts)
 
 
 def masked_centre(mask: NDArray[np.bool_], position: tuple[float, float]) -> bool:

@@ -87,7 +87,7 @@ def prepare(
 
     Args:
         draft: planes as they were given, all of one shape; one of "sigma", "variance", "ivar"
-            at most.
+            at most. "bad" marks pixels without data, and is not a mask of neighbours.
         crop: "auto" to cut large images to the galaxy and its sky, "none" to keep every pixel.
         mask_neighbours: find and mask neighbours where neither mask nor segmap is given.
         gain: electrons per unit of flux, for a noise map that has to be made; None if unknown.

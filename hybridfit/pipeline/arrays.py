@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, fields, replace
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridfit.arguments import checked, or_default
 from hybridfit.config import check_keys
-from hybridfit.cutouts import Cutouts, as_tensor, expanded
+from hybridfit.cutouts import Cutouts, as_tensor, expanded, masked_pixels
 from hybridfit.fitting.fit import FitOptions
+from hybridfit.io.arrays import prepare
 from hybridfit.io.result_table import result_columns, result_rows
 from hybridfit.io.table import id_width, record_type, to_table
 from hybridfit.io.zeropoint_columns import told_zeropoints
@@ -57,8 +59,9 @@ def fit(
     >>> table = hybridfit.fit(image, sigma=sigma, psf=psf, zeropoint=25.0)
 
     Args:
-        cutouts: `Cutouts`, or images (B, H, W) or (H, W) in flux units; then ``more`` holds
-            at least ``sigma`` and ``psf`` (None to fit without one).
+        cutouts: `Cutouts`, or images (B, H, W) or (H, W) in flux units, `NDData`, or a list of
+            such; then ``more`` holds ``psf`` (None to fit without one), and ``sigma`` and the like
+            as of `hybridfit.prepare`, which is what they go through.
         options: of the fit; default `FitOptions()`.
         uncertainty: where errors come from: "posterior" (fit and network reconciled by the
             likelihood), "bootstrap" (fits of replicas) or "covariance", (J^T W J)^-1 at the fit.
@@ -72,7 +75,8 @@ def fit(
         save_samples: whether to add the draws as <name>_samples (B, S), to be weighted with the
             column ``weight`` (B, S).
         more: fields of `FitOptions` to change, e.g. ``estimator="ml"``; with images also the
-            fields of `Cutouts` but ``start``.
+            arguments of `hybridfit.prepare` but ``start``, e.g. ``mask_neighbours=False``; with
+            ``prepare=False`` the fields of `Cutouts`, and nothing is masked or made.
 
     Returns:
         Table with id, flags (`describe_flags` puts them into words), quality (certified, usable,
@@ -177,21 +181,28 @@ def from_arrays(image: ArrayLike, more: dict[str, Any], what: str) -> Cutouts:
 
     Args:
         image: flux units.
-        more: fields of `Cutouts`, which are taken out of it; the rest stays.
+        more: arguments of `prepare`, which are taken out of it; the rest stays. With ``prepare``
+            false the fields of `Cutouts`, which are then taken as they are.
         what: the function that was called, for the error.
 
     Raises:
         ValueError: if sigma or psf are missing, or shapes disagree.
     """
+    if more.pop("prepare", True):
+        names = set(signature(prepare).parameters) - {"image", "start"}
+        return prepare(image, **{name: more.pop(name) for name in sorted(names & set(more))})
     own = {f.name for f in fields(Cutouts)} - {"image", "start"}
     given = {name: more.pop(name) for name in sorted(own & set(more))}
     for name in ("sigma", "psf"):
         if name not in given:
             raise ValueError(f"{name} is missing: expected {what}(image, sigma=..., psf=...)")
+    hidden = masked_pixels(image), masked_pixels(given["sigma"])
     image, given = without_units(image, given)
     image = as_tensor(image, torch.float32, "image")
     sigma = as_tensor(given.pop("sigma"), torch.float32, "sigma").to(image.device)
     mask = given.pop("mask", None)
+    for masked in (one for one in hidden if one is not None):
+        mask = masked if mask is None else masked | as_tensor(mask, torch.bool, "mask").numpy()
     if image.ndim == 2:
         image, sigma = image[None], sigma[None] if sigma.ndim == 2 else sigma
         if mask is not None:

@@ -66,13 +66,13 @@ def predict(
     and the seed, not on the others of its batch.
 
     Args:
-        cutouts: `Cutouts`, or images (B, H, W) or (H, W) in flux units; then ``more`` holds
-            at least ``sigma`` and ``psf``.
+        cutouts: `Cutouts`, or images in flux units; then ``more`` holds at least ``psf``, and
+            what else `hybridfit.prepare` takes, which is what they go through.
         options: default `PredictOptions()`.
         estimator: a loaded network; default that of ``options.weights``, or the package's own.
         device: torch device that computes.
         more: fields of `PredictOptions` to change, e.g. ``samples=1000``; with images also the
-            fields of `Cutouts` but ``start``.
+            arguments of `hybridfit.prepare` but ``start``.
 
     Returns:
         Table with id, flags, and for each parameter its mean [pix, mag, deg], _err (standard

@@ -1,0 +1,336 @@
+"""Arrays prepared as files are: neighbours masked, a missing sigma made, bad pixels left out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from astropy.nddata import NDData
+from numpy.typing import ArrayLike, NDArray
+
+from hybridfit.arguments import described
+from hybridfit.cutouts import START_NAMES, Cutouts
+from hybridfit.io.fits import bad_stamp, stack
+from hybridfit.io.header import gain as header_gain
+from hybridfit.io.header import pixel_scale as header_scale
+from hybridfit.io.header import zeropoint as header_zeropoint
+from hybridfit.io.nddata import Plain, in_unit, plain_array, plain_image
+from hybridfit.io.options import NOISE_ROLES, BadInput, start_problem
+from hybridfit.io.prepare import Draft
+from hybridfit.io.prepare import prepare as prepare_planes
+from hybridfit.io.psf import checked_psf
+from hybridfit.io.stamp import Stamp
+from hybridfit.results import Flag
+
+MISSING: Any = object()
+
+
+def prepare(
+    image: Any,
+    *,
+    psf: Any = MISSING,
+    sigma: Any = None,
+    variance: Any = None,
+    ivar: Any = None,
+    mask: Any = None,
+    segmap: Any = None,
+    id: Sequence[str] | str | None = None,
+    zeropoint: ArrayLike | None = None,
+    pixel_scale: ArrayLike | None = None,
+    gain: ArrayLike | None = None,
+    psf_oversampling: ArrayLike = 1,
+    psf_includes_pixel: ArrayLike = False,
+    psf_center: str = "array",
+    x: ArrayLike | None = None,
+    y: ArrayLike | None = None,
+    start: ArrayLike | None = None,
+    origin: ArrayLike = 0.0,
+    flags: ArrayLike = 0,
+    wcs: Any = None,
+    messages: Sequence[str] | str = "",
+    crop: str = "auto",
+    mask_neighbours: bool = True,
+) -> Cutouts:
+    """Prepare images in memory as `read` does files, and return them as `Cutouts`.
+
+    >>> cutouts = hybridfit.prepare(image, sigma=sigma, psf=psf, zeropoint=25.0)
+    >>> cutouts = hybridfit.prepare([ccd1, ccd2])  # CCDData with uncertainty, mask, psf, wcs
+
+    Pixels without data or with absurd noise are masked, a missing sigma is made from the
+    background (and from Poisson noise where the gain is known), neighbours are found and masked
+    where neither ``mask`` nor ``segmap`` is given, large images are cropped, PSFs are normalised.
+    What was done stands in ``flags`` and ``messages``.
+
+    Args:
+        image: (B, H, W) or (H, W), flux units; or a list of images, of any shapes. Each may be
+            an array, a tensor, a masked array (masked pixels are bad), a Quantity, or an `NDData`
+            or `CCDData`, whose uncertainty, mask, unit, psf, wcs and header are taken.
+        psf: (h, w) for all or (B, h, w), a list of such, or None to fit without one; needed
+            unless the images have their own.
+        sigma, variance, ivar: one at most, of the images' shapes, (H, W) for all, or a number.
+        mask: of the images' shapes, not 0 = leave out.
+        segmap: of the images' shapes, labels; the target's segment is kept.
+        id: (B,) names; default the row numbers.
+        zeropoint: (B,) or one for all, mag; default the header's.
+        pixel_scale: (B,) or one for all, arcsec; default the WCS's.
+        gain: (B,) or one for all, electrons per flux unit; default the header's.
+        psf_oversampling, psf_includes_pixel: as of `Cutouts`.
+        psf_center: as of `ReadOptions`.
+        x, y: (B,) or one for all, where the target is in the image; default its middle.
+        start: (B, 7) or (7,) starting values x, y, mag, r_eff, n, q, pa, NaN where not given.
+        origin: (B, 2) or (2,) x and y of the images' first pixels in a parent.
+        flags: (B,) bits to begin with.
+        wcs: an astropy WCS for all, or B of them.
+        messages: (B,) texts to begin with.
+        crop: "auto" to cut large images to the galaxy and its sky, "none" to keep every pixel.
+        mask_neighbours: False to leave neighbours in.
+
+    Returns:
+        The cutouts; a galaxy that cannot be used is one without data, flagged, with the reason.
+
+    Raises:
+        ValueError: for shapes, units or numbers that do not fit together.
+    """
+    if crop not in ("auto", "none"):
+        raise ValueError(f"crop is '{crop}', expected one of auto, none")
+    images = _images(image)
+    count = len(images)
+    names = [str(i) for i in (range(count) if id is None else _entries("id", id, count))]
+    planes = {
+        role: _planes(role, given, images)
+        for role, given in (
+            ("sigma", sigma),
+            ("variance", variance),
+            ("ivar", ivar),
+            ("mask", mask),
+            ("segmap", segmap),
+        )
+        if given is not None
+    }
+    kinds = [role for role in NOISE_ROLES if role in planes]
+    if len(kinds) > 1:
+        raise ValueError(f"noise is given as {' and as '.join(kinds)}: expected one of them")
+    psfs = _psfs(psf, images)
+    values = {
+        "zeropoint": _numbers("zeropoint", zeropoint, count),
+        "pixel_scale": _numbers("pixel_scale", pixel_scale, count),
+        "gain": _numbers("gain", gain, count),
+        "psf_oversampling": _numbers("psf_oversampling", psf_oversampling, count),
+        "psf_includes_pixel": _numbers("psf_includes_pixel", psf_includes_pixel, count),
+    }
+    starts = _starts(start, x, y, count)
+    systems = _entries("wcs", wcs, count) if isinstance(wcs, list | tuple) else [wcs] * count
+    stamps = []
+    for i, own in enumerate(images):
+        single = {name: float(column[i]) for name, column in values.items()}
+        try:
+            stamps.append(
+                _stamp(
+                    names[i],
+                    own if systems[i] is None else replace(own, wcs=systems[i]),
+                    {role: plane[i] for role, plane in planes.items()},
+                    psfs[i],
+                    single,
+                    starts[i],
+                    psf_center=psf_center,
+                    crop=crop,
+                    mask_neighbours=mask_neighbours,
+                )
+            )
+        except BadInput as error:
+            stamps.append(bad_stamp(names[i], error, own.data.shape))
+    return _with_more(stack(stamps), origin, flags, messages)
+
+
+def _stamp(
+    name: str,
+    image: Plain,
+    planes: dict[str, NDArray],
+    psf: NDArray | None,
+    values: dict[str, float],
+    start: NDArray[np.float64],
+    *,
+    psf_center: str,
+    crop: str,
+    mask_neighbours: bool,
+) -> Stamp:
+    """One galaxy prepared."""
+    given = {"image": image.data, **planes}
+    if not set(NOISE_ROLES) & set(planes):
+        given |= image.noise
+    if image.bad is not None:
+        given["bad"] = image.bad
+    draft = prepare_planes(
+        Draft(given, start.copy()),
+        crop=crop,
+        mask_neighbours=mask_neighbours,
+        gain=header_gain(values["gain"], None, image.header),
+    )
+    oversampling = values["psf_oversampling"]
+    if oversampling < 1 or oversampling != int(oversampling):
+        raise ValueError(f"psf_oversampling is {oversampling:g}, expected a whole number >= 1")
+    ready, psf_flags = None, int(Flag.NO_PSF)
+    if psf is not None:
+        ready, psf_flags = checked_psf(psf, f"psf of '{name}'", psf_center, int(oversampling))
+    magnitude, note = header_zeropoint(values["zeropoint"], None, image.header)
+    wcs = _moved(image.wcs, draft.origin)
+    return Stamp(
+        id=name,
+        **draft.planes,
+        psf=ready,
+        psf_oversampling=int(oversampling) if psf is not None else 1,
+        psf_includes_pixel=bool(values["psf_includes_pixel"]) and psf is not None,
+        zeropoint=magnitude,
+        pixel_scale=header_scale(values["pixel_scale"], None, wcs),
+        origin=draft.origin,
+        start=draft.start,
+        flags=int(draft.flags) | psf_flags,
+        wcs=wcs,
+        message="; ".join(filter(None, (*draft.notes, note))),
+    )
+
+
+def _images(image: Any) -> list[Plain]:
+    """One entry for each galaxy."""
+    if isinstance(image, list | tuple) and image and all(_is_image(one) for one in image):
+        images = [plain_image(one, f"image {i}") for i, one in enumerate(image)]
+    else:
+        whole = plain_image(image)
+        if whole.data.ndim not in (2, 3):
+            raise ValueError(
+                f"image has shape {whole.data.shape}, expected (B, H, W) or (H, W), or a list"
+            )
+        images = [whole] if whole.data.ndim == 2 else [whole[i] for i in range(len(whole.data))]
+    for i, one in enumerate(images):
+        if one.data.ndim != 2 or min(one.data.shape) < 5:
+            raise ValueError(
+                f"image {i} has shape {one.data.shape}, expected (H, W) of 5 pixels a side or more"
+            )
+    if not images:
+        raise ValueError("image is empty, expected at least one (H, W)")
+    return images
+
+
+def _is_image(value: Any) -> bool:
+    return isinstance(value, NDData) or getattr(value, "ndim", 0) == 2
+
+
+def _planes(role: str, value: Any, images: Sequence[Plain]) -> list[NDArray]:
+    """A plane for each image: given as a number, (H, W) for all, (B, H, W) or a list."""
+    count = len(images)
+    if isinstance(value, list | tuple) and len(value) == count and all(map(_is_image, value)):
+        several = [plain_array(one, role) for one in value]
+    else:
+        whole, bad, unit = plain_array(value, role)
+        single = whole.ndim < 3
+        if not single and len(whole) not in (1, count):
+            raise ValueError(
+                f"{role} has {len(whole)} planes, expected {count}, one for each image"
+            )
+        rows = [() if single else (0 if len(whole) == 1 else i) for i in range(count)]
+        several = [(whole[row], None if bad is None else bad[row], unit) for row in rows]
+    planes = []
+    for (plane, masked, unit), image in zip(several, images, strict=True):
+        if plane.ndim == 0:
+            plane = np.full(image.data.shape, plane)
+        if plane.shape != image.data.shape:
+            raise ValueError(
+                f"{role} has shape {plane.shape}, expected {image.data.shape} as the image"
+            )
+        if role in NOISE_ROLES:
+            plane = in_unit(plane, unit, image.unit, role)
+        if masked is not None:  # no noise is known there; or left out
+            plane = np.where(masked, np.nan if role in NOISE_ROLES else 1, plane)
+        planes.append(plane)
+    return planes
+
+
+def _psfs(psf: Any, images: Sequence[Plain]) -> list[NDArray | None]:
+    """The PSF of each image, None without one."""
+    count = len(images)
+    if psf is None:
+        return [None] * count
+    if psf is MISSING:
+        own = [image.psf for image in images]
+        if any(one is None for one in own):
+            raise ValueError(
+                "psf is missing: expected psf=..., (h, w) or (B, h, w), or psf=None to fit "
+                "without one"
+            )
+        return own
+    if isinstance(psf, list | tuple) and len(psf) == count and all(map(_is_image, psf)):
+        return [plain_image(one, "psf").data for one in psf]
+    whole = plain_image(psf, "psf").data
+    if whole.ndim == 2:
+        return [whole] * count
+    if whole.ndim != 3 or len(whole) not in (1, count):
+        raise ValueError(f"psf has shape {whole.shape}, expected (h, w) for all or ({count}, h, w)")
+    return [whole[0 if len(whole) == 1 else i] for i in range(count)]
+
+
+def _numbers(name: str, value: ArrayLike | None, count: int, *shape: int) -> NDArray[np.float64]:
+    """(B, ...) numbers, NaN where none was given."""
+    if value is None:
+        return np.full((count, *shape), math.nan)
+    array = plain_array(value, name)[0].astype(np.float64)
+    if array.shape not in ((), (1,), (count,), shape, (count, *shape)):
+        raise ValueError(f"{name} has shape {array.shape}, expected {(count, *shape)}")
+    return np.broadcast_to(array, (count, *shape))
+
+
+def _starts(
+    start: ArrayLike | None, x: ArrayLike | None, y: ArrayLike | None, count: int
+) -> NDArray[np.float64]:
+    """(B, 7) starting values, checked."""
+    starts = _numbers("start", start, count, len(START_NAMES)).copy()
+    for column, name, value in ((0, "x", x), (1, "y", y)):
+        if value is not None:
+            starts[:, column] = _numbers(name, value, count)
+    for row in starts:
+        problem = start_problem(tuple(row))
+        if problem:
+            raise ValueError(problem)
+    return starts
+
+
+def _entries(name: str, value: Any, count: int) -> list[Any]:
+    entries = [value] if isinstance(value, str) or not hasattr(value, "__len__") else list(value)
+    if len(entries) != count:
+        raise ValueError(f"{name} has {len(entries)} entries, expected {count}, one for each image")
+    return entries
+
+
+def _moved(wcs: Any, origin: tuple[int, int]) -> Any:
+    """The WCS of the part that begins at ``origin``; None without a celestial one."""
+    if wcs is None:
+        return None
+    if not hasattr(wcs, "has_celestial"):
+        raise ValueError(f"wcs is {described(wcs)}, expected an astropy.wcs.WCS")
+    x, y = origin
+    if not wcs.has_celestial:
+        return None
+    return wcs.celestial.slice((slice(y, None), slice(x, None))) if x or y else wcs.celestial
+
+
+def _with_more(
+    cutouts: Cutouts, origin: ArrayLike, flags: ArrayLike, messages: Sequence[str] | str
+) -> Cutouts:
+    """The cutouts with what the caller knows beside them."""
+    count = len(cutouts)
+    told = (
+        [messages] * count if isinstance(messages, str) else _entries("messages", messages, count)
+    )
+    bits = _numbers("flags", flags, count).astype(np.int64)
+    first = _numbers("origin", origin, count, 2)
+    return replace(
+        cutouts,
+        origin=cutouts.origin + torch.from_numpy(first.copy()),
+        flags=cutouts.flags | torch.from_numpy(bits),
+        messages=[
+            "; ".join(filter(None, pair)) for pair in zip(told, cutouts.messages, strict=True)
+        ],
+    )
