@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,8 @@ from hybridfit.io.nddata import Plain, in_unit, plain_array, plain_image
 from hybridfit.io.options import NOISE_ROLES, BadInput, start_problem
 from hybridfit.io.prepare import Draft
 from hybridfit.io.prepare import prepare as prepare_planes
-from hybridfit.io.psf import checked_psf
+from hybridfit.io.psf import PreparedPsf
+from hybridfit.io.psf_files import checked_psf, with_span
 from hybridfit.io.stamp import Stamp
 from hybridfit.results import Flag
 
@@ -42,7 +43,7 @@ def prepare(
     zeropoint: ArrayLike | None = None,
     pixel_scale: ArrayLike | None = None,
     gain: ArrayLike | None = None,
-    psf_oversampling: ArrayLike = 1,
+    psf_oversampling: ArrayLike | None = None,
     psf_includes_pixel: ArrayLike = False,
     psf_center: str = "array",
     x: ArrayLike | None = None,
@@ -78,7 +79,8 @@ def prepare(
         zeropoint: (B,) or one for all, mag; default the header's.
         pixel_scale: (B,) or one for all, arcsec; default the WCS's.
         gain: (B,) or one for all, electrons per flux unit; default the header's.
-        psf_oversampling, psf_includes_pixel: as of `Cutouts`.
+        psf_oversampling: (B,) or one for all, PSF pixels per image pixel; default 1.
+        psf_includes_pixel: as of `Cutouts`.
         psf_center: as of `ReadOptions`.
         x, y: (B,) or one for all, where the target is in the image; default its middle.
         start: (B, 7) or (7,) starting values x, y, mag, r_eff, n, q, pa, NaN where not given.
@@ -114,7 +116,7 @@ def prepare(
     kinds = [role for role in NOISE_ROLES if role in planes]
     if len(kinds) > 1:
         raise ValueError(f"noise is given as {' and as '.join(kinds)}: expected one of them")
-    psfs = _psfs(psf, images)
+    psfs, ready = _psfs(psf, images), _Psfs(psf_center)
     values = {
         "zeropoint": _numbers("zeropoint", zeropoint, count),
         "pixel_scale": _numbers("pixel_scale", pixel_scale, count),
@@ -122,6 +124,9 @@ def prepare(
         "psf_oversampling": _numbers("psf_oversampling", psf_oversampling, count),
         "psf_includes_pixel": _numbers("psf_includes_pixel", psf_includes_pixel, count),
     }
+    finer = values["psf_oversampling"]
+    if ((finer < 1) | (finer % 1 > 0)).any():
+        raise ValueError(f"psf_oversampling is {finer.max():g}, expected whole numbers >= 1")
     starts = _starts(start, x, y, count)
     systems = _entries("wcs", wcs, count) if isinstance(wcs, list | tuple) else [wcs] * count
     stamps = []
@@ -136,7 +141,7 @@ def prepare(
                     psfs[i],
                     single,
                     starts[i],
-                    psf_center=psf_center,
+                    ready,
                     crop=crop,
                     mask_neighbours=mask_neighbours,
                 )
@@ -153,8 +158,8 @@ def _stamp(
     psf: NDArray | None,
     values: dict[str, float],
     start: NDArray[np.float64],
+    ready: _Psfs,
     *,
-    psf_center: str,
     crop: str,
     mask_neighbours: bool,
 ) -> Stamp:
@@ -170,28 +175,42 @@ def _stamp(
         mask_neighbours=mask_neighbours,
         gain=header_gain(values["gain"], None, image.header),
     )
-    oversampling = values["psf_oversampling"]
-    if oversampling < 1 or oversampling != int(oversampling):
-        raise ValueError(f"psf_oversampling is {oversampling:g}, expected a whole number >= 1")
-    ready, psf_flags = None, int(Flag.NO_PSF)
-    if psf is not None:
-        ready, psf_flags = checked_psf(psf, f"psf of '{name}'", psf_center, int(oversampling))
     magnitude, note = header_zeropoint(values["zeropoint"], None, image.header)
     wcs = _moved(image.wcs, draft.origin)
+    scale = header_scale(values["pixel_scale"], None, wcs)
+    found = None if psf is None else ready.of(psf, name, values["psf_oversampling"], scale)
     return Stamp(
         id=name,
         **draft.planes,
-        psf=ready,
-        psf_oversampling=int(oversampling) if psf is not None else 1,
-        psf_includes_pixel=bool(values["psf_includes_pixel"]) and psf is not None,
+        psf=None if found is None else found.psf,
+        psf_oversampling=1 if found is None else found.oversampling,
+        psf_includes_pixel=found is not None and bool(values["psf_includes_pixel"]),
         zeropoint=magnitude,
-        pixel_scale=header_scale(values["pixel_scale"], None, wcs),
+        pixel_scale=scale,
         origin=draft.origin,
         start=draft.start,
-        flags=int(draft.flags) | psf_flags,
+        flags=int(draft.flags | (Flag.NO_PSF if found is None else found.flags)),
         wcs=wcs,
-        message="; ".join(filter(None, (*draft.notes, note))),
+        message="; ".join(
+            filter(None, (*draft.notes, *(() if found is None else found.notes), note))
+        ),
     )
+
+
+@dataclass(frozen=True)
+class _Psfs:
+    """PSFs made ready, those that several images share only once."""
+
+    center: str
+    known: dict[tuple[int, float, float], PreparedPsf] = field(default_factory=dict)
+
+    def of(self, psf: NDArray, name: str, oversampling: float, scale: float) -> PreparedPsf:
+        key = id(psf), oversampling, scale
+        if key not in self.known:
+            given = None if math.isnan(oversampling) else oversampling
+            found = checked_psf(psf, f"of '{name}'", self.center, given, None, scale)
+            self.known[key] = with_span(found)
+        return self.known[key]
 
 
 def _images(image: Any) -> list[Plain]:

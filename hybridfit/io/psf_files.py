@@ -22,8 +22,10 @@ from hybridfit.io.psf_sampling import (
     sampling_of,
     stated,
 )
+from hybridfit.results import Flag
 
 MAX_PSF_SIDE = 2049
+LEAST_SPAN = 3.0  # image pixels of an oversampled PSF
 
 
 def read_psf(
@@ -66,6 +68,15 @@ def checked_psf(
     said = Stated() if header is None else stated(header)
     sampling = sampling_of(said, image_scale, oversampling)
     return _with(_examined(array, where, center, sampling.value), sampling, ())
+
+
+def with_span(found: PreparedPsf) -> PreparedPsf:
+    """Flag an oversampled PSF that spans next to no image pixels."""
+    span = max(found.psf.shape) / found.oversampling
+    if found.oversampling == 1 or span >= LEAST_SPAN:
+        return found
+    note = f"the PSF spans only {span:.1f} image pixels: is psf_oversampling right?"
+    return replace(found, flags=found.flags | Flag.BAD_PSF, notes=(*found.notes, note))
 
 
 @lru_cache(maxsize=4)

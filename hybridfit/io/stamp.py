@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,9 @@ from hybridfit.io.photometry import Calibration, calibrate
 from hybridfit.io.planes import hdu_header, read_plane, read_planes
 from hybridfit.io.prepare import Draft, prepare
 from hybridfit.io.psf import PreparedPsf
-from hybridfit.io.psf_files import checked_psf, read_psf
+from hybridfit.io.psf_files import checked_psf, read_psf, with_span
 from hybridfit.io.sources import Source
 from hybridfit.results import Flag
-
-LEAST_PSF = 3.0  # image pixels that an oversampled PSF spans
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,8 +205,4 @@ def _psf(
             f"no PSF found for '{source.id}' (looked for {looked}): pass --psf FILE, or --no-psf "
             "to fit without one"
         )
-    span = max(found.psf.shape) / found.oversampling
-    if found.oversampling == 1 or span >= LEAST_PSF:
-        return found
-    note = f"the PSF spans only {span:.1f} image pixels: is psf_oversampling right?"
-    return replace(found, flags=found.flags | Flag.BAD_PSF, notes=(*found.notes, note))
+    return with_span(found)
