@@ -39,7 +39,7 @@ def without_units(image: Any, given: Mapping[str, Any]) -> tuple[Any, dict[str, 
     for name in plain:
         value, own = _split(plain[name])
         if name in NOISE_POWERS:
-            value = _in_unit_of(unit, name, value, own)
+            value = in_unit_of(unit, name, value, own)
         elif own is not None:
             value = _field(name, value, own)
         plain[name] = value
@@ -60,8 +60,18 @@ def _split(value: Any) -> tuple[Any, Any]:
     return np.asarray(getattr(value, "value", value)), unit
 
 
-def _in_unit_of(unit: Any, name: str, value: Any, own: Any) -> Any:
-    """A noise map in the image's unit."""
+def in_unit_of(unit: Any, name: str, value: Any, own: Any) -> Any:
+    """Return a noise map in the image's unit, to the power that it is meant in.
+
+    Args:
+        unit: of the image, None without one.
+        name: "sigma", "variance" or "ivar".
+        value: the map.
+        own: its unit, None without one.
+
+    Raises:
+        ValueError: if only one of them has a unit, or one cannot be converted to the other.
+    """
     if unit is not None and classify(unit)[0] == Kind.MAGNITUDE:
         raise ValueError(f"image is in {unit}, expected a unit that is linear in flux")
     if own is None and unit is None:

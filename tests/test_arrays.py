@@ -74,7 +74,7 @@ def test_every_kind_of_noise(role):
 
 def test_missing_sigma_is_made():
     image = galaxy((128, 128), sigma=3.0, flux=20_000)
-    cutouts = hf.prepare(image, psf=PSF, gain=2.0)
+    cutouts = hf.prepare(image, psf=PSF, gain=2.0, zeropoint=25)
     assert cutouts.flags.tolist() == [hf.Flag.SIGMA_ESTIMATED]
     assert float(cutouts.sigma.min()) == pytest.approx(3.0, rel=0.05)  # of 5,000 pixels
     expected = np.sqrt(9 + gaussian((128, 128), 63.5, 63.5, 3.0, 20_000)[63, 63] / 2)
@@ -168,7 +168,8 @@ def test_images_of_several_shapes_and_kinds():
 
 def test_large_images_are_cropped_and_positions_stay():
     image = galaxy((500, 600), x=400.3, y=120.6, width=4, flux=5000)
-    cutouts = hf.prepare(image, sigma=1.0, psf=PSF, x=400, y=121, origin=[1000, 2000])
+    given = {"sigma": 1.0, "psf": PSF, "zeropoint": 25, "x": 400, "y": 121}
+    cutouts = hf.prepare(image, **given, origin=[1000, 2000])
     assert cutouts.flags.tolist() == [hf.Flag.CROPPED]
     row = hf.fit(image, sigma=1.0, psf=None, x=400, y=121, **FAST)[0]
     assert row["x"] == pytest.approx(400.3, abs=0.2)
@@ -179,7 +180,7 @@ def test_large_images_are_cropped_and_positions_stay():
 
 def test_bad_galaxies_are_rows():
     images = np.stack([IMAGE, np.full(SHAPE, np.nan), np.full(SHAPE, 3.0)])
-    cutouts = hf.prepare(images, sigma=1.0, psf=PSF)
+    cutouts = hf.prepare(images, sigma=1.0, psf=PSF, zeropoint=25)
     assert cutouts.flags.tolist() == [0, hf.Flag.NO_DATA, hf.Flag.NO_SIGNAL]
     assert "constant (3 in every pixel)" in cutouts.messages[2]
     outside = hf.prepare(IMAGE, sigma=1.0, psf=PSF, x=70)
@@ -211,9 +212,11 @@ def test_misuse_raises(more, said):
 def test_no_psf_is_said():
     with pytest.raises(ValueError, match="psf is missing: expected psf="):
         hf.prepare(IMAGE, sigma=SIGMA)
-    assert hf.prepare(IMAGE, sigma=SIGMA, psf=None).flags.tolist() == [hf.Flag.NO_PSF]
+    without = hf.prepare(IMAGE, sigma=SIGMA, psf=None, zeropoint=25)
+    assert without.flags.tolist() == [hf.Flag.NO_PSF]
     even = np.pad(3 * PSF, ((1, 0), (1, 0)))
-    assert hf.prepare(IMAGE, sigma=SIGMA, psf=even).flags.tolist() == [hf.Flag.PSF_NORMALISED]
+    normalised = hf.prepare(IMAGE, sigma=SIGMA, psf=even, zeropoint=25)
+    assert normalised.flags.tolist() == [hf.Flag.PSF_NORMALISED]
 
 
 def test_cutouts_are_taken_as_they_are():

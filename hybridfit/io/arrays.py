@@ -15,16 +15,17 @@ from numpy.typing import ArrayLike, NDArray
 from hybridfit.arguments import described
 from hybridfit.cutouts import START_NAMES, Cutouts
 from hybridfit.io.fits import bad_stamp, stack
-from hybridfit.io.header import gain as header_gain
-from hybridfit.io.header import pixel_scale as header_scale
-from hybridfit.io.header import zeropoint as header_zeropoint
-from hybridfit.io.nddata import Plain, in_unit, plain_array, plain_image
+from hybridfit.io.header import first_number, moved_wcs, pixel_area
+from hybridfit.io.header import pixel_scale as known_scale
+from hybridfit.io.nddata import Plain, plain_array, plain_image
 from hybridfit.io.options import NOISE_ROLES, BadInput, start_problem
+from hybridfit.io.photometry import calibrate
 from hybridfit.io.prepare import Draft
 from hybridfit.io.prepare import prepare as prepare_planes
 from hybridfit.io.psf import PreparedPsf
 from hybridfit.io.psf_files import checked_psf, with_span
 from hybridfit.io.stamp import Stamp
+from hybridfit.quantities import in_unit_of, without_units
 from hybridfit.results import Flag
 
 MISSING: Any = object()
@@ -117,13 +118,17 @@ def prepare(
     if len(kinds) > 1:
         raise ValueError(f"noise is given as {' and as '.join(kinds)}: expected one of them")
     psfs, ready = _psfs(psf, images), _Psfs(psf_center)
-    values = {
-        "zeropoint": _numbers("zeropoint", zeropoint, count),
-        "pixel_scale": _numbers("pixel_scale", pixel_scale, count),
-        "gain": _numbers("gain", gain, count),
-        "psf_oversampling": _numbers("psf_oversampling", psf_oversampling, count),
-        "psf_includes_pixel": _numbers("psf_includes_pixel", psf_includes_pixel, count),
-    }
+    _, plain = without_units(
+        np.zeros(0),
+        {
+            "zeropoint": zeropoint,
+            "pixel_scale": pixel_scale,
+            "gain": gain,
+            "psf_oversampling": psf_oversampling,
+            "psf_includes_pixel": psf_includes_pixel,
+        },
+    )
+    values = {name: _numbers(name, value, count) for name, value in plain.items()}
     finer = values["psf_oversampling"]
     if ((finer < 1) | (finer % 1 > 0)).any():
         raise ValueError(f"psf_oversampling is {finer.max():g}, expected whole numbers >= 1")
@@ -169,31 +174,37 @@ def _stamp(
         given |= image.noise
     if image.bad is not None:
         given["bad"] = image.bad
-    draft = prepare_planes(
-        Draft(given, start.copy()),
-        crop=crop,
-        mask_neighbours=mask_neighbours,
-        gain=header_gain(values["gain"], None, image.header),
+    wcs = _celestial(image.wcs)
+    area = pixel_area(first_number(values["pixel_scale"]), wcs)
+    known = calibrate(
+        image.described,
+        zeropoint=first_number(values["zeropoint"]),
+        gain=first_number(values["gain"]),
+        area=area,
     )
-    magnitude, note = header_zeropoint(values["zeropoint"], None, image.header)
-    wcs = _moved(image.wcs, draft.origin)
-    scale = header_scale(values["pixel_scale"], None, wcs)
+    draft = prepare_planes(
+        Draft(given, start.copy()), crop=crop, mask_neighbours=mask_neighbours, gain=known.gain
+    )
+    scale = known_scale(values["pixel_scale"], None, wcs)
     found = None if psf is None else ready.of(psf, name, values["psf_oversampling"], scale)
+    flags = draft.flags | (Flag.NO_PSF if found is None else found.flags)
+    notes = () if found is None else found.notes
+    if draft.flags & Flag.SIGMA_ESTIMATED:
+        notes = (*known.gain_notes, *notes)
     return Stamp(
         id=name,
         **draft.planes,
         psf=None if found is None else found.psf,
         psf_oversampling=1 if found is None else found.oversampling,
         psf_includes_pixel=found is not None and bool(values["psf_includes_pixel"]),
-        zeropoint=magnitude,
+        zeropoint=known.zeropoint,
+        zeropoint_from=known.origin.replace("BUNIT", "unit"),  # there is no header to look into
         pixel_scale=scale,
         origin=draft.origin,
         start=draft.start,
-        flags=int(draft.flags | (Flag.NO_PSF if found is None else found.flags)),
-        wcs=wcs,
-        message="; ".join(
-            filter(None, (*draft.notes, *(() if found is None else found.notes), note))
-        ),
+        flags=int(flags if known.origin else flags | Flag.NO_ZEROPOINT),
+        wcs=moved_wcs(wcs, draft.origin),
+        message="; ".join(filter(None, (*known.notes, *draft.notes, *notes))),
     )
 
 
@@ -261,7 +272,7 @@ def _planes(role: str, value: Any, images: Sequence[Plain]) -> list[NDArray]:
                 f"{role} has shape {plane.shape}, expected {image.data.shape} as the image"
             )
         if role in NOISE_ROLES:
-            plane = in_unit(plane, unit, image.unit, role)
+            plane = in_unit_of(image.unit, role, plane, unit)
         if masked is not None:  # no noise is known there; or left out
             plane = np.where(masked, np.nan if role in NOISE_ROLES else 1, plane)
         planes.append(plane)
@@ -323,16 +334,13 @@ def _entries(name: str, value: Any, count: int) -> list[Any]:
     return entries
 
 
-def _moved(wcs: Any, origin: tuple[int, int]) -> Any:
-    """The WCS of the part that begins at ``origin``; None without a celestial one."""
+def _celestial(wcs: Any) -> Any:
+    """The celestial axes of a WCS; None where there are none."""
     if wcs is None:
         return None
     if not hasattr(wcs, "has_celestial"):
         raise ValueError(f"wcs is {described(wcs)}, expected an astropy.wcs.WCS")
-    x, y = origin
-    if not wcs.has_celestial:
-        return None
-    return wcs.celestial.slice((slice(y, None), slice(x, None))) if x or y else wcs.celestial
+    return wcs.celestial if wcs.has_celestial else None
 
 
 def _with_more(

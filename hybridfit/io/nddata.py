@@ -13,9 +13,9 @@ from astropy.nddata import NDData
 from numpy.typing import NDArray
 
 from hybridfit.arguments import described
+from hybridfit.quantities import in_unit_of
 
 NOISE_OF = {"std": "sigma", "var": "variance", "ivar": "ivar"}  # astropy's names of uncertainty
-POWERS = {"sigma": 1, "variance": 2, "ivar": -2}  # of the image's unit
 REAL = "fiub"
 
 
@@ -40,6 +40,17 @@ class Plain:
     psf: NDArray | None = None
     wcs: Any = None
     header: fits.Header = field(default_factory=fits.Header)
+
+    @property
+    def described(self) -> fits.Header:
+        """The header with the unit of the data in it, as a file's would have it."""
+        header = self.header.copy()
+        if self.unit is not None:
+            try:
+                header["BUNIT"] = self.unit.to_string("fits")
+            except ValueError:  # one that FITS does not know
+                header["BUNIT"] = str(self.unit)
+        return header
 
     def __getitem__(self, row: int) -> Plain:
         """The image in one row of (B, H, W), with what belongs to it."""
@@ -108,35 +119,6 @@ def plain_array(value: Any, name: str) -> tuple[NDArray, NDArray[np.bool_] | Non
     return array, bad, unit
 
 
-def in_unit(plane: NDArray, own: Any, unit: Any, role: str) -> NDArray:
-    """Return a noise plane in the power of the image's unit that its role is in.
-
-    Args:
-        plane: sigma, variance or ivar.
-        own: its unit, None without one: taken for the right one.
-        unit: of the image, None without one.
-        role: which of them it is.
-
-    Raises:
-        ValueError: if units cannot be converted, or only the plane has one.
-    """
-    if own is None:
-        return plane
-    if unit is None:
-        raise ValueError(
-            f"{role} is in {own} and image has no unit: expected both with one, or neither; "
-            f"write image * astropy.units.Unit('...')"
-        )
-    wanted = unit ** POWERS[role]
-    try:
-        return plane * own.to(wanted)
-    except u.UnitConversionError as error:
-        raise ValueError(
-            f"{role} is in {own}, expected {wanted} or what converts to it, as the image is in "
-            f"{unit}"
-        ) from error
-
-
 def _noise(value: NDData, name: str) -> dict[str, NDArray]:
     if value.uncertainty is None or value.uncertainty.array is None:
         return {}
@@ -149,7 +131,7 @@ def _noise(value: NDData, name: str) -> dict[str, NDArray]:
     if bad is not None:
         plane = np.where(bad, np.nan, plane)
     plane = np.broadcast_to(plane, np.shape(value.data))
-    return {role: in_unit(plane, value.uncertainty.unit, value.unit, role)}
+    return {role: in_unit_of(value.unit, role, plane, value.uncertainty.unit)}
 
 
 def _header(meta: Any) -> fits.Header:
