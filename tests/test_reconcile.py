@@ -96,13 +96,16 @@ def truth(faint: Case) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("with_flow", [True, False])
 def test_agrees_with_long_chains(faint, expected, truth, with_flow: bool):
-    """Means to .13 and widths to 10 % of sigma, three times what 600 draws leave open."""
+    """Means and widths to .13 sigma: 600 draws, and as many of the chain, leave .04 open in widths.
+
+    The largest of 24 numbers is three times that.
+    """
     network = proposal(faint, expected) if with_flow else None
     sampled = faint.run(network, CAREFUL)
     mean, std = moments(sampled)
     assert (sampled.khat < 0.7).all()
     assert ((mean - truth[0]) / truth[1]).abs().max() < 0.13
-    assert (std / truth[1] - 1).abs().max() < 0.10
+    assert (std / truth[1] - 1).abs().max() < 0.13
     # a wrong twin: the same draws without their weights
     equal = replace(sampled, log_weights=torch.where(sampled.log_weights > -50, 0.0, -torch.inf))
     equal = replace(equal, log_weights=equal.log_weights.log_softmax(dim=1))
@@ -128,7 +131,7 @@ def test_the_flow_is_no_prior(faint, expected, truth):
     options = replace(CAREFUL, ess=1400.0)  # so that all take all rounds
     mean, std = moments(faint.run(moved, options))
     assert ((mean - truth[0]) / truth[1]).abs().max() < 0.13
-    assert (std / truth[1] - 1).abs().max() < 0.10
+    assert (std / truth[1] - 1).abs().max() < 0.13
 
 
 def test_flux_and_sky_are_integrated_over_exactly(faint):
@@ -248,6 +251,29 @@ def test_chains_take_over_where_weights_fail(faint, truth):
     assert (std / truth[1][:2] - 1).abs().max() < 0.3
     untouched = with_chains(sampled, faint.problem, faint.about, faint.cutouts.id, 50.0)
     assert untouched.free is sampled.free
+
+
+def test_a_chain_does_not_depend_on_the_chains_beside_it(faint):
+    """Of three that fail the second alone gives the same draws; those left out stay as they are."""
+    sampled = faint.run()
+    failed = replace(sampled, khat=torch.full_like(sampled.khat, 2.0))
+    short = MCMCOptions(steps=24, burn_in=16)
+    with torch.inference_mode():
+
+        def chains(leave: list[bool]) -> Sampled:
+            which = torch.tensor(leave)
+            about, ids = faint.about, faint.cutouts.id
+            return with_chains(failed, faint.problem, about, ids, 50.0, 0, which, short)
+
+        several = chains([False, False, False, True])
+        alone = chains([True, False, True, True])
+    spent = several.n_draws - sampled.n_draws
+    assert (spent[:3] > 16 * 40).all()  # each walker's updates take one evaluation or more
+    assert spent[3] == 0
+    assert torch.equal(several.free[3].nan_to_num(), sampled.free[3].nan_to_num())
+    assert spent[1] == alone.n_draws[1] - sampled.n_draws[1]
+    # the same numbers; the likelihood's float32 sums come in another order
+    torch.testing.assert_close(several.free[1], alone.free[1], rtol=1e-3, atol=1e-3, equal_nan=True)
 
 
 def test_what_the_network_missed(faint, expected):

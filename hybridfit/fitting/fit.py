@@ -19,6 +19,7 @@ from hybridfit.fitting.prepare import prepared
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import DARK, Solution, flux_units, solution_of, to_fit
 from hybridfit.fitting.start import Starts, moment_start, starting_values
+from hybridfit.fitting.tries import Middle, middle_of
 from hybridfit.parameters import ParameterSpace
 from hybridfit.results import Fit, Flag
 
@@ -95,7 +96,7 @@ def _fit_group(
         start = coarse_start(problem, cutouts, start)
     solution = solution_of(_minimise(problem, start, options), problem)
     if options.second_tries:
-        solution = _second_tries(solution, problem, raw, options)
+        solution = _second_tries(solution, problem, cutouts, raw, options)
         if starts is not None:
             solution = _further_starts(solution, problem, cutouts, starts, options)
     fit = to_fit(solution, problem, cutouts, options.sky_value)
@@ -122,7 +123,7 @@ def _fit_given(
     start = space.to_free(_nearer(raw, near, space), problem.box)
     solution = solution_of(_minimise(problem, start, options), problem)
     if options.second_tries:
-        solution = _second_tries(solution, problem, raw, options)
+        solution = _second_tries(solution, problem, cutouts, raw, options)
     fit = to_fit(solution, problem, cutouts, options.sky_value)
     # exactly, not as free space has them
     fixed = given.held & torch.isfinite(fit.theta)
@@ -158,7 +159,7 @@ def _minimise(problem: Problem, start: Tensor, options: FitOptions) -> Minimum:
 
 
 def _second_tries(
-    solution: Solution, problem: Problem, raw: Tensor, options: FitOptions
+    solution: Solution, problem: Problem, cutouts: Cutouts, raw: Tensor, options: FitOptions
 ) -> Solution:
     """Repeat the doubtful fits from other starts and keep whichever cost is lowest."""
     doubtful = ~solution.converged | (solution.free.abs().amax(dim=1) > 2.5)
@@ -166,6 +167,7 @@ def _second_tries(
     rows = doubtful.nonzero()[:, 0]
     if len(rows) == 0:
         return solution
+    middle = middle_of(solution, problem, cutouts, rows)
     for log_n, log_size in ((-0.4, 0.3), (1.3, 0.0), (0.3, -1.2)):
         other = raw[rows].clone()
         for columns, shape in zip(problem.space.slices(), problem.space.shapes, strict=True):
@@ -175,8 +177,7 @@ def _second_tries(
                 other[:, i + 3 + shape.index("n")] = log_n
             other[:, columns.stop - 2 : columns.stop] *= 0.5
         start = problem.space.to_free(other, problem.box[rows])
-        again = solution_of(_minimise(problem.at(rows), start, options), problem.at(rows))
-        solution = solution.improved(rows, again)
+        solution = _tried(solution, problem, rows, start, middle, options)
     return solution
 
 
@@ -184,16 +185,34 @@ def _further_starts(
     solution: Solution, problem: Problem, cutouts: Cutouts, starts: Starts, options: FitOptions
 ) -> Solution:
     """Start again from the posterior's draws where it is wide, and keep the lowest cost."""
+    usable = torch.isfinite(starts.raw).flatten(1).all(dim=1)
+    rows = (starts.wide & usable).nonzero()[:, 0]
+    if len(rows) == 0:
+        return solution
+    middle = middle_of(solution, problem, cutouts, rows)
     for k in range(1, starts.raw.shape[1]):
-        usable = torch.isfinite(starts.raw[:, k]).all(dim=1)
-        rows = (starts.wide & usable).nonzero()[:, 0]
-        if len(rows) == 0:
-            continue
         raw = starting_values(cutouts[rows.tolist()], starts.raw[rows, k], options.space)
         start = problem.space.to_free(raw, problem.box[rows])
-        again = solution_of(_minimise(problem.at(rows), start, options), problem.at(rows))
-        solution = solution.improved(rows, again)
+        solution = _tried(solution, problem, rows, start, middle, options)
     return solution
+
+
+def _tried(
+    solution: Solution,
+    problem: Problem,
+    rows: Tensor,
+    start: Tensor,
+    middle: Middle | None,
+    options: FitOptions,
+) -> Solution:
+    """Fit galaxies ``rows`` again from free starts, those that the middle finds worth it."""
+    if middle is not None:
+        follow, start = middle.look(start)
+        rows, start = rows[follow], start[follow]
+    if len(rows) == 0:
+        return solution
+    own = problem.at(rows)
+    return solution.improved(rows, solution_of(_minimise(own, start, options), own))
 
 
 def _join(fits: list[Fit]) -> Fit:

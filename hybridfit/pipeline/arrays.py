@@ -106,12 +106,13 @@ def fit(
     chosen = replace(or_default("options", options, FitOptions), **more)
     network, where = starting_network(start), usable_device(device)
     compile = compiles(chosen, len(cutouts), where, errors)
+    drawn = errors.n_draws(len(chosen.components))
     columns = result_columns(
         chosen.space,
         id_width(cutouts.id),
         covariance,
-        quantiles=errors.n_draws > 0,
-        n_samples=errors.n_draws if save_samples else 0,
+        quantiles=drawn > 0,
+        n_samples=drawn if save_samples else 0,
     )
     rows = np.zeros(len(cutouts), record_type(columns))
     for first in range(0, len(cutouts), AT_ONCE):  # draws take more memory than their galaxy

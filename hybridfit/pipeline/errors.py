@@ -35,12 +35,12 @@ class ErrorOptions:
         check_fields(self)
         check_uncertainty(self.uncertainty)
 
-    @property
-    def n_draws(self) -> int:
-        """Draws that a galaxy may have; 0 where there are none."""
-        own = self.posterior
-        first = own.laplace + own.flow + own.prior
-        counts = {"posterior": max(own.max_draws, first), "bootstrap": self.bootstrap.replicas}
+    def n_draws(self, n_components: int) -> int:
+        """Draws that a galaxy may have, with a model of so many components; 0 if none are made."""
+        counts = {
+            "posterior": self.posterior.most_draws(n_components),
+            "bootstrap": self.bootstrap.replicas,
+        }
         return counts.get(self.uncertainty, 0)
 
     @property

@@ -89,10 +89,11 @@ def fit_files(
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     errors = ErrorOptions(run.uncertainty, posterior, bootstrap, budget)
-    n_samples = errors.n_draws if run.save_samples else 0
+    drawn = errors.n_draws(len(options.components))
+    n_samples = drawn if run.save_samples else 0
 
     def columns(width: int) -> tuple[Column, ...]:
-        return result_columns(options.space, width, run.covariance, errors.n_draws > 0, n_samples)
+        return result_columns(options.space, width, run.covariance, drawn > 0, n_samples)
 
     def nothing(cutouts: Cutouts, job: Job) -> NDArray[np.void]:
         return result_rows(cutouts, no_result(cutouts, options.space), job.schema)

@@ -159,7 +159,7 @@ class _Work:
 
     def columns(self, width: int) -> tuple[Column, ...]:
         """Of the run's table, given the bytes of the longest id."""
-        drawn, run = self.errors.n_draws, self.run
+        drawn, run = self.errors.n_draws(self.most), self.run
         n_samples = drawn if run.save_samples else 0
         own = result_columns(space_of(self.most), width, run.covariance, drawn > 0, n_samples)
         return (*own, *task_columns(list(self.found.values())))

@@ -18,7 +18,7 @@ from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import physical_points
 from hybridfit.npe.density import FlowDensity
 from hybridfit.npe.posterior import draw
-from hybridfit.results import Fit, Posterior
+from hybridfit.results import Fit, Flag, Posterior
 from hybridfit.uncertainty.budget import NONE, Budget, BudgetOptions, error_budget, noise_of
 from hybridfit.uncertainty.certificate import ENOUGH, budget_flags
 from hybridfit.uncertainty.chains import with_chains
@@ -115,14 +115,24 @@ def reconcile(
             )
         galfit = fit_options.convolution == "galfit"
         near = nearby(problem, part, about, galfit) if options.shortcut else None
-        sampled = sample_posterior(problem, about, part.id, network, near, options)
+        dark = without_signal(fit[rows])
+        sampled = sample_posterior(problem, about, part.id, network, near, options, dark)
         if options.mcmc:
-            sampled = with_chains(sampled, problem, about, part.id, ENOUGH, seed=options.seed)
+            sampled = with_chains(sampled, problem, about, part.id, ENOUGH, options.seed, dark)
         terms = None if noise is None else error_budget(about, problem, part, budget, noise)
         samples = physical(sampled, terms, problem, part)
         distance = _distance(network, about, problem)
         pieces.append(_Piece(rows, samples.cpu(), sampled, distance.cpu(), _signs(terms)))
     return _joined(len(cutouts), fit, pieces)
+
+
+def without_signal(fit: Fit) -> Tensor:
+    """(B,) whether a galaxy of one component has no signal: its posterior is little but the prior.
+
+    Of several components one without light leaves the others to be sampled.
+    """
+    none = (fit.flags & int(Flag.NO_SIGNAL)) != 0
+    return none if len(fit.space.shapes) == 1 else torch.zeros_like(none)
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.problem import Problem, Profiled
-from hybridfit.uncertainty.mcmc import MCMCOptions, sample
+from hybridfit.uncertainty.mcmc import Chain, MCMCOptions, sample
 from hybridfit.uncertainty.psis import good_khat
 from hybridfit.uncertainty.reconcile import Sampled
 from hybridfit.uncertainty.student import factor_of
@@ -27,10 +27,14 @@ def with_chains(
     about: Linearised,
     ids: Sequence[str],
     enough: float,
-    options: MCMCOptions = MCMCOptions(),
     seed: int = 0,
+    leave: Tensor | None = None,
+    options: MCMCOptions = MCMCOptions(),
 ) -> Sampled:
     """Replace draws of too few or too heavy weights by those of a chain, where that converges.
+
+    All chains run at once, and none is longer than ``options`` say. A galaxy's chain depends on
+    its pixels, its id and the seed, not on the galaxies beside it.
 
     Args:
         sampled: of the B galaxies of ``problem``.
@@ -38,15 +42,32 @@ def with_chains(
         about: the models about the fits, for a first guess of the covariance.
         ids: B names, which seed the chains.
         enough: effective number of draws below which the weights do not do.
-        options: of each chain.
         seed: of the random numbers.
+        leave: (B,) bool, galaxies that get no chain in any case; default none.
+        options: of each chain.
 
     Returns:
         The draws; where a chain took over, ``khat`` is NaN and ``ess`` the chain's.
     """
-    failed = needs_chain(sampled, enough).nonzero()[:, 0]
-    for row in failed.tolist():  # one in some thousands
-        sampled = _replaced(sampled, problem, about, row, options, f"{seed} {ids[row]}")
+    failed = needs_chain(sampled, enough)
+    rows = (failed if leave is None else failed & ~leave.to(failed.device)).nonzero()[:, 0]
+    if len(rows) == 0:
+        return sampled
+    names = [f"{seed} {ids[row]}" for row in rows.tolist()]
+    seeds = [int.from_bytes(sha256(name.encode()).digest()[:7], "big") for name in names]
+    streams = [torch.Generator().manual_seed(value) for value in seeds]
+    picks = [
+        torch.multinomial(weights, N_WALKERS, replacement=True, generator=stream)
+        for weights, stream in zip(sampled.weights[rows].cpu(), streams, strict=True)
+    ]
+    starts = torch.stack([sampled.free[row, pick] for row, pick in zip(rows, picks, strict=True)])
+    p = sampled.free.shape[2]
+    factor = factor_of(about.covariance[rows, :p, :p])
+    chain = sample(log_posterior(problem, rows), starts, factor, options, seeds)
+    spent = chain.evaluations.to(sampled.n_draws)
+    sampled = replace(sampled, n_draws=sampled.n_draws.index_add(0, rows, spent))
+    for k in ((chain.rhat < MAX_RHAT) & (chain.ess > MIN_ESS)).nonzero()[:, 0].tolist():
+        sampled = _replaced(sampled, problem, rows[k : k + 1], chain, k, streams[k])
     return sampled
 
 
@@ -60,27 +81,17 @@ def needs_chain(sampled: Sampled, enough: float) -> Tensor:
 def _replaced(
     sampled: Sampled,
     problem: Problem,
-    about: Linearised,
-    row: int,
-    options: MCMCOptions,
-    name: str,
+    index: Tensor,
+    chain: Chain,
+    k: int,
+    stream: torch.Generator,
 ) -> Sampled:
-    p = sampled.free.shape[2]
-    weights = sampled.weights[row]
-    digest = int.from_bytes(sha256(name.encode()).digest()[:7], "big")
-    rng = torch.Generator().manual_seed(digest)
-    pick = torch.multinomial(weights.cpu(), N_WALKERS, replacement=True, generator=rng)
-    starts = sampled.free[row, pick][None]
-    index = torch.tensor([row], device=starts.device)
-    factor = factor_of(about.covariance[index, :p, :p])
-    chain = sample(log_posterior(problem, index), starts, factor, options, digest)
-    if not (float(chain.rhat[0]) < MAX_RHAT and float(chain.ess[0]) > MIN_ESS):
-        return sampled
-    length = sampled.free.shape[1]
+    """Put the draws of chain ``k`` into the row ``index`` (1,), as many as there is room for."""
+    row, length = int(index), sampled.free.shape[1]
     kept = torch.linspace(0, chain.samples.shape[1] - 1, min(length, chain.samples.shape[1]))
-    free = chain.samples[0, kept.round().long()]
+    free = chain.samples[k, kept.round().long().to(index.device)]
     found = problem.profile(free, index.expand(len(free)))
-    normal = torch.randn(*found.linear.shape, generator=rng, dtype=free.dtype).to(free)
+    normal = torch.randn(*found.linear.shape, generator=stream, dtype=free.dtype).to(free)
     step = torch.linalg.solve_triangular(found.factor.mT, normal[..., None], upper=True)[..., 0]
     log_weights = torch.full_like(sampled.log_weights[row], -torch.inf)
     log_weights[: len(free)] = -torch.log(torch.tensor(float(len(free))))
@@ -88,9 +99,10 @@ def _replaced(
         "free": _put(sampled.free, row, free),
         "linear": _put(sampled.linear, row, found.linear + step),
         "log_weights": sampled.log_weights.index_copy(0, index, log_weights[None]),
-        "ess": sampled.ess.index_copy(0, index, chain.ess.clamp_max(len(free)).to(sampled.ess)),
+        "ess": sampled.ess.index_copy(
+            0, index, chain.ess[k : k + 1].clamp_max(len(free)).to(sampled.ess)
+        ),
         "khat": sampled.khat.index_fill(0, index, torch.nan),
-        "n_draws": sampled.n_draws.index_add(0, index, chain.evaluations.to(sampled.n_draws)),
     }
     return replace(sampled, **values)
 

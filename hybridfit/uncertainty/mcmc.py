@@ -17,7 +17,7 @@ T is refitted during the burn-in only, so that the chain that is kept is a Marko
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -101,6 +101,34 @@ class _Reference:
 
 
 @dataclass(frozen=True)
+class _Random:
+    """A stream of random numbers for each of b problems, whatever the others take."""
+
+    streams: tuple[torch.Generator, ...]
+    device: torch.device
+
+    @classmethod
+    def of(cls, seed: int | Sequence[int], batch: int, device: torch.device) -> _Random:
+        seeds = [seed + i for i in range(batch)] if isinstance(seed, int) else list(seed)
+        if len(seeds) != batch:
+            raise ValueError(f"{len(seeds)} seeds came for {batch} problems, expected one each")
+        return cls(tuple(torch.Generator().manual_seed(s) for s in seeds), device)
+
+    def at(self, rows: Tensor) -> _Random:
+        return _Random(tuple(self.streams[i] for i in rows.tolist()), self.device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """(b, *shape) in [0, 1)."""
+        draws = [torch.rand(*shape, generator=g, dtype=torch.float64) for g in self.streams]
+        return torch.stack(draws).to(self.device)
+
+    def normal(self, *shape: int) -> Tensor:
+        """(b, *shape) of the standard normal distribution."""
+        draws = [torch.randn(*shape, generator=g, dtype=torch.float64) for g in self.streams]
+        return torch.stack(draws).to(self.device)
+
+
+@dataclass(frozen=True)
 class _State:
     """Walkers of b problems: point (b, W, P), their log density (b, W), and what it took (b,)."""
 
@@ -115,7 +143,7 @@ def sample(
     starts: Tensor,
     factor: Tensor,
     options: MCMCOptions = MCMCOptions(),
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
 ) -> Chain:
     """Draw from B densities with W walkers each, all at once.
 
@@ -127,21 +155,22 @@ def sample(
         factor: (B, P, P) lower Cholesky factor of a guess of the covariance, which counts as 2 P
             draws beside the walkers' own; see `factor_of`.
         options: see `MCMCOptions`.
-        seed: of the random numbers; the same batch gives the same chain.
+        seed: of the random numbers; B of them, one a problem, give each problem the same chain in
+            whatever batch it comes.
 
     Returns:
         The walkers' points after the burn-in.
 
     Raises:
-        ValueError: if shapes disagree.
+        ValueError: if shapes disagree, or there are not as many seeds as problems.
     """
     _check(starts, factor)
-    rng = torch.Generator(device=starts.device).manual_seed(seed)
+    rng = _Random.of(seed, len(starts), starts.device)
     start = _first(log_density, starts.double(), rng)
     alive = torch.isfinite(start.log_density).all(dim=1).nonzero()[:, 0]  # (b,) rows
     if len(alive) == 0:
         return _chain([start], start, alive)
-    state = _take(start, alive)
+    state, rng = _take(start, alive), rng.at(alive)
     guess = factor[alive].double() @ factor[alive].double().mT
     visited = [state.point]
     wide = options.inflate * options.spread
@@ -196,7 +225,7 @@ def _finite(log_density: Tensor) -> Tensor:
     return torch.where(torch.isfinite(log_density), log_density.double(), -torch.inf)
 
 
-def _first(log_density: LogDensity, starts: Tensor, rng: torch.Generator) -> _State:
+def _first(log_density: LogDensity, starts: Tensor, rng: _Random) -> _State:
     """The walkers at their starts; who stands at density 0 goes to another walker's."""
     batch, walkers, _ = starts.shape
     rows = torch.arange(batch, device=starts.device).repeat_interleave(walkers)
@@ -204,7 +233,7 @@ def _first(log_density: LogDensity, starts: Tensor, rng: torch.Generator) -> _St
     density = _finite(log_density(starts.nan_to_num().flatten(0, 1), rows)).view(batch, walkers)
     density = torch.where(usable, density, -torch.inf)
     fine = torch.isfinite(density)
-    lottery = torch.rand(batch, walkers, walkers, generator=rng, device=starts.device)
+    lottery = rng.uniform(walkers, walkers)
     other = torch.where(fine[:, None, :], lottery, -1.0).argmax(dim=2)
     own = torch.arange(walkers, device=starts.device).expand(batch, walkers)
     chosen = torch.where(fine, own, other)
@@ -233,30 +262,24 @@ def _update(
     reference: _Reference,
     rows: Tensor,
     max_shrinks: int,
-    rng: torch.Generator,
+    rng: _Random,
 ) -> _State:
     """Move every walker once along an ellipse of its own."""
     b, walkers, size = state.point.shape
     device = state.point.device
-
-    def unit(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=rng, device=device, dtype=torch.float64)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=rng, device=device, dtype=torch.float64)
-
     problem = torch.arange(b, device=device).repeat_interleave(walkers)
     here = reference.whitened(state.point).flatten(0, 1)  # (N, P)
-    chi2 = (normal(b * walkers, reference.dof + size) ** 2).sum(dim=1)
+    chi2 = (rng.normal(walkers, reference.dof + size) ** 2).sum(dim=2).flatten()
     scale = (reference.dof + (here**2).sum(dim=1)) / chi2
-    there = scale.sqrt()[:, None] * normal(b * walkers, size)
+    there = scale.sqrt()[:, None] * rng.normal(walkers, size).flatten(0, 1)
+    unit = rng.uniform(walkers, max_shrinks + 2).flatten(0, 1)
     point, density = state.point.flatten(0, 1).clone(), state.log_density.flatten().clone()
-    level = density - reference.log_density(here) + torch.log(unit(b * walkers))
-    angle = 2 * math.pi * unit(b * walkers)
+    level = density - reference.log_density(here) + torch.log(unit[:, 0])
+    angle = 2 * math.pi * unit[:, 1]
     low, high = angle - 2 * math.pi, angle.clone()
     evaluations, moves = state.evaluations.clone(), state.moves.clone()
     active = torch.arange(b * walkers, device=device)
-    for _ in range(max_shrinks):
+    for shrink in range(max_shrinks):
         if len(active) == 0:
             break
         turn = angle[active][:, None]
@@ -272,6 +295,6 @@ def _update(
         back = angle[active] < 0
         low[active] = torch.where(back, angle[active], low[active])
         high[active] = torch.where(back, high[active], angle[active])
-        angle[active] = low[active] + (high[active] - low[active]) * unit(len(active))
+        angle[active] = low[active] + (high[active] - low[active]) * unit[active, shrink + 2]
     shape = (b, walkers)
     return _State(point.view(*shape, size), density.view(shape), evaluations, moves)

@@ -7,7 +7,8 @@ x prior / mixture (see `proposal`). The next rounds come from a t fitted to the 
 far and from the ridge again, until their effective number is enough or the budget
 is spent (AMIS; Cornuet et al. 2012, arXiv:0907.1254). Flux and sky, linear in the model and of a
 flat prior, are integrated over exactly. The flow is a proposal and never a prior: the same pixels
-do not count twice. Where the weights cannot be trusted (Pareto k), a short chain takes over.
+do not count twice. What a galaxy may cost is bounded: where the weights cannot be trusted by then
+(Pareto k) it is flagged, or, if that is asked for, sampled by a chain.
 """
 
 from __future__ import annotations
@@ -57,8 +58,12 @@ class ReconcileOptions:
         prior: draws of the prior.
         round: draws of each later round.
         ess: effective number of draws that is enough.
-        max_draws: of a galaxy; who lacks draws then is sampled by a chain.
-        mcmc: whether there are chains.
+        max_draws: of a galaxy, for each component of the model: what is not drawn by then is given
+            up. Ordinary galaxies need 190 to 380.
+        no_signal_draws: the same of a galaxy that is flagged `NO_SIGNAL`: its posterior is little
+            but the prior.
+        mcmc: whether a chain takes over where `max_draws` did not do and there is signal. That
+            costs some thirty times an ordinary galaxy and may fail too.
         shortcut: whether stamps much larger than the galaxy are rendered in a window.
         seed: of the random numbers.
     """
@@ -68,8 +73,9 @@ class ReconcileOptions:
     prior: int = 8
     round: int = 64
     ess: float = 120.0
-    max_draws: int = 1024
-    mcmc: bool = True
+    max_draws: int = 512
+    no_signal_draws: int = 256
+    mcmc: bool = False
     shortcut: bool = True
     seed: int = 0
 
@@ -80,6 +86,13 @@ class ReconcileOptions:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more")
         if not 0 < self.ess <= self.max_draws:
             raise ValueError(f"ess is {self.ess}, expected more than 0 and at most max_draws")
+        if self.no_signal_draws < 1:
+            raise ValueError(f"no_signal_draws is {self.no_signal_draws}, expected 1 or more")
+
+    def most_draws(self, n_components: int) -> int:
+        """Return how many draws a galaxy may have, the first round's at least."""
+        first = self.laplace + self.flow + self.prior
+        return max(self.max_draws * n_components, first)
 
 
 @dataclass(frozen=True)
@@ -120,6 +133,7 @@ def sample_posterior(
     network: Network | None = None,
     near: Nearby | None = None,
     options: ReconcileOptions = ReconcileOptions(),
+    no_signal: Tensor | None = None,
 ) -> Sampled:
     """Sample the posteriors of B galaxies by importance.
 
@@ -132,6 +146,7 @@ def sample_posterior(
         network: what the flow proposes; None does without.
         near: a cheaper likelihood, used where it agrees with the exact one.
         options: see `ReconcileOptions`.
+        no_signal: (B,) bool, galaxies that get ``no_signal_draws`` at most; default none.
     """
     fitted = torch.isfinite(about.free).all(dim=1)
     numbers = Numbers.of(ids, problem.space.n_free, problem.space.n_linear, options.seed, fitted)
@@ -143,6 +158,7 @@ def sample_posterior(
     network = network if network is not None and options.flow else None
     variance = torch.diagonal(about.covariance, dim1=1, dim2=2)[:, plane].amax(dim=1)
     bent = variance > BENT**2
+    limit = _draw_limit(options, len(problem.profiles), fitted, no_signal)
     finished: list[tuple[Tensor, Weighted]] = []
     for rows in ((fitted & ~bent).nonzero()[:, 0], (fitted & bent).nonzero()[:, 0]):
         if not len(rows):
@@ -152,9 +168,19 @@ def sample_posterior(
             n_free = problem.space.n_free
             covariance = about.covariance[rows, :n_free, :n_free]
             start = find_ridge(problem, about.free[rows], covariance, plane, rows, RIDGE_DOF)
-        setting = _Setting(likelihood, numbers, options)
+        setting = _Setting(likelihood, numbers, options, limit)
         finished += _rounds(setting, start, network, about, rows)
     return _collected(len(about), problem, finished)
+
+
+def _draw_limit(
+    options: ReconcileOptions, n_components: int, like: Tensor, no_signal: Tensor | None
+) -> Tensor:
+    """(B,) draws of each galaxy at most, for B and the device of ``like``."""
+    limit = torch.full_like(like, options.most_draws(n_components), dtype=torch.int64)
+    if no_signal is None:
+        return limit
+    return torch.where(no_signal.to(like.device), limit.clamp_max(options.no_signal_draws), limit)
 
 
 @dataclass(frozen=True)
@@ -164,6 +190,7 @@ class _Setting:
     likelihood: Likelihood
     numbers: Numbers
     options: ReconcileOptions
+    limit: Tensor  # (B,) draws of each galaxy at most
 
 
 def _rounds(
@@ -182,7 +209,7 @@ def _rounds(
         enough = (state.smoothed.ess >= options.ess) & (state.smoothed.khat < good_khat(n))
         # one fitted proposal is always worth its round
         enough &= len(state.mixture.proposals) > n_first
-        done = enough | (n + options.round > options.max_draws)
+        done = enough | (n + options.round > setting.limit[rows])
         out, rest = done.nonzero()[:, 0], (~done).nonzero()[:, 0]
         if len(out):
             finished.append((rows[out], state[out]))
