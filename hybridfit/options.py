@@ -26,7 +26,7 @@ HELP = {
     "psf_includes_pixel": "the PSF holds the pixel's response already (a star, an ePSF)",
     "psf_center": "array | centroid | galfit: the middle, the centroid, or pixel N // 2 as it is",
     "columns": 'manifest columns under other names: "id=NAME,mag=MAG_AUTO"',
-    "zeropoint": "magnitude of one flux unit",
+    "zeropoint": "magnitude of one flux unit; else by the header's unit or keywords",
     "pixel_scale": "arcsec per pixel; else from the WCS",
     "gain": "electrons per image unit, for the noise where no sigma is given",
     "crop": "auto | none: cut large stamps to the galaxy and its sky",

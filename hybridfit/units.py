@@ -42,6 +42,7 @@ WORDS = {
     "mags": "mag",
 }
 PREFIXES = {"n": "n", "nano": "n", "u": "u", "micro": "u", "milli": "m", "mega": "M", "": ""}
+LONGEST = 80  # characters of a unit
 NAMELESS = ("", "none", "unknown", "unitless", "dimensionless", "n/a", "null", "undef")
 JANSKY = re.compile(r"(nano|micro|milli|mega|n|u|m|)(?:jy|jansk(?:y|ys|ies))", re.IGNORECASE)
 
@@ -108,6 +109,8 @@ def image_unit(text: str) -> ImageUnit:
 
 def parse_unit(text: str) -> Any:
     """Return the astropy unit of a text in any common spelling, None if it is not understood."""
+    if len(text) > LONGEST:
+        return None
     text = text.strip().strip("[]'\" ").replace("\u00b5", "u").replace("\u03bc", "u")
     if text.lower() in NAMELESS:
         return None
@@ -119,7 +122,7 @@ def parse_unit(text: str) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return u.Unit(re.sub(r"(?<![0-9.])[A-Za-z]+", _spelled, text))
-    except (ValueError, TypeError):
+    except Exception:  # of what may stand in a header: overflows, divisions by 0, and more
         return None
 
 
@@ -139,7 +142,7 @@ def classify(unit: Any) -> tuple[Kind, float]:
     """Return what an astropy unit measures, and its size in the kind's base (`ImageUnit`)."""
     if isinstance(unit, u.function.FunctionUnitBase):
         return Kind.MAGNITUDE, math.nan
-    unit = _plain(unit)
+    unit = plain_unit(unit)
     for kind, base in BASES.items():
         if unit.is_equivalent(base):
             return kind, float(unit.to(base))
@@ -148,8 +151,8 @@ def classify(unit: Any) -> tuple[Kind, float]:
     return Kind.UNKNOWN, math.nan
 
 
-def _plain(unit: Any) -> Any:
-    """The unit with maggies as flux densities, and without "per pixel"."""
+def plain_unit(unit: Any) -> Any:
+    """Return the unit with maggies as flux densities, and without "per pixel"."""
     found = u.dimensionless_unscaled * unit.scale if hasattr(unit, "scale") else unit
     if not hasattr(unit, "bases"):
         return unit

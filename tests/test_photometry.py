@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from astropy import units as u
 from astropy.io import fits
 from astropy.table import Table
@@ -14,8 +15,10 @@ from astropy.wcs import WCS
 from read_helpers import galaxy, gaussian, psf_image, write
 
 import hybridfit as hf
+from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.io.fits import BadInput, ReadOptions, find_sources, read_stamp
 from hybridfit.io.photometry import calibrate
+from hybridfit.model.render import render
 from hybridfit.pipeline.files import RunOptions, fit_files
 from hybridfit.results import Flag
 from hybridfit.units import Kind, image_unit
@@ -130,6 +133,11 @@ def test_surface_brightness_takes_the_area_of_the_wcs_or_the_users():
         {"PHOTFLAM": 1.0, "PHOTPLAM": 8000.0, "BUNIT": "ELECTRONS/S"},  # not filled in
         {"BUNIT": "K"},
         {"BUNIT": "MJY"},  # milli or mega
+        {"BUNIT": "0 Jy"},
+        {"BUNIT": "1e999 Jy"},
+        {"BUNIT": "(" * 60},
+        {"BUNIT": "1e300**9 Jy / 0"},
+        {"FLUXMAG0": 1e-300},
         {},
     ],
 )
@@ -329,6 +337,69 @@ def test_noise_made_with_a_gain_of_another_unit_is_right(tmp_path, unit, factor)
     # 10 %: a pixel's own noise is in it
     assert np.median(sigma[46:50, 46:50]) == pytest.approx(expected, rel=0.1)
     assert ("GAIN = 4 is not used" in stamp.message) == (unit == "nanomaggy")
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("ELECTRONS/S", 1e-3), ("nanomaggy", 2e-4)])
+def test_shape_by_noise_made_beside_a_gain(tmp_path, unit, factor):
+    """With GAIN = 2 taken for electrons per unit n was 1.45 +- 0.08 and 1.32 +- 0.13 for 2."""
+    psf = gaussian((25, 25), 12, 12, 1.4)
+    blank = hf.Cutouts(np.zeros((1, 96, 96)), np.ones((1, 96, 96)), psf / psf.sum(), zeropoint=25.0)
+    truth = torch.tensor([[47.3, 48.1, 25 - 2.5 * math.log10(6e5), 6.0, 2.0, 0.7, 40.0, 0.0]])
+    model = render(truth.double(), blank, dtype=torch.float64).numpy()[0]
+    electrons = np.random.default_rng(2).poisson(model + 60.0) - 60.0
+    cards = {"BUNIT": unit, "GAIN": 2.0, "EXPTIME": 1000.0, "MAGZERO": 25.0}
+    write(tmp_path / "a_image.fits", (electrons * factor).astype(np.float32), header_of(cards))
+    write(tmp_path / "a_psf.fits", psf.astype(np.float32))
+    cutouts = hf.read(tmp_path, mask_neighbours=False)
+    row = hf.fit(cutouts, uncertainty="covariance", start="moments")[0]
+    # the sky's noise alone weighs a bright centre too much: 2 % of n, by six noises
+    assert row["n"] == pytest.approx(2.0, abs=0.06)
+    assert row["n_err"] < 0.02
+
+
+# image, plane and role; factor that brings the plane's sigma of 2 into the image's unit
+NOISES = [
+    ("nJy", "uJy", "sigma", 1000.0),
+    ("nJy", "uJy2", "variance", 1000.0),
+    ("uJy", "nJy-2", "ivar", 0.001),
+    ("nanomaggy", "nJy", "sigma", 1 / 3630.7805),
+    ("ELECTRONS/S", "e/s", "sigma", 1.0),
+    ("MJy/sr", "MJy2 / sr2", "variance", 1.0),
+    ("nJy", "nJy", "variance", 1.0),  # the image's BUNIT copied: left as it is
+    ("nJy", "", "sigma", 1.0),
+    ("ADU", "electron", "sigma", 1.0),
+]
+
+
+@pytest.mark.parametrize(("image", "plane", "role", "factor"), NOISES)
+@pytest.mark.parametrize("in_one_file", [True, False])
+def test_noise_in_another_unit_is_converted(tmp_path, image, plane, role, factor, in_one_file):
+    given = np.full((64, 64), {"sigma": 2.0, "variance": 4.0, "ivar": 0.25}[role], np.float32)
+    unit = fits.Header({"BUNIT": plane})
+    hdus = fits.HDUList([fits.PrimaryHDU(galaxy(), fits.Header({"BUNIT": image}))])
+    manifest = "id,image\na,a.fits\n"
+    if in_one_file:
+        hdus.append(fits.ImageHDU(given, unit, name=role.upper()))
+    else:
+        write(tmp_path / "noise.fits", given, unit)
+        manifest = f"id,image,{role}\na,a.fits,noise.fits\n"
+    hdus.writeto(tmp_path / "a.fits")
+    (tmp_path / "m.csv").write_text(manifest)
+    options = ReadOptions(no_psf=True, mask_neighbours=False)
+    stamp = read_stamp(find_sources(tmp_path / "m.csv", options)[0], options)
+    np.testing.assert_allclose(stamp.sigma[~stamp.mask], 2.0 * factor, rtol=1e-6)
+
+
+@pytest.mark.parametrize("zeropoint", [25.0, 0.0, -48.6, 8.9])
+def test_cutouts_written_keep_their_zero_point(tmp_path, zeropoint):
+    cutouts = hf.Cutouts(galaxy()[None], np.ones((1, 64, 64)), None, zeropoint=zeropoint)
+    write_cutouts(cutouts, tmp_path)
+    again = hf.read(tmp_path, no_psf=True)
+    assert again.zeropoint.item() == pytest.approx(zeropoint, abs=1e-9)
+    assert not again.flags.item() & Flag.NO_ZEROPOINT
+    bare = hf.Cutouts(galaxy()[None], np.ones((1, 64, 64)), None, id=["0"])
+    write_cutouts(bare, tmp_path)
+    assert hf.read(tmp_path, no_psf=True).flags.item() & Flag.NO_ZEROPOINT
 
 
 # ---- tables

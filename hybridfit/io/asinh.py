@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hybridfit.io.image_header import number_in
 from hybridfit.io.options import BadInput
 
+LINEAR = "made linear from the asinh scale of Pan-STARRS"
 KEYS = ("BSOFTEN", "BOFFSET")
 SCALE = 2.5 * math.log10(math.e)
 MAX_VALUE = 60.0  # of a factor 10^24 in flux: what is larger is no longer on that scale

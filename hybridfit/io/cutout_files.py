@@ -9,14 +9,15 @@ from astropy.table import Table
 
 from hybridfit.cutouts import Cutouts
 from hybridfit.io.blocks import file_name, world_header
+from hybridfit.io.standard_zeropoints import is_believed
 
 
 def write_cutouts(cutouts: Cutouts, directory: str | Path, truth: Table | None = None) -> None:
     """Write ``<id>_image.fits``, ``_sigma``, ``_psf`` and, where pixels are masked, ``_mask``.
 
     Args:
-        cutouts: B galaxies; padding is left away, the zero point goes into MAGZERO and the WCS
-            into the image's header.
+        cutouts: B galaxies; padding is left away, the zero point, where one is known, goes into
+            MAGZERO and the WCS into the image's header.
         directory: made if it is not there.
         truth: written as ``truth.fits`` beside them.
 
@@ -28,7 +29,11 @@ def write_cutouts(cutouts: Cutouts, directory: str | Path, truth: Table | None =
     for i, id in enumerate(cutouts.id):
         height, width = (int(v) for v in cutouts.size[i])
         header = world_header(cutouts.wcs[i])
-        header["MAGZERO"] = (float(cutouts.zeropoint[i]), "mag of one flux unit")
+        if cutouts.zeropoint_from[i]:
+            zeropoint = float(cutouts.zeropoint[i])
+            header["MAGZERO"] = (zeropoint, "mag of one flux unit")
+            if not is_believed(zeropoint):  # that of maggies, 0, would be taken for none
+                header["FLUXMAG0"] = (10 ** (0.4 * zeropoint), "flux of a source of 0 mag")
         planes = {
             name: getattr(cutouts, name)[i, :height, :width].cpu().numpy()
             for name in ("image", "sigma", "mask")

@@ -74,11 +74,14 @@ def on_sky(wcs: Any, x: float, y: float, q: float, pa: float) -> tuple[float, fl
 
 def frame_problem(wcs: Any) -> str:
     """Say why a WCS gives no right ascension and declination; "" if it does, or is None."""
-    if wcs is None or not hasattr(wcs, "all_pix2world"):
+    if wcs is None:
         return ""
     try:
+        if not hasattr(wcs, "all_pix2world"):
+            _vectors(wcs.pixel_to_world(np.zeros(1), np.zeros(1)))
+            return ""
         key = _frame_key(wcs)
-    except Exception as error:  # not celestial, or wcslib cannot set it up
+    except Exception as error:  # not celestial, or it cannot be set up
         return f"no ra, dec: the WCS is not of the sky ({' '.join(str(error).split())[:80]})"
     return _problem_of(key)
 

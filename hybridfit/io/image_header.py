@@ -65,7 +65,8 @@ class ImageHeader:
             return self.known_area, ()
         if self.known_area is not None and not 0.9 < area / self.known_area < 1.1:
             factor = area / self.known_area
-            return area, (f"{key} taken, which is {factor:.2g} times the pixel's area by the WCS",)
+            note = f"{key} taken, which is {factor:.2g} times the area by WCS or pixel scale"
+            return area, (note,)
         return area, ()
 
     def _own_areas(self) -> Iterator[tuple[str, float]]:

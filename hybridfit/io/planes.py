@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hybridfit.files import FileProblem, open_fits
 from hybridfit.io.address import Address, parse_address
 from hybridfit.io.inherit import full_header
+from hybridfit.io.noise_units import in_unit_of_image
 from hybridfit.io.options import BadInput
 from hybridfit.io.view import PartOf, View, holds_image
 
@@ -88,16 +89,17 @@ def read_planes(
             else _by_name(hdus, names["image"], address.path, others, strict_image)
         )
         view = _view(hdus, image, address)
-        planes = {"image": view.read()}
+        planes, header = {"image": view.read()}, full_header(hdus, image)
         for role, wanted in names.items():
             for name in wanted if role != "image" else ():
                 hdu = _companion(hdus, name, image)
                 if hdu is not None and hdu is not image and holds_image(hdu):
                     own = Address(address.path, hdu=name, tail=f"[{name}]")
                     part = _view(hdus, hdu, own, view.part if role != "psf" else None)
-                    planes[role] = part.read(limits=role != "psf")
+                    plane = part.read(limits=role != "psf")
+                    planes[role] = in_unit_of_image(plane, role, hdu.header, header)
                     break
-        return planes, full_header(hdus, image), view.part
+        return planes, header, view.part
 
 
 def read_section(

@@ -53,8 +53,8 @@ def posterior_columns(
     chosen += [
         Column("r_eff_arcsec", "f8", "arcsec", "half-light radius along the major axis"),
         Column("r_eff_arcsec_err", "f8", "arcsec", "standard deviation of r_eff_arcsec"),
-        Column("ra", "f8", "deg", "right ascension of x, y"),
-        Column("dec", "f8", "deg", "declination of x, y"),
+        Column("ra", "f8", "deg", "right ascension of x, y, ICRS"),
+        Column("dec", "f8", "deg", "declination of x, y, ICRS"),
         Column("pa_sky", "f8", "deg", "position angle East of North, in [0, 180)"),
         *zeropoint_columns(),
         Column("n_rejected", "i8", "", "draws that were implausible and drawn again"),
@@ -112,7 +112,7 @@ def posterior_rows(
     for k, name in enumerate(("ra", "dec", "pa_sky")):
         rows[name] = [values[k] for values in sky]
     rows["id"] = [name.encode() for name in cutouts.id]
-    rows["message"] = messages_of(cutouts)
+    rows["message"] = messages_of(cutouts, np.isnan(rows["ra"]) & np.isfinite(rows["x"]))
     put_zeropoints(rows, cutouts)
     rows["flags"], rows["distance"] = to_numpy(posterior.flags), to_numpy(posterior.distance)
     rows["n_rejected"] = to_numpy(posterior.rejected)

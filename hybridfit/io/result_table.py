@@ -60,8 +60,8 @@ def result_columns(
         chosen += _parameter_columns(name, unit, quantiles)
     for tail in _components(space):
         chosen += [
-            Column(f"ra{tail}", "f8", "deg", "right ascension of x, y"),
-            Column(f"dec{tail}", "f8", "deg", "declination of x, y"),
+            Column(f"ra{tail}", "f8", "deg", "right ascension of x, y, ICRS"),
+            Column(f"dec{tail}", "f8", "deg", "declination of x, y, ICRS"),
             Column(f"pa_sky{tail}", "f8", "deg", "position angle East of North, in [0, 180)"),
         ]
     chosen += [
@@ -150,7 +150,9 @@ def result_rows(cutouts: Cutouts, result: Result, columns: Sequence[Column]) -> 
         for k, name in enumerate(("ra", "dec", "pa_sky")):
             rows[f"{name}{tail}"] = [position[k] for position in sky]
     rows["id"] = [name.encode() for name in cutouts.id]
-    rows["message"] = messages_of(cutouts)
+    tail = _components(space)[0]
+    lost = np.isnan(rows[f"ra{tail}"]) & np.isfinite(rows[f"x{tail}"])
+    rows["message"] = messages_of(cutouts, lost)
     put_zeropoints(rows, cutouts)
     rows["quality"] = [Quality(value).name.lower().encode() for value in result.quality.tolist()]
     for name in ("flags", "chi2", "dof", "n_iter"):

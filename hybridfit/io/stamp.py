@@ -11,8 +11,9 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from hybridfit.cutouts import START_NAMES
-from hybridfit.io.asinh import is_asinh
+from hybridfit.io.asinh import LINEAR, is_asinh
 from hybridfit.io.header import celestial_wcs, first_number, moved_wcs, pixel_area, pixel_scale
+from hybridfit.io.noise_units import in_unit_of_image
 from hybridfit.io.options import NOISE_ROLES, ROLES, BadInput, ReadOptions, start_problem
 from hybridfit.io.photometry import Calibration, calibrate
 from hybridfit.io.planes import hdu_header, read_plane, read_planes
@@ -80,7 +81,7 @@ def read_stamp(source: Source, options: ReadOptions = ReadOptions()) -> Stamp:
     planes, header, origin = _planes(source, options)
     psf_plane = planes.pop("psf", None)
     wcs, wcs_note = celestial_wcs(header, (0, 0))
-    scale_note = "made linear from the asinh scale of Pan-STARRS" if is_asinh(header) else ""
+    scale_note = LINEAR if is_asinh(header) else ""
     calibration = _calibration(source, options, header, wcs)
     draft = prepare(
         Draft(planes, _start(source, options, origin), origin),
@@ -133,7 +134,8 @@ def _planes(
         planes.pop("psf", None)
     for role, path in given.items():
         if role != "psf":
-            planes[role] = read_plane(path, names[role], parent=part)[0]
+            plane, own = read_plane(path, names[role], parent=part)
+            planes[role] = in_unit_of_image(plane, role, own, header)
     kinds = [role for role in NOISE_ROLES if role in planes]
     if len(kinds) > 1:
         raise BadInput(

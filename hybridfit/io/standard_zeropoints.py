@@ -15,6 +15,7 @@ STANDARD_KEYS = (
 )
 # what a zero point can be: that of Jy is 8.9, that of femto-Jy 46.4
 BELIEVED = (5.0, 50.0)  # mag
+POSSIBLE = (-60.0, 60.0)  # of any unit: that of W/m2/Hz is -56.1
 LIGHT = 2.99792458e18  # Angstrom / s
 
 
@@ -60,7 +61,9 @@ def _by_unit(image: ImageHeader) -> Found | None:
         size = 10 ** (-0.4 * _ab_of_flam(size, wavelength)) if wavelength else math.nan
     elif unit.kind != Kind.FLUX:
         return None
-    return Found(ab_zeropoint(size), f"BUNIT {unit.name}", notes) if size > 0 else None
+    if not 0 < size < math.inf:
+        return None
+    return Found(ab_zeropoint(size), f"BUNIT {unit.name}", notes)
 
 
 def _ab_of_flam(flam: float, wavelength: float) -> float:
@@ -71,7 +74,9 @@ def _ab_of_flam(flam: float, wavelength: float) -> float:
 def _by_fluxmag0(image: ImageHeader) -> Found | None:
     """Counts of a source of magnitude 0 (LSST's pipelines, HSC)."""
     flux = image.positive("FLUXMAG0")
-    return None if flux is None else Found(2.5 * math.log10(flux), "FLUXMAG0")
+    if flux is None or not POSSIBLE[0] < 2.5 * math.log10(flux) < POSSIBLE[1]:
+        return None
+    return Found(2.5 * math.log10(flux), "FLUXMAG0")
 
 
 def _by_photflam(image: ImageHeader) -> Found | None:

@@ -14,6 +14,7 @@ from scipy import signal
 from hybridfit.cutouts import START_NAMES
 from hybridfit.files import looks_like_fits, read_text
 from hybridfit.io.address import parse_address
+from hybridfit.io.asinh import LINEAR, is_asinh
 from hybridfit.io.galfit.entries import Feedme
 from hybridfit.io.galfit.sigma import made_sigma
 from hybridfit.io.header import celestial_wcs, pixel_scale
@@ -90,6 +91,7 @@ def feedme_stamp(feedme: Feedme, options: ReadOptions = ReadOptions(), id: str =
         notes += psf.notes
     wcs, note = celestial_wcs(header, (region[0] + part.origin[0], region[2] + part.origin[1]))
     notes += [note] if note else []
+    notes += [LINEAR] if is_asinh(header) else []
     scale = math.sqrt(abs(feedme.pixel_scale[0] * feedme.pixel_scale[1]))
     scale = options.pixel_scale or (scale if scale > 0 else pixel_scale(math.nan, None, wcs))
     return Stamp(
