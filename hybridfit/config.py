@@ -36,40 +36,37 @@ def parse_yaml(text: str, where: str) -> Any:
             letters for: such a text would fill the memory when it is shown in an error.
     """
     try:
-        loader = yaml.SafeLoader(text)
-        try:
-            node = loader.get_single_node()
-            if node is None:
-                return None
-            if _expanded(node, {}, set(), where) > MOST_VALUES:
-                raise ValueError(
-                    f"{where} holds more than {MOST_VALUES} values once its aliases are written "
-                    "out, expected a file of options"
-                )
-            return loader.construct_document(node)
-        finally:
-            loader.dispose()
+        node = yaml.compose(text, yaml.SafeLoader)
+        size = 0 if node is None else _expanded(node, {}, set())
+        if 0 < size <= MOST_VALUES:
+            return yaml.SafeLoader("").construct_document(node)
     except yaml.YAMLError as error:
         raise ValueError(f"{where} is not valid YAML: {_brief(str(error))}") from error
     except RecursionError as error:
         raise ValueError(f"{where} is nested too deeply for a file of options") from error
-    except (TypeError, OverflowError) as error:  # a key that is a list, a date that is none
+    except (ValueError, TypeError, OverflowError) as error:  # a date that is none, a key: a list
         raise ValueError(f"{where} is not valid YAML: {_brief(str(error))}") from error
+    if size:
+        raise ValueError(
+            f"{where} holds more than {MOST_VALUES} values once its aliases are written out, "
+            "expected a file of options"
+        )
+    return None
 
 
-def _expanded(node: yaml.Node, known: dict[int, int], above: set[int], where: str) -> int:
+def _expanded(node: yaml.Node, known: dict[int, int], above: set[int]) -> int:
     """Number of values under a node, each alias counted as what it stands for."""
     if isinstance(node, yaml.ScalarNode):
         return 1
     if id(node) in known:
         return known[id(node)]
     if id(node) in above:
-        raise ValueError(f"{where} has an alias that stands for itself")
+        raise ValueError("an alias stands for itself")
     above.add(id(node))
     parts = node.value
     if isinstance(node, yaml.MappingNode):
         parts = [part for pair in node.value for part in pair]
-    total = 1 + sum(_expanded(part, known, above, where) for part in parts)
+    total = 1 + sum(_expanded(part, known, above) for part in parts)
     above.discard(id(node))
     known[id(node)] = total
     return total

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,18 @@ import yaml
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from hybridfit.arguments import checked
 from hybridfit.config import check_keys, load_yaml
+from hybridfit.files import check_regular, read_text
 from hybridfit.npe.columns import parse_columns
+from hybridfit.npe.frame import N_TARGETS
 from hybridfit.npe.network import Estimator, NetworkOptions
 from hybridfit.npe.recipe import nested, plain
 from hybridfit.parameters import Prior
 
 KEEP = 2  # checkpoints: the one before the last is there if the last one cannot be read
 WEIGHTS, CONFIG, CARD = "weights.safetensors", "config.yaml", "card.json"
+LARGEST_CARD = 10_000_000  # bytes
 CONFIG_KEYS = ("network", "n_scalars", "n_targets", "prior", "simulator", "targets")
 
 
@@ -136,24 +141,46 @@ def _stored(value: Tensor, half: bool) -> Tensor:
 
 
 def load_config(folder: str | Path) -> dict[str, Any]:
-    """Return the config beside weights, with the options and the prior built."""
+    """Return the config beside weights, with the options and the prior built.
+
+    Raises:
+        FileNotFoundError: without such a file.
+        ValueError: if it is not what `save_weights` writes.
+    """
     path = Path(folder) / CONFIG
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise FileNotFoundError(
             f"no {CONFIG} in '{folder}': expected beside {WEIGHTS}, as hybridfit train leaves it"
         )
-    config = load_yaml(path)
-    check_keys(config, list(CONFIG_KEYS), str(path))
-    config["network"] = nested(NetworkOptions, config.get("network") or {}, f"network of {path}")
-    config["targets"] = parse_columns(config.get("targets") or ())
-    config["prior"] = Prior.from_mapping(config.get("prior") or {})
+    with _of_weights(path):
+        config = load_yaml(path)
+        check_keys(config, list(CONFIG_KEYS), str(path))
+        if missing := [key for key in ("n_scalars", "n_targets") if key not in config]:
+            raise ValueError(f"'{path}' has no {missing[0]}, expected a whole number")
+        for key in ("n_scalars", "n_targets"):
+            checked(f"{key} of '{path}'", config[key], int)
+        network = checked(f"network of '{path}'", config.get("network") or {}, Mapping)
+        config["network"] = nested(NetworkOptions, network, f"network of {path}")
+        targets = checked(f"targets of '{path}'", list(config.get("targets") or ()), Sequence)
+        config["targets"] = parse_columns(targets)
+        config["prior"] = Prior.from_mapping(config.get("prior") or {})
+        wanted = len(config["targets"]) or N_TARGETS
+        if config["n_targets"] != wanted:
+            raise ValueError(f"n_targets of '{path}' is {config['n_targets']}, expected {wanted}")
     return config
 
 
 def load_card(folder: str | Path) -> dict[str, Any]:
-    """Return what the card beside weights tells; nothing where there is none."""
+    """Return what the card beside weights tells; nothing where there is none.
+
+    Raises:
+        ValueError: if it is no card.
+    """
     path = Path(folder) / CARD
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+    if not os.path.lexists(path):
+        return {}
+    with _of_weights(path):
+        return dict(checked(f"'{path}'", json.loads(read_text(path, LARGEST_CARD)), Mapping))
 
 
 def load_weights(folder: str | Path, device: torch.device | str = "cpu") -> Estimator:
@@ -161,10 +188,12 @@ def load_weights(folder: str | Path, device: torch.device | str = "cpu") -> Esti
 
     Raises:
         FileNotFoundError: if weights or config are missing.
-        ValueError: if the tensors do not fit the network of the config.
+        ValueError: if one of them cannot be read, or the tensors do not fit the network of the
+            config.
     """
     folder = Path(folder)
-    if not (folder / WEIGHTS).is_file():
+    path = folder / WEIGHTS
+    if not os.path.lexists(path):
         raise FileNotFoundError(
             f"no {WEIGHTS} in '{folder}': expected a folder with {WEIGHTS} and {CONFIG}, as "
             "hybridfit train leaves in OUT/weights, and hybridfit finetune in OUT"
@@ -172,13 +201,50 @@ def load_weights(folder: str | Path, device: torch.device | str = "cpu") -> Esti
     config = load_config(folder)
     # what a hub has for a backbone would be overwritten at once
     network = replace(config["network"], pretrained=False)
-    estimator = Estimator(network, int(config["n_scalars"]), int(config["n_targets"]))
+    with _of_weights(path):
+        check_regular(path)
+        tensors = load_file(path)
+    with _of_weights(folder / CONFIG):
+        _check_size(network, config, path)
+        estimator = Estimator(network, config["n_scalars"], config["n_targets"])
     try:
-        estimator.load_state_dict(load_file(folder / WEIGHTS))
+        estimator.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(
-            f"'{folder / WEIGHTS}' does not fit the network of its {CONFIG}, perhaps of another "
+            f"'{path}' does not fit the network of its {CONFIG}, perhaps of another "
             f"version of hybridfit: {' '.join(str(error).split())[:300]}"
         ) from error
+    if not all(bool(torch.isfinite(value).all()) for value in estimator.parameters()):
+        raise ValueError(f"'{path}' holds weights that are no finite numbers: is it damaged?")
     estimator.columns = config["targets"]
     return estimator.to(device).eval()
+
+
+def _check_size(network: NetworkOptions, config: Mapping[str, Any], path: Path) -> None:
+    """Refuse a network that is larger than its weights, before it is built.
+
+    A number takes a byte at least; the small matrices are left out of the count.
+    """
+    numbers = network.width**2 * (network.blocks + network.corrections)
+    numbers += network.flow_hidden**2 * network.flow_layers * network.flow_blocks
+    numbers += network.embed**2 * sum(network.depths) if network.backbone == "small" else 0
+    numbers += config["n_scalars"] + config["n_targets"]
+    size = path.stat().st_size
+    if numbers > size or min(config["n_scalars"], config["n_targets"]) < 1:
+        raise ValueError(
+            f"a network of {numbers:.3g} numbers or more does not fit '{path}', which has {size} "
+            "bytes"
+        )
+
+
+@contextmanager
+def _of_weights(path: Path) -> Iterator[None]:
+    """Whatever goes wrong with a file of a folder of weights is one kind of error, and names it."""
+    try:
+        yield
+    except Exception as error:  # safetensors, JSON and torch have kinds of their own
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        named = reason if path.name in reason else f"'{path}' cannot be read: {reason}"
+        raise ValueError(
+            f"{named} (expected a folder of weights, as hybridfit train leaves in OUT/weights)"
+        ) from error

@@ -31,6 +31,8 @@ class Column:
     transform: str = "identity"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"a target's name is {self.name!r}, expected a text")
         if self.transform not in TRANSFORMS:
             raise ValueError(
                 f"transform of target '{self.name}' is '{self.transform}', expected one of "
@@ -47,7 +49,7 @@ def parse_columns(given: Sequence[Any]) -> tuple[Column, ...]:
         elif isinstance(item, Mapping):
             columns.append(make(Column, item, "a target"))
         else:
-            columns.append(Column(str(item)))
+            columns.append(Column(item))
     names = [column.name for column in columns]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"target '{twice[0]}' is given twice")

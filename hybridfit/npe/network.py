@@ -295,7 +295,8 @@ def make_backbone(options: NetworkOptions) -> Any:
             window_size=options.window,
             drop_path_rate=0.0,
         )
-    if not options.backbone.startswith("swinv2"):
+    # of other names timm would ask a hub, or read files
+    if options.backbone not in timm.list_models("swinv2*"):
         raise ValueError(
             f"backbone is '{options.backbone}', expected 'small', 'none' or one of "
             f"{', '.join(timm.list_models('swinv2_[!c]*')[:4])}..."

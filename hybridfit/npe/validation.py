@@ -8,10 +8,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
+from hybridfit.files import check_regular
 from hybridfit.model.simulate import simulate_scenes
 from hybridfit.npe.checkpoint import write_atomically
 from hybridfit.npe.data import VALIDATION, SceneSource, Shard, in_parts, seed_of, shard_of
@@ -77,7 +79,11 @@ def cached_validation(path: Path, source: SceneSource, n_limit: int) -> Validati
 
 def read_validation(path: Path, device: str = "cpu") -> Validation:
     """Read what `cached_validation` keeps."""
-    held = load_file(path, device=device)
+    try:
+        check_regular(path)
+        held = load_file(path, device=device)
+    except SafetensorError as error:
+        raise ValueError(f"'{path}' cannot be read: {error}") from error
     if missing := {f.name for f in fields(Shard)} - held.keys():
         raise ValueError(
             f"'{path}' lacks {', '.join(sorted(missing))}: it is of a run of another "

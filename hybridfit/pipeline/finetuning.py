@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from hybridfit.config import check_keys, load_yaml
 from hybridfit.io.fits import ReadOptions, find_sources
 from hybridfit.io.runs import UsageError
 from hybridfit.model.scenes import SceneOptions
-from hybridfit.npe.checkpoint import CARD, WEIGHTS, load_config, save_weights
+from hybridfit.npe.checkpoint import WEIGHTS, load_card, load_config, save_weights
 from hybridfit.npe.columns import parse_columns
 from hybridfit.npe.data import TRAINING, VALIDATION, SceneSource, Shard, seed_of
 from hybridfit.npe.finetune import FinetuneOptions, Tuned, finetune
@@ -172,11 +171,10 @@ def joined(shards: Sequence[Shard]) -> Shard:
 
 
 def _card(tuned: Tuned, plan: _Plan, training: int, held_out: int, weights: Path) -> dict[str, Any]:
-    path = weights / CARD
     return {
         "held_out_nll": {"before": tuned.before, "after": tuned.after, **tuned.stages},
         "galaxies": {"training": training, "held_out": held_out},
         "finetune": plan.finetune,
         **provenance(),
-        "from": json.loads(path.read_text()) if path.is_file() else None,
+        "from": load_card(weights) or None,
     }
