@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridfit.arguments import described
 from hybridfit.cutouts import START_NAMES, Cutouts
+from hybridfit.io.bit_masks import mask_bits_problem
 from hybridfit.io.fits import bad_stamp, stack
 from hybridfit.io.header import first_number, moved_wcs, pixel_area
 from hybridfit.io.header import pixel_scale as known_scale
@@ -24,6 +25,7 @@ from hybridfit.io.prepare import Draft
 from hybridfit.io.prepare import prepare as prepare_planes
 from hybridfit.io.psf import PreparedPsf
 from hybridfit.io.psf_files import checked_psf, with_span
+from hybridfit.io.quality_planes import merged_quality
 from hybridfit.io.stamp import Stamp
 from hybridfit.quantities import in_unit_of, without_units
 from hybridfit.results import Flag
@@ -40,6 +42,9 @@ def prepare(
     ivar: Any = None,
     mask: Any = None,
     segmap: Any = None,
+    dq: Any = None,
+    weight: Any = None,
+    mask_bits: str = "",
     id: Sequence[str] | str | None = None,
     zeropoint: ArrayLike | None = None,
     pixel_scale: ArrayLike | None = None,
@@ -76,6 +81,8 @@ def prepare(
         sigma, variance, ivar: one at most, of the images' shapes, (H, W) for all, or a number.
         mask: of the images' shapes, not 0 = leave out.
         segmap: of the images' shapes, labels; the target's segment is kept.
+        dq: of the images' shapes, bits of bad pixels; weight: the same, 0 where there are no data.
+        mask_bits: which bits of ``dq`` or ``mask`` are harmful, "1,4096"; default all.
         id: (B,) names; default the row numbers.
         zeropoint: (B,) or one for all, mag; default the header's.
         pixel_scale: (B,) or one for all, arcsec; default the WCS's.
@@ -100,6 +107,8 @@ def prepare(
     """
     if crop not in ("auto", "none"):
         raise ValueError(f"crop is '{crop}', expected one of auto, none")
+    if problem := mask_bits_problem(mask_bits):
+        raise ValueError(problem)
     images = _images(image)
     count = len(images)
     names = [str(i) for i in (range(count) if id is None else _entries("id", id, count))]
@@ -111,6 +120,8 @@ def prepare(
             ("ivar", ivar),
             ("mask", mask),
             ("segmap", segmap),
+            ("dq", dq),
+            ("weight", weight),
         )
         if given is not None
     }
@@ -149,6 +160,7 @@ def prepare(
                     ready,
                     crop=crop,
                     mask_neighbours=mask_neighbours,
+                    mask_bits=mask_bits,
                 )
             )
         except BadInput as error:
@@ -167,6 +179,7 @@ def _stamp(
     *,
     crop: str,
     mask_neighbours: bool,
+    mask_bits: str,
 ) -> Stamp:
     """One galaxy prepared."""
     given = {"image": image.data, **planes}
@@ -174,6 +187,8 @@ def _stamp(
         given |= image.noise
     if image.bad is not None:
         given["bad"] = image.bad
+    telescope = str(image.header.get("TELESCOP", ""))
+    given, told = merged_quality(given, {}, telescope, mask_bits)
     wcs = _celestial(image.wcs)
     area = pixel_area(first_number(values["pixel_scale"]), wcs)
     known = calibrate(
@@ -204,7 +219,7 @@ def _stamp(
         start=draft.start,
         flags=int(flags if known.origin else flags | Flag.NO_ZEROPOINT),
         wcs=moved_wcs(wcs, draft.origin),
-        message="; ".join(filter(None, (*known.notes, *draft.notes, *notes))),
+        message="; ".join(filter(None, (*known.notes, *told, *draft.notes, *notes))),
     )
 
 

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from hybridfit.io.detect import box_around, label_at
 from hybridfit.io.options import BadInput
 from hybridfit.results import Flag
 
+SMALL = 64  # pixels: a mask of less around the target is of its core
+FEW = 24  # values: more of them are labels
 CENTRE = 1.5  # pixels around the target's position that should have data
 
 Said = list[tuple[str, Flag]]
@@ -59,15 +62,28 @@ def _doubts(given: NDArray, position: tuple[float, float]) -> Said:
     hidden = _hidden(given, position)
     if not hidden and not (given[box_around(position, 1, given.shape)] != 0).any():
         return []
-    several = len(np.unique(given[np.isfinite(given) & (given > 0)])) > 1
-    if not (hidden or several):
-        return []
-    hint = (
-        "if it is a segmentation map, give it as segmap"
-        if several
-        else "is it one of objects, or inverted?"
-    )
-    return [(f"the mask hides the target: {hint}", Flag.SUSPECT_MASK)]
+    values = np.unique(given[np.isfinite(given) & (given > 0)])
+    patch, _ = ndimage.label(given != 0)
+    label = label_at(patch, position, CENTRE)
+    size = int((patch == label).sum()) if label else 0
+    if size < SMALL:  # a saturated core, a cosmic ray
+        hint = f"{size} pixels at its centre"
+        return [(f"the mask hides the target: {hint}", Flag.SUSPECT_MASK)] if hidden else []
+    if len(values) < 2:
+        hint = "is it one of objects, or inverted?" if hidden else ""
+    elif _of_segments(given, values):
+        hint = "if it is a segmentation map, give it as segmap"
+    else:
+        hint = "if it is of bit planes, choose the harmful ones by mask_bits"
+    return [(f"the mask hides the target: {hint}", Flag.SUSPECT_MASK)] if hint else []
+
+
+def _of_segments(given: NDArray, values: NDArray) -> bool:
+    """Whether each of the values, or of those with most pixels, is one connected area."""
+    if len(values) > FEW:
+        return all(float(value).is_integer() for value in values)
+    pieces = [ndimage.label(given == value, np.ones((3, 3)))[1] for value in values]
+    return float(np.median(pieces)) <= 2
 
 
 def _hidden(given: NDArray, position: tuple[float, float]) -> bool:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from hybridfit.arguments import check_fields
 from hybridfit.cutouts import START_NAMES
+from hybridfit.io.bit_masks import mask_bits_problem
 from hybridfit.io.psf import CENTRES
 from hybridfit.results import Flag
 
 NOISE_ROLES = ("sigma", "variance", "ivar")
-ROLES = ("image", *NOISE_ROLES, "psf", "mask", "segmap")
+ROLES = ("image", *NOISE_ROLES, "psf", "mask", "segmap", "dq", "weight")
 VALUES = ("zeropoint", "pixel_scale", "gain", "psf_oversampling", "psf_includes_pixel")
 COLUMNS = ("id", *ROLES, *VALUES, *START_NAMES)
 
@@ -52,13 +53,18 @@ class ReadOptions:
     pattern_psf: str = "{id}_psf.fits"
     pattern_mask: str = "{id}_mask.fits"
     pattern_segmap: str = "{id}_segmap.fits"
+    pattern_dq: str = "{id}_dq.fits"
+    pattern_weight: str = "{id}_weight.fits"
     hdu_image: str = "IMAGE,SCI,DATA"  # if none of these: the first HDU with an image
     hdu_sigma: str = "SIGMA,ERR,ERROR,RMS"
     hdu_variance: str = "VARIANCE,VAR"
     hdu_ivar: str = "IVAR,INVVAR"  # not WHT: a weight map is rarely in units of 1 / flux^2
     hdu_psf: str = "PSF"
-    hdu_mask: str = "MASK"  # not DQ: many of its bits do no harm
+    hdu_mask: str = "MASK,MSK"
     hdu_segmap: str = "SEGMAP,SEG,SEGMENTATION"
+    hdu_dq: str = "DQ,FLAG,FLAGS,BADPIX,BPM"  # bits of bad pixels
+    hdu_weight: str = "WHT,WGT,WEIGHT,CTX,CON,EXP,EXPOSURE,EXPMAP,COVERAGE,NEXP"  # 0 = no data
+    mask_bits: str = ""  # of masks and data quality: names or values; else the harmful ones
     columns: str = ""  # manifest columns under other names, e.g. "id=NAME,mag=MAG_AUTO"
 
     psf: str | None = None  # one PSF file (or file.fits[HDU]) for all galaxies without their own
@@ -110,6 +116,9 @@ class ReadOptions:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} is {value}, expected a number above 0")
+        problem = mask_bits_problem(self.mask_bits)
+        if problem:
+            raise ValueError(problem)
         problem = start_problem([getattr(self, name) for name in START_NAMES])
         if problem:
             raise ValueError(problem)

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 from astropy.io import fits
@@ -19,6 +20,24 @@ from hybridfit.io.options import BadInput
 from hybridfit.io.view import PartOf, View, holds_image
 
 LISTED = 40  # HDUs that an error names
+OPTIONAL = ("dq", "weight")  # roles whose HDUs are passed over where they do not fit
+
+
+@dataclass(frozen=True, eq=False)
+class FilePlanes:
+    """The planes of one galaxy's file.
+
+    Args:
+        planes: (H, W) by role, "image" always among them.
+        headers: theirs, the image's with what it inherits.
+        part: what part of the image was taken.
+        unused: names or numbers of the HDUs of the image's shape that have no role.
+    """
+
+    planes: dict[str, NDArray[np.floating]]
+    headers: dict[str, fits.Header]
+    part: PartOf
+    unused: tuple[str, ...]
 
 
 @contextmanager
@@ -67,8 +86,8 @@ def read_plane(
 
 def read_planes(
     text: str, names: Mapping[str, Sequence[str]], strict_image: bool = False
-) -> tuple[dict[str, NDArray[np.floating]], fits.Header, PartOf]:
-    """Return the planes that one galaxy's file holds, and the image's header.
+) -> FilePlanes:
+    """Return the planes that one galaxy's file holds.
 
     Args:
         text: address of the image, see `hybridfit.io.address`.
@@ -76,9 +95,8 @@ def read_planes(
         strict_image: refuse a file without any of the names asked for the image, rather than
             take its first image.
 
-    Returns:
-        Planes (H, W) by role, "image" always among them, the header of the image, and what part
-        of it was taken.
+    Raises:
+        BadInput: if there is no image, or a plane cannot be read.
     """
     address = parse_address(text)
     with opened(address.path) as hdus:
@@ -89,17 +107,40 @@ def read_planes(
             else _by_name(hdus, names["image"], address.path, others, strict_image)
         )
         view = _view(hdus, image, address)
-        planes, header = {"image": view.read()}, full_header(hdus, image)
+        planes = {"image": view.read()}
+        headers = {"image": full_header(hdus, image)}
+        used = [image]
         for role, wanted in names.items():
             for name in wanted if role != "image" else ():
                 hdu = _companion(hdus, name, image)
-                if hdu is not None and hdu is not image and holds_image(hdu):
-                    own = Address(address.path, hdu=name, tail=f"[{name}]")
-                    part = _view(hdus, hdu, own, view.part if role != "psf" else None)
-                    plane = part.read(limits=role != "psf")
-                    planes[role] = in_unit_of_image(plane, role, hdu.header, header)
-                    break
-        return planes, header, view.part
+                if hdu is None or not holds_image(hdu) or any(hdu is other for other in used):
+                    continue
+                if role in OPTIONAL and _sides(hdu) != _sides(image):
+                    continue
+                own = Address(address.path, hdu=name, tail=f"[{name}]")
+                part = _view(hdus, hdu, own, view.part if role != "psf" else None)
+                plane, headers[role] = part.read(limits=role != "psf"), hdu.header
+                planes[role] = in_unit_of_image(plane, role, hdu.header, headers["image"])
+                used.append(hdu)
+                break
+        return FilePlanes(planes, headers, view.part, _unused(hdus, used))
+
+
+def _sides(hdu: fits.hdu.base._BaseHDU) -> tuple[int, ...]:
+    return tuple(side for side in hdu.shape if side != 1)
+
+
+def _unused(hdus: fits.HDUList, used: Sequence[fits.hdu.base._BaseHDU]) -> tuple[str, ...]:
+    """What else of the image's chip has its shape."""
+    image = used[0]
+    return tuple(
+        hdu.name or str(i)
+        for i, hdu in enumerate(hdus)
+        if holds_image(hdu)
+        and hdu.ver == image.ver
+        and _sides(hdu) == _sides(image)
+        and not any(hdu is other for other in used)
+    )
 
 
 def read_section(

@@ -32,7 +32,8 @@ class Source:
 
     Args:
         id: the galaxy's name.
-        image, sigma, variance, ivar, psf, mask, segmap: paths, also ``file.fits[HDU]``.
+        image, sigma, variance, ivar, psf, mask, segmap, dq, weight: paths, also
+            ``file.fits[HDU]``.
         zeropoint, pixel_scale, gain, psf_oversampling, psf_includes_pixel: of its manifest row.
         start: x, y, mag, r_eff, n, q, pa of its manifest row; x, y in pixels of the file.
         problem: why the galaxy cannot be read, known before a file is opened.
@@ -46,6 +47,8 @@ class Source:
     psf: str = ""
     mask: str = ""
     segmap: str = ""
+    dq: str = ""
+    weight: str = ""
     zeropoint: float = np.nan
     pixel_scale: float = np.nan
     gain: float = np.nan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,15 @@ from hybridfit.io.header import celestial_wcs, first_number, moved_wcs, pixel_ar
 from hybridfit.io.noise_units import in_unit_of_image
 from hybridfit.io.options import NOISE_ROLES, ROLES, BadInput, ReadOptions, start_problem
 from hybridfit.io.photometry import Calibration, calibrate
-from hybridfit.io.planes import hdu_header, read_plane, read_planes
+from hybridfit.io.planes import FilePlanes, hdu_header, read_plane, read_planes
 from hybridfit.io.prepare import Draft, prepare
 from hybridfit.io.psf import PreparedPsf
 from hybridfit.io.psf_files import checked_psf, read_psf, with_span
+from hybridfit.io.quality_planes import merged_quality
 from hybridfit.io.sources import Source
 from hybridfit.results import Flag
+
+NAMED = 8  # HDUs that a message lists
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +81,12 @@ def read_stamp(source: Source, options: ReadOptions = ReadOptions()) -> Stamp:
     """
     if source.problem:
         raise BadInput(source.problem)
-    planes, header, origin = _planes(source, options)
-    psf_plane = planes.pop("psf", None)
+    found = _planes(source, options)
+    header, origin = found.headers["image"], found.part.origin
+    psf_plane = found.planes.pop("psf", None)
+    planes, told = merged_quality(
+        found.planes, found.headers, str(header.get("TELESCOP", "")), options.mask_bits
+    )
     wcs, wcs_note = celestial_wcs(header, (0, 0))
     scale_note = LINEAR if is_asinh(header) else ""
     calibration = _calibration(source, options, header, wcs)
@@ -109,23 +116,30 @@ def read_stamp(source: Source, options: ReadOptions = ReadOptions()) -> Stamp:
         flags=int(flags if calibration.origin else flags | Flag.NO_ZEROPOINT),
         wcs=moved_wcs(wcs, draft.origin),
         message="; ".join(
-            filter(None, (*calibration.notes, scale_note, *draft.notes, *notes, wcs_note))
+            filter(
+                None,
+                (
+                    *calibration.notes,
+                    scale_note,
+                    *told,
+                    *draft.notes,
+                    *notes,
+                    wcs_note,
+                    _unused(found.unused),
+                ),
+            )
         ),
     )
 
 
-def _planes(
-    source: Source, options: ReadOptions
-) -> tuple[dict[str, NDArray], fits.Header, tuple[int, int]]:
-    """Every plane of a galaxy from its own files, else from the HDUs of its image's file.
-
-    Also the image's header, and x, y in the image there of the planes' first pixel.
-    """
+def _planes(source: Source, options: ReadOptions) -> FilePlanes:
+    """Every plane of a galaxy from its own files, else from the HDUs of its image's file."""
     if not source.image:
         raise BadInput(f"no image file is given for '{source.id}'")
     names = {role: options.hdu_names(role) for role in ROLES}
     strict = options.hdu_image != ReadOptions.hdu_image
-    planes, header, part = read_planes(source.image, names, strict)
+    found = read_planes(source.image, names, strict)
+    planes, headers = dict(found.planes), dict(found.headers)
     given = {role: getattr(source, role) for role in ROLES[1:] if getattr(source, role)}
     if set(NOISE_ROLES) & set(given):  # a noise file goes before a noise HDU of any kind
         for role in NOISE_ROLES:
@@ -134,8 +148,8 @@ def _planes(
         planes.pop("psf", None)
     for role, path in given.items():
         if role != "psf":
-            plane, own = read_plane(path, names[role], parent=part)
-            planes[role] = in_unit_of_image(plane, role, own, header)
+            plane, headers[role] = read_plane(path, names[role], parent=found.part)
+            planes[role] = in_unit_of_image(plane, role, headers[role], headers["image"])
     kinds = [role for role in NOISE_ROLES if role in planes]
     if len(kinds) > 1:
         raise BadInput(
@@ -149,7 +163,14 @@ def _planes(
                 f"{role} of '{source.id}' has shape {plane.shape}, expected {shape} as its image "
                 f"({given.get(role, source.image)})"
             )
-    return planes, header, part.origin
+    return replace(found, planes=planes, headers=headers)
+
+
+def _unused(names: tuple[str, ...]) -> str:
+    if not names:
+        return ""
+    listed = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    return f"HDUs of the image's shape that were not used: {listed}"
 
 
 def _calibration(

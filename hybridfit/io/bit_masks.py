@@ -1,0 +1,118 @@
+"""Masks by another name: bit planes of data quality, weights, contexts, exposures.
+
+What a bit means depends on who wrote it. Many of them do no harm (a pixel was interpolated, or
+belongs to a detected object, which would be the target itself), so only some are left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+# LSST's and HSC's planes are named in the header; DETECTED is every object, the target too
+LSST_BAD = ("BAD", "SAT", "CR", "NO_DATA", "EDGE", "SENSOR_EDGE", "UNMASKEDNAN")
+# jwst.datamodels.dqflags: what cannot be used has this bit whatever else it has
+JWST = {
+    "DO_NOT_USE": 1,
+    "SATURATED": 2,
+    "JUMP_DET": 4,
+    "DROPOUT": 8,
+    "OUTLIER": 16,
+    "NON_SCIENCE": 512,
+    "DEAD": 1024,
+    "HOT": 2048,
+}
+# ACS and WFC3 data handbooks: all bits but those of pixels that calibration has mended (hot 16,
+# warm or CTE tail 32 and 64, charge traps 1024)
+HST_MENDED = 16 | 32 | 64 | 1024
+ANY = -1  # every bit
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Which bits of a plane stand for pixels that are left out.
+
+    Args:
+        value: their sum; `ANY` for all.
+        meaning: in words.
+    """
+
+    value: int
+    meaning: str
+
+    def bad(self, plane: NDArray) -> NDArray[np.bool_]:
+        """(H, W) True where any of the bits is set; what is no number is bad."""
+        whole = np.isfinite(plane)
+        if self.value == ANY:
+            return ~whole | (plane != 0)
+        return ~whole | ((np.where(whole, plane, 0).astype(np.int64) & self.value) != 0)
+
+
+def named_planes(header: fits.Header) -> dict[str, int]:
+    """Bit values by name, as LSST's keywords MP_* have them; empty without such."""
+    planes = {}
+    for key in header:
+        if key.startswith("MP_") and isinstance(header[key], int) and 0 <= header[key] < 63:
+            planes[key[3:]] = 1 << header[key]
+    return planes
+
+
+def chosen_bits(header: fits.Header, telescope: str, chosen: str = "") -> Bits:
+    """Return the bits to leave out of a plane of data quality.
+
+    Args:
+        header: of the plane.
+        telescope: that the image is of, "" where it is not known.
+        chosen: names or bit values by the user, "SAT,CR" or "1,4096"; "" for those that are
+            harmful by the telescope's own documents, all where nothing is known of it.
+
+    Raises:
+        ValueError: if a name is not one of the plane's.
+    """
+    names = named_planes(header)
+    if chosen:
+        return _by_user(names or (JWST if telescope == "JWST" else {}), chosen)
+    if names:
+        used = [name for name in LSST_BAD if name in names]
+        return Bits(sum(names[name] for name in used), ", ".join(used))
+    if telescope == "JWST":
+        return Bits(JWST["DO_NOT_USE"], "DO_NOT_USE")
+    if telescope == "HST":
+        return Bits(~HST_MENDED & 0xFFFFFFFF, f"all bits but {HST_MENDED} (hot, warm, traps)")
+    return Bits(ANY, "all bits")
+
+
+def mask_bits_problem(text: str) -> str:
+    """Say what is wrong with the user's choice of bits; "" if nothing is."""
+    for part in _parts(text):
+        if re.fullmatch(r"[+-]?\d+", part):
+            if not 0 < int(part) < 1 << 62:
+                return (
+                    f"mask_bits has {part}, expected the value of a bit (1, 2, 4, 8, ...), or a "
+                    "sum of such"
+                )
+        elif not re.fullmatch(r"[A-Za-z]\w*", part):
+            return f"mask_bits has '{part}', expected names or bit values, as in 'SAT,CR' or '1,4'"
+    return ""
+
+
+def _by_user(names: Mapping[str, int], chosen: str) -> Bits:
+    value = 0
+    for part in _parts(chosen):
+        if part.isdecimal():
+            value |= int(part)
+        elif part.upper() in names:
+            value |= names[part.upper()]
+        else:
+            known = f"its planes are {', '.join(names)}" if names else "its bits have no names"
+            raise ValueError(f"mask_bits has '{part}', which the mask does not: {known}")
+    return Bits(value, chosen)
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

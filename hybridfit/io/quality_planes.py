@@ -1,0 +1,68 @@
+"""What a file says of bad pixels, whatever it calls that, brought into one plane."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from hybridfit.io.bit_masks import chosen_bits, named_planes
+from hybridfit.io.options import NOISE_ROLES, BadInput
+
+
+def merged_quality(
+    planes: Mapping[str, NDArray],
+    headers: Mapping[str, fits.Header],
+    telescope: str = "",
+    mask_bits: str = "",
+) -> tuple[dict[str, NDArray], tuple[str, ...]]:
+    """Return planes with "dq", "weight" and bit planes given as "mask" made one plane "bad".
+
+    A mask of bit planes is one of bad pixels: unlike a mask of objects it leaves neighbours in.
+
+    Args:
+        planes: (H, W) by role.
+        headers: of the planes that have one, by role.
+        telescope: TELESCOP of the image, "" where it is not known.
+        mask_bits: the user's choice of bits, see `chosen_bits`.
+
+    Returns:
+        The planes, with "bad" (bool) where there were any of these; what was done, in words.
+
+    Raises:
+        BadInput: if bits are asked for by names that the mask does not have.
+    """
+    kept = {role: plane for role, plane in planes.items() if role not in ("dq", "weight")}
+    bad = np.zeros(planes["image"].shape, bool)
+    notes: list[str] = []
+    for role in ("dq", "mask"):
+        header = headers.get(role, fits.Header())
+        if role not in planes or (role == "mask" and not (mask_bits or named_planes(header))):
+            continue
+        try:
+            bits = chosen_bits(header, telescope, mask_bits)
+        except ValueError as error:
+            raise BadInput(str(error)) from error
+        found = bits.bad(planes[role])
+        if role == "mask" and not named_planes(header):
+            kept["mask"] = found
+            continue
+        kept.pop(role, None)
+        bad |= found
+        notes.append(_told(header.get("EXTNAME", role), found, bits.meaning))
+    if "weight" in planes:
+        name = str(headers.get("weight", {}).get("EXTNAME", "weight"))
+        found = ~(planes["weight"] > 0)  # NaN too
+        bad |= found
+        notes.append(_told(name, found, "0"))
+        if not set(NOISE_ROLES) & set(planes):
+            notes.append(f"{name} is not used as noise: say --hdu-ivar {name} if it is 1 / sigma^2")
+    if bad.any() or "bad" in planes:
+        kept["bad"] = bad | planes.get("bad", False)
+    return kept, tuple(filter(None, notes))
+
+
+def _told(name: str, found: NDArray[np.bool_], meaning: str) -> str:
+    return f"{name} masks {int(found.sum())} pixels ({meaning})" if found.any() else ""
