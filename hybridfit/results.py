@@ -253,6 +253,7 @@ class Result:
         flow_distance: (B,) of the fit from the middle of the network's posterior, in the
             coordinates in which that is a standard normal: root mean square; some tenths are usual.
         risk: (B,) probability that magnitude or size are off by 0.5 mag or a factor 2.
+        notes: B sentences on what is most likely wrong, "" where nothing is seen.
     """
 
     fit: Fit
@@ -265,9 +266,13 @@ class Result:
     disagreement: Tensor = None  # type: ignore[assignment]
     flow_distance: Tensor = None  # type: ignore[assignment]
     risk: Tensor = None  # type: ignore[assignment]
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         batch = len(self.fit)
+        if len(self.notes) not in (0, batch):
+            raise ValueError(f"{len(self.notes)} notes came for {batch} galaxies")
+        object.__setattr__(self, "notes", self.notes or ("",) * batch)
         for name in CERTIFICATE:
             value = getattr(self, name)
             if value is None:
@@ -287,6 +292,8 @@ class Result:
 
     def __getitem__(self, index: slice | Tensor) -> Result:
         values = {name: getattr(self, name)[index] for name in ("fit", "quality", *CERTIFICATE)}
+        rows = torch.arange(len(self))[index.cpu() if isinstance(index, Tensor) else index].tolist()
+        values["notes"] = tuple(self.notes[i] for i in rows)
         return replace(self, draws=None if self.draws is None else self.draws[index], **values)
 
 

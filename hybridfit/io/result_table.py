@@ -152,7 +152,7 @@ def result_rows(cutouts: Cutouts, result: Result, columns: Sequence[Column]) -> 
     rows["id"] = [name.encode() for name in cutouts.id]
     tail = _components(space)[0]
     lost = np.isnan(rows[f"ra{tail}"]) & np.isfinite(rows[f"x{tail}"])
-    rows["message"] = messages_of(cutouts, lost)
+    rows["message"] = messages_of(cutouts, lost, result.notes)
     put_zeropoints(rows, cutouts)
     rows["quality"] = [Quality(value).name.lower().encode() for value in result.quality.tolist()]
     for name in ("flags", "chi2", "dof", "n_iter"):

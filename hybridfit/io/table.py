@@ -91,12 +91,15 @@ def shortened(text: str) -> bytes:
     return data[: MESSAGE_WIDTH - 3].decode(errors="ignore").encode() + b"..."
 
 
-def messages_of(cutouts: Cutouts, lost: NDArray[np.bool_] | None = None) -> list[bytes]:
+def messages_of(
+    cutouts: Cutouts, lost: NDArray[np.bool_] | None = None, notes: Sequence[str] = ()
+) -> list[bytes]:
     """Return the text of each galaxy for the column ``message``.
 
     Args:
         cutouts: B galaxies.
         lost: (B,) True where a centre is known and has no place on the sky; default nowhere.
+        notes: B texts that go first; default none.
     """
     frames = [frame_problem(wcs) for wcs in cutouts.wcs]
     if lost is not None:
@@ -104,8 +107,8 @@ def messages_of(cutouts: Cutouts, lost: NDArray[np.bool_] | None = None) -> list
         off = "no ra, dec: the centre lies off the projection"
         rows = zip(frames, known, lost.tolist(), strict=True)
         frames = [text or (off if has and gone else "") for text, has, gone in rows]
-    texts = zip(cutouts.messages, frames, strict=True)
-    return [shortened("; ".join(filter(None, both))) for both in texts]
+    texts = zip(notes or [""] * len(frames), cutouts.messages, frames, strict=True)
+    return [shortened("; ".join(filter(None, parts))) for parts in texts]
 
 
 def to_numpy(tensor: Any) -> NDArray:

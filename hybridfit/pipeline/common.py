@@ -22,6 +22,7 @@ from hybridfit.model.render import render
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, packaged_estimator
 from hybridfit.parameters import SKY_NAMES
+from hybridfit.pipeline.diagnosing import diagnosed
 from hybridfit.pipeline.errors import ErrorOptions
 from hybridfit.pipeline.reconciling import Expected, budgeted, reconcile
 from hybridfit.pipeline.seeding import expectation, starts_from
@@ -109,7 +110,9 @@ def measure(
             flags = flags | disagreement_flags(distance)
         fit = replace(fit, flags=flags)
     with clock(errors.uncertainty):
-        return _with_errors(cutouts, fit, expected, distance, options, device, compile, errors)
+        result = _with_errors(cutouts, fit, expected, distance, options, device, compile, errors)
+    with clock("diagnosing"):
+        return diagnosed(cutouts, result, options, device)
 
 
 def _with_errors(
@@ -136,7 +139,7 @@ def _with_errors(
         flags = risk_flags(fit.flags, chance) | failed * int(Flag.UNSAMPLED)
         fit = replace(fit, covariance=draws.covariance, flags=flags)
         grade = quality(flags, sampled=False)
-        known = {"ess": draws.effective, "risk": chance, "disagreement": distance}
+        known: dict[str, Any] = {"ess": draws.effective, "risk": chance, "disagreement": distance}
         return Result(fit, grade, draws, **known)
     found = reconcile(
         cutouts, fit, expected, options, errors.posterior, errors.budget, device, compile
@@ -147,9 +150,9 @@ def _with_errors(
     flags = flags | fitted * sampling_flags(found.ess, found.khat, limit)
     fit = replace(fit, covariance=draws.covariance, flags=flags)
     names = ("ess", "khat", "log_evidence", "missed", "flow_distance")
-    known = {name: getattr(found, name) for name in names}
-    known |= {"disagreement": distance, "risk": chance}
-    return Result(fit, quality(flags, sampled=True), draws, **known)
+    values: dict[str, Any] = {name: getattr(found, name) for name in names}
+    values |= {"disagreement": distance, "risk": chance}
+    return Result(fit, quality(flags, sampled=True), draws, **values)
 
 
 # what a compiled kernel saves of a posterior, in units of what it saves of a fit

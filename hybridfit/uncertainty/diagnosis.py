@@ -1,0 +1,164 @@
+"""What is most likely wrong where a galaxy's numbers cannot be trusted: from signs to a sentence.
+
+Pure functions of residuals, numbers and what is detected in a cutout; each returns "" where it
+sees nothing of its kind. None changes a number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from hybridfit.io.detect import Scene
+
+SURELY = 40.0  # by which chi2 must fall, in units of what it is per degree of freedom
+AS_GOOD = 10.0  # of chi2 in the same units, by which two PSFs are told apart
+CURED = 0.6  # of the excess of chi2 over its expectation that must go
+SHARE = 0.05  # of the target's flux that a source must have to matter
+RIGHT = (0.67, 1.5)  # scatter of the blank sky over sigma that is taken for right
+ALIKE = 1.25  # factor within which a noise map's numbers are taken for those of another kind
+SENSIBLE = (3.0, 34.0)  # mag of galaxies that anybody fits
+FAR_MAG = 4.0  # mag from the given start that no error of a catalogue explains
+STRONG = 9.0  # standard deviations of a smoothed residual that is a source or structure
+SMOOTH = 1.5  # pix
+
+
+def sampling_cause(now: int, chi2_now: float, dof: int, chi2: Mapping[int, float]) -> str:
+    """Say whether the PSF has another sampling than was said.
+
+    Args:
+        now: PSF pixels per image pixel as they were taken.
+        chi2_now: of the fit with it.
+        dof: degrees of freedom.
+        chi2: of fits with other samplings, by these.
+    """
+    known = {k: value for k, value in chi2.items() if math.isfinite(value)}
+    if not known or not math.isfinite(chi2_now):
+        return ""
+    best = min(known, key=lambda k: known[k])
+    fall = chi2_now - known[best]
+    unit = max(known[best] / max(dof, 1), 1.0)
+    if fall < SURELY * unit or fall < CURED * (chi2_now - dof):
+        return ""
+    # a PSF that is too narrow is made good for by the profile: of those as good the nearest
+    good = [k for k, value in known.items() if value < known[best] + AS_GOOD * unit]
+    best = min(good, key=lambda k: abs(math.log(k / now)))
+    how = "too wide" if best > now else "too narrow"
+    what = f"is oversampled {best} times" if best > 1 else "is not oversampled"
+    return f"the PSF is {how}, it seems that it {what}: give --psf-oversampling {best}"
+
+
+def neighbour_cause(
+    image: NDArray[np.float32],
+    scene: Scene,
+    mask: NDArray[np.bool_],
+    origin: tuple[float, float],
+) -> str:
+    """Say where a source that was not masked lies, if one is bright enough to matter.
+
+    Args:
+        image: (H, W) flux.
+        scene: what was detected in it.
+        mask: (H, W) of what was left out.
+        origin: x, y of the first pixel in the image as the user has it.
+    """
+    labels = np.where(mask, 0, scene.labels)
+    flux = np.bincount(labels.ravel(), np.where(mask, 0.0, image - scene.sky).ravel())
+    flux[0] = 0.0
+    target = scene.target if 0 < scene.target < len(flux) else 0
+    own, flux[target] = flux[target], 0.0
+    brightest = int(flux.argmax())
+    if not flux[brightest] > SHARE * max(own, 0.0):
+        return ""
+    x, y = _centre(image - scene.sky, labels == brightest)
+    place = f"x, y = {x + origin[0]:.0f}, {y + origin[1]:.0f}"
+    if not target:
+        return f"nothing is detected at the target's position, but a source at {place}"
+    x0, y0 = _centre(image - scene.sky, scene.labels == target)
+    away = math.hypot(x - x0, y - y0)
+    share = flux[brightest] / own
+    return f"an unmasked source at {place} ({away:.0f} pix away, {share:.2g} of the flux): mask it"
+
+
+def noise_cause(typical: float, ratio: float | None) -> str:
+    """Say by how much the noise map is off, and for what else it may have been given.
+
+    Args:
+        typical: median sigma, as it was taken.
+        ratio: scatter of the blank sky over sigma, None where it is not known.
+    """
+    if ratio is None or not ratio > 0 or not typical > 0 or RIGHT[0] <= ratio <= RIGHT[1]:
+        return ""
+    true = ratio * typical
+    # what sigma would be if the numbers were of another kind, and how that comes about
+    kinds = {
+        "a variance given as sigma": math.sqrt(typical),
+        "an inverse variance given as sigma": 1 / math.sqrt(typical),
+        "sigma given as a variance": typical**2,
+        "an inverse variance given as a variance": 1 / typical,
+        "sigma given as an inverse variance": 1 / typical**2,
+    }
+    off = {kind: abs(math.log(true / value)) for kind, value in kinds.items()}
+    kind = min(off, key=lambda k: off[k])
+    how = "low" if ratio > 1 else "high"
+    factor = ratio if ratio > 1 else 1 / ratio
+    hint = f": is it {kind}?" if off[kind] < math.log(ALIKE) else ""
+    return f"the noise map is {factor:.2g} times too {how}{hint}"
+
+
+def zeropoint_cause(mag: float, start: float, zeropoint: float) -> str:
+    """Say whether a magnitude speaks against the zero point.
+
+    Args:
+        mag: as it was found.
+        start: as it was expected, NaN where nobody did.
+        zeropoint: that was used; 0 stands for none.
+    """
+    if not math.isfinite(mag):
+        return ""
+    if abs(mag - start) > FAR_MAG:  # NaN is not
+        return f"mag {mag:.1f} is far from the start's {start:.1f}: is the zero point right?"
+    if zeropoint and not SENSIBLE[0] < mag < SENSIBLE[1]:
+        return f"mag {mag:.1f} is no galaxy's: is the zero point of {zeropoint:g} right?"
+    return ""
+
+
+def residual_cause(
+    residual: NDArray[np.float64],
+    mask: NDArray[np.bool_],
+    centre: tuple[float, float],
+    origin: tuple[float, float],
+) -> str:
+    """Say where the light that the model lacks lies.
+
+    Args:
+        residual: (H, W) (data - model) over sigma.
+        mask: (H, W) of what was left out.
+        centre: x, y of the fit.
+        origin: see `neighbour_cause`.
+    """
+    used = ~mask & np.isfinite(residual)
+    smooth = ndimage.gaussian_filter(np.where(used, residual, 0.0), SMOOTH, truncate=3.0)
+    scatter = 1.4826 * float(np.median(np.abs(smooth[used]))) if used.any() else 0.0
+    # neither white noise nor what the sky really shows explains it
+    level = max(scatter, 1 / (2 * math.sqrt(math.pi) * SMOOTH))
+    smooth[~used] = 0.0
+    y, x = np.unravel_index(int(smooth.argmax()), smooth.shape)
+    if not smooth[y, x] > STRONG * level:
+        return ""
+    away = math.hypot(x - centre[0], y - centre[1])
+    place = f"x, y = {x + origin[0]:.0f}, {y + origin[1]:.0f}"
+    return f"light that the model lacks is strongest at {place} ({away:.0f} pix away)"
+
+
+def _centre(light: NDArray[np.floating], where: NDArray[np.bool_]) -> tuple[float, float]:
+    """x, y of the light in some pixels."""
+    y, x = where.nonzero()
+    weight = np.maximum(light[where], 0.0).astype(np.float64)
+    if not weight.sum() > 0:
+        weight = np.ones_like(weight)
+    return float(np.average(x, weights=weight)), float(np.average(y, weights=weight))
