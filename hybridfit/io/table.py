@@ -53,7 +53,8 @@ def to_table(
     for column in columns:
         values = rows[column.name]
         if column.is_text:
-            values = np.char.decode(values, "utf-8")
+            # NumPy before 2 makes numbers of no texts
+            values = np.char.decode(values, "utf-8") if len(values) else np.zeros(0, "U1")
         else:
             values = values.astype(values.dtype.newbyteorder("="))
         table[column.name] = values
