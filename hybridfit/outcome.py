@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -48,11 +50,19 @@ def usage() -> Iterator[None]:
 
 @contextmanager
 def errors(debug: bool) -> Iterator[None]:
-    """Turn exceptions into one line on stderr and an exit status."""
+    """Turn exceptions into one line on stderr and an exit status.
+
+    What libraries warn of is in the rows' flags and messages, and no user can do anything about
+    it; ``--debug`` and Python's own ``-W`` show it.
+    """
     from hybridfit.pipeline import UsageError
 
     try:
-        yield
+        with warnings.catch_warnings():
+            if not (debug or sys.warnoptions):
+                warnings.simplefilter("ignore")
+                warnings.filterwarnings("default", "no C\\+\\+ compiler")  # our own
+            yield
     except KeyboardInterrupt:
         typer.echo("\nstopped: the same command goes on where it stopped", err=True)
         raise typer.Exit(INTERRUPTED) from None

@@ -71,6 +71,7 @@ def table() -> Table:
 def _warnings_are_errors() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", DeprecationWarning)  # of libraries to each other
         yield
 
 

@@ -59,7 +59,8 @@ def write_blocks(
     """
     paths = [directory / f"{file_name(name)}_block.fits" for name in cutouts.id]
     for i, path in enumerate(paths):
-        with atomic(path) as file:
+        with atomic(path) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of astropy, on comments that it cuts
             feedme = feedmes[i] if feedmes is not None else None
             _block(cutouts, fit, models[i], i, feedme).writeto(file)
     return paths

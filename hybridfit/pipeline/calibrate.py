@@ -139,7 +139,7 @@ def simulated(n: int, seed: int, simulator: SceneOptions, prior: Prior) -> Itera
     simulator = replace(simulator, reuse=1)
     for k, first in enumerate(range(0, n, AT_ONCE)):
         # far from the seeds of training, which count from a small number
-        state = int(np.random.SeedSequence([seed, k, 2018]).generate_state(1, np.uint64)[0] >> 1)
+        state = int(np.random.SeedSequence([seed, k, 2018]).generate_state(1, np.uint64)[0]) >> 1
         scenes = simulate_scenes(min(AT_ONCE, n - first), state, simulator, prior)
         ids = [f"{k}-{id}" for id in scenes.cutouts.id]  # draws depend on them
         yield Batch(replace(scenes.cutouts, id=ids), scenes.theta, scenes.snr, scenes.kind)

@@ -114,10 +114,13 @@ def _any(values: NDArray[np.float64]) -> bool:
 def _errors(pairs: Pairs) -> NDArray[np.float64]:
     """(P, 8) errors of both sides together, as far as they are known, of the quoted difference."""
     parts = [np.nan_to_num(v) for v in (pairs.ours_err, pairs.theirs_err)]
+    sides = (pairs.ours, pairs.theirs)
     out = np.hypot(*parts)
     for name in LOGARITHMIC:
         k = PARAMETERS.index(name)
-        out[:, k] = np.hypot(parts[0][:, k] / pairs.ours[:, k], parts[1][:, k] / pairs.theirs[:, k])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            relative = [part[:, k] / side[:, k] for part, side in zip(parts, sides, strict=True)]
+        out[:, k] = np.hypot(*relative)
     return np.where(out > 0, out, np.nan)
 
 

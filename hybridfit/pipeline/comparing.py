@@ -37,6 +37,7 @@ from hybridfit.uncertainty.verdicts import Chi2, judge
 FOLDER = "compare"  # within the results' folder, where no other is named
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # others' tables hold anything
 def compare(
     results: str | Path | Table,
     *references: str | Path | Table,

@@ -87,14 +87,17 @@ def plot_run(
     folder = results.path / PLOTS
     folder.mkdir(exist_ok=True)
     files: list[Path] = []
-    bare = 0  # galaxies with neither a model nor draws
+    bare, failed = 0, []  # galaxies with neither a model nor draws, and what went wrong
     for row in tqdm(rows, unit=" galaxies", disable=True if quiet else None):
-        galaxy, before = _galaxy(results, options, row, sources), len(files)
-        for kind, figure in (("fit", _fit_figure(galaxy)), ("corner", _corner(galaxy, true))):
-            if figure is not None:
-                files.append(folder / f"{file_name(galaxy.id)}_{kind}.png")
-                figure.savefig(files[-1], dpi=DPI)
-        bare += len(files) == before
+        galaxy = _galaxy(results, options, row, sources)
+        try:
+            made = _pictures(galaxy, true, folder)
+            bare += not made
+            files += made
+        except UsageError:
+            raise
+        except Exception as error:  # one galaxy's numbers keep no other from its pictures
+            failed.append(f"'{galaxy.id}': {' '.join(str(error).split())[:200]}")
     columns = ["id", "flags", *LABELS, *(f"{name}_err" for name in LABELS)]
     if true is not None and _has(results.table, columns) and _has(true, LABELS):
         files.append(folder / "truth.png")
@@ -104,13 +107,25 @@ def plot_run(
             f"'{out}' holds neither models nor draws of these galaxies: pass --input CUTOUTS, or "
             "fit with --save-models or --save-samples"
         )
-    say(_told(len(rows), bare, len(results.table), bool(ids)))
+    say(_told(len(rows) - bare - len(failed), len(rows), bare, len(results.table), bool(ids)))
+    for text in failed:
+        say(f"could not be drawn: {text}")
     return files
 
 
-def _told(chosen: int, bare: int, total: int, named: bool) -> str:
+def _pictures(galaxy: _Galaxy, true: Table | None, folder: Path) -> list[Path]:
+    """Draw what there is to draw of one galaxy."""
+    files = []
+    for kind, figure in (("fit", _fit_figure(galaxy)), ("corner", _corner(galaxy, true))):
+        if figure is not None:
+            files.append(folder / f"{file_name(galaxy.id)}_{kind}.png")
+            figure.savefig(files[-1], dpi=DPI)
+    return files
+
+
+def _told(drawn: int, chosen: int, bare: int, total: int, named: bool) -> str:
     """How many galaxies were drawn, and how to draw the others."""
-    text = f"{chosen - bare} of {total} galaxies drawn"
+    text = f"{drawn} of {total} galaxies drawn"
     if bare:
         text += (
             f"; {bare} had neither a fit of pixels that could be read nor draws: their rows of the "

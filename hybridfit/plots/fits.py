@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 IMAGE_MAP, RESIDUAL_MAP = "viridis", "RdBu_r"
 RESIDUAL_LIMIT = 5.0  # sigma
+LARGEST = 1e30  # of what is drawn: axes overflow beyond
 TITLE_WIDTH = 110  # characters of a line: as wide as the figure
 
 
@@ -114,12 +115,13 @@ def plot_truth(table: Table, truth: Table) -> Figure:
     figure = Figure(figsize=(12.5, 6.4), layout="constrained")
     axes = figure.subplots(2, 4).ravel()
     for axis, name in zip(axes, LABELS, strict=False):
-        fit, error = (np.asarray(table[c], dtype=float) for c in (name, f"{name}_err"))
+        fit, error = (_numbers(table, c) for c in (name, f"{name}_err"))
         true = fit - offsets(table, truth, name)  # an angle's truth on the fit's own turn
         for some, colour in ((~flagged, CLEAN), (flagged, FLAGGED)):
+            some = some & (np.abs(true) < LARGEST) & (np.abs(fit) < LARGEST)
             if some.any():
                 _against(axis, true[some], fit[some], error[some], colour)
-        _equality(axis, np.asarray(truth[name], dtype=float), name in ("r_eff", "n"))
+        _equality(axis, _numbers(truth, name), name in ("r_eff", "n"))
         axis.set_xlabel(f"true {LABELS[name]}", fontsize=9, color=INK)
         axis.set_ylabel(f"fitted {LABELS[name]}", fontsize=9, color=INK)
     _pull_panel(axes[-1], table, truth)
@@ -142,8 +144,14 @@ def matched(table: Table, truth: Table) -> tuple[Table, Table]:
 
 def offsets(table: Table, truth: Table, name: str) -> NDArray[np.float64]:
     """Return fit - truth (N,) of matched tables; an angle's the short way round."""
-    off = np.asarray(table[name], dtype=float) - np.asarray(truth[name], dtype=float)
-    return (off + 90) % 180 - 90 if name == "pa" else off
+    with np.errstate(invalid="ignore"):  # a truth may be infinite
+        off = _numbers(table, name) - _numbers(truth, name)
+        return (off + 90) % 180 - 90 if name == "pa" else off
+
+
+def _numbers(table: Table, name: str) -> NDArray[np.float64]:
+    """A column as numbers, NaN where it is masked."""
+    return np.ma.filled(np.ma.asarray(table[name]).astype(float), np.nan)
 
 
 def stretched(
@@ -210,6 +218,9 @@ def _against(axis: Axes, true: NDArray, fit: NDArray, error: NDArray, colour: st
 
 
 def _equality(axis: Axes, true: NDArray, logarithmic: bool) -> None:
+    true = true[(np.abs(true) < LARGEST) & ((true > 1 / LARGEST) | (not logarithmic))]
+    if not len(true):
+        return
     if logarithmic:
         from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -230,14 +241,13 @@ def _equality(axis: Axes, true: NDArray, logarithmic: bool) -> None:
 
 def _pull_panel(axis: Axes, table: Table, truth: Table) -> None:
     """Histogram of all offsets over their errors, beside the normal distribution."""
-    pulls = [
-        offsets(table, truth, name) / np.asarray(table[f"{name}_err"], dtype=float)
-        for name in LABELS
-    ]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pulls = [offsets(table, truth, name) / _numbers(table, f"{name}_err") for name in LABELS]
     values = np.concatenate(pulls)
     values = values[np.isfinite(values)]
     bins = np.linspace(-5, 5, 41).tolist()
-    axis.hist(np.clip(values, -5, 5), bins, density=True, color=CLEAN, alpha=0.55, lw=0)
+    if len(values):  # the density of nothing is NaN
+        axis.hist(np.clip(values, -5, 5), bins, density=True, color=CLEAN, alpha=0.55, lw=0)
     grid = np.linspace(-5, 5, 201)
     axis.plot(grid, np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi), color=INK, lw=1.2)
     axis.set_xlabel("(fit - truth) / error, all parameters", fontsize=9, color=INK)

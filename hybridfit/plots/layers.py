@@ -111,6 +111,7 @@ def marks_of(
 def true_values(truth: Mapping[str, float], names: Sequence[str], mark: Mark) -> Array:
     """Truths (P,), NaN where there is none; an angle's on the turn that is drawn."""
     true = np.array([float(truth.get(name, math.nan)) for name in names])
+    true = np.where(np.isfinite(true), true, math.nan)
     return _near(true, mark.interval(0.5)[0], _angular(names))
 
 
@@ -164,5 +165,6 @@ def _turned(mark: Mark, centre: Array, angular: NDArray[np.bool_]) -> Mark:
 
 def _near(values: Array, centre: Array, angular: NDArray[np.bool_]) -> Array:
     """The values with their angles on the turn nearest to the centre."""
-    turned = centre + (values - centre + PERIOD / 2) % PERIOD - PERIOD / 2
+    with np.errstate(invalid="ignore"):  # what is not an angle may be infinite
+        turned = centre + (values - centre + PERIOD / 2) % PERIOD - PERIOD / 2
     return np.where(angular, turned, values)
