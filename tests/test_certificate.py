@@ -24,7 +24,12 @@ from hybridfit.uncertainty.certificate import (
 SPACE = ParameterSpace()
 # of these the user is told, and the numbers are as good as without
 HARMLESS = (
-    Flag.MASK_ESTIMATED | Flag.PSF_OFF_CENTRE | Flag.PSF_NORMALISED | Flag.BAD_PIXELS | Flag.CROPPED
+    Flag.MASK_ESTIMATED
+    | Flag.PSF_OFF_CENTRE
+    | Flag.PSF_NORMALISED
+    | Flag.BAD_PIXELS
+    | Flag.CROPPED
+    | Flag.NO_ZEROPOINT  # shapes do not rest on it, and magnitudes are named instrumental
 )
 
 
