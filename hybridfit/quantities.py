@@ -14,6 +14,8 @@ from hybridfit.units import Kind, ab_zeropoint, classify
 
 # powers of the image's unit that a noise map is in
 NOISE_POWERS = {"sigma": 1, "variance": 2, "ivar": -2}
+# electrons per unit of an image of counts, of counts per second, of electrons per second
+GAIN_UNITS = (u.electron / u.adu, u.electron / (u.adu / u.s), u.s)
 PLAIN = ("psf", "mask", "segmap")  # what they are multiplied by does not matter
 
 
@@ -102,9 +104,11 @@ def _field(name: str, value: Any, own: Any) -> Any:
         return value * own.to(u.arcsec / u.pix)
     if name == "zeropoint" and classify(own)[0] == Kind.MAGNITUDE:
         return value
-    if name == "gain" and classify(1 / own)[0] in (Kind.COUNTS, Kind.ELECTRONS):
-        return value
-    expected = {"pixel_scale": "arcsec", "zeropoint": "mag"}.get(name, "plain numbers")
+    per_count = next((unit for unit in GAIN_UNITS if own.is_equivalent(unit)), None)
+    if name == "gain" and per_count is not None:
+        return value * own.to(per_count)
+    units = {"pixel_scale": "arcsec", "zeropoint": "mag", "gain": "electron / adu"}
+    expected = units.get(name, "plain numbers")
     raise ValueError(f"{name} is in {own}, expected {expected}")
 
 

@@ -115,6 +115,20 @@ def test_other_fields_with_units_are_converted_or_refused():
         Cutouts(**plain, psf=None, origin=[[1.0, 2.0]] * u.arcsec)
 
 
+@pytest.mark.parametrize(
+    ("gain", "expected"),
+    [(2.0 * u.electron / u.adu, 2.0), (100.0 * u.s, 100.0), (1.0 * u.min, 60.0), (2.0, 2.0)],
+)
+def test_gains_with_a_unit(gain, expected):
+    _, given = without_units(IMAGE * u.adu, {"gain": gain})
+    assert given["gain"] == pytest.approx(expected)
+
+
+def test_a_gain_of_another_kind_is_refused():
+    with pytest.raises(ValueError, match="gain is in K, expected electron / adu"):
+        hf.fit(IMAGE, psf=psf_image(), gain=2.0 * u.K)
+
+
 def test_lists_columns_and_other_noise_maps():
     image, given = without_units([IMAGE[0] * u.uJy] * 2, {"variance": [SIGMA[0] * u.nJy**2] * 2})
     np.testing.assert_allclose(image, np.concatenate([IMAGE, IMAGE]))
