@@ -156,11 +156,11 @@ class Cutouts:
         flags = torch.where(unknown, flags | NO_ZEROPOINT, flags)
         zeropoint = torch.where(unknown, 0.0, zeropoint)
         pairs = zip(_entries("zeropoint_from", origin, batch), zeropoint.tolist(), strict=True)
-        named = tuple(str(one) or ("given" if value else "") for one, value in pairs)
-        lost = tuple("" if none else one for one, none in zip(named, unknown.tolist(), strict=True))
+        named = [str(one) or ("given" if value else "") for one, value in pairs]
+        known = zip(named, (~unknown).tolist(), strict=True)
         return {
             "zeropoint": zeropoint,
-            "zeropoint_from": lost,
+            "zeropoint_from": tuple(one if is_known else "" for one, is_known in known),
             "flags": torch.where(zeropoint == 0, flags, flags & ~NO_ZEROPOINT),
         }
 

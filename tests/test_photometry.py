@@ -192,6 +192,11 @@ def test_plain_cases_have_no_note(cards):
     assert calibrate(header_of(cards)).notes == ()
 
 
+def test_zero_points_of_vega_carry_its_name():
+    found = calibrate(fits.Header({"MAGZP": 20.5, "TELESCOP": "WISE"}))
+    assert (found.zeropoint, found.origin) == (20.5, "MAGZP (Vega)")
+
+
 def test_what_the_user_gives_goes_before_everything():
     found = calibrate(fits.Header({"BUNIT": "nJy", "MAGZERO": 999.0}), zeropoint=26.0, gain=3.0)
     assert (found.zeropoint, found.origin, found.gain, found.notes) == (26.0, "given", 3.0, ())

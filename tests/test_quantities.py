@@ -79,6 +79,14 @@ def test_a_given_zero_point_goes_before_the_units():
         assert cutouts.zeropoint_from == ("given",)
 
 
+def test_a_zero_point_that_is_nan_is_none():
+    twice = [np.concatenate([plane] * 2) for plane in (IMAGE, SIGMA)]
+    cutouts = Cutouts(*twice, None, zeropoint=[25.0, np.nan])
+    assert cutouts.zeropoint.tolist() == [25.0, 0.0]
+    assert cutouts.zeropoint_from == ("given", "")
+    assert cutouts.flags.tolist() == [0, int(Flag.NO_ZEROPOINT)]
+
+
 def test_counts_have_a_unit_but_no_zero_point():
     cutouts = Cutouts(image=IMAGE * u.adu, sigma=SIGMA * u.adu, psf=None)
     assert cutouts.flags.tolist() == [int(Flag.NO_ZEROPOINT)]

@@ -54,7 +54,8 @@ def named_zeropoint(image: ImageHeader) -> Found | None:
     system = _system(image, key)
     foreign = (f"{key} is of the {system} system: mag is not AB",) if system else ()
     value, note = _of_pixels(image, key, value)
-    return Found(value, key, (*note, *foreign, *others[:1]))
+    origin = f"{key} ({system})" if system else key
+    return Found(value, origin, (*note, *foreign, *others[:1]))
 
 
 def disagreements(image: ImageHeader, value: float) -> tuple[str, ...]:

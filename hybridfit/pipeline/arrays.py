@@ -81,9 +81,10 @@ def fit(
     Returns:
         Table with id, flags (`describe_flags` puts them into words), quality (certified, usable,
         suspect), each parameter [pix, mag, deg] at the best fit with its _err, and but for
-        "covariance" _p16, _p50, _p84; positions on the sky where a WCS is known; chi2, dof,
-        n_iter; ess, khat, log_evidence, missed, disagreement, NaN where they do not apply;
-        message. Galaxies that could not be fitted are rows too, flagged.
+        "covariance" _p16, _p50, _p84; positions on the sky where a WCS is known; the
+        zeropoint that was used; chi2, dof, n_iter; ess, khat, log_evidence, missed,
+        disagreement, NaN where they do not apply; message. Galaxies that
+        could not be fitted are rows too, flagged.
 
     Raises:
         ValueError: for options, shapes or names that are not understood; never for a galaxy.
