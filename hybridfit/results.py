@@ -246,8 +246,10 @@ class Result:
             covariance alone.
         ess: (B,) effective number of draws; NaN where it does not apply, as in what follows.
         khat: (B,) Pareto k of the weights: below .7 they can be trusted.
-        log_evidence: (B,) ln of the evidence: the likelihood over the prior, flux [in units of
-            the zero point] and sky of a flat prior, so that only models of one galaxy compare.
+        log_evidence: (B,) ln of the evidence: the likelihood over the prior, which compares models
+            of one cutout, whatever their components and sky; NaN where draws or sky are too few to
+            tell. The prior of total flux and sky has density 1 for the noise of a typical pixel,
+            that of the components' shares is uniform, see `hybridfit.uncertainty.evidence`.
         missed: (B,) share of the posterior's mass where the network's has next to none.
         disagreement: (B,) distance of fit and network's posterior in their joint errors.
         flow_distance: (B,) of the fit from the middle of the network's posterior, in the

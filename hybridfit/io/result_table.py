@@ -71,7 +71,7 @@ def result_columns(
         Column("n_iter", "i8", "", "steps of the optimiser, accepted or not"),
         Column("ess", "f8", "", "effective number of draws"),
         Column("khat", "f8", "", "Pareto k of the draws' weights, below 0.7 where they are fine"),
-        Column("log_evidence", "f8", "", "ln of the evidence, flat in flux and sky"),
+        Column("log_evidence", "f8", "", "ln of the evidence, comparable within a cutout"),
         Column("missed", "f8", "", "share of the posterior that the network alone had missed"),
         Column("disagreement", "f8", "", "distance of fit and network's posterior, in sigma"),
         Column(

@@ -22,6 +22,7 @@ from hybridfit.results import Fit, Flag, Posterior
 from hybridfit.uncertainty.budget import NONE, Budget, BudgetOptions, error_budget, noise_of
 from hybridfit.uncertainty.certificate import ENOUGH, budget_flags
 from hybridfit.uncertainty.chains import with_chains
+from hybridfit.uncertainty.evidence import with_evidence
 from hybridfit.uncertainty.proposal import Network, network_proposal
 from hybridfit.uncertainty.reconcile import (
     ReconcileOptions,
@@ -101,7 +102,7 @@ def reconcile(
     for rows, part, problem in _pieces(cutouts, fit_options, device, compile):
         free, linear = free_point(fit[rows].to(device), problem, part)
         about = linearise(problem, part, free, linear)
-        noise = None
+        noise = hot = None
         if budget != NONE:
             # correlated noise blurs as more of white noise would: widening alone is linear
             noise = noise_of(part, budget)
@@ -117,6 +118,7 @@ def reconcile(
         near = nearby(problem, part, about, galfit) if options.shortcut else None
         dark = without_signal(fit[rows])
         sampled = sample_posterior(problem, about, part.id, network, near, options, dark)
+        sampled = with_evidence(sampled, problem, part, hot, noise)
         if options.mcmc:
             sampled = with_chains(sampled, problem, about, part.id, ENOUGH, options.seed, dark)
         terms = None if noise is None else error_budget(about, problem, part, budget, noise)

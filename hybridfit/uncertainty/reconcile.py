@@ -106,7 +106,8 @@ class Sampled:
         ess: (B,) effective number of draws.
         khat: (B,) Pareto k; NaN where the draws are a chain's.
         log_evidence: (B,) ln of the integral of likelihood, exp(-chi2 / 2), times prior, flux
-            and sky in units of the noise.
+            and sky in units of the noise; not yet what compares, see
+            `hybridfit.uncertainty.evidence`.
         missed: (B,) share of the mass where the network's density is below any of its own draws.
         n_draws: (B,) points at which the likelihood was evaluated.
     """

@@ -1,0 +1,99 @@
+"""The evidence, in units that two models of one cutout share.
+
+The importance weights give
+
+    Z = int exp(-chi2 / 2 T) p(u) du d(flux) d(sky),
+
+flux and sky in units of a typical pixel's noise, their prior 1. What is compared is
+
+    E = T^(-N/2) Z <1(fluxes > 0) (K - 1)! / F^(K - 1)>,    F = the sum of K fluxes,
+
+the mean over the draws. Each factor takes out what would make two models differ for no reason of
+theirs:
+
+temperature: T^(-N/2) normalises N pixels of variance T sigma^2. T is the image's, so that it is the
+    same for both but where one is given another noise.
+flux: a prior that is flat in each flux has no end, and a model of two components would gain a
+    factor of as many units as its prior is wide. Here the total flux has density 1 for each unit,
+    as if it were known beforehand to one pixel's noise, whatever the number of components; their
+    shares of it are uniform, and none is below 0. The prior of the draws themselves is flat in each
+    flux: where the total is known well the two differ by a factor alone.
+sky: its level, and the rise of each slope over the cutout, have density 1 for each unit too, a
+    range of one pixel's noise. That is a guess of how well a sky is known that was subtracted, and
+    counts where a free sky is compared with a fixed one.
+
+Left out is what all models of a cutout share, the product of 1 / (sigma sqrt(2 pi)).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from hybridfit.cutouts import Cutouts
+from hybridfit.fitting.problem import Problem
+from hybridfit.uncertainty.image_noise import LEAST_PIXELS
+from hybridfit.uncertainty.noise import Autocorrelation
+from hybridfit.uncertainty.psis import good_khat
+from hybridfit.uncertainty.reconcile import Sampled
+
+LEAST_DRAWS = 10.0  # effective ones: ln E is known to a third by then
+
+
+def with_evidence(
+    sampled: Sampled,
+    problem: Problem,
+    cutouts: Cutouts,
+    heat: Tensor | None = None,
+    noise: Autocorrelation | None = None,
+) -> Sampled:
+    """Return draws whose ``log_evidence`` compares between models of one cutout.
+
+    It is NaN where the weights do not tell it (Pareto k, `LEAST_DRAWS`), or the image not its noise
+    (`LEAST_PIXELS` of sky).
+
+    Args:
+        sampled: importance draws of B galaxies.
+        problem: of the same galaxies, at their temperature.
+        cutouts: the same galaxies.
+        heat: (B,) their temperatures; default 1.
+        noise: what these rest on; default none was looked for.
+    """
+    value = sampled.log_evidence + log_flux_prior(sampled, len(problem.space.shapes))
+    value = value + log_sky_unit(problem, cutouts)
+    known = told(sampled)
+    if heat is not None:
+        pixels = (problem.pixels.weight > 0).flatten(1).sum(dim=1)
+        value = value - 0.5 * pixels * torch.log(heat)
+    if noise is not None:
+        known = known & (noise.pixels >= LEAST_PIXELS)
+    return replace(sampled, log_evidence=torch.where(known, value, torch.nan))
+
+
+def told(sampled: Sampled) -> Tensor:
+    """(B,) whether the importance weights tell the evidence."""
+    limit = [good_khat(max(n, 2)) for n in sampled.n_draws.tolist()]
+    return (sampled.khat < sampled.khat.new_tensor(limit)) & (sampled.ess >= LEAST_DRAWS)
+
+
+def log_flux_prior(sampled: Sampled, count: int) -> Tensor:
+    """(B,) ln of the mean density of shares, over that of a prior flat in each of ``count`` fluxes.
+
+    Draws with a flux below 0 count as none.
+    """
+    flux = sampled.linear[..., :count]
+    total = flux.sum(dim=2)
+    density = math.lgamma(count) - (count - 1) * torch.log(total.clamp_min(1e-30))
+    there = torch.isfinite(sampled.log_weights) & (flux > 0).all(dim=2)
+    return torch.logsumexp(torch.where(there, sampled.log_weights + density, -torch.inf), dim=1)
+
+
+def log_sky_unit(problem: Problem, cutouts: Cutouts) -> Tensor:
+    """(B,) ln of the change from slopes over the padded stamp to slopes over the cutout."""
+    if problem.space.sky != "plane":
+        return torch.zeros(len(cutouts), dtype=torch.float64, device=problem.box.device)
+    padded = torch.tensor([problem.grid.height, problem.grid.width]).to(problem.box)
+    return torch.log(cutouts.size.to(problem.box) / padded).sum(dim=1)
