@@ -9,15 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from budget_helpers import smoothed
+from budget_helpers import OPTIONS, about, smoothed
 from fit_helpers import load_sims, observe, population
 from numpy.typing import NDArray
 from torch import Tensor
 
 import hybridfit as hf
 from hybridfit.cutouts import Cutouts
-from hybridfit.fitting.options import FitOptions
-from hybridfit.fitting.prepare import prepared
+from hybridfit.fitting.fit import FitOptions, fit_cutouts
 from hybridfit.pipeline.common import measure
 from hybridfit.pipeline.errors import ErrorOptions
 from hybridfit.uncertainty.budget import NONE, BudgetOptions
@@ -72,7 +71,7 @@ def correlated(cutouts: Cutouts) -> Cutouts:
 
 @pytest.mark.parametrize("noise", ["white", "correlated"])
 def test_two_components_are_believed_where_there_are_two(noise: str) -> None:
-    """White noise: chi2 / 2 falls by tens; correlated noise that is 20 sigma needs a light of 20."""
+    """White noise, where chi2 / 2 falls by tens, and 20 times the light in as much other noise."""
     cutouts = galaxies("two", 600.0) if noise == "white" else correlated(galaxies("two", 3e4))
     found = gain(cutouts)
     known = np.isfinite(found)
@@ -163,7 +162,7 @@ def test_shares_of_the_flux_are_uniform() -> None:
 def test_evidence_at_a_temperature_is_that_of_a_larger_sigma() -> None:
     """N pixels of variance T sigma^2 have the density T^(-N/2) exp(-chi2 / 2 T)."""
     cutouts = galaxies("one", 200.0, 2)
-    ((_, part, problem),) = list(prepared(cutouts, FitOptions(compile="off")))
+    fitted, problem, part = about(cutouts, fit_cutouts(cutouts, OPTIONS))
     one = sampled_with(torch.tensor([[[300.0, 0.1]] * 50], dtype=torch.float64))
     both = replace(one, log_evidence=torch.zeros(2).double())
     both = replace(
@@ -174,7 +173,7 @@ def test_evidence_at_a_temperature_is_that_of_a_larger_sigma() -> None:
         },
     )
     heat = torch.tensor([1.0, 4.0], dtype=torch.float64)
-    found = with_evidence(both, problem, part, heat).log_evidence
+    found = with_evidence(both, problem, fitted, part, heat).log_evidence
     assert found.tolist() == pytest.approx([0.0, -0.5 * 48 * 48 * math.log(4.0)])
 
 
@@ -203,10 +202,11 @@ def test_padding_does_not_change_a_sloping_sky() -> None:
 
 def test_what_is_not_known_is_nan() -> None:
     cutouts = galaxies("one", 200.0, 1)
-    ((_, part, problem),) = list(prepared(cutouts, FitOptions(compile="off")))
+    fitted, problem, part = about(cutouts, fit_cutouts(cutouts, OPTIONS))
     linear = torch.tensor([[[300.0, 0.1]] * 50], dtype=torch.float64)
     for known in ({}, {"khat": 0.9}, {"khat": math.nan}, {"ess": LEAST_DRAWS / 2}):
-        found = with_evidence(sampled_with(linear, **known), problem, part).log_evidence
+        one = sampled_with(linear, **known)
+        found = with_evidence(one, problem, fitted, part).log_evidence
         assert bool(torch.isfinite(found)) == (known == {})
     mask = torch.ones_like(cutouts.mask)
     mask[:, 19:28, 19:28] = False

@@ -118,7 +118,7 @@ def reconcile(
         near = nearby(problem, part, about, galfit) if options.shortcut else None
         dark = without_signal(fit[rows])
         sampled = sample_posterior(problem, about, part.id, network, near, options, dark)
-        sampled = with_evidence(sampled, problem, part, hot, noise)
+        sampled = with_evidence(sampled, problem, about, part, hot, noise)
         if options.mcmc:
             sampled = with_chains(sampled, problem, about, part.id, ENOUGH, options.seed, dark)
         terms = None if noise is None else error_budget(about, problem, part, budget, noise)

@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
+from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.problem import Problem
 from hybridfit.uncertainty.image_noise import LEAST_PIXELS
 from hybridfit.uncertainty.noise import Autocorrelation
@@ -46,25 +47,31 @@ LEAST_DRAWS = 10.0  # effective ones: ln E is known to a third by then
 def with_evidence(
     sampled: Sampled,
     problem: Problem,
+    about: Linearised,
     cutouts: Cutouts,
     heat: Tensor | None = None,
     noise: Autocorrelation | None = None,
 ) -> Sampled:
     """Return draws whose ``log_evidence`` compares between models of one cutout.
 
-    It is NaN where the weights do not tell it (Pareto k, `LEAST_DRAWS`), or the image not its noise
-    (`LEAST_PIXELS` of sky).
+    It is NaN where the weights do not tell it (Pareto k, `LEAST_DRAWS`), where the image does not
+    tell its noise (`LEAST_PIXELS` of sky), and where one of several components has no light in the
+    fit: draws about that do not find where it has.
 
     Args:
         sampled: importance draws of B galaxies.
         problem: of the same galaxies, at their temperature.
+        about: the fits that the draws began at.
         cutouts: the same galaxies.
         heat: (B,) their temperatures; default 1.
         noise: what these rest on; default none was looked for.
     """
-    value = sampled.log_evidence + log_flux_prior(sampled, len(problem.space.shapes))
+    count = len(problem.space.shapes)
+    value = sampled.log_evidence + log_flux_prior(sampled, count)
     value = value + log_sky_unit(problem, cutouts)
     known = told(sampled)
+    if count > 1:
+        known = known & (about.linear[:, :count] > 0).all(dim=1)
     if heat is not None:
         pixels = (problem.pixels.weight > 0).flatten(1).sum(dim=1)
         value = value - 0.5 * pixels * torch.log(heat)
