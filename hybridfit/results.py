@@ -49,6 +49,7 @@ class Flag(IntFlag):
     NOT_MODELLED = 1 << 27
     NO_ZEROPOINT = 1 << 28
     PSF_TRUNCATED = 1 << 30
+    SEVERAL_SOURCES = 1 << 31
 
 
 FLAG_TEXT: dict[Flag, str] = {
@@ -82,6 +83,7 @@ FLAG_TEXT: dict[Flag, str] = {
     Flag.NOT_MODELLED: "a model was asked for that cannot be fitted: see the message column",
     Flag.NO_ZEROPOINT: "no zero point is known: magnitudes are instrumental, -2.5 log10(flux)",
     Flag.PSF_TRUNCATED: "the PSF has a pedestal, or its stamp cuts off its wings",
+    Flag.SEVERAL_SOURCES: "the image is a frame of many sources, of which one was measured",
 }
 
 

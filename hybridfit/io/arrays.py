@@ -164,7 +164,7 @@ def prepare(
                 )
             )
         except BadInput as error:
-            stamps.append(bad_stamp(names[i], error, own.data.shape))
+            stamps.append(bad_stamp(names[i], error))
     return _with_more(stack(stamps), origin, flags, messages)
 
 

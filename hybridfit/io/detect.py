@@ -1,4 +1,4 @@
-"""What is in a stamp: sky, the target's segment, its neighbours, and the box worth keeping.
+"""What is in a stamp: sky, the target's segment, its neighbours.
 
 Detection is photutils' `detect_sources` on a smoothed image in units of the noise; here is only
 what it lacks: a fast background, and a split of the target's segment where a neighbour touches
@@ -25,14 +25,6 @@ PROMINENCE = 6.0  # of a second peak above its saddle, in units of the smoothed 
 MIN_SHARE = 0.02  # of the segment's flux that a second peak must hold
 LEVELS = 16  # thresholds between the detection limit and the second peak
 SUBSAMPLE = 2048  # pixels that are enough for a first background
-
-MIN_HALF = 80  # pixels: the smallest half-width of a cropped stamp
-HALF_LIGHT = 10.0  # half-light radii of the segment that a cropped stamp must reach
-EXTENTS = 3.0  # and extents of the segment
-MARGIN = 8
-# Sides up to this are never cropped: the sky far out is worth a few per cent of the errors on
-# magnitude and size, more for high Sersic indices, and what it costs is bearable.
-MIN_CROP = 320
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,29 +136,6 @@ def neighbour_mask(scene: Scene) -> NDArray[np.bool_] | None:
 def grown(where: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
     """``where`` grown by a number of pixels along both axes."""
     return ndimage.maximum_filter(where.view(np.uint8), 2 * pixels + 1, mode="constant") > 0
-
-
-def crop_box(
-    scene: Scene, image: NDArray[np.float32], position: tuple[float, float]
-) -> tuple[slice, slice] | None:
-    """Rows and columns that the galaxy needs with sky around it; None to keep the stamp.
-
-    The half-width is 10 half-light radii of the target's segment, or 3 times its extent, at
-    least 80 pixels; a stamp that is not much larger than that is kept as it is.
-    """
-    if max(image.shape) <= MIN_CROP or not scene.target:
-        return None
-    y, x = np.nonzero(scene.labels == scene.target)
-    flux = np.maximum(image[y, x] - scene.sky, 0.0).astype(np.float64)
-    radius = np.hypot(x - position[0], y - position[1])
-    order = np.argsort(radius)
-    light = flux[order].cumsum()
-    r_half = float(radius[order][np.searchsorted(light, 0.5 * light[-1])]) if light[-1] > 0 else 0.0
-    extent = float(max(np.abs(x - position[0]).max(), np.abs(y - position[1]).max()))
-    half = math.ceil(max(MIN_HALF, HALF_LIGHT * r_half, EXTENTS * extent)) + MARGIN
-    if max(image.shape) <= 1.5 * 2 * half:
-        return None
-    return box_around(position, half, image.shape)
 
 
 def box_around(

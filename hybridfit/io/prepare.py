@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridfit.io import detect
+from hybridfit.io import cropping, detect
 from hybridfit.io.detect import middle
 from hybridfit.io.masking import CENTRE, given_mask, masked_centre
 from hybridfit.io.no_data import without_data
@@ -109,6 +109,8 @@ def prepare(
     image = np.where(mask, 0.0, draft.planes["image"]).astype(np.float32)
     _check_signal(image, mask)
     scene = detect.find_scene(image, sigma, mask, draft.position)
+    box = cropping.crop_box(scene, image, sigma, draft.position) if crop == "auto" else None
+    draft = _told_of_frame(draft, scene, box, shape)
     if sigma is None:
         draft, sigma = _estimate(draft, image, scene, mask, gain)
     else:
@@ -118,7 +120,6 @@ def prepare(
         if neighbours is not None:
             mask = mask | neighbours
             draft = draft.noted(flag=Flag.MASK_ESTIMATED)
-    box = detect.crop_box(scene, image, draft.position) if crop == "auto" else None
     draft = replace(draft, planes={"image": image, "sigma": sigma, "mask": mask})
     if box is not None:
         draft = draft.cut(box)
@@ -208,6 +209,29 @@ def _check_signal(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
             f"the image is constant ({values[0]:g} in every pixel): nothing to fit",
             int(Flag.NO_SIGNAL),
         )
+
+
+def _told_of_frame(
+    draft: Draft,
+    scene: detect.Scene,
+    box: tuple[slice, slice] | None,
+    shape: tuple[int, int],
+) -> Draft:
+    """Flag an image of many sources; which of them is meant must be said, or be plain to see."""
+    count = cropping.sources_in_frame(scene, box, shape)
+    if not count:
+        return draft
+    about = f"the image is a frame of about {count} sources"
+    advice = "cut out a stamp for each, or give x, y of each in a manifest"
+    given = not np.isnan(draft.start[:2]).any()
+    if not (given or scene.target):
+        raise BadInput(
+            f"{about} and there is none at its middle, where the target is expected: {advice}",
+            int(Flag.UNREADABLE | Flag.SEVERAL_SOURCES),
+        )
+    x, y = np.add(draft.position, draft.origin)
+    text = f"{about}, and this is the one at x, y = {x:.0f}, {y:.0f}: {advice}"
+    return draft.noted(text, Flag.SEVERAL_SOURCES)
 
 
 def _estimate(

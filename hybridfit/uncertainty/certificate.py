@@ -46,6 +46,7 @@ LESS = (
     | Flag.MISFIT
     | Flag.PSF_DOUBTFUL
     | Flag.PSF_TRUNCATED
+    | Flag.SEVERAL_SOURCES
 )
 
 
