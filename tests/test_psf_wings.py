@@ -10,6 +10,7 @@ import torch
 from budget_helpers import about, budget_of, quoted
 from fit_helpers import observe, population
 
+import hybridfit as hf
 from hybridfit.fitting.fit import FitOptions, fit_cutouts
 from hybridfit.io.psf import examine_psf, prepare_psf, windowed_centroid
 from hybridfit.io.psf_wings import find_wings
@@ -124,6 +125,17 @@ def test_ordinary_psfs_have_neither(shared_data):
 def test_truncated_psfs_are_usable_at_best():
     flags = torch.tensor([TRUNCATED])
     assert quality(flags, sampled=True).tolist() == [Quality.USABLE]
+
+
+def test_cutouts_with_a_pedestal_are_flagged_too():
+    """Nobody has made their PSF ready: it stays, and the budget allows for what is under it."""
+    cutouts, _ = observe(population(3, 5), 100.0, psf=moffat(41))
+    raw = on_pedestal(moffat(41), 0.034).astype(np.float32)
+    psf = torch.stack([cutouts.psf[0], torch.tensor(raw), cutouts.psf[0]])
+    table = hf.fit(replace(cutouts, psf=psf), start="moments")
+    assert (np.array(table["flags"]) & TRUNCATED).tolist() == [0, TRUNCATED, 0]
+    assert "pedestal with 3.3 % of its flux: hybridfit.prepare_psf" in table["message"][1]
+    assert table["quality"][1] != "certified"
 
 
 # --- the error budget -----------------------------------------------------------------------

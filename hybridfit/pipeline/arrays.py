@@ -31,6 +31,7 @@ from hybridfit.pipeline.common import (
     usable_device,
 )
 from hybridfit.pipeline.errors import ErrorOptions, check_samples
+from hybridfit.pipeline.pedestals import with_pedestal_flags
 from hybridfit.quantities import without_units
 from hybridfit.uncertainty.bootstrap import BootstrapOptions
 from hybridfit.uncertainty.budget import BudgetOptions
@@ -117,7 +118,7 @@ def fit(
     )
     rows = np.zeros(len(cutouts), record_type(columns))
     for first in range(0, len(cutouts), AT_ONCE):  # draws take more memory than their galaxy
-        part = cutouts[first : first + AT_ONCE]
+        part = with_pedestal_flags(cutouts[first : first + AT_ONCE])
         result = measure(part, chosen, where, compile, errors, network)
         rows[first : first + AT_ONCE] = result_rows(part, result, columns)
     settings = {name: asdict(values) for name, values in errors.settings.items()}
