@@ -1,4 +1,4 @@
-"""What all tests share: one thread a process, and the validation data where there is any."""
+"""What all tests share: the threads of a process, and the validation data where there is any."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # in the environment, so that subprocesses have it too
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-torch.set_num_threads(1)  # stamps are small: threads cost more than they give
+# one, unless more are asked for: stamps are small, threads cost more than they give
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -174,9 +174,35 @@ def test_cutouts_and_arrays_say_what_is_wrong(given: dict[str, Any], expected: s
     with pytest.raises(ValueError, match=expected):
         cutouts(**given)
     whole: dict[str, Any] = {"image": IMAGE, "sigma": SIGMA, "psf": PSF, **given}
+    del whole["image"]
     for function in (hf.fit, hf.predict):
         with pytest.raises(ValueError, match=r" is | has | sums "):
-            function(whole["image"], **{k: v for k, v in whole.items() if k != "image"})
+            function(given.get("image", IMAGE), **whole, prepare=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"sigma": np.ones((2, 31, 32))}, "sigma has shape .31, 32., expected .32, 32. as the"),
+        ({"sigma": np.ones((3, 32, 32))}, "sigma has 3 planes, expected 2"),
+        ({"sigma": {"a": 1}}, "sigma is a dict, .*, expected an array"),
+        ({"mask": "mask.fits"}, "mask is 'mask.fits', expected an array .*hybridfit.read"),
+        ({"psf": np.zeros(5)}, r"psf has shape \(5,\), expected"),
+        ({"zeropoint": "25"}, "zeropoint is '25', expected an array of real numbers"),
+        ({"zeropoint": math.inf}, "zeropoint is inf, expected finite numbers"),
+        ({"pixel_scale": -0.2}, "pixel_scale is -0.2, expected numbers above 0"),
+        ({"gain": 0.0}, "gain is 0.0, expected numbers above 0"),
+        ({"psf_oversampling": 1.5}, "psf_oversampling is 1.5, expected whole numbers"),
+        ({"flags": 0.5}, "flags is .*, expected whole numbers"),
+        ({"id": ["a"]}, "id has 1"),
+        ({"crop": None}, "crop is 'None', expected one of"),
+        ({"size": 3}, "unknown option 'size' in fit"),
+    ],
+)
+def test_arrays_that_are_prepared_say_what_is_wrong(given: dict[str, Any], expected: str):
+    for function in (hf.fit, hf.predict):
+        with pytest.raises(ValueError, match=expected.replace("in fit", "in")):
+            function(IMAGE, **{"sigma": SIGMA, "psf": PSF, **given})
 
 
 @pytest.mark.parametrize(
@@ -259,7 +285,7 @@ def test_what_fit_says(more: dict[str, Any], expected: str):
     ("call", "expected"),
     [
         (lambda: hf.fit("cutouts/", sigma=1.0, psf=None), "image is 'cutouts/'.*hybridfit.read"),
-        (lambda: hf.fit(IMAGE, sigma=SIGMA), "psf is missing: expected fit.image, sigma="),
+        (lambda: hf.fit(IMAGE, sigma=SIGMA), "psf is missing: expected psf="),
         (lambda: hf.predict(cutouts(), options={}), "options is an empty dict, expected"),
         (lambda: hf.predict(cutouts(), estimator="x"), "estimator is 'x', expected an Estimator"),
         (lambda: hf.predict(cutouts(), samples="9"), "samples is '9', expected a whole number"),
@@ -301,12 +327,15 @@ def test_no_galaxies_and_hopeless_ones_are_tables_without_a_warning():
         assert {"id", "mag", "r_eff"} <= {name.removesuffix("_p50") for name in made.colnames}
     bad = np.stack([np.full((SIDE, SIDE), v, "f4") for v in (np.nan, np.inf, 0.0, 3e38, -1e30)])
     for sigma in (np.ones_like(bad), np.zeros_like(bad), np.full_like(bad, 1e-38)):
-        made = hf.fit(bad, sigma=sigma, psf=PSF[0], zeropoint=np.nan, **QUICK)
-        assert len(made) == 5
-        assert np.all(made["flags"][:2] & int(hf.Flag.NO_DATA))
-        assert len(hf.predict(bad, sigma=sigma, psf=PSF[0], samples=8)) == 5
+        given = {"sigma": sigma, "psf": PSF[0], "zeropoint": np.nan}
+        for prepare in (False, True):
+            made = hf.fit(bad, **given, prepare=prepare, **QUICK)
+            assert len(made) == 5
+            assert np.all(made["flags"][:2] != 0)
+            assert len(hf.predict(bad, **given, prepare=prepare, samples=8)) == 5
     for side in (1, 2, 3):
-        made = hf.fit(IMAGE[:, :side, :side], sigma=1.0, psf=None, **QUICK)
+        small = IMAGE[:, :side, :side]
+        made = hf.fit(small, sigma=np.ones_like(small), psf=None, prepare=False, **QUICK)
         assert np.all(made["flags"] != 0)
 
 

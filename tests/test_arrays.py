@@ -20,6 +20,7 @@ from astropy.utils.masked import Masked
 from astropy.wcs import WCS
 from fit_helpers import observe
 from read_helpers import galaxy, gaussian, psf_image, write_galaxy
+from tolerances import SINGLE
 
 import hybridfit as hf
 
@@ -69,7 +70,7 @@ def test_arrays_and_files_are_the_same(tmp_path, with_neighbour):
 def test_every_kind_of_noise(role):
     plane = SIGMA ** {"sigma": 1, "variance": 2, "ivar": -2}[role]
     cutouts = hf.prepare(IMAGE, **{role: plane}, psf=PSF)
-    np.testing.assert_allclose(cutouts.sigma[0], SIGMA, rtol=1e-6)  # float32
+    np.testing.assert_allclose(cutouts.sigma[0], SIGMA, rtol=1e-6, atol=SINGLE)  # float32
 
 
 def test_missing_sigma_is_made():
@@ -98,7 +99,9 @@ def masked_forms():
 def test_masked_pixels_stay_masked(form, given):
     cutouts = hf.prepare(**given, psf=PSF)
     np.testing.assert_array_equal(cutouts.mask[0], MASK)
-    np.testing.assert_allclose(cutouts.sigma[0].numpy()[~MASK], SIGMA[~MASK], rtol=1e-6)
+    np.testing.assert_allclose(
+        cutouts.sigma[0].numpy()[~MASK], SIGMA[~MASK], rtol=1e-6, atol=SINGLE
+    )
     assert (cutouts.image[0].numpy()[MASK] == 0).all()
 
 
@@ -132,7 +135,9 @@ def test_ccddata(kind, power):
         meta={"MAGZERO": 24.5},
     )
     cutouts = hf.prepare(ccd)
-    np.testing.assert_allclose(cutouts.sigma[0].numpy()[~MASK], SIGMA[~MASK], rtol=1e-6)
+    np.testing.assert_allclose(
+        cutouts.sigma[0].numpy()[~MASK], SIGMA[~MASK], rtol=1e-6, atol=SINGLE
+    )
     np.testing.assert_array_equal(cutouts.mask[0], MASK)
     assert cutouts.zeropoint.tolist() == [24.5]
     assert cutouts.pixel_scale.tolist() == pytest.approx([0.36])
@@ -145,9 +150,9 @@ def test_ccddata(kind, power):
 
 def test_uncertainty_in_another_unit():
     image = NDData(IMAGE, StdDevUncertainty(SIGMA * 1e-3, unit="mJy"), unit="uJy")
-    np.testing.assert_allclose(hf.prepare(image, psf=PSF).sigma[0], SIGMA, rtol=1e-6)
+    np.testing.assert_allclose(hf.prepare(image, psf=PSF).sigma[0], SIGMA, rtol=1e-6, atol=SINGLE)
     given = hf.prepare(IMAGE * u.uJy, sigma=SIGMA * 1e-3 * u.mJy, psf=PSF)
-    np.testing.assert_allclose(given.sigma[0], SIGMA, rtol=1e-6)
+    np.testing.assert_allclose(given.sigma[0], SIGMA, rtol=1e-6, atol=SINGLE)
     with pytest.raises(ValueError, match="sigma is in m, expected uJy"):
         hf.prepare(IMAGE * u.uJy, sigma=SIGMA * u.m, psf=PSF)
     with pytest.raises(ValueError, match="type 'unknown', expected StdDevUncertainty"):

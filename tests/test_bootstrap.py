@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from fit_helpers import observe, population
+from tolerances import CHAIN, SINGLE, TEXT
 from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
@@ -71,13 +72,15 @@ def test_known_answer_on_a_linear_problem():
     inverse = torch.linalg.inv(information)
     sandwich = inverse @ (wide * residual.double() ** 2) @ wide.T @ inverse
     # 3,000 replicas know a standard deviation to 1.3 %
-    np.testing.assert_allclose(found.diagonal().sqrt(), sandwich.diagonal().sqrt(), rtol=0.06)
+    np.testing.assert_allclose(
+        found.diagonal().sqrt(), sandwich.diagonal().sqrt(), rtol=0.06, atol=SINGLE
+    )
     naive = inverse.diagonal().sqrt()
     assert (sandwich.diagonal().sqrt() / naive - 1).abs().max() > 0.3, "the noise is too tame"
     noise = torch.randn(r, n, generator=generator)
     matrix, right = parametric_equations(columns, noise, information)
     found = torch.linalg.solve(matrix, right[:, :, None])[:, :, 0].T.cov()
-    np.testing.assert_allclose(found.diagonal().sqrt(), naive, rtol=0.06)
+    np.testing.assert_allclose(found.diagonal().sqrt(), naive, rtol=0.06, atol=SINGLE)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -157,15 +160,15 @@ def test_batches_do_not_matter(measured, kind: str, refit: bool, monkeypatch):
     again = bootstrap(cutouts, fit, options)
     assert torch.equal(whole.samples, again.samples), "not reproducible"
     turned = bootstrap(cutouts[[4, 1]], fit[torch.tensor([4, 1])], options)
-    np.testing.assert_allclose(turned.samples, whole.samples[[4, 1]], rtol=1e-6)
+    np.testing.assert_allclose(turned.samples, whole.samples[[4, 1]], rtol=1e-6, atol=CHAIN)
     more = bootstrap(cutouts[:1], fit[:1], replace(options, replicas=7))
-    np.testing.assert_allclose(more.samples[0, :5], whole.samples[0], rtol=1e-6)
+    np.testing.assert_allclose(more.samples[0, :5], whole.samples[0], rtol=1e-6, atol=CHAIN)
     each = cutouts.image[0].numel()
     monkeypatch.setattr(module, "NUMBERS_AT_ONCE", 80 * each)  # of 25 pairs some, the last few
     monkeypatch.setattr(module, "COUNTS_AT_ONCE", 2 * each)
     parts = bootstrap(cutouts, fit, options)
     # float32 sums in another order
-    np.testing.assert_allclose(parts.samples, whole.samples, rtol=1e-5)
+    np.testing.assert_allclose(parts.samples, whole.samples, rtol=1e-5, atol=CHAIN)
 
 
 @pytest.mark.parametrize("refit", [False, True])
@@ -186,7 +189,7 @@ def test_masked_pixels_have_no_influence(measured, kind: str, refit: bool):
     # unlike garbage that is not masked
     seen = bootstrap(replace(dirty, mask=mask & (garbage == 0)), fit, options)
     if kind == "pixels":
-        assert not torch.allclose(one.samples, seen.samples, rtol=1e-3)
+        assert not torch.allclose(one.samples, seen.samples, rtol=1e-3, atol=CHAIN)
 
 
 @pytest.mark.parametrize("refit", [False, True])
@@ -234,7 +237,7 @@ def test_every_sky(sky: str):
         wide = ratio(draws, fit)
         if sky == "fixed":
             assert draws.std[:, 7].max() < 1e-9
-            np.testing.assert_allclose(draws.mean[:, 7], 0.3)
+            np.testing.assert_allclose(draws.mean[:, 7], 0.3, atol=TEXT)
             wide = wide[:7]
         # a median over 6 galaxies of errors from 100 replicas: 3 %, and as much again of pixels
         assert (wide - 1).abs().max() < 0.2

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from astropy.table import Table
 from compare_helpers import IMFIT, catalogue, galaxies, noisy, sigma, table_of
+from tolerances import CHAIN, TEXT
 from typer.testing import CliRunner, Result
 
 import hybridfit as hf
@@ -105,7 +106,7 @@ def test_angles_differ_the_short_way():
     ours, theirs = galaxies(2), galaxies(2)
     ours[:, COLUMN["pa"]], theirs[:, COLUMN["pa"]] = [179, 2], [1, 178]
     some = pairs(catalogue(ours, sigma(2)), catalogue(theirs, exact=True))
-    np.testing.assert_allclose(some.difference[:, COLUMN["pa"]], [-2, 4])
+    np.testing.assert_allclose(some.difference[:, COLUMN["pa"]], [-2, 4], atol=TEXT)
 
 
 def test_intervals_of_quantiles_count_where_there_are_such():
@@ -414,10 +415,12 @@ def test_command(run: Path, tmp_path: Path):
     mine = table[table["reference"] == "truth"]
     assert "a<b>&" in mine["id"]
     true = dict(zip(truth["id"], truth["mag"], strict=True))
-    np.testing.assert_allclose(mine["their_mag"], [true[id] for id in mine["id"]])
+    np.testing.assert_allclose(mine["their_mag"], [true[id] for id in mine["id"]], atol=TEXT)
     # our renderer gives the fit's own chi2 back; it fits in float32
     known = dict(zip(ours["id"], ours["chi2"], strict=True))
-    np.testing.assert_allclose(mine["chi2"], [known[id] for id in mine["id"]], rtol=1e-4)
+    np.testing.assert_allclose(
+        mine["chi2"], [known[id] for id in mine["id"]], rtol=1e-4, atol=CHAIN
+    )
     np.testing.assert_allclose(mine["chi2"], mine["chi2_solved"], atol=0.05)
     assert (mine["delta_chi2"] > 0).all()  # the truth lies above the minimum
     assert (mine["delta_chi2"] < 40).all()
@@ -507,7 +510,9 @@ def test_galfit_blocks(run: Path, tmp_path: Path):
     assert set(found.table["verdict"]) == {"agree"}
     np.testing.assert_allclose(found.table["d_x"], 0, atol=5.1e-5)  # the digits of a block
     np.testing.assert_allclose(found.table["d_pa"], 0, atol=5.1e-5)
-    np.testing.assert_allclose(found.table["their_chi2"], found.table["chi2"], rtol=1e-3)
+    np.testing.assert_allclose(
+        found.table["their_chi2"], found.table["chi2"], rtol=1e-3, atol=CHAIN
+    )
     assert np.isfinite(found.table["their_sky"]).all()
 
 

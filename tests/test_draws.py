@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tolerances import DOUBLE, SINGLE, TEXT
 
 from hybridfit.draws import Draws
 from hybridfit.parameters import ParameterSpace
@@ -27,14 +28,14 @@ def test_weights_count_as_repetitions():
     """Moments of draws with whole weights are those of the draws repeated as often."""
     samples, times = random_draws()
     weighted = Draws(SPACE, samples, times.double())
-    assert torch.allclose(weighted.weights.sum(dim=1), torch.ones(4).double())
+    assert torch.allclose(weighted.weights.sum(dim=1), torch.ones(4).double(), atol=SINGLE)
     for i in range(4):
         repeated = samples[i].repeat_interleave(times[i], dim=0).numpy()
         plain = [k for k in range(8) if k != PA]  # the mean of an angle is the circle's
-        np.testing.assert_allclose(weighted.mean[i][plain], repeated.mean(axis=0)[plain])
+        np.testing.assert_allclose(weighted.mean[i][plain], repeated.mean(axis=0)[plain], atol=TEXT)
         n = float(weighted.effective[i])
         expected = np.cov(repeated.T, ddof=0) * n / (n - 1)
-        np.testing.assert_allclose(weighted.covariance[i], expected, rtol=1e-9)
+        np.testing.assert_allclose(weighted.covariance[i], expected, rtol=1e-9, atol=DOUBLE)
     # a wrong twin: the same draws without their weights
     assert not torch.allclose(Draws(SPACE, samples).mean, weighted.mean, atol=1e-2)
 
@@ -65,9 +66,9 @@ def test_angles_have_no_beginning():
     turned = samples.clone()
     turned[..., PA] = (samples[..., PA] - 90) % 180
     plain, across = (Draws(SPACE, s, times.double()) for s in (samples, turned))
-    assert torch.allclose(plain.std[:, PA], across.std[:, PA])
+    assert torch.allclose(plain.std[:, PA], across.std[:, PA], atol=SINGLE)
     shift = (plain.quantiles(LEVELS) - across.quantiles(LEVELS))[..., PA] % 180
-    assert torch.allclose(shift, torch.full_like(shift, 90.0))
+    assert torch.allclose(shift, torch.full_like(shift, 90.0), atol=SINGLE)
     assert (turned[..., PA].std(dim=1) > 5 * across.std[:, PA]).all()  # what a naive one gives
 
 

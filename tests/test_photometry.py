@@ -13,6 +13,7 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
 from read_helpers import galaxy, gaussian, psf_image, write
+from tolerances import SINGLE
 
 import hybridfit as hf
 from hybridfit.io.cutout_files import write_cutouts
@@ -392,7 +393,7 @@ def test_noise_in_another_unit_is_converted(tmp_path, image, plane, role, factor
     (tmp_path / "m.csv").write_text(manifest)
     options = ReadOptions(no_psf=True, mask_neighbours=False)
     stamp = read_stamp(find_sources(tmp_path / "m.csv", options)[0], options)
-    np.testing.assert_allclose(stamp.sigma[~stamp.mask], 2.0 * factor, rtol=1e-6)
+    np.testing.assert_allclose(stamp.sigma[~stamp.mask], 2.0 * factor, rtol=1e-6, atol=SINGLE)
 
 
 @pytest.mark.parametrize("zeropoint", [25.0, 0.0, -48.6, 8.9])

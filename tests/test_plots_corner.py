@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from calibration_helpers import NAMES, experiment
 from matplotlib.figure import Figure
+from tolerances import SINGLE, TEXT
 
 from hybridfit import plots
 from hybridfit.plots.density import density, enclosing_levels, quantiles
@@ -56,7 +57,7 @@ def test_three_layers_and_the_truth(tmp_path):
     low, high = grid[3, 3].get_xlim()
     assert 140 < low < 179 < high < 220
     lines = [line.get_xdata() for line in grid[3, 3].lines]
-    assert any(np.allclose(np.asarray(x, dtype=float), 181.0) for x in lines)
+    assert any(np.allclose(np.asarray(x, dtype=float), 181.0, atol=TEXT) for x in lines)
     # the axes hold the main layer, and another three times as wide no more than fits
     low, high = grid[0, 0].get_xlim()
     assert 4 * 0.1 < high - low < 16 * 0.1
@@ -101,7 +102,7 @@ def test_contours_of_draws_hold_what_they_say(weighted: bool):
     assert levels[0] < levels[1]
     # the density of that Gaussian at its 95 and 68 % contours
     peak = 1 / (2 * math.pi * math.sqrt(1 - 0.8**2))
-    np.testing.assert_allclose(levels, [0.05 * peak, 0.32 * peak], rtol=0.25)
+    np.testing.assert_allclose(levels, [0.05 * peak, 0.32 * peak], rtol=0.25, atol=SINGLE)
     # no wider than the draws: the kernel's own width is taken off
     x, y = np.meshgrid(axis, axis)
     variance = (height * x**2).sum() / height.sum()

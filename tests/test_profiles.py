@@ -11,6 +11,7 @@ import pytest
 import torch
 from profiles_of_users import Moffat
 from scipy import integrate, special
+from tolerances import DOUBLE
 
 from hybridfit.model import profiles
 from hybridfit.model.profiles import PROFILES, Profile, Sersic, find_profile
@@ -78,9 +79,11 @@ def test_value_and_derivatives_agree_with_evaluate(name: str, shape: tuple[float
     expected = at(profile, rho, shape)
     log_rho2 = torch.as_tensor(2 * np.log(rho))[None]
     coefficients = tuple(c[:, None] for c in coefficients_of(profile, np.log(shape)))
-    np.testing.assert_allclose(profile.value(log_rho2, coefficients)[0], expected, rtol=1e-11)
+    np.testing.assert_allclose(
+        profile.value(log_rho2, coefficients)[0], expected, rtol=1e-11, atol=DOUBLE
+    )
     value, _, slopes = profile.derivatives(log_rho2, coefficients)
-    np.testing.assert_allclose(value[0], expected, rtol=1e-11)
+    np.testing.assert_allclose(value[0], expected, rtol=1e-11, atol=DOUBLE)
     assert len(slopes) == len(shape)
 
 
@@ -153,7 +156,7 @@ def test_b_n_against_scipy() -> None:
     n = np.concatenate([np.geomspace(0.1, 20.0, 4001), [0.5, 1.0, 4.0]])
     exact = special.gammaincinv(2 * n, 0.5)
     log_b = profiles._hermite(torch.as_tensor(np.log(n)), 0)
-    np.testing.assert_allclose(np.exp(log_b), exact, rtol=1e-9)
+    np.testing.assert_allclose(np.exp(log_b), exact, rtol=1e-9, atol=DOUBLE)
     # the exponential's constant is that of n = 1
     b = special.gammaincinv(2, 0.5)
     f = at(PROFILES["exponential"](), np.array([1.0]), ())[0]
@@ -172,14 +175,14 @@ def test_slope_of_b_n() -> None:
 def test_sersic_one_is_the_exponential() -> None:
     rho = np.linspace(0.01, 8.0, 50)
     np.testing.assert_allclose(
-        at(Sersic(), rho, (1.0,)), at(PROFILES["exponential"](), rho, ()), rtol=1e-8
+        at(Sersic(), rho, (1.0,)), at(PROFILES["exponential"](), rho, ()), rtol=1e-8, atol=DOUBLE
     )
 
 
 def test_sersic_half_is_the_gaussian() -> None:
     rho = np.linspace(0.01, 4.0, 50)
     gauss = math.log(2) / math.pi * np.exp(-math.log(2) * rho**2)
-    np.testing.assert_allclose(at(Sersic(), rho, (0.5,)), gauss, rtol=1e-8)
+    np.testing.assert_allclose(at(Sersic(), rho, (0.5,)), gauss, rtol=1e-8, atol=DOUBLE)
 
 
 # --- names ----------------------------------------------------------------------------------

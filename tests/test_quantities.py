@@ -11,6 +11,7 @@ from astropy import units as u
 from astropy.table import Column
 from astropy.wcs import WCS
 from read_helpers import galaxy, psf_image
+from tolerances import TEXT
 
 import hybridfit as hf
 from hybridfit.cutouts import Cutouts
@@ -139,13 +140,13 @@ def test_a_gain_of_another_kind_is_refused():
 
 def test_lists_columns_and_other_noise_maps():
     image, given = without_units([IMAGE[0] * u.uJy] * 2, {"variance": [SIGMA[0] * u.nJy**2] * 2})
-    np.testing.assert_allclose(image, np.concatenate([IMAGE, IMAGE]))
-    np.testing.assert_allclose(given["variance"], 1e-6)
+    np.testing.assert_allclose(image, np.concatenate([IMAGE, IMAGE]), atol=TEXT)
+    np.testing.assert_allclose(given["variance"], 1e-6, atol=TEXT)
     _, given = without_units(IMAGE * u.uJy, {"ivar": SIGMA * u.nJy**-2})
-    np.testing.assert_allclose(given["ivar"], 1e6)
+    np.testing.assert_allclose(given["ivar"], 1e6, atol=TEXT)
     column = Column(IMAGE, unit="uJy")
     image, given = without_units(column, {"sigma": SIGMA * u.nJy})
-    np.testing.assert_allclose(given["sigma"], 1e-3)
+    np.testing.assert_allclose(given["sigma"], 1e-3, atol=TEXT)
     assert given["zeropoint"] == pytest.approx(23.9)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from tolerances import DOUBLE
 from torch import Tensor
 
 from hybridfit.uncertainty.student import (
@@ -44,7 +45,7 @@ def test_log_density_is_scipys(dof: float) -> None:
         scale = (t.factor[i] @ t.factor[i].T).numpy()
         theirs = stats.multivariate_t(t.mean[i].numpy(), scale, df=dof).logpdf(points[i].numpy())
         # scipy goes by the eigenvalues of matrices whose condition is 1e6 or so
-        np.testing.assert_allclose(ours[i].numpy(), theirs, rtol=1e-8)
+        np.testing.assert_allclose(ours[i].numpy(), theirs, rtol=1e-8, atol=DOUBLE)
 
 
 def integral(t: StudentT, density_of: StudentT) -> float:
@@ -204,7 +205,7 @@ def test_weighted_moments_of_many_draws_are_their_own() -> None:
     assert ((ratio > 1.0) & (ratio < 1.25)).all()
     own = np.cov(draws[0].numpy().T, aweights=weights[0].numpy())
     free = weighted_moments(draws, weights, 0 * t.mean, truth, strength=0.0)[1]
-    np.testing.assert_allclose(free[0].numpy(), own, rtol=1e-9)
+    np.testing.assert_allclose(free[0].numpy(), own, rtol=1e-9, atol=DOUBLE)
 
 
 def test_weighted_moments_are_unbiased_where_the_given_one_is_right() -> None:

@@ -143,6 +143,11 @@ def prepare(
     finer = values["psf_oversampling"]
     if ((finer < 1) | (finer % 1 > 0)).any():
         raise ValueError(f"psf_oversampling is {finer.max():g}, expected whole numbers >= 1")
+    for name in ("pixel_scale", "gain"):
+        if (values[name] <= 0).any() or np.isinf(values[name]).any():
+            raise ValueError(f"{name} is {described(plain[name])}, expected numbers above 0")
+    if np.isinf(values["zeropoint"]).any():
+        raise ValueError(f"zeropoint is {described(plain['zeropoint'])}, expected finite numbers")
     starts = _starts(start, x, y, count)
     systems = _entries("wcs", wcs, count) if isinstance(wcs, list | tuple) else [wcs] * count
     stamps = []
@@ -366,12 +371,14 @@ def _with_more(
     told = (
         [messages] * count if isinstance(messages, str) else _entries("messages", messages, count)
     )
-    bits = _numbers("flags", flags, count).astype(np.int64)
+    bits = _numbers("flags", flags, count)
+    if (bits % 1 != 0).any():
+        raise ValueError(f"flags is {described(flags)}, expected whole numbers")
     first = _numbers("origin", origin, count, 2)
     return replace(
         cutouts,
         origin=cutouts.origin + torch.from_numpy(first.copy()),
-        flags=cutouts.flags | torch.from_numpy(bits),
+        flags=cutouts.flags | torch.from_numpy(bits.astype(np.int64)),
         messages=[
             "; ".join(filter(None, pair)) for pair in zip(told, cutouts.messages, strict=True)
         ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,8 @@ def plain_array(value: Any, name: str) -> tuple[NDArray, NDArray[np.bool_] | Non
             f"{name} is {described(value)}, expected an array of real numbers: {error}"
         ) from error
     if array.dtype.kind not in REAL:
-        raise ValueError(f"{name} is {described(value)}, expected an array of real numbers")
+        hint = ": files are read by hybridfit.read" if isinstance(value, str | PathLike) else ""
+        raise ValueError(f"{name} is {described(value)}, expected an array of real numbers{hint}")
     array = np.asarray(array, array.dtype.newbyteorder("="), order="C")
     if bad is not None:
         bad = np.broadcast_to(np.asarray(bad, bool), array.shape)
