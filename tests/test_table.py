@@ -19,6 +19,7 @@ from hybridfit.cutouts import Cutouts
 from hybridfit.draws import Draws
 from hybridfit.io import export, table
 from hybridfit.io.result_table import result_columns, result_rows
+from hybridfit.io.unicode_columns import restored
 from hybridfit.parameters import ParameterSpace
 from hybridfit.results import Fit, Result
 
@@ -265,7 +266,7 @@ def test_files_give_the_table_back(format: str, tmp_path: Path):
     meta = {"CREATOR": "hybridfit", "OPTIONS": json.dumps({"psf": "x" * 300, "n": [1, 2]})}
     path = tmp_path / f"results.{format}"
     export.write_results(path, iter(parts), columns, meta)
-    read = read_parquet(path) if format == "parquet" else Table.read(path)
+    read = restored(read_parquet(path) if format == "parquet" else Table.read(path))
     direct = make_table(cutouts, result, covariance, samples=covariance)
     assert read.colnames == direct.colnames
     for name in direct.colnames:
@@ -277,7 +278,7 @@ def test_files_give_the_table_back(format: str, tmp_path: Path):
         if format != "csv":
             assert read[name].unit == direct[name].unit
             assert read[name].description == direct[name].description
-    assert str(read["id"][1]) == ids[1]
+    assert [str(name) for name in read["id"]] == ids
     assert [str(quality) for quality in read["quality"]] == ["suspect", "usable", "certified"]
     assert str(read["message"][2]).endswith("x...")
     assert len(str(read["message"][2])) == table.MESSAGE_WIDTH
@@ -299,6 +300,7 @@ def test_fits_is_plain(tmp_path: Path):
         assert hdus[1].header["NAXIS2"] == 3
         assert hdus[1].header["TCOMM1"] == "name of the galaxy"
         assert hdus[1].data["id"][2] == "\\xdc1"
+        assert bytes(hdus[1].data["id_utf8"][2]).rstrip(b"\0").decode() == "Ü1"
         np.testing.assert_array_equal(hdus[1].data["mag"], result.fit.theta[:, 2])
 
 

@@ -14,7 +14,9 @@ from astropy.io import fits
 from astropy.table import Table
 from numpy.typing import NDArray
 
+from hybridfit.io.delimited import guarded
 from hybridfit.io.table import Column, record_type, to_table
+from hybridfit.io.unicode_columns import in_ascii, with_utf8
 
 Rows = NDArray[np.void]
 FORMATS = ("fits", "ecsv", "csv", "parquet")
@@ -46,7 +48,8 @@ def write_results(
 
     Args:
         path: ends in one of `FORMATS`.
-        parts: rows of the parts in order, from `hybridfit.io.result_table.result_rows`.
+        parts: rows of the parts in order, from `hybridfit.io.result_table.result_rows`; gone
+            through twice for FITS (`hybridfit.io.unicode_columns.Again`).
         columns: of these rows.
         meta: for the table's metadata; FITS keywords have at most 8 letters.
 
@@ -55,7 +58,8 @@ def write_results(
     """
     with atomic(path) as file:
         if path.suffix == ".fits":
-            _write_fits(file, parts, columns, meta)
+            again = list(parts) if isinstance(parts, Iterator) else parts
+            _write_fits(file, again, columns, meta)
         elif path.suffix == ".parquet":
             _write_parquet(file, parts, columns, meta)
         else:
@@ -103,6 +107,7 @@ def fits_header(columns: Sequence[Column], meta: Mapping[str, Any]) -> tuple[byt
 def _write_fits(
     file: IO[bytes], parts: Iterable[Rows], columns: Sequence[Column], meta: Mapping[str, Any]
 ) -> None:
+    columns = with_utf8(parts, columns)
     primary, header = fits_header(columns, meta)
     size = record_type(columns).itemsize
     if header["NAXIS1"] != size:
@@ -111,23 +116,12 @@ def _write_fits(
     file.write(header.tostring().encode("ascii"))
     count = 0
     for rows in parts:
-        file.write(_ascii(rows).tobytes())
+        file.write(in_ascii(rows, columns).tobytes())
         count += len(rows)
     file.write(b"\0" * (-count * size % FITS_BLOCK))
     header["NAXIS2"] = count  # known only now; the header keeps its length
     file.seek(start)
     file.write(header.tostring().encode("ascii"))
-
-
-def _ascii(rows: Rows) -> Rows:
-    """FITS knows ASCII only: other characters are escaped in ids, question marks in messages."""
-    changed = rows
-    for name in rows.dtype.names or ():
-        way = "backslashreplace" if name == "id" else "replace"
-        if rows.dtype[name].kind == "S" and any(max(text, default=0) > 127 for text in rows[name]):
-            changed = changed.copy() if changed is rows else changed
-            changed[name] = [text.decode().encode("ascii", way) for text in rows[name]]
-    return changed
 
 
 def _write_text(
@@ -141,7 +135,11 @@ def _write_text(
     head = _text(to_table(np.zeros(0, record_type(columns)), columns, meta), format)
     file.write(head)
     for rows in parts:
-        lines = _text(to_table(rows, columns, meta), format)
+        table = to_table(rows, columns, meta)
+        if format == "ascii.csv":  # spreadsheets take = and the like for formulas
+            for column in (c for c in columns if c.is_text):
+                table[column.name] = [guarded(text) for text in table[column.name]]
+        lines = _text(table, format)
         file.write(b"".join(lines.splitlines(keepends=True)[head.count(b"\n") :]))
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,12 @@ from numpy.typing import NDArray
 
 from hybridfit.cutouts import START_NAMES
 from hybridfit.files import FileProblem, check_regular, open_fits
+from hybridfit.io.delimited import decimal, read_delimited
 from hybridfit.io.options import COLUMNS, ROLES, VALUES, ReadOptions
+from hybridfit.io.unicode_columns import restored
 
-TABLE_ENDINGS = (".csv", ".ecsv", ".parquet", ".pq")
+TEXT_ENDINGS = (".csv", ".tsv")
+TABLE_ENDINGS = (*TEXT_ENDINGS, ".ecsv", ".parquet", ".pq")
 TRUE = {"1", "true", "t", "yes", "y"}
 FALSE = {"0", "false", "f", "no", "n"}
 EMPTY = {"", "nan", "none", "null", "--", "n/a", "na"}
@@ -67,7 +69,7 @@ def read_manifest(path: Path, options: ReadOptions) -> Manifest:
             column that looks misspelt or not the one that ``options.columns`` names, or nothing
             but text in a column of numbers.
     """
-    table = _read_columns(path)
+    table, commas = _read_columns(path, {*COLUMNS, *options.renamed().values()})
     chosen = _chosen(list(table), options.renamed(), path)
     ids = _texts(table[chosen["id"]])
     if not ids:
@@ -81,7 +83,7 @@ def read_manifest(path: Path, options: ReadOptions) -> Manifest:
     problems: dict[int, str] = {}
     for name in (*VALUES, *START_NAMES):
         if name in chosen:
-            values[name], wrong = _numbers(table[chosen[name]], name)
+            values[name], wrong = _numbers(table[chosen[name]], name, commas)
             if len(wrong) == len(ids):
                 raise ValueError(
                     f"manifest '{path}': {wrong[0]}, and no other row of column '{chosen[name]}' "
@@ -91,11 +93,13 @@ def read_manifest(path: Path, options: ReadOptions) -> Manifest:
     return Manifest(ids, files, values, problems)
 
 
-def _read_columns(path: Path) -> Mapping[str, Any]:
+def _read_columns(path: Path, known: Collection[str]) -> tuple[Mapping[str, Any], bool]:
+    """The columns by name, and whether numbers may have decimal commas."""
     try:
         check_regular(path)
-        if path.name.lower().endswith(".csv"):
-            return _read_csv(path)
+        if path.name.lower().endswith(TEXT_ENDINGS):
+            text = read_delimited(path, known)
+            return text.columns, text.separator != ","
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if path.name.lower().endswith(".ecsv"):
@@ -104,31 +108,17 @@ def _read_columns(path: Path) -> Mapping[str, Any]:
                 table = _read_parquet(path)
             else:
                 with open_fits(path) as hdus:
-                    table = Table.read(hdus)
+                    table = restored(Table.read(hdus))
     except FileProblem as error:
         raise ValueError(f"manifest {error}") from error
     except ImportError as error:
         raise ValueError(f"reading '{path}' needs pyarrow: pip install pyarrow") from error
     except Exception as error:  # each reader has its own kinds
-        text = " ".join(str(error).split())[:200]
-        raise ValueError(f"manifest '{path}' cannot be read: {text}") from error
-    return {name: table[name] for name in table.colnames} if isinstance(table, Table) else table
-
-
-def _read_csv(path: Path) -> dict[str, list[str]]:
-    """Columns of texts: ids such as 0042 must stay what they are."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.reader(line for line in file if line.strip() and not line.startswith("#"))
-        names = [name.strip() for name in next(rows, [])]
-        columns: dict[str, list[str]] = {name: [] for name in names}
-        if len(columns) != len(names):
-            raise ValueError("a column name occurs twice in its first line")
-        for number, row in enumerate(rows, start=1):
-            if len(row) != len(names):
-                raise ValueError(f"row {number} has {len(row)} fields, expected {len(names)}")
-            for name, value in zip(names, row, strict=True):
-                columns[name].append(value.strip())
-    return columns
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"manifest '{path}' cannot be read: {reason}") from error
+    if isinstance(table, Table):
+        table = {name: table[name] for name in table.colnames}
+    return table, False
 
 
 def _read_parquet(path: Path) -> dict[str, list[Any]]:
@@ -184,7 +174,7 @@ def _file(text: str) -> bytes:
     return b"" if text.lower() in EMPTY else os.fsencode(text)
 
 
-def _numbers(column: Any, name: str) -> tuple[NDArray[np.float64], dict[int, str]]:
+def _numbers(column: Any, name: str, commas: bool) -> tuple[NDArray[np.float64], dict[int, str]]:
     """A column as float64, NaN where a row has no value, booleans as 0 and 1; what is wrong."""
     numbers = np.full(len(column), np.nan)
     wrong: dict[int, str] = {}
@@ -194,7 +184,7 @@ def _numbers(column: Any, name: str) -> tuple[NDArray[np.float64], dict[int, str
             numbers[i] = float(lower in TRUE)
         elif lower not in EMPTY:
             try:
-                numbers[i] = float(text)
+                numbers[i] = float(decimal(text) if commas else text)
             except ValueError:
                 numbers[i] = np.inf
             if np.isinf(numbers[i]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from astropy.io import ascii as text_tables
 from astropy.table import Table
 from numpy.typing import NDArray
 
 from hybridfit.arguments import as_path
 from hybridfit.files import check_fits, check_regular
+from hybridfit.io.delimited import decimal, read_delimited
 from hybridfit.io.export import FORMATS
 from hybridfit.io.runs import UsageError
+from hybridfit.io.unicode_columns import restored
 
 SAMPLES = "_samples"  # what follows a parameter's name in its column of draws
 
@@ -85,9 +90,24 @@ def read_results(path: str | Path) -> Results:
     (check_fits if found[0].suffix == ".fits" else check_regular)(found[0])
     if found[0].suffix == ".parquet":
         table = read_parquet(found[0])
+    elif found[0].suffix == ".csv":
+        table = read_csv(found[0])
+    elif found[0].suffix == ".fits":
+        table = restored(Table.read(found[0], memmap=True))
     else:
-        table = Table.read(found[0], **({"memmap": True} if found[0].suffix == ".fits" else {}))
+        table = Table.read(found[0])
     return Results(path, table, json.loads(table.meta.get("OPTIONS", "{}")))
+
+
+def read_csv(path: Path) -> Table:
+    """Read a CSV table: numbers where a column has nothing else, ids as they are written."""
+    text = read_delimited(path)
+    lines = io.StringIO()
+    number = str if text.separator == "," else decimal
+    writer = csv.writer(lines)
+    writer.writerow(text.columns)
+    writer.writerows(map(number, row) for row in zip(*text.columns.values(), strict=True))
+    return text_tables.read(lines.getvalue(), format="csv", converters={"id": str})
 
 
 def read_parquet(path: Path) -> Table:

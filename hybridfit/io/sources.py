@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -111,7 +112,16 @@ class Sources(Sequence[Source]):
             name = name.replace("{id}", self.ids[i])
         else:
             name = os.fsdecode(entry)
-        return os.path.join(self.root, name) if name else ""
+        return _found(os.path.join(self.root, name)) if name else ""
+
+
+def _found(path: str) -> str:
+    """The path, or what it is here if it was written elsewhere: ``sub\\a.fits``, other accents."""
+    if "\\" not in path and path.isascii():
+        return path
+    slashed = path.replace("\\", "/")
+    ways = [path, slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))]
+    return next((way for way in ways if os.path.lexists(parse_address(way).path)), path)
 
 
 def id_problem(name: str) -> str:

@@ -33,6 +33,7 @@ from hybridfit.io.fits import (
 )
 from hybridfit.io.runs import UsageError
 from hybridfit.io.table import Column, id_width, record_type
+from hybridfit.io.unicode_columns import Again
 from hybridfit.io.zeropoint_columns import told_zeropoints
 from hybridfit.pipeline.common import metadata, usable_device, versions
 from hybridfit.results import Flag
@@ -190,7 +191,8 @@ def run_stream(
             meta = metadata({**settings, "input": name})
             with job.clock("writing"):
                 named, zeropoints = told_zeropoints(folder.rows(), schema)
-                export.write_results(folder.results, folder.rows(), named, {**meta, **zeropoints})
+                meta = {**meta, **zeropoints}
+                export.write_results(folder.results, Again(folder.rows), named, meta)
             counted = {"flags": _count_flags(folder), "quality": _count_quality(folder)}
             folder.finish({"n": n, **counted})
         counts = folder.outcome()

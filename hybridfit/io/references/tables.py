@@ -12,10 +12,11 @@ from astropy.io import fits
 from astropy.table import Table
 
 from hybridfit.files import FileProblem, check_regular, looks_like_fits, open_fits, peek_text
-from hybridfit.io.read_results import read_parquet
+from hybridfit.io.read_results import read_csv, read_parquet
 from hybridfit.io.references.catalogue import NAMES, Catalogue
 from hybridfit.io.references.columns import QUANTITIES, Convention, catalogue_of, chosen_rows, texts
 from hybridfit.io.references.options import ReferenceOptions
+from hybridfit.io.unicode_columns import restored
 
 # columns of a table of GALFIT's answers, as one writes it from fit.log or block headers
 GALFIT_COLUMNS = {"r_eff": "re_pix", "pa": "pa_deg"}
@@ -44,8 +45,8 @@ def read_table(path: Path) -> Table:
                 return read_parquet(path)
             if name.endswith(".ecsv"):
                 return Table.read(path, format="ascii.ecsv")
-            if name.endswith(".csv"):
-                return text_tables.read(path, format="csv", converters={"id": str})
+            if name.endswith((".csv", ".tsv")):
+                return read_csv(path)
             if looks_like_fits(path):
                 return _read_fits(path)
             if looks_like_sextractor(path):
@@ -163,4 +164,4 @@ def _read_fits(path: Path) -> Table:
             raise ValueError(
                 f"it has {len(objects)} LDAC_OBJECTS tables, one for each chip: expected one"
             )
-        return Table.read(objects[0] if objects else tables[0])
+        return restored(Table.read(objects[0] if objects else tables[0]))

@@ -1,0 +1,88 @@
+"""Texts beyond ASCII in FITS tables, which hold ASCII only: escaped, and as they are beside it.
+
+A column ``id`` has backslash escapes, as Python writes them, for other letters; where there are
+any, a column ``id_utf8`` has the bytes of its UTF-8 (an array of unsigned bytes, zeros behind):
+
+>>> [bytes(name).rstrip(b"\\0").decode() for name in table["id_utf8"]]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+from astropy.table import MaskedColumn, Table
+from numpy.typing import NDArray
+
+from hybridfit.io.table import Column, record_type
+
+Rows = NDArray[np.void]
+BESIDE = "_utf8"
+LOOSE = ("message",)  # prose: question marks will do
+
+
+class Again:
+    """What can be gone through several times, made anew each time."""
+
+    def __init__(self, make: Callable[[], Iterable[Rows]]) -> None:
+        self._make = make
+
+    def __iter__(self) -> Iterator[Rows]:
+        return iter(self._make())
+
+
+def with_utf8(parts: Iterable[Rows], columns: Sequence[Column]) -> tuple[Column, ...]:
+    """Return the columns of a FITS table: one more behind each whose texts ASCII cannot hold.
+
+    Args:
+        parts: rows, all of them.
+        columns: of these rows.
+    """
+    names = [c.name for c in columns if c.is_text and c.name not in LOOSE]
+    width = dict.fromkeys(names, 0)
+    for rows in parts:
+        for name in names:
+            beyond = [text for text in rows[name].tolist() if not text.isascii()]
+            width[name] = max([width[name], *map(len, beyond)])
+    chosen = []
+    for column in columns:
+        chosen.append(column)
+        if width.get(column.name):
+            told = f"{column.name} in UTF-8, zeros behind"
+            name, size = f"{column.name}{BESIDE}", np.dtype(column.format).itemsize
+            chosen.append(Column(name, "u1", "", told, (size,)))
+    return tuple(chosen)
+
+
+def in_ascii(rows: Rows, columns: Sequence[Column]) -> Rows:
+    """Return rows with the columns of `with_utf8`, their texts in ASCII."""
+    wanted = record_type(columns)
+    texts = [c.name for c in columns if c.is_text]
+    beyond = [n for n in texts if not all(text.isascii() for text in rows[n].tolist())]
+    if wanted == rows.dtype and not beyond:
+        return rows
+    made = np.zeros(len(rows), wanted)
+    for name in rows.dtype.names or ():
+        made[name] = rows[name]
+        if f"{name}{BESIDE}" in (wanted.names or ()):
+            width = rows.dtype[name].itemsize
+            plain = np.ascontiguousarray(rows[name]).view(np.uint8)
+            made[f"{name}{BESIDE}"] = plain.reshape(len(rows), width)
+    for name in beyond:
+        way = "replace" if name in LOOSE else "backslashreplace"
+        made[name] = [text.decode().encode("ascii", way) for text in rows[name].tolist()]
+    return made
+
+
+def restored(table: Table) -> Table:
+    """Put the texts of ``*_utf8`` in the place of the escaped ones, in ``table`` itself."""
+    for name in list(table.colnames):
+        beside = f"{name}{BESIDE}"
+        if beside not in table.colnames or np.asarray(table[beside]).dtype != np.uint8:
+            continue
+        texts = [bytes(row).rstrip(b"\0").decode(errors="replace") for row in table[beside]]
+        old = table[name]
+        kind = MaskedColumn if isinstance(old, MaskedColumn) else type(old)
+        table[name] = kind(texts, name=name, description=old.description)
+        table.remove_column(beside)
+    return table
