@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from hybridfit.cutouts import Cutouts
 from hybridfit.files import open_fits
-from hybridfit.io.export import atomic
 from hybridfit.io.galfit import Component, Feedme, Outcome, Value, model_header
+from hybridfit.io.writing import atomic
 from hybridfit.results import Fit, Flag
 
 LONGEST = 100  # characters of an id in a file name

@@ -10,6 +10,7 @@ from astropy.table import Table
 from hybridfit.cutouts import Cutouts
 from hybridfit.io.blocks import file_name, world_header
 from hybridfit.io.standard_zeropoints import is_believed
+from hybridfit.io.writing import atomic, write_table
 
 
 def write_cutouts(cutouts: Cutouts, directory: str | Path, truth: Table | None = None) -> None:
@@ -47,6 +48,7 @@ def write_cutouts(cutouts: Cutouts, directory: str | Path, truth: Table | None =
         for name, plane in planes.items():
             path = directory / f"{file_name(id)}_{name}.fits"
             own = header if name == "image" else None
-            fits.PrimaryHDU(plane, own).writeto(path, overwrite=True)
+            with atomic(path) as file:
+                fits.PrimaryHDU(plane, own).writeto(file)
     if truth is not None:
-        truth.write(directory / "truth.fits", overwrite=True)
+        write_table(directory / "truth.fits", truth)

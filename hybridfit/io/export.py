@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hybridfit.io.delimited import guarded
 from hybridfit.io.table import Column, record_type, to_table
 from hybridfit.io.unicode_columns import in_ascii, with_utf8
+from hybridfit.io.writing import atomic
 
 Rows = NDArray[np.void]
 FORMATS = ("fits", "ecsv", "csv", "parquet")
@@ -64,21 +65,6 @@ def write_results(
             _write_parquet(file, parts, columns, meta)
         else:
             _write_text(file, parts, columns, meta, "ascii" + path.suffix)
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Give a file that takes the name ``path`` only once it is whole and on the disk."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def fits_header(columns: Sequence[Column], meta: Mapping[str, Any]) -> tuple[bytes, fits.Header]:
@@ -165,4 +151,5 @@ def _write_parquet(
     finally:
         if writer is not None:
             writer.close()
-        scratch.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(scratch)

@@ -19,6 +19,10 @@ VALUES = ("zeropoint", "pixel_scale", "gain", "psf_oversampling", "psf_includes_
 COLUMNS = ("id", *ROLES, *VALUES, *START_NAMES)
 
 
+class UsageError(ValueError):
+    """The command, its options or its whole input are wrong; nothing was computed."""
+
+
 class BadInput(ValueError):
     """One galaxy cannot be fitted: its row gets this text and ``flags``, the run goes on.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +22,7 @@ from torch import Tensor
 from hybridfit.arguments import checked
 from hybridfit.config import check_keys, load_yaml
 from hybridfit.files import check_regular, read_text
+from hybridfit.io.writing import atomic, write_text
 from hybridfit.npe.columns import parse_columns
 from hybridfit.npe.frame import N_TARGETS
 from hybridfit.npe.network import Estimator, NetworkOptions
@@ -35,18 +35,6 @@ LARGEST_CARD = 10_000_000  # bytes
 CONFIG_KEYS = ("network", "n_scalars", "n_targets", "prior", "simulator", "targets")
 
 
-def write_atomically(path: Path, write: Any) -> None:
-    """Call ``write(temporary path)``, then move the file into place, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a run's folder, oldest first."""
     return sorted(folder.glob("checkpoint-*.pt"))
@@ -55,7 +43,8 @@ def checkpoints(folder: Path) -> list[Path]:
 def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
     """Write the state after batch ``step`` and remove all but the last two checkpoints."""
     path = folder / f"checkpoint-{step:09d}.pt"
-    write_atomically(path, lambda temporary: torch.save(dict(state), temporary))
+    with atomic(path) as file:
+        torch.save(dict(state), file)
     for old in checkpoints(folder)[:-KEEP]:
         old.unlink()
     return path
@@ -113,11 +102,12 @@ def save_weights(
         for name, value in estimator.state_dict().items()
     }
     text = yaml.safe_dump(plain(config), sort_keys=False)
-    write_atomically(folder / CONFIG, lambda path: path.write_text(text))
+    write_text(folder / CONFIG, text)
     if card is not None:
         told = json.dumps(_finite(plain(card)), indent=2) + "\n"
-        write_atomically(folder / CARD, lambda path: path.write_text(told))
-    write_atomically(folder / WEIGHTS, lambda path: path.write_bytes(save(tensors)))
+        write_text(folder / CARD, told)
+    with atomic(folder / WEIGHTS) as file:
+        file.write(save(tensors))
     return folder
 
 

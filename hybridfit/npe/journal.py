@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from hybridfit.io.writing import appended, real_folder, write_text
+
 LOG = "log.jsonl"
 
 
@@ -35,7 +37,7 @@ class Journal:
         if tensorboard and find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)  # type: ignore[no-untyped-call]
+            self._board = SummaryWriter(str(real_folder(folder / "tensorboard")), purge_step=step)  # type: ignore[no-untyped-call]
         self._bar = tqdm(
             total=100.0,
             disable=quiet,
@@ -53,7 +55,7 @@ class Journal:
     def write(self, kind: str, step: int, values: dict[str, float]) -> None:
         """Append one line of numbers; ``kind`` is train, validation or validation_scalars."""
         line = {"kind": kind, "step": step, **{k: _short(v) for k, v in values.items()}}
-        with self._path.open("a") as file:
+        with appended(self._path) as file:
             file.write(json.dumps(line) + "\n")
         if self._board is not None:
             images = int(values.get("images", step))
@@ -82,7 +84,7 @@ def _forget(path: Path, step: int) -> None:
         values = _numbers(line)
         if values and values["step"] <= step:
             kept.append(line + "\n")
-    path.write_text("".join(kept))
+    write_text(path, "".join(kept))
 
 
 def _numbers(line: str) -> dict[str, Any]:

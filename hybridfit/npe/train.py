@@ -16,6 +16,7 @@ import yaml
 from torch import Tensor
 
 from hybridfit.config import load_yaml
+from hybridfit.io.writing import write_text
 from hybridfit.npe import checkpoint as files
 from hybridfit.npe.data import (
     VALIDATION,
@@ -156,7 +157,7 @@ def claim(out: Path, recipe: Recipe, resume: bool) -> None:
     if not resume:  # of a run that ended before its first checkpoint, perhaps of another recipe
         (out / VALIDATION_FILE).unlink(missing_ok=True)
     text = yaml.safe_dump(mine, sort_keys=False)
-    files.write_atomically(path, lambda temporary: temporary.write_text(text))
+    write_text(path, text)
 
 
 def _learner(

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
 from hybridfit.files import check_regular
+from hybridfit.io.writing import atomic
 from hybridfit.model.simulate import simulate_scenes
-from hybridfit.npe.checkpoint import write_atomically
 from hybridfit.npe.data import VALIDATION, SceneSource, Shard, in_parts, seed_of, shard_of
 from hybridfit.npe.frame import encode, log_jacobian
 from hybridfit.npe.inputs import make_inputs
@@ -73,7 +73,8 @@ def cached_validation(path: Path, source: SceneSource, n_limit: int) -> Validati
     made = make_validation(source, n_limit)
     tensors = {f.name: getattr(made.galaxies, f.name).contiguous() for f in fields(Shard)}
     tensors |= {"limit": made.limit, "prior": torch.tensor(made.prior)}
-    write_atomically(path, lambda temporary: temporary.write_bytes(save(tensors)))
+    with atomic(path) as file:
+        file.write(save(tensors))
     return made
 
 

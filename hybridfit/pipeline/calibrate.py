@@ -19,6 +19,7 @@ from hybridfit.config import check_keys, load_yaml, make
 from hybridfit.cutouts import Cutouts
 from hybridfit.io.fits import ReadOptions, find_sources
 from hybridfit.io.runs import UsageError
+from hybridfit.io.writing import write_figure, write_table
 from hybridfit.model.render import render
 from hybridfit.model.simulate import Kind, SceneOptions, simulate_scenes
 from hybridfit.npe.checkpoint import CONFIG
@@ -266,9 +267,9 @@ def _write(report: Report, out: Path) -> None:
     if report.tarp is not None:
         tables["tarp"], figures["tarp"] = report.tarp, plots.plot_tarp(report.tarp)
     for name, table in tables.items():
-        table.write(out / f"{name}.ecsv", overwrite=True)
+        write_table(out / f"{name}.ecsv", table)
     for name, figure in figures.items():
-        figure.savefig(out / f"{name}.png", dpi=130)
+        write_figure(out / f"{name}.png", figure, dpi=130)
 
 
 def told(report: Report) -> str:

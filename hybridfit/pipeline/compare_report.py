@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hybridfit.io import export, report
+from hybridfit.io import report
 from hybridfit.io.references import NAMES
 from hybridfit.io.report import Section
+from hybridfit.io.writing import atomic
 from hybridfit.pipeline.common import versions
 from hybridfit.pipeline.compare_figures import (
     chi2_picture,
@@ -74,7 +75,7 @@ def write_report(
         results: what was compared, for the first line.
     """
     text = render_report(comparisons, stamps, galfit, options, results)
-    with export.atomic(path) as file:
+    with atomic(path) as file:
         file.write(text.encode("utf-8", "replace"))
 
 

@@ -23,6 +23,7 @@ from hybridfit.io.read_results import Results, read_results
 from hybridfit.io.references import Catalogue, ReferenceOptions, own_catalogue, read_reference
 from hybridfit.io.runs import UsageError
 from hybridfit.io.table import to_table
+from hybridfit.io.writing import write_table
 from hybridfit.pipeline.common import metadata
 from hybridfit.pipeline.compare_pixels import Evaluation, Models, evaluate, free_parameters
 from hybridfit.pipeline.compare_report import write_report
@@ -111,8 +112,8 @@ def compare(
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
         export.write_results(folder / f"comparison.{options.format}", [rows], columns, meta)
-        found.summary.write(folder / "summary.ecsv", overwrite=True)
-        found.unmatched.write(folder / "unmatched.ecsv", overwrite=True)
+        write_table(folder / "summary.ecsv", found.summary)
+        write_table(folder / "unmatched.ecsv", found.unmatched)
         write_report(folder / PAGE, comparisons, stamps, _galfit(run), options, str(run.path))
     return replace(found, out=folder)
 

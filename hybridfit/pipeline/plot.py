@@ -19,10 +19,11 @@ from hybridfit.fitting.fit import FitOptions
 from hybridfit.fitting.linearised import free_point, linearise
 from hybridfit.fitting.prepare import prepared
 from hybridfit.io.blocks import file_name, read_block
-from hybridfit.io.fits import BadInput, ReadOptions, Source, find_sources, read_stamp, stack
+from hybridfit.io.fits import ReadOptions, Source, find_sources, read_stamp, stack
 from hybridfit.io.read_results import Results, read_results
 from hybridfit.io.references.tables import read_table
 from hybridfit.io.runs import MODELS, UsageError
+from hybridfit.io.writing import real_folder, write_figure
 from hybridfit.npe.posterior import predict_cutouts
 from hybridfit.parameters import ParameterSpace, Prior
 from hybridfit.pipeline.common import model_images, starting_network
@@ -84,8 +85,7 @@ def plot_run(
     options = _options(results)
     sources = _sources(input, results)
     true = _truth(truth, input)
-    folder = results.path / PLOTS
-    folder.mkdir(exist_ok=True)
+    folder = real_folder(results.path / PLOTS)
     files: list[Path] = []
     bare, failed = 0, []  # galaxies with neither a model nor draws, and what went wrong
     for row in tqdm(rows, unit=" galaxies", disable=True if quiet else None):
@@ -101,7 +101,7 @@ def plot_run(
     columns = ["id", "flags", *LABELS, *(f"{name}_err" for name in LABELS)]
     if true is not None and _has(results.table, columns) and _has(true, LABELS):
         files.append(folder / "truth.png")
-        plot_truth(results.table[columns], true).savefig(files[-1], dpi=DPI)
+        write_figure(files[-1], plot_truth(results.table[columns], true), DPI)
     if not files:
         raise UsageError(
             f"'{out}' holds neither models nor draws of these galaxies: pass --input CUTOUTS, or "
@@ -119,7 +119,7 @@ def _pictures(galaxy: _Galaxy, true: Table | None, folder: Path) -> list[Path]:
     for kind, figure in (("fit", _fit_figure(galaxy)), ("corner", _corner(galaxy, true))):
         if figure is not None:
             files.append(folder / f"{file_name(galaxy.id)}_{kind}.png")
-            figure.savefig(files[-1], dpi=DPI)
+            write_figure(files[-1], figure, DPI)
     return files
 
 
@@ -192,7 +192,7 @@ def _galaxy(
         return _Galaxy(results, row, None, options)
     try:
         stamp = read_stamp(source, make(ReadOptions, results.settings.get("read", {}), "read"))
-    except (BadInput, OSError, ValueError, TypeError, KeyError):
+    except Exception:
         return _Galaxy(results, row, None, options)  # its row has the reason
     return _Galaxy(results, row, None if stamp.mask.all() else stack([stamp]), options)
 

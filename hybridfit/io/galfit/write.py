@@ -6,9 +6,9 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from hybridfit.io.export import atomic
 from hybridfit.io.galfit.conventions import FAMILY, bounds_of, raw_values
 from hybridfit.io.galfit.entries import Component, Feedme, Outcome, Value
+from hybridfit.io.writing import atomic
 
 RULE = "=" * 80
 TEXTS = {
