@@ -18,6 +18,11 @@ from hybridfit.results import Flag
 # what may be given with a unit, beside the image, or follows from it
 WITH_UNITS = ("sigma", "psf", "mask", "zeropoint", "zeropoint_from", "pixel_scale", "wcs")
 NO_ZEROPOINT = int(Flag.NO_ZEROPOINT)
+LARGEST, SMALLEST = 1e37, 2e-38  # flux units: their squares and inverses are finite in float32
+# |image| over the noise, and noise over the usual one, beyond which sums of squares are not: what
+# no camera measures, for instance 1e36 where a program has no data
+MOST_SIGNAL, LEAST_NOISE = 1e15, 1e-12
+ORDINARY = 1e9  # |image| over the least noise up to which there is nothing to look at
 START_NAMES = ("x", "y", "mag", "r_eff", "n", "q", "pa")
 
 
@@ -33,7 +38,8 @@ class Cutouts:
         image: (B, H, W), flux units; an astropy Quantity's own unit, in which ``sigma`` then is
             too, converted if it has another; masked pixels of a masked array are masked.
         sigma: (B, H, W), standard deviation of each pixel in the same unit. Pixels with
-            sigma <= 0 or not finite, or with an image that is not finite, are masked.
+            sigma <= 0 or not finite, or with an image that is not finite, are masked, and so
+            are those that `absurd_pixels` names.
         psf: (B, h, w) or (h, w) for all, odd sides, centred on the middle pixel, sum 1; or
             None to fit without one.
         mask: (B, H, W) bool, True = leave out. Padding of smaller stamps is masked too.
@@ -99,7 +105,8 @@ class Cutouts:
         for masked in (one for one in hidden if one is not None):
             mask = mask | _like(masked, image, "mask", torch.bool)
         # comparisons are several times quicker than isfinite, and false for NaN
-        mask = mask | ~(image.abs() < torch.inf) | ~((sigma > 0) & (sigma < torch.inf))
+        mask = mask | ~(image.abs() < LARGEST) | ~((sigma > SMALLEST) & (sigma < LARGEST))
+        mask = mask | absurd_pixels(image, sigma, mask)
         device = image.device
 
         def column(name: str, default: float, dtype: torch.dtype, *shape: int) -> Tensor:
@@ -186,6 +193,32 @@ class Cutouts:
             if isinstance(value := getattr(self, f.name), Tensor)
         }
         return replace(self, **moved)
+
+
+def absurd_pixels(image: Tensor, sigma: Tensor, mask: Tensor) -> Tensor:
+    """Return which pixels float32 cannot weigh against the others of their galaxy.
+
+    Args:
+        image, sigma: (B, H, W) flux units.
+        mask: (B, H, W) bool, pixels that are left out already.
+
+    Returns:
+        (B, H, W) bool: those brighter than 1e15 times the noise, their own or the median one, and
+        those with 1e-12 of the median noise or less.
+    """
+    absurd = torch.zeros_like(mask)
+    if not image.numel():
+        return absurd
+    signal = torch.where(mask, 0.0, image).abs_()
+    noise = torch.where(mask, torch.inf, sigma)
+    suspect = signal.amax(dim=(1, 2)) > ORDINARY * noise.amin(dim=(1, 2))
+    rows = suspect.nonzero()[:, 0]
+    if len(rows):
+        own = torch.where(mask[rows], torch.nan, sigma[rows]).double()
+        usual = own.flatten(1).nanmedian(dim=1).values[:, None, None]
+        bright = signal[rows].double() > MOST_SIGNAL * torch.minimum(own, usual)
+        absurd[rows] = bright | (own < LEAST_NOISE * usual)
+    return absurd
 
 
 def as_tensor(value: Any, dtype: torch.dtype, name: str = "value") -> Tensor:

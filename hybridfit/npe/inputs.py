@@ -20,6 +20,7 @@ from hybridfit.npe.moments import ORDERS, turned, windowed
 from hybridfit.npe.normal import NoiseLevel
 from hybridfit.npe.views import (
     BASE,
+    EXTREME,
     Base,
     cut,
     effective_psf,
@@ -88,6 +89,9 @@ def make_inputs(cutouts: Cutouts, with_views: bool = True) -> Inputs:
     sky, noise, nominal = sky_level(cutouts), typical_sigma(cutouts), nominal_centre(cutouts)
     reach = Prior().position * cutouts.size.amin(dim=1).double().clamp_min(8)
     centre, scale = _find(cutouts, sky, noise, nominal, reach)
+    found = torch.isfinite(centre).all(dim=1) & torch.isfinite(scale)  # NaN is no number of pixels
+    centre = torch.where(found[:, None], centre, nominal)
+    scale = torch.where(found, scale, ROUGH[0])
     power = torch.ceil(torch.log2(scale / REBIN_FROM)).clamp_min(0)
     rebin = (2**power).long().clamp_max(MAX_REBIN)
     base = cut(cutouts, sky, noise, centre, rebin)
@@ -162,7 +166,7 @@ def _find(
 ) -> tuple[Tensor, Tensor]:
     """Centre (B, 2) and scale (B,) of the target, stamp pixels, from wide windows."""
     level, unit = (v.float()[:, None, None] for v in (sky, 1 / noise))
-    data = (cutouts.image - level).mul_(unit).mul_(~cutouts.mask)
+    data = (cutouts.image - level).mul_(unit).mul_(~cutouts.mask).clamp_(-EXTREME, EXTREME)
     scales = torch.tensor(ROUGH, device=data.device)
     centre = nominal.clone()
     best = scales[:1].expand(len(data)).double()

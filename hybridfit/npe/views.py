@@ -12,6 +12,7 @@ from hybridfit.cutouts import Cutouts
 
 BASE = 128  # view pixels a side that are looked at
 SIDE = 64  # pixels a side of each view
+EXTREME = 1e9  # of a pixel's noise: no real pixel comes near it, and its powers are finite
 PSF_STEP = 0.5  # view pixels per pixel of the PSF's view
 
 
@@ -61,6 +62,7 @@ def cut(
         flat = (rows[:, None, None] * height + iy) * width + ix
         used = inside & ~cutouts.mask.take(flat)
         value = (cutouts.image.take(flat) - level[rows]).div_(unit[rows]).mul_(used)
+        value.clamp_(-EXTREME, EXTREME)
         # masked pixels have a sigma of 1, which may be beyond all bounds in units of the noise
         var = (cutouts.sigma.take(flat) / unit[rows]).square_().masked_fill_(~used, 0.0)
         if b > 1:
