@@ -27,6 +27,7 @@ def told(summary: Any, what: str) -> str:
     if flags:
         common = sorted(flags.items(), key=lambda item: -item[1])
         lines.append("flags: " + ", ".join(f"{name} {count}" for name, count in common))
+    lines += getattr(summary, "notes", ())
     if summary.n_fitted:
         total = sum(summary.seconds.values())
         shares = ", ".join(f"{what} {s:.1f} s" for what, s in summary.seconds.items() if s >= 0.05)

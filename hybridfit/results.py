@@ -48,6 +48,7 @@ class Flag(IntFlag):
     PSF_DOUBTFUL = 1 << 26
     NOT_MODELLED = 1 << 27
     NO_ZEROPOINT = 1 << 28
+    FAILED = 1 << 29
     PSF_TRUNCATED = 1 << 30
     SEVERAL_SOURCES = 1 << 31
 
@@ -82,6 +83,7 @@ FLAG_TEXT: dict[Flag, str] = {
     Flag.PSF_DOUBTFUL: "the pixels ask for a PSF of another width or shape",
     Flag.NOT_MODELLED: "a model was asked for that cannot be fitted: see the message column",
     Flag.NO_ZEROPOINT: "no zero point is known: magnitudes are instrumental, -2.5 log10(flux)",
+    Flag.FAILED: "the computation failed for this galaxy: see the message column",
     Flag.PSF_TRUNCATED: "the PSF has a pedestal, or its stamp cuts off its wings",
     Flag.SEVERAL_SOURCES: "the image is a frame of many sources, of which one was measured",
 }

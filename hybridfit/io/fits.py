@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ __all__ = [
     "prepare_psf",
     "read",
     "read_stamp",
+    "readable_stamp",
     "stack",
 ]
 
@@ -72,6 +73,27 @@ def bad_stamp(id: str, error: BadInput, shape: tuple[int, int] = (32, 32)) -> St
         wcs=None,
         message=str(error),
     )
+
+
+def readable_stamp(
+    source: Source,
+    options: ReadOptions = ReadOptions(),
+    read: Callable[[Source, ReadOptions], Stamp] = read_stamp,
+) -> Stamp:
+    """Read a galaxy; whatever is wrong with it becomes a stamp without data, and its message.
+
+    Args:
+        source: its files.
+        options: see `ReadOptions`.
+        read: how.
+    """
+    try:
+        return read(source, options)
+    except BadInput as error:
+        return bad_stamp(source.id, error)
+    except Exception as error:  # what readers of broken files raise has no end
+        text = f"{type(error).__name__} while reading '{source.image}': {error}"
+        return bad_stamp(source.id, BadInput(text))
 
 
 def stack(
@@ -160,10 +182,4 @@ def read(input: str | Path, **options: Any) -> Cutouts:
         ValueError, FileNotFoundError: if the whole input is unusable, or an option is unknown.
     """
     chosen = make(ReadOptions, options, "read")
-    stamps = []
-    for source in find_sources(input, chosen):
-        try:
-            stamps.append(read_stamp(source, chosen))
-        except BadInput as error:
-            stamps.append(bad_stamp(source.id, error))
-    return stack(stamps)
+    return stack([readable_stamp(source, chosen) for source in find_sources(input, chosen)])

@@ -12,11 +12,11 @@ from hybridfit.draws import Draws
 from hybridfit.io.table import (
     MESSAGE_WIDTH,
     Column,
+    blank_rows,
     messages_of,
     on_sky,
     parameter_of,
     plain_name,
-    record_type,
     to_numpy,
 )
 from hybridfit.io.zeropoint_columns import put_zeropoints, zeropoint_columns
@@ -165,15 +165,6 @@ def result_rows(cutouts: Cutouts, result: Result, columns: Sequence[Column]) -> 
         rows["weight"] = 0.0
         if result.draws is not None:
             _put_draws(rows, result.draws, shift, wanted["weight"].shape[0])
-    return rows
-
-
-def blank_rows(n: int, columns: Sequence[Column]) -> NDArray[np.void]:
-    """Rows in which nothing is known."""
-    rows = np.zeros(n, dtype=record_type(columns))
-    for column in columns:
-        if column.format.startswith("f"):
-            rows[column.name] = np.nan
     return rows
 
 

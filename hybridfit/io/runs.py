@@ -1,32 +1,52 @@
 """The folder of a long run: what it was started with, and the parts that are done.
 
-A part is the rows of a fixed number of consecutive galaxies. It is computed whole, from the same
-galaxies, or not at all, and its file appears by a rename; so a run that was killed at any moment
-goes on to the same table.
+A part is the rows of a fixed number of consecutive galaxies. Its batches are the same whenever it
+is computed, and a batch is kept whole or not at all; files appear by a rename. So a run that was
+killed at any moment goes on to the same table.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridfit.io.export import FORMATS, atomic
+from hybridfit.io.export import FORMATS
+from hybridfit.io.options import UsageError
+from hybridfit.io.parts import (
+    DamagedPart,
+    Part,
+    blank_part,
+    read_keys,
+    read_part,
+    write_keys,
+    write_part,
+)
+from hybridfit.io.writing import (
+    LinkedPath,
+    atomic,
+    check_unlinked,
+    open_lock,
+    read_regular,
+    real_folder,
+)
+
+__all__ = ["MODELS", "Run", "UsageError", "open_run"]
 
 RECORD = "run.json"
 PARTS = "parts"
 MODELS = "models"
-
-
-class UsageError(ValueError):
-    """The command, its options or its whole input are wrong; nothing was computed."""
+INPUTS = "inputs.npy"  # keys of the files that the galaxies were measured on
+LARGEST_RECORD = 1 << 26  # bytes
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp(\.part)?")  # see `hybridfit.io.writing.atomic`
 
 
 @dataclass(frozen=True)
@@ -39,6 +59,7 @@ class Run:
         record: what the run was started with; ``compared`` in it must agree to go on.
         row_type: record type of the rows.
         edges: galaxy numbers at which parts begin, and the end.
+        damaged: why parts were not usable, for those that were looked at.
     """
 
     path: Path
@@ -46,6 +67,7 @@ class Run:
     record: Mapping[str, Any]
     row_type: np.dtype
     edges: tuple[int, ...]
+    damaged: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.edges) - 1
@@ -56,25 +78,53 @@ class Run:
 
     def is_complete(self) -> bool:
         """Whether the table is there and belongs to this record."""
-        return self.results.exists() and bool(_read_record(self.path).get("complete"))
+        found = _read_record(self.path)
+        return self.results.is_file() and bool(found.get("complete")) and "outcome" in found
 
-    def is_done(self, part: int) -> bool:
-        """Whether a part's rows are there, all of them."""
+    def part(self, part: int) -> Part:
+        """Return what is kept of a part; of one that is missing or damaged nothing is done."""
+        n = len(self.galaxies(part))
         try:
-            rows = np.load(self._file(part), mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            return False
-        return rows.dtype == self.row_type and len(rows) == len(self.galaxies(part))
+            return read_part(self._file(part), self.row_type, n)
+        except FileNotFoundError:
+            return blank_part(n, self.row_type)
+        except DamagedPart as error:
+            self.damaged[part] = str(error)
+            return blank_part(n, self.row_type)
 
-    def save(self, part: int, rows: NDArray[np.void]) -> None:
-        """Keep the rows of a part; raises OSError if they cannot be written."""
-        with atomic(self._file(part)) as file:
-            np.save(file, rows, allow_pickle=False)
+    def save(self, part: int, content: Part) -> None:
+        """Keep a part, whole or as far as it is; raises OSError if it cannot be written."""
+        write_part(self._file(part), content)
+
+    def parts(self) -> Iterator[Part]:
+        """Yield all parts in order, once they are whole.
+
+        Raises:
+            RuntimeError: if one has changed since it was written.
+        """
+        for part in range(len(self)):
+            try:
+                yield read_part(self._file(part), self.row_type, len(self.galaxies(part)))
+            except (FileNotFoundError, DamagedPart) as error:
+                text = f"{error}, and was whole before: give the same command again"
+                raise RuntimeError(text) from error
 
     def rows(self) -> Iterator[NDArray[np.void]]:
-        """Yield the rows of all parts in order."""
-        for part in range(len(self)):
-            yield np.load(self._file(part), allow_pickle=False)
+        """Yield the rows of all parts in order, once they are whole."""
+        for part in self.parts():
+            yield part.rows
+
+    def keys(self) -> NDArray[np.uint64] | None:
+        """Return the keys (N, 2) of all galaxies of a complete run; None if they are not there."""
+        return read_keys(self.path / INPUTS, self.edges[-1])
+
+    def keep_keys(self, keys: NDArray[np.uint64]) -> None:
+        """Keep the keys (N, 2) of all galaxies."""
+        write_keys(self.path / INPUTS, keys)
+
+    def reopen(self) -> None:
+        """Make a complete run one that goes on: with the parts that were saved, if any."""
+        _write_record(self.path, self.record)
 
     def finish(self, outcome: Mapping[str, Any]) -> None:
         """Note that the table is in place and what came out, and let go of the parts."""
@@ -109,8 +159,8 @@ def open_run(
         overwrite: throw away what another run left in the folder.
 
     Raises:
-        UsageError: if the folder holds another run or a table that no run here made, or if
-            another process works in it.
+        UsageError: if the folder holds another run or a table that no run here made, if what a
+            run makes in it is a link, or if another process works in it.
         OSError: if the folder cannot be written.
     """
     if path.exists() and not path.is_dir():
@@ -118,11 +168,14 @@ def open_run(
     path.mkdir(parents=True, exist_ok=True)
     results = path / f"results.{format}"
     with _lock(path):
+        for name in (PARTS, MODELS):
+            check_unlinked(path / name)
+        _sweep(path)
         if overwrite:
             _clear(path)
         found = _read_record(path)
         if found:
-            _check_same(path, found.get("compared", {}), record["compared"])
+            _check_same(path, found.get("compared"), record["compared"])
         else:
             left = [f.name for f in _tables(path)]
             if left:
@@ -132,15 +185,21 @@ def open_run(
                 )
             _clear(path)  # parts whose record is gone cannot be trusted
             _write_record(path, record)
-        (path / PARTS).mkdir(exist_ok=True)
         run = Run(path, results, record, row_type, edges)
         if run.is_complete():
             shutil.rmtree(path / PARTS, ignore_errors=True)
+        real_folder(path / PARTS)
         yield run
+        with suppress(OSError):  # it is empty if there was nothing to do
+            (path / PARTS).rmdir()
 
 
-def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def _check_same(path: Path, old: Any, new: Mapping[str, Any]) -> None:
     """Raise if a run was started with something else, naming what differs."""
+    if not isinstance(old, dict):
+        raise UsageError(
+            f"'{path / RECORD}' does not say how its run was started: --overwrite begins anew"
+        )
     # what one of them does not have follows from something else
     names = sorted({*old, *new}, key=lambda name: (name not in old or name not in new, name))
     differing = [
@@ -164,11 +223,15 @@ def _brief(value: Any) -> str:
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads((path / RECORD).read_text())
+        found = json.loads(read_regular(path / RECORD, LARGEST_RECORD))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise UsageError(f"'{path / RECORD}' cannot be read: {error}") from error
+    except LinkedPath:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(
+            f"'{path / RECORD}' cannot be read ({error}): --overwrite begins anew"
+        ) from error
     return found if isinstance(found, dict) else {}
 
 
@@ -183,9 +246,19 @@ def _tables(path: Path) -> list[Path]:
 
 def _clear(path: Path) -> None:
     """Remove what a run makes and nothing else; its record first, so that a kill does no harm."""
-    for file in (path / RECORD, *_tables(path), *(path / MODELS).glob("*_block.fits")):
-        file.unlink(missing_ok=True)
+    blocks = (path / MODELS).glob("*_block.fits")
+    for file in (path / RECORD, path / INPUTS, *_tables(path), *blocks):
+        if file.is_symlink() or not file.is_dir():
+            file.unlink(missing_ok=True)
     shutil.rmtree(path / PARTS, ignore_errors=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove the temporary files of a run that was killed."""
+    for folder in (path, path / PARTS, path / MODELS):
+        for file in folder.glob(".*.tmp*"):
+            if TEMPORARY.fullmatch(file.name):
+                file.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -196,7 +269,7 @@ def _lock(path: Path) -> Iterator[None]:
     except ImportError:  # not a POSIX system
         yield
         return
-    with (path / ".lock").open("w") as file:
+    with open_lock(path / ".lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

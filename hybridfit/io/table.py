@@ -112,6 +112,34 @@ def messages_of(
     return [shortened("; ".join(filter(None, parts))) for parts in texts]
 
 
+def blank_rows(n: int, columns: Sequence[Column]) -> NDArray[np.void]:
+    """Rows in which nothing is known."""
+    rows = np.zeros(n, dtype=record_type(columns))
+    for column in columns:
+        if column.format.startswith("f"):
+            rows[column.name] = np.nan
+    return rows
+
+
+def failed_row(id: str, flags: int, text: str, columns: Sequence[Column]) -> NDArray[np.void]:
+    """Return the row (1,) of a galaxy that could not be computed, in any table.
+
+    Args:
+        id: its name.
+        flags: all that is known.
+        text: why.
+        columns: of the table.
+    """
+    rows = blank_rows(1, columns)
+    rows["id"], rows["flags"], rows["message"] = id.encode(), flags, shortened(text)
+    names = rows.dtype.names or ()
+    if "quality" in names:
+        rows["quality"] = b"suspect"
+    if "weight" in names:
+        rows["weight"] = 0.0  # there are no draws
+    return rows
+
+
 def to_numpy(tensor: Any) -> NDArray:
     """Return a tensor on any device as an array."""
     return tensor.detach().cpu().numpy()

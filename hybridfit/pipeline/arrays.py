@@ -31,6 +31,7 @@ from hybridfit.pipeline.common import (
     usable_device,
 )
 from hybridfit.pipeline.errors import ErrorOptions, check_samples
+from hybridfit.pipeline.isolation import Isolation, failed_cutout, ordinary_galaxy
 from hybridfit.pipeline.pedestals import with_pedestal_flags
 from hybridfit.quantities import without_units
 from hybridfit.uncertainty.bootstrap import BootstrapOptions
@@ -116,11 +117,19 @@ def fit(
         quantiles=drawn > 0,
         n_samples=drawn if save_samples else 0,
     )
+
+    def compute(part: Cutouts) -> NDArray[np.void]:
+        part = with_pedestal_flags(part)
+        result = measure(part, chosen, where, compile, errors, network)
+        return result_rows(part, result, columns)
+
+    isolation = Isolation(lambda: compute(ordinary_galaxy(cutouts.psf is not None)))
     rows = np.zeros(len(cutouts), record_type(columns))
     for first in range(0, len(cutouts), AT_ONCE):  # draws take more memory than their galaxy
-        part = with_pedestal_flags(cutouts[first : first + AT_ONCE])
-        result = measure(part, chosen, where, compile, errors, network)
-        rows[first : first + AT_ONCE] = result_rows(part, result, columns)
+        part = cutouts[first : first + AT_ONCE]
+        rows[first : first + AT_ONCE] = isolation.rows(
+            part, compute, lambda one, text: failed_cutout(one, text, columns)
+        )
     settings = {name: asdict(values) for name, values in errors.settings.items()}
     run = {"uncertainty": uncertainty, "start": start}
     meta = metadata({"fit": asdict(chosen), **settings, "run": run})

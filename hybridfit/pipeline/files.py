@@ -16,6 +16,7 @@ from hybridfit.io.fits import ReadOptions
 from hybridfit.io.result_table import result_columns, result_rows
 from hybridfit.io.runs import UsageError
 from hybridfit.io.table import Column
+from hybridfit.io.writing import real_folder
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import weights_digest
 from hybridfit.parameters import ParameterSpace
@@ -27,6 +28,7 @@ from hybridfit.pipeline.common import (
     starting_network,
 )
 from hybridfit.pipeline.errors import ErrorOptions, check_samples, check_uncertainty
+from hybridfit.pipeline.isolation import ordinary_galaxy
 from hybridfit.pipeline.stream import Job, Stage, StreamOptions, Summary, run_stream
 from hybridfit.results import Fit, Quality, Result
 from hybridfit.uncertainty.bootstrap import BootstrapOptions
@@ -98,6 +100,10 @@ def fit_files(
     def nothing(cutouts: Cutouts, job: Job) -> NDArray[np.void]:
         return result_rows(cutouts, no_result(cutouts, options.space), job.schema)
 
+    def trial() -> Result:
+        galaxy, device = ordinary_galaxy(not read.no_psf), torch.device(run.device)
+        return measure(galaxy, options, device, None, errors, estimator)
+
     stage = Stage(
         {"fit": options, **errors.settings},
         columns,
@@ -105,6 +111,7 @@ def fit_files(
             cutouts, job, options, run, errors, share, estimator
         ),
         nothing,
+        trial,
         read,
         run,
         {} if estimator is None else {"weights": weights_digest(run.weights)},
@@ -127,9 +134,8 @@ def _fit_batch(
     result = measure(cutouts, options, device, compile, errors, estimator, job.clock)
     if run.save_models:
         with job.clock("models"):
-            job.models.mkdir(exist_ok=True)
             images = model_images(result.fit.theta, cutouts, options)
-            blocks.write_blocks(job.models, cutouts, result.fit, images)
+            blocks.write_blocks(real_folder(job.models), cutouts, result.fit, images)
     with job.clock("writing"):
         return result_rows(cutouts, result, job.schema)
 

@@ -24,17 +24,18 @@ from hybridfit.fitting.fit import FitOptions
 from hybridfit.io import blocks
 from hybridfit.io.fits import BadInput, ReadOptions, Source, Stamp
 from hybridfit.io.galfit import Feedme, feedme_stamp, read_block, with_results, write_feedme
-from hybridfit.io.galfit.stamp import locate
+from hybridfit.io.galfit.stamp import locate, named_files
 from hybridfit.io.result_table import result_columns
 from hybridfit.io.runs import UsageError
 from hybridfit.io.table import Column
+from hybridfit.io.writing import real_folder
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import weights_digest
 from hybridfit.pipeline.common import compiles, measure, model_images, starting_network
 from hybridfit.pipeline.errors import ErrorOptions
 from hybridfit.pipeline.files import RunOptions, no_result
 from hybridfit.pipeline.galfit_fits import fit_within, given_limits
-from hybridfit.pipeline.galfit_rows import task_columns, task_rows
+from hybridfit.pipeline.galfit_rows import failed_task, task_columns, task_rows
 from hybridfit.pipeline.galfit_tasks import (
     NAMES,
     Task,
@@ -44,6 +45,7 @@ from hybridfit.pipeline.galfit_tasks import (
     read_task,
     space_of,
 )
+from hybridfit.pipeline.isolation import ordinary_galaxy
 from hybridfit.pipeline.stream import Input, Job, Stage, Summary, run_stream
 from hybridfit.results import Flag, Quality, Result
 from hybridfit.uncertainty.bootstrap import BootstrapOptions
@@ -115,12 +117,14 @@ def fit_feedmes(
         work.columns,
         work.rows,
         work.nothing,
+        work.trial,
         read,
         run,
         {} if estimator is None else {"weights": weights_digest(run.weights)},
+        lambda id, *rest: failed_task(found[id], id, *rest),
     )
     sources = [Source(name, str(path)) for name, path in found.items()]
-    source = Input(sources, work.stamp, work.kind)
+    source = Input(sources, work.stamp, work.kind, work.files)
     return run_stream([str(path) for path in inputs], out, stage, overwrite, quiet, source)
 
 
@@ -172,6 +176,15 @@ class _Work:
             raise BadInput(task.refused, int(flag))
         return feedme_stamp(task.feedme, read, task.id)
 
+    def files(self, source: Source, read: ReadOptions) -> list[str]:
+        """The input file and those that it names, which make the row what it is."""
+        return [source.image, *named_files(self.task(source.id).feedme)]
+
+    def trial(self) -> Result:
+        """An ordinary galaxy, in the same way."""
+        device = torch.device(self.run.device)
+        return measure(ordinary_galaxy(), self.options, device, None, self.errors, self.estimator)
+
     def rows(self, cutouts: Cutouts, job: Job, share: float) -> NDArray[np.void]:
         """Of a batch of one kind."""
         batch, run = self.tasks(cutouts), self.run
@@ -207,12 +220,11 @@ class _Work:
         return replace(self.options, components=("sersic",) * n_components, sky="plane")
 
     def _write_models(self, cutouts: Cutouts, result: Result, folder: Path) -> None:
-        folder.mkdir(exist_ok=True)
         space = result.fit.space
         own = replace(self._options(len(space.shapes)), sky=space.sky)
         images = model_images(result.fit.theta, cutouts, own)
         asked = [task.feedme for task in self.tasks(cutouts)]
-        files = blocks.write_blocks(folder, cutouts, result.fit, images, asked)
+        files = blocks.write_blocks(real_folder(folder), cutouts, result.fit, images, asked)
         write_restarts(asked, files)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridfit.cutouts import Cutouts
-from hybridfit.io.result_table import blank_rows, result_columns, result_rows
-from hybridfit.io.table import Column
+from hybridfit.io.result_table import result_columns, result_rows
+from hybridfit.io.table import Column, blank_rows, failed_row
 from hybridfit.parameters import ParameterSpace
 from hybridfit.pipeline.galfit_tasks import SKY, Task, space_of
 from hybridfit.results import Result
@@ -50,6 +50,15 @@ def task_rows(
         rows["covariance"][np.ix_(range(len(rows)), at, at)] = result.fit.covariance.numpy()
     rows["feedme"] = [str(task.feedme.path).encode() for task in batch]
     rows["held"] = [",".join(task.held_names).encode()[:HELD_WIDTH] for task in batch]
+    return rows
+
+
+def failed_task(
+    path: Path, id: str, flags: int, text: str, schema: Sequence[Column]
+) -> NDArray[np.void]:
+    """The row (1,) of a file that could not be computed, see `hybridfit.io.table.failed_row`."""
+    rows = failed_row(id, flags, text, schema)
+    rows["feedme"] = str(path).encode()
     return rows
 
 

@@ -137,6 +137,9 @@ def read_task(id: str, path: Path) -> Task:
         return _task(id, feedme)
     except (GalfitError, BadInput, OSError) as error:
         return Task(id, Feedme(path), refused=str(error))
+    except Exception as error:  # what a broken file can raise has no end
+        text = f"{type(error).__name__} while reading '{path}': {error}"
+        return Task(id, Feedme(path), refused=text)
 
 
 def _task(id: str, feedme: Feedme) -> Task:

@@ -11,7 +11,7 @@ from astropy.table import Table
 from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
-from hybridfit.io.fits import BadInput, ReadOptions, Source, read_stamp, stack
+from hybridfit.io.fits import ReadOptions, Source, read_stamp, stack
 from hybridfit.io.references.tables import read_table
 
 TRUTH = "truth.fits"
@@ -59,7 +59,7 @@ def readable(sources: Sequence[Source], options: ReadOptions) -> Cutouts | None:
     for source in sources:
         try:
             stamp = read_stamp(source, options)
-        except (BadInput, OSError, ValueError, TypeError, KeyError):
+        except Exception:
             continue  # whoever reads says how many are left out
         if not stamp.mask.all():
             stamps.append(stamp)

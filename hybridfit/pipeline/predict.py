@@ -27,6 +27,7 @@ from hybridfit.npe.predict_columns import predict_columns
 from hybridfit.parameters import ParameterSpace
 from hybridfit.pipeline.arrays import from_arrays
 from hybridfit.pipeline.common import metadata, usable_device
+from hybridfit.pipeline.isolation import Isolation, failed_cutout, ordinary_galaxy
 from hybridfit.pipeline.stream import Job, Stage, StreamOptions, Summary, run_stream
 from hybridfit.results import Flag, Posterior
 
@@ -92,7 +93,15 @@ def predict(
         checked("estimator", estimator, Estimator)
     network = estimator or load_estimator(chosen.weights)
     columns = _columns(chosen, network, id_width(cutouts.id))
-    rows = _rows(cutouts, network, chosen, usable_device(device), columns)
+    where = usable_device(device)
+    isolation = Isolation(
+        lambda: _rows(ordinary_galaxy(cutouts.psf is not None), network, chosen, where, columns)
+    )
+    rows = isolation.rows(
+        cutouts,
+        lambda part: _rows(part, network, chosen, where, columns),
+        lambda one, text: failed_cutout(one, text, columns),
+    )
     named, told = told_zeropoints([rows], columns)
     return to_table(rows, named, {**metadata({"predict": asdict(chosen)}), **told})
 
@@ -134,11 +143,16 @@ def predict_files(
         with job.clock("predicting"):
             return _rows(cutouts, estimator, options, device, job.schema)
 
+    def trial() -> object:
+        schema = _columns(options, estimator, id_width(["trial"]))
+        return _rows(ordinary_galaxy(not read.no_psf), estimator, options, device, schema)
+
     stage = Stage(
         options={"predict": options},
         columns=lambda width: _columns(options, estimator, width),
         rows=rows,
         nothing=rows,
+        trial=trial,
         read=read,
         run=run,
         identity={"weights": weights_digest(options.weights)},

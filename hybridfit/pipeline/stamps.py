@@ -6,12 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from astropy.io import fits
-
 from hybridfit.config import make
 from hybridfit.cutouts import Cutouts
 from hybridfit.io.fits import (
-    BadInput,
     ReadOptions,
     Source,
     Stamp,
@@ -76,8 +73,8 @@ def _of_feedmes(results: Results, options: ReadOptions, root: str | Path | None)
         path = path if root is None else Path(root) / path
         try:
             stamp = feedme_stamp(read_feedme(path), options, str(results.table["id"][row]))
-        except (BadInput, OSError, ValueError, TypeError, KeyError, fits.VerifyError):
-            return None  # its row has the reason
+        except Exception:
+            return None  # its row has the reason, whatever a broken file raises
         return None if stamp.mask.all() else stamp
 
     return read
@@ -124,7 +121,7 @@ def stamps_in(cutouts: Cutouts, ids: Sequence[str]) -> Stamps:
 def _read(source: Source, options: ReadOptions) -> Stamp | None:
     try:
         stamp = read_stamp(source, options)
-    except (BadInput, OSError, ValueError, TypeError, KeyError, fits.VerifyError):
+    except Exception:
         return None  # its row has the reason
     return None if stamp.mask.all() else stamp
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,136 +13,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from hybridfit.arguments import check_fields
-from hybridfit.cutouts import Cutouts
 from hybridfit.io import export, runs
-from hybridfit.io.fits import (
-    BadInput,
-    ReadOptions,
-    Source,
-    Sources,
-    Stamp,
-    bad_stamp,
-    find_sources,
-    padded_shape,
-    read_stamp,
-    stack,
-)
+from hybridfit.io.fits import ReadOptions, Source, Sources, find_sources
 from hybridfit.io.runs import UsageError
-from hybridfit.io.table import Column, id_width, record_type
+from hybridfit.io.table import id_width, record_type
 from hybridfit.io.unicode_columns import Again
 from hybridfit.io.zeropoint_columns import told_zeropoints
-from hybridfit.pipeline.common import metadata, usable_device, versions
+from hybridfit.pipeline.batching import compute_parts
+from hybridfit.pipeline.changes import check_inputs
+from hybridfit.pipeline.common import metadata, versions
+from hybridfit.pipeline.job import Input, Job, Stage, StreamOptions, Summary
+from hybridfit.pipeline.progress import Progress
 from hybridfit.results import Flag
 
-BATCH_PIXELS = 1 << 24  # read before a batch is computed: some 150 MB of image, sigma and mask
-NO_DATA = ("no data",)
-PSF_STEP = 16  # pixels that sides of PSFs are rounded up to
-
-
-@dataclass(frozen=True)
-class StreamOptions:
-    """How a run from files goes about it, whatever it computes."""
-
-    device: str = "cpu"  # any of torch: cpu, cuda, cuda:1
-    threads: int = 1  # of the CPU; stamps are small, more of them seldom pay
-    format: str = "fits"  # fits | ecsv | parquet | csv
-    part: int = 256  # galaxies that are computed and kept at a time
-    limit: int = 0  # only so many galaxies, in the order of their ids; 0: all
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        export.check_format(self.format)
-        for name, least in (("threads", 1), ("part", 1), ("limit", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more")
-        usable_device(self.device)
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a run from files came to.
-
-    Args:
-        results: the table's file.
-        n: galaxies in it.
-        flags: how many of them have each flag, and ``any``.
-        quality: how many of them are certified, usable, suspect; empty where nothing was fitted.
-        n_fitted: galaxies this process worked on; the others were done before.
-        seconds: spent by this process on finding, reading, computing, writing.
-    """
-
-    results: Path
-    n: int
-    flags: Mapping[str, int]
-    quality: Mapping[str, int]
-    n_fitted: int
-    seconds: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What a run computes.
-
-    Args:
-        options: name to options dataclass; all of them must be the same to go on with a run.
-        columns: of its table, given the bytes of the longest id.
-        rows: of a batch of galaxies of one padded shape with its job and the share that it has
-            of its part.
-        nothing: rows of galaxies without data.
-        read: reading options.
-        run: how it goes about it.
-        identity: what else must be the same.
-    """
-
-    options: Mapping[str, Any]
-    columns: Callable[[int], Sequence[Column]]
-    rows: Callable[[Cutouts, Job, float], NDArray[np.void]]
-    nothing: Callable[[Cutouts, Job], NDArray[np.void]]
-    read: ReadOptions
-    run: StreamOptions
-    identity: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Input:
-    """The galaxies of a run and how one is read.
-
-    Args:
-        sources: sorted by id.
-        read: one of them; raises `BadInput`.
-        kind: of a galaxy, by its id: what else a batch must have in common.
-    """
-
-    sources: Sequence[Source]
-    read: Callable[[Source, ReadOptions], Stamp] = read_stamp
-    kind: Callable[[str], tuple[Any, ...]] = lambda id: ()
-
-
-@dataclass
-class Job:
-    """What the parts of a run have in common, and the time they took."""
-
-    input: Input
-    stage: Stage
-    schema: Sequence[Column]
-    models: Path
-    n: int
-    n_fitted: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def spend(self, what: str, seconds: float) -> None:
-        """Add to the time that went into ``what``."""
-        self.seconds[what] = self.seconds.get(what, 0.0) + seconds
-
-    @contextmanager
-    def clock(self, what: str) -> Iterator[None]:
-        """Count the time in here as spent on ``what``."""
-        start = time.perf_counter()
-        yield
-        self.spend(what, time.perf_counter() - start)
+__all__ = ["Input", "Job", "Stage", "StreamOptions", "Summary", "run_stream"]
 
 
 def run_stream(
@@ -184,103 +68,46 @@ def run_stream(
         runs.open_run(out, run.format, record, record_type(schema), edges, overwrite) as folder,
         _threads(run.threads),
     ):
-        job = Job(found, stage, schema, out / runs.MODELS, n)
+        job = Job(found, stage, schema, out / runs.MODELS, ids)
         job.spend("finding", time.perf_counter() - start)
+        with job.clock("checking"):
+            notes = check_inputs(folder, job)
         if not folder.is_complete():
-            _compute_parts(folder, job, quiet)
+            _compute(folder, job, quiet)
+            notes += [f"{text}: done again" for _, text in sorted(folder.damaged.items())]
             meta = metadata({**settings, "input": name})
             with job.clock("writing"):
                 named, zeropoints = told_zeropoints(folder.rows(), schema)
                 meta = {**meta, **zeropoints}
                 export.write_results(folder.results, Again(folder.rows), named, meta)
-            counted = {"flags": _count_flags(folder), "quality": _count_quality(folder)}
-            folder.finish({"n": n, **counted})
+                counted, keys = _counted(folder)
+                folder.keep_keys(keys)
+            folder.finish({"n": n, **counted, "notes": notes})
         counts = folder.outcome()
     told = counts["n"], counts["flags"], counts["quality"]
-    return Summary(folder.results, *told, job.n_fitted, job.seconds)
+    return Summary(folder.results, *told, job.n_fitted, job.seconds, tuple(notes))
+
+
+def _compute(folder: runs.Run, job: Job, quiet: bool) -> None:
+    """Compute what is not done yet, under a progress bar."""
+    done = sum(int(folder.part(k).done.sum()) for k in range(len(folder)))
+    with Progress(job.n, done, quiet) as job.progress:
+        compute_parts(folder, job)
 
 
 @contextmanager
 def _threads(n: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(n)
-    yield
-    torch.set_num_threads(before)
-
-
-def _compute_parts(folder: runs.Run, job: Job, quiet: bool) -> None:
-    """Compute the parts that are not there yet."""
-    todo = [part for part in range(len(folder)) if not folder.is_done(part)]
-    done = job.n - sum(len(folder.galaxies(part)) for part in todo)
-    with tqdm(total=job.n, initial=done, unit=" galaxies", disable=True if quiet else None) as bar:
-        for part in todo:
-            sources = [job.input.sources[i] for i in folder.galaxies(part)]
-            rows = np.zeros(len(sources), folder.row_type)
-            for index, batch in _batches(sources, job):
-                rows[index] = _compute_batch(batch, job, len(batch) / len(sources))
-                job.n_fitted += len(index)
-                bar.update(len(index))
-            with job.clock("writing"):
-                folder.save(part, rows)
-
-
-def _compute_batch(stamps: list[Stamp], job: Job, share: float) -> NDArray[np.void]:
-    """Rows of a batch that makes up ``share`` of its part, so about that of the whole run."""
-    kind = _kind(stamps[0])
-    if kind == NO_DATA:
-        return job.stage.nothing(stack(stamps), job)
-    with job.clock("reading"):
-        cutouts = stack(stamps, kind[:2], kind[3:] or None)
-    return job.stage.rows(cutouts, job, share)
-
-
-def _batches(sources: Sequence[Source], job: Job) -> Iterator[tuple[list[int], list[Stamp]]]:
-    """Yield the galaxies of a part as batches of one padded shape, with their row numbers."""
-    groups: dict[tuple[Any, ...], tuple[list[int], list[Stamp]]] = {}
-    pixels = 0
-    for i, source in enumerate(sources):
-        with job.clock("reading"):
-            stamp = _read(source, job)
-        kind = _kind(stamp)
-        own = () if kind == NO_DATA else job.input.kind(source.id)
-        group = groups.setdefault((*kind, own), ([], []))
-        group[0].append(i)
-        group[1].append(stamp)
-        pixels += stamp.image.size
-        if pixels > BATCH_PIXELS:
-            yield from groups.values()
-            groups, pixels = {}, 0
-    yield from groups.values()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _ids(sources: Sequence[Source]) -> Sequence[str]:
     """Their names, without making each of them where that can be helped."""
     return sources.ids if isinstance(sources, Sources) else [source.id for source in sources]
-
-
-def _read(source: Source, job: Job) -> Stamp:
-    """Read a galaxy; whatever is wrong with it becomes a stamp without data."""
-    try:
-        return job.input.read(source, job.stage.read)
-    except BadInput as error:
-        return bad_stamp(source.id, error)
-    except Exception as error:  # what readers of broken files raise has no end
-        text = f"{type(error).__name__} while reading '{source.image}': {error}"
-        return bad_stamp(source.id, BadInput(text))
-
-
-def _kind(stamp: Stamp) -> tuple[Any, ...]:
-    """What the galaxies of a batch share: no data, or a padded shape and the kind of PSF."""
-    if stamp.mask.all():
-        return NO_DATA
-    if stamp.psf is None:
-        return (*padded_shape(*stamp.image.shape), None)
-    return (*padded_shape(*stamp.image.shape), stamp.psf_oversampling, *_psf_sides(stamp.psf))
-
-
-def _psf_sides(psf: NDArray) -> tuple[int, ...]:
-    """Odd sides that PSFs are padded to: few of them, so that few kernels are compiled."""
-    return tuple(PSF_STEP * math.ceil((side - 1) / PSF_STEP) + 1 for side in psf.shape)
 
 
 def _sources(input: Path, out: Path, options: ReadOptions) -> Sources:
@@ -305,18 +132,18 @@ def _compared(settings: Mapping[str, Mapping[str, Any]], ids: Sequence[str]) -> 
     return {**flat, "galaxies": f"{len(ids)} with ids {digest}", "versions": versions()}
 
 
-def _count_flags(folder: runs.Run) -> dict[str, int]:
-    counts = {"any": 0, **{str(flag.name): 0 for flag in Flag}}
-    for rows in folder.rows():
-        counts["any"] += int((rows["flags"] != 0).sum())
+def _counted(folder: runs.Run) -> tuple[dict[str, dict[str, int]], NDArray[np.uint64]]:
+    """How many galaxies have each flag and quality; the keys of their files."""
+    flags = {"any": 0, **{str(flag.name): 0 for flag in Flag}}
+    quality: dict[str, int] = {}
+    keys = [np.zeros((0, 2), np.uint64)]
+    for part in folder.parts():
+        bits = part.rows["flags"]
+        flags["any"] += int((bits != 0).sum())
         for flag in Flag:
-            counts[str(flag.name)] += int((rows["flags"] & flag.value != 0).sum())
-    return {name: count for name, count in counts.items() if count}
-
-
-def _count_quality(folder: runs.Run) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for rows in folder.rows():
-        for text in rows["quality"] if "quality" in (rows.dtype.names or ()) else ():
-            counts[text.decode()] = counts.get(text.decode(), 0) + 1
-    return counts
+            flags[str(flag.name)] += int((bits & flag.value != 0).sum())
+        for text in part.rows["quality"] if "quality" in (part.rows.dtype.names or ()) else ():
+            quality[text.decode()] = quality.get(text.decode(), 0) + 1
+        keys.append(part.keys)
+    found = {name: count for name, count in flags.items() if count}
+    return {"flags": found, "quality": quality}, np.concatenate(keys)

@@ -33,6 +33,7 @@ SUSPECT = (
     | Flag.DISAGREES
     | Flag.UNSAMPLED
     | Flag.NOT_MODELLED
+    | Flag.FAILED
 )
 # something that the errors rest on was not given, or not as it should be
 LESS = (

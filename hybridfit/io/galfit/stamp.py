@@ -130,6 +130,19 @@ def locate(feedme: Feedme, row: str, name: str) -> str:
     raise BadInput(f"row {row}) names '{name}', but there is no such file beside '{feedme.path}'")
 
 
+def named_files(feedme: Feedme) -> list[str]:
+    """Return the paths of all files that an input file names; bare names of those not found."""
+    rows = {"image": "A", "sigma": "C", "psf": "D", "kernel": "D", "mask": "F", "constraints": "G"}
+    found = []
+    for what, row in rows.items():
+        if name := getattr(feedme, what):
+            try:
+                found.append(locate(feedme, row, name))
+            except (BadInput, OSError, ValueError):
+                found.append(name)
+    return found
+
+
 def _check(feedme: Feedme) -> None:
     if len(feedme.bands) > 1:
         raise BadInput(
