@@ -7,6 +7,31 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
+# GALFIT's input file for one Sersic profile in the files of a galaxy ``id``
+FEEDME = """A) {id}_image.fits
+B) out.fits
+C) {id}_sigma.fits
+D) {id}_psf.fits
+E) 1
+F) none
+J) 25
+O) regular
+P) 0
+0) sersic
+1) 16 16 1 1
+3) 22 1
+4) 3 1
+5) 1.5 1
+9) .7 1
+10) 30 1
+Z) 0
+0) sky
+1) 0 1
+2) 0 0
+3) 0 0
+Z) 0
+"""
+
 
 def gaussian(shape, x, y, width, flux=1.0):
     """A round Gaussian of total ``flux`` on a grid of (H, W)."""

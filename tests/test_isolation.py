@@ -12,7 +12,7 @@ import pytest
 import torch
 from astropy.io import fits
 from astropy.table import Table
-from read_helpers import psf_image, write_galaxy
+from read_helpers import FEEDME, psf_image, write_galaxy
 
 import hybridfit as hf
 from hybridfit.io.cutout_files import write_cutouts
@@ -143,31 +143,6 @@ def test_a_directory_where_a_block_should_be(folder, tmp_path):
     (tmp_path / "out" / "models" / "sim0002_block.fits").mkdir(parents=True)
     found = fit_files(folder, tmp_path / "out", run=replace(QUICK, save_models=True))
     check(Table.read(found.results), "IsADirectoryError")
-
-
-FEEDME = """A) {id}_image.fits
-B) out.fits
-C) {id}_sigma.fits
-D) {id}_psf.fits
-E) 1
-F) none
-J) 25
-O) regular
-P) 0
-0) sersic
-1) 16 16 1 1
-3) 22 1
-4) 3 1
-5) 1.5 1
-9) .7 1
-10) 30 1
-Z) 0
-0) sky
-1) 0 1
-2) 0 0
-3) 0 0
-Z) 0
-"""
 
 
 def test_input_files_of_galfit_that_raise(folder, tmp_path, monkeypatch):

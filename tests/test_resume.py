@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import Table
+from read_helpers import FEEDME
 
 import hybridfit as hf
 from hybridfit.io.cutout_files import write_cutouts
@@ -213,8 +214,6 @@ def test_a_manifest_that_says_something_else_is_a_change(made, tmp_path):
 
 
 def test_input_files_of_galfit_that_changed(made, tmp_path):
-    from test_isolation import FEEDME
-
     inputs = shutil.copytree(made, tmp_path / "in")
     paths = []
     for name in ("sim0000", "sim0001"):
