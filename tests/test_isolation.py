@@ -224,7 +224,7 @@ def test_halves_cost_a_few_calls():
 def test_the_ordinary_galaxy_is_measured():
     for psf in (True, False):
         table = hf.fit(ordinary_galaxy(psf), uncertainty="covariance")
-        assert table["flags"][0] & ~int(hf.Flag.NO_PSF | hf.Flag.UNFAMILIAR) == 0
+        assert table["flags"][0] & ~int(hf.Flag.NO_PSF | hf.Flag.NO_ZEROPOINT) == 0
         assert table["x"][0] == pytest.approx(23.5, abs=0.2)
 
 
@@ -261,6 +261,26 @@ def test_absurd_pixels_are_left_out(galaxies, kind: str):
         assert abs(table[name][0] - clean[name][0]) < 2 * table[f"{name}_err"][0], name
     posterior = hf.predict(bad, sigma=noise, psf=psf, samples=16)
     assert np.isfinite(posterior["mag"][0])
+
+
+def test_absurd_pixels_in_files_are_told(galaxies, tmp_path):
+    """A run over them has its table, and their rows say what was masked."""
+    write_cutouts(galaxies[:3], tmp_path / "in")
+    for name, role, kind in (
+        ("sim0000", "sigma", "srows 1e-38"),
+        ("sim0001", "image", "iblock 1e36"),
+    ):
+        path = tmp_path / "in" / f"{name}_{role}.fits"
+        data, header = fits.getdata(path, header=True)
+        planes = spoiled(kind, data, data)
+        fits.writeto(path, planes[role == "sigma"].astype("f8"), header, overwrite=True)
+    summary = fit_files(tmp_path / "in", tmp_path / "out")
+    table = Table.read(summary.results)
+    told = (np.asarray(table["flags"]) & int(hf.Flag.BAD_PIXELS)) != 0
+    assert told.tolist() == [True, True, False]
+    assert "masked" in str(table["message"][0])
+    assert np.isfinite(np.ma.filled(table["mag_p50"], np.nan)).all()
+    assert not summary.flags.get("FAILED")
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-34, 1e20, 1e36])

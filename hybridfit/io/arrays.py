@@ -150,7 +150,8 @@ def prepare(
         raise ValueError(f"zeropoint is {described(plain['zeropoint'])}, expected finite numbers")
     starts = _starts(start, x, y, count)
     systems = _entries("wcs", wcs, count) if isinstance(wcs, list | tuple) else [wcs] * count
-    stamps = []
+    stamps: list[Stamp] = []
+    strange: list[Exception] = []  # misuse that is seen late, or a galaxy's own
     for i, own in enumerate(images):
         single = {name: float(column[i]) for name, column in values.items()}
         try:
@@ -170,6 +171,12 @@ def prepare(
             )
         except BadInput as error:
             stamps.append(bad_stamp(names[i], error))
+        except Exception as error:
+            strange += [error] if isinstance(error, ValueError | TypeError) else []
+            reason = BadInput(f"{type(error).__name__} in preparing it: {error}")
+            stamps.append(bad_stamp(names[i], reason))
+    if strange and len(strange) == count:
+        raise strange[0]
     return _with_more(stack(stamps), origin, flags, messages)
 
 

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from hybridfit.cutouts import LARGEST, SMALLEST, absurd_pixels
 from hybridfit.io import cropping, detect
 from hybridfit.io.detect import middle
 from hybridfit.io.masking import CENTRE, given_mask, masked_centre
@@ -156,7 +158,7 @@ def _usable(
 ) -> tuple[Draft, str, NDArray[np.float32] | None, NDArray[np.bool_]]:
     """The kind of noise given, sigma (None if there is none), and the mask with bad pixels."""
     image = draft.planes["image"]
-    bad = ~np.isfinite(image) | (np.abs(image) > 1e37)  # the square of what float32 holds is not
+    bad = ~np.isfinite(image) | (np.abs(image) > LARGEST)
     filled, values = without_data(image, mask | bad)
     bad |= filled
     role = next((role for role in NOISE_ROLES if role in draft.planes), "")
@@ -164,12 +166,12 @@ def _usable(
     if role:
         plane = draft.planes[role]
         deviation = to_sigma(plane, role)
-        unusable = ~(np.abs(deviation) < 1e37)  # as of the image: float32 has no more
+        unusable = ~((deviation > SMALLEST) & (deviation < LARGEST))
         if unusable[~mask].all():
             raise BadInput(f"no pixel has a usable {role}: expected positive numbers in flux units")
         if role == "ivar":
             mask = mask | (plane == 0)  # the usual way to say "no data"
-        bad |= unusable
+        bad |= unusable | _beyond_float32(image, deviation, mask | bad | unusable)
         draft, outliers = _noise_outliers(draft, deviation, ~(mask | bad), role)
         sigma = np.where(unusable | outliers, 1.0, deviation).astype(np.float32)
     count = int((bad & ~mask).sum())
@@ -180,6 +182,15 @@ def _usable(
             text += f", areas or edges of one value among them ({listed}: {int(filled.sum())})"
         draft = draft.noted(text, Flag.BAD_PIXELS)
     return draft, role, sigma, mask | bad | outliers
+
+
+def _beyond_float32(
+    image: NDArray[np.floating], sigma: NDArray[np.floating], mask: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Pixels that cannot be weighed against the others, see `hybridfit.cutouts.absurd_pixels`."""
+    planes = [torch.from_numpy(np.where(mask, 1.0, plane)) for plane in (image, sigma)]
+    planes.append(torch.from_numpy(mask))
+    return absurd_pixels(*(plane[None] for plane in planes))[0].numpy()
 
 
 def _noise_outliers(
