@@ -12,6 +12,7 @@ from tolerances import TEXT
 import hybridfit as hf
 from hybridfit.cutouts import Cutouts
 from hybridfit.io.psf import examine_psf, prepare_psf, windowed_centroid
+from hybridfit.io.psf_files import read_psf
 from hybridfit.io.psf_sampling import sampling_of, stated
 from hybridfit.model.render import render
 from hybridfit.results import Flag
@@ -77,6 +78,15 @@ def test_an_even_side_that_is_centred_on_a_pixel_stays():
     assert np.unravel_index(found.psf.argmax(), found.psf.shape) == tuple(
         side // 2 for side in found.psf.shape
     )
+
+
+@pytest.mark.parametrize("k", [2, 3, 4, 5])
+def test_an_odd_side_that_is_half_a_pixel_off_is_flagged(k):
+    """As where a user has cut odd sides out of an array of even ones."""
+    found = examine_psf(finely_sampled(k, 20 * k + 1, 10 * k - 0.5), "array", k)
+    assert found.flags & Flag.PSF_OFF_CENTRE
+    said = [float(part.split()[0]) for part in found.notes[0].split("lies ")[1].split(",")[:2]]
+    assert said == pytest.approx([-0.5 / k] * 2, abs=6e-3)  # printed to two digits
 
 
 def test_one_even_side_is_moved_along_it_only():
@@ -222,6 +232,13 @@ def test_a_psf_in_the_image_s_own_file(tmp_path):
     cutouts = hf.read(tmp_path)
     assert cutouts.psf_oversampling.tolist() == [3]
     assert "of the PSF's header (OVERSAMP)" in cutouts.messages[0]
+
+
+def test_the_primary_header_speaks_for_an_extension(tmp_path):
+    primary = fits.PrimaryHDU(header=fits.Header({"OVERSAMP": 3}))
+    fits.HDUList([primary, fits.ImageHDU(finely_sampled(3, 61))]).writeto(tmp_path / "psf.fits")
+    found = read_psf(str(tmp_path / "psf.fits"), "array")
+    assert found.oversampling == 3
 
 
 def test_a_shared_psf_is_prepared_once_for_each_scale(tmp_path):

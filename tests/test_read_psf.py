@@ -66,7 +66,7 @@ def test_even_side_has_its_centre_at_half_of_it():
 
 @pytest.mark.parametrize("oversampling", [1, 4])
 def test_off_centre_is_judged_in_image_pixels(oversampling):
-    array = gaussian((41, 41), 20.6, 20, 3.0)
+    array = gaussian((41, 41), 20.3, 20, 3.0)
     flags = prepare_psf(array, oversampling=oversampling)[1]
     assert bool(flags & Flag.PSF_OFF_CENTRE) == (oversampling == 1)
 

@@ -16,7 +16,9 @@ from hybridfit.results import Flag
 CENTRES = ("array", "centroid", "galfit")
 NEGATIVE_SHARE = 0.05  # of the flux: noise in a real PSF's wings stays well below it
 EDGE_LEVEL = 0.02  # of the peak, the mean along the middle of one edge
-OFF_CENTRE = 0.25  # image pixels; lopsided PSFs that are well centred stay below
+# image pixels: lopsided PSFs that are well centred stay below, oversampled ones by more; those that
+# were cut out half a pixel off do not
+OFF_CENTRE, OFF_CENTRE_FINE = 0.25, 0.1
 WHOLE = 5e-3  # of a sampling: no width of a PSF is known better
 HALF_PAD = 8  # pixels for the ripples of a PSF that is barely sampled
 TRIMMED = 1e-5  # of the flux: what may be cut off all around to keep transforms small
@@ -73,8 +75,8 @@ def examine_psf(psf: ArrayLike, center: str = "array", sampling: float = 1.0) ->
     Returns:
         The PSF with bits of `hybridfit.Flag`: BAD_PSF (NaN, negative pixels with more than 5 %
         of the flux, or more than 2 % of the peak at an edge, or coarser than the image),
-        PSF_OFF_CENTRE (by more than a quarter of an image pixel), PSF_NORMALISED (its sum was off
-        1 by more than 1 %), PSF_TRUNCATED (a pedestal, or wings that the stamp cuts off).
+        PSF_OFF_CENTRE (by a quarter of an image pixel, a tenth where oversampled),
+        PSF_NORMALISED (its sum was off 1 by more than 1 %), PSF_TRUNCATED (a pedestal, or wings that the stamp cuts off).
 
     Raises:
         ValueError: if the array is not two-dimensional or its sum is not positive.
@@ -94,7 +96,8 @@ def examine_psf(psf: ArrayLike, center: str = "array", sampling: float = 1.0) ->
     elif between and center == "galfit":
         middle, flags = np.ceil(middle), flags | Flag.PSF_OFF_CENTRE
     offset = np.subtract(centre, middle)
-    if center != "centroid" and np.hypot(*offset) > OFF_CENTRE * sampling:
+    limit = OFF_CENTRE if sampling <= 1 else OFF_CENTRE_FINE
+    if center != "centroid" and np.hypot(*offset) > limit * sampling:
         flags |= Flag.PSF_OFF_CENTRE
     if flags & Flag.PSF_OFF_CENTRE:
         notes += (_off_centre(offset / sampling, array.shape),)

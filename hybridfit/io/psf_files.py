@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hybridfit.io.address import parse_address
 from hybridfit.io.options import BadInput
-from hybridfit.io.planes import hdu_names, read_plane
+from hybridfit.io.planes import hdu_names, opened, read_plane
 from hybridfit.io.psf import PreparedPsf, examine_psf
 from hybridfit.io.psf_sampling import (
     PSF_EXTENSIONS,
@@ -85,8 +85,10 @@ def _loaded(
 ) -> tuple[NDArray[np.floating], Stated, tuple[str, ...]]:
     """Pixels of a PSF file, what its header says of their size, and which HDU was taken."""
     array, header = read_plane(path, ("PSF", *PSF_EXTENSIONS), limits=False)
-    said = stated(header)
-    address = parse_address(path)
+    said, address = stated(header), parse_address(path)
+    if not (said.counter or said.scale_key):
+        with opened(address.path) as hdus:
+            said = replace(stated(hdus[0].header), extension=said.extension)
     names = [] if address.hdu else hdu_names(address.path)
     others = [name for name in names if name in PSF_EXTENSIONS]
     if said.extension not in others or len(others) < 2:
