@@ -35,6 +35,7 @@ LEAST_SKY = 0.25  # of the used pixels that count as sky at least, the outermost
 SATURATED = 3.0  # of a pixel's sigma: what is brighter counts no more in the mean around an ellipse
 FIRST, GROWTH, RINGS = 3.0, 1.25, 32  # pix and ratio of the rings' radii, and how many they are
 PARTS = 4  # of a ring, each with its opposite: a disk may be thinner than the moments say
+STEP = 0.02  # of positions [pix], ln sizes and shapes: far below their errors
 LEAST_PIXELS = 100  # of sky; fewer do not tell a correlation to a tenth
 REFERENCE = FitOptions(compile="off")  # the model whose derivatives give the temperature
 
@@ -82,6 +83,8 @@ def target_place(cutouts: Cutouts) -> Place:
     centre = nominal_centre(cutouts)
     reach = REFERENCE.prior.position * cutouts.size.amin(dim=1).double().clamp_min(8)
     raw = moment_start(cutouts, sky_level(cutouts), centre, reach)
+    # another start, or sums in another order, end a little beside: rounded they are the same
+    raw = torch.round(raw / STEP) * STEP
     x, y, _, _, eta1, eta2 = raw.to(cutouts.image.dtype).unbind(1)
     height, width = cutouts.image.shape[-2:]
     dx = torch.arange(width, device=x.device) - x[:, None, None]
