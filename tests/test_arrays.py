@@ -87,6 +87,8 @@ def masked_forms():
     yield "numpy", {"image": np.ma.masked_array(bad, MASK), "sigma": SIGMA}
     yield "sigma", {"image": bad, "sigma": np.ma.masked_array(SIGMA, MASK)}
     yield "astropy", {"image": Masked(bad, mask=MASK), "sigma": SIGMA}
+    masked = Masked(bad * u.nJy, mask=MASK)
+    yield "with a unit", {"image": masked, "sigma": SIGMA * 1e-3 * u.uJy}
     yield "list", {"image": [np.ma.masked_array(bad, MASK)], "sigma": [SIGMA]}
     yield "mask", {"image": bad, "sigma": SIGMA, "mask": MASK}
     yield "NDData", {"image": NDData(bad, StdDevUncertainty(SIGMA), MASK)}
@@ -181,6 +183,17 @@ def test_large_images_are_cropped_and_positions_stay():
     dx, dy = (cutouts.origin[0] - torch.tensor([1000.0, 2000.0])).tolist()
     assert cutouts.start[0, :2].tolist() == [400 - dx, 121 - dy]
     assert hf.prepare(image, sigma=1.0, psf=PSF, crop="none").size.tolist() == [[500, 600]]
+
+
+@pytest.mark.parametrize("dtype", ["u2", ">i4", "i8", "f2", ">f8", "g"])
+def test_every_type_of_number(dtype):
+    """Differences of unsigned integers wrap around, for one."""
+    image = np.round(IMAGE + 100).astype(dtype)
+    image[:9] = 0
+    cutouts = hf.prepare(image, sigma=1.0, psf=PSF, zeropoint=25)
+    assert cutouts.flags.tolist() == [hf.Flag.BAD_PIXELS]
+    assert cutouts.mask[0, :9].all()
+    np.testing.assert_array_equal(cutouts.image[0, 9:], np.round(IMAGE + 100)[9:])
 
 
 def test_bad_galaxies_are_rows():

@@ -84,6 +84,14 @@ def test_crop_of_a_faint_extended_source(tmp_path, width, side):
         assert min(stamp.image.shape) >= 2 * 3 * width
 
 
+def test_a_frame_that_is_not_cropped_is_told_too(frame):
+    x, y = positions()[5]
+    stamp = stamp_of(frame, x=x, y=y, crop="none")
+    assert stamp.image.shape == (SIDE, SIDE)
+    assert stamp.flags & hf.Flag.SEVERAL_SOURCES
+    assert "about 150 sources" in stamp.message  # what is seen of them, and noise peaks
+
+
 def test_a_galaxy_among_its_neighbours_is_no_frame(tmp_path):
     rng = np.random.default_rng(6)
     image = rng.normal(0, 1, (500, 500)).astype(np.float32)

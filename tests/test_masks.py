@@ -159,6 +159,14 @@ def test_dq_and_weight_beside_the_image(tmp_path):
     np.testing.assert_array_equal(made.mask[0], expected)
 
 
+@pytest.mark.parametrize(("name", "value"), [("WHT", 0), ("DQ", 4), ("FLAG", 1)])
+def test_planes_that_leave_nothing_are_named(tmp_path, name, value):
+    path = write_mef(tmp_path / "a.fits", **{name: np.full(SHAPE, value)})
+    with pytest.raises(BadInput, match=f"every pixel is masked by {name}") as caught:
+        stamp_of(path)
+    assert caught.value.flags == hf.Flag.NO_DATA
+
+
 # ---- hints
 
 

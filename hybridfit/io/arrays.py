@@ -194,7 +194,8 @@ def _stamp(
     mask_bits: str,
 ) -> Stamp:
     """One galaxy prepared."""
-    given = {"image": image.data, **planes}
+    wide = image.data.dtype.kind != "f" or image.data.dtype.itemsize > 4
+    given = {"image": image.data.astype(np.float64 if wide else np.float32), **planes}
     if not set(NOISE_ROLES) & set(planes):
         given |= image.noise
     if image.bad is not None:

@@ -109,9 +109,9 @@ def read_planes(
         view = _view(hdus, image, address)
         planes = {"image": view.read()}
         headers = {"image": full_header(hdus, image)}
-        used = [image]
+        used, there = [image], {hdu.name.upper() for hdu in hdus}
         for role, wanted in names.items():
-            for name in wanted if role != "image" else ():
+            for name in filter(there.__contains__, wanted if role != "image" else ()):
                 hdu = _companion(hdus, name, image)
                 if hdu is None or not holds_image(hdu) or any(hdu is other for other in used):
                     continue

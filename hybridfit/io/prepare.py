@@ -111,7 +111,7 @@ def prepare(
     image = np.where(mask, 0.0, draft.planes["image"]).astype(np.float32)
     _check_signal(image, mask)
     scene = detect.find_scene(image, sigma, mask, draft.position)
-    box = cropping.crop_box(scene, image, sigma, draft.position) if crop == "auto" else None
+    box = cropping.crop_box(scene, image, sigma, draft.position)
     draft = _told_of_frame(draft, scene, box, shape)
     if sigma is None:
         draft, sigma = _estimate(draft, image, scene, mask, gain)
@@ -123,7 +123,7 @@ def prepare(
             mask = mask | neighbours
             draft = draft.noted(flag=Flag.MASK_ESTIMATED)
     draft = replace(draft, planes={"image": image, "sigma": sigma, "mask": mask})
-    if box is not None:
+    if box is not None and crop == "auto":
         draft = draft.cut(box)
     if draft.flags & Flag.CROPPED:
         h, w = draft.shape

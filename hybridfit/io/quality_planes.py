@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hybridfit.io.bit_masks import chosen_bits, named_planes
 from hybridfit.io.options import NOISE_ROLES, BadInput
+from hybridfit.results import Flag
 
 
 def merged_quality(
@@ -32,7 +33,7 @@ def merged_quality(
         The planes, with "bad" (bool) where there were any of these; what was done, in words.
 
     Raises:
-        BadInput: if bits are asked for by names that the mask does not have.
+        BadInput: if bits are asked for by names that the mask does not have, or none is left.
     """
     kept = {role: plane for role, plane in planes.items() if role not in ("dq", "weight")}
     bad = np.zeros(planes["image"].shape, bool)
@@ -51,7 +52,7 @@ def merged_quality(
             continue
         kept.pop(role, None)
         bad |= found
-        notes.append(_told(header.get("EXTNAME", role), found, bits.meaning))
+        notes.append(_told(str(header.get("EXTNAME", role)), found, bits.meaning))
     if "weight" in planes:
         name = str(headers.get("weight", {}).get("EXTNAME", "weight"))
         found = ~(planes["weight"] > 0)  # NaN too
@@ -65,4 +66,10 @@ def merged_quality(
 
 
 def _told(name: str, found: NDArray[np.bool_], meaning: str) -> str:
+    if found.all():
+        raise BadInput(
+            f"every pixel is masked by {name} ({meaning}): choose bits by mask_bits, or pass over "
+            "it by --hdu-dq '', --hdu-mask '' or --hdu-weight ''",
+            int(Flag.NO_DATA),
+        )
     return f"{name} masks {int(found.sum())} pixels ({meaning})" if found.any() else ""
