@@ -13,11 +13,13 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
 from read_helpers import galaxy, gaussian, psf_image, write
+from scipy import ndimage
 from tolerances import SINGLE
 
 import hybridfit as hf
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.io.fits import BadInput, ReadOptions, find_sources, read_stamp
+from hybridfit.io.gain_check import is_gain_credible
 from hybridfit.io.photometry import calibrate
 from hybridfit.model.render import render
 from hybridfit.pipeline.files import RunOptions, fit_files
@@ -343,6 +345,32 @@ def test_noise_made_with_a_gain_of_another_unit_is_right(tmp_path, unit, factor)
     # 10 %: a pixel's own noise is in it
     assert np.median(sigma[46:50, 46:50]) == pytest.approx(expected, rel=0.1)
     assert ("GAIN = 4 is not used" in stamp.message) == (unit == "nanomaggy")
+
+
+@pytest.mark.parametrize(("factor", "is_right"), [(0.5, True), (1e-3, False), (2e-4, False)])
+def test_a_gain_without_a_unit_is_checked_by_the_scatter(tmp_path, factor, is_right):
+    """GAIN = 2 and no BUNIT: pixels of electrons / 2 scatter so, those of rates do not."""
+    electrons = noisy(np.random.default_rng(4), 1.0)
+    cards = {"GAIN": 2.0, "MAGZERO": 25.0}
+    hdus = fits.HDUList([fits.PrimaryHDU(electrons * factor, header_of(cards))])
+    stamp = stamp_in(tmp_path, hdus, mask_neighbours=False)
+    assert ("(gain 2)" in stamp.message) == is_right
+    assert ("bright pixels scatter less than gain 2 has it" in stamp.message) != is_right
+    # what the user gives is not doubted
+    stamp = stamp_in(tmp_path, hdus, mask_neighbours=False, gain=2.0)
+    assert "(gain 2)" in stamp.message
+
+
+def test_a_gain_is_found_right_in_correlated_noise():
+    """Drizzled pixels share their noise: that is no sign against a gain."""
+    rng = np.random.default_rng(6)
+    model = gaussian((96, 96), 47.5, 47.5, 6.0, 2e5) + 20.0
+    white = rng.poisson(model) - model
+    kernel = np.array([0.25, 0.5, 0.25])
+    smooth = ndimage.convolve(white, np.outer(kernel, kernel))
+    image = (model + smooth * white.std() / smooth.std()).astype(np.float32)
+    assert is_gain_credible(image, np.zeros(image.shape, bool), 20.0, math.sqrt(20.0), 1.0)
+    assert not is_gain_credible(image, np.zeros(image.shape, bool), 20.0, math.sqrt(20.0), 0.02)
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("ELECTRONS/S", 1e-3), ("nanomaggy", 2e-4)])

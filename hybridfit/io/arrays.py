@@ -211,7 +211,11 @@ def _stamp(
         area=area,
     )
     draft = prepare_planes(
-        Draft(given, start.copy()), crop=crop, mask_neighbours=mask_neighbours, gain=known.gain
+        Draft(given, start.copy()),
+        crop=crop,
+        mask_neighbours=mask_neighbours,
+        gain=known.gain,
+        check_gain=first_number(values["gain"]) is None,
     )
     scale = known_scale(values["pixel_scale"], None, wcs)
     found = None if psf is None else ready.of(psf, name, values["psf_oversampling"], scale)

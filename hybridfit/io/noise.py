@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridfit.io.detect import Scene, grown, middle
+from hybridfit.io.gain_check import is_gain_credible
 
 LAG = 5  # pixels: the correlation of resampled pixels reaches less far
 NEAR = 3  # pixels: a second lag, which most resampled pixels do not reach either
@@ -76,7 +77,8 @@ def estimated_sigma(
     scene: Scene,
     mask: NDArray[np.bool_],
     gain: float | None,
-) -> NDArray[np.float64]:
+    check_gain: bool = False,
+) -> tuple[NDArray[np.float64], bool]:
     """Return a noise map made from the background and, where the gain is known, Poisson noise.
 
     sigma^2 = rms^2 + max(image - sky, 0) / gain. Without a gain the noise is the same
@@ -87,6 +89,10 @@ def estimated_sigma(
         scene: what was found in it.
         mask: (H, W), True where pixels are left out.
         gain: electrons per unit of flux, or None.
+        check_gain: leave the gain out where bright pixels contradict it.
+
+    Returns:
+        The map (H, W), and whether the gain is in it.
 
     Raises:
         ValueError: if the image has no noise to measure.
@@ -99,9 +105,10 @@ def estimated_sigma(
     if not rms > 0:
         raise ValueError("the image has no noise to make a sigma from: give a sigma file")
     variance = np.full(image.shape, rms**2)
-    if gain is not None:
-        variance += np.maximum(image.astype(np.float64) - scene.sky, 0.0) / gain
-    return np.sqrt(variance)
+    if gain is None or (check_gain and not is_gain_credible(image, mask, scene.sky, rms, gain)):
+        return np.sqrt(variance), False
+    variance += np.maximum(image.astype(np.float64) - scene.sky, 0.0) / gain
+    return np.sqrt(variance), True
 
 
 def sigma_ratio(

@@ -84,6 +84,7 @@ def prepare(
     crop: str = "auto",
     mask_neighbours: bool = True,
     gain: float | None = None,
+    check_gain: bool = False,
 ) -> Draft:
     """Return a cutout ready to be fitted.
 
@@ -93,6 +94,7 @@ def prepare(
         crop: "auto" to cut large images to the galaxy and its sky, "none" to keep every pixel.
         mask_neighbours: find and mask neighbours where neither mask nor segmap is given.
         gain: electrons per unit of flux, for a noise map that has to be made; None if unknown.
+        check_gain: leave it out where bright pixels contradict it, as a header's may be wrong.
 
     Returns:
         Planes "image" (float32, 0 under the mask), "sigma" (float32, 1 under the mask), "mask".
@@ -114,7 +116,7 @@ def prepare(
     box = cropping.crop_box(scene, image, sigma, draft.position)
     draft = _told_of_frame(draft, scene, box, shape)
     if sigma is None:
-        draft, sigma = _estimate(draft, image, scene, mask, gain)
+        draft, sigma = _estimate(draft, image, scene, mask, gain, check_gain)
     else:
         draft = _check_sigma(draft, image, sigma, scene, mask, role)
     if mask_neighbours and not {"mask", "segmap"} & given:
@@ -251,12 +253,16 @@ def _estimate(
     scene: detect.Scene,
     mask: NDArray[np.bool_],
     gain: float | None,
+    check_gain: bool,
 ) -> tuple[Draft, NDArray[np.float32]]:
     try:
-        sigma = estimated_sigma(image, scene, mask, gain)
+        sigma, with_gain = estimated_sigma(image, scene, mask, gain, check_gain)
     except ValueError as error:
         raise BadInput(str(error)) from error
-    how = "no gain known, so without Poisson noise" if gain is None else f"gain {gain:g}"
+    how = "no gain known, so without Poisson noise"
+    if gain is not None:
+        refused = f"without Poisson noise: bright pixels scatter less than gain {gain:g} has it"
+        how = f"gain {gain:g}" if with_gain else refused
     text = f"sigma estimated from the background ({how})"
     return draft.noted(text, Flag.SIGMA_ESTIMATED), sigma.astype(np.float32)
 
