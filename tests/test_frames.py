@@ -225,6 +225,24 @@ def test_axes_that_are_not_of_the_sky_are_told(tmp_path):
     assert "WCS" in stamp.message
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [("RA", "DEC"), ("RA--TAN", "DEC-TAN"), ("GLON", "GLAT")]
+)
+def test_axes_without_a_projection_are_told(tmp_path, first, second):
+    header = header_in("RA")
+    header.update({"CTYPE1": first, "CTYPE2": second})
+    stamp = read_with(tmp_path, header)
+    assert stamp.wcs is None
+    assert f"no ra, dec: CTYPE {first}, {second} has no projection" in stamp.message
+
+
+@pytest.mark.parametrize("kind", ["LINEAR", "PIXEL", "X", ""])
+def test_plain_axes_are_nothing_to_tell(tmp_path, kind):
+    header = header_in("RA")
+    header.update({"CTYPE1": kind, "CTYPE2": kind})
+    assert "ra, dec" not in read_with(tmp_path, header).message
+
+
 def test_the_primary_headers_frame_counts_for_an_extension(tmp_path):
     primary = fits.PrimaryHDU(header=fits.Header({"RADESYS": "FK5", "EQUINOX": 1975.0}))
     image = fits.ImageHDU(galaxy(), header_in("RA"), name="SCI")

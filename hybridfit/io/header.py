@@ -21,6 +21,8 @@ WCS_KEYS = re.compile(
     r"EQUINOX|EPOCH|MJD|DATE-OBS|[AB]P?_|[DC][PQ]"
 )
 
+SKY_AXIS = re.compile(r"RA\b|DEC\b|[A-Z]?[A-Z]?L(ON|AT)\b|RA-|DEC-", re.IGNORECASE)
+
 
 def first_number(*values: Any) -> float | None:
     """The first finite number of what may be missing or, in a header, anything."""
@@ -41,8 +43,10 @@ def pixel_scale(row: float, option: float | None, wcs: WCS | None) -> float:
 
 def celestial_wcs(header: fits.Header, origin: tuple[int, int]) -> tuple[WCS | None, str]:
     """Return the WCS of the stamp that begins at ``origin``, None where there is none; a note."""
-    if not all(str(header.get(f"CTYPE{axis}", ""))[4:5] == "-" for axis in (1, 2)):
-        return None, ""  # nothing celestial: spare the parsing
+    kinds = [str(header.get(f"CTYPE{axis}", "")).strip() for axis in (1, 2)]
+    if not all(kind[4:5] == "-" for kind in kinds):  # nothing celestial: spare the parsing
+        is_meant = any(SKY_AXIS.match(kind) for kind in kinds)
+        return None, f"no ra, dec: CTYPE {', '.join(kinds)} has no projection" if is_meant else ""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
