@@ -287,3 +287,57 @@ def test_open_fits_gives_what_astropy_gives(tmp_path: Path):
         assert [hdu.name for hdu in ours] == [hdu.name for hdu in theirs]
         for one, other in zip(ours, theirs, strict=True):
             assert np.array_equal(one.data, other.data)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.ecsv", "a.txt", "a.dat", "a.yaml", "a.feedme"])
+def test_large_files_of_zeros_are_not_read(tmp_path: Path, name: str):
+    from hybridfit.config import load_yaml
+    from hybridfit.io.galfit.feedme import read_feedme
+    from hybridfit.io.references.read import read_reference
+
+    path = tmp_path / name
+    path.touch()
+    os.truncate(path, 100_000_000_000)
+    began = time.monotonic()
+    for read in (read_reference, lambda p: find_sources(p, NO_PSF), load_yaml, read_feedme):
+        with pytest.raises((ValueError, OSError)):
+            read(path)
+    assert time.monotonic() - began < AT_ONCE
+
+
+def test_a_gzipped_tile_is_no_bomb(tmp_path: Path):
+    """A tile of 4096 pixels that is 200 MB once it is unpacked."""
+    path = tmp_path / "a.fits"
+    zeros = gzip.compress(b"\0" * 200_000_000)
+    row = np.empty(1, object)
+    row[0] = np.frombuffer(zeros, "u1")
+    tile = fits.Column("COMPRESSED_DATA", "PB()", array=row)
+    table = fits.BinTableHDU.from_columns([tile])
+    for key, value in {
+        "ZIMAGE": True, "ZCMPTYPE": "GZIP_1", "ZBITPIX": 32, "ZNAXIS": 2, "ZNAXIS1": 64,
+        "ZNAXIS2": 64, "ZTILE1": 64, "ZTILE2": 64,
+    }.items():  # fmt: skip
+        table.header[key] = value
+    fits.HDUList([fits.PrimaryHDU(), table]).writeto(path)
+    began = time.monotonic()
+    with pytest.raises(BadInput, match="unpacks to more than the 32768 bytes that 4096 pixels"):
+        read_plane(str(path))
+    assert time.monotonic() - began < AT_ONCE
+
+
+@pytest.mark.parametrize("kind", ["GZIP_1", "GZIP_2", "RICE_1", "HCOMPRESS_1"])
+def test_compressed_tiles_are_read(tmp_path: Path, kind: str):
+    plane = np.round(image() * 4).astype(np.int32)
+    packed = fits.CompImageHDU(plane, compression_type=kind)
+    fits.HDUList([fits.PrimaryHDU(), packed]).writeto(tmp_path / "a.fits")
+    assert np.array_equal(read_plane(str(tmp_path / "a.fits"))[0], plane)
+
+
+def test_absurd_noise_is_no_exception():
+    """Pixels at 1e30 sigma overflow float32 where they are smoothed."""
+    from hybridfit.io.detect import find_scene
+
+    values, sigma = image(), np.full((64, 64), 1.0, np.float32)
+    values[5, 5], sigma[10:12] = 1e36, 1e-38
+    scene = find_scene(values, sigma, np.zeros((64, 64), bool), (32, 32))
+    assert np.isfinite([scene.sky, scene.rms]).all()

@@ -4,6 +4,7 @@ from hybridfit.files.fits import check_fits, looks_like_fits, open_fits
 from hybridfit.files.regular import (
     FileProblem,
     check_regular,
+    check_text,
     open_regular,
     peek_text,
     read_bytes,
@@ -14,6 +15,7 @@ __all__ = [
     "FileProblem",
     "check_fits",
     "check_regular",
+    "check_text",
     "looks_like_fits",
     "open_fits",
     "open_regular",

@@ -88,6 +88,13 @@ def check_regular(path: str | Path) -> None:
     open_regular(path).close()
 
 
+def check_text(path: str | Path) -> None:
+    """Raise FileProblem if a file is no regular one, or begins as no text does."""
+    with open_regular(path) as file:
+        if b"\0" in file.read(4096):
+            raise FileProblem(f"'{path}' is no text, expected a table of text")
+
+
 def peek_text(path: str | Path, count: int) -> str:
     """Return the text of a regular file's first ``count`` bytes, whatever its encoding.
 

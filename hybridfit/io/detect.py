@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from photutils.segmentation import detect_sources
 from scipy import ndimage
 
+LARGEST = np.float32(1e30)  # sigma of a pixel: more is a wrong noise map
 SMOOTHING = 1.5  # pixels, sigma of the Gaussian
 THRESHOLD = 4.7  # of the smoothed noise: by chance, once in some 60 stamps of 128 x 128
 MIN_PIXELS = 5
@@ -60,8 +61,9 @@ def find_scene(
     """
     sky, rms = clipped_background(image[~mask])
     noise = (rms if rms > 0 else 1.0) if sigma is None else sigma
-    z = (image - np.float32(sky)) / noise
-    z[mask] = 0.0
+    with np.errstate(over="ignore"):
+        z = (image - np.float32(sky)) / noise
+    z = np.where(mask, np.float32(0), np.clip(z, -LARGEST, LARGEST))  # no infinity is smoothed
     smooth = ndimage.gaussian_filter(z, SMOOTHING, mode="nearest", truncate=3.0)
     # measured, for noise may be correlated or wrong; but a noise-free image has none to measure
     white = 1 / (2 * math.sqrt(math.pi) * SMOOTHING)

@@ -16,7 +16,7 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from hybridfit.cutouts import START_NAMES
-from hybridfit.files import FileProblem, check_regular, open_fits
+from hybridfit.files import FileProblem, check_regular, check_text, open_fits
 from hybridfit.io.delimited import decimal, read_delimited
 from hybridfit.io.options import COLUMNS, ROLES, VALUES, ReadOptions
 from hybridfit.io.unicode_columns import restored
@@ -103,6 +103,7 @@ def _read_columns(path: Path, known: Collection[str]) -> tuple[Mapping[str, Any]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if path.name.lower().endswith(".ecsv"):
+                check_text(path)
                 table = Table.read(path, format="ascii.ecsv")
             elif path.name.lower().endswith((".parquet", ".pq")):
                 table = _read_parquet(path)

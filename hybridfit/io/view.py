@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from hybridfit.io.options import BadInput
 MAX_SIDE = 20_000  # pixels; what is larger is not a cutout of a galaxy
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 5
+LARGEST_PIXEL = 8  # bytes
 MAX_TILES = 200_000  # of a compressed image: each is unpacked by itself
 
 
@@ -199,6 +201,29 @@ class View:
                 f"{self._where} unpacks to {size / 1e6:.3g} MB in {count} tiles, expected "
                 f"{MAX_UNPACKED / 1e6:g} MB and {MAX_TILES} tiles at most: unpack it first"
             )
+        self._check_tiles(header, math.prod(tile))
+
+    def _check_tiles(self, header: fits.Header, pixels: int) -> None:
+        """Refuse a gzipped tile that unpacks to more than its pixels: astropy unpacks all of it."""
+        # as a plain array, whose entries say where in the file a tile is
+        table, info = np.asarray(self._hdu.compressed_data), self._hdu.fileinfo()
+        if info is None:
+            return
+        heap = info["datLoc"] + int(header.get("THEAP", header["NAXIS1"] * header["NAXIS2"]))
+        limit = LARGEST_PIXEL * pixels
+        for name in {"COMPRESSED_DATA", "GZIP_COMPRESSED_DATA"} & set(table.dtype.names or ()):
+            for count, offset in table[name].reshape(-1, 2).tolist():
+                info["file"].seek(heap + offset)
+                packed = info["file"].read(max(count, 0))
+                if packed[:2] != b"\x1f\x8b":
+                    continue
+                stream = zlib.decompressobj(wbits=31)
+                stream.decompress(packed, limit + 1)
+                if stream.unconsumed_tail:
+                    raise BadInput(
+                        f"{self._where} has a tile that unpacks to more than the {limit} bytes "
+                        f"that {pixels} pixels may have: is it damaged?"
+                    )
 
     def _of_region(self, region: tuple[int, int, int, int]) -> str:
         x0, x1, y0, y1 = region

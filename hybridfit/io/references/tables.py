@@ -11,7 +11,14 @@ from astropy.io import ascii as text_tables
 from astropy.io import fits
 from astropy.table import Table
 
-from hybridfit.files import FileProblem, check_regular, looks_like_fits, open_fits, peek_text
+from hybridfit.files import (
+    FileProblem,
+    check_regular,
+    check_text,
+    looks_like_fits,
+    open_fits,
+    peek_text,
+)
 from hybridfit.io.read_results import read_csv, read_parquet
 from hybridfit.io.references.catalogue import NAMES, Catalogue
 from hybridfit.io.references.columns import QUANTITIES, Convention, catalogue_of, chosen_rows, texts
@@ -44,11 +51,13 @@ def read_table(path: Path) -> Table:
             if name.endswith((".parquet", ".pq")):
                 return read_parquet(path)
             if name.endswith(".ecsv"):
+                check_text(path)
                 return Table.read(path, format="ascii.ecsv")
             if name.endswith((".csv", ".tsv")):
                 return read_csv(path)
             if looks_like_fits(path):
                 return _read_fits(path)
+            check_text(path)
             if looks_like_sextractor(path):
                 return text_tables.read(path, format="sextractor")
             return text_tables.read(path)
