@@ -36,7 +36,8 @@ def sampling_cause(now: int, chi2_now: float, dof: int, chi2: Mapping[int, float
         dof: degrees of freedom.
         chi2: of fits with other samplings, by these.
     """
-    known = {k: value for k, value in chi2.items() if math.isfinite(value)}
+    # a pixel of absurd sigma makes float32 sums that are no chi2
+    known = {k: value for k, value in chi2.items() if math.isfinite(value) and value > 0}
     if not known or not math.isfinite(chi2_now):
         return ""
     best = min(known, key=lambda k: known[k])
@@ -45,7 +46,7 @@ def sampling_cause(now: int, chi2_now: float, dof: int, chi2: Mapping[int, float
     if fall < SURELY * unit or fall < CURED * (chi2_now - dof):
         return ""
     # a PSF that is too narrow is made good for by the profile: of those as good the nearest
-    good = [k for k, value in known.items() if value < known[best] + AS_GOOD * unit]
+    good = [k for k, value in known.items() if value <= known[best] + AS_GOOD * unit]
     best = min(good, key=lambda k: abs(math.log(k / now)))
     how = "too wide" if best > now else "too narrow"
     what = f"is oversampled {best} times" if best > 1 else "is not oversampled"
