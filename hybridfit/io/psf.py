@@ -76,7 +76,8 @@ def examine_psf(psf: ArrayLike, center: str = "array", sampling: float = 1.0) ->
         The PSF with bits of `hybridfit.Flag`: BAD_PSF (NaN, negative pixels with more than 5 %
         of the flux, or more than 2 % of the peak at an edge, or coarser than the image),
         PSF_OFF_CENTRE (by a quarter of an image pixel, a tenth where oversampled),
-        PSF_NORMALISED (its sum was off 1 by more than 1 %), PSF_TRUNCATED (a pedestal, or wings that the stamp cuts off).
+        PSF_NORMALISED (its sum was off 1 by more than 1 %), PSF_TRUNCATED (a pedestal, or wings
+        that the stamp cuts off).
 
     Raises:
         ValueError: if the array is not two-dimensional or its sum is not positive.

@@ -19,6 +19,7 @@ SURELY = 40.0  # by which chi2 must fall, in units of what it is per degree of f
 AS_GOOD = 10.0  # of chi2 in the same units, by which two PSFs are told apart
 CURED = 0.6  # of the excess of chi2 over its expectation that must go
 SHARE = 0.05  # of the target's flux that a source must have to matter
+SEEN = 12.0  # standard deviations of that flux: fainter ones may be noise
 RIGHT = (0.67, 1.5)  # scatter of the blank sky over sigma that is taken for right
 ALIKE = 1.25  # factor within which a noise map's numbers are taken for those of another kind
 SENSIBLE = (3.0, 34.0)  # mag of galaxies that anybody fits
@@ -73,7 +74,8 @@ def neighbour_cause(
     target = scene.target if 0 < scene.target < len(flux) else 0
     own, flux[target] = flux[target], 0.0
     brightest = int(flux.argmax())
-    if not flux[brightest] > SHARE * max(own, 0.0):
+    error = scene.rms * math.sqrt(float((labels == brightest).sum()))
+    if not flux[brightest] > max(SHARE * own, SEEN * error):
         return ""
     x, y = _centre(image - scene.sky, labels == brightest)
     place = f"x, y = {x + origin[0]:.0f}, {y + origin[1]:.0f}"
