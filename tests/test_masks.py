@@ -130,6 +130,19 @@ def test_planes_of_hsc_by_their_names(tmp_path, name):
         stamp_of(tmp_path / "a.fits", mask_bits="CRS")
 
 
+def test_planes_that_have_a_type_instead_of_a_name(tmp_path):
+    """Older files of HSC."""
+    hsc(tmp_path)
+    with fits.open(tmp_path / "a.fits") as hdus:
+        for hdu, kind in ((hdus["SCI"], "IMAGE"), (hdus["MASK"], "MASK")):
+            del hdu.header["EXTNAME"]
+            hdu.header["EXTTYPE"] = kind
+        hdus.writeto(tmp_path / "b.fits")
+    stamp = stamp_of(tmp_path / "b.fits")
+    assert stamp.mask[22, 40]
+    assert not stamp.mask[28:36, 28:36].any()
+
+
 def test_a_mask_file_of_bits(tmp_path):
     image, plane = galaxy(seed=3), np.where(BAD, 5, 2).astype(np.uint8)
     for role, data in {"image": image, "sigma": EVENLY, "psf": psf_image(), "mask": plane}.items():

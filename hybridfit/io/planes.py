@@ -109,7 +109,7 @@ def read_planes(
         view = _view(hdus, image, address)
         planes = {"image": view.read()}
         headers = {"image": full_header(hdus, image)}
-        used, there = [image], {hdu.name.upper() for hdu in hdus}
+        used, there = [image], {_name(hdu) for hdu in hdus}
         for role, wanted in names.items():
             for name in filter(there.__contains__, wanted if role != "image" else ()):
                 hdu = _companion(hdus, name, image)
@@ -134,7 +134,7 @@ def _unused(hdus: fits.HDUList, used: Sequence[fits.hdu.base._BaseHDU]) -> tuple
     """What else of the image's chip has its shape."""
     image = used[0]
     return tuple(
-        hdu.name or str(i)
+        _name(hdu) or str(i)
         for i, hdu in enumerate(hdus)
         if holds_image(hdu)
         and hdu.ver == image.ver
@@ -169,7 +169,7 @@ def read_section(
 def hdu_names(text: str) -> list[str]:
     """Upper-case names of the HDUs in a FITS file, "" for an HDU without one."""
     with opened(parse_address(text).path) as hdus:
-        return [hdu.name.upper() for hdu in hdus]
+        return [_name(hdu) for hdu in hdus]
 
 
 def hdu_header(text: str, names: Sequence[str]) -> fits.Header:
@@ -197,17 +197,22 @@ def _at(hdus: fits.HDUList, address: Address) -> fits.hdu.base._BaseHDU:
     for i, hdu in enumerate(hdus):
         if i == number and not address.version:
             return hdu
-        if hdu.name.upper() == address.hdu.upper() and address.version in (0, hdu.ver):
+        if _name(hdu) == address.hdu.upper() and address.version in (0, hdu.ver):
             return hdu
     version = f" of EXTVER {address.version}" if address.version else ""
     raise BadInput(f"'{address.path}' has no HDU '{address.hdu}'{version}: it has {_listed(hdus)}")
+
+
+def _name(hdu: fits.hdu.base._BaseHDU) -> str:
+    """EXTNAME in upper case, else EXTTYPE, by which HSC's older files tell image and mask."""
+    return hdu.name.upper() or str(hdu.header.get("EXTTYPE", "")).strip().upper()
 
 
 def _companion(
     hdus: fits.HDUList, name: str, image: fits.hdu.base._BaseHDU
 ) -> fits.hdu.base._BaseHDU | None:
     """The last HDU of a name, those with the image's EXTVER first: its own chip's."""
-    named = [hdu for hdu in hdus if hdu.name.upper() == name]
+    named = [hdu for hdu in hdus if _name(hdu) == name]
     same = [hdu for hdu in named if hdu.ver == image.ver]
     return (same or named or [None])[-1]
 
@@ -222,7 +227,7 @@ def _by_name(
     found: dict[str, fits.hdu.base._BaseHDU] = {}
     first = None
     for hdu in hdus:
-        name = hdu.name.upper()
+        name = _name(hdu)
         if not holds_image(hdu):
             continue
         if name in names:
