@@ -255,3 +255,21 @@ def test_csv_shows_a_spreadsheet_no_formula(runs: Path):
     # what we wrote is read as what it was, as a reference and as a manifest
     assert sorted(map(str, read_table(runs / "csv" / "results.csv")["id"])) == sorted(NAMED)
     assert sorted(read_delimited(runs / "csv" / "results.csv").columns["id"]) == sorted(NAMED)
+
+
+@pytest.mark.parametrize("format", ["fits", "csv", "ecsv", "parquet"])
+@pytest.mark.parametrize("data", [b"", b"garbage,two\nx\n", b"\0" * 10_000, "cut"])
+def test_results_that_cannot_be_read_are_told(tmp_path: Path, runs: Path, format: str, data):
+    path = tmp_path / f"results.{format}"
+    whole = (runs / format / path.name).read_bytes()
+    left = len(whole) - 20 if format == "csv" else len(whole) // 2  # of a CSV half a line must go
+    path.write_bytes(whole[:left] if data == "cut" else data)
+    with pytest.raises(pipeline.UsageError, match=rf"results\.{format}' cannot be read"):
+        list(read_results(tmp_path).table["id"])
+
+
+def test_options_that_are_none_are_told(tmp_path: Path):
+    table = Table({"id": ["a"]}, meta={"OPTIONS": "[1, 2"})
+    table.write(tmp_path / "results.ecsv")
+    with pytest.raises(pipeline.UsageError, match=r"results\.ecsv' cannot be read"):
+        read_results(tmp_path)

@@ -16,7 +16,7 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from hybridfit.arguments import as_path
-from hybridfit.files import check_fits, check_regular
+from hybridfit.files import check_fits, check_regular, check_text
 from hybridfit.io.delimited import decimal, read_delimited
 from hybridfit.io.export import FORMATS
 from hybridfit.io.runs import UsageError
@@ -80,23 +80,36 @@ def read_results(path: str | Path) -> Results:
         path: folder of the run.
 
     Raises:
-        UsageError: if there is no table.
+        UsageError: if there is no table, or it cannot be read.
     """
     path = as_path("results", path)
     found = [file for format in FORMATS if (file := path / f"results.{format}").is_file()]
     if not found:
         expected = ", ".join(f"results.{format}" for format in FORMATS)
         raise UsageError(f"no results in '{path}': expected one of {expected} of a finished run")
-    (check_fits if found[0].suffix == ".fits" else check_regular)(found[0])
-    if found[0].suffix == ".parquet":
-        table = read_parquet(found[0])
-    elif found[0].suffix == ".csv":
-        table = read_csv(found[0])
-    elif found[0].suffix == ".fits":
-        table = restored(Table.read(found[0], memmap=True))
-    else:
-        table = Table.read(found[0])
-    return Results(path, table, json.loads(table.meta.get("OPTIONS", "{}")))
+    try:
+        table = _table_of(found[0])
+        settings = json.loads(table.meta.get("OPTIONS", "{}"))
+        if not isinstance(settings, dict):
+            raise ValueError("its metadata OPTIONS are no mapping")
+    except ImportError as error:
+        raise UsageError(f"reading '{found[0]}' needs pyarrow: pip install pyarrow") from error
+    except Exception as error:  # each reader has its own kinds
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UsageError(f"results '{found[0]}' cannot be read: {reason}") from error
+    return Results(path, table, settings)
+
+
+def _table_of(file: Path) -> Table:
+    (check_fits if file.suffix == ".fits" else check_regular)(file)
+    if file.suffix == ".parquet":
+        return read_parquet(file)
+    if file.suffix == ".csv":
+        return read_csv(file)
+    if file.suffix == ".fits":
+        return restored(Table.read(file, memmap=True))
+    check_text(file)
+    return Table.read(file)
 
 
 def read_csv(path: Path) -> Table:
