@@ -346,9 +346,9 @@ def test_targets_need_labels(weights, tmp_path):
 def test_weights_remember_their_columns(weights, tmp_path):
     estimator = load_weights(weights)
     assert estimator.columns == ()
-    config = load_config(weights) | {"targets": [Column("a", "log")], "n_targets": 8}
-    save_weights(estimator, tmp_path, config)
-    assert load_weights(tmp_path).columns == (Column("a", "log"),)
+    columns = [Column(f"a{k}", "log") for k in range(8)]
+    save_weights(estimator, tmp_path, load_config(weights) | {"targets": columns, "n_targets": 8})
+    assert load_weights(tmp_path).columns == tuple(columns)
 
 
 def test_the_shipped_options_are_understood(weights, tmp_path):

@@ -51,6 +51,18 @@ class Profile:
         The default is automatic (forward mode); override it where the pixels' time matters.
         """
 
+        if torch.is_inference_mode_enabled() and not torch.compiler.is_compiling():
+            # there the torch of 2025 (2.6 and 2.8 were tried) gives powers a slope of 0
+            with torch.inference_mode(False), torch.no_grad():
+                own = tuple(c.clone() for c in coefficients)
+                return self._automatic(log_rho2.clone(), own)
+        return self._automatic(log_rho2, coefficients)
+
+    def _automatic(
+        self, log_rho2: Tensor, coefficients: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """`derivatives` by forward differentiation."""
+
         def at(log_rho2: Tensor, *log_shape: Tensor) -> Tensor:
             return self.evaluate(torch.exp(0.5 * log_rho2), *(torch.exp(v) for v in log_shape))
 
