@@ -125,7 +125,7 @@ def test_predict_takes_arrays_and_a_network(simulated, weights: Path):
     np.testing.assert_allclose(table["mag_p50"], same["mag_p50"], rtol=1e-6, atol=SINGLE)
     with pytest.raises(ValueError, match="did you mean 'samples'"):
         hf.predict(cutouts, sample=3)
-    with pytest.raises(ValueError, match=r"psf is missing: expected predict\("):
+    with pytest.raises(ValueError, match=r"psf is missing: expected psf="):
         hf.predict(cutouts.image, sigma=cutouts.sigma)
     with pytest.raises(ValueError, match="samples is 1"):
         hf.predict(cutouts, samples=1)
