@@ -12,7 +12,8 @@ the mean over the draws. Each factor takes out what would make two models differ
 theirs:
 
 temperature: T^(-N/2) normalises N pixels of variance T sigma^2. T is the image's, so that it is the
-    same for both but where one is given another noise.
+    same for both models. Where one is told another noise (`BudgetOptions.correlated_noise`) they
+    are hypotheses of the noise too, and where it is correlated these weigh more than the galaxy.
 flux: a prior that is flat in each flux has no end, and a model of two components would gain a
     factor of as many units as its prior is wide. Here the total flux has density 1 for each unit,
     as if it were known beforehand to one pixel's noise, whatever the number of components; their

@@ -4,9 +4,9 @@ Residuals hold what a model cannot follow, and far from the centre as well: the 
 bulge and disk stand sigmas above a single profile there. Taken for noise, a bad model would be
 forgiven in proportion to how bad it is. So the noise's autocorrelation is measured without a model,
 on sky beyond an ellipse about the target. The ellipse's shape is that of the image's moments, and
-its size the first at which the mean around it is `FAINT`; of a galaxy that fills the cutout the
-outermost quarter has to do. What light is left there is taken out with a plane and smooth shapes
-of few parameters, see `wing_shapes`.
+its size the first at which the mean light is `FAINT` in each part of a ring around it; of a galaxy
+that fills the cutout the outermost quarter has to do. What light is left there is taken out with a
+plane and smooth shapes of few parameters, see `wing_shapes`.
 
 A temperature needs a galaxy's derivatives too, see `hybridfit.uncertainty.tempering`. These are of
 one Sersic profile at the image's moments, whatever is fitted.
