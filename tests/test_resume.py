@@ -140,6 +140,27 @@ def test_a_finished_table_is_gone_on_with_in_every_format(inputs, tmp_path, form
     assert summary.flags == fresh.flags
 
 
+@pytest.mark.parametrize("format", ["fits", "ecsv", "csv", "parquet"])
+def test_ids_of_any_letters_come_back_from_a_table(made, tmp_path, format: str):
+    """Formulas, leading zeros, letters beyond ASCII: the table is that of a fresh run."""
+    lines = ["id,image,sigma,psf"]
+    for i, name in enumerate(("0042", "=1+1", "Ångström", "'quoted", "-5")):
+        lines.append(
+            f"{name},{made}/sim{i:04d}_image.fits,{made}/sim{i:04d}_sigma.fits,"
+            f"{made}/sim{i:04d}_psf.fits"
+        )
+    manifest = tmp_path / "galaxies.csv"
+    manifest.write_text("\n".join(lines))
+    run = replace(RUN, format=format, part=2)
+    fit_files(manifest, tmp_path / "out", run=run)
+    manifest.write_text("\n".join(lines).replace("sim0004_psf", "sim0003_psf"))
+    summary = fit_files(manifest, tmp_path / "out", run=run)
+    assert summary.n_fitted <= 2
+    assert summary.notes
+    fresh = fit_files(manifest, tmp_path / "fresh", run=run)
+    assert summary.results.read_bytes() == fresh.results.read_bytes()
+
+
 def test_a_finished_table_that_was_edited_is_made_anew(inputs, tmp_path):
     run = replace(RUN, format="ecsv")
     path = fit_files(inputs, tmp_path / "out", run=run).results

@@ -9,8 +9,9 @@ import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
 
-from hybridfit.io.read_results import read_parquet
+from hybridfit.io.read_results import read_csv, read_parquet
 from hybridfit.io.table import Column, blank_rows
+from hybridfit.io.unicode_columns import restored
 
 Rows = Callable[[int, int], NDArray[np.void]]
 
@@ -32,7 +33,7 @@ def rows_back(path: Path, columns: Sequence[Column], ids: Sequence[str]) -> Rows
         return None
     if len(table) != len(ids) or any(c.name not in table.colnames for c in columns):
         return None
-    if not _same_ids(table, ids, path.suffix):
+    if not _same_ids(table, ids):
         return None
 
     def rows(first: int, last: int) -> NDArray[np.void]:
@@ -57,15 +58,14 @@ def rows_back(path: Path, columns: Sequence[Column], ids: Sequence[str]) -> Rows
 def _table(path: Path) -> Table:
     if path.suffix == ".parquet":
         return read_parquet(path)
+    if path.suffix == ".csv":
+        return read_csv(path)
     if path.suffix == ".fits":
-        return Table.read(path, format="fits", memmap=True)
+        return restored(Table.read(path, format="fits", memmap=True))
     return Table.read(path, format=f"ascii{path.suffix}")
 
 
-def _same_ids(table: Table, ids: Sequence[str], suffix: str) -> bool:
-    """Whether the rows are in their order; text that a format cannot hold is not looked at."""
-    if suffix == ".csv":  # names of digits are numbers there
-        return True
-    found = [str(name) for name in table["id"]]
-    pairs = zip(found, ids, strict=True)
-    return all(one == name for one, name in pairs if name.isascii() and name == name.strip())
+def _same_ids(table: Table, ids: Sequence[str]) -> bool:
+    """Whether the rows are in their order; spaces at the ends, which FITS loses, do not count."""
+    pairs = zip(map(str, table["id"]), ids, strict=True)
+    return all(found.strip() == name.strip() for found, name in pairs)
