@@ -70,7 +70,7 @@ FLAG_TEXT: dict[Flag, str] = {
     Flag.UNREADABLE: "the input could not be read: see the message column",
     Flag.POOR_FIT: "the model does not describe the pixels (chi2 far above its expectation)",
     Flag.UNCERTAIN: "magnitude may be off by 0.5 or size by a factor 2 (chance above 2.5 %)",
-    Flag.UNRESOLVED: "the galaxy is much smaller than the PSF and the pixel: shape is prior",
+    Flag.UNRESOLVED: "the pixels cannot tell it from a point source: size and shape are prior",
     Flag.LARGER_THAN_STAMP: "the half-light radius exceeds half of the stamp",
     Flag.OFF_CENTRE: "the fit left the target's position",
     Flag.BAD_SIGMA: "the noise map does not agree with the scatter of the blank sky",
@@ -260,6 +260,9 @@ class Result:
             coordinates in which that is a standard normal: root mean square; some tenths are usual.
         risk: (B,) probability that magnitude or size are off by 0.5 mag or a factor 2.
         notes: B sentences on what is most likely wrong, "" where nothing is seen.
+        flux, flux_err: (B,) of all components together, flux units; of a galaxy without signal
+            that of a profile forced at the target's position, which may be negative.
+        flux_limit: (B,) its upper limit of 95 %; NaN where there is signal.
     """
 
     fit: Fit
@@ -273,13 +276,16 @@ class Result:
     flow_distance: Tensor = None  # type: ignore[assignment]
     risk: Tensor = None  # type: ignore[assignment]
     notes: tuple[str, ...] = ()
+    flux: Tensor = None  # type: ignore[assignment]
+    flux_err: Tensor = None  # type: ignore[assignment]
+    flux_limit: Tensor = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         batch = len(self.fit)
         if len(self.notes) not in (0, batch):
             raise ValueError(f"{len(self.notes)} notes came for {batch} galaxies")
         object.__setattr__(self, "notes", self.notes or ("",) * batch)
-        for name in CERTIFICATE:
+        for name in (*CERTIFICATE, *FLUXES):
             value = getattr(self, name)
             if value is None:
                 value = torch.full((batch,), torch.nan, dtype=torch.float64)
@@ -297,7 +303,8 @@ class Result:
         return len(self.fit)
 
     def __getitem__(self, index: slice | Tensor) -> Result:
-        values = {name: getattr(self, name)[index] for name in ("fit", "quality", *CERTIFICATE)}
+        names = ("fit", "quality", *CERTIFICATE, *FLUXES)
+        values = {name: getattr(self, name)[index] for name in names}
         rows = torch.arange(len(self))[index.cpu() if isinstance(index, Tensor) else index].tolist()
         values["notes"] = tuple(self.notes[i] for i in rows)
         return replace(self, draws=None if self.draws is None else self.draws[index], **values)
@@ -312,3 +319,4 @@ CERTIFICATE = (
     "flow_distance",
     "risk",
 )
+FLUXES = ("flux", "flux_err", "flux_limit")

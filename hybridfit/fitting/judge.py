@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hybridfit.cutouts import Cutouts
 from hybridfit.fitting.extent import MAX_EXTENT, size_extent
+from hybridfit.fitting.point import point_rise
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import Solution
 from hybridfit.fitting.start import psf_moments
@@ -15,6 +16,9 @@ from hybridfit.results import Fit, Flag
 AT_LIMIT_U = 2.5  # |u| beyond which 99 % of the prior lies nearer to its middle
 POOR_CHI2 = 1.5  # reduced chi2, where its chance scatter is a few per cent
 UNRESOLVED = 0.1  # circularised r_eff over the PSF's Gaussian width, with the pixel
+# chi2 by which a point source is worse than the fit, below which the pixels know of no size: of 600
+# stars none reaches it; looked at where the radius is below the PSF's FWHM
+POINT_RISE, FWHM = 12.0, 2.355
 # flux over its error at the fitted shape: noise alone reaches 4 somewhere in a stamp
 MIN_SIGNAL = 5.0
 MAX_MAG_ERROR = 0.25  # mag
@@ -57,7 +61,13 @@ def judge(fit: Fit, solution: Solution, problem: Problem, cutouts: Cutouts) -> T
         error = fit.error[:, at["mag"]]
         raise_flag(~empty & ~(error < MAX_MAG_ERROR), Flag.UNCERTAIN)
         raise_flag(~empty & ~(signal[:, k] > MIN_SIGNAL), Flag.NO_SIGNAL)
-        raise_flag(r_eff * torch.sqrt(q) < UNRESOLVED * psf_width, Flag.UNRESOLVED)
+        radius = r_eff * torch.sqrt(q)
+        raise_flag(radius < UNRESOLVED * psf_width, Flag.UNRESOLVED)
+        if len(space.shapes) == 1 and problem.held is None:
+            rows = (~empty & (radius < FWHM * psf_width)).nonzero()[:, 0]
+            rise = torch.full_like(radius, torch.inf)
+            rise[rows] = point_rise(solution, problem, rows)
+            raise_flag(rise < POINT_RISE, Flag.UNRESOLVED)
         raise_flag(r_eff > longest / 2, Flag.LARGER_THAN_STAMP)
         raise_flag(q < 2 * space.prior.q_min, Flag.AT_LIMIT)
     return flags

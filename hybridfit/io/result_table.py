@@ -21,7 +21,7 @@ from hybridfit.io.table import (
 )
 from hybridfit.io.zeropoint_columns import put_zeropoints, zeropoint_columns
 from hybridfit.parameters import ParameterSpace
-from hybridfit.results import CERTIFICATE, Quality, Result
+from hybridfit.results import CERTIFICATE, FLUXES, Quality, Result
 
 LEVELS = {"p16": 0.16, "p50": 0.5, "p84": 0.84}
 QUALITY_WIDTH = max(len(quality.name) for quality in Quality)
@@ -65,6 +65,10 @@ def result_columns(
             Column(f"pa_sky{tail}", "f8", "deg", "position angle East of North, in [0, 180)"),
         ]
     chosen += [
+        Column("flux", "f8", "", "total flux; without signal that forced at the target"),
+        Column("flux_err", "f8", "", "standard deviation of flux"),
+        Column("flux_limit", "f8", "", "95 % upper limit of flux where there is no signal"),
+        Column("mag_limit", "f8", "mag", "magnitude of flux_limit"),
         *zeropoint_columns(),
         Column("chi2", "f8", "", "sum of (residual / sigma)^2 over the unmasked pixels"),
         Column("dof", "i8", "", "unmasked pixels minus free parameters"),
@@ -157,8 +161,10 @@ def result_rows(cutouts: Cutouts, result: Result, columns: Sequence[Column]) -> 
     rows["quality"] = [Quality(value).name.lower().encode() for value in result.quality.tolist()]
     for name in ("flags", "chi2", "dof", "n_iter"):
         rows[name] = to_numpy(getattr(fit, name))
-    for name in CERTIFICATE:
+    for name in (*CERTIFICATE, *FLUXES):
         rows[name] = to_numpy(getattr(result, name))
+    limit = np.where(rows["flux_limit"] > 0, rows["flux_limit"], np.nan)
+    rows["mag_limit"] = to_numpy(cutouts.zeropoint) - 2.5 * np.log10(limit)
     if "covariance" in wanted:
         rows["covariance"] = to_numpy(fit.covariance)
     if "weight" in wanted:

@@ -24,6 +24,7 @@ from hybridfit.npe.posterior import load_estimator, packaged_estimator
 from hybridfit.parameters import SKY_NAMES
 from hybridfit.pipeline.diagnosing import diagnosed
 from hybridfit.pipeline.errors import ErrorOptions
+from hybridfit.pipeline.fluxes import with_fluxes
 from hybridfit.pipeline.reconciling import Expected, budgeted, reconcile
 from hybridfit.pipeline.seeding import expectation, starts_from
 from hybridfit.results import Fit, Flag, Result
@@ -111,6 +112,7 @@ def measure(
         fit = replace(fit, flags=flags)
     with clock(errors.uncertainty):
         result = _with_errors(cutouts, fit, expected, distance, options, device, compile, errors)
+        result = with_fluxes(result, cutouts, options, errors.budget, device)
     with clock("diagnosing"):
         return diagnosed(cutouts, result, options, device)
 

@@ -34,6 +34,7 @@ from hybridfit.npe.posterior import weights_digest
 from hybridfit.pipeline.common import compiles, measure, model_images, starting_network
 from hybridfit.pipeline.errors import ErrorOptions
 from hybridfit.pipeline.files import RunOptions, no_result
+from hybridfit.pipeline.fluxes import with_fluxes
 from hybridfit.pipeline.galfit_fits import fit_within, given_limits
 from hybridfit.pipeline.galfit_rows import failed_task, task_columns, task_rows
 from hybridfit.pipeline.galfit_tasks import (
@@ -214,7 +215,8 @@ class _Work:
         limits = given_limits(batch, cutouts.origin)
         with job.clock("fitting"):
             fit = quote_covariance(fit_within(cutouts, own, given, limits, device, compile))
-        return Result(fit, quality(fit.flags, sampled=False))
+        result = Result(fit, quality(fit.flags, sampled=False))
+        return with_fluxes(result, cutouts, own, self.errors.budget, device)
 
     def _options(self, n_components: int) -> FitOptions:
         return replace(self.options, components=("sersic",) * n_components, sky="plane")

@@ -1,0 +1,173 @@
+"""What a galaxy without a drawable posterior costs over an ordinary one, and how true its row is.
+
+    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/blank.py [--side 96]
+
+Stamps of the package's own simulator through `hybridfit.fit` as it is by default, eager, on one
+core: 50 blank (noise alone), 25 galaxies of S/N 3, 25 ordinary ones (S/N 15-500), and 25 such with a
+companion that is not masked: 0.3 to 1 of the flux, at 1-2 r_eff or 14 pixels away. CPU seconds a
+stamp are the process's own, the least of three runs; the ordinary ones are measured before and
+after. Of each group: how many lack signal, how many posteriors were not drawn (`UNSAMPLED`), and of
+how many the true flux lies below the limit. Stars: point sources, and small galaxies, that are
+called `UNRESOLVED`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from astropy.table import Table
+from common import write_result
+from numpy.typing import NDArray
+
+import hybridfit as hf
+from hybridfit.model.render import render
+from hybridfit.model.simulate import SimulateOptions, simulate
+from hybridfit.parameters import ParameterSpace
+
+Array = NDArray[np.float64]
+COUNTS = {"blank": 50, "S/N 3": 25, "ordinary": 25, "companion": 25}
+RUNS = 3  # the least of their seconds counts: others use the machine too
+LIMIT = 3.0  # times an ordinary galaxy that any may cost
+EAGER = hf.FitOptions(compile="off")
+N_SOURCES = 40  # stars, or galaxies of one size, of each S/N
+POINT = 1e-3  # pix, r_eff of a star for the renderer
+SIZES, SNRS = (0.0, 0.3, 0.5, 0.8, 1.2, 2.0), (20.0, 50.0, 200.0, 800.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", type=int, default=96, help="of the stamps, pixels")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    figures: dict[str, Any] = {"side": given.side, **costs(given.side)}
+    for key, value in figures.items():
+        print(f"{key}: {value}", flush=True)
+    figures["called UNRESOLVED, by r_eff [pix] and S/N"] = unresolved()
+    print(figures["called UNRESOLVED, by r_eff [pix] and S/N"])
+    print(write_result("blank", figures))
+
+
+def costs(side: int, counts: dict[str, int] = COUNTS, runs: int = RUNS) -> dict[str, Any]:
+    """CPU seconds a stamp of each group, and what their rows say."""
+    sets = groups(side, counts)
+    hf.fit(sets["ordinary"][0], options=EAGER)  # a warm-up
+    order = ("ordinary", *(name for name in sets if name != "ordinary"), "ordinary")
+    seconds: dict[str, list[float]] = {name: [] for name in sets}
+    told: dict[str, Any] = {}
+    for _ in range(runs):
+        for name in order:
+            cutouts, flux = sets[name]
+            before = time.process_time()
+            table = hf.fit(cutouts, options=EAGER)
+            seconds[name].append((time.process_time() - before) / len(cutouts))
+            told[name] = rows_of(table, flux)
+    ordinary = min(seconds["ordinary"])
+    for name, row in told.items():
+        row["CPU seconds"] = round(min(seconds[name]), 4)
+        row["over an ordinary one"] = round(min(seconds[name]) / ordinary, 2)
+    dear = [name for name, row in told.items() if row["over an ordinary one"] > LIMIT]
+    return {**told, f"dearer than {LIMIT:g} ordinary ones": dear}
+
+
+def rows_of(table: Table, flux: Array) -> dict[str, Any]:
+    """What the table says of one group whose true fluxes are known."""
+    flags = np.asarray(table["flags"])
+    dark = flags & int(hf.Flag.NO_SIGNAL) > 0
+    failed = flags & int(hf.Flag.UNSAMPLED) > 0
+    drawn = (np.asarray(table["ess"]) >= 50) & ~failed
+    suspect = np.asarray(table["quality"]).astype(str) == "suspect"
+    limit = np.asarray(table["flux_limit"])
+    return {
+        "galaxies": len(table),
+        "NO_SIGNAL": int(dark.sum()),
+        "UNSAMPLED": int(failed.sum()),
+        "not drawn and not suspect": int((~drawn & ~suspect).sum()),
+        "with a limit, above the true flux": [
+            int(np.isfinite(limit).sum()), int((limit > flux).sum())
+        ],
+    }  # fmt: skip
+
+
+def groups(side: int, counts: dict[str, int] = COUNTS) -> dict[str, tuple[hf.Cutouts, Array]]:
+    """Cutouts and true fluxes of each group."""
+    shape = (side, side)
+    usual, faint = SimulateOptions(shape=shape), SimulateOptions(shape=shape, snr=(3.0, 3.0))
+    made = {
+        "ordinary": simulate(counts["ordinary"], 1, usual),
+        "S/N 3": simulate(counts["S/N 3"], 2, faint),
+        "blank": simulate(counts["blank"], 3, usual),
+        "companion": simulate(counts["companion"], 5, usual),
+    }
+    sets = {name: (cutouts, _flux(truth)) for name, (cutouts, truth) in made.items()}
+    empty = sets["blank"][0]
+    noise = np.random.default_rng(4).standard_normal(empty.image.shape) * usual.sky_sigma
+    sets["blank"] = (_with_image(empty, noise), np.zeros(len(empty)))
+    cutouts, truth = made["companion"]
+    image = cutouts.image.numpy() + companions(cutouts, truth)
+    sets["companion"] = (_with_image(cutouts, image), sets["companion"][1])
+    return sets
+
+
+def _flux(truth: Table) -> Array:
+    return 10 ** (0.4 * (SimulateOptions().zeropoint - np.asarray(truth["mag"], float)))
+
+
+def _with_image(cutouts: hf.Cutouts, image: Array) -> hf.Cutouts:
+    return replace(cutouts, image=torch.from_numpy(image.astype(np.float32)))
+
+
+def companions(cutouts: hf.Cutouts, truth: Table) -> Array:
+    """Images (B, H, W) of one more galaxy beside each."""
+    rng, n, space = np.random.default_rng(6), len(truth), ParameterSpace()
+    theta = np.stack([np.asarray(truth[name], float) for name in space.names], axis=1)
+    near = np.arange(n) % 2 == 0
+    distance = np.where(near, rng.uniform(1, 2, n) * theta[:, 3], 14.0)
+    angle = rng.uniform(0, 2 * np.pi, n)
+    theta[:, 0] += distance * np.cos(angle)
+    theta[:, 1] += distance * np.sin(angle)
+    theta[:, 2] -= 2.5 * np.log10(rng.uniform(0.3, 1.0, n))
+    for column, (low, high) in ((3, (1.5, 6.0)), (4, (0.7, 4.0))):
+        theta[:, column] = np.exp(rng.uniform(np.log(low), np.log(high), n))
+    theta[:, 5], theta[:, 6] = rng.uniform(0.4, 1, n), rng.uniform(0, 180, n)
+    return np.asarray(render(torch.from_numpy(theta), cutouts, space).double())
+
+
+def sources(r_eff: float, snr: float, n: int = N_SOURCES, seed: int = 11) -> hf.Cutouts:
+    """Galaxies of one size and S/N, or stars for a size of 0, in stamps of 48 pixels."""
+    options = SimulateOptions(
+        shape=(48, 48), r_eff=(max(r_eff, 0.1),) * 2, n=(0.7, 4.0), fwhm=(2.0, 4.0)
+    )
+    cutouts, truth = simulate(n, seed, options)
+    if r_eff == 0:
+        truth["r_eff"], truth["n"], truth["q"] = POINT, 1.0, 1.0
+    space = ParameterSpace()
+    theta = np.stack([np.asarray(truth[name], float) for name in space.names], axis=1)
+    unit = np.asarray(render(torch.from_numpy(theta), cutouts, space).double())
+    norm = np.sqrt((unit**2).sum(axis=(1, 2)))[:, None, None]
+    noise = np.random.default_rng(seed).standard_normal(unit.shape)
+    return _with_image(cutouts, options.sky_sigma * (snr * unit / norm + noise))
+
+
+def unresolved() -> dict[str, dict[str, float]]:
+    """Share of sources of each size and S/N that are called UNRESOLVED."""
+    return {
+        f"{size:g}" if size else "star": {
+            f"{snr:g}": _share(sources(size, snr, 3 * N_SOURCES if size == 0 else N_SOURCES))
+            for snr in SNRS
+        }
+        for size in SIZES
+    }
+
+
+def _share(cutouts: hf.Cutouts) -> float:
+    table = hf.fit(cutouts, options=EAGER, uncertainty="covariance")
+    return float(((np.asarray(table["flags"]) & int(hf.Flag.UNRESOLVED)) > 0).mean())
+
+
+if __name__ == "__main__":
+    main()

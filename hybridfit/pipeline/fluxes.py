@@ -1,0 +1,87 @@
+"""Fluxes for the table: the model's, and a limit where no galaxy was found."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from hybridfit.cutouts import Cutouts
+from hybridfit.fitting.options import FitOptions
+from hybridfit.fitting.prepare import prepared
+from hybridfit.results import Fit, Flag, Result
+from hybridfit.uncertainty.budget import NONE, BudgetOptions, noise_of
+from hybridfit.uncertainty.forced import ForcedFlux, forced_flux
+from hybridfit.uncertainty.tempering import temperature
+
+SEEN = 5.0  # standard deviations of the flux of several components together
+PER_MAG = math.log(10) / 2.5  # of ln flux
+
+
+def with_fluxes(
+    result: Result,
+    cutouts: Cutouts,
+    options: FitOptions = FitOptions(),
+    budget: BudgetOptions = BudgetOptions(),
+    device: torch.device | str = "cpu",
+) -> Result:
+    """Return results with fluxes: of the model, or forced at the target where there is no signal.
+
+    Args:
+        result: of B galaxies.
+        cutouts: the same galaxies.
+        options: of the fits; sky and prior are used where there is no signal.
+        budget: whether the noise is correlated.
+        device: where to compute.
+    """
+    flux, error = model_flux(result.fit, cutouts.zeropoint.cpu())
+    limit = torch.full_like(flux, torch.nan)
+    rows = _unseen(result.fit, flux, error).nonzero()[:, 0]
+    if len(rows):
+        forced = flux_limits(cutouts[rows.tolist()], options, budget, device)
+        flux[rows], error[rows], limit[rows] = forced.flux, forced.error, forced.limit
+    return replace(result, flux=flux, flux_err=error, flux_limit=limit)
+
+
+def model_flux(fit: Fit, zeropoint: Tensor) -> tuple[Tensor, Tensor]:
+    """(B,) flux of all components together and its standard deviation, flux units; NaN without."""
+    mags = [k for k, name in enumerate(fit.space.names) if name.split("_")[0] == "mag"]
+    each = torch.exp(PER_MAG * (zeropoint[:, None] - fit.theta[:, mags]))
+    slope = PER_MAG * each
+    covariance = fit.covariance[:, mags][:, :, mags]
+    variance = torch.einsum("bi,bij,bj->b", slope, covariance, slope)
+    return each.sum(dim=1), torch.where(variance >= 0, variance, torch.nan).sqrt()
+
+
+def _unseen(fit: Fit, flux: Tensor, error: Tensor) -> Tensor:
+    """(B,) galaxies without signal, of several components without signal in all together."""
+    none = (fit.flags & int(Flag.NO_SIGNAL)) != 0
+    return none if len(fit.space.shapes) == 1 else none & ~(flux > SEEN * error)
+
+
+@torch.inference_mode()
+def flux_limits(
+    cutouts: Cutouts,
+    options: FitOptions = FitOptions(),
+    budget: BudgetOptions = BudgetOptions(),
+    device: torch.device | str = "cpu",
+) -> ForcedFlux:
+    """Return the forced fluxes of B galaxies on the CPU, whatever model was fitted: one Sersic's.
+
+    Args:
+        cutouts: B galaxies.
+        options: sky, precision and prior are used.
+        budget: whether the noise is correlated.
+        device: where to compute.
+    """
+    single = replace(options, components=("sersic",), convolution="continuous")
+    values = torch.full((3, len(cutouts)), torch.nan, dtype=torch.float64)
+    for rows, part, problem in prepared(cutouts, single, device):
+        heat = torch.ones(len(rows), dtype=torch.float64)
+        if budget != NONE:
+            heat = temperature(part, noise_of(part, budget))
+        found = forced_flux(problem, part, heat)
+        values[:, rows] = torch.stack([found.flux, found.error, found.limit]).cpu()
+    return ForcedFlux(*values.unbind(0))
