@@ -23,8 +23,10 @@ from hybridfit.uncertainty.diagnosis import (
 )
 
 SAMPLINGS = (1, 2, 3, 4, 5)
-TRIED = 8  # galaxies of a batch that are fitted with every sampling
+TRIED = 4  # galaxies of a batch that are fitted with every sampling
 LEAST_PSF = 3.0  # image pixels that a PSF spans
+# chi2 of a wrong sampling is far off: a few steps tell, and a spoiled galaxy stays cheap
+STEPS, TOLERANCE = 10, 0.1
 # chi2 or the fit's shape tell something: else there is no more than too little light
 TELLING = (
     Flag.NOT_CONVERGED
@@ -89,7 +91,9 @@ def _samplings(
     if cutouts.psf is None:
         return {}
     fit = result.fit
-    telling = rows[(fit.flags.cpu()[rows] & int(BY_THE_PSF)) != 0]
+    flags = fit.flags.cpu()[rows]
+    # what is not seen says nothing of the PSF
+    telling = rows[((flags & int(BY_THE_PSF)) != 0) & ((flags & int(Flag.NO_SIGNAL)) == 0)]
     said: dict[int, str] = {}
     chi2: dict[int, dict[int, float]] = {row: {} for row in telling.tolist()}
     first, others = telling[:TRIED], telling[TRIED:]
@@ -130,7 +134,10 @@ def _try_sampling(
         return
     part = cutouts[rows.tolist()]
     part = replace(part, psf_oversampling=torch.full_like(part.psf_oversampling, k))
-    fit = fit_cutouts(part, replace(options, second_tries=False, compile="off"), device)
+    roughly = replace(
+        options, second_tries=False, compile="off", max_iter=STEPS, tolerance=TOLERANCE
+    )
+    fit = fit_cutouts(part, roughly, device)
     for row, value in zip(rows.tolist(), fit.chi2.tolist(), strict=True):
         chi2[row][k] = value
 
