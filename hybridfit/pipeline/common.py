@@ -149,7 +149,9 @@ def _with_errors(
     draws, chance = found.draws, risk(found.draws, fit.theta)
     limit = torch.tensor([good_khat(max(int(n), 2)) for n in found.n_draws.nan_to_num().tolist()])
     flags = risk_flags(fit.flags, chance) | found.flags
-    flags = flags | fitted * sampling_flags(found.ess, found.khat, limit)
+    # where nothing shines there is no magnitude to fit, but still a posterior
+    wanted = fitted | ((fit.flags & int(Flag.NO_SIGNAL)) != 0)
+    flags = flags | wanted * sampling_flags(found.ess, found.khat, limit)
     fit = replace(fit, covariance=draws.covariance, flags=flags)
     names = ("ess", "khat", "log_evidence", "missed", "flow_distance")
     values: dict[str, Any] = {name: getattr(found, name) for name in names}
