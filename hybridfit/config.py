@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -16,6 +17,15 @@ from hybridfit.files import read_text
 LARGEST = 1_000_000  # bytes of a file of options
 MOST_VALUES = 10_000  # in it, each alias counted as what it stands for
 T = TypeVar("T")
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that takes 1e-6 for a number, as YAML 1.2 and its readers do."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), [*"-+0123456789"]
+)
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
@@ -36,7 +46,7 @@ def parse_yaml(text: str, where: str) -> Any:
             letters for: such a text would fill the memory when it is shown in an error.
     """
     try:
-        node = yaml.compose(text, yaml.SafeLoader)
+        node = yaml.compose(text, _Loader)
         size = 0 if node is None else _expanded(node, {}, set())
         if 0 < size <= MOST_VALUES:
             return yaml.SafeLoader("").construct_document(node)

@@ -17,7 +17,7 @@ from astropy.table import Table
 
 import hybridfit as hf
 from hybridfit.arguments import checked, described
-from hybridfit.config import make
+from hybridfit.config import make, parse_yaml
 from hybridfit.model.simulate import SimulateOptions
 
 QUICK = {"uncertainty": "covariance", "start": "moments"}
@@ -347,3 +347,21 @@ def test_described_is_short_and_does_not_unfold_what_is_nested():
     assert described({"a": nested}) == "a dict of 1"
     assert len(described("x" * 10**6)) < 100
     assert checked("value", (1, 2.5), tuple[float, float]) == (1, 2.5)
+
+
+def test_yaml_takes_numbers_in_any_notation_and_names_what_is_none():
+    """PyYAML's own reader makes a text of 1e-3, for want of a point and a sign."""
+    text = "{a: 1e-3, b: -2E5, c: 1.e+2, d: 1e3x, e: 0x1e3, f: 2, g: 1e}"
+    read = parse_yaml(text, "options")
+    assert read == {"a": 1e-3, "b": -2e5, "c": 100.0, "d": "1e3x", "e": 0x1E3, "f": 2, "g": "1e"}
+    assert make(hf.FitOptions, parse_yaml("tolerance: 1e-3", "options")).tolerance == 1e-3
+    for line, said in (
+        ("components: [{sersic: 1}]", "components is a list of 1, expected a list, each a text"),
+        ("estimator: {a: 1}", "estimator is a dict, .*, expected a text"),
+        ("max_iter:", "max_iter is None, expected a whole number"),
+        ("prior: {n: [1, 2]}", "prior.n is a list, .1, 2., expected a Mapping"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            make(hf.FitOptions, parse_yaml(line, "options"), "fit")
+    with pytest.raises(ValueError, match="options is not valid YAML"):
+        parse_yaml("{{a: 1}: 2}", "options")
