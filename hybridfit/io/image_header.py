@@ -23,12 +23,14 @@ class ImageHeader:
 
     Args:
         header: of the image, with what it inherits.
+        keywords: those that it has; asking astropy for one that is missing is slow.
         unit: of its pixels.
         exposure: seconds, None where unknown.
         known_area: of a pixel in steradian, as the WCS or the user has it; None where unknown.
     """
 
     header: fits.Header
+    keywords: frozenset[str]
     unit: ImageUnit
     exposure: float | None
     known_area: float | None
@@ -36,12 +38,14 @@ class ImageHeader:
     @classmethod
     def of(cls, header: fits.Header, known_area: float | None = None) -> ImageHeader:
         """Read unit and exposure."""
-        seconds = next(filter(_is_positive, (number_in(header, k) for k in EXPOSURE_KEYS)), None)
-        return cls(header, _unit_of(header), seconds, known_area)
+        keywords = frozenset(header.keys())
+        exposures = (number_in(header, key) for key in EXPOSURE_KEYS if key in keywords)
+        seconds = next(filter(_is_positive, exposures), None)
+        return cls(header, keywords, _unit_of(header, keywords), seconds, known_area)
 
     def number(self, key: str) -> float | None:
         """The finite number of a keyword, None where there is none."""
-        return number_in(self.header, key)
+        return number_in(self.header, key) if key in self.keywords else None
 
     def positive(self, key: str) -> float | None:
         """The same where it is above 0."""
@@ -50,7 +54,7 @@ class ImageHeader:
 
     def text(self, key: str) -> str:
         """The value of a keyword as a text, "" where there is none."""
-        return text_in(self.header, key)
+        return text_in(self.header, key) if key in self.keywords else ""
 
     def per_exposure(self, rate: float) -> float | None:
         """The zero point of the pixels from that of counts per second; None without EXPTIME."""
@@ -111,8 +115,7 @@ def _is_positive(value: float | None) -> bool:
     return value is not None and value > 0
 
 
-def _unit_of(header: fits.Header) -> ImageUnit:
+def _unit_of(header: fits.Header, keywords: frozenset[str]) -> ImageUnit:
     """BUNIT, else what drizzle says that it wrote."""
-    unit = image_unit(text_in(header, "BUNIT"))
-    drizzled = text_in(header, "D001OUUN")
-    return image_unit(drizzled) if not unit.name and drizzled else unit
+    units = (image_unit(text_in(header, key)) for key in UNIT_KEYS if key in keywords)
+    return next((unit for unit in units if unit.name), ImageUnit(""))

@@ -27,7 +27,7 @@ ALIKE = 0.02  # mag, within which two keywords say the same
 
 def believed_zeropoints(image: ImageHeader) -> list[tuple[str, float]]:
     """Return keyword and value of each zero point that can be one."""
-    found = [(key, image.number(key)) for key in ZEROPOINT_KEYS if key in image.header]
+    found = [(key, image.number(key)) for key in ZEROPOINT_KEYS if key in image.keywords]
     return [(key, value) for key, value in found if value is not None and is_believed(value)]
 
 
@@ -36,7 +36,7 @@ def refused_zeropoints(image: ImageHeader) -> tuple[str, ...]:
     return tuple(
         f"{key} = {image.text(key)[:20] or 'nothing'} is no zero point"
         for key in ZEROPOINT_KEYS
-        if key in image.header and not is_believed(image.number(key))
+        if key in image.keywords and not is_believed(image.number(key))
     )[:2]
 
 

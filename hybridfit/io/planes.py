@@ -84,6 +84,37 @@ def read_plane(
         return view.read(limits=limits), full_header(hdus, hdu)
 
 
+@dataclass(frozen=True, eq=False)
+class PlaneInFile:
+    """One image of a FITS file, and what stands beside it.
+
+    Args:
+        plane: (H, W).
+        header: its own, with what it inherits.
+        primary: header of the primary HDU.
+        names: of all HDUs, in upper case, "" for one without a name.
+    """
+
+    plane: NDArray[np.floating]
+    header: fits.Header
+    primary: fits.Header
+    names: tuple[str, ...]
+
+
+def read_plane_in_file(text: str, names: Sequence[str]) -> PlaneInFile:
+    """Return a plane of any size, see `read_plane`, and what stands beside it.
+
+    Raises:
+        BadInput: if there is no such file, HDU or image.
+    """
+    address = parse_address(text)
+    with opened(address.path) as hdus:
+        hdu = _at(hdus, address) if address.hdu else _by_name(hdus, names, address.path)
+        plane = _view(hdus, hdu, address).read(limits=False)
+        there = tuple(_name(other) for other in hdus)
+        return PlaneInFile(plane, full_header(hdus, hdu), hdus[0].header, there)
+
+
 def read_planes(
     text: str, names: Mapping[str, Sequence[str]], strict_image: bool = False
 ) -> FilePlanes:
@@ -170,15 +201,6 @@ def hdu_names(text: str) -> list[str]:
     """Upper-case names of the HDUs in a FITS file, "" for an HDU without one."""
     with opened(parse_address(text).path) as hdus:
         return [_name(hdu) for hdu in hdus]
-
-
-def hdu_header(text: str, names: Sequence[str]) -> fits.Header:
-    """Header of the HDU with the first of the names beside an image; empty where there is none."""
-    address = parse_address(text)
-    with opened(address.path) as hdus:
-        image = _at(hdus, address) if address.hdu else hdus[0]
-        found = (_companion(hdus, name, image) for name in names)
-        return next((hdu.header for hdu in found if hdu is not None), fits.Header())
 
 
 def _view(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hybridfit.io.address import parse_address
 from hybridfit.io.options import BadInput
-from hybridfit.io.planes import hdu_names, opened, read_plane
+from hybridfit.io.planes import read_plane_in_file
 from hybridfit.io.psf import PreparedPsf, examine_psf
 from hybridfit.io.psf_sampling import (
     PSF_EXTENSIONS,
@@ -84,12 +84,11 @@ def _loaded(
     path: str, state: tuple[int, int]
 ) -> tuple[NDArray[np.floating], Stated, tuple[str, ...]]:
     """Pixels of a PSF file, what its header says of their size, and which HDU was taken."""
-    array, header = read_plane(path, ("PSF", *PSF_EXTENSIONS), limits=False)
-    said, address = stated(header), parse_address(path)
+    found = read_plane_in_file(path, ("PSF", *PSF_EXTENSIONS))
+    array, said = found.plane, stated(found.header)
     if not (said.counter or said.scale_key):
-        with opened(address.path) as hdus:
-            said = replace(stated(hdus[0].header), extension=said.extension)
-    names = [] if address.hdu else hdu_names(address.path)
+        said = replace(stated(found.primary), extension=said.extension)
+    names = () if parse_address(path).hdu else found.names
     others = [name for name in names if name in PSF_EXTENSIONS]
     if said.extension not in others or len(others) < 2:
         return array, said, ()

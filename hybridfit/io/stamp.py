@@ -16,7 +16,7 @@ from hybridfit.io.header import celestial_wcs, first_number, moved_wcs, pixel_ar
 from hybridfit.io.noise_units import in_unit_of_image
 from hybridfit.io.options import NOISE_ROLES, ROLES, BadInput, ReadOptions, start_problem
 from hybridfit.io.photometry import Calibration, calibrate
-from hybridfit.io.planes import FilePlanes, hdu_header, read_plane, read_planes
+from hybridfit.io.planes import FilePlanes, read_plane, read_planes
 from hybridfit.io.prepare import Draft, prepare
 from hybridfit.io.psf import PreparedPsf
 from hybridfit.io.psf_files import checked_psf, read_psf, with_span
@@ -98,7 +98,7 @@ def read_stamp(source: Source, options: ReadOptions = ReadOptions()) -> Stamp:
         check_gain=first_number(source.gain, options.gain) is None,
     )
     scale = pixel_scale(source.pixel_scale, options.pixel_scale, wcs)
-    psf = _psf(source, options, psf_plane, scale)
+    psf = _psf(source, options, psf_plane, found.headers.get("psf"), scale)
     notes = () if psf is None else psf.notes
     if draft.flags & Flag.SIGMA_ESTIMATED:
         notes = (*calibration.gain_notes, *notes)
@@ -203,13 +203,17 @@ def _includes_pixel(source: Source, options: ReadOptions) -> bool:
 
 
 def _psf(
-    source: Source, options: ReadOptions, plane: NDArray | None, scale: float
+    source: Source,
+    options: ReadOptions,
+    plane: NDArray | None,
+    header: fits.Header | None,
+    scale: float,
 ) -> PreparedPsf | None:
     """The galaxy's PSF, None where it is to be fitted without one.
 
     Args:
         source, options: say where it is and how finely it is sampled.
-        plane: the PSF in the image's own file.
+        plane, header: the PSF in the image's own file.
         scale: arcsec per image pixel, NaN where it is not known.
     """
     given = first_number(source.psf_oversampling, options.psf_oversampling)
@@ -221,7 +225,6 @@ def _psf(
     if path:
         found = read_psf(path, options.psf_center, given, scale)
     elif plane is not None:
-        header = hdu_header(source.image, options.hdu_names("psf"))
         found = checked_psf(plane, source.image, options.psf_center, given, header, scale)
     else:
         looked = f"{options.pattern_psf.replace('{id}', source.id)}, HDU {options.hdu_psf or 'PSF'}"
