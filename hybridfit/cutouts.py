@@ -303,7 +303,7 @@ def _rows(index: Any, count: int) -> Sequence[int]:
 
 def _entries(name: str, value: Any, batch: int) -> tuple[Any, ...]:
     """One entry for each galaxy; a single one may come as it is for a single galaxy."""
-    single = isinstance(value, str | bytes) or not hasattr(value, "__len__")
+    single = isinstance(value, str | bytes | type) or not hasattr(value, "__len__")
     entries = (value,) if single else tuple(value)
     if len(entries) != batch:
         raise ValueError(f"{name} has {len(entries)} entries, expected {batch}, one for each image")

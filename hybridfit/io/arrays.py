@@ -12,7 +12,7 @@ import torch
 from astropy.nddata import NDData
 from numpy.typing import ArrayLike, NDArray
 
-from hybridfit.arguments import described
+from hybridfit.arguments import check_choice, checked, described
 from hybridfit.cutouts import START_NAMES, Cutouts
 from hybridfit.io.bit_masks import mask_bits_problem
 from hybridfit.io.fits import bad_stamp, stack
@@ -105,8 +105,10 @@ def prepare(
     Raises:
         ValueError: for shapes, units or numbers that do not fit together.
     """
-    if crop not in ("auto", "none"):
-        raise ValueError(f"crop is '{crop}', expected one of auto, none")
+    check_choice("crop", crop, ("auto", "none"))
+    check_choice("psf_center", psf_center, ("array", "centroid"))
+    mask_neighbours = checked("mask_neighbours", mask_neighbours, bool)
+    mask_bits = checked("mask_bits", mask_bits, str)
     if problem := mask_bits_problem(mask_bits):
         raise ValueError(problem)
     images = _images(image)
@@ -141,7 +143,7 @@ def prepare(
     )
     values = {name: _numbers(name, value, count) for name, value in plain.items()}
     finer = values["psf_oversampling"]
-    if ((finer < 1) | (finer % 1 > 0)).any():
+    if (np.isinf(finer) | (finer < 1) | (np.where(np.isinf(finer), 0, finer) % 1 > 0)).any():
         raise ValueError(f"psf_oversampling is {finer.max():g}, expected whole numbers >= 1")
     for name in ("pixel_scale", "gain"):
         if (values[name] <= 0).any() or np.isinf(values[name]).any():
@@ -339,7 +341,7 @@ def _numbers(name: str, value: ArrayLike | None, count: int, *shape: int) -> NDA
     if value is None:
         return np.full((count, *shape), math.nan)
     array = plain_array(value, name)[0].astype(np.float64)
-    if array.shape not in ((), (1,), (count,), shape, (count, *shape)):
+    if array.shape not in ((), (1,), shape, (count, *shape)):
         raise ValueError(f"{name} has shape {array.shape}, expected {(count, *shape)}")
     return np.broadcast_to(array, (count, *shape))
 
@@ -360,7 +362,8 @@ def _starts(
 
 
 def _entries(name: str, value: Any, count: int) -> list[Any]:
-    entries = [value] if isinstance(value, str) or not hasattr(value, "__len__") else list(value)
+    single = isinstance(value, str | type) or not hasattr(value, "__len__")
+    entries = [value] if single else list(value)
     if len(entries) != count:
         raise ValueError(f"{name} has {len(entries)} entries, expected {count}, one for each image")
     return entries
@@ -384,7 +387,7 @@ def _with_more(
         [messages] * count if isinstance(messages, str) else _entries("messages", messages, count)
     )
     bits = _numbers("flags", flags, count)
-    if (bits % 1 != 0).any():
+    if not (bits == np.round(bits)).all() or np.isinf(bits).any():
         raise ValueError(f"flags is {described(flags)}, expected whole numbers")
     first = _numbers("origin", origin, count, 2)
     return replace(
@@ -392,6 +395,7 @@ def _with_more(
         origin=cutouts.origin + torch.from_numpy(first.copy()),
         flags=cutouts.flags | torch.from_numpy(bits.astype(np.int64)),
         messages=[
-            "; ".join(filter(None, pair)) for pair in zip(told, cutouts.messages, strict=True)
+            "; ".join(filter(None, map(str, pair)))
+            for pair in zip(told, cutouts.messages, strict=True)
         ],
     )
