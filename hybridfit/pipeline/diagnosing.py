@@ -23,7 +23,7 @@ from hybridfit.uncertainty.diagnosis import (
 )
 
 SAMPLINGS = (1, 2, 3, 4, 5)
-TRIED = 4  # galaxies of a batch that are fitted with every sampling
+TRIED = 3  # galaxies of a batch that are fitted with every sampling
 LEAST_PSF = 3.0  # image pixels that a PSF spans
 # chi2 of a wrong sampling is far off: a few steps tell, and a spoiled galaxy stays cheap
 STEPS, TOLERANCE = 10, 0.1
