@@ -35,6 +35,7 @@ STRUCTURE = re.compile(
     rb"(SIMPLE|XTENSION|BITPIX|NAXIS\d*|GCOUNT|PCOUNT|GROUPS|TFIELDS|ZBITPIX|ZNAXIS\d*|ZTILE\d+)"
     rb"\s*=\s*([^/]*)"
 )
+INITIALS = b"SXBNGPTZ"  # of these keywords
 NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
 
 
@@ -87,7 +88,7 @@ def _bounded(file: BinaryIO, path: str) -> BinaryIO:
     if unpack is not None:
         return _unpacked(unpack(file), path, max(MAX_UNPACKED, MAX_RATIO * size))
     if size <= IN_MEMORY:
-        file = io.BytesIO(file.read(IN_MEMORY))
+        file = io.BytesIO(file.read(size))
     end, size = _end_of(file, path)
     if end == size:
         file.seek(0)
@@ -221,6 +222,8 @@ def _data_size(header: bytes, where: str) -> int:
     """
     found: dict[str, list[int]] = {}
     for i in range(0, len(header), CARD):
+        if header[i] not in INITIALS:  # most cards: spares the expression
+            continue
         card = STRUCTURE.match(header, i, i + CARD)
         if card is not None:
             text = card[2].decode("latin-1").strip()

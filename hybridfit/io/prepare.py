@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hybridfit.cutouts import LARGEST, SMALLEST, absurd_pixels
+from hybridfit.cutouts import LARGEST, ORDINARY, SMALLEST, absurd_pixels
 from hybridfit.io import cropping, detect
 from hybridfit.io.detect import middle
 from hybridfit.io.masking import CENTRE, given_mask, masked_centre
@@ -190,6 +190,9 @@ def _beyond_float32(
     image: NDArray[np.floating], sigma: NDArray[np.floating], mask: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """Pixels that cannot be weighed against the others, see `hybridfit.cutouts.absurd_pixels`."""
+    signal, noise = np.where(mask, 0.0, np.abs(image)), np.where(mask, np.inf, sigma)
+    if signal.max() <= ORDINARY * noise.min():  # as nearly always: spares torch
+        return np.zeros_like(mask)
     planes = [torch.from_numpy(np.where(mask, 1.0, plane)) for plane in (image, sigma)]
     planes.append(torch.from_numpy(mask))
     return absurd_pixels(*(plane[None] for plane in planes))[0].numpy()

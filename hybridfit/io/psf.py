@@ -229,7 +229,8 @@ def _unphysical(psf: NDArray[np.float64]) -> bool:
 def _centred(psf: NDArray[np.float64], centre: NDArray[np.float64]) -> NDArray[np.float64]:
     """Pad and shift a PSF so that ``centre`` y, x is the middle pixel of odd sides."""
     shape = np.array(psf.shape)
-    psf = np.pad(psf, [(0, 1 - side % 2) for side in shape])
+    if not (shape % 2).all():
+        psf = np.pad(psf, [(0, 1 - side % 2) for side in shape])
     shift = shape // 2 - centre
     if not shift.any():
         return psf

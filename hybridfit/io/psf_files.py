@@ -86,7 +86,7 @@ def _loaded(
     """Pixels of a PSF file, what its header says of their size, and which HDU was taken."""
     found = read_plane_in_file(path, ("PSF", *PSF_EXTENSIONS))
     array, said = found.plane, stated(found.header)
-    if not (said.counter or said.scale_key):
+    if not (said.counter or said.scale_key) and found.primary is not found.header:
         said = replace(stated(found.primary), extension=said.extension)
     names = () if parse_address(path).hdu else found.names
     others = [name for name in names if name in PSF_EXTENSIONS]

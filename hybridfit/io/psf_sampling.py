@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from astropy.io import fits
 
 from hybridfit.io.header import celestial_wcs, first_number, pixel_scale
+from hybridfit.io.image_header import ImageHeader
 from hybridfit.results import Flag
 
 # arcsec per PSF pixel; PIXELSCL is that of stpsf, WebbPSF and poppy
@@ -59,9 +61,10 @@ class Sampling:
 
 def stated(header: fits.Header) -> Stated:
     """Return what a PSF's header says of its sampling."""
-    count, counter = _count(header)
-    scale, key = _scale(header)
-    name = str(header.get("EXTNAME", "")).strip().upper()
+    psf = ImageHeader.of(header)
+    name = psf.text("EXTNAME").upper()
+    count, counter = _count(psf, name)
+    scale, key = _scale(psf)
     return Stated(count, counter, scale, key, name)
 
 
@@ -113,35 +116,37 @@ def _strong(said: Stated) -> bool:
     return said.scale_key in STRONG
 
 
-def _count(header: fits.Header) -> tuple[float, str]:
+def _count(psf: ImageHeader, name: str) -> tuple[float, str]:
     """PSF pixels per detector pixel and the key that says so."""
-    if str(header.get("EXTNAME", "")).strip().upper() in BINNED:
+    if name in BINNED:
         return 1.0, "EXTNAME"
-    step = first_number(header.get("PSF_SAMP"))  # PSFEx: image pixels per PSF pixel
-    if step is not None and step > 0:
+    step = psf.positive("PSF_SAMP")  # PSFEx: image pixels per PSF pixel
+    if step is not None:
         return 1 / step, "PSF_SAMP"
-    if header.get("OVERSAMP") == 1 and "CALCSAMP" in header:
+    if psf.number("OVERSAMP") == 1 and "CALCSAMP" in psf.keywords:
         return 1.0, "OVERSAMP"  # poppy: it was calculated finer and binned
-    for key in COUNT_KEYS:
-        value = first_number(header.get(key))
-        if value is not None and value > 0:
-            return value, key
-    return math.nan, ""
+    return _first(psf, COUNT_KEYS)
 
 
-def _scale(header: fits.Header) -> tuple[float, str]:
+def _scale(psf: ImageHeader) -> tuple[float, str]:
     """Arcsec per PSF pixel and the key that says so."""
-    if str(header.get("PIXUNIT", "arcsec")).strip().lower().startswith("arcsec"):
-        for key in SCALE_KEYS:
-            value = first_number(header.get(key))
-            if value is not None and value > 0:
-                return value, key
-    own = pixel_scale(math.nan, None, celestial_wcs(header, (0, 0))[0])
-    if own > 0:
-        return own, "WCS"
-    unit = UNITS.get(str(header.get("CUNIT1", "")).strip().lower())
-    step = first_number(header.get("CDELT1"), header.get("CD1_1"))
+    if (psf.text("PIXUNIT").lower() or "arcsec").startswith("arcsec"):
+        scale, key = _first(psf, SCALE_KEYS)
+        if key:
+            return scale, key
+    if "CTYPE1" in psf.keywords:
+        own = pixel_scale(math.nan, None, celestial_wcs(psf.header, (0, 0))[0])
+        if own > 0:
+            return own, "WCS"
+    unit = UNITS.get(psf.text("CUNIT1").lower())
+    step = first_number(psf.number("CDELT1"), psf.number("CD1_1"))
     return (abs(step) * unit, "CDELT1") if unit and step else (math.nan, "")
+
+
+def _first(psf: ImageHeader, keys: Sequence[str]) -> tuple[float, str]:
+    """The first number above 0 and its key; NaN and "" if there is none."""
+    found = ((psf.positive(key), key) for key in keys)
+    return next(((value, key) for value, key in found if value is not None), (math.nan, ""))
 
 
 def _binned(said: Stated) -> tuple[str, ...]:
