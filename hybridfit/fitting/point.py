@@ -16,6 +16,7 @@ from hybridfit.fitting.solution import Solution
 
 POINT = 0.03  # pix, circularised half-light radius that no pixel can tell from none
 STEPS = 3  # Gauss-Newton steps of the position
+FAR = 200.0  # rise at the fit's own position, of which no step takes so much back
 
 
 def point_rise(solution: Solution, problem: Problem, rows: Tensor) -> Tensor:
@@ -34,9 +35,21 @@ def point_rise(solution: Solution, problem: Problem, rows: Tensor) -> Tensor:
     size = free.new_tensor(POINT).clamp_min(space.prior.r_circ.low).log()
     free[:, 2] = space.prior.r_circ.free(size)
     cost = problem.profile(free, rows).cost
+    rise = 2 * cost - solution.chi2[rows]
+    near = (rise < FAR).nonzero()[:, 0]
+    if len(near):
+        best = _at_best_position(problem, free[near], rows[near])
+        rise[near] = 2 * best - solution.chi2[rows[near]]
+    return rise
+
+
+def _at_best_position(problem: Problem, free: Tensor, rows: Tensor) -> Tensor:
+    """(b,) cost of the points ``free`` (b, P) once x, y have moved to where it is least."""
+    cost = free.new_full((len(rows),), torch.inf, dtype=torch.float64)
     for _ in range(STEPS):
         here = problem(free, rows)
+        cost = torch.minimum(cost, here.carry[2])  # without the prior
         step = torch.linalg.solve(here.hessian[:, :2, :2], -here.gradient[:, :2, None])[:, :, 0]
+        free = free.clone()
         free[:, :2] += torch.nan_to_num(step).clamp(-1.0, 1.0)
-        cost = torch.minimum(cost, problem.profile(free, rows).cost)
-    return 2 * cost - solution.chi2[rows]
+    return torch.minimum(cost, problem.profile(free, rows).cost)
