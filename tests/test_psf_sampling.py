@@ -121,6 +121,10 @@ def test_galfit_takes_the_pixel_and_is_told(k):
         ({"OVERSAMP": 4, "DET_SAMP": 2}, np.nan, 2, "DET_SAMP"),
         ({"OVERSAMP": 3}, np.nan, 3, "OVERSAMP"),
         ({"PIXELSCL": 0.01}, 0.03, 3, "PIXELSCL"),
+        ({"PIXELSCL": 0.05 / 3600}, 0.2, 4, "PIXELSCL"),  # degrees
+        ({"PIXELSCL": 0.05 / 3600, "PIXUNIT": "deg"}, 0.2, 4, "PIXELSCL"),
+        ({"PIXELSCL": 50.0, "PIXUNIT": "mas"}, 0.2, 4, "PIXELSCL"),
+        ({"OVERSAMP": "4", "PIXELSCL": " 0.05"}, 0.2, 4, "OVERSAMP, PIXELSCL"),  # as texts
         # the nominal scale of stpsf and that of the image's WCS differ by a per cent
         ({"DET_SAMP": 4, "PIXELSCL": 0.0311 / 4}, 0.0307, 4, "DET_SAMP, PIXELSCL"),
         # a drizzled image has other pixels than the detector

@@ -17,7 +17,8 @@ SCALE_KEYS = ("PIXELSCL", "PIXSCALE", "PIXSCAL1", "SECPIX")
 # PSF pixels per detector pixel: DET_SAMP is what stpsf's arrays have, OVERSAMP of its Fourier plane
 COUNT_KEYS = ("DET_SAMP", "OVERSAMP", "OVERSAMPL")
 STRONG = ("PIXELSCL", "PSF_SAMP", "EXTNAME")  # are about the PSF; other keys may be the image's
-UNITS = {"deg": 3600.0, "arcsec": 1.0}  # arcsec
+UNITS = {"deg": 3600.0, "arcsec": 1.0, "mas": 1e-3}  # arcsec
+LEAST_SCALE = 5e-4  # arcsec: a smaller number is in degrees
 BINNED = ("DET_SAMP", "DET_DIST")  # stpsf's extensions that are binned to detector pixels
 # of stpsf's extensions the best first: OVERDIST has the optics' distortion and the charge diffusion
 PSF_EXTENSIONS = ("OVERDIST", "OVERSAMP", "DET_DIST", "DET_SAMP")
@@ -130,10 +131,11 @@ def _count(psf: ImageHeader, name: str) -> tuple[float, str]:
 
 def _scale(psf: ImageHeader) -> tuple[float, str]:
     """Arcsec per PSF pixel and the key that says so."""
-    if (psf.text("PIXUNIT").lower() or "arcsec").startswith("arcsec"):
-        scale, key = _first(psf, SCALE_KEYS)
-        if key:
-            return scale, key
+    said = psf.text("PIXUNIT").lower() or "arcsec"
+    size = next((size for unit, size in UNITS.items() if said.startswith(unit)), 0.0)
+    value, key = _first(psf, SCALE_KEYS)
+    if key and size:
+        return value * (UNITS["deg"] if value < LEAST_SCALE and size == 1.0 else size), key
     if "CTYPE1" in psf.keywords:
         own = pixel_scale(math.nan, None, celestial_wcs(psf.header, (0, 0))[0])
         if own > 0:
