@@ -41,10 +41,13 @@ WORDS = {
     "mag": "mag",
     "mags": "mag",
 }
-PREFIXES = {"n": "n", "nano": "n", "u": "u", "micro": "u", "milli": "m", "mega": "M", "": ""}
+PREFIXES = {
+    **{"n": "n", "nano": "n", "u": "u", "mu": "u", "micro": "u", "milli": "m", "mega": "M"},
+    "": "",
+}
 LONGEST = 80  # characters of a unit
 NAMELESS = ("", "none", "unknown", "unitless", "dimensionless", "n/a", "null", "undef")
-JANSKY = re.compile(r"(nano|micro|milli|mega|n|u|m|)(?:jy|jansk(?:y|ys|ies))", re.IGNORECASE)
+JANSKY = re.compile(r"(nano|micro|milli|mega|mu|n|u|m|)(?:jy|jansk(?:y|ys|ies))", re.IGNORECASE)
 
 
 class Kind(Enum):

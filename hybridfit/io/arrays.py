@@ -217,7 +217,7 @@ def _stamp(
         crop=crop,
         mask_neighbours=mask_neighbours,
         gain=known.gain,
-        check_gain=first_number(values["gain"]) is None,
+        gain_doubt=known.gain_doubt,
     )
     scale = known_scale(values["pixel_scale"], None, wcs)
     found = None if psf is None else ready.of(psf, name, values["psf_oversampling"], scale)

@@ -10,7 +10,7 @@ from astropy.io import fits
 
 from hybridfit.units import ImageUnit, Kind, image_unit
 
-EXPOSURE_KEYS = ("EXPTIME", "EXPOSURE", "XPOSURE", "TEXPTIME", "ITIME")
+EXPOSURE_KEYS = ("EXPTIME", "EXPOSURE", "XPOSURE", "TEXPTIME", "ITIME", "EXP_TIME")
 SOLID_ANGLE_KEYS = ("PIXAR_SR", "PIXAR_A2", "PIXELAREA", "BMAJ", "BMIN")
 UNIT_KEYS = ("BUNIT", "D001OUUN")
 RATES = (Kind.COUNT_RATE, Kind.ELECTRON_RATE)

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from hybridfit.io.detect import Scene, grown, middle
-from hybridfit.io.gain_check import is_gain_credible
+from hybridfit.io.gain_check import Doubt, is_gain_credible
 
 LAG = 5  # pixels: the correlation of resampled pixels reaches less far
 NEAR = 3  # pixels: a second lag, which most resampled pixels do not reach either
@@ -16,8 +17,11 @@ CURVED = 1.2  # ratio of the variances at both lags; 400 differences tell it to 
 MIN_TRIPLES = 400
 THIN = 10_000  # pixels
 MIN_BLANK = 0.15  # of the stamp
+AROUND = 4  # pixels around objects that are not blank
 # scatter over sigma that is believable: correlated noise rightly lowers it, nothing raises it
 CREDIBLE = (0.5, 1.5)
+SMOOTHING = 1.0  # pixels, sigma of the Gaussian
+REAL = 3.0  # sigma by which a pixel differs from smoothed light that is too smooth for it
 
 
 def to_sigma(plane: NDArray[np.floating], role: str) -> NDArray[np.float64]:
@@ -33,7 +37,31 @@ def to_sigma(plane: NDArray[np.floating], role: str) -> NDArray[np.float64]:
 
 def blank_sky(scene: Scene, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(H, W) True on unmasked pixels that are a few pixels away from every object."""
-    return ~(mask | grown(scene.labels != 0, 4))
+    return ~(mask | grown(scene.labels != 0, AROUND))
+
+
+def object_light(
+    image: NDArray[np.float32], scene: Scene, mask: NDArray[np.bool_], rms: float, gain: float
+) -> NDArray[np.float64]:
+    """(H, W) flux of the objects above the sky, nearly free of each pixel's own noise.
+
+    Poisson noise computed from a pixel's own value is smaller where that fluctuates down, so that
+    down counts for more: each pixel is then fitted too low by an electron, the blank sky by half
+    of one, which is many of a sky's standard errors. So the light is smoothed (by 2 G - G * G,
+    which leaves curvature as it is), but for pixels that structure makes differ, and is 0 away
+    from objects.
+    """
+    flux = np.where(mask, 0.0, image.astype(np.float64) - scene.sky)
+    weight = _smoothed((~mask).astype(np.float64))
+    light = np.maximum(_smoothed(flux) / np.maximum(weight, 0.1), 0.0)
+    sharp = np.abs(flux - light) > REAL * np.sqrt(rms**2 + light / gain)
+    light = np.where(sharp & ~mask, np.maximum(flux, 0.0), light)
+    return np.where(grown(scene.labels != 0, AROUND), light, 0.0)
+
+
+def _smoothed(plane: NDArray[np.float64]) -> NDArray[np.float64]:
+    once = ndimage.gaussian_filter(plane, SMOOTHING)
+    return 2 * once - ndimage.gaussian_filter(once, SMOOTHING)
 
 
 def sky_scatter(
@@ -77,11 +105,11 @@ def estimated_sigma(
     scene: Scene,
     mask: NDArray[np.bool_],
     gain: float | None,
-    check_gain: bool = False,
+    doubt: Doubt = Doubt.NONE,
 ) -> tuple[NDArray[np.float64], bool]:
     """Return a noise map made from the background and, where the gain is known, Poisson noise.
 
-    sigma^2 = rms^2 + max(image - sky, 0) / gain. Without a gain the noise is the same
+    sigma^2 = rms^2 + light / gain, see `object_light`. Without a gain the noise is the same
     everywhere, and a bright galaxy's centre counts for too much.
 
     Args:
@@ -89,7 +117,7 @@ def estimated_sigma(
         scene: what was found in it.
         mask: (H, W), True where pixels are left out.
         gain: electrons per unit of flux, or None.
-        check_gain: leave the gain out where bright pixels contradict it.
+        doubt: in the gain, which is left out where the pixels contradict it.
 
     Returns:
         The map (H, W), and whether the gain is in it.
@@ -105,10 +133,12 @@ def estimated_sigma(
     if not rms > 0:
         raise ValueError("the image has no noise to make a sigma from: give a sigma file")
     variance = np.full(image.shape, rms**2)
-    if gain is None or (check_gain and not is_gain_credible(image, mask, scene.sky, rms, gain)):
+    if gain is None:
         return np.sqrt(variance), False
-    variance += np.maximum(image.astype(np.float64) - scene.sky, 0.0) / gain
-    return np.sqrt(variance), True
+    light = object_light(image, scene, mask, rms, gain)
+    if not is_gain_credible(image, mask, light, rms, gain, doubt):
+        return np.sqrt(variance), False
+    return np.sqrt(variance + light / gain), True
 
 
 def sigma_ratio(

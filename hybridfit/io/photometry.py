@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from astropy.io import fits
 
+from hybridfit.io.gain_check import Doubt
 from hybridfit.io.image_header import EXPOSURE_KEYS, SOLID_ANGLE_KEYS, UNIT_KEYS, ImageHeader
 from hybridfit.io.named_zeropoints import (
     SURVEY_KEYS,
@@ -23,7 +24,12 @@ from hybridfit.io.named_zeropoints import (
     refused_zeropoints,
 )
 from hybridfit.io.options import BadInput
-from hybridfit.io.standard_zeropoints import STANDARD_KEYS, Found, standard_zeropoint
+from hybridfit.io.standard_zeropoints import (
+    STANDARD_KEYS,
+    Found,
+    detrended_zeropoint,
+    standard_zeropoint,
+)
 from hybridfit.units import Kind
 
 GAIN_KEYS = ("GAIN", "EGAIN", "CCDGAIN", "ATODGAIN")
@@ -50,6 +56,7 @@ class Calibration:
         gain: electrons per unit, None where unknown.
         notes: what the user should know of the zero point.
         gain_notes: the same of the gain, where a noise map has to be made.
+        gain_doubt: how sure the gain is.
     """
 
     zeropoint: float
@@ -57,6 +64,7 @@ class Calibration:
     gain: float | None
     notes: tuple[str, ...] = ()
     gain_notes: tuple[str, ...] = ()
+    gain_doubt: Doubt = Doubt.NONE
 
 
 def calibrate(
@@ -85,9 +93,11 @@ def calibrate(
         )
     found = _zeropoint(image)
     electrons, gain_notes = _gain(image, gain, found.kind)
+    doubt = Doubt.MUCH if image.unit.kind == Kind.UNKNOWN else Doubt.SOME
+    doubt = doubt if gain is None else Doubt.NONE
     if zeropoint is not None:
-        return Calibration(zeropoint, "given", electrons, (), gain_notes)
-    return Calibration(found.value, found.origin, electrons, found.notes, gain_notes)
+        return Calibration(zeropoint, "given", electrons, (), gain_notes, doubt)
+    return Calibration(found.value, found.origin, electrons, found.notes, gain_notes, doubt)
 
 
 def _zeropoint(image: ImageHeader) -> Found:
@@ -96,7 +106,7 @@ def _zeropoint(image: ImageHeader) -> Found:
     if found is not None:
         notes = (*found.notes, *disagreements(image, found.value))
         return Found(found.value, found.origin, notes, found.kind)
-    named, refused = named_zeropoint(image), refused_zeropoints(image)
+    named, refused = named_zeropoint(image) or detrended_zeropoint(image), refused_zeropoints(image)
     if named is not None:
         return Found(named.value, named.origin, (*named.notes, *refused))
     name = image.unit.name

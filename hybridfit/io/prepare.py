@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hybridfit.cutouts import LARGEST, ORDINARY, SMALLEST, absurd_pixels
 from hybridfit.io import cropping, detect
 from hybridfit.io.detect import middle
+from hybridfit.io.gain_check import Doubt
 from hybridfit.io.masking import CENTRE, given_mask, masked_centre
 from hybridfit.io.no_data import without_data
 from hybridfit.io.noise import CREDIBLE, estimated_sigma, sigma_ratio, to_sigma
@@ -84,7 +85,7 @@ def prepare(
     crop: str = "auto",
     mask_neighbours: bool = True,
     gain: float | None = None,
-    check_gain: bool = False,
+    gain_doubt: Doubt = Doubt.NONE,
 ) -> Draft:
     """Return a cutout ready to be fitted.
 
@@ -94,7 +95,7 @@ def prepare(
         crop: "auto" to cut large images to the galaxy and its sky, "none" to keep every pixel.
         mask_neighbours: find and mask neighbours where neither mask nor segmap is given.
         gain: electrons per unit of flux, for a noise map that has to be made; None if unknown.
-        check_gain: leave it out where bright pixels contradict it, as a header's may be wrong.
+        gain_doubt: it is left out where the pixels contradict it, as a header's may be wrong.
 
     Returns:
         Planes "image" (float32, 0 under the mask), "sigma" (float32, 1 under the mask), "mask".
@@ -116,7 +117,7 @@ def prepare(
     box = cropping.crop_box(scene, image, sigma, draft.position)
     draft = _told_of_frame(draft, scene, box, shape)
     if sigma is None:
-        draft, sigma = _estimate(draft, image, scene, mask, gain, check_gain)
+        draft, sigma = _estimate(draft, image, scene, mask, gain, gain_doubt)
     else:
         draft = _check_sigma(draft, image, sigma, scene, mask, role)
     if mask_neighbours and not {"mask", "segmap"} & given:
@@ -256,15 +257,15 @@ def _estimate(
     scene: detect.Scene,
     mask: NDArray[np.bool_],
     gain: float | None,
-    check_gain: bool,
+    doubt: Doubt,
 ) -> tuple[Draft, NDArray[np.float32]]:
     try:
-        sigma, with_gain = estimated_sigma(image, scene, mask, gain, check_gain)
+        sigma, with_gain = estimated_sigma(image, scene, mask, gain, doubt)
     except ValueError as error:
         raise BadInput(str(error)) from error
     how = "no gain known, so without Poisson noise"
     if gain is not None:
-        refused = f"without Poisson noise: bright pixels scatter less than gain {gain:g} has it"
+        refused = f"without Poisson noise: pixels scatter less than gain {gain:g} has it"
         how = f"gain {gain:g}" if with_gain else refused
     text = f"sigma estimated from the background ({how})"
     return draft.noted(text, Flag.SIGMA_ESTIMATED), sigma.astype(np.float32)

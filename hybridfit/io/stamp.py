@@ -95,7 +95,7 @@ def read_stamp(source: Source, options: ReadOptions = ReadOptions()) -> Stamp:
         crop=options.crop,
         mask_neighbours=options.mask_neighbours,
         gain=calibration.gain,
-        check_gain=first_number(source.gain, options.gain) is None,
+        gain_doubt=calibration.gain_doubt,
     )
     scale = pixel_scale(source.pixel_scale, options.pixel_scale, wcs)
     psf = _psf(source, options, psf_plane, found.headers.get("psf"), scale)

@@ -136,8 +136,11 @@ def _by_flux20(image: ImageHeader) -> Found | None:
     return Found(20 + 2.5 * math.log10(flux), "FLUX20")
 
 
-def _by_elixir(image: ImageHeader) -> Found | None:
-    """CFHT: PHOT_C + PHOT_K (AIRMASS - 1) for counts per second."""
+def detrended_zeropoint(image: ImageHeader) -> Found | None:
+    """CFHT: PHOT_C + PHOT_K (AIRMASS - 1) for counts per second.
+
+    It is of a detrended exposure. Stacks inherit these keywords and have another for themselves.
+    """
     rate = image.number("PHOT_C")
     if rate is None or not is_believed(rate):
         return None
@@ -154,5 +157,4 @@ METHODS: tuple[Callable[[ImageHeader], Found | None], ...] = (
     _by_photmjsr,
     _by_panstarrs,
     _by_flux20,
-    _by_elixir,
 )
