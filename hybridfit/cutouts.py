@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -94,19 +94,10 @@ class Cutouts:
         batch, height, width = image.shape
         if height == 0 or width == 0:
             raise ValueError(f"image has shape {tuple(image.shape)}, expected stamps with pixels")
-        given = range(batch) if self.id is None else _entries("id", self.id, batch)
+        given = range(batch) if self.id is None else entries("id", self.id, batch)
         names = tuple(i.decode() if isinstance(i, bytes) else str(i) for i in given)
         sigma = _like(self.sigma, image, "sigma", torch.float32)
-        mask = (
-            torch.zeros_like(image, dtype=torch.bool)
-            if self.mask is None
-            else _like(self.mask, image, "mask", torch.bool)
-        )
-        for masked in (one for one in hidden if one is not None):
-            mask = mask | _like(masked, image, "mask", torch.bool)
-        # comparisons are several times quicker than isfinite, and false for NaN
-        mask = mask | ~(image.abs() < LARGEST) | ~((sigma > SMALLEST) & (sigma < LARGEST))
-        mask = mask | absurd_pixels(image, sigma, mask)
+        mask = _whole_mask(self.mask, hidden, image, sigma)
         device = image.device
 
         def column(name: str, default: float, dtype: torch.dtype, *shape: int) -> Tensor:
@@ -127,9 +118,9 @@ class Cutouts:
             "origin": column("origin", 0.0, torch.float64, 2),
             "start": column("start", torch.nan, torch.float64, len(START_NAMES)),
             "flags": column("flags", 0, torch.int64),
-            "wcs": _entries("wcs", self.wcs, batch) if self.wcs is not None else (None,) * batch,
+            "wcs": entries("wcs", self.wcs, batch) if self.wcs is not None else (None,) * batch,
             "messages": (
-                tuple(str(m) for m in _entries("messages", self.messages, batch))
+                tuple(str(m) for m in entries("messages", self.messages, batch))
                 if self.messages is not None
                 else ("",) * batch
             ),
@@ -137,17 +128,7 @@ class Cutouts:
         whole = torch.tensor([height, width])
         size = as_tensor(whole if self.size is None else self.size, torch.int64, "size")
         values["size"] = expanded(size.to(device), (batch, 2), "size")
-        _check_rows(
-            names,
-            psf_oversampling=(values["psf_oversampling"] >= 1, "a whole number >= 1"),
-            zeropoint=(~torch.isinf(values["zeropoint"]), "a finite number"),
-            pixel_scale=(~(values["pixel_scale"] <= 0), "a number above 0, or NaN"),
-            size=((values["size"] >= 1).all(dim=1), "a height and a width of 1 or more"),
-            start=(
-                _can_start(values["start"]),
-                "finite numbers, r_eff and n above 0 and q in (0, 1], or NaN",
-            ),
-        )
+        _check_values(values)
         values |= self._zeropoints(values)
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -162,7 +143,7 @@ class Cutouts:
         unknown = torch.isnan(zeropoint) | (self.zeropoint is None)
         flags = torch.where(unknown, flags | NO_ZEROPOINT, flags)
         zeropoint = torch.where(unknown, 0.0, zeropoint)
-        pairs = zip(_entries("zeropoint_from", origin, batch), zeropoint.tolist(), strict=True)
+        pairs = zip(entries("zeropoint_from", origin, batch), zeropoint.tolist(), strict=True)
         named = [str(one) or ("given" if value else "") for one, value in pairs]
         known = zip(named, (~unknown).tolist(), strict=True)
         return {
@@ -301,13 +282,41 @@ def _rows(index: Any, count: int) -> Sequence[int]:
     return rows
 
 
-def _entries(name: str, value: Any, batch: int) -> tuple[Any, ...]:
+def entries(name: str, value: Any, batch: int) -> tuple[Any, ...]:
     """One entry for each galaxy; a single one may come as it is for a single galaxy."""
     single = isinstance(value, str | bytes | type) or not hasattr(value, "__len__")
     entries = (value,) if single else tuple(value)
     if len(entries) != batch:
         raise ValueError(f"{name} has {len(entries)} entries, expected {batch}, one for each image")
     return entries
+
+
+def _whole_mask(
+    given: Any, hidden: Sequence[np.ndarray | None], image: Tensor, sigma: Tensor
+) -> Tensor:
+    """(B, H, W) True on pixels masked by the user, by masked arrays, or without usable values."""
+    mask = torch.zeros_like(image, dtype=torch.bool)
+    for masked in (given, *hidden):
+        if masked is not None:
+            mask = mask | _like(masked, image, "mask", torch.bool)
+    # comparisons are several times quicker than isfinite, and false for NaN
+    mask = mask | ~(image.abs() < LARGEST) | ~((sigma > SMALLEST) & (sigma < LARGEST))
+    return mask | absurd_pixels(image, sigma, mask)
+
+
+def _check_values(values: Mapping[str, Any]) -> None:
+    """Raise ValueError for the first galaxy with a value that cannot be."""
+    _check_rows(
+        values["id"],
+        psf_oversampling=(values["psf_oversampling"] >= 1, "a whole number >= 1"),
+        zeropoint=(~torch.isinf(values["zeropoint"]), "a finite number"),
+        pixel_scale=(~(values["pixel_scale"] <= 0), "a number above 0, or NaN"),
+        size=((values["size"] >= 1).all(dim=1), "a height and a width of 1 or more"),
+        start=(
+            _can_start(values["start"]),
+            "finite numbers, r_eff and n above 0 and q in (0, 1], or NaN",
+        ),
+    )
 
 
 def _can_start(start: Tensor) -> Tensor:

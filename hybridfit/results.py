@@ -89,6 +89,11 @@ FLAG_TEXT: dict[Flag, str] = {
 }
 
 
+def joined(*texts: str) -> str:
+    """Return what is said about a galaxy as one message: the texts that are not empty."""
+    return "; ".join(filter(None, texts))
+
+
 def describe_flags(value: int) -> list[str]:
     """Return ``NAME: text`` for every bit set in ``value``, lowest bit first."""
     value = checked("value", value, int)

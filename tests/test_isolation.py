@@ -19,7 +19,7 @@ import hybridfit as hf
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.model.simulate import SimulateOptions
 from hybridfit.pipeline import RunOptions, arrays, fit_feedmes, fit_files, predict, predict_files
-from hybridfit.pipeline.isolation import Isolation, described, is_of_the_run, ordinary_galaxy
+from hybridfit.pipeline.isolation import Isolation, error_text, is_of_the_run, ordinary_galaxy
 
 QUICK = RunOptions(uncertainty="covariance", start="moments")
 IDS = ["sim0000", "sim0001", "sim0002", "sim0003", "sim0004"]
@@ -86,10 +86,10 @@ def test_a_galaxy_that_raises_is_a_row(galaxies, folder, tmp_path, monkeypatch, 
     monkeypatch.setattr(arrays, "measure", broken)
     summary = fit_files(folder, tmp_path / "out", run=replace(QUICK, part=4))
     table = Table.read(summary.results)
-    check(table, described(error)[:40])
+    check(table, error_text(error)[:40])
     assert summary.flags["FAILED"] == 1
     direct = hf.fit(galaxies, uncertainty="covariance", start="moments")
-    check(direct, described(error)[:40])
+    check(direct, error_text(error)[:40])
     good = [0, 1, 3, 4]
     for found in (table, direct):
         # batches of other sizes round float32 sums in another order
@@ -218,7 +218,7 @@ def test_halves_cost_a_few_calls():
     assert rows["id"].nonzero()[0].tolist() == [17, 40]
     assert len(sizes) == 1 + 2 + 4 + 4 + 4 + 4 + 4
     assert len(trials) == 1
-    assert described(Trouble("a\n b")) == "Trouble: a b"
+    assert error_text(Trouble("a\n b")) == "Trouble: a b"
     assert is_of_the_run(hf.UsageError("x"))
 
 

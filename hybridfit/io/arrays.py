@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,22 +13,22 @@ from astropy.nddata import NDData
 from numpy.typing import ArrayLike, NDArray
 
 from hybridfit.arguments import check_choice, checked, described
-from hybridfit.cutouts import START_NAMES, Cutouts
+from hybridfit.cutouts import START_NAMES, Cutouts, entries
 from hybridfit.io.bit_masks import mask_bits_problem
 from hybridfit.io.fits import bad_stamp, stack
-from hybridfit.io.header import first_number, moved_wcs, pixel_area
+from hybridfit.io.header import first_number, pixel_area
 from hybridfit.io.header import pixel_scale as known_scale
 from hybridfit.io.nddata import Plain, plain_array, plain_image
 from hybridfit.io.options import NOISE_ROLES, BadInput, start_problem
 from hybridfit.io.photometry import calibrate
 from hybridfit.io.prepare import Draft
 from hybridfit.io.prepare import prepare as prepare_planes
-from hybridfit.io.psf import PreparedPsf
+from hybridfit.io.psf import CENTRES, PreparedPsf
 from hybridfit.io.psf_files import checked_psf, with_span
 from hybridfit.io.quality_planes import merged_quality
-from hybridfit.io.stamp import Stamp
+from hybridfit.io.stamp import Stamp, assembled_stamp
 from hybridfit.quantities import in_unit_of, without_units
-from hybridfit.results import Flag
+from hybridfit.results import joined
 
 MISSING: Any = object()
 
@@ -106,52 +106,35 @@ def prepare(
         ValueError: for shapes, units or numbers that do not fit together.
     """
     check_choice("crop", crop, ("auto", "none"))
-    check_choice("psf_center", psf_center, ("array", "centroid"))
+    check_choice("psf_center", psf_center, CENTRES)
     mask_neighbours = checked("mask_neighbours", mask_neighbours, bool)
     mask_bits = checked("mask_bits", mask_bits, str)
     if problem := mask_bits_problem(mask_bits):
         raise ValueError(problem)
     images = _images(image)
     count = len(images)
-    names = [str(i) for i in (range(count) if id is None else _entries("id", id, count))]
-    planes = {
-        role: _planes(role, given, images)
-        for role, given in (
-            ("sigma", sigma),
-            ("variance", variance),
-            ("ivar", ivar),
-            ("mask", mask),
-            ("segmap", segmap),
-            ("dq", dq),
-            ("weight", weight),
-        )
-        if given is not None
+    names = [str(i) for i in (range(count) if id is None else entries("id", id, count))]
+    noise_and_masks = {
+        "sigma": sigma,
+        "variance": variance,
+        "ivar": ivar,
+        "mask": mask,
+        "segmap": segmap,
+        "dq": dq,
+        "weight": weight,
     }
-    kinds = [role for role in NOISE_ROLES if role in planes]
-    if len(kinds) > 1:
-        raise ValueError(f"noise is given as {' and as '.join(kinds)}: expected one of them")
+    planes = _all_planes(noise_and_masks, images)
     psfs, ready = _psfs(psf, images), _Psfs(psf_center)
-    _, plain = without_units(
-        np.zeros(0),
-        {
-            "zeropoint": zeropoint,
-            "pixel_scale": pixel_scale,
-            "gain": gain,
-            "psf_oversampling": psf_oversampling,
-            "psf_includes_pixel": psf_includes_pixel,
-        },
-    )
-    values = {name: _numbers(name, value, count) for name, value in plain.items()}
-    finer = values["psf_oversampling"]
-    if (np.isinf(finer) | (finer < 1) | (np.where(np.isinf(finer), 0, finer) % 1 > 0)).any():
-        raise ValueError(f"psf_oversampling is {finer.max():g}, expected whole numbers >= 1")
-    for name in ("pixel_scale", "gain"):
-        if (values[name] <= 0).any() or np.isinf(values[name]).any():
-            raise ValueError(f"{name} is {described(plain[name])}, expected numbers above 0")
-    if np.isinf(values["zeropoint"]).any():
-        raise ValueError(f"zeropoint is {described(plain['zeropoint'])}, expected finite numbers")
+    numbers = {
+        "zeropoint": zeropoint,
+        "pixel_scale": pixel_scale,
+        "gain": gain,
+        "psf_oversampling": psf_oversampling,
+        "psf_includes_pixel": psf_includes_pixel,
+    }
+    values = _checked_numbers(numbers, count)
     starts = _starts(start, x, y, count)
-    systems = _entries("wcs", wcs, count) if isinstance(wcs, list | tuple) else [wcs] * count
+    systems = entries("wcs", wcs, count) if isinstance(wcs, list | tuple) else [wcs] * count
     stamps: list[Stamp] = []
     strange: list[Exception] = []  # misuse that is seen late, or a galaxy's own
     for i, own in enumerate(images):
@@ -180,6 +163,32 @@ def prepare(
     if strange and len(strange) == count:
         raise strange[0]
     return _with_more(stack(stamps), origin, flags, messages)
+
+
+def _all_planes(given: Mapping[str, Any], images: Sequence[Plain]) -> dict[str, list[NDArray]]:
+    """Planes of every image by role; of noise there may be one kind."""
+    planes = {
+        role: _planes(role, value, images) for role, value in given.items() if value is not None
+    }
+    kinds = [role for role in NOISE_ROLES if role in planes]
+    if len(kinds) > 1:
+        raise ValueError(f"noise is given as {' and as '.join(kinds)}: expected one of them")
+    return planes
+
+
+def _checked_numbers(given: Mapping[str, Any], count: int) -> dict[str, NDArray[np.float64]]:
+    """(B,) numbers by name, without units, NaN where none was given."""
+    _, plain = without_units(np.zeros(0), given)
+    values = {name: _numbers(name, value, count) for name, value in plain.items()}
+    finer = values["psf_oversampling"]
+    if (np.isinf(finer) | (finer < 1) | (np.where(np.isinf(finer), 0, finer) % 1 > 0)).any():
+        raise ValueError(f"psf_oversampling is {finer.max():g}, expected whole numbers >= 1")
+    for name in ("pixel_scale", "gain"):
+        if (values[name] <= 0).any() or np.isinf(values[name]).any():
+            raise ValueError(f"{name} is {described(plain[name])}, expected numbers above 0")
+    if np.isinf(values["zeropoint"]).any():
+        raise ValueError(f"zeropoint is {described(plain['zeropoint'])}, expected finite numbers")
+    return values
 
 
 def _stamp(
@@ -221,24 +230,16 @@ def _stamp(
     )
     scale = known_scale(values["pixel_scale"], None, wcs)
     found = None if psf is None else ready.of(psf, name, values["psf_oversampling"], scale)
-    flags = draft.flags | (Flag.NO_PSF if found is None else found.flags)
-    notes = () if found is None else found.notes
-    if draft.flags & Flag.SIGMA_ESTIMATED:
-        notes = (*known.gain_notes, *notes)
-    return Stamp(
-        id=name,
-        **draft.planes,
-        psf=None if found is None else found.psf,
-        psf_oversampling=1 if found is None else found.oversampling,
-        psf_includes_pixel=found is not None and bool(values["psf_includes_pixel"]),
-        zeropoint=known.zeropoint,
-        zeropoint_from=known.origin.replace("BUNIT", "unit"),  # there is no header to look into
+    return assembled_stamp(
+        name,
+        draft,
+        # there is no header to look into
+        replace(known, origin=known.origin.replace("BUNIT", "unit")),
+        found,
+        psf_includes_pixel=bool(values["psf_includes_pixel"]),
         pixel_scale=scale,
-        origin=draft.origin,
-        start=draft.start,
-        flags=int(flags if known.origin else flags | Flag.NO_ZEROPOINT),
-        wcs=moved_wcs(wcs, draft.origin),
-        message="; ".join(filter(None, (*known.notes, *told, *draft.notes, *notes))),
+        wcs=wcs,
+        notes=told,
     )
 
 
@@ -361,14 +362,6 @@ def _starts(
     return starts
 
 
-def _entries(name: str, value: Any, count: int) -> list[Any]:
-    single = isinstance(value, str | type) or not hasattr(value, "__len__")
-    entries = [value] if single else list(value)
-    if len(entries) != count:
-        raise ValueError(f"{name} has {len(entries)} entries, expected {count}, one for each image")
-    return entries
-
-
 def _celestial(wcs: Any) -> Any:
     """The celestial axes of a WCS; None where there are none."""
     if wcs is None:
@@ -383,9 +376,7 @@ def _with_more(
 ) -> Cutouts:
     """The cutouts with what the caller knows beside them."""
     count = len(cutouts)
-    told = (
-        [messages] * count if isinstance(messages, str) else _entries("messages", messages, count)
-    )
+    told = [messages] * count if isinstance(messages, str) else entries("messages", messages, count)
     bits = _numbers("flags", flags, count)
     if not (bits == np.round(bits)).all() or np.isinf(bits).any():
         raise ValueError(f"flags is {described(flags)}, expected whole numbers")
@@ -394,8 +385,5 @@ def _with_more(
         cutouts,
         origin=cutouts.origin + torch.from_numpy(first.copy()),
         flags=cutouts.flags | torch.from_numpy(bits.astype(np.int64)),
-        messages=[
-            "; ".join(filter(None, map(str, pair)))
-            for pair in zip(told, cutouts.messages, strict=True)
-        ],
+        messages=[joined(*map(str, pair)) for pair in zip(told, cutouts.messages, strict=True)],
     )

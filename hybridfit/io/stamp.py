@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from hybridfit.io.psf import PreparedPsf
 from hybridfit.io.psf_files import checked_psf, read_psf, with_span
 from hybridfit.io.quality_planes import merged_quality
 from hybridfit.io.sources import Source
-from hybridfit.results import Flag
+from hybridfit.results import Flag, joined
 
 NAMED = 8  # HDUs that a message lists
 
@@ -99,36 +100,64 @@ def read_stamp(source: Source, options: ReadOptions = ReadOptions()) -> Stamp:
     )
     scale = pixel_scale(source.pixel_scale, options.pixel_scale, wcs)
     psf = _psf(source, options, psf_plane, found.headers.get("psf"), scale)
-    notes = () if psf is None else psf.notes
-    if draft.flags & Flag.SIGMA_ESTIMATED:
-        notes = (*calibration.gain_notes, *notes)
+    return assembled_stamp(
+        source.id,
+        draft,
+        calibration,
+        psf,
+        psf_includes_pixel=_includes_pixel(source, options),
+        pixel_scale=scale,
+        wcs=wcs,
+        notes=(scale_note, *told),
+        last_notes=(wcs_note, _unused(found.unused)),
+    )
+
+
+def assembled_stamp(
+    id: str,
+    draft: Draft,
+    calibration: Calibration,
+    psf: PreparedPsf | None,
+    *,
+    psf_includes_pixel: bool,
+    pixel_scale: float,
+    wcs: Any,
+    notes: Sequence[str] = (),
+    last_notes: Sequence[str] = (),
+) -> Stamp:
+    """Return a galaxy of which all parts are ready.
+
+    Args:
+        id: its name.
+        draft: its prepared planes.
+        calibration: zero point and gain.
+        psf: None to fit without one.
+        psf_includes_pixel: whether the PSF holds the pixel's response.
+        pixel_scale: arcsec, NaN where unknown.
+        wcs: of the image as given, None without one.
+        notes: what else the user should know of the pixels.
+        last_notes: what matters least.
+    """
     flags = draft.flags | (Flag.NO_PSF if psf is None else psf.flags)
+    if not calibration.origin:
+        flags |= Flag.NO_ZEROPOINT
+    gain_notes = calibration.gain_notes if draft.flags & Flag.SIGMA_ESTIMATED else ()
+    psf_notes = () if psf is None else psf.notes
     return Stamp(
-        id=source.id,
+        id=id,
         **draft.planes,
         psf=None if psf is None else psf.psf,
         psf_oversampling=1 if psf is None else psf.oversampling,
-        psf_includes_pixel=psf is not None and _includes_pixel(source, options),
+        psf_includes_pixel=psf is not None and psf_includes_pixel,
         zeropoint=calibration.zeropoint,
         zeropoint_from=calibration.origin,
-        pixel_scale=scale,
+        pixel_scale=pixel_scale,
         origin=draft.origin,
         start=draft.start,
-        flags=int(flags if calibration.origin else flags | Flag.NO_ZEROPOINT),
+        flags=int(flags),
         wcs=moved_wcs(wcs, draft.origin),
-        message="; ".join(
-            filter(
-                None,
-                (
-                    *calibration.notes,
-                    scale_note,
-                    *told,
-                    *draft.notes,
-                    *notes,
-                    wcs_note,
-                    _unused(found.unused),
-                ),
-            )
+        message=joined(
+            *calibration.notes, *notes, *draft.notes, *gain_notes, *psf_notes, *last_notes
         ),
     )
 

@@ -20,6 +20,7 @@ from hybridfit.cutouts import Cutouts
 from hybridfit.io.frames import frame_problem
 from hybridfit.io.frames import on_sky as on_sky
 from hybridfit.parameters import PARAMETERS
+from hybridfit.results import joined
 
 MESSAGE_WIDTH = 240  # characters; longer messages end in "..."
 
@@ -109,7 +110,7 @@ def messages_of(
         rows = zip(frames, known, lost.tolist(), strict=True)
         frames = [text or (off if has and gone else "") for text, has, gone in rows]
     texts = zip(notes or [""] * len(frames), cutouts.messages, frames, strict=True)
-    return [shortened("; ".join(filter(None, parts))) for parts in texts]
+    return [shortened(joined(*parts)) for parts in texts]
 
 
 def blank_rows(n: int, columns: Sequence[Column]) -> NDArray[np.void]:

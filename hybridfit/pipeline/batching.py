@@ -16,7 +16,7 @@ from hybridfit.io.fits import BadInput, Source, Stamp, padded_shape, readable_st
 from hybridfit.io.inputs import Key, input_key, source_values
 from hybridfit.pipeline.isolation import is_of_the_run
 from hybridfit.pipeline.job import Job
-from hybridfit.results import Flag
+from hybridfit.results import Flag, joined
 
 BATCH_PIXELS = 1 << 24  # read before a batch is computed: some 150 MB of image, sigma and mask
 # a batch on a CPU: some ten seconds of posteriors, so that parts can be kept in between
@@ -85,7 +85,7 @@ def _rows(batch: Batch, job: Job) -> NDArray[np.void]:
     def failed(stamps: list[Stamp], text: str) -> NDArray[np.void]:
         stamp = stamps[0]
         flags = stamp.flags | int(Flag.FAILED)
-        message = "; ".join(filter(None, (text, stamp.message)))
+        message = joined(text, stamp.message)
         return job.stage.failed(stamp.id, flags, message, job.schema)
 
     return job.isolation.rows(batch.stamps, compute, failed)

@@ -13,7 +13,7 @@ from hybridfit.fitting.fit import FitOptions, fit_cutouts
 from hybridfit.io.detect import find_scene
 from hybridfit.io.noise import sigma_ratio
 from hybridfit.model.render import render
-from hybridfit.results import Flag, Quality, Result
+from hybridfit.results import Flag, Quality, Result, joined
 from hybridfit.uncertainty.diagnosis import (
     neighbour_cause,
     noise_cause,
@@ -74,7 +74,7 @@ def diagnosed(
     sampling = _samplings(cutouts, result, rows, options, device)
     for row in rows.tolist():
         found = sampling.get(row) or _by_pixels(cutouts, result, row, options)
-        notes[row] = "; ".join(filter(None, (found, notes[row])))
+        notes[row] = joined(found, notes[row])
     return replace(result, notes=tuple(notes))
 
 

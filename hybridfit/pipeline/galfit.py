@@ -48,7 +48,7 @@ from hybridfit.pipeline.galfit_tasks import (
 )
 from hybridfit.pipeline.isolation import ordinary_galaxy
 from hybridfit.pipeline.stream import Input, Job, Stage, Summary, run_stream
-from hybridfit.results import Flag, Quality, Result
+from hybridfit.results import Flag, Quality, Result, joined
 from hybridfit.uncertainty.bootstrap import BootstrapOptions
 from hybridfit.uncertainty.budget import BudgetOptions
 from hybridfit.uncertainty.certificate import quality
@@ -265,7 +265,7 @@ def _told(
             own.append(f"constraints that were not kept: {', '.join(broken)}")
         if not task.is_plain and errors.uncertainty != "covariance":
             own.append("errors are the curvature's, as values are held or there are several")
-        texts.append("; ".join(filter(None, own)))
+        texts.append(joined(*own))
     new = flags != result.fit.flags
     grade = torch.where(new, int(Quality.SUSPECT), result.quality)
     result = replace(result, fit=replace(result.fit, flags=flags), quality=grade)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hybridfit.cutouts import Cutouts
 from hybridfit.io.runs import UsageError
 from hybridfit.io.table import Column, failed_row
-from hybridfit.results import Flag
+from hybridfit.results import Flag, joined
 
 # of an OSError that is one galaxy's own: its name as a file name, what lies in its file's place
 OWN_ERRORS = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTEMPTY, errno.EINVAL, errno.EILSEQ}
@@ -68,7 +68,7 @@ class Isolation:
                 raise
             if not self._passed:
                 self._try(error)
-            text = described(error)
+            text = error_text(error)
         # outside of the except clause: the traceback would keep the whole batch in memory
         if len(batch) == 1:
             return failed(batch, text)
@@ -104,11 +104,11 @@ def failed_cutout(one: Cutouts, text: str, columns: Sequence[Column]) -> NDArray
         text: why.
         columns: of the table.
     """
-    message = "; ".join(filter(None, (text, one.messages[0])))
+    message = joined(text, one.messages[0])
     return failed_row(one.id[0], int(one.flags[0]) | int(Flag.FAILED), message, columns)
 
 
-def described(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """An exception in a line for the row's message."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -8,7 +8,7 @@ import numpy as np
 
 from hybridfit.cutouts import Cutouts
 from hybridfit.io.psf_wings import find_wings
-from hybridfit.results import Flag
+from hybridfit.results import Flag, joined
 
 
 def with_pedestal_flags(cutouts: Cutouts) -> Cutouts:
@@ -31,7 +31,7 @@ def with_pedestal_flags(cutouts: Cutouts) -> Cutouts:
             last, note = psf, _pedestal(psf.astype(np.float64))
         if note:
             flags[row] |= int(Flag.PSF_TRUNCATED)
-            messages[row] = "; ".join(filter(None, (messages[row], note)))
+            messages[row] = joined(messages[row], note)
     return replace(cutouts, flags=flags, messages=messages)
 
 

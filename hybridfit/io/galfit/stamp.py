@@ -11,7 +11,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 from scipy import signal
 
-from hybridfit.cutouts import START_NAMES
+from hybridfit.cutouts import LARGEST, START_NAMES
 from hybridfit.files import looks_like_fits, read_text
 from hybridfit.io.address import parse_address
 from hybridfit.io.asinh import LINEAR, is_asinh
@@ -26,10 +26,10 @@ from hybridfit.io.psf import PreparedPsf
 from hybridfit.io.psf_files import checked_psf, read_psf
 from hybridfit.io.stamp import Stamp
 from hybridfit.io.view import PartOf
-from hybridfit.results import Flag
+from hybridfit.results import Flag, joined
 
 ENDINGS = ("", ".gz", ".fz")  # GALFIT's FITS library opens compressed files unasked
-LARGEST = 50_000_000  # bytes of a list of pixels
+MAX_LIST = 50_000_000  # bytes of a list of pixels
 PARENTS = 4  # folders above the feedme's in which a run may have been started
 MODES = {1: "a model only", 2: "an image block only", 3: "the components as images"}
 
@@ -63,7 +63,7 @@ def feedme_stamp(feedme: Feedme, options: ReadOptions = ReadOptions(), id: str =
     mask = _mask(feedme, region, part)
     if mask.all():
         raise BadInput("every pixel of the region is masked: nothing to fit", int(Flag.NO_DATA))
-    bad = ~(np.abs(image) < 1e37)  # NaN too; the square of what float32 holds is not
+    bad = ~(np.abs(image) < LARGEST)  # NaN too
     if feedme.sigma:
         plane = _same(locate(feedme, "C", feedme.sigma), "sigma", region, part)
         sigma = to_sigma(plane, "sigma")
@@ -109,7 +109,7 @@ def feedme_stamp(feedme: Feedme, options: ReadOptions = ReadOptions(), id: str =
         start=np.full(len(START_NAMES), math.nan),
         flags=int(flags | (Flag.NO_PSF if psf is None else psf.flags)),
         wcs=wcs,
-        message="; ".join((*feedme.notes, *notes)),
+        message=joined(*feedme.notes, *notes),
     )
 
 
@@ -203,7 +203,7 @@ def _numbers(
     path: str, expected: str, columns: tuple[int, ...] | None = None
 ) -> NDArray[np.float64]:
     try:
-        lines = read_text(path, LARGEST).splitlines()
+        lines = read_text(path, MAX_LIST).splitlines()
         return np.loadtxt(lines, ndmin=2, comments=("#", ";"), usecols=columns)
     except (ValueError, OSError) as error:
         raise BadInput(f"'{path}' cannot be read, expected {expected}: {error}") from error
