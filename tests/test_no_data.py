@@ -52,6 +52,26 @@ def test_areas_of_one_value_are_no_data(region, value, sky):
         assert values == (pytest.approx(value),)
 
 
+@pytest.mark.parametrize("region", REGIONS)
+def test_a_fill_value_that_never_lies_apart_among_integers(region):
+    """Nearly all zeros of 315 in a slanted gap stayed data, at 5 sigma below the sky."""
+    image = np.round(LIGHT + 3 * noise() + 15)
+    image[REGIONS[region]] = 0
+    found, values = without_data(image, UNMASKED)
+    np.testing.assert_array_equal(found, REGIONS[region])
+    assert values == (0.0,)
+
+
+def test_rounded_corners_among_integers_near_zero():
+    """What sticks out of squares passed for zeros that are there by chance."""
+    corners = np.hypot(*(np.clip(abs(axis - 63.5) - 44, 0, 99) for axis in (ROW, COLUMN))) > 18
+    image = np.round(LIGHT + noise())
+    image[corners] = 0
+    found, _ = without_data(image, UNMASKED)
+    assert found[corners].mean() > 0.75  # of squares, in an area that nowhere has a straight rim
+    assert found[~corners].mean() < 0.01
+
+
 def test_two_fill_values_and_a_saturated_core():
     image = LIGHT + noise() + 3.0
     image[REGIONS["corner"]], image[REGIONS["column"]] = 0, -1

@@ -21,6 +21,7 @@ LEAST = 8  # pixels of one value, in continuous data
 LEAST_SATURATED = 4  # the same of the largest value
 RARE = 0.003  # share of other pixels that a fill value may have by chance and still be rare
 COARSE = 0.05  # share of equal neighbours from which data are not continuous
+TOGETHER = 0.02  # pixels of a fill value that lie apart, of those that lie together, in integers
 FREQUENT = 0.5  # share from which a value is never taken for a fill value: true zeros of counts
 CHANCE = 1e-6  # of an area that is taken for a fill value
 SQUARES = tuple((side, side) for side in (3, 5, 7, 9, 13, 17, 25))  # pixels
@@ -144,6 +145,9 @@ def _area(
         return None
     if n_single < RARE * outside and coincidence < COARSE:
         return same if n_cluster > n_single else None
+    together = n_single < TOGETHER * n_cluster < TOGETHER * FREQUENT * usable.sum()
+    if together and coincidence < 3 * COARSE and not correlated:
+        return same  # a value of noise lies mostly apart
     if extreme and _isolated(image[usable & ~same], value):
         return same
     return _beyond_chance(same, usable, coincidence, correlated)
@@ -184,7 +188,9 @@ def _beyond_chance(
             if not whole.any():
                 break
             area = ndimage.maximum_filter(whole, (height, width), mode="constant") > 0
-            beside = same[grown(area, max(RIM, min(height, width) // 2)) & ~grown(area, 1) & usable]
+            # slanted rims stick out of squares by less than half of their sides
+            rim = grown(area, max(RIM, height // 2, width // 2) + 1)
+            beside = same[rim & ~grown(area, max(1, min(height, width) // 2)) & usable]
             if beside.size < LEAST**2:
                 continue
             share = float(beside.mean())
