@@ -10,6 +10,7 @@ import torch
 from astropy import units as u
 from astropy.nddata import (
     CCDData,
+    Cutout2D,
     InverseVariance,
     NDData,
     StdDevUncertainty,
@@ -159,6 +160,17 @@ def test_uncertainty_in_another_unit():
         hf.prepare(IMAGE * u.uJy, sigma=SIGMA * u.m, psf=PSF)
     with pytest.raises(ValueError, match="type 'unknown', expected StdDevUncertainty"):
         hf.prepare(NDData(IMAGE, UnknownUncertainty(SIGMA)), psf=PSF)
+
+
+def test_cutout2d_and_the_psf_of_nddata():
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], [32.5, 32.5]
+    cut = Cutout2D(IMAGE, (31.5, 31.5), 48, wcs=wcs)
+    cutouts = hf.prepare(cut, sigma=1.0, psf=NDData(PSF), mask_neighbours=False)
+    np.testing.assert_array_equal(cutouts.image[0], IMAGE[8:56, 8:56])
+    assert cutouts.wcs[0].wcs.crpix.tolist() == [24.5, 24.5]
+    own = hf.prepare(NDData(IMAGE, StdDevUncertainty(SIGMA), psf=NDData(PSF)))
+    np.testing.assert_array_equal(own.psf, cutouts.psf)
 
 
 def test_images_of_several_shapes_and_kinds():

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from astropy.nddata import NDData
+from astropy.nddata import Cutout2D, NDData
 from numpy.typing import ArrayLike, NDArray
 
 from hybridfit.arguments import check_choice, checked, described
@@ -281,7 +281,7 @@ def _images(image: Any) -> list[Plain]:
 
 
 def _is_image(value: Any) -> bool:
-    return isinstance(value, NDData) or getattr(value, "ndim", 0) == 2
+    return isinstance(value, NDData | Cutout2D) or getattr(value, "ndim", 0) == 2
 
 
 def _planes(role: str, value: Any, images: Sequence[Plain]) -> list[NDArray]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from astropy import units as u
 from astropy.io import fits
-from astropy.nddata import NDData
+from astropy.nddata import Cutout2D, NDData
 from numpy.typing import NDArray
 
 from hybridfit.arguments import described
@@ -71,12 +71,15 @@ def plain_image(value: Any, name: str = "image") -> Plain:
     """Return an image as plain arrays, with the mask, noise, PSF, WCS and unit it brings along.
 
     Args:
-        value: array, tensor, `numpy.ma.MaskedArray`, Quantity, `NDData` or `CCDData`.
+        value: array, tensor, `numpy.ma.MaskedArray`, Quantity, `NDData`, `CCDData` or
+            `Cutout2D`.
         name: of the argument, for the error.
 
     Raises:
         ValueError: if it does not hold real numbers, or its uncertainty is of no known kind.
     """
+    if isinstance(value, Cutout2D):
+        return replace(plain_image(value.data, name), wcs=value.wcs)
     if not isinstance(value, NDData):
         data, bad, unit = plain_array(value, name)
         return Plain(data, unit, bad=bad)
@@ -84,7 +87,7 @@ def plain_image(value: Any, name: str = "image") -> Plain:
     if value.mask is not None:
         given = np.broadcast_to(np.asarray(value.mask).astype(bool), data.shape)
         bad = given if bad is None else bad | given
-    psf = None if value.psf is None else plain_array(value.psf, f"psf of {name}")[0]
+    psf = None if value.psf is None else plain_image(value.psf, f"psf of {name}").data
     return Plain(data, value.unit, _noise(value, name), bad, psf, value.wcs, _header(value.meta))
 
 
