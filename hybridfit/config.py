@@ -14,13 +14,24 @@ import yaml
 from hybridfit.arguments import checked
 from hybridfit.files import read_text
 
-LARGEST = 1_000_000  # bytes of a file of options
+LARGEST = 200_000  # bytes of a file of options: some seconds of PyYAML's
 MOST_VALUES = 10_000  # in it, each alias counted as what it stands for
+LONGEST_VALUE = 2_000  # letters of one of them; Python does not show integers of 4,300 digits
 T = TypeVar("T")
 
 
 class _Loader(yaml.SafeLoader):
     """SafeLoader that takes 1e-6 for a number, as YAML 1.2 and its readers do."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (yaml.YAMLError, RecursionError):
+            raise
+        except Exception as error:  # KeyError of "!!bool x", IndexError of "!!int ''", ...
+            kind = node.tag.removeprefix("tag:yaml.org,2002:")
+            text = f"'{node.value}' is no {kind}" if isinstance(node.value, str) else str(error)
+            raise yaml.MarkedYAMLError(problem=text, problem_mark=node.start_mark) from error
 
 
 _Loader.add_implicit_resolver(
@@ -49,12 +60,12 @@ def parse_yaml(text: str, where: str) -> Any:
         node = yaml.compose(text, _Loader)
         size = 0 if node is None else _expanded(node, {}, set())
         if 0 < size <= MOST_VALUES:
-            return yaml.SafeLoader("").construct_document(node)
+            return _Loader("").construct_document(node)
     except yaml.YAMLError as error:
         raise ValueError(f"{where} is not valid YAML: {_brief(str(error))}") from error
     except RecursionError as error:
         raise ValueError(f"{where} is nested too deeply for a file of options") from error
-    except (ValueError, TypeError, OverflowError) as error:  # a date that is none, a key: a list
+    except ValueError as error:
         raise ValueError(f"{where} is not valid YAML: {_brief(str(error))}") from error
     if size:
         raise ValueError(
@@ -67,6 +78,9 @@ def parse_yaml(text: str, where: str) -> Any:
 def _expanded(node: yaml.Node, known: dict[int, int], above: set[int]) -> int:
     """Number of values under a node, each alias counted as what it stands for."""
     if isinstance(node, yaml.ScalarNode):
+        if len(node.value) > LONGEST_VALUE:
+            line = node.start_mark.line + 1
+            raise ValueError(f"a value in line {line} has more than {LONGEST_VALUE} letters")
         return 1
     if id(node) in known:
         return known[id(node)]

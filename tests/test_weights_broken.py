@@ -158,7 +158,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: !!python/object/apply:os.getcwd []", "not valid YAML"),
         ("a: \xe9", "UTF-8"),
         ("- 1", "expected 'key: value' lines"),
-        ("a" * 2_000_000, "larger than 1 MB"),
+        ("a" * 2_000_000, "larger than 0.2 MB"),
     ],
 )
 def test_yaml_that_cannot_be_used_is_told_in_a_line(tmp_path: Path, text: str, message: str):
