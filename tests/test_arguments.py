@@ -97,6 +97,7 @@ def test_every_option_refuses_what_is_of_no_kind(cls: type, what: str):
         (lambda: hf.FitOptions(components="s"), "no profile 's': known are sersic"),
         (lambda: hf.FitOptions(components=[1]), "components is a list, .1., expected a list, each"),
         (lambda: hf.FitOptions(components=()), "components is empty"),
+        (lambda: hf.FitOptions(components=("sersic",) * 9000), "components are 9000"),
         (lambda: hf.FitOptions(prior=3), "prior is 3, expected a Prior"),
         (lambda: hf.FitOptions(prior={"n": 3}), "prior.n is 3, expected a Mapping"),
         (lambda: hf.Prior(q_min=math.nan), "prior.q_min is nan, expected"),
@@ -373,3 +374,24 @@ def test_yaml_takes_numbers_in_any_notation_and_names_what_is_none():
             make(hf.FitOptions, parse_yaml(line, "options"), "fit")
     with pytest.raises(ValueError, match="options is not valid YAML"):
         parse_yaml("{{a: 1}: 2}", "options")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("fit: {sky: !!bool x}", "'x' is no bool"),
+        ("fit: !!timestamp x", "'x' is no timestamp"),
+        ("fit: {sky: !!int ''}", "'' is no int"),
+        ("fit: {max_iter: !!float _}", "'_' is no float"),
+        ("fit: {sky: 2026-99-99}", "'2026-99-99' is no timestamp"),
+        ("fit: {sky: 0x" + "f" * 4000 + "}", "line 1 has more than 2000 letters"),
+        ("fit:\n  sky: '" + "x" * 90_000 + "'", "line 2 has more than 2000 letters"),
+        ("? " + "k" * 90_000 + "\n: 1", "line 1 has more than 2000 letters"),
+    ],
+)
+def test_what_no_yaml_value_can_be_is_named(text: str, said: str):
+    """PyYAML raises KeyError, IndexError, AttributeError for tags that do not fit their text."""
+    with pytest.raises(ValueError, match=said) as caught:
+        parse_yaml(text, "my.yaml")
+    assert str(caught.value).startswith("my.yaml is not valid YAML")
+    assert len(str(caught.value)) < 600

@@ -167,6 +167,7 @@ def test_bad_yaml_is_wrong_usage(inputs: Path, tmp_path: Path, text: str, messag
         (["--psf", "none.fits"], "PSF file 'none.fits' does not exist"),
         (["--psf-oversampling", "0"], "psf_oversampling is 0"),
         (["--threads", "0"], "threads is 0"),
+        (["--threads", "100000000"], "threads is 100000000"),
         (["--config", "none.yaml"], "none.yaml"),
         (["--no-such-option"], "No such option"),
     ],

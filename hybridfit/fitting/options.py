@@ -10,6 +10,8 @@ from hybridfit.arguments import check_choice, check_fields
 from hybridfit.model.profiles import Profile, find_profile
 from hybridfit.parameters import ParameterSpace, Prior
 
+MOST_COMPONENTS = 100  # memory grows by the square of their number
+
 
 @dataclass(frozen=True)
 class FitOptions:
@@ -67,6 +69,10 @@ class FitOptions:
             check_choice(name, getattr(self, name), allowed)
         if not self.components:
             raise ValueError("components is empty, expected at least one profile")
+        if len(self.components) > MOST_COMPONENTS:
+            raise ValueError(
+                f"components are {len(self.components)}, expected {MOST_COMPONENTS} at most"
+            )
         if self.max_iter < 1 or not 0 < self.tolerance < math.inf or self.chunk < 0:
             raise ValueError(
                 f"max_iter, tolerance and chunk are {self.max_iter}, {self.tolerance} and "

@@ -35,6 +35,7 @@ from hybridfit.uncertainty.covariance import quote_covariance
 from hybridfit.uncertainty.psis import good_khat
 
 STARTS = ("posterior", "moments")
+MOST_THREADS = 1024
 RENDER_AT_ONCE = 16  # galaxies: bounds memory
 
 
@@ -226,6 +227,12 @@ def metadata(settings: Mapping[str, Any]) -> dict[str, Any]:
 def check_start(start: str) -> None:
     """Raise ValueError for a start that is not there."""
     check_choice("start", start, STARTS, "values for a galaxy are Cutouts(start=...)")
+
+
+def check_threads(threads: int, least: int = 1) -> None:
+    """Raise ValueError for a number of CPU threads that OpenMP would end the process for."""
+    if not least <= threads <= MOST_THREADS:
+        raise ValueError(f"threads is {threads}, expected {least} or more, up to {MOST_THREADS}")
 
 
 def usable_device(name: str | torch.device) -> torch.device:

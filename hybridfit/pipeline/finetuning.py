@@ -25,6 +25,7 @@ from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import PACKAGED, load_estimator
 from hybridfit.npe.recipe import nested
 from hybridfit.parameters import ParameterSpace, Prior
+from hybridfit.pipeline.common import check_threads
 from hybridfit.pipeline.labels import read_truth, readable, truth_beside, truth_values
 
 SECTIONS = ("finetune", "simulator", "prior", "read")
@@ -71,9 +72,10 @@ def finetune_network(
         UsageError: if options, weights, data or ``out`` cannot be used.
     """
     simulated = input.suffix.lower() in (".yaml", ".yml")
-    if threads:
-        torch.set_num_threads(threads)
     try:
+        check_threads(threads, 0)
+        if threads:
+            torch.set_num_threads(threads)
         if (out / WEIGHTS).exists():
             raise ValueError(f"'{out}' holds weights already: give another folder")
         plan = _plan(input if simulated else config)

@@ -18,7 +18,7 @@ from hybridfit.io import export
 from hybridfit.io.fits import ReadOptions, Source, Stamp, read_stamp
 from hybridfit.io.inputs import source_files
 from hybridfit.io.table import Column, failed_row
-from hybridfit.pipeline.common import usable_device
+from hybridfit.pipeline.common import check_threads, usable_device
 from hybridfit.pipeline.isolation import Isolation
 from hybridfit.pipeline.progress import Progress
 
@@ -36,9 +36,10 @@ class StreamOptions:
     def __post_init__(self) -> None:
         check_fields(self)
         export.check_format(self.format)
-        for name, least in (("threads", 1), ("part", 1), ("limit", 0)):
+        for name, least in (("part", 1), ("limit", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more")
+        check_threads(self.threads)
         usable_device(self.device)
 
 

@@ -13,6 +13,7 @@ from hybridfit.npe.export import export_checkpoint
 from hybridfit.npe.recipe import Recipe
 from hybridfit.npe.start import check_start
 from hybridfit.npe.train import claim, train
+from hybridfit.pipeline.common import check_threads
 
 
 def train_network(
@@ -52,6 +53,7 @@ def train_network(
         if export is not None:
             export_checkpoint(out, export)
             return True
+        check_threads(threads, 0)
         recipe = Recipe.read(config)
         given: dict[str, Any] = {"minutes": minutes, "images": images}
         changed = {name: value for name, value in given.items() if value is not None}
