@@ -273,3 +273,20 @@ def test_options_that_are_none_are_told(tmp_path: Path):
     table.write(tmp_path / "results.ecsv")
     with pytest.raises(pipeline.UsageError, match=r"results\.ecsv' cannot be read"):
         read_results(tmp_path)
+
+
+def test_one_long_cell_does_not_widen_all_rows(tmp_path: Path):
+    """A file name of 100,000 letters among 20,000 others would take 2 GB at a fixed width."""
+    path = tmp_path / "many.csv"
+    rows = [f"g{i:05d},none{i}.fits" for i in range(20_000)]
+    path.write_text("\n".join(["id,image", *rows, "long," + "x" * 100_000]))
+    manifest = read_manifest(path, ReadOptions())
+    assert manifest.files["image"].nbytes < 1e6
+    sources = find_sources(path, ReadOptions(no_psf=True))
+    assert sources.has("image")
+    assert not sources.has("psf")
+    assert Path(sources[7].image).name == "none7.fits"
+    assert Path(sources[-1].image).name == "x" * 100_000
+    path.write_text("id,image\na,a.fits\n" + "i" * 100_000 + ",b.fits\n")
+    with pytest.raises(ValueError, match="an id of 100000 letters"):
+        find_sources(path, ReadOptions(no_psf=True))

@@ -25,6 +25,7 @@ TEXT_ENDINGS = (".csv", ".tsv")
 TABLE_ENDINGS = (*TEXT_ENDINGS, ".ecsv", ".parquet", ".pq")
 TRUE = {"1", "true", "t", "yes", "y"}
 FALSE = {"0", "false", "f", "no", "n"}
+MOST_PADDING = 1_000_000  # bytes
 EMPTY = {"", "nan", "none", "null", "--", "n/a", "na"}
 
 
@@ -32,11 +33,13 @@ EMPTY = {"", "nan", "none", "null", "--", "n/a", "na"}
 class Manifest:
     """Columns of a manifest that are understood: file names as bytes, the rest as numbers.
 
+    Names are of a fixed width, or objects where that would take far more memory.
+
     ``problems`` says of rows, by their number, what is wrong with an entry.
     """
 
     ids: list[str]
-    files: dict[str, NDArray[np.bytes_]]
+    files: dict[str, NDArray[Any]]
     values: dict[str, NDArray[np.float64]]
     problems: dict[int, str]
 
@@ -75,7 +78,7 @@ def read_manifest(path: Path, options: ReadOptions) -> Manifest:
     if not ids:
         raise ValueError(f"manifest '{path}' has no rows")
     files = {
-        role: np.array([_file(text) for text in _texts(table[chosen[role]])])
+        role: _packed([_file(text) for text in _texts(table[chosen[role]])])
         for role in ROLES
         if role in chosen
     }
@@ -173,6 +176,16 @@ def _texts(column: Any) -> list[str]:
 
 def _file(text: str) -> bytes:
     return b"" if text.lower() in EMPTY else os.fsencode(text)
+
+
+def _packed(names: Sequence[bytes]) -> NDArray:
+    """Names as an array: all as wide as the longest, unless that takes far more than they do."""
+    longest = max(map(len, names), default=0)
+    if longest * len(names) > MOST_PADDING + 4 * sum(map(len, names)):
+        array = np.empty(len(names), dtype=object)
+        array[:] = names
+        return array
+    return np.array(names)
 
 
 def _numbers(column: Any, name: str, commas: bool) -> tuple[NDArray[np.float64], dict[int, str]]:

@@ -25,6 +25,7 @@ from hybridfit.io.psf_files import read_psf
 ENDINGS = ("", ".gz", ".fz")  # behind a pattern that ends in .fits
 MEF_PATTERN = "{id}.fits"
 SHOWN = 5  # examples in an error
+LONGEST_ID = 10_000  # letters
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,7 @@ class Sources(Sequence[Source]):
 
     def has(self, role: str) -> bool:
         """Whether any galaxy has a file for ``role``."""
-        column = self.files.get(role)
-        return column is not None and bool(np.any(column != column.dtype.type()))
+        return any(map(bool, self.files.get(role, ())))
 
     def _path(self, role: str, i: int) -> str:
         if role not in self.files:
@@ -276,6 +276,12 @@ def _of_manifest(manifest: Manifest, path: Path) -> Sources:
         raise ValueError(
             f"manifest '{path}' has the same id in several rows: "
             f"{', '.join(map(repr, twice[:SHOWN]))}{more}: give each galaxy its own"
+        )
+    longest = max(ids, key=len)
+    if len(longest) > LONGEST_ID:  # all rows of the table would be as wide
+        raise ValueError(
+            f"manifest '{path}' has an id of {len(longest)} letters ({longest[:20]}...), expected "
+            f"{LONGEST_ID} at most"
         )
     return Sources(
         ordered,
