@@ -97,6 +97,16 @@ def test_files_that_are_read_or_locked_are_regular(inputs, tmp_path, victim, nam
     assert untouched(victim)
 
 
+@pytest.mark.parametrize("name", ["run.json", "inputs.npy", "results.fits"])
+def test_folders_in_the_place_of_files_are_refused(inputs, tmp_path, name):
+    """Before anything is computed, and whoever's they are they stay."""
+    (tmp_path / "out" / name / "mine").mkdir(parents=True)
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match=rf"{name}' is a folder, expected a file"):
+            fit_files(inputs, tmp_path / "out", run=RUN, overwrite=overwrite)
+    assert (tmp_path / "out" / name / "mine").is_dir()
+
+
 def test_an_output_that_is_a_link_itself_is_fine(inputs, tmp_path):
     """The user named it: scratch disks are often linked."""
     (tmp_path / "scratch").mkdir()

@@ -33,6 +33,7 @@ from hybridfit.io.parts import (
 from hybridfit.io.writing import (
     LinkedPath,
     atomic,
+    check_no_folder,
     check_unlinked,
     open_lock,
     read_regular,
@@ -94,7 +95,10 @@ class Run:
 
     def save(self, part: int, content: Part) -> None:
         """Keep a part, whole or as far as it is; raises OSError if it cannot be written."""
-        write_part(self._file(part), content)
+        file = self._file(part)
+        if file.is_dir() and not file.is_symlink():  # damage: the folder of parts is the run's own
+            shutil.rmtree(file)
+        write_part(file, content)
 
     def parts(self) -> Iterator[Part]:
         """Yield all parts in order, once they are whole.
@@ -170,6 +174,8 @@ def open_run(
     with _lock(path):
         for name in (PARTS, MODELS):
             check_unlinked(path / name)
+        for file in (path / RECORD, path / INPUTS, results):
+            check_no_folder(file)
         _sweep(path)
         if overwrite:
             _clear(path)

@@ -112,6 +112,15 @@ def check_unlinked(path: Path) -> None:
         )
 
 
+def check_no_folder(path: Path) -> None:
+    """Raise LinkedPath if there is a folder at ``path``, where a file shall be."""
+    if path.is_dir() and not path.is_symlink():
+        raise LinkedPath(
+            f"'{path}' is a folder, expected a file that the run writes itself: remove it, or "
+            "choose another output"
+        )
+
+
 def read_regular(path: Path, limit: int) -> bytes:
     """Return the bytes of a file that a run wrote.
 
