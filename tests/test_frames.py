@@ -252,3 +252,35 @@ def test_the_primary_headers_frame_counts_for_an_extension(tmp_path):
     stamp = read_stamp(find_sources(tmp_path / "m.csv", options)[0], options)
     expected = on_sky(wcs_in("RA", RADESYS="FK5", EQUINOX=1975.0), 9.0, 9.0, 0.4, 65.0)
     assert on_sky(stamp.wcs, 9.0, 9.0, 0.4, 65.0) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("WCSAXES", 30_000), ("WCSAXESB", 5_000), ("A_ORDER", 9_999), ("BP_ORDER", 20_000)],
+)
+def test_a_wcs_of_absurd_size_is_told_and_not_set_up(tmp_path, key, value):
+    """Matrices of 30,000 axes take 7 GB, a polynomial of order 9,999 looks up 5e7 keywords."""
+    header = header_in("G")
+    header["CTYPE1"], header["CTYPE2"] = "RA---TAN-SIP", "DEC--TAN-SIP"
+    header["A_ORDER"], header["B_ORDER"] = 2, 2
+    header[key] = value
+    stamp = read_with(tmp_path, header)
+    assert f"{key} = {value}, expected" in stamp.message
+    assert stamp.wcs is None
+
+
+@pytest.mark.parametrize("broken", ["CTYPE1", "CRVAL1", "TELESCOP", "BUNIT", "GAIN", "INHERIT"])
+def test_a_broken_card_costs_what_it_says_and_not_the_galaxy(tmp_path, broken):
+    header = header_in("G")
+    header[broken] = 1
+    whole = np.asarray(read_with(tmp_path, header_in("G")).image)
+    path = tmp_path / "a.fits"
+    write(path, galaxy(), header)
+    content = path.read_bytes()
+    at = content.index(f"{broken:8}=".encode())
+    path.write_bytes(
+        content[:at] + f"{broken:8}= 'a = (b / ".ljust(80).encode() + content[at + 80 :]
+    )
+    options = ReadOptions(no_psf=True)
+    stamp = read_stamp(find_sources(tmp_path / "m.csv", options)[0], options)
+    np.testing.assert_array_equal(stamp.image, whole)

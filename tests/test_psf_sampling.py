@@ -263,3 +263,13 @@ def test_ordinary_psfs_are_left_alone():
     cut = array[15 - middle : 16 + middle, 15 - middle : 16 + middle]
     np.testing.assert_allclose(found.psf, cut / cut.sum(), rtol=1e-6, atol=TEXT)
     assert torch.is_tensor(Cutouts(image=array[None], sigma=array[None] + 1, psf=found.psf).psf)
+
+
+@pytest.mark.parametrize(
+    "key", ["PIXELSCL", "OVERSAMP", "PIXUNIT", "PSF_SAMP", "EXTNAME", "CDELT1"]
+)
+def test_a_broken_card_of_a_psf_says_nothing(key):
+    header = fits.Header()
+    header.append(fits.Card.fromstring(f"{key:8}= 'a = (b / "))
+    header["DET_SAMP"] = 3
+    assert stated(header).count == 3

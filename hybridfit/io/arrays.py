@@ -18,6 +18,7 @@ from hybridfit.io.bit_masks import mask_bits_problem
 from hybridfit.io.fits import bad_stamp, stack
 from hybridfit.io.header import first_number, pixel_area
 from hybridfit.io.header import pixel_scale as known_scale
+from hybridfit.io.image_header import text_in
 from hybridfit.io.nddata import Plain, plain_array, plain_image
 from hybridfit.io.options import NOISE_ROLES, BadInput, start_problem
 from hybridfit.io.photometry import calibrate
@@ -211,7 +212,7 @@ def _stamp(
         given |= image.noise
     if image.bad is not None:
         given["bad"] = image.bad
-    telescope = str(image.header.get("TELESCOP", ""))
+    telescope = text_in(image.header, "TELESCOP")
     given, told = merged_quality(given, {}, telescope, mask_bits)
     wcs = _celestial(image.wcs)
     area = pixel_area(first_number(values["pixel_scale"]), wcs)

@@ -12,7 +12,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from hybridfit.io.image_header import number_in
+from hybridfit.io.image_header import number_in, text_in
 from hybridfit.io.options import BadInput
 
 LINEAR = "made linear from the asinh scale of Pan-STARRS"
@@ -44,7 +44,7 @@ def linear_pixels(
         return data
     softening, offset = (number_in(header, key) for key in KEYS)
     if softening is None or offset is None or softening <= 0:
-        told = ", ".join(f"{key} = {header.get(key, 'missing')}" for key in KEYS)
+        told = ", ".join(f"{key} = {text_in(header, key) or 'missing'}" for key in KEYS)
         raise BadInput(
             f"{where} is on the asinh scale of Pan-STARRS, but has {told}: expected two numbers, "
             "BSOFTEN above 0; make it linear first and remove both"

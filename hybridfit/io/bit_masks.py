@@ -14,6 +14,8 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from hybridfit.io.image_header import number_in
+
 # LSST's and HSC's planes are named in the header; DETECTED is every object, the target too
 LSST_BAD = ("BAD", "SAT", "CR", "NO_DATA", "EDGE", "SENSOR_EDGE", "UNMASKEDNAN")
 # jwst.datamodels.dqflags: what cannot be used has this bit whatever else it has
@@ -57,8 +59,9 @@ def named_planes(header: fits.Header) -> dict[str, int]:
     """Bit values by name, as LSST's keywords MP_* have them; empty without such."""
     planes = {}
     for key in header:
-        if key.startswith("MP_") and isinstance(header[key], int) and 0 <= header[key] < 63:
-            planes[key[3:]] = 1 << header[key]
+        bit = number_in(header, key) if key.startswith("MP_") else None
+        if bit is not None and bit.is_integer() and 0 <= bit < 63:
+            planes[key[3:]] = 1 << int(bit)
     return planes
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 import math
 import re
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 from astropy.io import fits
 from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_area, proj_plane_pixel_scales
+
+from hybridfit.io.image_header import text_in
 
 # what a WCS is made of: parsing the hundreds of other cards of a survey's header costs more than
 # the rest of reading
@@ -20,6 +23,10 @@ WCS_KEYS = re.compile(
     r"NAXIS|WCS|CTYPE|CRPIX|CRVAL|CDELT|CUNIT|CROTA|CD\d|PC\d|PV\d|PS\d|LONPOLE|LATPOLE|RADE|"
     r"EQUINOX|EPOCH|MJD|DATE-OBS|[AB]P?_|[DC][PQ]"
 )
+
+# axes and orders of polynomials, for which memory and time grow by powers, as the standards have
+# them at most
+WCS_LIMITS = ((re.compile(r"WCSAXES[A-Z]?"), 99), (re.compile(r"[AB]P?_ORDER"), 9))
 
 SKY_AXIS = re.compile(r"RA\b|DEC\b|[A-Z]?[A-Z]?L(ON|AT)\b|RA-|DEC-", re.IGNORECASE)
 
@@ -43,7 +50,7 @@ def pixel_scale(row: float, option: float | None, wcs: WCS | None) -> float:
 
 def celestial_wcs(header: fits.Header, origin: tuple[int, int]) -> tuple[WCS | None, str]:
     """Return the WCS of the stamp that begins at ``origin``, None where there is none; a note."""
-    kinds = [str(header.get(f"CTYPE{axis}", "")).strip() for axis in (1, 2)]
+    kinds = [text_in(header, f"CTYPE{axis}") for axis in (1, 2)]
     if not all(kind[4:5] == "-" for kind in kinds):  # nothing celestial: spare the parsing
         is_meant = any(SKY_AXIS.match(kind) for kind in kinds)
         return None, f"no ra, dec: CTYPE {', '.join(kinds)} has no projection" if is_meant else ""
@@ -51,12 +58,24 @@ def celestial_wcs(header: fits.Header, origin: tuple[int, int]) -> tuple[WCS | N
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             chosen = [card for card in header.cards if WCS_KEYS.match(card.keyword)]
+            if absurd := _beyond_limits(chosen):
+                return None, f"the WCS in the header cannot be read: {absurd}"
             wcs = WCS(fits.Header(chosen), naxis=2)
     except Exception:  # wcslib's errors are many, and positions in pixels do without
         return None, "the WCS in the header cannot be read"
     if not wcs.has_celestial:
         return None, f"no ra, dec: the WCS has the axes {' and '.join(wcs.wcs.ctype)}"
     return moved_wcs(wcs, origin), ""
+
+
+def _beyond_limits(cards: Iterable[fits.Card]) -> str:
+    """Say what a WCS claims that would take minutes or gigabytes to set up; "" for others."""
+    for card in cards:
+        for name, limit in WCS_LIMITS:
+            # what is no number is wcslib's to refuse
+            if name.fullmatch(card.keyword) and (first_number(card.value) or 0) > limit:
+                return f"{card.keyword} = {card.value}, expected {limit} at most"
+    return ""
 
 
 def moved_wcs(wcs: WCS | None, origin: tuple[int, int]) -> WCS | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from astropy.io import fits
 
@@ -90,25 +91,31 @@ class ImageHeader:
         return math.pi / (4 * math.log(2)) * math.radians(major) * math.radians(minor)
 
 
-def number_in(header: fits.Header, key: str) -> float | None:
-    """Return a keyword's finite number, also where it is written as a text; else None."""
+def value_in(header: fits.Header, key: str) -> Any:
+    """Return a keyword's value, None where it is missing, has none, or cannot be read."""
     try:
         value = header.get(key)
-        if value is None or isinstance(value, bool):
-            return None
+    except (ValueError, fits.VerifyError):  # the card is broken; others are not
+        return None
+    return None if isinstance(value, fits.card.Undefined) else value
+
+
+def number_in(header: fits.Header, key: str) -> float | None:
+    """Return a keyword's finite number, also where it is written as a text; else None."""
+    value = value_in(header, key)
+    if value is None or isinstance(value, bool):
+        return None
+    try:
         number = float(value)
-    except (TypeError, ValueError, OverflowError, fits.VerifyError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 
 
 def text_in(header: fits.Header, key: str) -> str:
     """Return a keyword's value as a text, "" where there is none that can be read."""
-    try:
-        value = header.get(key)
-    except (ValueError, fits.VerifyError):
-        return ""
-    return "" if value is None or isinstance(value, fits.card.Undefined) else str(value).strip()
+    value = value_in(header, key)
+    return "" if value is None else str(value).strip()
 
 
 def _is_positive(value: float | None) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from astropy.io import fits
 
+from hybridfit.io.image_header import value_in
 from hybridfit.io.photometry import PHOTOMETRIC_KEYS
 
 FRAME_KEYS = ("RADESYS", "RADECSYS", "EQUINOX", "MJD-OBS", "DATE-OBS")
@@ -16,7 +17,7 @@ FRAME_KEYS = ("RADESYS", "RADECSYS", "EQUINOX", "MJD-OBS", "DATE-OBS")
 def full_header(hdus: fits.HDUList, hdu: fits.hdu.base._BaseHDU) -> fits.Header:
     """Return the header of ``hdu`` with what it inherits; a new one if there is any."""
     primary, own = hdus[0].header, hdu.header
-    if hdu is hdus[0] or own.get("INHERIT", True) is False:
+    if hdu is hdus[0] or value_in(own, "INHERIT") is False:
         return own
     # the unit of an image in the primary HDU is that image's
     skipped = {"BUNIT"} if hdus[0].header.get("NAXIS") else set()
@@ -28,6 +29,6 @@ def full_header(hdus: fits.HDUList, hdu: fits.hdu.base._BaseHDU) -> fits.Header:
         return own
     whole = own.copy()
     for key in found:
-        card = primary.cards[key]
-        whole.append((key, card.value, card.comment))
+        if (value := value_in(primary, key)) is not None:
+            whole.append((key, value, primary.comments[key]))
     return whole

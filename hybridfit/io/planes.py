@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hybridfit.files import FileProblem, open_fits
 from hybridfit.io.address import Address, parse_address
+from hybridfit.io.image_header import text_in
 from hybridfit.io.inherit import full_header
 from hybridfit.io.noise_units import in_unit_of_image
 from hybridfit.io.options import BadInput
@@ -227,7 +228,7 @@ def _at(hdus: fits.HDUList, address: Address) -> fits.hdu.base._BaseHDU:
 
 def _name(hdu: fits.hdu.base._BaseHDU) -> str:
     """EXTNAME in upper case, else EXTTYPE, by which HSC's older files tell image and mask."""
-    return hdu.name.upper() or str(hdu.header.get("EXTTYPE", "")).strip().upper()
+    return hdu.name.upper() or text_in(hdu.header, "EXTTYPE").upper()
 
 
 def _companion(

@@ -9,6 +9,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from hybridfit.io.bit_masks import chosen_bits, named_planes
+from hybridfit.io.image_header import text_in
 from hybridfit.io.options import NOISE_ROLES, BadInput
 from hybridfit.results import Flag
 
@@ -52,9 +53,9 @@ def merged_quality(
             continue
         kept.pop(role, None)
         bad |= found
-        notes.append(_told(str(header.get("EXTNAME", role)), found, bits.meaning))
+        notes.append(_told(text_in(header, "EXTNAME") or role, found, bits.meaning))
     if "weight" in planes:
-        name = str(headers.get("weight", {}).get("EXTNAME", "weight"))
+        name = text_in(headers.get("weight", fits.Header()), "EXTNAME") or "weight"
         found = ~(planes["weight"] > 0)  # NaN too
         bad |= found
         notes.append(_told(name, found, "0"))

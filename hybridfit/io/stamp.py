@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hybridfit.cutouts import START_NAMES
 from hybridfit.io.asinh import LINEAR, is_asinh
 from hybridfit.io.header import celestial_wcs, first_number, moved_wcs, pixel_area, pixel_scale
+from hybridfit.io.image_header import text_in
 from hybridfit.io.noise_units import in_unit_of_image
 from hybridfit.io.options import NOISE_ROLES, ROLES, BadInput, ReadOptions, start_problem
 from hybridfit.io.photometry import Calibration, calibrate
@@ -86,7 +87,7 @@ def read_stamp(source: Source, options: ReadOptions = ReadOptions()) -> Stamp:
     header, origin = found.headers["image"], found.part.origin
     psf_plane = found.planes.pop("psf", None)
     planes, told = merged_quality(
-        found.planes, found.headers, str(header.get("TELESCOP", "")), options.mask_bits
+        found.planes, found.headers, text_in(header, "TELESCOP"), options.mask_bits
     )
     wcs, wcs_note = celestial_wcs(header, (0, 0))
     scale_note = LINEAR if is_asinh(header) else ""
