@@ -178,7 +178,9 @@ def effective_psf(cutouts: Cutouts, rebin: Tensor) -> tuple[Tensor, Tensor]:
     response = torch.where(
         cutouts.psf_includes_pixel[:, None, None], response / known.clamp_min(0.2), response
     )
-    blurred = torch.fft.irfft2(torch.fft.rfft2(psf) * response, s=(height, width))
+    # one PSF for all is a view of one plane, which MKL of torch 2.8 does not transform
+    modes = torch.fft.rfft2(psf.contiguous()) * response
+    blurred = torch.fft.irfft2(modes, s=(height, width))
     return blurred, samples[:, 0, 0]
 
 
