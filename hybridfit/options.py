@@ -31,6 +31,7 @@ HELP = {
     "gain": "electrons per image unit, for the noise where no sigma is given",
     "crop": "auto | none: cut large stamps to the galaxy and its sky",
     "mask_neighbours": "find and mask neighbours where no mask is given",
+    "mask_bits": "bits of masks and data quality that count: names (SAT,CR) or values (1,4096)",
     "x": "start value, pixels of the file, the first one is 0",
     "y": "start value, pixels of the file, the first one is 0",
     "mag": "start value",
@@ -56,9 +57,9 @@ HELP = {
     "posterior_prior": "draws of the prior that are weighed too",
     "posterior_round": "draws of each later round",
     "posterior_ess": "effective number of draws that is enough",
-    "posterior_max_draws": "of a galaxy, for each component; then it is given up, UNSAMPLED",
-    "posterior_no_signal_draws": "the same of a galaxy without signal",
-    "posterior_mcmc": "sample by a chain, at thirty times the cost, where weights do not do",
+    "posterior_max_draws": "draws at most, for each component; a galaxy that needs more is UNSAMPLED",
+    "posterior_no_signal_draws": "draws at most of a galaxy without signal",
+    "posterior_mcmc": "run a chain (some 30 times the cost) where the weights cannot be trusted",
     "posterior_shortcut": "render stamps much larger than the galaxy in a window",
     "posterior_seed": "of the random numbers",
     "budget_correlated_noise": "measure | off | FITS image: the noise's autocorrelation",
@@ -124,7 +125,7 @@ def load_options(
 ALLOW_IMPORT = typer.Option(
     "--allow-import",
     metavar="MODULE",
-    help="import this module: profiles of your own are found by my_module:MyProfile",
+    help="import this module, for your own profiles (my_module:MyProfile)",
 )
 
 
