@@ -59,7 +59,7 @@ HELP = {
     "posterior_ess": "effective number of draws that is enough",
     "posterior_max_draws": "draws at most, for each component; a galaxy that needs more is UNSAMPLED",
     "posterior_no_signal_draws": "draws at most of a galaxy without signal",
-    "posterior_mcmc": "run a chain (some 30 times the cost) where the weights cannot be trusted",
+    "posterior_mcmc": "run a chain where weights cannot be trusted, at 30 times the cost",
     "posterior_shortcut": "render stamps much larger than the galaxy in a window",
     "posterior_seed": "of the random numbers",
     "budget_correlated_noise": "measure | off | FITS image: the noise's autocorrelation",
