@@ -22,7 +22,7 @@ from hybridfit.io.fits import ReadOptions, find_sources, read_stamp
 from hybridfit.io.options import BadInput
 from hybridfit.io.planes import read_plane
 
-AT_ONCE = 2.0  # seconds: what is not looked at takes milliseconds, a busy machine a second
+AT_ONCE = 10.0  # seconds on a busy machine: milliseconds are right, minutes are wrong
 NO_PSF = ReadOptions(no_psf=True, mask_neighbours=False)
 
 

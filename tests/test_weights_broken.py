@@ -15,7 +15,7 @@ from hybridfit.npe import checkpoint as files
 from hybridfit.npe.posterior import PACKAGED
 from hybridfit.npe.start import read_start
 
-AT_ONCE = 3.0  # seconds on a busy machine; what a bomb asks for takes minutes
+AT_ONCE = 10.0  # seconds, also on a busy machine; what a bomb asks for takes minutes
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_wrong_entries_of_the_config_are_told(folder: Path, key: str, value: obj
     with pytest.raises(ValueError, match=r"config\.yaml|weights\.safetensors") as told:
         files.load_weights(folder)
     assert len(str(told.value)) < 1000
-    assert time.monotonic() - began < 10 * AT_ONCE  # timm may have to be imported
+    assert time.monotonic() - began < 3 * AT_ONCE  # timm may have to be imported
 
 
 def test_weights_that_are_no_numbers_are_told(folder: Path):
