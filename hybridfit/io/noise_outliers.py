@@ -17,6 +17,9 @@ HIGH = 30.0  # times the neighbourhood's sigma, where no light explains it
 DARK = 3.0  # sigma of its own by which such a pixel stands above the sky: a bright core does more
 FAR_LOW, FAR_HIGH = 0.01, 1000.0  # of the image's median sigma, for areas of any size
 WRONG = 5.0  # times the sigma by which such an area scatters
+WORSE = 3.0  # times as much by its sigma as the rest, an area of sigma below LOW times the median
+AREA = 9  # pixels of such an area
+MEDIAN = 0.6745  # of the modulus of a standard normal number
 
 
 def noise_outliers(
@@ -26,8 +29,9 @@ def noise_outliers(
 
     Low is a sigma below a quarter of what surrounds it within a few pixels, high one above
     thirty times that without the light that would explain it as Poisson noise. Areas of any
-    size count as low where sigma is below 1 % of its median and the pixels scatter by far more,
-    and as high where it is a thousand times the median and they are dark.
+    size count as low where sigma is below 1 % of its median and the pixels scatter by far more, or
+    below a quarter and they scatter more than others do by theirs, and as high where it is a
+    thousand times the median and they are dark.
 
     Args:
         image: (H, W) flux.
@@ -47,6 +51,7 @@ def noise_outliers(
         typical = middle(sigma[deep])  # the others are those that are wrong
     elif deep.any():
         outliers |= deep
+    outliers |= _understated(image, sigma, usable & ~outliers, LOW * typical)
     dark = usable & (image - middle(image[usable]) < DARK * sigma)
     outliers |= dark & (sigma > FAR_HIGH * typical)
     if _pits(np.where(usable, sigma, 0), LOW):
@@ -82,4 +87,36 @@ def _scatters(
     """Whether an area's pixels differ from their neighbours by far more than sigma."""
     across = np.abs(np.diff(image, axis=1)) / np.hypot(sigma[:, 1:], sigma[:, :-1])
     pairs = area[:, 1:] & area[:, :-1]
-    return bool(not pairs.any() or middle(across[pairs]) > WRONG * 0.6745)
+    return bool(not pairs.any() or middle(across[pairs]) > WRONG * MEDIAN)
+
+
+def _understated(
+    image: NDArray[np.floating],
+    sigma: NDArray[np.floating],
+    usable: NDArray[np.bool_],
+    level: float,
+) -> NDArray[np.bool_]:
+    """(H, W) True on connected areas of sigma below a level that scatter more than it says.
+
+    Deep exposures scatter by their sigma. Where the light itself has structure from pixel to
+    pixel, so it has in the rest of the image.
+    """
+    low = usable & (sigma < level)
+    labels, count = ndimage.label(low)
+    found = np.zeros(low.shape, bool)
+    if low.sum() < AREA:
+        return found
+    left, inner, right = slice(None, -2), slice(1, -1), slice(2, None)
+    second = np.abs(image[:, left] - 2 * image[:, inner] + image[:, right])
+    variance = sigma.astype(np.float64) ** 2
+    second = second / np.sqrt(variance[:, left] + 4 * variance[:, inner] + variance[:, right])
+    whole = usable[:, left] & usable[:, inner] & usable[:, right]
+    same = whole & (low[:, left] == low[:, inner]) & (low[:, right] == low[:, inner])
+    rest = second[same & ~low[:, inner]]
+    limit = WORSE * max(middle(rest) if rest.size else 0.0, MEDIAN)
+    sizes = np.bincount(labels[:, inner][same], minlength=count + 1)
+    for label in np.flatnonzero(sizes[1:] >= AREA) + 1:
+        area = labels == label
+        if middle(second[same & area[:, inner]]) > limit:
+            found |= area
+    return found
