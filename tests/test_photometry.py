@@ -382,6 +382,17 @@ def test_a_gain_is_found_right_in_correlated_noise():
     assert not is_gain_credible(image, nothing, light, math.sqrt(20.0), 0.02)
 
 
+@pytest.mark.parametrize(("scale", "is_one"), [(1e-11, True), (1e-3, False), (1.0, False)])
+def test_zero_point_of_0_where_pixels_are_maggies(tmp_path, scale, is_one):
+    """KiDS and other surveys of AstroWISE have MAGZERO = 0 and pixels of 1e-11."""
+    hdus = fits.HDUList([fits.PrimaryHDU(galaxy() * scale, header_of({"MAGZERO": 0.0}))])
+    stamp = stamp_in(tmp_path, hdus)
+    assert (stamp.zeropoint, stamp.zeropoint_from) == (0.0, "MAGZERO" if is_one else "")
+    assert bool(stamp.flags & Flag.NO_ZEROPOINT) != is_one
+    told = "zero point 0 of MAGZERO believed" if is_one else "MAGZERO = 0.0 is no zero point"
+    assert told in stamp.message
+
+
 @pytest.mark.parametrize("blank", [10.0, 400.0])
 def test_sky_by_noise_made_with_a_gain(blank):
     """Poisson noise by each pixel's own value drew the sky down by 7.3 and 2.2 of its errors."""

@@ -221,6 +221,7 @@ def _stamp(
         zeropoint=first_number(values["zeropoint"]),
         gain=first_number(values["gain"]),
         area=area,
+        pixels=image.data,
     )
     draft = prepare_planes(
         Draft(given, start.copy()),

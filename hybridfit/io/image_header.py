@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from astropy.io import fits
+from numpy.typing import NDArray
 
 from hybridfit.units import ImageUnit, Kind, image_unit
 
@@ -28,6 +30,7 @@ class ImageHeader:
         unit: of its pixels.
         exposure: seconds, None where unknown.
         known_area: of a pixel in steradian, as the WCS or the user has it; None where unknown.
+        pixels: (H, W) of the image, None where they are not at hand.
     """
 
     header: fits.Header
@@ -35,14 +38,20 @@ class ImageHeader:
     unit: ImageUnit
     exposure: float | None
     known_area: float | None
+    pixels: NDArray | None = None
 
     @classmethod
-    def of(cls, header: fits.Header, known_area: float | None = None) -> ImageHeader:
+    def of(
+        cls,
+        header: fits.Header,
+        known_area: float | None = None,
+        pixels: NDArray | None = None,
+    ) -> ImageHeader:
         """Read unit and exposure."""
         keywords = frozenset(header.keys())
         exposures = (number_in(header, key) for key in EXPOSURE_KEYS if key in keywords)
         seconds = next(filter(_is_positive, exposures), None)
-        return cls(header, keywords, _unit_of(header, keywords), seconds, known_area)
+        return cls(header, keywords, _unit_of(header, keywords), seconds, known_area, pixels)
 
     def number(self, key: str) -> float | None:
         """The finite number of a keyword, None where there is none."""
@@ -56,6 +65,12 @@ class ImageHeader:
     def text(self, key: str) -> str:
         """The value of a keyword as a text, "" where there is none."""
         return text_in(self.header, key) if key in self.keywords else ""
+
+    def scatter(self) -> float | None:
+        """Median deviation of the pixels from their median; None where that is not known."""
+        some = np.zeros(0) if self.pixels is None else self.pixels[::3, ::3].astype(np.float64)
+        some = some[np.isfinite(some) & (some != 0)]
+        return float(np.median(np.abs(some - np.median(some)))) if some.size else None
 
     def per_exposure(self, rate: float) -> float | None:
         """The zero point of the pixels from that of counts per second; None without EXPTIME."""

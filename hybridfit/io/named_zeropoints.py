@@ -6,7 +6,7 @@ import math
 import re
 
 from hybridfit.io.image_header import RATES, ImageHeader
-from hybridfit.io.standard_zeropoints import Found, is_believed
+from hybridfit.io.standard_zeropoints import BELIEVED, Found, is_believed
 
 # of the image as it is, the more telling names first
 ZEROPOINT_KEYS = (
@@ -22,13 +22,14 @@ VEGA_SURVEYS = ("WISE", "NEOWISE", "2MASS", "VIRCAM", "WFCAM", "UKIDSS")
 PER_SECOND = re.compile(
     r"/ ?s(ec|econd)?\b|\bper s(ec|econd)?\b|\bs(\^|\*\*)?-1\b|\b1 ?s(ec)?\b|\bcps\b"
 )
+FAINT = 15.0  # mag of the pixels' scatter, by which a zero point near 0 is one: KiDS has 0
 ALIKE = 0.02  # mag, within which two keywords say the same
 
 
 def believed_zeropoints(image: ImageHeader) -> list[tuple[str, float]]:
     """Return keyword and value of each zero point that can be one."""
     found = [(key, image.number(key)) for key in ZEROPOINT_KEYS if key in image.keywords]
-    return [(key, value) for key, value in found if value is not None and is_believed(value)]
+    return [(key, value) for key, value in found if value is not None and _can_be(image, value)]
 
 
 def refused_zeropoints(image: ImageHeader) -> tuple[str, ...]:
@@ -36,8 +37,16 @@ def refused_zeropoints(image: ImageHeader) -> tuple[str, ...]:
     return tuple(
         f"{key} = {image.text(key)[:20] or 'nothing'} is no zero point"
         for key in ZEROPOINT_KEYS
-        if key in image.keywords and not is_believed(image.number(key))
+        if key in image.keywords and not _can_be(image, image.number(key))
     )[:2]
+
+
+def _can_be(image: ImageHeader, value: float | None) -> bool:
+    """Whether a number can be the zero point: one near 0 if the pixels' scatter is as small."""
+    if value is None or is_believed(value):
+        return value is not None
+    scatter = image.scatter() if 0 <= value < BELIEVED[0] else None
+    return scatter is not None and 0 < scatter < 10 ** (0.4 * (value - FAINT))
 
 
 def named_zeropoint(image: ImageHeader) -> Found | None:
@@ -54,6 +63,8 @@ def named_zeropoint(image: ImageHeader) -> Found | None:
     system = _system(image, key)
     foreign = (f"{key} is of the {system} system: mag is not AB",) if system else ()
     value, note = _of_pixels(image, key, value)
+    if not is_believed(given[0][1]):
+        note = (f"zero point {given[0][1]:g} of {key} believed for pixels that are so faint", *note)
     origin = f"{key} ({system})" if system else key
     return Found(value, origin, (*note, *foreign, *others[:1]))
 

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 
 from astropy.io import fits
+from numpy.typing import NDArray
 
 from hybridfit.io.gain_check import Doubt
 from hybridfit.io.image_header import EXPOSURE_KEYS, SOLID_ANGLE_KEYS, UNIT_KEYS, ImageHeader
@@ -73,6 +74,7 @@ def calibrate(
     zeropoint: float | None = None,
     gain: float | None = None,
     area: float | None = None,
+    pixels: NDArray | None = None,
 ) -> Calibration:
     """Return the calibration of an image.
 
@@ -81,11 +83,12 @@ def calibrate(
         zeropoint: mag, as the user gives it: goes before the header.
         gain: electrons per unit, likewise.
         area: of a pixel in steradian, as the WCS or the user has it, None where unknown.
+        pixels: (H, W) of the image, by which a zero point of 0 is believed or not.
 
     Raises:
         BadInput: if the image is of magnitudes, which cannot be fitted.
     """
-    image = ImageHeader.of(header, area)
+    image = ImageHeader.of(header, area, pixels)
     if image.unit.kind == Kind.MAGNITUDE:
         raise BadInput(
             f"the image is in '{image.unit.name}', expected a unit that is linear in flux: "

@@ -91,7 +91,7 @@ def read_stamp(source: Source, options: ReadOptions = ReadOptions()) -> Stamp:
     )
     wcs, wcs_note = celestial_wcs(header, (0, 0))
     scale_note = LINEAR if is_asinh(header) else ""
-    calibration = _calibration(source, options, header, wcs)
+    calibration = _calibration(source, options, header, wcs, found.planes["image"])
     draft = prepare(
         Draft(planes, _start(source, options, origin), origin),
         crop=options.crop,
@@ -205,7 +205,7 @@ def _unused(names: tuple[str, ...]) -> str:
 
 
 def _calibration(
-    source: Source, options: ReadOptions, header: fits.Header, wcs: Any
+    source: Source, options: ReadOptions, header: fits.Header, wcs: Any, pixels: NDArray
 ) -> Calibration:
     """Zero point and gain: a row's go before the option's, and both before the header's."""
     return calibrate(
@@ -213,6 +213,7 @@ def _calibration(
         zeropoint=first_number(source.zeropoint, options.zeropoint),
         gain=first_number(source.gain, options.gain),
         area=pixel_area(first_number(source.pixel_scale, options.pixel_scale), wcs),
+        pixels=pixels,
     )
 
 
