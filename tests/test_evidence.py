@@ -93,6 +93,7 @@ def test_one_component_is_believed_where_there_is_one(noise: str) -> None:
     assert np.median(found[known]) < 0
 
 
+@pytest.mark.slow
 def test_white_noise_measured_or_told_gives_the_same() -> None:
     """5 % for a temperature that chance takes from 1, and 1 nat for draws of their own."""
     cutouts = galaxies("two", 600.0)
@@ -104,7 +105,7 @@ def test_white_noise_measured_or_told_gives_the_same() -> None:
 
 def test_a_bad_model_is_not_forgiven() -> None:
     """One exponential on bulge and disk: ln E falls by chi2 / 2 over the image's temperature."""
-    cutouts = galaxies("two", 2000.0)
+    cutouts = galaxies("two", 2000.0, 2)
     rows = {}
     for name in ("sersic", "exponential"):
         options = FitOptions(components=(name,), compile="off")
@@ -120,6 +121,7 @@ def test_a_bad_model_is_not_forgiven() -> None:
 # --- bd.npz ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_bulges_and_disks_of_the_simulated_set(shared_data: Path) -> None:
     """bd041 and bd056: chi2 / 2 falls by 2,421 and 61, ln E rises by 2,404 and 51 with fluxes flat.
 

@@ -232,15 +232,6 @@ class Mixture:
         share = self.counts / self.counts.sum(dim=1, keepdim=True).clamp_min(1)
         return torch.logsumexp(torch.log(share)[:, :, None] + self.log_density, dim=1)
 
-    def share_of(self, place: int, weights: Tensor) -> Tensor:
-        """(b,) of the posterior that one density explains, were all K drawn from alike.
-
-        It is the mean of q_k / sum q over the weighted draws (b, S): the step of population Monte
-        Carlo that brings a mixture nearer to the posterior (Douc et al. 2007, arXiv:0708.0711).
-        """
-        explained = torch.softmax(self.log_density, dim=1)[:, place]
-        return (weights * torch.nan_to_num(explained)).sum(dim=1)
-
     def more(self, place: int, count: Tensor) -> Mixture:
         """Return the mixture with ``count`` (b,) more draws of one density to come."""
         counts = self.counts.clone()

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hybridfit.io.header import first_number
+from hybridfit.io.image_header import number_in
 
 GAIN_KEYS = ("GAIN", "CCDGAIN", "ATODGAIN")
 GAIN = 7.0  # electrons per ADU, GALFIT's where the header has none
@@ -37,9 +38,9 @@ def made_sigma(
     Raises:
         ValueError: if the image has no scatter to judge.
     """
-    known = first_number(*(header.get(key) for key in GAIN_KEYS))
+    known = first_number(*(number_in(header, key) for key in GAIN_KEYS))
     gain = known if known is not None and known > 0 else GAIN
-    count = first_number(header.get("NCOMBINE"))
+    count = number_in(header, "NCOMBINE")
     electrons = gain * (count if count is not None and count > 0 else 1.0)
     values = image[usable].astype(np.float64)
     level, scatter = _clipped(values)
