@@ -69,7 +69,7 @@ def test_a_psf_of_the_wrong_sampling(k):
     named = [text for text in suspect if "--psf-oversampling" in text]
     assert len(named) >= 0.7 * len(suspect)
     # the profile makes good for a PSF that is too narrow: a neighbour of k may fit as well
-    assert share(named, f"oversampled {k} times: give --psf-oversampling {k}") >= 0.8
+    assert share(named, f"oversampled {k} times; give --psf-oversampling {k}") >= 0.8
 
 
 def test_a_neighbour_that_was_left_in():
@@ -151,7 +151,7 @@ def test_samplings_are_told_apart_by_chi2():
     assert said.endswith("give --psf-oversampling 3")  # 4 is no better, and farther
     said = sampling_cause(4, 5000.0, 1000, {1: 1000.0, 2: 2000.0})
     assert "too narrow" in said
-    assert said.endswith("is not oversampled: give --psf-oversampling 1")
+    assert said.endswith("not to be oversampled; give --psf-oversampling 1")
 
 
 @pytest.mark.parametrize(
@@ -179,8 +179,8 @@ def test_what_a_noise_map_may_be(typical, ratio, said):
         (22.0, 21.0, 25.0, ""),
         (22.0, 29.0, 25.0, "far from the start's 29.0"),
         (-4.0, np.nan, 0.0, ""),  # no zero point: flagged elsewhere
-        (-4.0, np.nan, 1.0, "is no galaxy's"),
-        (41.0, np.nan, 50.0, "is no galaxy's"),
+        (-4.0, np.nan, 1.0, "is unlikely for a galaxy"),
+        (41.0, np.nan, 50.0, "is unlikely for a galaxy"),
         (np.nan, 20.0, 1.0, ""),
     ],
 )
@@ -212,7 +212,7 @@ def test_the_strongest_residual():
     assert residual_cause(noise, mask, (32, 32), (0, 0)) == ""
     bump = noise + gaussian(SHAPE, 40, 26, 1.5, 150.0)
     said = residual_cause(bump, mask, (32, 32), (5, 5))
-    assert said == "light that the model lacks is strongest at x, y = 45, 31 (10 pix away)"
+    assert said == "the strongest residual is at x, y = 45, 31 (10 pix away)"
     mask[20:33, 34:47] = True
     assert residual_cause(bump, mask, (32, 32), (0, 0)) == ""
     assert residual_cause(np.full(SHAPE, np.nan), mask, (32, 32), (0, 0)) == ""

@@ -213,7 +213,7 @@ def test_an_stpsf_file_needs_no_option(stpsf_folder):
     assert cutouts.psf_oversampling.tolist() == [4]
     said = cutouts.messages[0]
     assert "extension OVERDIST of OVERSAMP, DET_SAMP, OVERDIST, DET_DIST" in said
-    assert "psf_oversampling 4 is of the PSF's header (DET_SAMP, PIXELSCL)" in said
+    assert "psf_oversampling 4 is taken from the PSF's header (DET_SAMP, PIXELSCL)" in said
     row = hf.fit(cutouts, uncertainty="covariance", start="moments")[0]
     # the noise moves them by 1e-3
     assert row["r_eff"] == pytest.approx(8.0, rel=5e-3)
@@ -235,7 +235,7 @@ def test_a_psf_in_the_image_s_own_file(tmp_path):
     fits.HDUList([fits.PrimaryHDU(), image, sigma, psf]).writeto(tmp_path / "a.fits")
     cutouts = hf.read(tmp_path)
     assert cutouts.psf_oversampling.tolist() == [3]
-    assert "of the PSF's header (OVERSAMP)" in cutouts.messages[0]
+    assert "from the PSF's header (OVERSAMP)" in cutouts.messages[0]
 
 
 def test_the_primary_header_speaks_for_an_extension(tmp_path):

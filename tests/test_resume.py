@@ -79,7 +79,7 @@ def test_any_flipped_bit_of_a_part_is_seen(inputs, tmp_path):
         assert summary.n_fitted == 4, place
         assert summary.results.read_bytes() == whole
         assert summary.notes == (
-            "'part-000001.npy' is damaged (its checksum is wrong): done again",
+            "'part-000001.npy' is damaged (its checksum is wrong): measured again",
         )
         assert summary.notes[0] in told(summary, "fitted")
 
@@ -113,7 +113,7 @@ def test_changed_inputs_are_done_again(inputs, tmp_path, complete: bool, role: s
     else:
         brightened(path)
     summary = fit_files(inputs, out, run=RUN)
-    assert summary.notes == ("the files of galaxy 'sim0005' have changed: done again",)
+    assert summary.notes == ("the files of galaxy 'sim0005' have changed: measured again",)
     assert summary.n_fitted == 4, "its batch"
     table = Table.read(summary.results)
     expected = Table.read(fit_files(inputs, tmp_path / "fresh", run=RUN).results)
@@ -231,7 +231,7 @@ def test_a_manifest_that_says_something_else_is_a_change(made, tmp_path):
     shutil.copy(made / "sim0005_psf.fits", shared)
     summary = fit_files(manifest, out, read, run=RUN)
     assert summary.notes[0].startswith("the files of 6 galaxies ('s0', 's1', 's2'")
-    assert summary.notes[0].endswith("and 1 more) have changed: done again")
+    assert summary.notes[0].endswith("and 1 more) have changed: measured again")
 
 
 def test_input_files_of_galfit_that_changed(made, tmp_path):
@@ -251,11 +251,11 @@ def test_input_files_of_galfit_that_changed(made, tmp_path):
     assert again() == ()
     assert again() == ()
     (inputs / "sim0001.con").write_text("1 n 0.3 to 8\n")
-    assert again() == ("the files of galaxy 'sim0001' have changed: done again",)
+    assert again() == ("the files of galaxy 'sim0001' have changed: measured again",)
     paths[0].write_text(paths[0].read_text().replace("4) 3 1", "4) 2 1"))
-    assert again() == ("the files of galaxy 'sim0000' have changed: done again",)
+    assert again() == ("the files of galaxy 'sim0000' have changed: measured again",)
     brightened(inputs / "sim0001_sigma.fits")
-    assert again() == ("the files of galaxy 'sim0001' have changed: done again",)
+    assert again() == ("the files of galaxy 'sim0001' have changed: measured again",)
 
 
 def test_a_part_is_kept_by_time(inputs, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from hybridfit.io.manifest import read_manifest
 from hybridfit.io.read_results import read_results
 from hybridfit.io.references.tables import read_table
 from hybridfit.io.table import Column, record_type
-from hybridfit.io.unicode_columns import Again
+from hybridfit.io.unicode_columns import Reiterable
 
 PLAIN = ReadOptions(no_psf=True, crop="none", mask_neighbours=False)
 
@@ -221,7 +221,7 @@ def test_parts_of_a_fits_table_have_one_width(tmp_path: Path):
         np.array([(name.encode(), k, name.encode())], record_type(columns))
         for k, name in enumerate(("a", "b", "éß", ""))
     ]
-    write_results(tmp_path / "results.fits", Again(lambda: iter(parts)), columns, {})
+    write_results(tmp_path / "results.fits", Reiterable(lambda: iter(parts)), columns, {})
     table = read_results(tmp_path).table
     assert list(map(str, table["id"])) == ["a", "b", "éß", ""]
     assert table["x"].tolist() == [0, 1, 2, 3]

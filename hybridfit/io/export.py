@@ -50,7 +50,7 @@ def write_results(
     Args:
         path: ends in one of `FORMATS`.
         parts: rows of the parts in order, from `hybridfit.io.result_table.result_rows`; gone
-            through twice for FITS (`hybridfit.io.unicode_columns.Again`).
+            through twice for FITS (`hybridfit.io.unicode_columns.Reiterable`).
         columns: of these rows.
         meta: for the table's metadata; FITS keywords have at most 8 letters.
 

@@ -56,7 +56,7 @@ def named_zeropoint(image: ImageHeader) -> Found | None:
         return None
     key, value = given[0]
     others = [
-        f"zero point {value:g} of {key} taken, {other} = {number:g} passed over"
+        f"zero point {value:g} of {key} taken, {other} = {number:g} ignored"
         for other, number in given[1:]
         if abs(value - number) > ALIKE
     ]
@@ -73,7 +73,7 @@ def disagreements(image: ImageHeader, value: float) -> tuple[str, ...]:
     """Return what keywords that are no standard have against a zero point."""
     term = 0.0 if image.exposure is None else abs(2.5 * math.log10(image.exposure))
     return tuple(
-        f"{key} = {other:g} says otherwise"
+        f"{key} = {other:g} disagrees"
         for key, other in believed_zeropoints(image)
         if min(abs(value - other), abs(abs(value - other) - term)) > ALIKE
     )[:1]

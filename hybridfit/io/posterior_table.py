@@ -18,7 +18,7 @@ from hybridfit.io.table import (
     record_type,
     to_numpy,
 )
-from hybridfit.io.zeropoint_columns import put_zeropoints, zeropoint_columns
+from hybridfit.io.zeropoint_columns import fill_zeropoints, zeropoint_columns
 from hybridfit.parameters import ParameterSpace
 from hybridfit.results import Posterior
 
@@ -113,7 +113,7 @@ def posterior_rows(
         rows[name] = [values[k] for values in sky]
     rows["id"] = [name.encode() for name in cutouts.id]
     rows["message"] = messages_of(cutouts, np.isnan(rows["ra"]) & np.isfinite(rows["x"]))
-    put_zeropoints(rows, cutouts)
+    fill_zeropoints(rows, cutouts)
     rows["flags"], rows["distance"] = to_numpy(posterior.flags), to_numpy(posterior.distance)
     rows["n_rejected"] = to_numpy(posterior.rejected)
     if "log_prob" in wanted:

@@ -115,7 +115,7 @@ def prepare(
     _check_signal(image, mask)
     scene = detect.find_scene(image, sigma, mask, draft.position)
     box = cropping.crop_box(scene, image, sigma, draft.position)
-    draft = _told_of_frame(draft, scene, box, shape)
+    draft = _flagged_frame(draft, scene, box, shape)
     if sigma is None:
         draft, sigma = _estimate(draft, image, scene, mask, gain, gain_doubt)
     else:
@@ -228,7 +228,7 @@ def _check_signal(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
         )
 
 
-def _told_of_frame(
+def _flagged_frame(
     draft: Draft,
     scene: detect.Scene,
     box: tuple[slice, slice] | None,
@@ -239,7 +239,7 @@ def _told_of_frame(
     if not count:
         return draft
     about = f"the image is a frame of about {count} sources"
-    advice = "cut out a stamp for each, or give x, y of each in a manifest"
+    advice = "make a cutout of each, or give x, y of each in a manifest"
     given = not np.isnan(draft.start[:2]).any()
     if not (given or scene.target):
         raise BadInput(

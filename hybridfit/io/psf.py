@@ -180,7 +180,7 @@ def _off_centre(offset: NDArray[np.float64], shape: tuple[int, ...]) -> str:
     at = "its middle" if all(side % 2 for side in shape) else "pixel N // 2"
     return (
         f"the PSF's centroid lies {offset[1]:+.2f}, {offset[0]:+.2f} image pixels in x, y from "
-        f"{at}: positions are off by as much; --psf-center centroid mends it"
+        f"{at}: positions are off by as much; --psf-center centroid corrects it"
     )
 
 

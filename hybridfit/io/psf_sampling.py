@@ -92,12 +92,14 @@ def sampling_of(said: Stated, image_scale: float, given: float | None) -> Sampli
     if not source:
         return Sampling(1.0, notes=notes)
     if not SANE[0] < found < SANE[1]:
-        text = f"the PSF's {source} says {found:.4g} PSF pixels per image pixel: not believed"
+        text = (
+            f"the PSF's {source} says {found:.4g} PSF pixels per image pixel, which is not believed"
+        )
         return Sampling(1.0, Flag.BAD_PSF, (*notes, text))
     nearest = max(1, round(found))
     if abs(found / nearest - 1) < ALIKE:
         if nearest > 1:
-            notes += (f"psf_oversampling {nearest} is of the PSF's header ({source})",)
+            notes += (f"psf_oversampling {nearest} is taken from the PSF's header ({source})",)
         return Sampling(float(nearest), notes=notes)
     text = f"the PSF has {found:.4g} pixels per image pixel ({source}): it was interpolated"
     return Sampling(found, notes=(*notes, text))

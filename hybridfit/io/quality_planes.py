@@ -53,12 +53,12 @@ def merged_quality(
             continue
         kept.pop(role, None)
         bad |= found
-        notes.append(_told(text_in(header, "EXTNAME") or role, found, bits.meaning))
+        notes.append(_note(text_in(header, "EXTNAME") or role, found, bits.meaning))
     if "weight" in planes:
         name = text_in(headers.get("weight", fits.Header()), "EXTNAME") or "weight"
         found = ~(planes["weight"] > 0)  # NaN too
         bad |= found
-        notes.append(_told(name, found, "0"))
+        notes.append(_note(name, found, "0"))
         if not set(NOISE_ROLES) & set(planes):
             notes.append(f"{name} is not used as noise: say --hdu-ivar {name} if it is 1 / sigma^2")
     if bad.any() or "bad" in planes:
@@ -66,7 +66,7 @@ def merged_quality(
     return kept, tuple(filter(None, notes))
 
 
-def _told(name: str, found: NDArray[np.bool_], meaning: str) -> str:
+def _note(name: str, found: NDArray[np.bool_], meaning: str) -> str:
     if found.all():
         raise BadInput(
             f"every pixel is masked by {name} ({meaning}): choose bits by mask_bits, or pass over "

@@ -19,7 +19,7 @@ from hybridfit.io.table import (
     plain_name,
     to_numpy,
 )
-from hybridfit.io.zeropoint_columns import put_zeropoints, zeropoint_columns
+from hybridfit.io.zeropoint_columns import fill_zeropoints, zeropoint_columns
 from hybridfit.parameters import ParameterSpace
 from hybridfit.results import CERTIFICATE, FLUXES, Quality, Result
 
@@ -157,7 +157,7 @@ def result_rows(cutouts: Cutouts, result: Result, columns: Sequence[Column]) -> 
     tail = _components(space)[0]
     lost = np.isnan(rows[f"ra{tail}"]) & np.isfinite(rows[f"x{tail}"])
     rows["message"] = messages_of(cutouts, lost, result.notes)
-    put_zeropoints(rows, cutouts)
+    fill_zeropoints(rows, cutouts)
     rows["quality"] = [Quality(value).name.lower().encode() for value in result.quality.tolist()]
     for name in ("flags", "chi2", "dof", "n_iter"):
         rows[name] = to_numpy(getattr(fit, name))

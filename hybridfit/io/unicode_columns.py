@@ -21,7 +21,7 @@ BESIDE = "_utf8"
 LOOSE = ("message",)  # prose: question marks will do
 
 
-class Again:
+class Reiterable:
     """What can be gone through several times, made anew each time."""
 
     def __init__(self, make: Callable[[], Iterable[Rows]]) -> None:

@@ -28,14 +28,14 @@ def zeropoint_columns() -> tuple[Column, Column]:
     )
 
 
-def put_zeropoints(rows: NDArray[np.void], cutouts: Cutouts) -> None:
+def fill_zeropoints(rows: NDArray[np.void], cutouts: Cutouts) -> None:
     """Fill both columns; NaN where no zero point is known."""
     known = np.array([bool(origin) for origin in cutouts.zeropoint_from], dtype=bool)
     rows["zeropoint"] = np.where(known, to_numpy(cutouts.zeropoint), np.nan)
     rows["zeropoint_from"] = [text.encode()[:ORIGIN_WIDTH] for text in cutouts.zeropoint_from]
 
 
-def told_zeropoints(
+def with_zeropoint_metadata(
     parts: Iterable[NDArray[np.void]], columns: Sequence[Column]
 ) -> tuple[tuple[Column, ...], dict[str, Any]]:
     """Return columns that name instrumental magnitudes so, and metadata of the zero points.

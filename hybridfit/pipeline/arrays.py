@@ -19,7 +19,7 @@ from hybridfit.fitting.fit import FitOptions
 from hybridfit.io.arrays import prepare
 from hybridfit.io.result_table import result_columns, result_rows
 from hybridfit.io.table import id_width, record_type, to_table
-from hybridfit.io.zeropoint_columns import told_zeropoints
+from hybridfit.io.zeropoint_columns import with_zeropoint_metadata
 from hybridfit.model.profiles import import_profiles
 from hybridfit.pipeline.common import (
     check_start,
@@ -133,7 +133,7 @@ def fit(
     settings = {name: asdict(values) for name, values in errors.settings.items()}
     run = {"uncertainty": uncertainty, "start": start}
     meta = metadata({"fit": asdict(chosen), **settings, "run": run})
-    named, told = told_zeropoints([rows], columns)
+    named, told = with_zeropoint_metadata([rows], columns)
     return to_table(rows, named, {**meta, **told})
 
 

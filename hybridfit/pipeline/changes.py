@@ -25,7 +25,7 @@ def check_inputs(folder: runs.Run, job: Job) -> list[str]:
     changed, gone = _of_table(folder, job) if folder.is_complete() else _of_parts(folder, job)
     notes = []
     if changed:
-        notes.append(f"the files of {_named(changed, job)} have changed: done again")
+        notes.append(f"the files of {_named(changed, job)} have changed: measured again")
     if gone:
         notes.append(f"the files of {_named(gone, job)} are no longer there: their rows are kept")
     return notes

@@ -20,7 +20,7 @@ from hybridfit.io.fits import ReadOptions
 from hybridfit.io.posterior_table import posterior_columns, posterior_rows
 from hybridfit.io.runs import UsageError
 from hybridfit.io.table import id_width, to_table
-from hybridfit.io.zeropoint_columns import told_zeropoints
+from hybridfit.io.zeropoint_columns import with_zeropoint_metadata
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, predict_cutouts, weights_digest
 from hybridfit.npe.predict_columns import predict_columns
@@ -102,7 +102,7 @@ def predict(
         lambda part: _rows(part, network, chosen, where, columns),
         lambda one, text: failed_cutout(one, text, columns),
     )
-    named, told = told_zeropoints([rows], columns)
+    named, told = with_zeropoint_metadata([rows], columns)
     return to_table(rows, named, {**metadata({"predict": asdict(chosen)}), **told})
 
 

@@ -18,8 +18,8 @@ from hybridfit.io import export, runs
 from hybridfit.io.fits import ReadOptions, Source, Sources, find_sources
 from hybridfit.io.runs import UsageError
 from hybridfit.io.table import id_width, record_type
-from hybridfit.io.unicode_columns import Again
-from hybridfit.io.zeropoint_columns import told_zeropoints
+from hybridfit.io.unicode_columns import Reiterable
+from hybridfit.io.zeropoint_columns import with_zeropoint_metadata
 from hybridfit.pipeline.batching import compute_parts
 from hybridfit.pipeline.changes import check_inputs
 from hybridfit.pipeline.common import metadata, versions
@@ -74,12 +74,12 @@ def run_stream(
             notes = check_inputs(folder, job)
         if not folder.is_complete():
             _compute(folder, job, quiet)
-            notes += [f"{text}: done again" for _, text in sorted(folder.damaged.items())]
+            notes += [f"{text}: measured again" for _, text in sorted(folder.damaged.items())]
             meta = metadata({**settings, "input": name})
             with job.clock("writing"):
-                named, zeropoints = told_zeropoints(folder.rows(), schema)
+                named, zeropoints = with_zeropoint_metadata(folder.rows(), schema)
                 meta = {**meta, **zeropoints}
-                export.write_results(folder.results, Again(folder.rows), named, meta)
+                export.write_results(folder.results, Reiterable(folder.rows), named, meta)
                 counted, keys = _counted(folder)
                 folder.keep_keys(keys)
             folder.finish({"n": n, **counted, "notes": notes})

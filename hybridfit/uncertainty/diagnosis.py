@@ -50,8 +50,8 @@ def sampling_cause(now: int, chi2_now: float, dof: int, chi2: Mapping[int, float
     good = [k for k, value in known.items() if value <= known[best] + AS_GOOD * unit]
     best = min(good, key=lambda k: abs(math.log(k / now)))
     how = "too wide" if best > now else "too narrow"
-    what = f"is oversampled {best} times" if best > 1 else "is not oversampled"
-    return f"the PSF is {how}, it seems that it {what}: give --psf-oversampling {best}"
+    what = f"to be oversampled {best} times" if best > 1 else "not to be oversampled"
+    return f"the PSF is {how}: it seems {what}; give --psf-oversampling {best}"
 
 
 def neighbour_cause(
@@ -126,7 +126,7 @@ def zeropoint_cause(mag: float, start: float, zeropoint: float) -> str:
     if abs(mag - start) > FAR_MAG:  # NaN is not
         return f"mag {mag:.1f} is far from the start's {start:.1f}: is the zero point right?"
     if zeropoint and not SENSIBLE[0] < mag < SENSIBLE[1]:
-        return f"mag {mag:.1f} is no galaxy's: is the zero point of {zeropoint:g} right?"
+        return f"mag {mag:.1f} is unlikely for a galaxy: is the zero point of {zeropoint:g} right?"
     return ""
 
 
@@ -155,7 +155,7 @@ def residual_cause(
         return ""
     away = math.hypot(x - centre[0], y - centre[1])
     place = f"x, y = {x + origin[0]:.0f}, {y + origin[1]:.0f}"
-    return f"light that the model lacks is strongest at {place} ({away:.0f} pix away)"
+    return f"the strongest residual is at {place} ({away:.0f} pix away)"
 
 
 def _centre(light: NDArray[np.floating], where: NDArray[np.bool_]) -> tuple[float, float]:

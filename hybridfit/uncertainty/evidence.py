@@ -70,7 +70,7 @@ def with_evidence(
     count = len(problem.space.shapes)
     value = sampled.log_evidence + log_flux_prior(sampled, count)
     value = value + log_sky_unit(problem, cutouts)
-    known = told(sampled)
+    known = is_known(sampled)
     if count > 1:
         known = known & (about.linear[:, :count] > 0).all(dim=1)
     if heat is not None:
@@ -81,7 +81,7 @@ def with_evidence(
     return replace(sampled, log_evidence=torch.where(known, value, torch.nan))
 
 
-def told(sampled: Sampled) -> Tensor:
+def is_known(sampled: Sampled) -> Tensor:
     """(B,) whether the importance weights tell the evidence."""
     limit = [good_khat(max(n, 2)) for n in sampled.n_draws.tolist()]
     return (sampled.khat < sampled.khat.new_tensor(limit)) & (sampled.ess >= LEAST_DRAWS)
