@@ -33,7 +33,8 @@ def expected(*ends: str) -> list[str]:
     return [
         *["id", "flags", "quality"],
         *[f"{name}{end}" for name in (*NAMES, "r_eff_arcsec") for end in ("", "_err", *ends)],
-        *["ra", "dec", "pa_sky", "zeropoint", "zeropoint_from", "chi2", "dof", "n_iter"],
+        *["ra", "dec", "pa_sky", "flux", "flux_err", "flux_limit", "mag_limit"],
+        *["zeropoint", "zeropoint_from", "chi2", "dof", "n_iter"],
         *[
             "ess",
             "khat",
