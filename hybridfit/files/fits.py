@@ -36,6 +36,7 @@ STRUCTURE = re.compile(
     rb"\s*=\s*([^/]*)"
 )
 INITIALS = b"SXBNGPTZ"  # of these keywords
+END = re.compile(rb"END[ \0]{5}")
 NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
 
 
@@ -207,11 +208,8 @@ def _walk(read: Callable[[int], bytes], skip: Callable[[int], int], path: str) -
 
 def _is_last(header: bytes) -> bool:
     """Whether the last block of a header has an END card."""
-    start = len(header) - BLOCK
-    return any(
-        header[i : i + 3] == b"END" and not header[i + 3 : i + 8].strip(b" \0")
-        for i in range(start, start + BLOCK, CARD)
-    )
+    found = END.finditer(header, len(header) - BLOCK)
+    return any(card.start() % CARD == 0 for card in found)
 
 
 def _data_size(header: bytes, where: str) -> int:

@@ -78,7 +78,10 @@ def padding(image: NDArray[np.floating]) -> NDArray[np.bool_]:
     left less than a tenth of the image, they are taken for sky.
     """
     empty = np.zeros(image.shape, bool)
+    sides = (image[0], image[-1], image[:, 0], image[:, -1])
     for value in (image[0, 0], image[-1, -1]):
+        if not any((side == value).all() for side in sides):
+            continue  # nothing to take away: as nearly always
         other = image != value
         rows, columns = (np.flatnonzero(other.any(axis=axis)) for axis in (1, 0))
         if not rows.size:

@@ -97,7 +97,7 @@ def _within(psf: Array, centre: tuple[float, float]) -> Wings | None:
     if min(psf.shape) < LEAST_SIDE:
         return None
     y, x = np.ogrid[: psf.shape[0], : psf.shape[1]]
-    radius = np.hypot(y - centre[0], x - centre[1])
+    radius = np.sqrt((y - centre[0]) ** 2 + (x - centre[1]) ** 2)
     half = math.sqrt(float((psf > 0.5 * psf.max()).sum()) / math.pi)
     edge = _edge(psf, radius)
     rings = _rings(psf, radius, max(1.2 * half, 0.4 * edge), edge)
@@ -153,10 +153,8 @@ def _rings(psf: Array, radius: Array, first: float, last: float) -> _Rings | Non
     # numpy.geomspace and numpy.digitize, without what these cost for so few numbers
     borders = first * ((last + 1e-6) / first) ** (np.arange(number + 1) / number)
     ring = borders.searchsorted(radius.ravel(), side="right")
-    count, *sums = (
-        np.bincount(ring, value.ravel(), number + 2)[1:-1]
-        for value in (np.ones_like(psf), radius, psf, psf**2)
-    )
+    count = np.bincount(ring, minlength=number + 2)[1:-1]
+    sums = [np.bincount(ring, value.ravel(), number + 2)[1:-1] for value in (radius, psf, psf**2)]
     used = count >= 8
     if used.sum() < 2:
         return None
