@@ -18,6 +18,8 @@ from hybridfit.results import Flag
 # what may be given with a unit, beside the image, or follows from it
 WITH_UNITS = ("sigma", "psf", "mask", "zeropoint", "zeropoint_from", "pixel_scale", "wcs")
 NO_ZEROPOINT = int(Flag.NO_ZEROPOINT)
+MOST_OVERSAMPLING = 32  # memory grows by its square
+OVERSAMPLINGS = f"a whole number from 1 to {MOST_OVERSAMPLING}"
 LARGEST, SMALLEST = 1e37, 2e-38  # flux units: their squares and inverses are finite in float32
 # |image| over the noise, and noise over the usual one, beyond which sums of squares are not: what
 # no camera measures, for instance 1e36 where a program has no data
@@ -308,7 +310,10 @@ def _check_values(values: Mapping[str, Any]) -> None:
     """Raise ValueError for the first galaxy with a value that cannot be."""
     _check_rows(
         values["id"],
-        psf_oversampling=(values["psf_oversampling"] >= 1, "a whole number >= 1"),
+        psf_oversampling=(
+            (values["psf_oversampling"] >= 1) & (values["psf_oversampling"] <= MOST_OVERSAMPLING),
+            OVERSAMPLINGS,
+        ),
         zeropoint=(~torch.isinf(values["zeropoint"]), "a finite number"),
         pixel_scale=(~(values["pixel_scale"] <= 0), "a number above 0, or NaN"),
         size=((values["size"] >= 1).all(dim=1), "a height and a width of 1 or more"),
@@ -317,6 +322,11 @@ def _check_values(values: Mapping[str, Any]) -> None:
             "finite numbers, r_eff and n above 0 and q in (0, 1], or NaN",
         ),
     )
+
+
+def is_oversampling(value: float) -> bool:
+    """Whether a PSF can have so many pixels per image pixel."""
+    return 1 <= value <= MOST_OVERSAMPLING and value == int(value)
 
 
 def _can_start(start: Tensor) -> Tensor:

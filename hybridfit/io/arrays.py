@@ -13,7 +13,7 @@ from astropy.nddata import Cutout2D, NDData
 from numpy.typing import ArrayLike, NDArray
 
 from hybridfit.arguments import check_choice, checked, described
-from hybridfit.cutouts import START_NAMES, Cutouts, entries
+from hybridfit.cutouts import OVERSAMPLINGS, START_NAMES, Cutouts, entries, is_oversampling
 from hybridfit.io.bit_masks import mask_bits_problem
 from hybridfit.io.fits import bad_stamp, stack
 from hybridfit.io.header import first_number, pixel_area
@@ -182,8 +182,9 @@ def _checked_numbers(given: Mapping[str, Any], count: int) -> dict[str, NDArray[
     _, plain = without_units(np.zeros(0), given)
     values = {name: _numbers(name, value, count) for name, value in plain.items()}
     finer = values["psf_oversampling"]
-    if (np.isinf(finer) | (finer < 1) | (np.where(np.isinf(finer), 0, finer) % 1 > 0)).any():
-        raise ValueError(f"psf_oversampling is {finer.max():g}, expected whole numbers >= 1")
+    wrong = [value for value in finer.tolist() if not (math.isnan(value) or is_oversampling(value))]
+    if wrong:
+        raise ValueError(f"psf_oversampling is {wrong[0]:g}, expected {OVERSAMPLINGS}")
     for name in ("pixel_scale", "gain"):
         if (values[name] <= 0).any() or np.isinf(values[name]).any():
             raise ValueError(f"{name} is {described(plain[name])}, expected numbers above 0")

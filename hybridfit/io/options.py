@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hybridfit.arguments import check_fields
-from hybridfit.cutouts import START_NAMES
+from hybridfit.cutouts import OVERSAMPLINGS, START_NAMES, is_oversampling
 from hybridfit.io.bit_masks import mask_bits_problem
 from hybridfit.io.psf import CENTRES
 from hybridfit.results import Flag
@@ -112,8 +112,8 @@ class ReadOptions:
         if self.no_psf and self.psf is not None:
             raise ValueError("psf and no_psf are both given: leave one of them out")
         finer = self.psf_oversampling
-        if finer is not None and (finer != int(finer) or finer < 1):
-            raise ValueError(f"psf_oversampling is {finer}, expected a whole number >= 1")
+        if finer is not None and not is_oversampling(finer):
+            raise ValueError(f"psf_oversampling is {finer}, expected {OVERSAMPLINGS}")
         if self.zeropoint is not None and not math.isfinite(self.zeropoint):
             raise ValueError(f"zeropoint is {self.zeropoint}, expected a finite number")
         for name in ("pixel_scale", "gain"):

@@ -136,6 +136,7 @@ def _normalised(psf: ArrayLike) -> tuple[NDArray[np.float64], Flag]:
     content = float(np.abs(array / scale).sum()) * scale if scale > 0 else 0.0
     if not math.isfinite(total) or total <= 1e-3 * content:
         what = "holds nothing but zeros" if scale == 0 else f"sums to {total:.3g}"
+        what = what if finite.any() else "has no finite pixel"
         raise ValueError(f"the PSF {what}, expected a positive sum")
     if abs(total - 1) > 0.01:
         flags |= Flag.PSF_NORMALISED

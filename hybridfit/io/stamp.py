@@ -11,7 +11,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from hybridfit.cutouts import START_NAMES
+from hybridfit.cutouts import OVERSAMPLINGS, START_NAMES, is_oversampling
 from hybridfit.io.asinh import LINEAR, is_asinh
 from hybridfit.io.header import celestial_wcs, first_number, moved_wcs, pixel_area, pixel_scale
 from hybridfit.io.image_header import text_in
@@ -248,8 +248,8 @@ def _psf(
         scale: arcsec per image pixel, NaN where it is not known.
     """
     given = first_number(source.psf_oversampling, options.psf_oversampling)
-    if given is not None and (given < 1 or given != int(given)):
-        raise BadInput(f"psf_oversampling is {given}, expected a whole number >= 1")
+    if given is not None and not is_oversampling(given):
+        raise BadInput(f"psf_oversampling is {given:g}, expected {OVERSAMPLINGS}")
     if options.no_psf:
         return None
     path = source.psf or (options.psf if plane is None else None)
