@@ -26,6 +26,7 @@ from read_helpers import galaxy, psf_image, write
 import hybridfit as hf
 from hybridfit.io.fits import ReadOptions, find_sources, read_stamp
 from hybridfit.io.frames import frame_problem, on_sky
+from hybridfit.io.header import pixel_area
 
 SCALE = 0.2 / 3600  # deg a pixel
 DATE = "2010-03-04"
@@ -284,3 +285,9 @@ def test_a_broken_card_costs_what_it_says_and_not_the_galaxy(tmp_path, broken):
     options = ReadOptions(no_psf=True)
     stamp = read_stamp(find_sources(tmp_path / "m.csv", options)[0], options)
     np.testing.assert_array_equal(stamp.image, whole)
+
+
+def test_a_pixel_of_no_scale_has_no_area():
+    """The square of 1e200 arcsec is no number of a computer's."""
+    assert pixel_area(1e200, None) is None
+    assert pixel_area(1.0, None) == pytest.approx(math.radians(1 / 3600) ** 2, rel=1e-12, abs=0)

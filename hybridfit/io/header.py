@@ -87,8 +87,10 @@ def moved_wcs(wcs: WCS | None, origin: tuple[int, int]) -> WCS | None:
 def pixel_area(scale: float | None, wcs: WCS | None) -> float | None:
     """Return the steradian of a pixel of ``scale`` arcsec, or of a WCS; None where unknown."""
     if scale is not None and math.isfinite(scale) and scale > 0:
-        return math.radians(scale / 3600) ** 2
-    if wcs is None:
+        side = math.radians(scale / 3600)
+        area = side * side  # infinite of 1e200 arcsec, where ** would raise
+    elif wcs is None:
         return None
-    area = abs(float(proj_plane_pixel_area(wcs))) * math.radians(1.0) ** 2
+    else:
+        area = abs(float(proj_plane_pixel_area(wcs))) * math.radians(1.0) ** 2
     return area if math.isfinite(area) and area > 0 else None
