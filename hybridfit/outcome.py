@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+LONGEST = 2_000  # letters of an error: a name in it may have a million
 
 
 def told(summary: Any, what: str) -> str:
@@ -71,11 +72,11 @@ def errors(debug: bool) -> Iterator[None]:
         if debug:
             raise
         usage = isinstance(error, UsageError)
-        typer.echo(f"hybridfit: {_line(error)}", err=True)
+        typer.echo(f"hybridfit: {_line(error, usage)}", err=True)
         raise typer.Exit(USAGE if usage else FAILED) from None
 
 
-def _line(error: Exception) -> str:
+def _line(error: Exception, is_usage: bool) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         what = os.strerror(error.errno)
         file = f" '{error.filename}'" if error.filename else ""
@@ -87,6 +88,6 @@ def _line(error: Exception) -> str:
         return "cannot write: no space left: make room and give the same command to go on"
     if isinstance(error, MemoryError) or "out of memory" in text:
         return f"out of memory: try a smaller --part or --chunk ({text[:200]})"
-    if type(error).__name__ == "UsageError":
-        return text
+    if is_usage:  # by whatever name of its kind
+        return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
     return f"{type(error).__name__}: {text[:500]} (--debug shows where)"

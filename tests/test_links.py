@@ -97,7 +97,7 @@ def test_files_that_are_read_or_locked_are_regular(inputs, tmp_path, victim, nam
     assert untouched(victim)
 
 
-@pytest.mark.parametrize("name", ["run.json", "inputs.npy", "results.fits"])
+@pytest.mark.parametrize("name", ["run.json", "inputs.npy", "results.fits", ".lock"])
 def test_folders_in_the_place_of_files_are_refused(inputs, tmp_path, name):
     """Before anything is computed, and whoever's they are they stay."""
     (tmp_path / "out" / name / "mine").mkdir(parents=True)
@@ -105,6 +105,19 @@ def test_folders_in_the_place_of_files_are_refused(inputs, tmp_path, name):
         with pytest.raises(UsageError, match=rf"{name}' is a folder, expected a file"):
             fit_files(inputs, tmp_path / "out", run=RUN, overwrite=overwrite)
     assert (tmp_path / "out" / name / "mine").is_dir()
+
+
+def test_the_command_says_so_in_words(inputs, tmp_path, victim):
+    planted(tmp_path / "out" / "models", victim)
+    command = ["fit", str(inputs), "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(make_app(["fit"]), command)
+    assert done.exit_code == 2
+    assert done.output.startswith("hybridfit: '")
+    assert "LinkedPath" not in done.output
+    named = ["fit", str(inputs), "-o", str(tmp_path / "new"), "--hdu-image", "x" * 100_000]
+    done = CliRunner().invoke(make_app(["fit"]), [*named, "--start", "y" * 100_000])
+    assert done.exit_code == 2
+    assert len(done.output) < 3000
 
 
 def test_an_output_that_is_a_link_itself_is_fine(inputs, tmp_path):
@@ -195,6 +208,9 @@ def test_temporary_files_of_a_killed_run_are_swept(inputs, tmp_path):
     for file in left:
         file.write_text("half")
     (out / ".mine.tmp").write_text(MINE)
+    folder = out / f".run.json.{'1' * 16}.tmp"  # nobody's: no run makes one
+    folder.mkdir()
     fit_files(inputs, out, run=RUN)
     assert not any(file.exists() for file in left)
     assert (out / ".mine.tmp").read_text() == MINE
+    assert folder.is_dir()

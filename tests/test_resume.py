@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -336,6 +337,18 @@ def test_records_that_are_not_ours(inputs, tmp_path):
         with pytest.raises(hf.pipeline.UsageError, match="--overwrite"):
             fit_files(inputs, out, run=replace(RUN, limit=1))
         assert fit_files(inputs, out, run=replace(RUN, limit=1), overwrite=True).n == 1
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [3, {}, {"n": "x"}, {"n": 6, "flags": {"any": "1"}, "quality": {}}, {"n": 6, "flags": 1}],
+)
+def test_a_damaged_outcome_is_refused(inputs, tmp_path, outcome):
+    fit_files(inputs, tmp_path / "out", run=RUN)
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    (tmp_path / "out" / "run.json").write_text(json.dumps({**record, "outcome": outcome}))
+    with pytest.raises(hf.pipeline.UsageError, match=r"run.json' is damaged .*--overwrite begins"):
+        fit_files(inputs, tmp_path / "out", run=RUN)
 
 
 def test_keys_of_missing_files_are_keys():

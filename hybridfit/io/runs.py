@@ -45,6 +45,7 @@ __all__ = ["MODELS", "Run", "UsageError", "open_run"]
 RECORD = "run.json"
 PARTS = "parts"
 MODELS = "models"
+LOCK = ".lock"
 INPUTS = "inputs.npy"  # keys of the files that the galaxies were measured on
 LARGEST_RECORD = 1 << 26  # bytes
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp(\.part)?")  # see `hybridfit.io.writing.atomic`
@@ -171,6 +172,7 @@ def open_run(
         raise UsageError(f"output '{path}' is a file, expected a directory")
     path.mkdir(parents=True, exist_ok=True)
     results = path / f"results.{format}"
+    check_no_folder(path / LOCK)
     with _lock(path):
         for name in (PARTS, MODELS):
             check_unlinked(path / name)
@@ -238,7 +240,22 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise UsageError(
             f"'{path / RECORD}' cannot be read ({error}): --overwrite begins anew"
         ) from error
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    if "outcome" in found and not _is_outcome(found["outcome"]):
+        raise UsageError(f"'{path / RECORD}' is damaged (its outcome): --overwrite begins anew")
+    return found
+
+
+def _is_outcome(found: Any) -> bool:
+    """Whether it is what `Run.finish` was given: galaxies, and how many of each flag, quality."""
+    if not isinstance(found, dict) or not isinstance(found.get("n"), int):
+        return False
+    counts = [found.get(name) for name in ("flags", "quality")]
+    return all(
+        isinstance(each, dict) and all(isinstance(value, int) for value in each.values())
+        for each in counts
+    )
 
 
 def _write_record(path: Path, record: Mapping[str, Any]) -> None:
@@ -263,7 +280,7 @@ def _sweep(path: Path) -> None:
     """Remove the temporary files of a run that was killed."""
     for folder in (path, path / PARTS, path / MODELS):
         for file in folder.glob(".*.tmp*"):
-            if TEMPORARY.fullmatch(file.name):
+            if TEMPORARY.fullmatch(file.name) and (file.is_symlink() or not file.is_dir()):
                 file.unlink(missing_ok=True)
 
 
@@ -275,7 +292,7 @@ def _lock(path: Path) -> Iterator[None]:
     except ImportError:  # not a POSIX system
         yield
         return
-    with open_lock(path / ".lock") as file:
+    with open_lock(path / LOCK) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -285,4 +302,4 @@ def _lock(path: Path) -> Iterator[None]:
             return
         yield
         with suppress(OSError):
-            (path / ".lock").unlink()
+            (path / LOCK).unlink()
