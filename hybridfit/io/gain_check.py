@@ -7,6 +7,13 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridfit.io.second_differences import (
+    all_usable,
+    expected_squares,
+    second_differences,
+    triples,
+)
+
 LAG = 2  # pixels: beyond most of the correlation of resampled pixels
 BRIGHT = 4.0  # of the sky's variance, that a pixel's Poisson variance must have by the gain
 ENOUGH = 20  # such pixels
@@ -51,12 +58,11 @@ def is_gain_credible(
     if doubt == Doubt.MUCH and rms * gain < LEAST_NOISE:
         return False
     poisson = light.astype(np.float64) / gain
-    left, middle, right = slice(None, -2 * LAG), slice(LAG, -LAG), slice(2 * LAG, None)
-    differ = image[:, left].astype(np.float64) - 2.0 * image[:, middle] + image[:, right]
-    expected = poisson[:, left] + 4 * poisson[:, middle] + poisson[:, right] + 6 * rms**2
-    usable = ~(mask[:, left] | mask[:, middle] | mask[:, right])
-    usable &= poisson[:, middle] > BRIGHT * rms**2
+    bright = triples(poisson, LAG)[1] > BRIGHT * rms**2
+    usable = all_usable(~mask, LAG) & bright
     if usable.sum() < ENOUGH:
         return True
-    shown = float(np.median(differ[usable] ** 2 / expected[usable])) / MEDIAN
+    square = second_differences(image.astype(np.float64), LAG)[usable] ** 2
+    expected = expected_squares(poisson + rms**2, LAG)[usable]
+    shown = float(np.median(square / expected)) / MEDIAN
     return shown >= LEAST

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from hybridfit.io.detect import Scene, grown, middle
 from hybridfit.io.gain_check import Doubt, is_gain_credible
+from hybridfit.io.second_differences import all_usable, second_differences
 
 LAG = 5  # pixels: the correlation of resampled pixels reaches less far
 NEAR = 3  # pixels: a second lag, which most resampled pixels do not reach either
@@ -74,9 +75,7 @@ def sky_scatter(
     """
     if blank.sum() < MIN_BLANK * blank.size:
         return None
-    left, centre, right = slice(None, -2 * lag), slice(lag, -lag), slice(2 * lag, None)
-    all_three = blank[:, left] & blank[:, centre] & blank[:, right]
-    difference = (image[:, left] - 2 * image[:, centre] + image[:, right])[all_three]
+    difference = second_differences(image, lag)[all_usable(blank, lag)]
     if difference.size < MIN_TRIPLES:
         return None
     width = 1.4826 * middle(np.abs(difference))

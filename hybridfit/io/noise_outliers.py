@@ -10,6 +10,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hybridfit.io.detect import middle
+from hybridfit.io.second_differences import (
+    all_usable,
+    expected_squares,
+    second_differences,
+    triples,
+)
 
 WIDTH = 5  # pixels: steps of coverage and chip gaps are wider
 LOW = 0.25  # of the neighbourhood's sigma: no structure of so few pixels is so much deeper
@@ -106,17 +112,15 @@ def _understated(
     found = np.zeros(low.shape, bool)
     if low.sum() < AREA:
         return found
-    left, inner, right = slice(None, -2), slice(1, -1), slice(2, None)
-    second = np.abs(image[:, left] - 2 * image[:, inner] + image[:, right])
-    variance = sigma.astype(np.float64) ** 2
-    second = second / np.sqrt(variance[:, left] + 4 * variance[:, inner] + variance[:, right])
-    whole = usable[:, left] & usable[:, inner] & usable[:, right]
-    same = whole & (low[:, left] == low[:, inner]) & (low[:, right] == low[:, inner])
-    rest = second[same & ~low[:, inner]]
+    expected = np.sqrt(expected_squares(sigma.astype(np.float64) ** 2, 1))
+    second = np.abs(second_differences(image, 1)) / expected
+    left, inner, right = triples(low, 1)
+    same = all_usable(usable, 1) & (left == inner) & (right == inner)
+    rest = second[same & ~inner]
     limit = WORSE * max(middle(rest) if rest.size else 0.0, MEDIAN)
-    sizes = np.bincount(labels[:, inner][same], minlength=count + 1)
+    sizes = np.bincount(triples(labels, 1)[1][same], minlength=count + 1)
     for label in np.flatnonzero(sizes[1:] >= AREA) + 1:
         area = labels == label
-        if middle(second[same & area[:, inner]]) > limit:
+        if middle(second[same & triples(area, 1)[1]]) > limit:
             found |= area
     return found
