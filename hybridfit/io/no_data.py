@@ -22,6 +22,7 @@ LEAST_SATURATED = 4  # the same of the largest value
 RARE = 0.003  # share of other pixels that a fill value may have by chance and still be rare
 COARSE = 0.05  # share of equal neighbours from which data are not continuous
 TOGETHER = 0.02  # pixels of a fill value that lie apart, of those that lie together, in integers
+SOLID = 0.05  # pixels of other values within an area of one, of those of the area
 FREQUENT = 0.5  # share from which a value is never taken for a fill value: true zeros of counts
 CHANCE = 1e-6  # of an area that is taken for a fill value
 SQUARES = tuple((side, side) for side in (3, 5, 7, 9, 13, 17, 25))  # pixels
@@ -150,7 +151,9 @@ def _area(
     if n_single < RARE * outside and coincidence < COARSE:
         return same if n_cluster > n_single else None
     together = n_single < TOGETHER * n_cluster < TOGETHER * FREQUENT * usable.sum()
-    if together and coincidence < 3 * COARSE and not correlated:
+    holes = usable & ~same & (around > 5)  # most of a sky of counts next to none is 0, but not all
+    solid = int(holes.sum()) < SOLID * n_cluster and coincidence < 6 * COARSE
+    if together and solid and not correlated:
         return same  # a value of noise lies mostly apart
     if extreme and _isolated(image[usable & ~same], value):
         return same
@@ -205,6 +208,14 @@ def _beyond_chance(
             if share < FREQUENT and chance < math.log(CHANCE):
                 # what sticks out is not told from chance, unless the value is rare
                 thick = min(height, width) // 2
+                area = _continued(area, same)
                 empty |= same if share < RARE else grown(area, thick) & usable
                 break
     return empty if empty.any() else None
+
+
+def _continued(area: NDArray[np.bool_], same: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """An area with what continues it in squares of 3 pixels, of which chance fills few."""
+    fine = ndimage.binary_opening(same, np.ones((3, 3))) | area
+    labels, _ = ndimage.label(fine)
+    return np.isin(labels, np.unique(labels[area]))
