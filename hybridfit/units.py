@@ -46,6 +46,8 @@ PREFIXES = {
     "": "",
 }
 LONGEST = 80  # characters of a unit
+# of 10 by four digits and more, which astropy works out in whole numbers: 10**9999999 takes minutes
+POWER = re.compile(r"(\*\*|\^)[\s(+-]*\d{4}|\b10[\s(+-]+\d{4}")
 NAMELESS = ("", "none", "unknown", "unitless", "dimensionless", "n/a", "null", "undef")
 JANSKY = re.compile(r"(nano|micro|milli|mega|mu|n|u|m|)(?:jy|jansk(?:y|ys|ies))", re.IGNORECASE)
 
@@ -112,7 +114,7 @@ def image_unit(text: str) -> ImageUnit:
 
 def parse_unit(text: str) -> Any:
     """Return the astropy unit of a text in any common spelling, None if it is not understood."""
-    if len(text) > LONGEST:
+    if len(text) > LONGEST or POWER.search(text):
         return None
     text = text.strip().strip("[]'\" ").replace("\u00b5", "u").replace("\u03bc", "u")
     if text.lower() in NAMELESS:
