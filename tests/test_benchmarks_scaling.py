@@ -67,7 +67,7 @@ def test_what_was_measured_before_is_kept(tmp_path: Path) -> None:
 def test_a_job_validates_and_tells_its_stages() -> None:
     row = scaling_jobs.do({"kind": "memory", "side": 32, "n": 4, "compiled": False})
     assert row["failures"] == 0
-    assert set(row["stages"]) == {"predicting", "fitting", "posterior"}
+    assert set(row["stages"]) == {"predicting", "fitting", "posterior", "diagnosing"}
     assert 0 < sum(row["stages"].values()) <= row["seconds"]
     # three stages are nearly all of it; the rest is putting the result together
     assert sum(row["stages"].values()) > 0.8 * row["seconds"]
