@@ -15,7 +15,7 @@ from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import Solution
 
 POINT = 0.03  # pix, circularised half-light radius that no pixel can tell from none
-STEPS = 3  # Gauss-Newton steps of the position
+STEPS = 2  # Gauss-Newton steps of the position, which begins within a few of its errors
 FAR = 200.0  # rise at the fit's own position, of which no step takes so much back
 
 
