@@ -22,7 +22,14 @@ from hybridfit.model.draws import Random, turned_images, turned_theta
 from hybridfit.model.galaxies import draw_raw, unit_images
 from hybridfit.model.psfs import FAMILIES, draw_psfs, fwhm_of, read_psfs
 from hybridfit.model.render import render
-from hybridfit.model.simulate import CLEAN, Kind, SceneOptions, Scenes, simulate_scenes
+from hybridfit.model.simulate import (
+    CLEAN,
+    Kind,
+    SceneOptions,
+    Scenes,
+    SimulateOptions,
+    simulate_scenes,
+)
 from hybridfit.parameters import ParameterSpace, Prior
 
 CPU = torch.device("cpu")
@@ -315,3 +322,20 @@ def test_scenes_are_written_as_files_with_their_truth(tmp_path: Path):
     result = call(tmp_path / "in", "--scenes", "--size", 64)
     assert result.exit_code == 2
     assert "--config" in result.output
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda: SceneOptions(sides=(64, 1_000_000)), "sides is .*, up to 4096"),
+        (
+            lambda: SceneOptions(snr=(10, np.inf)),
+            "snr is .*, expected 0 < low <= high, both finite",
+        ),
+        (lambda: SimulateOptions(shape=(64, 1_000_000)), "shape is .*, expected 1 to 4096 pixels"),
+        (lambda: SimulateOptions(snr=(10, np.inf)), "snr is .*, both finite"),
+    ],
+)
+def test_galaxies_that_no_memory_holds_are_not_simulated(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        wrong()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntFlag
@@ -30,6 +31,7 @@ class Kind(IntFlag):
     ARTEFACT = 32  # hot pixels, a cosmic ray or a trail, not masked
 
 
+LARGEST_SIDE = 4096  # pixels of a stamp
 PROBABILITIES = (
     *("neighbour", "neighbour_masked", "mask_through", "structure", "gradient", "artefact"),
     *("offset_wide_share", "psf_real", "noise_error_share", "bad_pixels"),
@@ -82,15 +84,17 @@ class SceneOptions:
                 object.__setattr__(self, field.name, tuple(value))
         for name in [f.name for f in fields(self) if f.type == "Range"]:
             low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(f"{name} is {(low, high)}, expected 0 < low <= high")
+            if not 0 < low <= high < math.inf:
+                raise ValueError(f"{name} is {(low, high)}, expected 0 < low <= high, both finite")
         for name in PROBABILITIES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a probability")
         if self.neighbour + self.neighbour_masked > 1:
             raise ValueError("neighbour and neighbour_masked exclude each other: expected sum <= 1")
-        if not self.sides or min(self.sides) < 16:
-            raise ValueError(f"sides is {self.sides}, expected stamps of 16 pixels or more")
+        if not self.sides or not 16 <= min(self.sides) <= max(self.sides) <= LARGEST_SIDE:
+            raise ValueError(
+                f"sides is {self.sides}, expected stamps of 16 pixels or more, up to {LARGEST_SIDE}"
+            )
         if self.psf_size < 3 or self.psf_size % 2 == 0:
             raise ValueError(f"psf_size is {self.psf_size}, expected an odd number above 1")
         if len(self.psf_families) != len(FAMILIES):

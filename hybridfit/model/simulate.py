@@ -24,7 +24,7 @@ from hybridfit.model.exposures import Part, expose, make_galaxies
 from hybridfit.model.galaxies import choose_sides, draw_offsets, draw_raw, physical
 from hybridfit.model.psfs import read_psfs
 from hybridfit.model.render import render
-from hybridfit.model.scenes import CLEAN, Kind, SceneOptions, Scenes
+from hybridfit.model.scenes import CLEAN, LARGEST_SIDE, Kind, SceneOptions, Scenes
 from hybridfit.parameters import ParameterSpace, Prior
 
 __all__ = [
@@ -67,8 +67,10 @@ class SimulateOptions:
         check_fields(self)
         for name in ("snr", "r_eff", "n", "q", "fwhm", "beta"):
             low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(f"{name} is {(low, high)}, expected 0 < low <= high")
+            if not 0 < low <= high < math.inf:
+                raise ValueError(f"{name} is {(low, high)}, expected 0 < low <= high, both finite")
+        if not 1 <= min(self.shape) <= max(self.shape) <= LARGEST_SIDE:
+            raise ValueError(f"shape is {self.shape}, expected 1 to {LARGEST_SIDE} pixels a side")
         if self.psf_size < 3 or self.psf_size % 2 == 0:
             raise ValueError(f"psf_size is {self.psf_size}, expected an odd number above 1")
 
