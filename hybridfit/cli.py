@@ -176,9 +176,11 @@ def _stub(function: Callable[..., None]) -> Callable[[], None]:
 
 
 def _simulate(
-    out: Annotated[Path, typer.Option("--out", "-o", help="directory for the cutouts")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", file_okay=False, help="directory for the cutouts")
+    ],
     n: Annotated[int, typer.Option(help="galaxies", min=1)] = 64,
-    seed: Annotated[int, typer.Option(help="of the random numbers")] = 0,
+    seed: Annotated[int, typer.Option(help="of the random numbers", min=0)] = 0,
     scenes: Annotated[
         bool, typer.Option("--scenes", help="as surveys have them: neighbours, masks, any PSF")
     ] = False,
@@ -223,7 +225,9 @@ def _simulate(
 
 def _train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, see configs/")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="directory for the run")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", file_okay=False, help="directory for the run")
+    ],
     resume: Annotated[
         bool, typer.Option("--resume", help="go on from the last checkpoint in OUT")
     ] = False,
@@ -271,7 +275,9 @@ def _finetune(
             metavar="INPUT", help="YAML file with a simulator, or labelled cutouts as for fit"
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="folder for the new weights")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", file_okay=False, help="folder for the new weights")
+    ],
     weights: Annotated[
         Path | None, typer.Option(help="folder of trained weights; else the package's own")
     ] = None,
@@ -302,7 +308,9 @@ def _finetune(
 
 
 def _calibrate(
-    out: Annotated[Path, typer.Option("--out", "-o", help="directory for tables, pictures")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", file_okay=False, help="directory for tables, pictures")
+    ],
     input: Annotated[
         Path | None,
         typer.Argument(
@@ -318,7 +326,7 @@ def _calibrate(
         typer.Option("--config", "-c", help="YAML file with simulator, prior and calibrate"),
     ] = None,
     samples: Annotated[int, typer.Option(help="draws a galaxy", min=16)] = 256,
-    seed: Annotated[int, typer.Option(help="of the random numbers")] = 0,
+    seed: Annotated[int, typer.Option(help="of the random numbers", min=0)] = 0,
     device: Annotated[str, typer.Option(help="cpu | cuda")] = "cpu",
     quiet: Annotated[bool, typer.Option("--quiet", help="say nothing but errors")] = False,
     debug: Annotated[bool, typer.Option("--debug", hidden=True)] = False,

@@ -43,7 +43,9 @@ def compare_command(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="directory for report and tables [RESULTS/compare]"),
+        typer.Option(
+            "--out", "-o", file_okay=False, help="directory for report and tables [RESULTS/compare]"
+        ),
     ] = None,
     input: Annotated[
         Path | None, typer.Option(help="what was fitted, if not where the run says")

@@ -329,3 +329,14 @@ def test_positions_on_the_sky_and_in_blocks(tmp_path: Path, angle: float, parity
         # GALFIT counts pixels of the whole image from 1; the block's WCS is that of the section
         found = WCS(hdus[1].header).pixel_to_world(centre[0] - x0, centre[1] - y0)
         assert found.separation(here).arcsec < 0.02
+
+
+def test_an_output_that_is_a_file_and_a_seed_below_0_are_wrong_usage(tmp_path: Path):
+    (tmp_path / "file").write_text("mine")
+    app = make_app(["simulate"])
+    done = CliRunner().invoke(app, ["simulate", "--n", "1", "-o", str(tmp_path / "file")])
+    assert done.exit_code == 2
+    assert "is a file" in done.output
+    done = CliRunner().invoke(app, ["simulate", "--seed", "-1", "-o", str(tmp_path / "out")])
+    assert done.exit_code == 2
+    assert (tmp_path / "file").read_text() == "mine"
