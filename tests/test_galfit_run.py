@@ -393,3 +393,16 @@ def test_galfit3_runs(shared_data, tmp_path):
     assert len(above) == 41
     assert sum(value <= 1e-3 for value in above.values()) >= 39
     assert max(above.values()) < 2e-3
+
+
+def test_a_file_of_too_many_components_is_a_row(tmp_path):
+    part = "\n 0) sersic\n 1) 24 24 1 1\n 3) 20 1\n 4) 3 1\n 5) 2 1\n 9) 0.7 1\n10) 40 1\n"
+    head = "A) gal.fits\nB) block.fits\nH) 1 48 1 48\nJ) 25\nK) 0.2 0.2\nP) 0\n"
+    paths = []
+    for name, count in (("many", 300), ("missing", 1)):
+        (tmp_path / name).mkdir()
+        paths.append(tmp_path / name / "galfit.feedme")
+        paths[-1].write_text(head + part * count)
+    table = rows_of(paths, tmp_path / "out")
+    assert len(table) == 2
+    assert "there are 300 components, expected 40 at most" in table["many"]["message"]

@@ -10,7 +10,7 @@ from hybridfit.arguments import check_choice, check_fields
 from hybridfit.model.profiles import Profile, find_profile
 from hybridfit.parameters import ParameterSpace, Prior
 
-MOST_COMPONENTS = 100  # memory grows by the square of their number
+MOST_COMPONENTS = 40  # memory grows by the square of their number, and FITS tables have 999 columns
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from hybridfit.fitting.held import Given
+from hybridfit.fitting.options import MOST_COMPONENTS
 from hybridfit.io.galfit import (
     Component,
     Constraint,
@@ -175,6 +176,8 @@ def _refusal(feedme: Feedme, parts: list[Component], skies: list[Component]) -> 
             )
     if not parts:
         return "there is no component but the sky: nothing to fit"
+    if len(parts) > MOST_COMPONENTS:
+        return f"there are {len(parts)} components, expected {MOST_COMPONENTS} at most"
     if len(skies) > 1:
         return f"there are {len(skies)} skies: expected one at most"
     return ""
