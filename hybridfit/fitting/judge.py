@@ -19,6 +19,9 @@ UNRESOLVED = 0.1  # circularised r_eff over the PSF's Gaussian width, with the p
 # chi2 by which a point source is worse than the fit, below which the pixels know of no size: of 600
 # stars none reaches it; looked at where the radius is below the PSF's FWHM
 POINT_RISE, FWHM = 12.0, 2.355
+# Gaussian width over half-light radius, half of a Gaussian's own; and how many times POINT_RISE
+# makes a look needless
+CORE, SURE = 0.42, 20.0
 # flux over its error at the fitted shape: noise alone reaches 4 somewhere in a stamp
 MIN_SIGNAL = 5.0
 MAX_MAG_ERROR = 0.25  # mag
@@ -64,13 +67,30 @@ def judge(fit: Fit, solution: Solution, problem: Problem, cutouts: Cutouts) -> T
         radius = r_eff * torch.sqrt(q)
         raise_flag(radius < UNRESOLVED * psf_width, Flag.UNRESOLVED)
         if len(space.shapes) == 1 and problem.held is None:
-            rows = (~empty & (radius < FWHM * psf_width)).nonzero()[:, 0]
+            doubtful = (radius < FWHM * psf_width) & ~_surely_wide(radius, psf_width, signal[:, k])
+            rows = (~empty & doubtful).nonzero()[:, 0]
             rise = torch.full_like(radius, torch.inf)
             rise[rows] = point_rise(solution, problem, rows)
             raise_flag(rise < POINT_RISE, Flag.UNRESOLVED)
         raise_flag(r_eff > longest / 2, Flag.LARGER_THAN_STAMP)
         raise_flag(q < 2 * space.prior.q_min, Flag.AT_LIMIT)
     return flags
+
+
+def _surely_wide(radius: Tensor, psf_width: Tensor, signal: Tensor) -> Tensor:
+    """(B,) whether a source is so bright and wide that no point source can come near its fit.
+
+    By Gaussians a point's chi2 is signal^2 (1 - overlap^2) above the fit's. Peaked profiles are
+    nearer to points than a Gaussian of their half-light radius, so half of its width is taken.
+
+    Args:
+        radius: (B,) circularised half-light radius, pix.
+        psf_width: (B,) of a Gaussian, pix.
+        signal: (B,) flux over its error at the fitted shape.
+    """
+    width = torch.hypot(psf_width, CORE * radius)
+    overlap = 2 * psf_width * width / (psf_width**2 + width**2)
+    return signal.square() * (1 - overlap.square()) > SURE * POINT_RISE
 
 
 def signal_to_noise(solution: Solution, n_free: int) -> Tensor:
