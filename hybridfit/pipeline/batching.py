@@ -20,7 +20,7 @@ from hybridfit.results import Flag, joined
 
 BATCH_PIXELS = 1 << 24  # read before a batch is computed: some 150 MB of image, sigma and mask
 # a batch on a CPU: some ten seconds of posteriors, so that parts can be kept in between
-CPU_PIXELS = 1 << 18
+CPU_PIXELS = 1 << 21
 SAVE_EVERY = 30.0  # seconds after which a part is kept as far as it is
 NO_DATA = ("no data",)
 PSF_STEP = 16  # pixels that sides of PSFs are rounded up to
