@@ -94,7 +94,7 @@ def test_noise_in_the_wings_is_no_fault():
     ("array", "said"),
     [
         (np.zeros((9, 9)), "nothing but zeros"),
-        (np.full((9, 9), np.nan), "nothing but zeros"),
+        (np.full((9, 9), np.nan), "no finite pixel"),
         (-psf_image(9), "sums to -1"),
         (psf_image(9) - psf_image(9).mean(), "expected a positive sum"),
         (np.ones(9), "two axes"),
