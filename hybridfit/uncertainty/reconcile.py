@@ -74,7 +74,7 @@ class ReconcileOptions:
     round: int = 64
     ess: float = 120.0
     max_draws: int = 512
-    no_signal_draws: int = 256
+    no_signal_draws: int = 192
     mcmc: bool = False
     shortcut: bool = True
     seed: int = 0
