@@ -24,6 +24,7 @@ from hybridfit.uncertainty.diagnosis import (
 
 SAMPLINGS = (1, 2, 3, 4, 5)
 TRIED = 3  # galaxies of a batch that are fitted with every sampling
+LEAST_SIGNAL = 10.0  # signal to noise of a galaxy that can tell one PSF from another
 LEAST_PSF = 3.0  # image pixels that a PSF spans
 # chi2 of a wrong sampling is far off: a few steps tell, and a spoiled galaxy stays cheap
 STEPS, TOLERANCE = 10, 0.1
@@ -92,8 +93,9 @@ def _samplings(
         return {}
     fit = result.fit
     flags = fit.flags.cpu()[rows]
-    # what is not seen says nothing of the PSF
+    # what is hardly seen says nothing of the PSF
     telling = rows[((flags & int(BY_THE_PSF)) != 0) & ((flags & int(Flag.NO_SIGNAL)) == 0)]
+    telling = telling[_light(cutouts, result, telling) > LEAST_SIGNAL**2]
     said: dict[int, str] = {}
     chi2: dict[int, dict[int, float]] = {row: {} for row in telling.tolist()}
     first, others = telling[:TRIED], telling[TRIED:]
@@ -108,6 +110,16 @@ def _samplings(
         if text:
             said[row] = text
     return said
+
+
+def _light(cutouts: Cutouts, result: Result, rows: Tensor) -> Tensor:
+    """(b,) by how much chi2 would be larger without the sources: their signal to noise squared."""
+    fit = result.fit
+    sky = fit.theta[rows, fit.space.names.index("sky")] if "sky" in fit.space.names else 0.0
+    part = cutouts[rows.tolist()]
+    level = torch.as_tensor(sky).to(part.image).expand(len(rows))[:, None, None]
+    shown = torch.where(part.mask, 0.0, (part.image - level) / part.sigma)
+    return shown.double().square().sum(dim=(1, 2)).cpu() - fit.chi2[rows].cpu()
 
 
 def _better(cutouts: Cutouts, result: Result, row: int, values: dict[int, float]) -> int:
