@@ -21,14 +21,14 @@ from typing import Any
 import torch
 from common import ROOT, write_result
 
-from hybridfit.model.scenes import Kind
-from hybridfit.npe.checkpoint import checkpoints
-from hybridfit.npe.data import VALIDATION, SceneSource, Shard
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator
-from hybridfit.npe.recipe import Recipe
-from hybridfit.npe.train import train
-from hybridfit.npe.validation import nll_of
+from hybridfit.simulation.options import Kind
+from hybridfit.training.checkpoint import checkpoints
+from hybridfit.training.data import VALIDATION, SceneSource, Shard
+from hybridfit.training.loop import train
+from hybridfit.training.recipe import Recipe
+from hybridfit.training.validation import nll_of
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "moments": {"backbone": "none"},

@@ -25,9 +25,9 @@ from common import write_result
 from numpy.typing import NDArray
 
 import hybridfit as hf
-from hybridfit.model.render import render
-from hybridfit.model.simulate import SimulateOptions, simulate
-from hybridfit.parameters import ParameterSpace
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.rendering.render import render
+from hybridfit.simulation.simulate import SimulateOptions, simulate
 
 Array = NDArray[np.float64]
 COUNTS = {"blank": 50, "S/N 3": 25, "ordinary": 25, "companion": 25}

@@ -5,7 +5,7 @@
 
 GalSim galaxies of a stated prior in the scenarios of `calibration_sets.py`, each measured through
 `hybridfit.fit` with every way to errors. Coverage, pulls and ranks are those of
-`hybridfit.uncertainty.calibration`, by parameter for S/N of at least 10, and by S/N, size and
+`hybridfit.calibration.coverage`, by parameter for S/N of at least 10, and by S/N, size and
 index; TARP looks at all parameters at once. "sky-fixed" is the plain covariance of a fit that
 takes the sky for subtracted, "budget-free" the posterior with the pixels' noise alone. GALFIT's
 own intervals, on main.npz of the simulated sets, stand beside those of the same galaxies here.
@@ -35,10 +35,10 @@ from common import (
 from numpy.typing import NDArray
 from posteriors import Measured, joined, measured
 
-from hybridfit.fitting.fit import FitOptions
-from hybridfit.uncertainty.calibration import Calibration, CalibrationOptions, calibrate
-from hybridfit.uncertainty.tarp import MissingLibrary, tarp
-from hybridfit.uncertainty.trials import Trials
+from hybridfit.calibration.coverage import Calibration, CalibrationOptions, calibrate
+from hybridfit.calibration.sbc_samples import Trials
+from hybridfit.calibration.tarp import MissingLibrary, tarp
+from hybridfit.fitting.options import FitOptions
 
 Array = NDArray[np.float64]
 

@@ -13,8 +13,8 @@ drizzle: the noise is that of many exposures drizzled with pixfrac 0.8 onto pixe
     pixels are correlated, so that errors of anything much wider than they are `NOISE_FACTOR`,
     1.78, too small where the noise is taken for white.
 neighbour: another galaxy, 1-2.5 mag fainter and 3-5 r_eff away, that nobody masked.
-structure: arms, bars, rings and clumps (`hybridfit.model.difficulties.structured`). The truth is
-    the smooth galaxy's; its magnitude counts the light that was added.
+structure: arms, bars, rings and clumps (`hybridfit.simulation.contaminants.structured`). The
+    truth is the smooth galaxy's; its magnitude counts the light that was added.
 
 Sizes, indices and shapes follow `prior_of(side)`: the package's prior between limits that GalSim
 renders and the stamp holds. A fit that is given the same prior has nothing to be excused for. Flux
@@ -36,9 +36,9 @@ from galsim_set import NAMES, PSFS, galsim_image, psf_image
 from numpy.typing import NDArray
 
 import hybridfit as hf
-from hybridfit.model.difficulties import structured
-from hybridfit.model.draws import Random
-from hybridfit.parameters import LogNormal, ParameterSpace, Prior
+from hybridfit.model.parameters import LogNormal, ParameterSpace, Prior
+from hybridfit.simulation.contaminants import structured
+from hybridfit.simulation.random_numbers import Random
 
 Array = NDArray[np.float64]
 

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import hybridfit as hf
-from hybridfit.fitting.held import Given
-from hybridfit.model.render import render
-from hybridfit.results import Fit
+from hybridfit.data.results import Fit
+from hybridfit.fitting.fixed import Given
+from hybridfit.rendering.render import render
 
 Array = NDArray[np.float64]
 MODELS = (("sersic", "exponential"), ("sersic", "sersic"))

@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 
 import hybridfit as hf
 from hybridfit import FitOptions
-from hybridfit.io.fits import stack
 from hybridfit.io.galfit import feedme_stamp, read_feedme
-from hybridfit.model.render import render
-from hybridfit.pipeline.galfit import fit_feedmes
+from hybridfit.io.read import stack
+from hybridfit.pipeline.galfit.run import fit_feedmes
+from hybridfit.rendering.render import render
 
 Array = NDArray[np.float64]
 DATA = ROOT.parent / "shared" / "data" / "real"

@@ -15,9 +15,9 @@ from astropy.table import Table
 from common import NAMES, SIMS, load_galfit, load_sims
 
 import hybridfit as hf
-from hybridfit.draws import Draws
-from hybridfit.model.render import render
-from hybridfit.parameters import ParameterSpace
+from hybridfit.data.samples import Draws
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.rendering.render import render
 
 AT_ONCE = 32  # galaxies rendered in float64
 POSTERIOR, COVARIANCE, GALFIT = "hybridfit", "hybridfit covariance", "GALFIT 3.0.5"

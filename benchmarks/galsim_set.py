@@ -30,7 +30,7 @@ import torch
 from numpy.typing import NDArray
 
 import hybridfit as hf
-from hybridfit.parameters import ParameterSpace, Prior
+from hybridfit.model.parameters import ParameterSpace, Prior
 
 Array = NDArray[np.float64]
 

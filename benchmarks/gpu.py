@@ -38,13 +38,13 @@ import hybridfit as hf
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import grid_of
-from hybridfit.model.render import render
-from hybridfit.model.scenes import SceneOptions
-from hybridfit.model.simulate import SimulateOptions, simulate, simulate_scenes
+from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.posterior import packaged_estimator, predict_cutouts
-from hybridfit.parameters import ParameterSpace
-from hybridfit.pipeline.common import measure
-from hybridfit.pipeline.errors import ErrorOptions
+from hybridfit.pipeline.measure import measure
+from hybridfit.pipeline.uncertainty_options import ErrorOptions
+from hybridfit.rendering.render import render
+from hybridfit.simulation.options import SceneOptions
+from hybridfit.simulation.simulate import SimulateOptions, simulate, simulate_scenes
 
 TASKS = ("fit", "posterior", "predict", "simulate")
 DISTINCT = 64  # galaxies drawn; larger batches are these again with new noise

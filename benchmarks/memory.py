@@ -26,7 +26,7 @@ import torch
 
 import hybridfit as hf
 from hybridfit.io.cutout_files import write_cutouts
-from hybridfit.model.simulate import SimulateOptions
+from hybridfit.simulation.simulate import SimulateOptions
 
 DISTINCT = 200
 SMALL = SimulateOptions(shape=(32, 32), psf_size=15, r_eff=(1.5, 3.0), snr=(20, 500))

@@ -26,13 +26,13 @@ from astropy.table import Table
 from common import write_result
 from galsim_set import NAMES, PSFS, Shard, galsim_image, inside, psf_image, shards
 
-from hybridfit.model.render import render
+from hybridfit.calibration.coverage import Calibration, CalibrationOptions, calibrate
+from hybridfit.calibration.cramer_rao import cramer_rao
+from hybridfit.calibration.sbc_samples import Trials
+from hybridfit.calibration.tarp import MissingLibrary, tarp
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, predict_cutouts
-from hybridfit.uncertainty.calibration import Calibration, CalibrationOptions, calibrate
-from hybridfit.uncertainty.limit import cramer_rao
-from hybridfit.uncertainty.tarp import MissingLibrary, tarp
-from hybridfit.uncertainty.trials import Trials
+from hybridfit.rendering.render import render
 
 AGREE = 2e-3  # of the peak: where two codes differ by more the pictures are not the same
 CHECKED = 50

@@ -23,14 +23,14 @@ import torch
 from common import ROOT, write_result
 from torch import Tensor
 
-from hybridfit.model.scenes import Kind, Scenes
-from hybridfit.model.simulate import simulate_scenes
-from hybridfit.npe.data import in_parts, shard_of
+from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator
-from hybridfit.npe.recipe import Recipe
-from hybridfit.npe.validation import LIMITED_AT_ONCE, laplace_limit, nll_of
-from hybridfit.parameters import ParameterSpace
+from hybridfit.simulation.options import Kind, Scenes
+from hybridfit.simulation.simulate import simulate_scenes
+from hybridfit.training.data import in_parts, shard_of
+from hybridfit.training.recipe import Recipe
+from hybridfit.training.validation import LIMITED_AT_ONCE, laplace_limit, nll_of
 
 SEED = 91_000  # of the scenes; no training has these
 AT_ONCE = 1024

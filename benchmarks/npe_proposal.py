@@ -22,12 +22,13 @@ import torch
 from common import write_result
 from galsim_set import LIMITS, NAMES, shards
 
-from hybridfit.fitting.fit import FitOptions, fit_cutouts
+from hybridfit.fitting.fit import fit_cutouts
+from hybridfit.fitting.options import FitOptions
 from hybridfit.npe.posterior import load_estimator, predict_cutouts
-from hybridfit.pipeline.reconciling import reconcile
-from hybridfit.pipeline.seeding import expectation, starts_from
-from hybridfit.uncertainty.budget import NONE
-from hybridfit.uncertainty.reconcile import ReconcileOptions
+from hybridfit.pipeline.network_start import expectation, starts_from
+from hybridfit.pipeline.posterior import reconcile
+from hybridfit.sampling.importance_sampling import ReconcileOptions
+from hybridfit.uncertainty.error_budget import NONE
 
 DRAWS = 256
 MIXTURES = {  # draws of the t about the fit, and of the flow

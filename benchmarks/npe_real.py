@@ -21,11 +21,12 @@ import torch
 from common import NAMES, write_result
 from galfit_real import DATA, read_cases
 
-from hybridfit.fitting.fit import FitOptions
+from hybridfit.data.results import Flag
+from hybridfit.fitting.options import FitOptions
 from hybridfit.npe.posterior import load_estimator
-from hybridfit.pipeline.common import ErrorOptions, measure
+from hybridfit.pipeline.measure import measure
 from hybridfit.pipeline.predict import PredictOptions, predict
-from hybridfit.results import Flag
+from hybridfit.pipeline.uncertainty_options import ErrorOptions
 
 TRUST = Flag.UNFAMILIAR | Flag.DISAGREES | Flag.POOR_FIT | Flag.UNCERTAIN | Flag.FEW_DRAWS
 WITHIN = 3.0

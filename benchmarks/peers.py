@@ -38,12 +38,12 @@ from common import NAMES, RESULTS, SIMS, environment, load_sims, write_result
 from numpy.typing import NDArray
 
 import hybridfit as hf
+from hybridfit.detection.background import nominal_centre, sky_level
+from hybridfit.fitting.moments import moment_start
 from hybridfit.fitting.options import FitOptions
-from hybridfit.fitting.start import moment_start
-from hybridfit.model.background import nominal_centre, sky_level
-from hybridfit.model.simulate import SimulateOptions, simulate
-from hybridfit.parameters import ParameterSpace
-from hybridfit.pipeline.common import model_images
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.pipeline.measure import model_images
+from hybridfit.simulation.simulate import SimulateOptions, simulate
 
 Array = NDArray[np.float64]
 

@@ -36,14 +36,14 @@ from reference_chains import chain, galaxies
 from sims import write_fits
 
 import hybridfit as hf
-from hybridfit.fitting.fit import FitOptions
-from hybridfit.uncertainty.diagnostics import LOGARITHMIC
-from hybridfit.uncertainty.trials import (
+from hybridfit.calibration.diagnostics import LOGARITHMIC
+from hybridfit.calibration.sbc_samples import (
     HALF_WIDTHS,
     circular_median,
     weighted_quantiles,
     wrapped,
 )
+from hybridfit.fitting.options import FitOptions
 
 Array = NDArray[np.float64]
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 import hybridfit as hf
 from hybridfit.fitting.options import FitOptions
-from hybridfit.pipeline.errors import DRAWN
-from hybridfit.uncertainty.budget import NONE
+from hybridfit.pipeline.uncertainty_options import DRAWN
+from hybridfit.uncertainty.error_budget import NONE
 
 Array = NDArray[np.float64]
 

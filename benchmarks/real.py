@@ -25,7 +25,10 @@ from astropy.table import Table, vstack
 
 import hybridfit as hf
 from hybridfit import Flag
-from hybridfit.io.fits import ReadOptions, find_sources, read_stamp, stack
+from hybridfit.io.options import ReadOptions
+from hybridfit.io.read import stack
+from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.sources import find_sources
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "real"
 FILES = ("image", "sigma", "psf", "mask", "segmap")

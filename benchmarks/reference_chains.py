@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import hybridfit as hf
-from hybridfit.fitting.fit import FitOptions, fit_cutouts
+from hybridfit.fitting.build_problem import make_problem
+from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.linearised import free_point
-from hybridfit.fitting.prepare import make_problem
+from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import flux_units
 

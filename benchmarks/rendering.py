@@ -20,7 +20,7 @@ import torch
 from common import write_result
 
 import hybridfit as hf
-from hybridfit.model.render import render
+from hybridfit.rendering.render import render
 
 SIZE = 128
 

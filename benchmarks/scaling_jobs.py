@@ -30,11 +30,11 @@ from numpy.typing import NDArray
 
 import hybridfit as hf
 from hybridfit.io.cutout_files import write_cutouts
-from hybridfit.model.render import render
-from hybridfit.model.simulate import SimulateOptions
-from hybridfit.pipeline import stream
-from hybridfit.pipeline.common import measure, starting_network
-from hybridfit.pipeline.errors import ErrorOptions
+from hybridfit.pipeline.engine import serial as stream
+from hybridfit.pipeline.measure import measure, starting_network
+from hybridfit.pipeline.uncertainty_options import ErrorOptions
+from hybridfit.rendering.render import render
+from hybridfit.simulation.simulate import SimulateOptions
 
 Array = NDArray[np.float64]
 DISTINCT = 200  # galaxies behind the many files of a run: the others are links to them

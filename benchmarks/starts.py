@@ -24,18 +24,19 @@ import torch
 from common import SIMS, load_sims, quality, write_result
 
 import hybridfit as hf
-from hybridfit.fitting.fit import FitOptions, fit_cutouts
-from hybridfit.fitting.start import Starts, moment_start
-from hybridfit.model.background import nominal_centre, sky_level
-from hybridfit.model.scenes import Kind, SceneOptions
-from hybridfit.model.simulate import simulate_scenes
+from hybridfit.data.results import Fit
+from hybridfit.detection.background import nominal_centre, sky_level
+from hybridfit.fitting.fit import fit_cutouts
+from hybridfit.fitting.moments import Starts, moment_start
+from hybridfit.fitting.options import FitOptions
+from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator
-from hybridfit.parameters import ParameterSpace
-from hybridfit.pipeline.common import starting_part
-from hybridfit.pipeline.seeding import expectation, starts_from
-from hybridfit.results import Fit
+from hybridfit.pipeline.measure import starting_part
+from hybridfit.pipeline.network_start import expectation, starts_from
+from hybridfit.simulation.options import Kind, SceneOptions
+from hybridfit.simulation.simulate import simulate_scenes
 
 SPACE = ParameterSpace()
 OPTIONS = FitOptions(compile="off")

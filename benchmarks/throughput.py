@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from scipy import fft, optimize, special
 
 import hybridfit as hf
-from hybridfit.fitting.fit import FitOptions, fit_cutouts
-from hybridfit.fitting.start import moment_start
-from hybridfit.model.background import nominal_centre, sky_level
-from hybridfit.model.simulate import SimulateOptions, simulate
-from hybridfit.parameters import ParameterSpace
+from hybridfit.detection.background import nominal_centre, sky_level
+from hybridfit.fitting.fit import fit_cutouts
+from hybridfit.fitting.moments import moment_start
+from hybridfit.fitting.options import FitOptions
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.simulation.simulate import SimulateOptions, simulate
 
 Array = NDArray[np.float64]
 

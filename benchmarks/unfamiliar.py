@@ -26,15 +26,16 @@ from common import write_result
 from torch.nn import functional
 
 import hybridfit as hf
-from hybridfit.fitting.fit import FitOptions
-from hybridfit.model.scenes import CLEAN, Scenes
-from hybridfit.model.simulate import simulate_scenes
+from hybridfit.data.results import Flag, Quality
+from hybridfit.fitting.options import FitOptions
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator
-from hybridfit.pipeline.common import ErrorOptions, measure, starting_part
-from hybridfit.pipeline.seeding import expectation
-from hybridfit.results import Flag, Quality
-from hybridfit.uncertainty.agreement import MAX_DISAGREEMENT, disagreement
+from hybridfit.pipeline.measure import measure, starting_part
+from hybridfit.pipeline.network_start import expectation
+from hybridfit.pipeline.uncertainty_options import ErrorOptions
+from hybridfit.simulation.options import CLEAN, Scenes
+from hybridfit.simulation.simulate import simulate_scenes
+from hybridfit.uncertainty.consistency import MAX_DISAGREEMENT, disagreement
 
 SIGNS = Flag.UNFAMILIAR | Flag.DISAGREES | Flag.POOR_FIT
 BUDGET = Flag.MISFIT | Flag.PSF_DOUBTFUL  # raised by the posterior's error budget

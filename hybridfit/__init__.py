@@ -9,73 +9,95 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hybridfit.cutouts import Cutouts as Cutouts
-    from hybridfit.fitting.fit import FitOptions as FitOptions
+    from hybridfit.comparison.compare import compare as compare
+    from hybridfit.comparison.result import CompareOptions as CompareOptions
+    from hybridfit.data.cutouts import Cutouts as Cutouts
+    from hybridfit.data.errors import UsageError as UsageError
+    from hybridfit.data.results import Fit as Fit
+    from hybridfit.data.results import Flag as Flag
+    from hybridfit.data.results import Posterior as Posterior
+    from hybridfit.data.results import Quality as Quality
+    from hybridfit.data.results import Result as Result
+    from hybridfit.data.results import describe_flags as describe_flags
     from hybridfit.fitting.fit import fit_cutouts as fit_cutouts
+    from hybridfit.fitting.options import FitOptions as FitOptions
     from hybridfit.io.arrays import prepare as prepare
-    from hybridfit.io.fits import ReadOptions as ReadOptions
-    from hybridfit.io.fits import prepare_psf as prepare_psf
-    from hybridfit.io.fits import read as read
+    from hybridfit.io.options import ReadOptions as ReadOptions
+    from hybridfit.io.read import read as read
     from hybridfit.io.references import ReferenceOptions as ReferenceOptions
-    from hybridfit.model.simulate import simulate as simulate
-    from hybridfit.parameters import LogNormal as LogNormal
-    from hybridfit.parameters import Parameter as Parameter
-    from hybridfit.parameters import ParameterSpace as ParameterSpace
-    from hybridfit.parameters import Prior as Prior
-    from hybridfit.pipeline import BootstrapOptions as BootstrapOptions
-    from hybridfit.pipeline import BudgetOptions as BudgetOptions
-    from hybridfit.pipeline import CompareOptions as CompareOptions
-    from hybridfit.pipeline import PredictOptions as PredictOptions
-    from hybridfit.pipeline import ReconcileOptions as ReconcileOptions
-    from hybridfit.pipeline import RunOptions as RunOptions
-    from hybridfit.pipeline import StreamOptions as StreamOptions
-    from hybridfit.pipeline import UsageError as UsageError
-    from hybridfit.pipeline import compare as compare
-    from hybridfit.pipeline import fit as fit
-    from hybridfit.pipeline import fit_feedmes as fit_feedmes
-    from hybridfit.pipeline import fit_files as fit_files
-    from hybridfit.pipeline import predict_files as predict_files
-    from hybridfit.pipeline import render as render
+    from hybridfit.model.parameters import LogNormal as LogNormal
+    from hybridfit.model.parameters import Parameter as Parameter
+    from hybridfit.model.parameters import ParameterSpace as ParameterSpace
+    from hybridfit.model.parameters import Prior as Prior
+    from hybridfit.pipeline.engine.job import StreamOptions as StreamOptions
+    from hybridfit.pipeline.fit import fit as fit
+    from hybridfit.pipeline.fit import render as render
+    from hybridfit.pipeline.fit_files import RunOptions as RunOptions
+    from hybridfit.pipeline.fit_files import fit_files as fit_files
+    from hybridfit.pipeline.galfit.run import fit_feedmes as fit_feedmes
+    from hybridfit.pipeline.predict import PredictOptions as PredictOptions
     from hybridfit.pipeline.predict import predict as predict
+    from hybridfit.pipeline.predict import predict_files as predict_files
     from hybridfit.plots import plot_residuals as plot_residuals
     from hybridfit.plots import plot_truth as plot_truth
-    from hybridfit.results import Fit as Fit
-    from hybridfit.results import Flag as Flag
-    from hybridfit.results import Posterior as Posterior
-    from hybridfit.results import Quality as Quality
-    from hybridfit.results import Result as Result
-    from hybridfit.results import describe_flags as describe_flags
+    from hybridfit.rendering.psf_images import prepare_psf as prepare_psf
+    from hybridfit.sampling.importance_sampling import ReconcileOptions as ReconcileOptions
+    from hybridfit.simulation.simulate import simulate as simulate
+    from hybridfit.uncertainty.bootstrap import BootstrapOptions as BootstrapOptions
+    from hybridfit.uncertainty.error_budget import BudgetOptions as BudgetOptions
 
     __version__: str
 
 # each is loaded when it is first asked for, so that `hybridfit --help` need not wait for torch
 _HOMES = {
-    "cutouts": ("Cutouts",),
-    "fitting.fit": ("FitOptions", "fit_cutouts"),
+    "comparison.compare": ("compare",),
+    "comparison.result": ("CompareOptions",),
+    "data.cutouts": ("Cutouts",),
+    "data.errors": ("UsageError",),
+    "data.results": (
+        "Fit",
+        "Flag",
+        "Posterior",
+        "Quality",
+        "Result",
+        "describe_flags",
+    ),
+    "fitting.fit": ("fit_cutouts",),
+    "fitting.options": ("FitOptions",),
     "io.arrays": ("prepare",),
-    "io.fits": ("ReadOptions", "prepare_psf", "read"),
+    "io.options": ("ReadOptions",),
+    "io.read": ("read",),
     "io.references": ("ReferenceOptions",),
-    "model.simulate": ("simulate",),
-    "parameters": ("LogNormal", "Parameter", "ParameterSpace", "Prior"),
-    "pipeline": (
-        "BootstrapOptions",
-        "BudgetOptions",
-        "CompareOptions",
-        "PredictOptions",
-        "ReconcileOptions",
-        "RunOptions",
-        "StreamOptions",
-        "UsageError",
-        "compare",
+    "model.parameters": (
+        "LogNormal",
+        "Parameter",
+        "ParameterSpace",
+        "Prior",
+    ),
+    "pipeline.engine.job": ("StreamOptions",),
+    "pipeline.fit": (
         "fit",
-        "fit_feedmes",
-        "fit_files",
-        "predict",
-        "predict_files",
         "render",
     ),
-    "plots": ("plot_residuals", "plot_truth"),
-    "results": ("Fit", "Flag", "Posterior", "Quality", "Result", "describe_flags"),
+    "pipeline.fit_files": (
+        "RunOptions",
+        "fit_files",
+    ),
+    "pipeline.galfit.run": ("fit_feedmes",),
+    "pipeline.predict": (
+        "PredictOptions",
+        "predict",
+        "predict_files",
+    ),
+    "plots": (
+        "plot_residuals",
+        "plot_truth",
+    ),
+    "rendering.psf_images": ("prepare_psf",),
+    "sampling.importance_sampling": ("ReconcileOptions",),
+    "simulation.simulate": ("simulate",),
+    "uncertainty.bootstrap": ("BootstrapOptions",),
+    "uncertainty.error_budget": ("BudgetOptions",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

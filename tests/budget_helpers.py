@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from render_helpers import moffat_psf
 from torch import Tensor
 
-from hybridfit.cutouts import Cutouts
-from hybridfit.fitting.fit import FitOptions, fit_cutouts
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import Fit
+from hybridfit.fitting.build_problem import prepared
+from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.linearised import Linearised, free_point, linearise
-from hybridfit.fitting.prepare import prepared
+from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import Problem
-from hybridfit.model.render import render
-from hybridfit.results import Fit
-from hybridfit.uncertainty.budget import Budget, BudgetOptions, error_budget
+from hybridfit.rendering.render import render
+from hybridfit.uncertainty.error_budget import Budget, BudgetOptions, error_budget
 from hybridfit.uncertainty.nuisance import Whitened, whitened
 
 OPTIONS = FitOptions(compile="off")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridfit.uncertainty.trials import Trials
+from hybridfit.calibration.sbc_samples import Trials
 
 NAMES = ("x", "mag", "r_eff", "n", "pa")
 PRIOR_SIGMA = 1.0

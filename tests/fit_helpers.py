@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from render_helpers import moffat_psf
 
-from hybridfit.cutouts import Cutouts
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import Fit
+from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.profiles import Profile
-from hybridfit.model.render import render
-from hybridfit.parameters import ParameterSpace
-from hybridfit.results import Fit
+from hybridfit.rendering.render import render
 
 Array = NDArray[np.float64]
 ZEROPOINT = 25.0

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy import special
 from scipy.signal import fftconvolve
 
-from hybridfit.cutouts import Cutouts
-from hybridfit.model.render import render
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.rendering.render import render
 
 Array = NDArray[np.float64]
 

@@ -8,12 +8,14 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 import hybridfit as hf
+from hybridfit.data.errors import BadInput
 from hybridfit.io.address import Address, parse_address
-from hybridfit.io.fits import ReadOptions, find_sources, read_stamp
 from hybridfit.io.galfit import read_feedme
-from hybridfit.io.galfit.stamp import feedme_stamp
-from hybridfit.io.options import BadInput
+from hybridfit.io.galfit.read_cutout import feedme_stamp
+from hybridfit.io.options import ReadOptions
 from hybridfit.io.planes import read_plane
+from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.sources import find_sources
 
 PLAIN = ReadOptions(no_psf=True, crop="none", mask_neighbours=False)
 

@@ -16,9 +16,9 @@ import torch
 from astropy.table import Table
 
 import hybridfit as hf
-from hybridfit.arguments import checked, described
-from hybridfit.config import make, parse_yaml
-from hybridfit.model.simulate import SimulateOptions
+from hybridfit.options.checks import checked, described
+from hybridfit.options.yaml_options import make, parse_yaml
+from hybridfit.simulation.simulate import SimulateOptions
 
 QUICK = {"uncertainty": "covariance", "start": "moments"}
 B, SIDE = 2, 32

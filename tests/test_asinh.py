@@ -12,9 +12,12 @@ from read_helpers import galaxy, gaussian, psf_image, write
 from tolerances import CHAIN, SINGLE
 
 import hybridfit as hf
-from hybridfit.io.fits import BadInput, ReadOptions, find_sources, read_stamp
-from hybridfit.pipeline.files import RunOptions, fit_files
-from hybridfit.results import Flag
+from hybridfit.data.errors import BadInput
+from hybridfit.data.results import Flag
+from hybridfit.io.options import ReadOptions
+from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.sources import find_sources
+from hybridfit.pipeline.fit_files import RunOptions, fit_files
 
 EXPOSURE = 600.0
 A = 1.0857362047581294  # 2.5 log10(e)

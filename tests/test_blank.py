@@ -13,14 +13,14 @@ from fit_helpers import ZEROPOINT, observe, population
 from tolerances import DOUBLE
 
 import hybridfit as hf
-from hybridfit.cutouts import Cutouts
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import Result
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.pipeline.fluxes import flux_limits, with_fluxes
-from hybridfit.pipeline.reconciling import without_signal
-from hybridfit.results import Result
-from hybridfit.uncertainty import reconcile
-from hybridfit.uncertainty.proposal import Points
-from hybridfit.uncertainty.reconcile import ReconcileOptions
+from hybridfit.pipeline.posterior import without_signal
+from hybridfit.sampling import importance_sampling as reconcile
+from hybridfit.sampling.importance_sampling import ReconcileOptions
+from hybridfit.sampling.proposal import Points
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 from blank import costs

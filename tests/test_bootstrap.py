@@ -11,12 +11,12 @@ from fit_helpers import observe, population
 from tolerances import CHAIN, SINGLE, TEXT
 from torch import Tensor
 
-from hybridfit.cutouts import Cutouts
-from hybridfit.draws import Draws
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import Fit
+from hybridfit.data.samples import Draws
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions
-from hybridfit.parameters import ParameterSpace
-from hybridfit.results import Fit
+from hybridfit.model.parameters import ParameterSpace
 from hybridfit.uncertainty import bootstrap as module
 from hybridfit.uncertainty.bootstrap import (
     BootstrapOptions,

@@ -16,17 +16,18 @@ from tolerances import SINGLE
 from typer.testing import CliRunner
 
 from hybridfit import plots
-from hybridfit.cli import make_app
+from hybridfit.calibration.calibrate import calibrate_network, labelled, simulated, told
+from hybridfit.calibration.coverage import calibrate
+from hybridfit.cli.app import make_app
+from hybridfit.data.errors import UsageError
 from hybridfit.io.cutout_files import write_cutouts
-from hybridfit.io.runs import UsageError
-from hybridfit.model.simulate import SceneOptions, simulate_scenes
-from hybridfit.npe.checkpoint import save_weights
+from hybridfit.model.parameters import ParameterSpace, Prior
 from hybridfit.npe.frame import encode
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.network import Estimator, NetworkOptions
-from hybridfit.parameters import ParameterSpace, Prior
-from hybridfit.pipeline.calibrate import calibrate_network, labelled, simulated, told
-from hybridfit.uncertainty.calibration import calibrate
+from hybridfit.npe.weight_files import save_weights
+from hybridfit.simulation.options import SceneOptions
+from hybridfit.simulation.simulate import simulate_scenes
 
 TINY = {"backbone": "none", "width": 16, "blocks": 1, "context": 8}
 TINY |= {"flow_layers": 2, "flow_hidden": 16}

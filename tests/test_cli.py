@@ -20,10 +20,10 @@ from read_helpers import write
 from typer.testing import CliRunner, Result
 
 import hybridfit as hf
-from hybridfit.cli import _fit_stages, _predict_stages, main, make_app
+from hybridfit.cli.app import _fit_stages, _predict_stages, main, make_app
+from hybridfit.cli.flags import HELP, option_name
 from hybridfit.io.cutout_files import write_cutouts
-from hybridfit.model.simulate import SimulateOptions
-from hybridfit.options import HELP, option_name
+from hybridfit.simulation.simulate import SimulateOptions
 
 SMALL = SimulateOptions(shape=(32, 32), psf_size=15, r_eff=(1.5, 3.0), snr=(40, 300))
 
@@ -256,7 +256,7 @@ def test_ctrl_c_during_the_start(monkeypatch, capsys):
     def interrupted(with_options: bool) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hybridfit.cli.make_app", interrupted)
+    monkeypatch.setattr("hybridfit.cli.app.make_app", interrupted)
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 130

@@ -15,18 +15,19 @@ from tolerances import CHAIN, TEXT
 from typer.testing import CliRunner, Result
 
 import hybridfit as hf
-from hybridfit.cli import make_app
-from hybridfit.io import report
+from hybridfit.cli.app import make_app
+from hybridfit.comparison import html as report
+from hybridfit.comparison.crossmatch import match, nearest, partners
+from hybridfit.comparison.differences import PARAMETERS, Pairs, pairs_of
+from hybridfit.comparison.statistics import coverage_curve, summarise, suspicions
+from hybridfit.comparison.verdicts import Chi2, VerdictOptions, judge, worst
 from hybridfit.io.blocks import file_name
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.io.references import NAMES
 from hybridfit.io.references.catalogue import COLUMN
-from hybridfit.model.simulate import SimulateOptions
-from hybridfit.pipeline import FeedmeRunOptions, RunOptions, fit_feedmes, fit_files
-from hybridfit.uncertainty.comparison import coverage_curve, summarise, suspicions
-from hybridfit.uncertainty.crossmatch import match, nearest, partners
-from hybridfit.uncertainty.differences import PARAMETERS, Pairs, pairs_of
-from hybridfit.uncertainty.verdicts import Chi2, VerdictOptions, judge, worst
+from hybridfit.pipeline.fit_files import RunOptions, fit_files
+from hybridfit.pipeline.galfit.run import FeedmeRunOptions, fit_feedmes
+from hybridfit.simulation.simulate import SimulateOptions
 
 SMALL = SimulateOptions(shape=(32, 32), psf_size=15, r_eff=(1.5, 3.0), snr=(60, 300))
 QUICK = RunOptions(uncertainty="covariance", start="moments")

@@ -10,7 +10,10 @@ from astropy.io import fits
 from read_helpers import gaussian, psf_image, write_galaxy
 
 import hybridfit as hf
-from hybridfit.io.fits import BadInput, ReadOptions, find_sources, read_stamp
+from hybridfit.data.errors import BadInput
+from hybridfit.io.options import ReadOptions
+from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.sources import find_sources
 
 SIDE = 2048
 FRAMED = hf.Flag.SEVERAL_SOURCES | hf.Flag.CROPPED | hf.Flag.MASK_ESTIMATED

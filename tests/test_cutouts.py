@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from hybridfit.config import load_yaml, make
-from hybridfit.cutouts import Cutouts
-from hybridfit.parameters import ParameterSpace
-from hybridfit.results import FLAG_TEXT, Fit, Flag, describe_flags
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import FLAG_TEXT, Fit, Flag, describe_flags
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.options.yaml_options import load_yaml, make
 
 PSF = np.full((3, 3), 1 / 9)
 

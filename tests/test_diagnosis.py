@@ -13,10 +13,10 @@ from read_helpers import gaussian
 from scipy import ndimage
 
 import hybridfit as hf
-from hybridfit.fitting.fit import FitOptions
-from hybridfit.io.detect import find_scene
-from hybridfit.pipeline.common import measure
-from hybridfit.pipeline.errors import ErrorOptions
+from hybridfit.detection.detect import find_scene
+from hybridfit.fitting.options import FitOptions
+from hybridfit.pipeline.measure import measure
+from hybridfit.pipeline.uncertainty_options import ErrorOptions
 from hybridfit.uncertainty.diagnosis import (
     neighbour_cause,
     noise_cause,

@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import hybridfit as hf
-from hybridfit.cutouts import Cutouts
-from hybridfit.fitting.fit import FitOptions, fit_cutouts
-from hybridfit.pipeline.common import measure
-from hybridfit.pipeline.errors import ErrorOptions
-from hybridfit.uncertainty.budget import NONE, BudgetOptions
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.fitting.fit import fit_cutouts
+from hybridfit.fitting.options import FitOptions
+from hybridfit.pipeline.measure import measure
+from hybridfit.pipeline.uncertainty_options import ErrorOptions
+from hybridfit.sampling.importance_sampling import Sampled
+from hybridfit.uncertainty.error_budget import NONE, BudgetOptions
 from hybridfit.uncertainty.evidence import LEAST_DRAWS, log_flux_prior, with_evidence
 from hybridfit.uncertainty.image_noise import measure_noise
-from hybridfit.uncertainty.reconcile import Sampled
 from hybridfit.uncertainty.tempering import temperature
 
 ONE, TWO = ("sersic",), ("sersic", "exponential")

@@ -17,10 +17,12 @@ import pytest
 from astropy.io import fits
 
 import hybridfit as hf
+from hybridfit.data.errors import BadInput
 from hybridfit.files import FileProblem, check_fits, open_fits, open_regular, read_text
-from hybridfit.io.fits import ReadOptions, find_sources, read_stamp
-from hybridfit.io.options import BadInput
+from hybridfit.io.options import ReadOptions
 from hybridfit.io.planes import read_plane
+from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.sources import find_sources
 
 AT_ONCE = 10.0  # seconds on a busy machine: milliseconds are right, minutes are wrong
 NO_PSF = ReadOptions(no_psf=True, mask_neighbours=False)
@@ -262,9 +264,9 @@ def test_what_is_no_file_in_a_directory_is_a_row(odd: dict[str, Path], kind: str
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_device_serves_as_table_or_settings(odd: dict[str, Path], kind: str):
-    from hybridfit.config import load_yaml
     from hybridfit.io.galfit.feedme import read_feedme
     from hybridfit.io.references.read import read_reference
+    from hybridfit.options.yaml_options import load_yaml
 
     for ending in (".csv", ".ecsv", ".fits", ".yaml", ".txt"):
         path = odd[kind].with_suffix(ending)
@@ -291,9 +293,9 @@ def test_open_fits_gives_what_astropy_gives(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["a.csv", "a.ecsv", "a.txt", "a.dat", "a.yaml", "a.feedme"])
 def test_large_files_of_zeros_are_not_read(tmp_path: Path, name: str):
-    from hybridfit.config import load_yaml
     from hybridfit.io.galfit.feedme import read_feedme
     from hybridfit.io.references.read import read_reference
+    from hybridfit.options.yaml_options import load_yaml
 
     path = tmp_path / name
     path.touch()
@@ -335,7 +337,7 @@ def test_compressed_tiles_are_read(tmp_path: Path, kind: str):
 
 def test_absurd_noise_is_no_exception():
     """Pixels at 1e30 sigma overflow float32 where they are smoothed."""
-    from hybridfit.io.detect import find_scene
+    from hybridfit.detection.detect import find_scene
 
     values, sigma = image(), np.full((64, 64), 1.0, np.float32)
     values[5, 5], sigma[10:12] = 1e36, 1e-38

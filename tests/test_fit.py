@@ -22,13 +22,14 @@ from fit_helpers import (
 )
 from render_helpers import gaussian_psf, moffat_psf
 
-from hybridfit.cutouts import Cutouts
-from hybridfit.fitting.compiling import MAX_SHAPES, compiled_kernels, wants_compile
-from hybridfit.fitting.fit import FitOptions, fit_cutouts
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import Fit, Flag
+from hybridfit.fitting.compile import MAX_SHAPES, compiled_kernels, wants_compile
+from hybridfit.fitting.fit import fit_cutouts
+from hybridfit.fitting.options import FitOptions
+from hybridfit.model.parameters import LogNormal, ParameterSpace, Prior
 from hybridfit.model.profiles import PROFILES, Sersic
-from hybridfit.model.render import render
-from hybridfit.parameters import LogNormal, ParameterSpace, Prior
-from hybridfit.results import Fit, Flag
+from hybridfit.rendering.render import render
 from hybridfit.uncertainty.covariance import quote_covariance
 
 NAMES = ParameterSpace().names

@@ -25,9 +25,9 @@ from fuzz_helpers import (
 from typer.testing import CliRunner
 
 import hybridfit as hf
-from hybridfit.cli import make_app
+from hybridfit.cli.app import make_app
 from hybridfit.io.cutout_files import write_cutouts
-from hybridfit.model.simulate import SimulateOptions
+from hybridfit.simulation.simulate import SimulateOptions
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
@@ -269,7 +269,7 @@ def stopped(galaxies: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     out = tmp_path_factory.mktemp("stopped")
     arguments = ("fit", galaxies / "whole", "-o", out / "run", *QUICK, "--part", "1")
     with (
-        mock.patch("hybridfit.io.export.write_results", side_effect=Stopped),
+        mock.patch("hybridfit.io.write_tables.write_results", side_effect=Stopped),
         pytest.raises(Stopped),
     ):
         run(*arguments)

@@ -15,16 +15,18 @@ from fit_helpers import observe
 from typer.testing import CliRunner
 
 import hybridfit as hf
-from hybridfit.cli import make_app
-from hybridfit.cutouts import Cutouts
-from hybridfit.fitting.fit import FitOptions
+from hybridfit.cli.app import make_app
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.errors import UsageError
+from hybridfit.data.results import Flag
+from hybridfit.fitting.options import FitOptions
 from hybridfit.io.galfit import read_block
+from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.profiles import Sersic
-from hybridfit.parameters import ParameterSpace
-from hybridfit.pipeline import RunOptions, UsageError, fit_feedmes
-from hybridfit.pipeline.galfit_tasks import find_tasks, read_task
+from hybridfit.pipeline.fit_files import RunOptions
+from hybridfit.pipeline.galfit.run import fit_feedmes
+from hybridfit.pipeline.galfit.tasks import find_tasks, read_task
 from hybridfit.pipeline.plot import plot_run
-from hybridfit.results import Flag
 
 EAGER = FitOptions(compile="off")
 QUICK = RunOptions(uncertainty="covariance", start="moments")

@@ -28,7 +28,7 @@ from hybridfit.io.galfit import (
     write_feedme,
 )
 from hybridfit.io.galfit.header import sky_text, value_text
-from hybridfit.parameters import ParameterSpace
+from hybridfit.model.parameters import ParameterSpace
 
 TRUTH = {
     "x": (10.123456, 0.02),

@@ -18,16 +18,16 @@ from torch import Tensor
 import hybridfit as hf
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions
-from hybridfit.model.render import render
-from hybridfit.model.scenes import SceneOptions
-from hybridfit.model.simulate import SimulateOptions, simulate, simulate_scenes
-from hybridfit.npe.data import shard_of
-from hybridfit.npe.labelled import labelled_shard
+from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import packaged_estimator, predict_cutouts
-from hybridfit.parameters import ParameterSpace
-from hybridfit.pipeline.common import measure
-from hybridfit.pipeline.errors import ErrorOptions
+from hybridfit.pipeline.measure import measure
+from hybridfit.pipeline.uncertainty_options import ErrorOptions
+from hybridfit.rendering.render import render
+from hybridfit.simulation.options import SceneOptions
+from hybridfit.simulation.simulate import SimulateOptions, simulate, simulate_scenes
+from hybridfit.training.data import shard_of
+from hybridfit.training.labelled_data import labelled_shard
 from hybridfit.uncertainty.bootstrap import BootstrapOptions, bootstrap
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 from compare_helpers import catalogue, galaxies
 
-from hybridfit.uncertainty.crossmatch import match
-from hybridfit.uncertainty.guess_ids import guess_ids
+from hybridfit.comparison.crossmatch import match
+from hybridfit.comparison.guess_ids import guess_ids
 
 
 @pytest.mark.parametrize(

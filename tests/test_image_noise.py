@@ -11,12 +11,13 @@ import torch
 from budget_helpers import about, field_on, sample, smoothed
 from fit_helpers import observe, population
 
-from hybridfit.cutouts import Cutouts
-from hybridfit.fitting.fit import FitOptions, fit_cutouts
-from hybridfit.io.detect import find_scene
-from hybridfit.io.noise import estimated_sigma
-from hybridfit.uncertainty import noise
-from hybridfit.uncertainty.budget import BudgetOptions, error_budget, noise_of
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.detection.detect import find_scene
+from hybridfit.detection.noise import estimated_sigma
+from hybridfit.fitting.fit import fit_cutouts
+from hybridfit.fitting.options import FitOptions
+from hybridfit.uncertainty import correlated_noise as noise
+from hybridfit.uncertainty.error_budget import BudgetOptions, error_budget, noise_of
 from hybridfit.uncertainty.image_noise import (
     FAINT,
     LEAST_PIXELS,

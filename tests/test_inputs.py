@@ -11,15 +11,16 @@ import torch
 from fit_helpers import population
 from tolerances import CHAIN
 
-from hybridfit.cutouts import Cutouts
-from hybridfit.model.render import render
-from hybridfit.model.simulate import CLEAN, simulate_scenes
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.model.parameters import LogNormal, ParameterSpace, Prior
 from hybridfit.npe.frame import decode, encode, encode_raw, log_jacobian
 from hybridfit.npe.inputs import make_inputs
-from hybridfit.npe.lookback import look
 from hybridfit.npe.posterior import packaged_estimator
+from hybridfit.npe.refinement import look
 from hybridfit.npe.symmetry import TARGET_MIRROR, TARGET_TURN, redrawn, scalar_signs
-from hybridfit.parameters import LogNormal, ParameterSpace, Prior
+from hybridfit.rendering.render import render
+from hybridfit.simulation.options import CLEAN
+from hybridfit.simulation.simulate import simulate_scenes
 
 IMAGES = ("image", "sigma", "mask")
 

@@ -17,9 +17,18 @@ from tolerances import SINGLE
 
 import hybridfit as hf
 from hybridfit.io.cutout_files import write_cutouts
-from hybridfit.model.simulate import SimulateOptions
-from hybridfit.pipeline import RunOptions, arrays, fit_feedmes, fit_files, predict, predict_files
-from hybridfit.pipeline.isolation import Isolation, error_text, is_of_the_run, ordinary_galaxy
+from hybridfit.pipeline import fit as arrays
+from hybridfit.pipeline import predict
+from hybridfit.pipeline.engine.isolation import (
+    Isolation,
+    error_text,
+    is_of_the_run,
+    ordinary_galaxy,
+)
+from hybridfit.pipeline.fit_files import RunOptions, fit_files
+from hybridfit.pipeline.galfit.run import fit_feedmes
+from hybridfit.pipeline.predict import predict_files
+from hybridfit.simulation.simulate import SimulateOptions
 
 QUICK = RunOptions(uncertainty="covariance", start="moments")
 IDS = ["sim0000", "sim0001", "sim0002", "sim0003", "sim0004"]
@@ -78,7 +87,7 @@ def check(table: Table, text: str) -> None:
 )
 def test_a_galaxy_that_raises_is_a_row(galaxies, folder, tmp_path, monkeypatch, error):
     """Whatever is raised: the others' numbers are those that they have without it."""
-    from hybridfit.pipeline import files
+    from hybridfit.pipeline import fit_files as files
 
     others = hf.fit(galaxies, uncertainty="covariance", start="moments")
     broken = failing(files.measure, "sim0002", error)
@@ -99,7 +108,7 @@ def test_a_galaxy_that_raises_is_a_row(galaxies, folder, tmp_path, monkeypatch, 
 @pytest.mark.parametrize("where", ["reconcile", "bootstrap"])
 def test_errors_that_raise(galaxies, monkeypatch, where: str):
     """In what follows a fit: sampling, replicas."""
-    from hybridfit.pipeline import common
+    from hybridfit.pipeline import measure as common
 
     kind = "posterior" if where == "reconcile" else where
     broken = failing(getattr(common, where), "sim0002", Trouble("in the errors"))
@@ -147,7 +156,8 @@ def test_a_directory_where_a_block_should_be(folder, tmp_path):
 
 
 def test_input_files_of_galfit_that_raise(folder, tmp_path, monkeypatch):
-    from hybridfit.pipeline import galfit, galfit_tasks
+    from hybridfit.pipeline.galfit.run import run as galfit
+    from hybridfit.pipeline.galfit.run import tasks as galfit_tasks
 
     paths = []
     for name in IDS:
@@ -176,7 +186,7 @@ def test_input_files_of_galfit_that_raise(folder, tmp_path, monkeypatch):
 
 def test_what_is_wrong_with_the_call_raises(galaxies, folder, tmp_path, monkeypatch):
     """A mistake that every galaxy meets, a full disk, Ctrl-C: not a table of failures."""
-    from hybridfit.pipeline import files
+    from hybridfit.pipeline import fit_files as files
 
     missing = hf.BudgetOptions(correlated_noise=str(tmp_path / "nowhere.fits"))
     with pytest.raises(Exception, match=r"nowhere\.fits"):
@@ -336,7 +346,7 @@ def test_bad_files_are_rows_of_read(tmp_path):
 
 @pytest.mark.parametrize("error", [IndexError("list"), fits.VerifyError("card"), Trouble("x")])
 def test_whatever_a_reader_raises_is_a_row(tmp_path, monkeypatch, error):
-    from hybridfit.io import stamp
+    from hybridfit.io import read_cutout as stamp
 
     for name in ("a", "b"):
         write_galaxy(tmp_path, name, psf=psf_image())

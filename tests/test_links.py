@@ -11,13 +11,14 @@ from fit_helpers import observe, population
 from typer.testing import CliRunner
 
 import hybridfit as hf
-from hybridfit.cli import make_app
+from hybridfit.cli.app import make_app
+from hybridfit.data.errors import UsageError
 from hybridfit.io import writing
 from hybridfit.io.cutout_files import write_cutouts
-from hybridfit.npe.checkpoint import save_checkpoint
-from hybridfit.npe.journal import Journal
-from hybridfit.pipeline import RunOptions, UsageError, fit_files
+from hybridfit.pipeline.fit_files import RunOptions, fit_files
 from hybridfit.pipeline.plot import plot_run
+from hybridfit.training.checkpoint import save_checkpoint
+from hybridfit.training.training_log import Journal
 
 RUN = RunOptions(uncertainty="covariance", start="moments", save_models=True, part=2)
 MINE = "do not overwrite"
@@ -174,8 +175,8 @@ def test_files_of_training_do_not_follow_links(tmp_path, victim):
 
 
 def test_weights_do_not_follow_links(tmp_path, victim):
-    from hybridfit.npe.checkpoint import CONFIG_KEYS, load_config, save_weights
     from hybridfit.npe.posterior import PACKAGED, load_estimator
+    from hybridfit.npe.weight_files import CONFIG_KEYS, load_config, save_weights
 
     for name in ("weights.safetensors", "config.yaml", "card.json"):
         planted(tmp_path / "weights" / name, victim / "file")

@@ -9,7 +9,10 @@ from fit_helpers import observe
 from read_helpers import galaxy, gaussian, psf_image
 
 import hybridfit as hf
-from hybridfit.io.fits import BadInput, ReadOptions, find_sources, read_stamp
+from hybridfit.data.errors import BadInput
+from hybridfit.io.options import ReadOptions
+from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.sources import find_sources
 
 SHAPE = (64, 64)
 BAD = np.zeros(SHAPE, bool)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hybridfit.uncertainty import mcmc
-from hybridfit.uncertainty.convergence import bulk_ess, split_rhat
-from hybridfit.uncertainty.mcmc import Chain, MCMCOptions, sample
+from hybridfit.sampling import mcmc
+from hybridfit.sampling.convergence import bulk_ess, split_rhat
+from hybridfit.sampling.mcmc import Chain, MCMCOptions, sample
 
 P = 6
 ROOT = torch.from_numpy(np.random.default_rng(3).standard_normal((P, P))) + 1.5 * torch.eye(P)

@@ -11,9 +11,10 @@ from read_helpers import galaxy, gaussian, write_galaxy
 from scipy import ndimage
 
 import hybridfit as hf
+from hybridfit.detection.no_data import without_data
 from hybridfit.io.cutout_files import write_cutouts
-from hybridfit.io.fits import find_sources, read_stamp
-from hybridfit.io.no_data import without_data
+from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.sources import find_sources
 
 SHAPE = (128, 128)
 ROW, COLUMN = np.mgrid[: SHAPE[0], : SHAPE[1]]

@@ -22,10 +22,12 @@ from budget_helpers import (
 from fit_helpers import differences, observe, population
 from torch import Tensor
 
-from hybridfit.fitting.fit import FitOptions, fit_cutouts
-from hybridfit.model.render import render
-from hybridfit.uncertainty import misfit, noise
-from hybridfit.uncertainty.budget import GRAVE, Doubt
+from hybridfit.fitting.fit import fit_cutouts
+from hybridfit.fitting.options import FitOptions
+from hybridfit.rendering.render import render
+from hybridfit.uncertainty import correlated_noise as noise
+from hybridfit.uncertainty import misfit
+from hybridfit.uncertainty.error_budget import GRAVE, Doubt
 from hybridfit.uncertainty.nuisance import Moment, Nuisance, moment, nuisance, whitened
 from hybridfit.uncertainty.psf_error import psf_derivatives
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from tolerances import DOUBLE
 
-from hybridfit.parameters import PARAMETERS, LogNormal, ParameterSpace, Prior
+from hybridfit.model.parameters import PARAMETERS, LogNormal, ParameterSpace, Prior
 
 ONE = ParameterSpace()
 TWO = ParameterSpace((("n",), ()), sky="plane")

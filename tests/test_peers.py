@@ -16,7 +16,7 @@ import exchange
 import fit_scipy
 import peers
 
-from hybridfit.model.simulate import SimulateOptions, simulate
+from hybridfit.simulation.simulate import SimulateOptions, simulate
 
 BENCHMARKS = Path(peers.__file__).parent
 

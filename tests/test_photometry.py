@@ -18,14 +18,17 @@ from scipy import ndimage
 from tolerances import SINGLE
 
 import hybridfit as hf
+from hybridfit.data.errors import BadInput
+from hybridfit.data.results import Flag
+from hybridfit.data.units import Kind, image_unit, parse_unit
+from hybridfit.detection.gain_check import is_gain_credible
 from hybridfit.io.cutout_files import write_cutouts
-from hybridfit.io.fits import BadInput, ReadOptions, find_sources, read_stamp
-from hybridfit.io.gain_check import is_gain_credible
+from hybridfit.io.options import ReadOptions
 from hybridfit.io.photometry import calibrate
-from hybridfit.model.render import render
-from hybridfit.pipeline.files import RunOptions, fit_files
-from hybridfit.results import Flag
-from hybridfit.units import Kind, image_unit, parse_unit
+from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.sources import find_sources
+from hybridfit.pipeline.fit_files import RunOptions, fit_files
+from hybridfit.rendering.render import render
 
 FLUX = 1e4
 CASU = "Photometric ZP (mags) for default extinction"

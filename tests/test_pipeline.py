@@ -20,10 +20,11 @@ from astropy.table import Table
 from tolerances import SINGLE, TEXT
 
 import hybridfit as hf
+from hybridfit.data.errors import UsageError
+from hybridfit.data.results import CERTIFICATE
 from hybridfit.io.cutout_files import write_cutouts
-from hybridfit.model.simulate import SimulateOptions
-from hybridfit.pipeline import RunOptions, UsageError, fit_files
-from hybridfit.results import CERTIFICATE
+from hybridfit.pipeline.fit_files import RunOptions, fit_files
+from hybridfit.simulation.simulate import SimulateOptions
 
 SMALL = SimulateOptions(shape=(32, 32), psf_size=15, r_eff=(1.5, 3.0), snr=(40, 300))
 PART = 4  # galaxies: many parts in few galaxies
@@ -250,7 +251,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("moment", range(10))
 def test_a_kill_at_every_step(simulated, tmp_path: Path, moment: int, monkeypatch):
     """Whichever file the run was about to put in place, it goes on to the same table."""
-    from hybridfit.io import export
+    from hybridfit.io import write_tables as export
 
     directory, _, _ = simulated
     way = "posterior" if moment == 3 else "bootstrap"  # which is quicker
@@ -280,7 +281,7 @@ def test_a_kill_at_every_step(simulated, tmp_path: Path, moment: int, monkeypatc
 
 def test_broken_parts_are_computed_again(simulated, tmp_path: Path, monkeypatch):
     """A part whose file a crash of the machine left short or empty is not trusted."""
-    from hybridfit.pipeline import files
+    from hybridfit.pipeline import fit_files as files
 
     directory, _, _ = simulated
     run = replace(PLAIN, part=8)

@@ -13,15 +13,17 @@ from tolerances import TEXT
 from typer.testing import CliRunner, Result
 
 import hybridfit as hf
-from hybridfit.cli import make_app
+from hybridfit.cli.app import make_app
+from hybridfit.data.errors import UsageError
 from hybridfit.io.blocks import read_block
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.io.read_results import read_results
-from hybridfit.model.simulate import SimulateOptions
-from hybridfit.pipeline import PredictOptions, RunOptions, UsageError, fit_files, predict_files
 from hybridfit.pipeline import plot as plotting
+from hybridfit.pipeline.fit_files import RunOptions, fit_files
 from hybridfit.pipeline.plot import plot_run
+from hybridfit.pipeline.predict import PredictOptions, predict_files
 from hybridfit.plots import DrawsLayer, GaussianLayer
+from hybridfit.simulation.simulate import SimulateOptions
 
 SMALL = SimulateOptions(shape=(32, 32), psf_size=15, r_eff=(1.5, 3.0), snr=(60, 300))
 QUICK = hf.BootstrapOptions(replicas=40, refit=False)

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from tolerances import SINGLE, TEXT
 
 from hybridfit import plots
+from hybridfit.calibration.coverage import coverage_curve
+from hybridfit.calibration.diagnostics import ranks
 from hybridfit.plots.density import density, enclosing_levels, quantiles
-from hybridfit.uncertainty.calibration import coverage_curve
-from hybridfit.uncertainty.diagnostics import ranks
 
 RNG = np.random.default_rng(8)
 PARAMETERS = ("x", "mag", "n", "pa")

@@ -13,12 +13,11 @@ from fit_helpers import observe, population
 from tolerances import SINGLE
 from torch import Tensor
 
-from hybridfit.cutouts import Cutouts
-from hybridfit.npe.checkpoint import save_weights
-from hybridfit.npe.columns import Column
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import Flag, Posterior
+from hybridfit.model.parameters import ParameterSpace, Prior
 from hybridfit.npe.frame import encode
 from hybridfit.npe.inputs import make_inputs
-from hybridfit.npe.lookback import N_SCALARS, look
 from hybridfit.npe.network import Estimator, NetworkOptions
 from hybridfit.npe.posterior import (
     _reach,
@@ -27,9 +26,11 @@ from hybridfit.npe.posterior import (
     packaged_estimator,
     predict_cutouts,
 )
-from hybridfit.npe.predict_columns import predict_columns
-from hybridfit.parameters import ParameterSpace, Prior
-from hybridfit.results import Flag, Posterior
+from hybridfit.npe.predict_targets import predict_columns
+from hybridfit.npe.refinement import look
+from hybridfit.npe.refinement_scalars import N_SCALARS
+from hybridfit.npe.targets import Column
+from hybridfit.npe.weight_files import save_weights
 
 TINY = {"backbone": "none", "width": 16, "blocks": 1, "context": 8}
 TINY |= {"flow_layers": 2, "flow_hidden": 16}

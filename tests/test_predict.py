@@ -18,17 +18,17 @@ from tolerances import DOUBLE, SINGLE, TEXT
 from typer.testing import CliRunner, Result
 
 import hybridfit as hf
-from hybridfit.cli import make_app
+from hybridfit.cli.app import make_app
+from hybridfit.data.results import Posterior
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.io.posterior_table import LEVELS
-from hybridfit.model.simulate import SimulateOptions
-from hybridfit.npe.checkpoint import save_weights
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.network import Estimator, NetworkOptions
 from hybridfit.npe.posterior import load_estimator, predict_cutouts
-from hybridfit.pipeline import stream
+from hybridfit.npe.weight_files import save_weights
+from hybridfit.pipeline.engine import serial as stream
 from hybridfit.pipeline.predict import judged
-from hybridfit.results import Posterior
+from hybridfit.simulation.simulate import SimulateOptions
 
 SMALL = SimulateOptions(shape=(32, 32), psf_size=15, r_eff=(1.5, 3.0), snr=(40, 300))
 TINY = {"backbone": "none", "width": 16, "blocks": 1, "context": 8}

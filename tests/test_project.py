@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from hybridfit.cli import _fit_stages, make_app
-from hybridfit.options import load_options
-from hybridfit.results import FLAG_TEXT, Flag
+from hybridfit.cli.app import _fit_stages, make_app
+from hybridfit.cli.flags import load_options
+from hybridfit.data.results import FLAG_TEXT, Flag
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

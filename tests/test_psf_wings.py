@@ -12,15 +12,16 @@ from fit_helpers import observe, population
 from tolerances import TEXT
 
 import hybridfit as hf
-from hybridfit.fitting.fit import FitOptions, fit_cutouts
-from hybridfit.io.psf import examine_psf, prepare_psf, windowed_centroid
-from hybridfit.io.psf_wings import find_wings
-from hybridfit.model.draws import Random
-from hybridfit.model.psfs import FAMILIES, draw_psfs
-from hybridfit.model.render import render
-from hybridfit.results import Flag, Quality
-from hybridfit.uncertainty.certificate import quality
+from hybridfit.data.results import Flag, Quality
+from hybridfit.fitting.fit import fit_cutouts
+from hybridfit.fitting.options import FitOptions
+from hybridfit.rendering.psf_images import examine_psf, prepare_psf, windowed_centroid
+from hybridfit.rendering.psf_wings import find_wings
+from hybridfit.rendering.render import render
+from hybridfit.simulation.psfs import FAMILIES, draw_psfs
+from hybridfit.simulation.random_numbers import Random
 from hybridfit.uncertainty.psf_error import other_wings, wing_derivatives
+from hybridfit.uncertainty.quality import quality
 
 TRUNCATED = int(Flag.PSF_TRUNCATED)
 

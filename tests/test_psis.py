@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hybridfit.uncertainty.psis import fit_pareto, good_khat, pareto_smooth, tail_length
+from hybridfit.sampling.psis import fit_pareto, good_khat, pareto_smooth, tail_length
 
 RNG = np.random.default_rng(7)
 TAILS = {

@@ -14,9 +14,9 @@ from read_helpers import galaxy, psf_image
 from tolerances import TEXT
 
 import hybridfit as hf
-from hybridfit.cutouts import Cutouts
-from hybridfit.quantities import without_units
-from hybridfit.results import Flag
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.quantities import without_units
+from hybridfit.data.results import Flag
 
 IMAGE = galaxy()[None]
 SIGMA = np.ones_like(IMAGE)

@@ -15,16 +15,12 @@ from astropy.table import Table
 from read_helpers import galaxy, gaussian, psf_image, write, write_galaxy, write_mef
 from tolerances import SINGLE
 
-from hybridfit.io.fits import (
-    BadInput,
-    ReadOptions,
-    find_sources,
-    padded_shape,
-    read,
-    read_stamp,
-    stack,
-)
-from hybridfit.results import Flag
+from hybridfit.data.errors import BadInput
+from hybridfit.data.results import Flag
+from hybridfit.io.options import ReadOptions
+from hybridfit.io.read import padded_shape, read, stack
+from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.sources import find_sources
 
 
 def read_one(path, **options):

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from read_helpers import gaussian, psf_image
 
-from hybridfit.io.psf import prepare_psf, windowed_centroid
-from hybridfit.results import Flag
+from hybridfit.data.results import Flag
+from hybridfit.rendering.psf_images import prepare_psf, windowed_centroid
 
 
 @settings(max_examples=60, deadline=None)

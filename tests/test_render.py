@@ -25,12 +25,12 @@ from render_helpers import (
 )
 from scipy import special
 
-from hybridfit.cutouts import Cutouts
+from hybridfit.data.cutouts import Cutouts
 from hybridfit.fitting.problem import grid_of
-from hybridfit.model.grid import transfer_function
+from hybridfit.model.parameters import LogNormal, ParameterSpace, Prior
 from hybridfit.model.profiles import PROFILES, Profile, Sersic
-from hybridfit.model.render import component_images, geometry, render
-from hybridfit.parameters import LogNormal, ParameterSpace, Prior
+from hybridfit.rendering.grid import transfer_function
+from hybridfit.rendering.render import component_images, geometry, render
 
 # what the project promises, of the peak and of the flux
 GOOD, WORST = 1e-3, 3e-3

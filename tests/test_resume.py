@@ -16,10 +16,13 @@ from astropy.table import Table
 from read_helpers import FEEDME
 
 import hybridfit as hf
+from hybridfit.cli.exit_status import told
 from hybridfit.io.cutout_files import write_cutouts
-from hybridfit.model.simulate import SimulateOptions
-from hybridfit.outcome import told
-from hybridfit.pipeline import RunOptions, batching, files, fit_feedmes, fit_files
+from hybridfit.pipeline import fit_files as files
+from hybridfit.pipeline.engine import batching
+from hybridfit.pipeline.fit_files import RunOptions, fit_files
+from hybridfit.pipeline.galfit.run import fit_feedmes
+from hybridfit.simulation.simulate import SimulateOptions
 
 RUN = RunOptions(uncertainty="covariance", start="moments", part=4)
 N = 12
@@ -284,7 +287,7 @@ def test_a_part_is_kept_by_time(inputs, tmp_path, monkeypatch):
 
 
 def test_the_bar_moves_within_a_part(inputs, tmp_path, monkeypatch, capsys):
-    from hybridfit.pipeline import progress
+    from hybridfit.pipeline.engine import progress
 
     moves, inside = [], []
     monkeypatch.setattr(batching, "CPU_PIXELS", 6 * 32 * 32)
@@ -315,8 +318,8 @@ def test_the_bar_moves_within_a_part(inputs, tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_looking_at_the_inputs_is_cheap(tmp_path):
     """100,000 galaxies: less than half a minute on a local disk, which is some 100 us each."""
-    from hybridfit.io.fits import find_sources
-    from hybridfit.io.inputs import quick_key, source_files, source_values
+    from hybridfit.io.input_keys import quick_key, source_files, source_values
+    from hybridfit.io.sources import find_sources
 
     for role in ("image", "sigma", "psf"):
         for i in range(100_000):
@@ -352,7 +355,7 @@ def test_a_damaged_outcome_is_refused(inputs, tmp_path, outcome):
 
 
 def test_keys_of_missing_files_are_keys():
-    from hybridfit.io.inputs import any_gone, content_key, quick_key
+    from hybridfit.io.input_keys import any_gone, content_key, quick_key
 
     for key in (quick_key, content_key):
         assert key("", ["nowhere.fits", ""]) == key("", ["nowhere.fits", ""])

@@ -8,16 +8,17 @@ import json
 import pytest
 import torch
 
-from hybridfit.cutouts import Cutouts
-from hybridfit.model.render import render
-from hybridfit.model.simulate import SceneOptions, simulate_scenes
-from hybridfit.npe.data import shard_of
+from hybridfit.calibration.coverage import calibrate
+from hybridfit.calibration.sbc_samples import Trials
+from hybridfit.data.cutouts import Cutouts
 from hybridfit.npe.frame import encode
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.posterior import PACKAGED, packaged_estimator, predict_cutouts
-from hybridfit.npe.validation import gaussian_nll, nll_of
-from hybridfit.uncertainty.calibration import calibrate
-from hybridfit.uncertainty.trials import Trials
+from hybridfit.rendering.render import render
+from hybridfit.simulation.options import SceneOptions
+from hybridfit.simulation.simulate import simulate_scenes
+from hybridfit.training.data import shard_of
+from hybridfit.training.validation import gaussian_nll, nll_of
 
 N = 1536  # half are difficult; the views' gain there is .18 nat and scatters by .6
 

@@ -16,21 +16,15 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 import hybridfit as hf
-from hybridfit.cli import make_app
-from hybridfit.model import difficulties
-from hybridfit.model.draws import Random, turned_images, turned_theta
-from hybridfit.model.galaxies import draw_raw, unit_images
-from hybridfit.model.psfs import FAMILIES, draw_psfs, fwhm_of, read_psfs
-from hybridfit.model.render import render
-from hybridfit.model.simulate import (
-    CLEAN,
-    Kind,
-    SceneOptions,
-    Scenes,
-    SimulateOptions,
-    simulate_scenes,
-)
-from hybridfit.parameters import ParameterSpace, Prior
+from hybridfit.cli.app import make_app
+from hybridfit.model.parameters import ParameterSpace, Prior
+from hybridfit.rendering.render import render
+from hybridfit.simulation import contaminants as difficulties
+from hybridfit.simulation.galaxies import draw_raw, unit_images
+from hybridfit.simulation.options import CLEAN, Kind, SceneOptions, Scenes
+from hybridfit.simulation.psfs import FAMILIES, draw_psfs, fwhm_of, read_psfs
+from hybridfit.simulation.random_numbers import Random, turned_images, turned_theta
+from hybridfit.simulation.simulate import SimulateOptions, simulate_scenes
 
 CPU = torch.device("cpu")
 

@@ -15,13 +15,14 @@ from astropy.table import Table
 from astropy.wcs import WCS
 from tolerances import TEXT
 
-from hybridfit.cutouts import Cutouts
-from hybridfit.draws import Draws
-from hybridfit.io import export, table
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import Fit, Result
+from hybridfit.data.samples import Draws
+from hybridfit.io import table
+from hybridfit.io import write_tables as export
 from hybridfit.io.result_table import result_columns, result_rows
 from hybridfit.io.unicode_columns import restored
-from hybridfit.parameters import ParameterSpace
-from hybridfit.results import Fit, Result
+from hybridfit.model.parameters import ParameterSpace
 
 NAMES = ["x", "y", "mag", "r_eff", "n", "q", "pa", "sky"]
 ENDS = ("_p16", "_p50", "_p84")

@@ -12,8 +12,8 @@ from tolerances import SINGLE
 
 import hybridfit as hf
 from hybridfit.fitting.fit import fit_cutouts
-from hybridfit.uncertainty import noise
-from hybridfit.uncertainty.budget import BudgetOptions, error_budget, noise_of
+from hybridfit.uncertainty import correlated_noise as noise
+from hybridfit.uncertainty.error_budget import BudgetOptions, error_budget, noise_of
 from hybridfit.uncertainty.tempering import mean_excess, temperature, tempered
 
 

@@ -10,15 +10,16 @@ from astropy.io import fits
 from astropy.table import Table
 
 import hybridfit as hf
-from hybridfit import pipeline
 from hybridfit.io.delimited import decimal, guarded, read_delimited, unguarded
-from hybridfit.io.export import write_results
-from hybridfit.io.fits import ReadOptions, find_sources, read_stamp
 from hybridfit.io.manifest import read_manifest
+from hybridfit.io.options import ReadOptions
+from hybridfit.io.read_cutout import read_stamp
 from hybridfit.io.read_results import read_results
 from hybridfit.io.references.tables import read_table
+from hybridfit.io.sources import find_sources
 from hybridfit.io.table import Column, record_type
 from hybridfit.io.unicode_columns import Reiterable
+from hybridfit.io.write_tables import write_results
 
 PLAIN = ReadOptions(no_psf=True, crop="none", mask_neighbours=False)
 
@@ -165,10 +166,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     manifest = galaxies(folder, NAMED)
     for format in ("fits", "csv", "ecsv", "parquet"):
-        pipeline.fit_files(
+        hf.fit_files(
             manifest,
             folder / format,
-            run=pipeline.RunOptions(
+            run=hf.RunOptions(
                 format=format, uncertainty="covariance", start="moments", save_models=True
             ),
         )
@@ -231,10 +232,10 @@ def test_parts_of_a_fits_table_have_one_width(tmp_path: Path):
 def test_a_run_goes_on_and_its_pictures_have_its_names(runs: Path):
     from hybridfit.pipeline.plot import plot_run
 
-    again = pipeline.fit_files(
+    again = hf.fit_files(
         runs / "list.ecsv",
         runs / "fits",
-        run=pipeline.RunOptions(
+        run=hf.RunOptions(
             format="fits", uncertainty="covariance", start="moments", save_models=True
         ),
     )
@@ -264,14 +265,14 @@ def test_results_that_cannot_be_read_are_told(tmp_path: Path, runs: Path, format
     whole = (runs / format / path.name).read_bytes()
     left = len(whole) - 20 if format == "csv" else len(whole) // 2  # of a CSV half a line must go
     path.write_bytes(whole[:left] if data == "cut" else data)
-    with pytest.raises(pipeline.UsageError, match=rf"results\.{format}' cannot be read"):
+    with pytest.raises(hf.UsageError, match=rf"results\.{format}' cannot be read"):
         list(read_results(tmp_path).table["id"])
 
 
 def test_options_that_are_none_are_told(tmp_path: Path):
     table = Table({"id": ["a"]}, meta={"OPTIONS": "[1, 2"})
     table.write(tmp_path / "results.ecsv")
-    with pytest.raises(pipeline.UsageError, match=r"results\.ecsv' cannot be read"):
+    with pytest.raises(hf.UsageError, match=r"results\.ecsv' cannot be read"):
         read_results(tmp_path)
 
 

@@ -12,13 +12,17 @@ import torch
 import yaml
 from train_helpers import SWIN, Shuffled, learner_of, lines, recipe, scenes
 
-from hybridfit.model.render import render
-from hybridfit.npe import checkpoint as files
-from hybridfit.npe.data import VALIDATION
+from hybridfit.data.errors import UsageError
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.npe import weight_files
 from hybridfit.npe.frame import encode
 from hybridfit.npe.inputs import make_inputs
-from hybridfit.npe.learner import soft_clip, step
-from hybridfit.npe.recipe import (
+from hybridfit.rendering.render import render
+from hybridfit.training import checkpoint
+from hybridfit.training.data import VALIDATION
+from hybridfit.training.learner import Counters, soft_clip, step
+from hybridfit.training.loop import train
+from hybridfit.training.recipe import (
     Recipe,
     TrainOptions,
     ema_decay,
@@ -27,12 +31,9 @@ from hybridfit.npe.recipe import (
     learning_rate,
     progress_of,
 )
-from hybridfit.npe.store import ReplayStore
-from hybridfit.npe.train import Counters, train
-from hybridfit.npe.validation import gaussian_nll, laplace_limit
-from hybridfit.parameters import ParameterSpace
-from hybridfit.pipeline import UsageError
-from hybridfit.pipeline.training import train_network
+from hybridfit.training.replay_buffer import ReplayStore
+from hybridfit.training.train import train_network
+from hybridfit.training.validation import gaussian_nll, laplace_limit
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -174,15 +175,15 @@ def test_a_run_leaves_log_weights_and_card(run):
     assert card["images"] == 2048
     assert card["distinct"] == 512
     assert {"cpu", "torch", "commit", "date"} <= set(card)
-    assert torch.isfinite(files.load_weights(run / "weights").distance_limit)
+    assert torch.isfinite(weight_files.load_weights(run / "weights").distance_limit)
 
 
 def test_time_ends_a_run_with_its_learning_rate_at_zero(tmp_path):
     train(recipe(images=10**9, minutes=0.1), tmp_path, quiet=True)
-    counters = Counters(**files.load_checkpoint(tmp_path)["counters"])
+    counters = Counters(**checkpoint.load_checkpoint(tmp_path)["counters"])
     # the last batches may take a little longer than the limit, on a busy machine
     assert 0.1 <= counters.minutes < 0.2
-    lr = files.load_checkpoint(tmp_path)["optimiser"]["param_groups"][0]["lr"]
+    lr = checkpoint.load_checkpoint(tmp_path)["optimiser"]["param_groups"][0]["lr"]
     assert lr < 0.3 * 1.5e-3
 
 
@@ -191,7 +192,7 @@ def test_time_ends_a_run_with_its_learning_rate_at_zero(tmp_path):
 
 def test_laplace_limit_against_finite_differences():
     source = scenes(6)
-    from hybridfit.model.simulate import simulate_scenes
+    from hybridfit.simulation.simulate import simulate_scenes
 
     made = simulate_scenes(6, 3, source.simulator)
     cutouts, theta = made.cutouts, made.theta.double()

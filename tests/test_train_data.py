@@ -9,8 +9,8 @@ import pytest
 import torch
 from train_helpers import dying, failing, numbered, scenes
 
-from hybridfit.npe.data import TRAINING, VALIDATION, Producer, Shard, seed_of
-from hybridfit.npe.store import ReplayStore, Stock, batches_with_views
+from hybridfit.training.data import TRAINING, VALIDATION, Producer, Shard, seed_of
+from hybridfit.training.replay_buffer import ReplayStore, Stock, batches_with_views
 
 
 def same(a: Shard, b: Shard) -> bool:

@@ -16,23 +16,23 @@ from tolerances import NETWORK, SINGLE, TEXT
 from train_helpers import SIMPLE, SWIN, recipe, scenes
 
 import hybridfit as hf
+from hybridfit.data.errors import UsageError
 from hybridfit.io.cutout_files import write_cutouts
-from hybridfit.model.simulate import simulate_scenes
-from hybridfit.npe.checkpoint import load_config, load_weights, save_weights
-from hybridfit.npe.columns import Column, decode_columns, encode_columns, parse_columns
-from hybridfit.npe.data import Shard
-from hybridfit.npe.finetune import STAGES, FinetuneOptions, finetune
-from hybridfit.npe.labelled import labelled_shard, with_sky
+from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import predict_cutouts
-from hybridfit.npe.predict_columns import predict_columns
-from hybridfit.npe.train import train
-from hybridfit.npe.validation import contexts_of, nll_of
-from hybridfit.parameters import ParameterSpace
-from hybridfit.pipeline import UsageError
-from hybridfit.pipeline.finetuning import finetune_network, joined
+from hybridfit.npe.predict_targets import predict_columns
+from hybridfit.npe.targets import Column, decode_columns, encode_columns, parse_columns
+from hybridfit.npe.weight_files import load_config, load_weights, save_weights
+from hybridfit.pipeline.engine.job import StreamOptions
 from hybridfit.pipeline.predict import PredictOptions
-from hybridfit.pipeline.stream import StreamOptions
+from hybridfit.simulation.simulate import simulate_scenes
+from hybridfit.training.data import Shard
+from hybridfit.training.finetune import STAGES, FinetuneOptions, finetune
+from hybridfit.training.finetune_files import finetune_network, joined
+from hybridfit.training.labelled_data import labelled_shard, with_sky
+from hybridfit.training.loop import train
+from hybridfit.training.validation import contexts_of, nll_of
 
 NAMES = ParameterSpace().names
 
@@ -215,7 +215,7 @@ def test_read_positions_are_those_of_the_files(weights, tmp_path, monkeypatch):
         seen.update(training=training, held_out=held_out)
         raise ValueError("seen enough")
 
-    monkeypatch.setattr("hybridfit.pipeline.finetuning.finetune", keep)
+    monkeypatch.setattr("hybridfit.training.finetune_files.finetune", keep)
     with pytest.raises(UsageError, match="seen enough"):
         finetune_network(folder, tmp_path / "out", weights, quiet=True)
     read = joined([seen["training"], seen["held_out"]])
@@ -239,8 +239,8 @@ def test_skies_are_drawn_anew_in_each_chunk(weights, tmp_path, monkeypatch):
         seen.extend((training.targets[:, 7], held_out.targets[:, 7]))
         raise ValueError("seen enough")
 
-    monkeypatch.setattr("hybridfit.pipeline.finetuning.finetune", keep)
-    monkeypatch.setattr("hybridfit.pipeline.finetuning.AT_ONCE", 4)
+    monkeypatch.setattr("hybridfit.training.finetune_files.finetune", keep)
+    monkeypatch.setattr("hybridfit.training.finetune_files.AT_ONCE", 4)
     with pytest.raises(UsageError, match="seen enough"):
         finetune_network(tmp_path / "labelled", tmp_path / "out", weights, quiet=True)
     assert len(torch.cat(seen).unique()) == 40

@@ -17,23 +17,21 @@ import yaml
 from train_helpers import SWIN, learner_of, lines, mapping, recipe, scenes
 from typer.testing import CliRunner, Result
 
-from hybridfit.cli import make_app
-from hybridfit.io.runs import UsageError
-from hybridfit.npe import checkpoint as files
-from hybridfit.npe import network
-from hybridfit.npe.checkpoint import load_weights
-from hybridfit.npe.journal import LOG, last_validation
-from hybridfit.npe.learner import step
+from hybridfit.cli.app import make_app
+from hybridfit.data.errors import UsageError
+from hybridfit.npe import network, weight_files
 from hybridfit.npe.network import Estimator
-from hybridfit.npe.recipe import (
-    Recipe,
-)
-from hybridfit.npe.start import begin_from, read_start
-from hybridfit.npe.store import ReplayStore
-from hybridfit.npe.train import claim, train
-from hybridfit.npe.validation import nll_of
-from hybridfit.pipeline.common import starting_part
-from hybridfit.pipeline.training import train_network
+from hybridfit.npe.weight_files import load_weights
+from hybridfit.pipeline.measure import starting_part
+from hybridfit.training import checkpoint
+from hybridfit.training.learner import step
+from hybridfit.training.loop import claim, train
+from hybridfit.training.recipe import Recipe
+from hybridfit.training.replay_buffer import ReplayStore
+from hybridfit.training.train import train_network
+from hybridfit.training.training_log import LOG, last_validation
+from hybridfit.training.validation import nll_of
+from hybridfit.training.warm_start import begin_from, read_start
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +51,9 @@ def test_checkpoint_round_trip_is_exact(tmp_path):
     store.add(shard)
     for _ in range(3):
         step(learner, store, made.train, 0.1)
-    files.save_checkpoint(tmp_path, 3, learner.state())
+    checkpoint.save_checkpoint(tmp_path, 3, learner.state())
     other = learner_of(made, shard)
-    other.restore(files.load_checkpoint(tmp_path))
+    other.restore(checkpoint.load_checkpoint(tmp_path))
     assert other.counters == learner.counters
     for _ in range(2):  # optimiser and averages included: both go the same way from here
         step(learner, store, made.train, 0.1)
@@ -72,15 +70,15 @@ def test_checkpoint_round_trip_is_exact(tmp_path):
 
 def test_the_last_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_path):
     for k in (1, 2, 3):
-        files.save_checkpoint(tmp_path, k, {"counters": {"step": k}})
-    assert [p.name for p in files.checkpoints(tmp_path)] == [
+        checkpoint.save_checkpoint(tmp_path, k, {"counters": {"step": k}})
+    assert [p.name for p in checkpoint.checkpoints(tmp_path)] == [
         "checkpoint-000000002.pt",
         "checkpoint-000000003.pt",
     ]
-    assert files.load_checkpoint(tmp_path)["counters"]["step"] == 3
-    last = files.checkpoints(tmp_path)[-1]
+    assert checkpoint.load_checkpoint(tmp_path)["counters"]["step"] == 3
+    last = checkpoint.checkpoints(tmp_path)[-1]
     last.write_bytes(last.read_bytes()[:100])
-    assert files.load_checkpoint(tmp_path)["counters"]["step"] == 2
+    assert checkpoint.load_checkpoint(tmp_path)["counters"]["step"] == 2
     assert not list(tmp_path.glob(".*"))  # no temporary file stays
 
 
@@ -98,7 +96,7 @@ def test_nothing_is_unpickled(tmp_path):
     mark = tmp_path / "mark"
     torch.save({"model": Intruder(mark)}, tmp_path / "checkpoint-000000001.pt")
     with pytest.raises(ValueError, match="can be read"):
-        files.load_checkpoint(tmp_path)
+        checkpoint.load_checkpoint(tmp_path)
     assert not mark.exists()
     torch.load(tmp_path / "checkpoint-000000001.pt", weights_only=False)
     assert mark.exists()  # it would have done harm
@@ -137,11 +135,11 @@ def test_a_new_run_keeps_no_validation_of_an_earlier_one(tmp_path):
 
 
 def test_resuming_a_whole_run_changes_nothing(run):
-    before = files.load_checkpoint(run)["counters"]
-    weights = files.load_weights(run / "weights").state_dict()
+    before = checkpoint.load_checkpoint(run)["counters"]
+    weights = weight_files.load_weights(run / "weights").state_dict()
     assert train(recipe(), run, resume=True, quiet=True) is not None
-    assert files.load_checkpoint(run)["counters"] == before
-    for name, value in files.load_weights(run / "weights").state_dict().items():
+    assert checkpoint.load_checkpoint(run)["counters"] == before
+    for name, value in weight_files.load_weights(run / "weights").state_dict().items():
         if not name.startswith(("context_", "distance_")):  # set on other galaxies
             assert torch.equal(value, weights[name])
 
@@ -159,14 +157,14 @@ def test_resuming_asks_no_hub_for_weights(tmp_path, monkeypatch):
     train(recipe(wanted, images=64), tmp_path, quiet=True)
     train(recipe(wanted, images=128), tmp_path, resume=True, quiet=True)
     assert asked == [True, False]
-    assert files.load_config(tmp_path / "weights")["network"].pretrained
+    assert weight_files.load_config(tmp_path / "weights")["network"].pretrained
 
 
 def test_a_run_goes_on_with_more_images(tmp_path):
     train(recipe(images=1024), tmp_path, quiet=True)
-    first = files.load_checkpoint(tmp_path)["counters"]
+    first = checkpoint.load_checkpoint(tmp_path)["counters"]
     train(recipe(images=2048), tmp_path, resume=True, quiet=True)
-    second = files.load_checkpoint(tmp_path)["counters"]
+    second = checkpoint.load_checkpoint(tmp_path)["counters"]
     assert (first["images"], second["images"]) == (1024, 2048)
     assert second["step"] == 2 * first["step"]
     assert second["distinct"] > first["distinct"]
@@ -189,7 +187,7 @@ def test_commands_tell_wrong_use_from_failure(run, tmp_path):
     assert (whole.exit_code, whole.output) == (0, "")
     exported = call("train", config, "-o", run, "--export", tmp_path / "weights")
     assert exported.exit_code == 0
-    assert files.load_weights(tmp_path / "weights").n_targets == 8
+    assert weight_files.load_weights(tmp_path / "weights").n_targets == 8
     assert call("train", tmp_path / "none.yaml", "-o", run).exit_code == 2
     other = call("finetune", tmp_path, "-o", tmp_path / "tuned", "--weights", tmp_path)
     assert other.exit_code == 2
@@ -231,7 +229,7 @@ def test_a_killed_run_leaves_no_process_and_goes_on(tmp_path, number):
     started = subprocess.Popen(command(config, "-o", out, "--quiet"))
     try:
         # a minute and more on a machine with much else to do
-        assert wait_for(lambda: len(files.checkpoints(out)) == files.KEEP, 150)
+        assert wait_for(lambda: len(checkpoint.checkpoints(out)) == checkpoint.KEEP, 150)
         workers = children(started.pid)
         os.kill(started.pid, number)
         status = started.wait(60)
@@ -240,11 +238,11 @@ def test_a_killed_run_leaves_no_process_and_goes_on(tmp_path, number):
         started.kill()
     assert workers
     assert wait_for(lambda: not any(alive(w) for w in workers), 30)
-    held = files.load_checkpoint(out)["counters"]
+    held = checkpoint.load_checkpoint(out)["counters"]
     assert held["images"] > 0
     more = held["images"] + 640
     assert train_network(config, out, resume=True, images=more, quiet=True)
-    after = files.load_checkpoint(out)["counters"]
+    after = checkpoint.load_checkpoint(out)["counters"]
     assert after["images"] >= more
     assert after["step"] == after["images"] // 64
     assert after["minutes"] > held["minutes"]
@@ -275,12 +273,12 @@ def test_a_network_that_looks_back_starts_from_one_that_does_not(run, tmp_path):
     out = tmp_path / "second"
     values = train(looking, out, quiet=True, start=run)
     assert values is not None
-    card = files.load_card(out / "weights")
+    card = weight_files.load_card(out / "weights")
     assert card["images"] == 256
     assert card["before"][-1]["images"] == recipe().train.images
     made = load_weights(out / "weights")
     assert made.scout is not None
-    scout = files.load_checkpoint(run)["ema"]
+    scout = checkpoint.load_checkpoint(run)["ema"]
     for name, value in made.scout.named_parameters():  # left as it was, but for being float16
         assert torch.allclose(value, scout[name], atol=2e-3, rtol=1e-3), name
     assert torch.isfinite(made.distance_limit)

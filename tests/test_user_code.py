@@ -11,9 +11,9 @@ import pytest
 from astropy.table import Table
 
 import hybridfit as hf
-from hybridfit.io.runs import UsageError
+from hybridfit.cli.flags import import_allowed
+from hybridfit.data.errors import UsageError
 from hybridfit.model.profiles import find_profile
-from hybridfit.options import import_allowed
 from hybridfit.pipeline.plot import plot_run
 
 PLANTED = """

@@ -165,7 +165,7 @@ def test_tables_are_written_without_a_warning(format: str, tmp_path: Path):
 
 
 def test_the_command_line_keeps_libraries_quiet_and_debug_shows_them():
-    from hybridfit.outcome import errors
+    from hybridfit.cli.exit_status import errors
 
     for debug, shown in ((False, 0), (True, 1)):
         with warnings.catch_warnings(record=True) as seen:

@@ -10,10 +10,10 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from hybridfit.config import load_yaml
-from hybridfit.npe import checkpoint as files
+from hybridfit.npe import weight_files
 from hybridfit.npe.posterior import PACKAGED
-from hybridfit.npe.start import read_start
+from hybridfit.options.yaml_options import load_yaml
+from hybridfit.training.warm_start import read_start
 
 AT_ONCE = 10.0  # seconds, also on a busy machine; what a bomb asks for takes minutes
 
@@ -57,32 +57,32 @@ BREAKS = (garbage, cut, emptied, a_folder, a_device, json_list, deep)
 
 
 @pytest.mark.parametrize("broken", BREAKS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize("name", [files.WEIGHTS, files.CONFIG])
+@pytest.mark.parametrize("name", [weight_files.WEIGHTS, weight_files.CONFIG])
 def test_a_broken_file_is_named(folder: Path, name: str, broken):
-    if (name, broken) == (files.CONFIG, cut):
+    if (name, broken) == (weight_files.CONFIG, cut):
         pytest.skip("half a YAML file may be one: the next test has that")
     broken(folder / name)
     began = time.monotonic()
     with pytest.raises(ValueError, match=name.replace(".", r"\.")) as told:
-        files.load_weights(folder)
+        weight_files.load_weights(folder)
     assert len(str(told.value)) < 1000
     assert time.monotonic() - began < AT_ONCE
 
 
 @pytest.mark.parametrize("broken", BREAKS, ids=lambda f: f.__name__)
 def test_a_broken_card_is_named(folder: Path, broken):
-    broken(folder / files.CARD)
+    broken(folder / weight_files.CARD)
     with pytest.raises(ValueError, match=r"card\.json"):
         read_start(folder)
-    files.load_weights(folder)  # which does not need it
+    weight_files.load_weights(folder)  # which does not need it
 
 
 def test_a_config_cut_anywhere_is_told(folder: Path):
-    whole = (folder / files.CONFIG).read_text()
+    whole = (folder / weight_files.CONFIG).read_text()
     for size in range(0, whole.index("n_targets"), 37):  # of what stands behind some can be missed
-        (folder / files.CONFIG).write_text(whole[:size])
+        (folder / weight_files.CONFIG).write_text(whole[:size])
         with pytest.raises(ValueError, match=r"config\.yaml"):
-            files.load_config(folder)
+            weight_files.load_config(folder)
 
 
 @pytest.mark.parametrize(
@@ -111,33 +111,33 @@ def test_a_config_cut_anywhere_is_told(folder: Path):
     ],
 )
 def test_wrong_entries_of_the_config_are_told(folder: Path, key: str, value: object):
-    config = yaml.safe_load((folder / files.CONFIG).read_text())
+    config = yaml.safe_load((folder / weight_files.CONFIG).read_text())
     if key == "network" and isinstance(value, dict):
         value = {**config["network"], **value}
-    (folder / files.CONFIG).write_text(yaml.safe_dump({**config, key: value}))
+    (folder / weight_files.CONFIG).write_text(yaml.safe_dump({**config, key: value}))
     began = time.monotonic()
     with pytest.raises(ValueError, match=r"config\.yaml|weights\.safetensors") as told:
-        files.load_weights(folder)
+        weight_files.load_weights(folder)
     assert len(str(told.value)) < 1000
     assert time.monotonic() - began < 3 * AT_ONCE  # timm may have to be imported
 
 
 def test_weights_that_are_no_numbers_are_told(folder: Path):
-    path = folder / files.WEIGHTS
+    path = folder / weight_files.WEIGHTS
     tensors = load_file(path)
     name = next(name for name, value in tensors.items() if value.dtype == torch.float16)
     tensors[name] = torch.full_like(tensors[name], torch.nan)
     save_file(tensors, path)
     with pytest.raises(ValueError, match="no finite numbers"):
-        files.load_weights(folder)
+        weight_files.load_weights(folder)
 
 
 def test_a_header_that_claims_too_much(folder: Path):
     claim = {"a": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]}}
     header = json.dumps(claim).encode()
-    (folder / files.WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header)
+    (folder / weight_files.WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(ValueError, match=r"weights\.safetensors"):
-        files.load_weights(folder)
+        weight_files.load_weights(folder)
 
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(

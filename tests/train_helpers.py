@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from hybridfit.model.scenes import SceneOptions
-from hybridfit.npe.data import SceneSource, Shard
-from hybridfit.npe.learner import Learner, make_optimiser
+from hybridfit.model.parameters import Prior
 from hybridfit.npe.network import Estimator
-from hybridfit.npe.recipe import Recipe
-from hybridfit.parameters import Prior
+from hybridfit.simulation.options import SceneOptions
+from hybridfit.training.data import SceneSource, Shard
+from hybridfit.training.learner import Learner, make_optimiser
+from hybridfit.training.recipe import Recipe
 
 # clean galaxies on small stamps: quick to simulate, and little to learn
 SIMPLE: dict[str, Any] = {

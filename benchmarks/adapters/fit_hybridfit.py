@@ -13,7 +13,7 @@ from astropy.table import Table
 from exchange import CONVERGED, FAILED, NAMES, Array, Fitted, Galaxy, serve
 
 import hybridfit as hf
-from hybridfit.pipeline.common import model_images
+from hybridfit.pipeline.measure import model_images
 
 
 def _cutouts(galaxies: list[Galaxy]) -> hf.Cutouts:

@@ -7,23 +7,21 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hybridfit.cutouts import Cutouts
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import Fit, Flag
 from hybridfit.fitting.adam import minimise_adam
-from hybridfit.fitting.coarse import coarse_start
-from hybridfit.fitting.compiling import wants_compile
-from hybridfit.fitting.held import Given, hold, unreachable
-from hybridfit.fitting.judge import judge
+from hybridfit.fitting.build_problem import prepared
+from hybridfit.fitting.coarse_fit import coarse_start
+from hybridfit.fitting.compile import wants_compile
+from hybridfit.fitting.fit_flags import judge
+from hybridfit.fitting.fixed import Given, hold, unreachable
 from hybridfit.fitting.lm import LMOptions, Minimum, minimise
+from hybridfit.fitting.moments import Starts, moment_start, starting_values
 from hybridfit.fitting.options import FitOptions
-from hybridfit.fitting.prepare import prepared
 from hybridfit.fitting.problem import Problem
+from hybridfit.fitting.retries import Middle, middle_of
 from hybridfit.fitting.solution import DARK, Solution, flux_units, solution_of, to_fit
-from hybridfit.fitting.start import Starts, moment_start, starting_values
-from hybridfit.fitting.tries import Middle, middle_of
-from hybridfit.parameters import ParameterSpace
-from hybridfit.results import Fit, Flag
-
-__all__ = ["FitOptions", "fit_cutouts"]
+from hybridfit.model.parameters import ParameterSpace
 
 
 def fit_cutouts(

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hybridfit.cutouts import Cutouts
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import Fit
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import flux_units, solve
-from hybridfit.results import Fit
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def free_point(fit: Fit, problem: Problem, cutouts: Cutouts) -> tuple[Tensor, Te
 
     Args:
         fit: of the B galaxies of ``problem``.
-        problem: see `hybridfit.fitting.prepare.prepared`.
+        problem: see `hybridfit.fitting.build_problem.prepared`.
         cutouts: the same galaxies.
     """
     space = problem.space

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hybridfit.arguments import check_choice, check_fields
+from hybridfit.model.parameters import ParameterSpace, Prior
 from hybridfit.model.profiles import Profile, find_profile
-from hybridfit.parameters import ParameterSpace, Prior
+from hybridfit.options.checks import check_choice, check_fields
 
 MOST_COMPONENTS = 40  # memory grows by the square of their number, and FITS tables have 999 columns
 

@@ -14,14 +14,14 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from hybridfit.cutouts import Cutouts
-from hybridfit.fitting.held import Held
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.detection.background import typical_sigma
+from hybridfit.fitting.fixed import Held
 from hybridfit.fitting.lm import Normal
-from hybridfit.model.background import typical_sigma
-from hybridfit.model.grid import Grid, make_grid, reach_of, transfer_function
+from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.profiles import Profile
-from hybridfit.model.render import Geometry, component_images, geometry
-from hybridfit.parameters import ParameterSpace
+from hybridfit.rendering.grid import Grid, make_grid, reach_of, transfer_function
+from hybridfit.rendering.render import Geometry, component_images, geometry
 
 
 @dataclass(frozen=True)

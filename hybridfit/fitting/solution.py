@@ -7,10 +7,10 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from hybridfit.cutouts import Cutouts
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import Fit
 from hybridfit.fitting.lm import Minimum
 from hybridfit.fitting.problem import Problem
-from hybridfit.results import Fit
 
 DARK = 1e9  # what a component without light costs: any fit with light in all of them is better
 

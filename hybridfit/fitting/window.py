@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hybridfit.cutouts import Cutouts
+from hybridfit.data.cutouts import Cutouts
 from hybridfit.fitting.problem import Pixels, Problem, grid_of, sky_terms
-from hybridfit.model.grid import transfer_function
+from hybridfit.rendering.grid import transfer_function
 
 
 def window_problem(

@@ -11,7 +11,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from hybridfit.io.options import BadInput
+from hybridfit.data.errors import BadInput
 
 BRACKETS = re.compile(r"(.*?)((?:\[[^\[\]]*\])+)", re.DOTALL)
 PLUS = re.compile(r"(.+\.(?:fits|fit|fts|imh)(?:\.gz|\.fz|\.bz2|\.xz)?)\+(\d{1,6})", re.IGNORECASE)

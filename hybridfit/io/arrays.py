@@ -12,24 +12,32 @@ import torch
 from astropy.nddata import Cutout2D, NDData
 from numpy.typing import ArrayLike, NDArray
 
-from hybridfit.arguments import check_choice, checked, described
-from hybridfit.cutouts import OVERSAMPLINGS, START_NAMES, Cutouts, entries, is_oversampling
+from hybridfit.data.cutouts import (
+    NOISE_ROLES,
+    OVERSAMPLINGS,
+    START_NAMES,
+    Cutouts,
+    entries,
+    is_oversampling,
+)
+from hybridfit.data.errors import BadInput
+from hybridfit.data.quantities import in_unit_of, without_units
+from hybridfit.data.results import joined
+from hybridfit.detection.prepare import Draft
+from hybridfit.detection.prepare import prepare as prepare_planes
 from hybridfit.io.bit_masks import mask_bits_problem
-from hybridfit.io.fits import bad_stamp, stack
-from hybridfit.io.header import first_number, pixel_area
-from hybridfit.io.header import pixel_scale as known_scale
 from hybridfit.io.image_header import text_in
 from hybridfit.io.nddata import Plain, plain_array, plain_image
-from hybridfit.io.options import NOISE_ROLES, BadInput, start_problem
+from hybridfit.io.options import start_problem
 from hybridfit.io.photometry import calibrate
-from hybridfit.io.prepare import Draft
-from hybridfit.io.prepare import prepare as prepare_planes
-from hybridfit.io.psf import CENTRES, PreparedPsf
 from hybridfit.io.psf_files import checked_psf, with_span
 from hybridfit.io.quality_planes import merged_quality
-from hybridfit.io.stamp import Stamp, assembled_stamp
-from hybridfit.quantities import in_unit_of, without_units
-from hybridfit.results import joined
+from hybridfit.io.read import bad_stamp, stack
+from hybridfit.io.read_cutout import Stamp, assembled_stamp
+from hybridfit.io.wcs import first_number, pixel_area
+from hybridfit.io.wcs import pixel_scale as known_scale
+from hybridfit.options.checks import check_choice, checked, described
+from hybridfit.rendering.psf_images import CENTRES, PreparedPsf
 
 MISSING: Any = object()
 

@@ -12,8 +12,8 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from hybridfit.data.errors import BadInput
 from hybridfit.io.image_header import number_in, text_in
-from hybridfit.io.options import BadInput
 
 LINEAR = "made linear from the asinh scale of Pan-STARRS"
 KEYS = ("BSOFTEN", "BOFFSET")

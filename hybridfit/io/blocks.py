@@ -15,11 +15,11 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from hybridfit.cutouts import Cutouts
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import Fit, Flag
 from hybridfit.files import open_fits
 from hybridfit.io.galfit import Component, Feedme, Outcome, Value, model_header
 from hybridfit.io.writing import atomic
-from hybridfit.results import Fit, Flag
 
 LONGEST = 100  # characters of an id in a file name
 # what GALFIT would say of a run, in its own codes, so that its users' scripts see it

@@ -7,7 +7,7 @@ from pathlib import Path
 from astropy.io import fits
 from astropy.table import Table
 
-from hybridfit.cutouts import Cutouts
+from hybridfit.data.cutouts import Cutouts
 from hybridfit.io.blocks import file_name, world_header
 from hybridfit.io.standard_zeropoints import is_believed
 from hybridfit.io.writing import atomic, write_table

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridfit.cutouts import Cutouts
+from hybridfit.data.cutouts import Cutouts
 from hybridfit.io.posterior_table import LEVELS
 from hybridfit.io.table import MESSAGE_WIDTH, Column, record_type, shortened
 

@@ -13,8 +13,8 @@ from astropy.io import fits
 from astropy.nddata import Cutout2D, NDData
 from numpy.typing import NDArray
 
-from hybridfit.arguments import described
-from hybridfit.quantities import in_unit_of
+from hybridfit.data.quantities import in_unit_of
+from hybridfit.options.checks import described
 
 NOISE_OF = {"std": "sigma", "var": "variance", "ivar": "ivar"}  # astropy's names of uncertainty
 REAL = "fiub"

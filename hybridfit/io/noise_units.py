@@ -7,9 +7,9 @@ from astropy.io import fits
 from astropy.units import UnitConversionError
 from numpy.typing import NDArray
 
+from hybridfit.data.quantities import NOISE_POWERS
+from hybridfit.data.units import parse_unit, plain_unit
 from hybridfit.io.image_header import text_in
-from hybridfit.quantities import NOISE_POWERS
-from hybridfit.units import parse_unit, plain_unit
 
 
 def in_unit_of_image(

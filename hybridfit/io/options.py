@@ -1,4 +1,4 @@
-"""Options of the reading stage, and the error that stands for one unusable galaxy."""
+"""Options of the reading stage."""
 
 from __future__ import annotations
 
@@ -7,37 +7,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hybridfit.arguments import check_fields
-from hybridfit.cutouts import OVERSAMPLINGS, START_NAMES, is_oversampling
+from hybridfit.data.cutouts import NOISE_ROLES, OVERSAMPLINGS, START_NAMES, is_oversampling
 from hybridfit.io.bit_masks import mask_bits_problem
-from hybridfit.io.psf import CENTRES
-from hybridfit.results import Flag
+from hybridfit.options.checks import check_fields
+from hybridfit.rendering.psf_images import CENTRES
 
-NOISE_ROLES = ("sigma", "variance", "ivar")
 ROLES = ("image", *NOISE_ROLES, "psf", "mask", "segmap", "dq", "weight")
 VALUES = ("zeropoint", "pixel_scale", "gain", "psf_oversampling", "psf_includes_pixel")
 COLUMNS = ("id", *ROLES, *VALUES, *START_NAMES)
-
-
-class UsageError(ValueError):
-    """The command, its options or its whole input are wrong; nothing was computed."""
-
-
-class BadInput(ValueError):
-    """One galaxy cannot be fitted: its row gets this text and ``flags``, the run goes on.
-
-    Args:
-        message: what was expected, what came, what to do.
-        flags: the bits of `hybridfit.Flag` for the row; UNREADABLE unless something more
-            precise is known (NO_DATA: nothing but masked pixels, NO_SIGNAL: a constant image).
-    """
-
-    def __init__(self, message: str, flags: int = int(Flag.UNREADABLE)) -> None:
-        super().__init__(message)
-        self.flags = int(flags)
-
-    def __reduce__(self) -> tuple[type[BadInput], tuple[str, int]]:
-        return type(self), (str(self), self.flags)  # so that it comes back from a process pool
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Part:
     Args:
         rows: (N,) records; those that are not done have no meaning.
         done: (N,) bool.
-        keys: (N, 2) uint64 of the files that each was measured on, see `hybridfit.io.inputs`.
+        keys: (N, 2) uint64 of the files that each was measured on, see `hybridfit.io.input_keys`.
     """
 
     rows: NDArray[np.void]

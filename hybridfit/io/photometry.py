@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from hybridfit.io.gain_check import Doubt
+from hybridfit.data.errors import BadInput
+from hybridfit.data.units import Kind
+from hybridfit.detection.gain_check import Doubt
 from hybridfit.io.image_header import EXPOSURE_KEYS, SOLID_ANGLE_KEYS, UNIT_KEYS, ImageHeader
 from hybridfit.io.named_zeropoints import (
     SURVEY_KEYS,
@@ -24,14 +26,12 @@ from hybridfit.io.named_zeropoints import (
     named_zeropoint,
     refused_zeropoints,
 )
-from hybridfit.io.options import BadInput
 from hybridfit.io.standard_zeropoints import (
     STANDARD_KEYS,
     Found,
     detrended_zeropoint,
     standard_zeropoint,
 )
-from hybridfit.units import Kind
 
 GAIN_KEYS = ("GAIN", "EGAIN", "CCDGAIN", "ATODGAIN")
 PHOTOMETRIC_KEYS = (

@@ -12,12 +12,12 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from hybridfit.data.errors import BadInput
 from hybridfit.files import FileProblem, open_fits
 from hybridfit.io.address import Address, parse_address
 from hybridfit.io.image_header import text_in
 from hybridfit.io.inherit import full_header
 from hybridfit.io.noise_units import in_unit_of_image
-from hybridfit.io.options import BadInput
 from hybridfit.io.view import PartOf, View, holds_image
 
 LISTED = 40  # HDUs that an error names

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridfit.cutouts import Cutouts
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import Posterior
+from hybridfit.io.sky_positions import on_sky
 from hybridfit.io.table import (
     MESSAGE_WIDTH,
     Column,
     messages_of,
-    on_sky,
     parameter_of,
     plain_name,
     record_type,
     to_numpy,
 )
 from hybridfit.io.zeropoint_columns import fill_zeropoints, zeropoint_columns
-from hybridfit.parameters import ParameterSpace
-from hybridfit.results import Posterior
+from hybridfit.model.parameters import ParameterSpace
 
 LEVELS = {"p025": 0.025, "p16": 0.16, "p50": 0.5, "p84": 0.84, "p975": 0.975}
 

@@ -11,18 +11,12 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from hybridfit.data.errors import BadInput
+from hybridfit.data.results import Flag
 from hybridfit.io.address import parse_address
-from hybridfit.io.options import BadInput
 from hybridfit.io.planes import read_plane_in_file
-from hybridfit.io.psf import PreparedPsf, examine_psf
-from hybridfit.io.psf_sampling import (
-    PSF_EXTENSIONS,
-    Sampling,
-    Stated,
-    sampling_of,
-    stated,
-)
-from hybridfit.results import Flag
+from hybridfit.io.psf_oversampling import PSF_EXTENSIONS, Sampling, Stated, sampling_of, stated
+from hybridfit.rendering.psf_images import PreparedPsf, examine_psf
 
 MAX_PSF_SIDE = 2049
 LEAST_SPAN = 3.0  # image pixels of an oversampled PSF

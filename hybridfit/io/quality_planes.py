@@ -8,10 +8,11 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from hybridfit.data.cutouts import NOISE_ROLES
+from hybridfit.data.errors import BadInput
+from hybridfit.data.results import Flag
 from hybridfit.io.bit_masks import chosen_bits, named_planes
 from hybridfit.io.image_header import text_in
-from hybridfit.io.options import NOISE_ROLES, BadInput
-from hybridfit.results import Flag
 
 
 def merged_quality(

@@ -15,12 +15,12 @@ from astropy.io import ascii as text_tables
 from astropy.table import Table
 from numpy.typing import NDArray
 
-from hybridfit.arguments import as_path
+from hybridfit.data.errors import UsageError
 from hybridfit.files import check_fits, check_regular, check_text
 from hybridfit.io.delimited import decimal, read_delimited
-from hybridfit.io.export import FORMATS
-from hybridfit.io.runs import UsageError
 from hybridfit.io.unicode_columns import restored
+from hybridfit.io.write_tables import FORMATS
+from hybridfit.options.checks import as_path
 
 SAMPLES = "_samples"  # what follows a parameter's name in its column of draws
 

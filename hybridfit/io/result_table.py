@@ -7,21 +7,21 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridfit.cutouts import Cutouts
-from hybridfit.draws import Draws
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import CERTIFICATE, FLUXES, Quality, Result
+from hybridfit.data.samples import Draws
+from hybridfit.io.sky_positions import on_sky
 from hybridfit.io.table import (
     MESSAGE_WIDTH,
     Column,
     blank_rows,
     messages_of,
-    on_sky,
     parameter_of,
     plain_name,
     to_numpy,
 )
 from hybridfit.io.zeropoint_columns import fill_zeropoints, zeropoint_columns
-from hybridfit.parameters import ParameterSpace
-from hybridfit.results import CERTIFICATE, FLUXES, Quality, Result
+from hybridfit.model.parameters import ParameterSpace
 
 LEVELS = {"p16": 0.16, "p50": 0.5, "p84": 0.84}
 QUALITY_WIDTH = max(len(quality.name) for quality in Quality)

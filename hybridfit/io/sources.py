@@ -14,13 +14,14 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridfit.arguments import as_path
-from hybridfit.cutouts import START_NAMES
+from hybridfit.data.cutouts import START_NAMES
+from hybridfit.data.errors import BadInput
 from hybridfit.io.address import parse_address
 from hybridfit.io.manifest import TABLE_ENDINGS, Manifest, is_fits_table, read_manifest
-from hybridfit.io.options import ROLES, VALUES, BadInput, ReadOptions
+from hybridfit.io.options import ROLES, VALUES, ReadOptions
 from hybridfit.io.planes import hdu_names
 from hybridfit.io.psf_files import read_psf
+from hybridfit.options.checks import as_path
 
 ENDINGS = ("", ".gz", ".fz")  # behind a pattern that ends in .fits
 MEF_PATTERN = "{id}.fits"

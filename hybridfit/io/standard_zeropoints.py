@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hybridfit.data.units import Kind, ab_zeropoint, image_unit
 from hybridfit.io.image_header import RATES, ImageHeader
-from hybridfit.units import Kind, ab_zeropoint, image_unit
 
 STANDARD_KEYS = (
     *("FLUXMAG0", "PHOTFLAM", "PHOTPLAM", "PHOTFNU", "PHOTMJSR", "FPA.ZP", "FLUX20"),

@@ -16,11 +16,11 @@ from astropy.table import Table
 from astropy.units import Unit
 from numpy.typing import NDArray
 
-from hybridfit.cutouts import Cutouts
-from hybridfit.io.frames import frame_problem
-from hybridfit.io.frames import on_sky as on_sky
-from hybridfit.parameters import PARAMETERS
-from hybridfit.results import joined
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import joined
+from hybridfit.io.sky_positions import frame_problem
+from hybridfit.io.sky_positions import on_sky as on_sky
+from hybridfit.model.parameters import PARAMETERS
 
 MESSAGE_WIDTH = 240  # characters; longer messages end in "..."
 

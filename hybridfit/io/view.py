@@ -10,10 +10,10 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from hybridfit.data.errors import BadInput
 from hybridfit.files.fits import MAX_RATIO, MAX_UNPACKED
 from hybridfit.io.address import Address
 from hybridfit.io.asinh import linear_pixels
-from hybridfit.io.options import BadInput
 
 MAX_SIDE = 20_000  # pixels; what is larger is not a cutout of a galaxy
 MAX_PIXELS = 100_000_000

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from astropy.table import Table
 
-from hybridfit.io.options import UsageError
+from hybridfit.data.errors import UsageError
 
 # not on every system
 NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)

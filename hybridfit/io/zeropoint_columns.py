@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridfit.cutouts import Cutouts
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import Flag
 from hybridfit.io.table import Column, to_numpy
-from hybridfit.results import Flag
 
 ORIGIN_WIDTH = 32  # bytes
 KEPT = 50  # different zero points that the metadata tell of

@@ -1,1 +1,1 @@
-"""Models: profiles, their rendering and simulation."""
+"""Models: profiles, parameters and their prior."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.frame import LARGEST, Frame, encode_raw, log_jacobian
 from hybridfit.npe.laplace import Laplace
 from hybridfit.npe.network import Estimator
-from hybridfit.parameters import ParameterSpace
 
 
 @dataclass(frozen=True)

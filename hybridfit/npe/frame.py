@@ -21,8 +21,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from hybridfit.model.parameters import ParameterSpace, Prior
 from hybridfit.npe.views import BASE
-from hybridfit.parameters import ParameterSpace, Prior
 
 N_TARGETS = 8
 LINEAR = 3.0  # of t for the centre: near it t is the offset over its spread

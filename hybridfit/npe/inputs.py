@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hybridfit.cutouts import Cutouts
-from hybridfit.model.background import nominal_centre, sky_level, typical_sigma
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.detection.background import nominal_centre, sky_level, typical_sigma
+from hybridfit.model.parameters import Prior
 from hybridfit.npe.frame import Frame
 from hybridfit.npe.laplace import Laplace
 from hybridfit.npe.moments import ORDERS, turned, windowed
-from hybridfit.npe.normal import NoiseLevel
+from hybridfit.npe.normal_equations import NoiseLevel
 from hybridfit.npe.views import (
     BASE,
     EXTREME,
@@ -29,7 +30,6 @@ from hybridfit.npe.views import (
     reflected,
     turned_views,
 )
-from hybridfit.parameters import Prior
 
 ROUGH = (1.5, 2.4, 3.8, 6.1, 9.8, 15.7, 25.0, 40.0, 64.0)  # stamp pixels, to find the target
 FINE = (0.8, 1.3, 2.1, 3.45, 5.6, 9.1, 14.8, 24.0)  # view pixels
@@ -54,7 +54,7 @@ class Inputs:
         scalars: (B, F) float32.
         frame: between the frame and the stamp.
         noise: its level, as the scalars tell it.
-        laplace: the Gaussian that the look back at the pixels found, see `hybridfit.npe.lookback`.
+        laplace: the Gaussian that the refinement found, see `hybridfit.npe.refinement`.
     """
 
     views: Tensor

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hybridfit.arguments import check_fields
-from hybridfit.npe.columns import Column
 from hybridfit.npe.flow import MaskedFlow
 from hybridfit.npe.frame import N_TARGETS
 from hybridfit.npe.inputs import N_VIEWS
-from hybridfit.npe.lookback import N_SCALARS
+from hybridfit.npe.refinement_scalars import N_SCALARS
+from hybridfit.npe.targets import Column
 from hybridfit.npe.views import SIDE
+from hybridfit.options.checks import check_fields
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class NetworkOptions:
         context: numbers that the flow is given.
         flow_layers, flow_hidden, flow_blocks: of the masked autoregressive flow.
         look_back: whether the network looks back at the pixels from the guess of a scout, and
-            the flow works about what it found there; see `hybridfit.npe.lookback`.
+            the flow works about what it found there; see `hybridfit.npe.refinement`.
     """
 
     backbone: str = "small"

@@ -17,15 +17,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hybridfit.cutouts import Cutouts
-from hybridfit.npe.checkpoint import WEIGHTS, load_weights
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import Flag, Posterior
+from hybridfit.model.parameters import MAX_U, ParameterSpace
 from hybridfit.npe.density import FlowDensity
 from hybridfit.npe.frame import LARGEST, Frame, decode, log_jacobian, position
 from hybridfit.npe.laplace import Laplace
-from hybridfit.npe.lookback import look
 from hybridfit.npe.network import Estimator
-from hybridfit.parameters import MAX_U, ParameterSpace
-from hybridfit.results import Flag, Posterior
+from hybridfit.npe.refinement import look
+from hybridfit.npe.weight_files import WEIGHTS, load_weights
 
 PACKAGED = Path(__file__).parent / "weights"
 # deviations from the training's mean: the flow's coordinates have longer tails than a normal's,

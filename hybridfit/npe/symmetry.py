@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hybridfit.npe import lookback
 from hybridfit.npe.inputs import FINE, N_ASYMMETRY, PSF_ORDERS, PSF_SCALES
 from hybridfit.npe.moments import ORDERS
+from hybridfit.npe.refinement_scalars import step_signs
 
 # of t: x', y', size, n, e1, e2, flux, sky
 TARGET_MIRROR = (1, -1, 1, 1, 1, -1, 1, 1)
@@ -44,7 +44,7 @@ def scalar_signs(looked_back: bool = False) -> Tensor:
     if not looked_back:
         return measured
     of_targets = torch.tensor([TARGET_MIRROR, TARGET_TURN]).float()
-    return torch.cat([measured, lookback.scalar_signs(of_targets)], dim=1)
+    return torch.cat([measured, step_signs(of_targets)], dim=1)
 
 
 def redrawn(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hybridfit.cutouts import Cutouts
+from hybridfit.data.cutouts import Cutouts
 
 BASE = 128  # view pixels a side that are looked at
 SIDE = 64  # pixels a side of each view

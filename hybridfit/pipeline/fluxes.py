@@ -8,12 +8,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hybridfit.cutouts import Cutouts
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import Fit, Flag, Result
+from hybridfit.fitting.build_problem import prepared
 from hybridfit.fitting.options import FitOptions
-from hybridfit.fitting.prepare import prepared
-from hybridfit.results import Fit, Flag, Result
-from hybridfit.uncertainty.budget import NONE, BudgetOptions, noise_of
-from hybridfit.uncertainty.forced import ForcedFlux, forced_flux
+from hybridfit.uncertainty.error_budget import NONE, BudgetOptions, noise_of
+from hybridfit.uncertainty.forced_photometry import ForcedFlux, forced_flux
 from hybridfit.uncertainty.tempering import temperature
 
 SEEN = 5.0  # standard deviations of the flux of several components together

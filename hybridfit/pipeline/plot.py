@@ -13,22 +13,27 @@ from astropy.table import Row, Table
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from hybridfit.config import make
-from hybridfit.cutouts import Cutouts
-from hybridfit.fitting.fit import FitOptions
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.errors import UsageError
+from hybridfit.data.results import Fit, Flag
+from hybridfit.fitting.build_problem import prepared
 from hybridfit.fitting.linearised import free_point, linearise
-from hybridfit.fitting.prepare import prepared
+from hybridfit.fitting.options import FitOptions
 from hybridfit.io.blocks import file_name, read_block
-from hybridfit.io.fits import ReadOptions, Source, find_sources, read_stamp, stack
+from hybridfit.io.options import ReadOptions
+from hybridfit.io.read import stack
+from hybridfit.io.read_cutout import read_stamp
 from hybridfit.io.read_results import Results, read_results
 from hybridfit.io.references.tables import read_table
-from hybridfit.io.runs import MODELS, UsageError
+from hybridfit.io.run_folder import MODELS
+from hybridfit.io.sources import Source, find_sources
+from hybridfit.io.truth_table import truth_beside
 from hybridfit.io.writing import real_folder, write_figure
+from hybridfit.model.parameters import ParameterSpace, Prior
 from hybridfit.npe.posterior import predict_cutouts
-from hybridfit.parameters import ParameterSpace, Prior
-from hybridfit.pipeline.common import model_images, starting_network
-from hybridfit.pipeline.labels import truth_beside
-from hybridfit.pipeline.stamps import stamps_of
+from hybridfit.options.yaml_options import make
+from hybridfit.pipeline.measure import model_images, starting_network
+from hybridfit.pipeline.run_cutouts import stamps_of
 from hybridfit.plots import (
     LABELS,
     DrawsLayer,
@@ -38,7 +43,6 @@ from hybridfit.plots import (
     plot_truth,
 )
 from hybridfit.plots.layers import Layer
-from hybridfit.results import Fit, Flag
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,7 +72,7 @@ def plot_run(
     Args:
         out: folder of a finished ``fit`` or ``predict``.
         ids: galaxies; default the first of the table.
-        input: what was fitted, see `hybridfit.io.fits.find_sources`.
+        input: what was fitted, see `hybridfit.io.read.find_sources`.
         truth: table with id and true parameters; default truth.fits beside ``input``.
         limit: how many galaxies, where no ids are given.
         quiet: without a progress bar.

@@ -11,25 +11,26 @@ import torch
 from astropy.table import Table
 from numpy.typing import ArrayLike, NDArray
 
-from hybridfit.arguments import check_fields, checked, or_default
-from hybridfit.config import check_keys
-from hybridfit.cutouts import Cutouts
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.errors import UsageError
+from hybridfit.data.results import Flag, Posterior
 from hybridfit.io.draws_table import draws_columns, draws_rows
-from hybridfit.io.export import check_format
-from hybridfit.io.fits import ReadOptions
+from hybridfit.io.options import ReadOptions
 from hybridfit.io.posterior_table import posterior_columns, posterior_rows
-from hybridfit.io.runs import UsageError
 from hybridfit.io.table import id_width, to_table
+from hybridfit.io.write_tables import check_format
 from hybridfit.io.zeropoint_columns import with_zeropoint_metadata
+from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, predict_cutouts, weights_digest
-from hybridfit.npe.predict_columns import predict_columns
-from hybridfit.parameters import ParameterSpace
-from hybridfit.pipeline.arrays import from_arrays
-from hybridfit.pipeline.common import metadata, usable_device
-from hybridfit.pipeline.isolation import Isolation, failed_cutout, ordinary_galaxy
-from hybridfit.pipeline.stream import Job, Stage, StreamOptions, Summary, run_stream
-from hybridfit.results import Flag, Posterior
+from hybridfit.npe.predict_targets import predict_columns
+from hybridfit.options.checks import check_fields, checked, or_default
+from hybridfit.options.yaml_options import check_keys
+from hybridfit.pipeline.engine.isolation import Isolation, failed_cutout, ordinary_galaxy
+from hybridfit.pipeline.engine.job import Job, Stage, StreamOptions, Summary
+from hybridfit.pipeline.engine.serial import run_stream
+from hybridfit.pipeline.fit import from_arrays
+from hybridfit.pipeline.measure import metadata, usable_device
 
 # half of the 95 % interval: what `Flag.UNCERTAIN` says
 MAX_MAG, MAX_SIZE = 0.5, 0.5  # mag, ln(r_eff)
@@ -121,7 +122,7 @@ def predict_files(
     cannot be read is a flagged row with the reason.
 
     Args:
-        input: see `hybridfit.io.fits.find_sources`.
+        input: see `hybridfit.io.read.find_sources`.
         out: directory for ``results.fits`` (or .ecsv, .parquet, .csv).
         read, options, run: of reading, the posterior, and the run itself.
         overwrite: throw away another run's results in ``out``.

@@ -11,12 +11,7 @@ from hybridfit.plots.calibration import (
     plot_tarp,
     plot_widths,
 )
-from hybridfit.plots.comparison import (
-    plot_chi2,
-    plot_differences,
-    plot_pulls,
-    plot_rivals,
-)
+from hybridfit.plots.comparison import plot_chi2, plot_differences, plot_pulls, plot_rivals
 from hybridfit.plots.corner import plot_corner
 from hybridfit.plots.fits import matched, offsets, plot_residuals, plot_truth
 from hybridfit.plots.layers import DrawsLayer, GaussianLayer

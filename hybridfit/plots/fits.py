@@ -10,7 +10,7 @@ import numpy as np
 from astropy.table import Table
 from numpy.typing import ArrayLike, NDArray
 
-from hybridfit.arguments import checked, described
+from hybridfit.options.checks import checked, described
 from hybridfit.plots.style import CLEAN, FAINT, FLAGGED, INK, LABELS, MUTED, plain
 
 if TYPE_CHECKING:

@@ -24,16 +24,16 @@ from hashlib import sha256
 import torch
 from torch import Tensor
 
-from hybridfit.arguments import check_choice, check_fields
-from hybridfit.cutouts import Cutouts
-from hybridfit.draws import Draws
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import Fit
+from hybridfit.data.samples import Draws
+from hybridfit.fitting.build_problem import prepared
 from hybridfit.fitting.linearised import Linearised, free_point, linearise
 from hybridfit.fitting.lm import LMOptions, Normal, minimise
 from hybridfit.fitting.options import FitOptions
-from hybridfit.fitting.prepare import prepared
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import physical_points, solution_of, solve
-from hybridfit.results import Fit
+from hybridfit.options.checks import check_choice, check_fields
 
 KINDS = ("pixels", "parametric")
 NUMBERS_AT_ONCE = 2**23  # pixels and modes that are held together: bounds memory

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hybridfit.io.detect import Scene
+from hybridfit.detection.detect import Scene
 
 SURELY = 40.0  # by which chi2 must fall, in units of what it is per degree of freedom
 AS_GOOD = 10.0  # of chi2 in the same units, by which two PSFs are told apart

@@ -34,13 +34,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hybridfit.cutouts import Cutouts
+from hybridfit.data.cutouts import Cutouts
 from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.problem import Problem
+from hybridfit.sampling.importance_sampling import Sampled
+from hybridfit.sampling.psis import good_khat
+from hybridfit.uncertainty.correlated_noise import Autocorrelation
 from hybridfit.uncertainty.image_noise import LEAST_PIXELS
-from hybridfit.uncertainty.noise import Autocorrelation
-from hybridfit.uncertainty.psis import good_khat
-from hybridfit.uncertainty.reconcile import Sampled
 
 LEAST_DRAWS = 10.0  # effective ones: ln E is known to a third by then
 

@@ -20,15 +20,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hybridfit.cutouts import Cutouts
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.detection.background import nominal_centre, sky_level
+from hybridfit.fitting.build_problem import make_problem
 from hybridfit.fitting.linearised import Linearised, linearise
+from hybridfit.fitting.moments import moment_start
 from hybridfit.fitting.options import FitOptions
-from hybridfit.fitting.prepare import make_problem
 from hybridfit.fitting.problem import Problem
-from hybridfit.fitting.start import moment_start
-from hybridfit.model.background import nominal_centre, sky_level
-from hybridfit.uncertainty import noise
-from hybridfit.uncertainty.noise import Autocorrelation
+from hybridfit.uncertainty import correlated_noise as noise
+from hybridfit.uncertainty.correlated_noise import Autocorrelation
 
 FAINT = 0.5  # of a pixel's sigma: the galaxy's mean light where the sky begins
 LEAST_SKY = 0.25  # of the used pixels that count as sky at least, the outermost ones

@@ -22,8 +22,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hybridfit.parameters import ParameterSpace
-from hybridfit.uncertainty.noise import Autocorrelation, mode_gram, padded_shape, weighted_gram
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.uncertainty.correlated_noise import (
+    Autocorrelation,
+    mode_gram,
+    padded_shape,
+    weighted_gram,
+)
 from hybridfit.uncertainty.nuisance import Whitened
 
 SCALE = 0.5  # of the circularised half-light radius: half of an arm's or a bar's width and spacing

@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hybridfit.cutouts import Cutouts
+from hybridfit.data.cutouts import Cutouts
 from hybridfit.fitting.problem import Problem
-from hybridfit.io.psf_wings import find_wings
-from hybridfit.model.grid import transfer_function
+from hybridfit.rendering.grid import transfer_function
+from hybridfit.rendering.psf_wings import find_wings
 
 N_WINGS = 2  # a pedestal, and wings that are cut off
 N_MODES = 3  # ln width, and the stretches along x against y and along the diagonals

@@ -21,11 +21,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hybridfit.cutouts import Cutouts
+from hybridfit.data.cutouts import Cutouts
 from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.problem import Problem
+from hybridfit.uncertainty.correlated_noise import Autocorrelation, excess_gram
 from hybridfit.uncertainty.image_noise import reference
-from hybridfit.uncertainty.noise import Autocorrelation, excess_gram
 from hybridfit.uncertainty.nuisance import whitened
 
 

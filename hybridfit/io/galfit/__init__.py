@@ -8,7 +8,7 @@ from hybridfit.io.galfit.find import find_feedmes
 from hybridfit.io.galfit.header import model_header
 from hybridfit.io.galfit.log import read_log
 from hybridfit.io.galfit.outcomes import read_outcomes, read_restart
-from hybridfit.io.galfit.stamp import feedme_stamp
+from hybridfit.io.galfit.read_cutout import feedme_stamp
 from hybridfit.io.galfit.write import feedme_text, with_results, write_feedme
 
 __all__ = [

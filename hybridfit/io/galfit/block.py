@@ -14,11 +14,11 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
+from hybridfit.data.errors import BadInput
 from hybridfit.files import FileProblem, open_regular, read_bytes
 from hybridfit.io.galfit import conventions
 from hybridfit.io.galfit.entries import Component, GalfitError, Outcome, Value
 from hybridfit.io.galfit.text import LARGEST, number
-from hybridfit.io.options import BadInput
 from hybridfit.io.planes import opened
 
 # header's names of parameters -> GALFIT's numbers; names of GALFIT 2 among them

@@ -7,8 +7,8 @@ from astropy.io import fits
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hybridfit.io.header import first_number
 from hybridfit.io.image_header import number_in
+from hybridfit.io.wcs import first_number
 
 GAIN_KEYS = ("GAIN", "CCDGAIN", "ATODGAIN")
 GAIN = 7.0  # electrons per ADU, GALFIT's where the header has none

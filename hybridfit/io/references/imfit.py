@@ -18,13 +18,7 @@ import numpy as np
 from scipy.special import gamma, gammaincinv
 
 from hybridfit.files import FileProblem, peek_text, read_bytes
-from hybridfit.io.references.catalogue import (
-    COLUMN,
-    NAMES,
-    Catalogue,
-    canonical,
-    grouped,
-)
+from hybridfit.io.references.catalogue import COLUMN, NAMES, Catalogue, canonical, grouped
 from hybridfit.io.references.options import ReferenceOptions
 
 FILE = "bestfit_parameters"  # how imfit begins the file's name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from hybridfit.arguments import check_fields
+from hybridfit.options.checks import check_fields
 
 KINDS = (
     "hybridfit",

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from astropy.table import Table
 
+from hybridfit.data.results import Flag
 from hybridfit.io.read_results import Results, read_results
 from hybridfit.io.references.catalogue import COLUMN, NAMES, Array, Catalogue
 from hybridfit.io.references.columns import texts
 from hybridfit.io.references.options import ReferenceOptions
-from hybridfit.results import Flag
 
 POINTS = ("best", "median", "mean")
 LEVELS = {0.025: "p025", 0.16: "p16", 0.5: "p50", 0.84: "p84", 0.975: "p975"}

@@ -8,13 +8,11 @@ from pathlib import Path
 
 from astropy.table import Table
 
-from hybridfit.arguments import as_path
 from hybridfit.files import looks_like_fits, open_fits, peek_text
-from hybridfit.io.export import FORMATS
 from hybridfit.io.references.catalogue import Catalogue
 from hybridfit.io.references.galfit_outputs import outcomes_catalogue
 from hybridfit.io.references.imfit import imfit_files, looks_like_imfit, read_imfit
-from hybridfit.io.references.options import KINDS, ReferenceOptions
+from hybridfit.io.references.options import ReferenceOptions
 from hybridfit.io.references.own import read_own
 from hybridfit.io.references.sextractor import (
     read_sextractor,
@@ -31,6 +29,8 @@ from hybridfit.io.references.tables import (
     read_truth,
     truth_of,
 )
+from hybridfit.io.write_tables import FORMATS
+from hybridfit.options.checks import as_path
 
 GALFIT_TEXT = re.compile(
     r"^\s*#?\s*(A\)|Input image\s*:|Init\. par\. file|Restart file|=+\s*IMAGE (and|PARAM))",
@@ -125,6 +125,3 @@ def _is_block(path: Path) -> bool:
                 return "FINAL_BAND" in names or any("COMP_1" in hdu.header for hdu in hdus)
         except Exception:  # broken headers raise nearly every type there is
             return False
-
-
-__all__ = ["KINDS", "find_kind", "read_reference"]

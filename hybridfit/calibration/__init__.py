@@ -1,0 +1,1 @@
+"""Calibration: are posteriors true, and how sharp are they?"""

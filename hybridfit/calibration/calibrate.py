@@ -1,0 +1,298 @@
+"""`hybridfit calibrate`: is the network's posterior true, and how sharp is it?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from astropy.table import Table
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from hybridfit import plots
+from hybridfit.calibration.coverage import Calibration, CalibrationOptions, calibrate
+from hybridfit.calibration.cramer_rao import cramer_rao
+from hybridfit.calibration.sbc_samples import Trials
+from hybridfit.calibration.tarp import MissingLibrary, tarp
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.errors import UsageError
+from hybridfit.io.options import ReadOptions
+from hybridfit.io.sources import find_sources
+from hybridfit.io.truth_table import read_truth, readable, truth_beside, truth_values
+from hybridfit.io.writing import write_figure, write_table
+from hybridfit.model.parameters import ParameterSpace, Prior
+from hybridfit.npe.posterior import PACKAGED, load_estimator, predict_cutouts
+from hybridfit.npe.weight_files import CONFIG
+from hybridfit.options.yaml_options import check_keys, load_yaml, make
+from hybridfit.pipeline.measure import usable_device
+from hybridfit.rendering.render import render
+from hybridfit.simulation.options import Kind, SceneOptions
+from hybridfit.simulation.simulate import simulate_scenes
+
+AT_ONCE = 256  # galaxies: bounds memory
+SECTIONS = ("simulator", "prior", "calibrate", "network", "train")  # the last two are not read
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Galaxies with their truth.
+
+    Args:
+        cutouts: B galaxies.
+        theta: (B, 8) physical parameters in stamp pixels; a column is NaN where it is not known.
+        snr: (B,).
+        kind: (B,) bits of `hybridfit.simulation.simulate.Kind`; 0 for files.
+    """
+
+    cutouts: Cutouts
+    theta: Tensor
+    snr: Tensor
+    kind: Tensor
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `calibrate_network` found.
+
+    Args:
+        calibration: tables over all galaxies.
+        tarp: see `hybridfit.calibration.tarp`; None where sbi is missing.
+        galaxies: truth, ranks, widths and rejected draws of each galaxy.
+        notes: lines for the user, what was left out and why.
+    """
+
+    calibration: Calibration
+    tarp: Table | None
+    galaxies: Table
+    notes: tuple[str, ...]
+
+
+def calibrate_network(
+    out: Path,
+    weights: Path | None = None,
+    input: Path | None = None,
+    config: Path | None = None,
+    n: int = 2000,
+    n_samples: int = 256,
+    seed: int = 0,
+    device: str = "cpu",
+    quiet: bool = False,
+) -> Report:
+    """Hold the posterior against simulations, or against labelled cutouts.
+
+    Args:
+        out: folder for calibration.ecsv, coverage.ecsv, ranks.ecsv, tarp.ecsv, galaxies.ecsv and
+            a picture of each.
+        weights: folder of the network; default the package's own.
+        input: cutouts as `hybridfit fit` reads them, with truth.fits beside them: id, the
+            parameters in pixels of the files, and snr if known. None simulates.
+        config: YAML file with the sections simulator, prior and calibrate (bins and targets, see
+            `CalibrationOptions`); a training configuration will do. Default: simulator and prior
+            that the network was trained on.
+        n: galaxies to simulate, or at most to read.
+        n_samples: draws a galaxy.
+        seed: of the simulation and of the draws.
+        device: torch device of the network.
+        quiet: no progress bar.
+
+    Raises:
+        UsageError: if the input, the configuration or the weights cannot be used.
+    """
+    try:
+        estimator = load_estimator(weights)
+        options, simulator, prior, notes = _options(config, weights)
+        usable_device(device)
+        if input is None:
+            batches = simulated(n, seed, simulator, prior)
+        else:
+            batches, n = labelled(input, n)
+    except (ValueError, TypeError, OSError) as error:
+        raise UsageError(str(error)) from error
+    space = ParameterSpace(prior=prior)
+    parts: list[dict[str, Any]] = []
+    with tqdm(total=n, unit=" galaxies", disable=quiet) as bar:
+        for batch in batches:
+            posterior = predict_cutouts(batch.cutouts, estimator, n_samples, seed, device)
+            known = batch.theta.clone()
+            known[:, -1] = torch.nan_to_num(known[:, -1])  # the limit does not depend on the level
+            covariance = cramer_rao(known, batch.cutouts, space)
+            sigma = torch.diagonal(covariance, dim1=1, dim2=2).clamp_min(0).sqrt()
+            values = {"limit": sigma, "samples": posterior.samples, "theta": batch.theta}
+            values |= {"snr": batch.snr, "kind": batch.kind, "rejected": posterior.rejected}
+            parts.append({name: v.cpu().numpy() for name, v in values.items()})
+            parts[-1]["id"] = np.array(batch.cutouts.id)
+            bar.update(len(batch.cutouts))
+    if not parts:
+        raise UsageError(f"no galaxy of '{input}' can be read")
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if missing := n - len(joined["id"]):
+        notes.append(f"{missing} galaxies that cannot be read left out")
+    report = _report(joined, space.names, options, seed, notes)
+    _write(report, out)
+    return report
+
+
+def simulated(n: int, seed: int, simulator: SceneOptions, prior: Prior) -> Iterator[Batch]:
+    """Galaxies that are all different: sharing a render would spoil the binomial errors."""
+    simulator = replace(simulator, reuse=1)
+    for k, first in enumerate(range(0, n, AT_ONCE)):
+        # far from the seeds of training, which count from a small number
+        state = int(np.random.SeedSequence([seed, k, 2018]).generate_state(1, np.uint64)[0]) >> 1
+        scenes = simulate_scenes(min(AT_ONCE, n - first), state, simulator, prior)
+        ids = [f"{k}-{id}" for id in scenes.cutouts.id]  # draws depend on them
+        yield Batch(replace(scenes.cutouts, id=ids), scenes.theta, scenes.snr, scenes.kind)
+
+
+def labelled(input: Path, n: int) -> tuple[Iterator[Batch], int]:
+    """Galaxies from files with a truth table; returns them and their number.
+
+    Raises:
+        ValueError, OSError: if the table is not there or lacks columns or galaxies.
+    """
+    space = ParameterSpace()
+    truth = read_truth(truth_beside(input), space.names, optional=("sky",))
+    row_of = {str(id): i for i, id in enumerate(truth["id"])}
+    # nothing is cropped: the truth is in pixels of the files, masks as they are given
+    options = ReadOptions(crop="none")
+    sources = [s for s in find_sources(input, options) if s.id in row_of][:n]
+    if not sources:
+        raise ValueError(f"none of the ids in the truth table is among the galaxies of '{input}'")
+
+    def batches() -> Iterator[Batch]:
+        for first in range(0, len(sources), AT_ONCE):
+            cutouts = readable(sources[first : first + AT_ONCE], options)
+            if cutouts is None:
+                continue
+            rows = truth[[row_of[id] for id in cutouts.id]]
+            theta = truth_values(rows, space.names)
+            theta[:, :2] -= cutouts.origin
+            snr = truth_values(rows, ("snr",))[:, 0]
+            snr = torch.where(torch.isfinite(snr), snr, _signal(theta, cutouts))
+            yield Batch(cutouts, theta, snr, torch.zeros(len(theta), dtype=torch.int64))
+
+    return batches(), len(sources)
+
+
+def _signal(theta: Tensor, cutouts: Cutouts) -> Tensor:
+    """(B,) matched-filter signal to noise of the true galaxies, with the noise as given."""
+    flat = theta.clone()
+    flat[:, -1] = 0.0
+    image = render(flat, cutouts) / cutouts.sigma
+    return image.masked_fill(cutouts.mask, 0.0).double().square().sum(dim=(1, 2)).sqrt()
+
+
+def _options(
+    config: Path | None, weights: Path | None
+) -> tuple[CalibrationOptions, SceneOptions, Prior, list[str]]:
+    """From the configuration; else the simulator and prior that the network was trained on.
+
+    The last are lines for the user.
+    """
+    sections: dict[str, Any] = load_yaml(config) if config is not None else {}
+    check_keys(sections, list(SECTIONS), str(config))
+    trained = load_yaml((weights or PACKAGED) / CONFIG)
+    simulator, prior = (
+        dict(sections.get(name) or trained.get(name) or {}) for name in ("simulator", "prior")
+    )
+    notes = []
+    folder = simulator.get("psf_files")
+    if folder and not sections.get("simulator") and not Path(folder).is_dir():
+        simulator["psf_files"] = ""  # the network was trained elsewhere
+        notes.append(f"simulated without real PSFs: '{folder}', used in training, is not here")
+    return (
+        make(CalibrationOptions, sections.get("calibrate") or {}, "calibrate"),
+        make(SceneOptions, simulator, "simulator"),
+        Prior.from_mapping(prior),
+        notes,
+    )
+
+
+def _report(
+    found: dict[str, NDArray],
+    names: tuple[str, ...],
+    options: CalibrationOptions,
+    seed: int,
+    notes: list[str],
+) -> Report:
+    notes = list(notes)
+    known = [j for j in range(len(names)) if np.isfinite(found["theta"][:, j]).any()]
+    for j in set(range(len(names))) - set(known):
+        notes.append(f"{names[j]} left out: its truth is not known")
+    used = [names[j] for j in known]
+    trials = Trials(used, found["samples"][:, :, known], found["theta"][:, known])
+    result = calibrate(
+        trials, found["snr"], found["limit"][:, known], options, _groups(found["kind"])
+    )
+    try:
+        curve = tarp(trials, seed)
+    except MissingLibrary as error:
+        curve = None
+        notes.append(str(error))
+    if left_out := result.table.meta["left_out"]:
+        notes.append(f"{left_out} galaxies without draws or truth left out")
+    galaxies = Table({"id": found["id"], "snr": found["snr"], "kind": found["kind"]})
+    galaxies["rejected"] = found["rejected"]
+    for j, name in zip(known, used, strict=True):
+        galaxies[name] = found["theta"][:, j]
+    for k, name in enumerate(used):
+        galaxies[f"{name}_rank"], galaxies[f"{name}_width"] = result.ranks[:, k], result.width[:, k]
+    share = float(found["rejected"].sum() / found["samples"][:, :, 0].size)
+    result.table.meta["rejected_share"] = share
+    return Report(result, curve, galaxies, tuple(notes))
+
+
+def _groups(kind: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
+    """Galaxies of each kind of scene that there is, and the clean ones."""
+    if not kind.any():
+        return {}
+    bits = {str(bit.name).lower(): (kind & int(bit)) > 0 for bit in Kind if bit}
+    return {"clean": kind == 0, **{name: some for name, some in bits.items() if some.any()}}
+
+
+def _write(report: Report, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    result, names = report.calibration, report.calibration.curve.colnames[2:]
+    tables = {"calibration": result.table, "coverage": result.curve, "ranks": result.uniform}
+    tables["galaxies"] = report.galaxies
+    snr = np.asarray(report.galaxies["snr"])
+    widths = {name: result.width[:, j] for j, name in enumerate(names)}
+    figures = {
+        "coverage": plots.plot_coverage(result.curve, result.table),
+        "ranks": plots.plot_ranks(result.uniform),
+        "widths": plots.plot_widths(snr, widths, result.table),
+    }
+    if report.tarp is not None:
+        tables["tarp"], figures["tarp"] = report.tarp, plots.plot_tarp(report.tarp)
+    for name, table in tables.items():
+        write_table(out / f"{name}.ecsv", table)
+    for name, figure in figures.items():
+        write_figure(out / f"{name}.png", figure, dpi=130)
+
+
+def told(report: Report) -> str:
+    """The tables in short, for the terminal."""
+    table = report.calibration.table
+    names = [str(name) for name in report.calibration.curve.colnames[2:]]
+    lines = [f"{table.meta['galaxies']} galaxies, {table.meta['rejected_share']:.2%} draws redrawn"]
+    lines.append(" " * 14 + "".join(f"{name:>8}" for name in names))
+    everyone = {row["parameter"]: row for row in table[table["bin"] == "all"]}
+    for column, label in (("cover_68", "68 % cover"), ("cover_95", "95 % cover")):
+        lines.append(f"{label:14}" + "".join(f"{everyone[k][column]:8.3f}" for k in names))
+    lines.append(f"{'width / limit':14}" + "".join(f"{everyone[k]['width']:8.2f}" for k in names))
+    for row in table[(table["bin"] == "snr") & (table["parameter"] == "all")]:
+        lines.append(
+            f"S/N {row['low']:g}-{row['high']:g}: median width over the limit "
+            f"{row['width']:.2f} {row['verdict_width']}, coverage {row['cover_68']:.3f} "
+            f"{row['cover_95']:.3f}"
+        )
+    failed = sum(int((table[c] == "fail").sum()) for c in ("verdict_cover", "verdict_width"))
+    passed = sum(int((table[c] == "pass").sum()) for c in ("verdict_cover", "verdict_width"))
+    lines.append(f"targets: {passed} met, {failed} missed")
+    if report.tarp is not None:
+        lines.append(f"TARP: p = {report.tarp.meta['p_value']:.2g}")
+    return "\n".join([*lines, *report.notes])

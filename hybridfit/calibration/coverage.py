@@ -1,0 +1,269 @@
+"""Is a posterior calibrated, and is it sharp? Coverage, ranks, pulls, width over the limit.
+
+Ranks and coverage say whether stated probabilities are true; they cannot tell a sharp posterior
+from one that ignores the data, which the width over the Cramer-Rao limit does. All diagnostics
+read `Trials`: N galaxies drawn from the prior, with posterior draws and truth.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from astropy.table import Table
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from hybridfit.calibration.diagnostics import coverage, pulls, ranks, usable, width_over_limit
+from hybridfit.calibration.sbc_samples import Array, Trials, weighted_quantiles
+from hybridfit.options.checks import check_fields
+
+INTERVALS = (0.68, 0.95)
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """Bins of the tables, and what counts as calibrated.
+
+    The last edge of a bin may be infinite. Targets are absolute: the binomial error of a bin
+    stands beside its coverage, for the reader to compare.
+    """
+
+    snr_edges: tuple[float, ...] = (3.0, 10.0, 30.0, 100.0, 300.0, math.inf)
+    r_eff_edges: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, 8.0, math.inf)  # pix
+    n_edges: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, math.inf)
+    rank_bins: int = 20
+    min_count: int = 100  # galaxies of a bin below which there is no verdict
+    tolerance_68: float = 0.03  # of the 68 % intervals' coverage, all galaxies
+    tolerance_95: float = 0.02  # of the 95 % intervals' coverage, all galaxies
+    tolerance_bin: float = 0.06  # of either in a bin
+    width: tuple[float, ...] = (1.15, 1.15, 1.15, 1.35, 2.1)  # over the limit, by S/N bin
+    p_value: float = 1e-3  # of the ranks' uniformity, for each parameter
+
+    def __post_init__(self) -> None:
+        check_fields(self, "calibrate")
+        for name in ("snr_edges", "r_eff_edges", "n_edges", "width"):
+            object.__setattr__(self, name, tuple(float(v) for v in getattr(self, name)))
+        for name in ("snr_edges", "r_eff_edges", "n_edges"):
+            edges = getattr(self, name)
+            if len(edges) < 2 or not all(a < b for a, b in pairwise(edges)):
+                raise ValueError(f"{name} is {edges}, expected at least two rising numbers")
+        if len(self.width) != len(self.snr_edges) - 1:
+            raise ValueError(
+                f"width has {len(self.width)} numbers, expected {len(self.snr_edges) - 1}, one "
+                "for each bin of snr_edges"
+            )
+        if self.rank_bins < 2 or self.min_count < 1:
+            raise ValueError("expected rank_bins >= 2 and min_count >= 1")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The tables of one calibration.
+
+    Args:
+        table: a row for each bin and parameter, see `summarise`.
+        curve: coverage at many levels, see `coverage_curve`.
+        uniform: tests and histograms of the ranks, see `uniformity`.
+        ranks: (N, P), see `ranks`.
+        width: (N, P) of the posterior over the limit; NaN without a limit.
+    """
+
+    table: Table
+    curve: Table
+    uniform: Table
+    ranks: Array
+    width: Array
+
+
+def calibrate(
+    trials: Trials,
+    snr: ArrayLike,
+    limit: ArrayLike | None = None,
+    options: CalibrationOptions = CalibrationOptions(),
+    groups: Mapping[str, NDArray[np.bool_]] | None = None,
+) -> Calibration:
+    """Run all diagnostics but TARP (see `hybridfit.calibration.tarp`).
+
+    Bins of size and index are of the posterior's median. Among galaxies of one true index an
+    exact posterior does not cover as often as it says, for the prior draws it to the middle:
+    coverage is defined where the choice of galaxies depends on the data alone. The same holds
+    for the signal to noise, which the data tell so well that it does not matter.
+
+    Args:
+        trials: N galaxies; those without a draw or with a truth that is not finite are left out.
+        snr: (N,) signal to noise.
+        limit: (N, P) standard deviations at the Cramer-Rao limit; None leaves the widths out.
+        options: bins and targets.
+        groups: (N,) of galaxies that get rows of their own, by name.
+
+    Raises:
+        ValueError: if shapes disagree, or no galaxy is left.
+    """
+    snr = np.asarray(snr, dtype=np.float64)
+    if snr.shape != (len(trials),):
+        raise ValueError(f"snr has shape {snr.shape}, expected {(len(trials),)}")
+    used = usable(trials)
+    if not used.any():
+        raise ValueError("no galaxy has finite draws and a finite truth: nothing to calibrate")
+    kept = trials[used]
+    bins = {"snr": snr[used], **_medians(kept)}
+    rank = ranks(kept)
+    if limit is None:
+        ratio = np.full(rank.shape, np.nan)
+    else:
+        ratio = width_over_limit(kept, np.asarray(limit, dtype=np.float64)[used])
+    groups = {name: np.asarray(some)[used] for name, some in (groups or {}).items()}
+    table = summarise(kept, rank, ratio, bins, options, groups)
+    table.meta["galaxies"], table.meta["left_out"] = int(used.sum()), int((~used).sum())
+    return Calibration(
+        table,
+        coverage_curve(rank, kept.names),
+        uniformity(rank, kept.names, options),
+        _back(rank, used),
+        _back(ratio, used),
+    )
+
+
+def coverage_curve(rank: Array, names: Sequence[str], n_levels: int = 39) -> Table:
+    """Fraction of truths inside the central interval, for levels from 0 to 1.
+
+    Returns:
+        Columns ``level``, ``error`` (binomial, where the posterior is right) and one for each
+        parameter.
+    """
+    level = np.arange(1, n_levels + 1) / (n_levels + 1)
+    curve = Table({"level": level, "error": np.sqrt(level * (1 - level) / max(len(rank), 1))})
+    held = np.stack([coverage(rank, v).mean(axis=0) for v in level])
+    for j, name in enumerate(names):
+        curve[name] = held[:, j]
+    return curve
+
+
+def uniformity(
+    rank: Array, names: Sequence[str], options: CalibrationOptions = CalibrationOptions()
+) -> Table:
+    """Test whether the ranks of each parameter are uniform.
+
+    Returns:
+        For each parameter chi2 over equal bins and its p-value, the Kolmogorov-Smirnov distance
+        and its p-value, the histogram (rank_bins,), and "pass" where both p-values are above
+        ``options.p_value``.
+    """
+    rows = []
+    for j, name in enumerate(names):
+        count, _ = np.histogram(rank[:, j], options.rank_bins, (0.0, 1.0))
+        chi2, chi2_p = stats.chisquare(count)
+        distance, ks_p = stats.kstest(rank[:, j], "uniform")
+        verdict = _verdict(min(chi2_p, ks_p) >= options.p_value, len(rank), options)
+        rows.append((name, len(rank), chi2, chi2_p, distance, ks_p, count, verdict))
+    names_of = ("parameter", "n", "chi2", "chi2_p", "ks", "ks_p", "histogram", "verdict")
+    return Table(rows=rows, names=names_of)
+
+
+def summarise(
+    trials: Trials,
+    rank: Array,
+    ratio: Array,
+    bins: dict[str, NDArray],
+    options: CalibrationOptions = CalibrationOptions(),
+    groups: Mapping[str, NDArray[np.bool_]] | None = None,
+) -> Table:
+    """One row for each bin and parameter, and one over the parameters.
+
+    Args:
+        trials: N galaxies.
+        rank: (N, P) from `ranks`.
+        ratio: (N, P) from `width_over_limit`.
+        bins: the (N,) quantities of the bins: snr, and r_eff and n where there are such.
+        options: edges and targets.
+        groups: (N,) of further selections, by name.
+
+    Returns:
+        Columns: ``bin`` ("all", the quantity, or the group) and its edges ``low`` and ``high``,
+        ``parameter``, ``n`` galaxies; ``cover_68``, ``cover_95`` and their binomial errors;
+        ``pull_mean`` and ``pull_std``; ``width``, the median over the limit. "all" as parameter
+        has the mean coverage and the median of the widths. ``verdict_cover`` and
+        ``verdict_width`` are "pass", "fail", "few" galaxies, or empty where there is no target.
+    """
+    pull = pulls(trials)
+    rows = []
+    for quantity, number, low, high, some in _selections(bins, options, groups or {}):
+        found = _figures(rank[some], pull[some], ratio[some])
+        tolerance = (options.tolerance_bin,) * 2
+        if quantity == ALL:
+            tolerance = (options.tolerance_68, options.tolerance_95)
+        for name, figures in zip((*trials.names, ALL), found, strict=True):
+            count = int(some.sum())
+            good = all(
+                abs(held - level) <= allowed
+                for held, level, allowed in zip(figures[:2], INTERVALS, tolerance, strict=True)
+            )
+            cover, width = "", ""
+            if name != ALL:
+                cover = _verdict(good, count, options)
+            elif quantity == "snr" and np.isfinite(figures[4]):
+                width = _verdict(figures[4] <= options.width[number], count, options)
+            errors = [math.sqrt(p * (1 - p) / max(count, 1)) for p in INTERVALS]
+            held = (figures[0], errors[0], figures[1], errors[1])
+            rows.append((quantity, low, high, name, count, *held, *figures[2:], cover, width))
+    names = ["bin", "low", "high", "parameter", "n", "cover_68", "cover_68_err", "cover_95"]
+    names += ["cover_95_err", "pull_mean", "pull_std", "width", "verdict_cover", "verdict_width"]
+    return Table(rows=rows, names=names)
+
+
+def _medians(trials: Trials) -> dict[str, Array]:
+    """The posterior's median (N,) of size and index, where they are among the parameters."""
+    columns = {name: trials.names.index(name) for name in ("r_eff", "n") if name in trials.names}
+    middle = weighted_quantiles(trials.samples, (0.5,), trials.weights)[0]
+    return {name: middle[:, j] for name, j in columns.items()}
+
+
+def _selections(
+    bins: dict[str, NDArray],
+    options: CalibrationOptions,
+    groups: Mapping[str, NDArray[np.bool_]],
+) -> Iterator[tuple[str, int, float, float, NDArray[np.bool_]]]:
+    """Quantity, number of the bin, edges and the galaxies (N,) in it; first all of them."""
+    yield ALL, 0, -math.inf, math.inf, np.ones(len(bins["snr"]), bool)
+    for quantity, value in bins.items():
+        edges = getattr(options, f"{quantity}_edges")
+        for number, (low, high) in enumerate(pairwise(edges)):
+            yield quantity, number, low, high, (value >= low) & (value < high)
+    for name, some in groups.items():
+        yield name, 0, -math.inf, math.inf, some
+
+
+def _figures(rank: Array, pull: Array, ratio: Array) -> list[tuple[float, ...]]:
+    """Coverages, mean and std of the pulls, and width of each parameter, then of all."""
+    count = rank.shape[1]
+    if len(rank) == 0:
+        return [(math.nan,) * 5] * (count + 1)
+    held = [coverage(rank, level).mean(axis=0) for level in INTERVALS]
+    # an infinite width or pull must not hide the others
+    finite = np.where(np.isfinite(pull), pull, np.nan)
+    known = np.isfinite(finite).any(axis=0)
+    mean, std, width = (np.full(count, np.nan) for _ in range(3))
+    mean[known], std[known] = np.nanmean(finite[:, known], 0), np.nanstd(finite[:, known], 0)
+    known = ~np.isnan(ratio).all(axis=0)
+    width[known] = np.nanmedian(ratio[:, known], axis=0)
+    each = [tuple(float(v[j]) for v in (*held, mean, std, width)) for j in range(count)]
+    middle = float(np.nanmedian(width)) if known.any() else math.nan
+    return [*each, (float(held[0].mean()), float(held[1].mean()), math.nan, math.nan, middle)]
+
+
+def _verdict(good: bool, count: int, options: CalibrationOptions) -> str:
+    if count < options.min_count:
+        return "few"
+    return "pass" if good else "fail"
+
+
+def _back(values: Array, used: NDArray[np.bool_]) -> Array:
+    """Rows of the galaxies in use, NaN in those left out."""
+    out = np.full((len(used), values.shape[1]), np.nan)
+    out[used] = values
+    return out

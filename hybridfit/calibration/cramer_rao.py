@@ -1,0 +1,99 @@
+"""The Cramer-Rao limit: how well the pixels and the prior could tell the parameters at best."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.detection.background import nominal_centre
+from hybridfit.fitting.lm import Minimum
+from hybridfit.fitting.problem import Problem, grid_of, make_pixels
+from hybridfit.fitting.solution import solution_of, to_fit
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.profiles import Profile, Sersic
+from hybridfit.rendering.render import render
+
+AT_ONCE = 64  # galaxies: bounds memory
+KERNEL = 8  # galaxies a kernel takes
+
+
+def cramer_rao(
+    theta: Tensor,
+    cutouts: Cutouts,
+    space: ParameterSpace | None = None,
+    profiles: tuple[Profile, ...] | None = None,
+    prior_weight: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Covariance of the physical parameters that no unbiased estimator undercuts.
+
+    C = J (F + w I)^-1 J^T with the Fisher information F of the pixels at the truth, in the
+    prior's own free coordinates where its precision is the identity, and the derivatives J of
+    the physical parameters. It comes from the fitter's own machinery, at the truth and without
+    noise, so that it differs from a fit's covariance in nothing else.
+
+    At low signal to noise the prior bounds the posterior: hence w = 1 by default (van Trees'
+    inequality at the truth). Posteriors are no Gaussians there, so that single galaxies may lie
+    to either side of it; the median over many is what it is for.
+
+    Args:
+        theta: (B, Q) true physical parameters in the order of ``space.names``.
+        cutouts: B galaxies: sigma, mask, PSF, size and zero point are used, the image is not.
+        space: default one Sersic and a constant sky; the sky must be free.
+        profiles: one for each component of ``space``.
+        prior_weight: 1 for the limit with the prior, 0 for that of the pixels alone.
+        dtype: of the pixels' arithmetic.
+
+    Returns:
+        (B, Q, Q) float64 on the CPU; NaN where the truth is not finite.
+
+    Raises:
+        ValueError: if the sky is fixed, or theta has another shape.
+    """
+    space, profiles = space or ParameterSpace(), profiles or (Sersic(),)
+    if space.sky == "fixed":
+        raise ValueError("sky is 'fixed', expected 'constant' or 'plane': the limit frees the sky")
+    if tuple(theta.shape) != (len(cutouts), len(space.names)):
+        raise ValueError(
+            f"theta has shape {tuple(theta.shape)}, expected {(len(cutouts), len(space.names))}: "
+            f"{', '.join(space.names)} for each cutout"
+        )
+    size = len(space.names)
+    limit = torch.full((len(cutouts), size, size), torch.nan, dtype=torch.float64)
+    known = torch.isfinite(theta).all(dim=1).cpu()
+    with torch.inference_mode():
+        for oversampling in cutouts.psf_oversampling.unique().tolist():
+            same = (cutouts.psf_oversampling == oversampling).cpu() & known
+            for rows in same.nonzero()[:, 0].split(AT_ONCE):
+                part = cutouts[rows.tolist()]
+                limit[rows] = _limit(
+                    theta[rows].double(), part, space, profiles, prior_weight, dtype
+                )
+    return limit
+
+
+def _limit(
+    theta: Tensor,
+    cutouts: Cutouts,
+    space: ParameterSpace,
+    profiles: tuple[Profile, ...],
+    prior_weight: float,
+    dtype: torch.dtype,
+) -> Tensor:
+    theta = theta.to(cutouts.image.device)
+    clean = replace(cutouts, image=render(theta, cutouts, space, profiles, dtype))
+    raw, linear = space.from_physical(theta, cutouts.zeropoint)
+    grid = grid_of(clean, dtype)
+    pixels = make_pixels(clean, linear[:, len(space.shapes)], space.sky, grid, dtype)
+    reach = space.prior.position * cutouts.size.amin(dim=1).double().clamp_min(8)
+    centre = nominal_centre(cutouts)
+    box = torch.cat([centre, reach[:, None], reach[:, None]], dim=1)
+    problem = Problem(pixels, grid, space, profiles, box, prior_weight, KERNEL)
+    free = space.to_free(raw, box)
+    normal = problem(free, torch.arange(len(theta), device=theta.device))
+    none = torch.zeros(len(theta), dtype=torch.int64, device=theta.device)
+    minimum = Minimum(free, torch.zeros_like(free), normal, none, none == 0)
+    return to_fit(solution_of(minimum, problem), problem, clean, 0.0).covariance.cpu()

@@ -1,0 +1,112 @@
+"""TARP: coverage of regions around random points, all parameters at once (Lemos et al. 2023)."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from astropy.table import Table
+from scipy import stats
+from torch import Tensor
+
+from hybridfit.calibration.diagnostics import usable
+from hybridfit.calibration.sbc_samples import Trials
+
+MISSING = "TARP comes from sbi, which is not installed: pip install 'hybridfit[validation]'"
+
+
+class MissingLibrary(ImportError):
+    """A library of the extra ``validation`` is not installed."""
+
+
+def tarp(trials: Trials, seed: int = 0, n_draws: int | None = None) -> Table:
+    """Expected coverage against credibility, by `sbi.diagnostics.run_tarp`.
+
+    A region is the ball around a reference point that reaches to the truth; its credibility is
+    the share of draws in it, and must be uniform. The space is each galaxy's own: parameters
+    relative to the mean of the draws, in their standard deviations, angles unwrapped. The
+    reference points lie in the draws' reach and to one side, N(1, 1): far away, as drawn from
+    the prior, they would see a random projection in which a bias averages out. Both depend on
+    the data alone, as the method asks.
+
+    Args:
+        trials: N galaxies, some hundreds at least, with as many draws each.
+        seed: of the reference points, and of the draws taken of weighted ones.
+        n_draws: taken of weighted draws; default as many as there are.
+
+    Returns:
+        Columns ``level`` and ``coverage`` at 101 points; in ``meta`` ``area`` (sbi's area to the
+        curve above level 0.5: positive where posteriors are too wide), ``distance`` and
+        ``p_value`` (Kolmogorov-Smirnov, of the largest distance from the diagonal).
+
+    Raises:
+        MissingLibrary: if sbi is not installed.
+    """
+    try:
+        # each import of sbi tells of what it would like to have
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from sbi.diagnostics import check_tarp, run_tarp
+    except ImportError as error:
+        raise MissingLibrary(MISSING) from error
+    samples, truth = _whitened(trials[usable(trials)], seed, n_draws)
+    rng = np.random.default_rng([seed, 1])
+    reference = torch.from_numpy(1.0 + rng.standard_normal(tuple(truth.shape)))
+    count = len(truth)
+    level_of = torch.arange(count, dtype=torch.float64)[:, None]
+    ecp, alpha = run_tarp(
+        truth,
+        level_of,
+        _Drawn(samples),  # type: ignore[arg-type]
+        references=reference,
+        num_posterior_samples=samples.shape[0],
+        show_progress_bar=False,
+        num_bins=count,
+        z_score_theta=False,
+    )
+    area, _ = check_tarp(ecp, alpha)
+    level, held = alpha.double().numpy(), ecp.double().numpy()
+    distance = float(np.abs(held - level).max())
+    grid = np.linspace(0, 1, 101)
+    return Table(
+        {"level": grid, "coverage": np.interp(grid, level, held, left=0.0, right=1.0)},
+        meta={
+            "area": float(area),
+            "distance": distance,
+            "p_value": float(stats.kstwobign.sf(math.sqrt(count) * distance)),
+            "n": count,
+        },
+    )
+
+
+class _Drawn:
+    """What `run_tarp` needs of a posterior: here its draws are there already."""
+
+    def __init__(self, samples: Tensor) -> None:
+        self.samples = samples  # (S, N, P)
+
+    def sample_batched(self, shape: Any, x: Tensor, show_progress_bars: bool = False) -> Tensor:
+        del shape, show_progress_bars
+        return self.samples[:, x[:, 0].long()]
+
+
+def _whitened(trials: Trials, seed: int, n_draws: int | None) -> tuple[Tensor, Tensor]:
+    """Draws (S, N, P) and truth (N, P) relative to each galaxy's own mean and deviation."""
+    samples = trials.samples
+    if np.ptp(trials.weights) > 0:
+        rng = np.random.default_rng([seed, 2])
+        size = n_draws or samples.shape[1]
+        edges = np.cumsum(trials.weights, axis=1)
+        place = rng.random((len(samples), size)) * edges[:, -1:]
+        rows = zip(edges, place, strict=True)
+        pick = np.stack([np.searchsorted(edge, p, side="right") for edge, p in rows])
+        pick = np.minimum(pick, samples.shape[1] - 1)
+        samples = np.take_along_axis(samples, pick[:, :, None], axis=1)
+    mean = samples.mean(axis=1, keepdims=True)
+    deviation = samples.std(axis=1, keepdims=True)
+    deviation = np.where(deviation > 0, deviation, 1.0)
+    white = torch.from_numpy((samples - mean) / deviation).transpose(0, 1).contiguous()
+    return white, torch.from_numpy((trials.truth - mean[:, 0]) / deviation[:, 0])

@@ -1,0 +1,1 @@
+"""Comparison with other tools' results: match, compare, report."""

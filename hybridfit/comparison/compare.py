@@ -1,0 +1,283 @@
+"""`hybridfit compare`: do our numbers agree with what others found, and where not, who is right?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from astropy.table import Table
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from hybridfit.comparison.crossmatch import Matches, match
+from hybridfit.comparison.differences import pairs_of
+from hybridfit.comparison.pixels import Evaluation, Models, evaluate, free_parameters
+from hybridfit.comparison.report import write_report
+from hybridfit.comparison.result import PAGE, CompareOptions, CompareResult, Comparison
+from hybridfit.comparison.statistics import summarise, suspicions
+from hybridfit.comparison.tables import summary_table, table_rows, unmatched_table
+from hybridfit.comparison.verdicts import Chi2, judge
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.errors import UsageError
+from hybridfit.io import write_tables as export
+from hybridfit.io.read_results import Results, read_results
+from hybridfit.io.references import Catalogue, ReferenceOptions, own_catalogue, read_reference
+from hybridfit.io.table import to_table
+from hybridfit.io.writing import write_table
+from hybridfit.options.checks import as_path, checked, or_default
+from hybridfit.options.yaml_options import make
+from hybridfit.pipeline.measure import metadata
+from hybridfit.pipeline.run_cutouts import Stamps, stamps_in, stamps_of
+
+FOLDER = "compare"  # within the results' folder, where no other is named
+
+
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # others' tables hold anything
+def compare(
+    results: str | Path | Table,
+    *references: str | Path | Table,
+    out: str | Path | None = None,
+    options: CompareOptions = CompareOptions(),
+    reading: ReferenceOptions | Sequence[ReferenceOptions] = ReferenceOptions(),
+    input: str | Path | None = None,
+    cutouts: Cutouts | None = None,
+    quiet: bool = True,
+    **more: Any,
+) -> CompareResult:
+    """Compare a table of fits with what others found of the same galaxies, or with the truth.
+
+    >>> found = hybridfit.compare("out/", "galfit_runs/", out="compare/")
+    >>> found = hybridfit.compare(table, truth, cutouts=cutouts)
+
+    Args:
+        results: folder (or results file) of a finished run, or a table of `hybridfit.fit`.
+        references: what to compare with, see `hybridfit.io.references.read_reference`.
+        out: folder for comparison.fits, summary.ecsv, unmatched.ecsv and report.html with its
+            pictures inside; None writes nothing.
+        options: see `CompareOptions`.
+        reading: what references cannot say of themselves; one for all, or one for each.
+        input: what was fitted; default what the run's metadata name, if it is there.
+        cutouts: what was fitted, from memory.
+        quiet: without a progress bar.
+        more: fields of `CompareOptions` or `ReferenceOptions` to change.
+
+    Returns:
+        Tables and what they were made of: ``table`` has a row for each component that both have,
+        ``summary`` the figures of each parameter, ``unmatched`` the others.
+
+    Raises:
+        UsageError: for options, references or results that cannot be used.
+        OSError: if ``out`` cannot be written.
+    """
+    with _usage():
+        if cutouts is not None:
+            checked("cutouts", cutouts, Cutouts)
+        input = None if input is None else as_path("input", input)
+        out = None if out is None else as_path("out", out)
+        options, each = _options(options, reading, len(references), more)
+        run = _results(results)
+        ours = own_catalogue(run, "ours", options.point)
+        catalogues = [read_reference(s, o) for s, o in zip(references, each, strict=True)]
+        catalogues = _renamed(catalogues)
+        matched = [match(ours, c, options.match, options.radius) for c in catalogues]
+    if not options.pixels:
+        stamps: Stamps = _no_stamps
+    elif cutouts is not None:
+        stamps = stamps_in(cutouts, ours.id)
+    else:
+        stamps = stamps_of(run, input)
+    with _threads(options.threads):
+        chi2, catalogues = _on_pixels(ours, catalogues, matched, run, stamps, options, quiet)
+        comparisons = tuple(
+            _comparison(ours, c, m, x, options)
+            for c, m, x in zip(catalogues, matched, chi2, strict=True)
+        )
+        rows, columns = table_rows(comparisons)
+        settings = {"compare": asdict(options), "references": [asdict(o) for o in each]}
+        meta = metadata(settings)
+        found = CompareResult(
+            to_table(rows, columns, meta),
+            summary_table(comparisons),
+            unmatched_table(comparisons),
+            comparisons,
+        )
+        if out is None:
+            return found
+        folder = Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        export.write_results(folder / f"comparison.{options.format}", [rows], columns, meta)
+        write_table(folder / "summary.ecsv", found.summary)
+        write_table(folder / "unmatched.ecsv", found.unmatched)
+        write_report(folder / PAGE, comparisons, stamps, _galfit(run), options, str(run.path))
+    return replace(found, out=folder)
+
+
+def _options(
+    options: CompareOptions,
+    reading: ReferenceOptions | Sequence[ReferenceOptions],
+    count: int,
+    more: Mapping[str, Any],
+) -> tuple[CompareOptions, list[ReferenceOptions]]:
+    """Options with the changes in ``more``, those of reading for each reference."""
+    if not count:
+        raise ValueError("no reference came, expected at least one to compare with")
+    if isinstance(reading, list | tuple):
+        each = [checked("reading", one, ReferenceOptions) for one in reading]
+    else:
+        each = [or_default("reading", reading, ReferenceOptions)] * count
+    if len(each) != count:
+        raise ValueError(
+            f"reading has {len(each)} options, expected {count}: one for each reference, or one "
+            "for all"
+        )
+    of_reading = {f.name for f in fields(ReferenceOptions)}
+    own = {name: value for name, value in more.items() if name not in of_reading}
+    theirs = {name: value for name, value in more.items() if name in of_reading}
+    options = or_default("options", options, CompareOptions)
+    options = make(CompareOptions, {**asdict(options), **own}, "compare")
+    return options, [replace(o, **theirs) for o in each]
+
+
+def _results(results: str | Path | Table) -> Results:
+    if isinstance(results, Table):
+        return Results(Path("table"), results, json.loads(results.meta.get("OPTIONS", "{}")))
+    path = as_path("results", results)
+    if path.is_file() and path.stem == "results":
+        path = path.parent
+    return read_results(path)
+
+
+def _renamed(catalogues: Sequence[Catalogue]) -> list[Catalogue]:
+    """The catalogues under names that are all different."""
+    taken: dict[str, int] = {}
+    out = []
+    for c in catalogues:
+        taken[c.name] = taken.get(c.name, 0) + 1
+        again = taken[c.name]
+        out.append(c if again == 1 else replace(c, name=f"{c.name} ({again})"))
+    return out
+
+
+def _on_pixels(
+    ours: Catalogue,
+    catalogues: Sequence[Catalogue],
+    matched: Sequence[Matches],
+    run: Results,
+    stamps: Stamps,
+    options: CompareOptions,
+    quiet: bool,
+) -> tuple[list[Chi2], list[Catalogue]]:
+    """Chi2 of both for each reference; magnitudes in counts get the stamps' zero points."""
+    rows = sorted({int(i) for m in matched for i in m.ours})
+    models = [Models(ours, {i: i for i in rows})]
+    for c, m in zip(catalogues, matched, strict=True):
+        pairs = zip(m.ours.tolist(), m.theirs.tolist(), strict=True)
+        models.append(Models(c, dict(pairs)))
+    with tqdm(total=len(rows), unit=" galaxies", disable=True if quiet else None) as bar:
+        chosen = rows if options.pixels else []
+        found, zeropoint = evaluate(stamps, chosen, models, _galfit(run), bar.update)
+    dof = np.full(len(ours), np.nan)
+    if chosen:
+        dof[: len(found[0].pixels)] = found[0].pixels
+    dof -= free_parameters(ours)
+    out, calibrated = [], []
+    for c, m, theirs in zip(catalogues, matched, found[1:], strict=True):
+        out.append(_chi2(found[0], theirs, m, dof, len(ours)))
+        calibrated.append(_with_zeropoint(c, m, zeropoint))
+    return out, calibrated
+
+
+def _chi2(
+    mine: Evaluation, theirs: Evaluation, m: Matches, dof: NDArray[np.float64], count: int
+) -> Chi2:
+    def of(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        whole = np.full(count, np.nan)
+        whole[: len(values)] = values
+        return whole[m.ours]
+
+    return Chi2(of(mine.given), of(theirs.given), of(mine.solved), of(theirs.solved), dof[m.ours])
+
+
+def _with_zeropoint(c: Catalogue, m: Matches, zeropoint: NDArray[np.float64]) -> Catalogue:
+    """Magnitudes of image counts with the zero points of the stamps, NaN without a stamp."""
+    if not c.counts:
+        return c
+    added = np.full(len(c), np.nan)
+    known = m.ours < len(zeropoint)
+    added[m.theirs[known]] = zeropoint[m.ours[known]]
+    values = c.values.copy()
+    values[..., 2] += added[:, None]
+    missing = "" if np.isfinite(added[m.theirs]).all() else ", where they could be read: say it"
+    note = f"its counts have the zero points of the pixels that were fitted{missing}"
+    return replace(c, values=values, notes=(*c.notes, note), counts=False)
+
+
+def _comparison(
+    ours: Catalogue, theirs: Catalogue, matches: Matches, chi2: Chi2, options: CompareOptions
+) -> Comparison:
+    mine, its = ours[matches.ours], theirs[matches.theirs]
+    rows = np.arange(len(matches))
+    pairs = pairs_of(mine, its, replace(matches, ours=rows, theirs=rows))
+    suspect = [
+        grade == "suspect" or (not grade and bool(flags))
+        for grade, flags in zip(mine.quality, mine.flagged, strict=True)
+    ]
+    verdicts = judge(pairs, chi2, suspect, [bool(f) for f in its.flagged], options.verdicts)
+    notes = [*theirs.notes]
+    if matches.repeated:
+        some = ", ".join(f"'{name}'" for name in matches.repeated[:5])
+        more = ", ..." if len(matches.repeated) > 5 else ""
+        notes.append(
+            f"{len(matches.repeated)} galaxies occur several times, the first of each counts: "
+            f"{some}{more}; choose with where"
+        )
+    if not theirs.exact:
+        notes.append(
+            "both are fits: of the same pixels they share the noise, and differ by far less than "
+            "their errors where they agree"
+        )
+    return Comparison(
+        mine,
+        its,
+        matches,
+        pairs,
+        chi2,
+        verdicts,
+        summarise(pairs, mine.quality, its.snr),
+        tuple(notes),
+        tuple(suspicions(pairs)),
+    )
+
+
+def _galfit(run: Results) -> bool:
+    """Whether the run convolved as GALFIT does."""
+    return bool(run.settings.get("fit", {}).get("convolution") == "galfit")
+
+
+def _no_stamps(row: int) -> None:
+    return None
+
+
+@contextmanager
+def _usage() -> Iterator[None]:
+    """What is raised in here is wrong usage."""
+    try:
+        yield
+    except (ValueError, TypeError, FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(str(error)) from error
+
+
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

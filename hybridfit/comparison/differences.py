@@ -1,0 +1,221 @@
+"""Ours less theirs, component by component: the rows that a comparison is made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridfit.comparison.crossmatch import Matches, partners, total
+from hybridfit.io.references import Catalogue
+from hybridfit.io.references.catalogue import COLUMN, NAMES, Array
+
+PARAMETERS = (*NAMES, "sky")  # the columns of what follows
+LOGARITHMIC = ("r_eff", "n")  # whose differences are quoted as ratios
+FAR_MAG, FAR_SIZE = 0.5, 2.0  # catastrophic: off by this magnitude, or factor in size
+GAUSSIAN_68, GAUSSIAN_95 = 0.9944578832097532, 1.959963984540054  # of 68 and 95 %, in sigma
+OUTLIER = 5.0  # sigma
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """P components that are in both catalogues, with the parameters of `PARAMETERS`.
+
+    Args:
+        galaxy: (P,) number of the match that each belongs to.
+        component: (P, 2) of ours and of theirs.
+        ours, theirs: (P, 8) values; theirs are NaN where they were given and not measured.
+        ours_err, theirs_err: (P, 8), NaN where not known.
+        inside: (P, 2, 8) whether theirs lie in our 68 and 95 % intervals, 0 or 1; NaN without an
+            interval or a value of theirs. Where we have errors but no value it is 0.
+        exact: whether theirs is the truth.
+    """
+
+    galaxy: NDArray[np.int64]
+    component: NDArray[np.int64]
+    ours: Array
+    theirs: Array
+    ours_err: Array
+    theirs_err: Array
+    inside: Array
+    exact: bool
+
+    def __len__(self) -> int:
+        return len(self.galaxy)
+
+    @property
+    def difference(self) -> Array:
+        """(P, 8) ours - theirs; of angles the short way round."""
+        return short_way(self.ours - self.theirs)
+
+    @property
+    def quoted(self) -> Array:
+        """(P, 8) the same, of sizes and indices the difference of their logarithms."""
+        out = self.difference
+        with np.errstate(invalid="ignore", divide="ignore"):
+            for name in LOGARITHMIC:
+                k = COLUMN[name]
+                out[:, k] = np.log(self.ours[:, k] / self.theirs[:, k])
+        return out
+
+    @property
+    def pull(self) -> Array:
+        """(P, 8) difference over our error."""
+        return _over(self.difference, self.ours_err)
+
+    @property
+    def pull_theirs(self) -> Array:
+        """(P, 8) difference over their error."""
+        return _over(self.difference, self.theirs_err)
+
+    @property
+    def pull_both(self) -> Array:
+        """(P, 8) difference over both errors together; over ours alone if theirs is the truth."""
+        if self.exact:
+            return self.pull
+        return _over(self.difference, np.hypot(self.ours_err, self.theirs_err))
+
+    @property
+    def near(self) -> NDArray[np.bool_]:
+        """(P,) False where magnitude or size are far off (catastrophic), or missing.
+
+        Of what is not known of theirs nothing is asked.
+        """
+        with np.errstate(invalid="ignore", divide="ignore"):
+            size = np.abs(self.quoted[:, COLUMN["r_eff"]])
+            mag = np.abs(self.difference[:, COLUMN["mag"]])
+        known = [np.isfinite(self.theirs[:, COLUMN[name]]) for name in ("mag", "r_eff")]
+        near = np.where(known[0], mag <= FAR_MAG, True)
+        return near & np.where(known[1], size < math.log(FAR_SIZE), True)
+
+    def __getitem__(self, rows: NDArray) -> Pairs:
+        return Pairs(
+            self.galaxy[rows],
+            self.component[rows],
+            self.ours[rows],
+            self.theirs[rows],
+            self.ours_err[rows],
+            self.theirs_err[rows],
+            self.inside[rows],
+            self.exact,
+        )
+
+
+def short_way(difference: Array) -> Array:
+    """Differences (..., 7 or 8) with those of pa in [-90, 90)."""
+    out = difference.copy()
+    k = COLUMN["pa"]
+    out[..., k] = (out[..., k] + 90.0) % 180.0 - 90.0
+    return out
+
+
+def pairs_of(ours: Catalogue, theirs: Catalogue, matches: Matches) -> Pairs:
+    """Put the components of matched galaxies beside each other.
+
+    A galaxy that one side has no component of is a row too, as one that is lost.
+
+    Args:
+        ours, theirs: the catalogues.
+        matches: of them.
+    """
+    chosen = _chosen(ours, theirs, matches)
+    galaxy, a, b = (
+        np.array(v, dtype=np.int64) for v in (chosen.galaxy, chosen.ours, chosen.theirs)
+    )
+    i, j = matches.ours[galaxy], matches.theirs[galaxy]
+    mine, its = ours.values[i, a], theirs.values[j, b].copy()
+    mine_err, its_err = ours.errors[i, a].copy(), theirs.errors[j, b].copy()
+    its[theirs.held[j, b]] = np.nan
+    mine = mine.copy()
+    for row in np.flatnonzero(chosen.whole):
+        if ours.n_components[i[row]] == 1:
+            its[row] = total(theirs.values[j[row]], mine[row])
+        else:
+            mine[row] = total(ours.values[i[row]], its[row])
+            mine_err[row] = np.nan  # of a sum: errors are not independent
+        its_err[row, COLUMN["mag"]] = np.nan
+    first = np.array(chosen.first, dtype=bool)[:, None]
+    sky = [np.where(first, c.sky[rows, :2], np.nan) for c, rows in ((ours, i), (theirs, j))]
+    values = [np.concatenate([v, s[:, :1]], axis=1) for v, s in zip((mine, its), sky, strict=True)]
+    errors = [
+        np.concatenate([v, s[:, 1:]], axis=1) for v, s in zip((mine_err, its_err), sky, strict=True)
+    ]
+    quantiles = {level: v[i, a] for level, v in ours.quantiles.items()}
+    for v in quantiles.values():
+        v[chosen.whole] = np.nan
+    inside = _inside(values[0], values[1], errors[0], quantiles)
+    return Pairs(
+        galaxy,
+        np.stack([a, b], axis=1),
+        values[0],
+        values[1],
+        errors[0],
+        errors[1],
+        inside,
+        theirs.exact,
+    )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Numbers of galaxies and components of each row, and whether it stands for several."""
+
+    galaxy: list[int]
+    ours: list[int]
+    theirs: list[int]
+    first: list[bool]
+    whole: list[bool]
+
+
+def _chosen(ours: Catalogue, theirs: Catalogue, matches: Matches) -> _Chosen:
+    if ours.values.shape[1] == theirs.values.shape[1] == 1:
+        n = len(matches)
+        return _Chosen(list(range(n)), [0] * n, [0] * n, [True] * n, [False] * n)
+    rows = _Chosen([], [], [], [], [])
+    for m, (i, j) in enumerate(zip(matches.ours.tolist(), matches.theirs.tolist(), strict=True)):
+        found = partners(ours.values[i], theirs.values[j])
+        for number, (k, its) in enumerate(found.pairs or ((0, 0),)):
+            rows.galaxy.append(m)
+            rows.ours.append(k)
+            rows.theirs.append(its)
+            rows.first.append(number == 0)
+            rows.whole.append(found.whole)
+    return rows
+
+
+def _inside(mine: Array, its: Array, error: Array, quantiles: Mapping[float, Array]) -> Array:
+    """(P, 2, 8): 1 where theirs lies in our interval, else 0; NaN where there is none to ask."""
+    out = np.full((len(mine), 2, len(PARAMETERS)), np.nan)
+    off = np.abs(short_way(its - mine))
+    for row, width in enumerate((GAUSSIAN_68, GAUSSIAN_95)):
+        with np.errstate(invalid="ignore"):
+            out[:, row] = np.where(np.isfinite(error), off <= width * error, np.nan)
+    for row, (low, high) in enumerate(((0.16, 0.84), (0.025, 0.975))):
+        if {low, high} <= set(quantiles):
+            ends = quantiles[low], quantiles[high]
+            middle = (ends[0] + ends[1]) / 2
+            # an angle's interval may leave [0, 180): the value is taken on the interval's turn
+            placed = middle + short_way(its[:, :-1] - middle)
+            with np.errstate(invalid="ignore"):
+                held = (placed >= ends[0]) & (placed <= ends[1])
+            out[:, row, :-1] = np.where(np.isfinite(middle), held, out[:, row, :-1])
+    # a galaxy without a fit is outside of every interval; a parameter that is not ours of none
+    lost = ~np.isfinite(mine[:, : len(NAMES)]).any(axis=1)
+    out[np.broadcast_to(~np.isfinite(mine)[:, None], out.shape)] = np.nan
+    out[lost] = 0.0
+    out[np.broadcast_to(~np.isfinite(its)[:, None], out.shape)] = np.nan
+    return out
+
+
+def _over(difference: Array, error: Array) -> Array:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(error > 0, difference / error, np.nan)
+
+
+def names_with(pairs: Pairs) -> Sequence[str]:
+    """The parameters of which any pair has both values."""
+    known = np.isfinite(pairs.difference)
+    return [name for k, name in enumerate(PARAMETERS) if known[:, k].any()]

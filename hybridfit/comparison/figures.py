@@ -1,0 +1,130 @@
+"""The pictures of a comparison's page."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridfit import plots
+from hybridfit.comparison import html as report
+from hybridfit.comparison.differences import LOGARITHMIC, PARAMETERS, Pairs, names_with
+from hybridfit.comparison.pixels import scenes
+from hybridfit.comparison.result import Comparison
+from hybridfit.comparison.statistics import coverage_curve
+from hybridfit.io.read import stack
+from hybridfit.pipeline.run_cutouts import Stamps
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 90
+LEAST_SIDE = 8  # pixels: smaller stamps have no picture
+
+
+def overview(c: Comparison) -> list[str]:
+    """Differences, pulls and coverage of every parameter."""
+    names = names_with(c.pairs)
+    labels = [f"ln {name}" if name in LOGARITHMIC else name for name in names]
+    columns = [PARAMETERS.index(name) for name in names]
+    quoted, error = c.pairs.quoted, _errors(c.pairs)
+    mag = magnitudes(c.pairs)
+    kinds = [c.ours.quality[m] for m in c.pairs.galaxy]
+    drawn = plots.plot_differences(
+        mag,
+        {label: quoted[:, k] for label, k in zip(labels, columns, strict=True)},
+        {label: error[:, k] for label, k in zip(labels, columns, strict=True)},
+        kinds if any(kinds) else (),
+        other_side(c),
+    )
+    text = "Differences with the errors of both; dark: running median. Triangles lie beyond."
+    parts = [report.figure(_png(drawn), text)]
+    pull = c.pairs.pull_both
+    pulls = {n: pull[:, k] for n, k in zip(names, columns, strict=True) if _any(pull[:, k])}
+    if pulls:
+        over = "our error" if c.theirs.exact else "both errors"
+        drawn = plots.plot_pulls(pulls, f"(ours - {other_side(c)}) / {over}")
+        parts.append(report.figure(_png(drawn), "Pulls beside the normal distribution."))
+        curve = coverage_curve(c.pairs)
+        what = "truths" if c.theirs.exact else "theirs"
+        drawn = plots.plot_methods({f"within {over}": curve}, inside=what)
+        parts.append(report.figure(_png(drawn), "Coverage of Gaussian intervals."))
+    return parts
+
+
+def rivals(c: Comparison, m: int, stamps: Stamps, galfit: bool) -> bytes | None:
+    """Data, both models and residuals of one galaxy as PNG; None without pixels or models.
+
+    Args:
+        c: the comparison.
+        m: number of the galaxy.
+        stamps: pixels of our rows.
+        galfit: whether models are convolved as GALFIT does.
+    """
+    stamp = stamps(int(c.matches.ours[m]))
+    if stamp is None or min(stamp.image.shape) < LEAST_SIDE:
+        return None
+    cutouts = stack([stamp])
+    mine, its = (scenes(cutouts, side, [m], galfit)[0] for side in (c.ours, c.theirs))
+    if mine is None and its is None:
+        return None
+    height, width = stamp.image.shape
+    empty = np.full((height, width), np.nan)
+    models = [empty if s is None else s.solved[:height, :width] for s in (its, mine)]
+    drawn = plots.plot_rivals(
+        stamp.image, models[0], models[1], stamp.sigma, stamp.mask, (other_side(c), "ours")
+    )
+    return _png(drawn)
+
+
+def chi2_picture(c: Comparison) -> str:
+    """Chi2 of theirs less ours against magnitude."""
+    mag = magnitudes(c.pairs)[first_rows(c.pairs)]
+    drawn = plots.plot_chi2(mag, c.chi2.excess, c.verdicts.verdict)
+    text = (
+        "Chi2 of their parameters less that of ours, on the same pixels in one renderer; fluxes "
+        "and sky solved for."
+    )
+    return report.figure(_png(drawn), text)
+
+
+def other_side(c: Comparison) -> str:
+    """What the other side is called."""
+    return "truth" if c.theirs.exact else "theirs"
+
+
+def first_rows(pairs: Pairs) -> NDArray[np.int64]:
+    """(M,) the first row of each galaxy."""
+    return np.unique(pairs.galaxy, return_index=True)[1]
+
+
+def magnitudes(pairs: Pairs) -> NDArray[np.float64]:
+    """(P,) theirs, ours where they have none."""
+    k = PARAMETERS.index("mag")
+    theirs, ours = pairs.theirs[:, k], pairs.ours[:, k]
+    return np.where(np.isfinite(theirs), theirs, ours)
+
+
+def _any(values: NDArray[np.float64]) -> bool:
+    return bool(np.isfinite(values).any())
+
+
+def _errors(pairs: Pairs) -> NDArray[np.float64]:
+    """(P, 8) errors of both sides together, as far as they are known, of the quoted difference."""
+    parts = [np.nan_to_num(v) for v in (pairs.ours_err, pairs.theirs_err)]
+    sides = (pairs.ours, pairs.theirs)
+    out = np.hypot(*parts)
+    for name in LOGARITHMIC:
+        k = PARAMETERS.index(name)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            relative = [part[:, k] / side[:, k] for part, side in zip(parts, sides, strict=True)]
+        out[:, k] = np.hypot(*relative)
+    return np.where(out > 0, out, np.nan)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()

@@ -1,0 +1,203 @@
+"""Chi2 of anybody's parameters on the pixels behind a table of results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.io.references import NAMES, Catalogue
+from hybridfit.io.references.catalogue import COLUMN, Array
+from hybridfit.pipeline.run_cutouts import Stamps, batches
+from hybridfit.rendering.render import render
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Chi2 of one catalogue's parameters on N stamps, NaN where they cannot be evaluated.
+
+    Args:
+        given: (N,) with the fluxes, and the sky where it is known, as quoted.
+        solved: (N,) with fluxes and sky solved for.
+        pixels: (N,) unmasked pixels.
+    """
+
+    given: Array
+    solved: Array
+    pixels: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """What is to be rendered: a catalogue's rows beside the numbers of the stamps.
+
+    Args:
+        catalogue: whose parameters.
+        row: stamp number to row of the catalogue.
+    """
+
+    catalogue: Catalogue
+    row: Mapping[int, int]
+
+
+def evaluate(
+    stamps: Stamps,
+    rows: Sequence[int],
+    models: Sequence[Models],
+    galfit: bool = False,
+    told: Callable[[int], Any] = lambda n: None,
+) -> tuple[list[Evaluation], Array]:
+    """Evaluate several catalogues on the same stamps, in float64.
+
+    Args:
+        stamps: reads one by its number.
+        rows: numbers of the stamps.
+        models: catalogues; each gives an `Evaluation` over all numbers up to the largest.
+        galfit: convolve as GALFIT does.
+        told: is called with the number of galaxies that are done.
+
+    Returns:
+        An `Evaluation` for each of ``models``, indexed by the stamp's number; and the zero points
+        (N,) of the stamps, NaN where there is none.
+    """
+    size = max(rows, default=-1) + 1
+    out = [Evaluation(*(np.full(size, np.nan) for _ in range(3))) for _ in models]
+    zeropoint = np.full(size, np.nan)
+    for numbers, cutouts in batches(stamps, rows, told):
+        zeropoint[numbers] = cutouts.zeropoint.numpy()
+        for wanted, found in zip(models, out, strict=True):
+            pick = [wanted.row.get(n, -1) for n in numbers]
+            for i, (given, solved, pixels) in _chi2(cutouts, wanted.catalogue, pick, galfit):
+                n = numbers[i]
+                found.given[n], found.solved[n], found.pixels[n] = given, solved, pixels
+    return out, zeropoint
+
+
+def component_images(
+    cutouts: Cutouts, catalogue: Catalogue, pick: Sequence[int], galfit: bool = False
+) -> tuple[Array, Array]:
+    """Render the components of a catalogue's rows, each with unit flux.
+
+    Args:
+        cutouts: B galaxies.
+        catalogue: whose parameters, in pixels of the image as given.
+        pick: (B,) its rows; -1 for none.
+        galfit: convolve as GALFIT does.
+
+    Returns:
+        (B, K, H, W) float64, 0 where there is no component, NaN where one cannot be rendered; and
+        fluxes (B, K), 0 and NaN likewise.
+    """
+    chosen = np.asarray(pick)
+    there = chosen >= 0
+    values = catalogue.values[np.where(there, chosen, 0)]  # (B, K, 7)
+    batch, many = values.shape[:2]
+    present = there[:, None] & np.isfinite(values[..., [0, 2]]).any(axis=2)
+    if catalogue.kind == "hybridfit":  # a component whose flux came out as 0 has no magnitude
+        present &= np.isfinite(values[..., COLUMN["mag"]])
+    whole = np.isfinite(values).all(axis=2)
+    whole &= (values[..., COLUMN["r_eff"]] > 0) & (values[..., COLUMN["n"]] > 0.05)
+    whole &= (values[..., COLUMN["q"]] > 0) & (values[..., COLUMN["n"]] < 20)
+    complete = catalogue.complete[np.where(there, chosen, 0)] & there
+    images = np.zeros((batch, many, *cutouts.image.shape[-2:]))
+    flux = np.zeros((batch, many))
+    zeropoint = cutouts.zeropoint.numpy().astype(np.float64)
+    for k in range(many):
+        good = present[:, k] & whole[:, k]
+        bad = present[:, k] & ~whole[:, k] | there & ~complete
+        images[bad, k], flux[bad, k] = np.nan, np.nan
+        rows = np.flatnonzero(good & ~bad)
+        if not len(rows):
+            continue
+        theta = np.concatenate([values[rows, k], np.zeros((len(rows), 1))], axis=1)
+        theta[:, :2] -= cutouts.origin.numpy()[rows]
+        magnitude = theta[:, 2].copy()
+        theta[:, 2] = zeropoint[rows]  # of unit flux
+        part = cutouts[rows.tolist()]
+        unit = render(torch.from_numpy(theta), part, dtype=torch.float64, galfit=galfit)
+        images[rows, k] = unit.numpy()
+        start = 0.0 if catalogue.counts else zeropoint[rows]
+        flux[rows, k] = 10 ** (0.4 * (start - magnitude))
+    images[~there], flux[~there] = np.nan, np.nan
+    return images, flux
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Model images of one galaxy's parameters, and what they leave of the pixels.
+
+    Args:
+        given: (H, W) with fluxes and sky as quoted, the sky solved where it is not.
+        solved: (H, W) with both solved for.
+        chi2: of both.
+        pixels: unmasked.
+    """
+
+    given: Array
+    solved: Array
+    chi2: tuple[float, float]
+    pixels: int
+
+
+def scenes(
+    cutouts: Cutouts, catalogue: Catalogue, pick: Sequence[int], galfit: bool = False
+) -> list[Scene | None]:
+    """Evaluate parameters on pixels; None where they cannot be rendered.
+
+    Args: see `component_images`.
+    """
+    images, flux = component_images(cutouts, catalogue, pick, galfit)
+    found: list[Scene | None] = []
+    for i, row in enumerate(pick):
+        usable = row >= 0 and bool(np.isfinite(images[i]).all()) and bool((flux[i] > 0).any())
+        sky = catalogue.sky[row] if row >= 0 else np.full(4, np.nan)
+        found.append(_scene(cutouts, i, images[i], flux[i], sky) if usable else None)
+    return found
+
+
+def _scene(cutouts: Cutouts, i: int, images: Array, flux: Array, sky: Array) -> Scene:
+    image, sigma = (v[i].double().numpy() for v in (cutouts.image, cutouts.sigma))
+    used = ~cutouts.mask[i].numpy()
+    slope = _plane(cutouts, i, sky[2:])
+    light = np.tensordot(flux, images, axes=1)
+    level = sky[0]
+    weight = 1 / sigma[used] ** 2
+    if not np.isfinite(level):
+        level = float((weight * (image - light - slope)[used]).sum() / weight.sum())
+    given = light + level + slope
+    own = flux > 0
+    design = np.stack([*(unit[used] for unit in images[own]), np.ones(used.sum())], axis=1)
+    scaled = design / sigma[used][:, None]
+    target = (image - slope)[used] / sigma[used]
+    solution, *_ = np.linalg.lstsq(scaled, target, rcond=None)
+    solved = np.tensordot(solution[:-1], images[own], axes=1) + solution[-1] + slope
+    chi2 = [float((((image - m) / sigma)[used] ** 2).sum()) for m in (given, solved)]
+    return Scene(given, solved, (chi2[0], chi2[1]), int(used.sum()))
+
+
+def _plane(cutouts: Cutouts, i: int, slopes: Array) -> Any:
+    """The tilt of the sky about the stamp's middle; 0 for a level one."""
+    if not np.any(slopes):
+        return 0.0
+    height, width = cutouts.image.shape[-2:]
+    middle = (cutouts.size[i].double().numpy() - 1) / 2
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    return slopes[0] * (x - middle[1]) + slopes[1] * (y - middle[0])
+
+
+def _chi2(
+    cutouts: Cutouts, catalogue: Catalogue, pick: Sequence[int], galfit: bool
+) -> Iterator[tuple[int, tuple[float, float, int]]]:
+    for i, scene in enumerate(scenes(cutouts, catalogue, pick, galfit)):
+        if scene is not None:
+            yield i, (*scene.chi2, scene.pixels)
+
+
+def free_parameters(catalogue: Catalogue) -> NDArray[np.int64]:
+    """(N,) how many numbers a Sersic model of so many components and a level sky has."""
+    return catalogue.n_components * len(NAMES) + 1

@@ -1,0 +1,222 @@
+"""How far two catalogues agree: bias, scatter, pulls, coverage, outliers, by groups and bins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from hybridfit.comparison.differences import LOGARITHMIC, OUTLIER, PARAMETERS, Pairs, names_with
+from hybridfit.io.references.catalogue import COLUMN, Array
+
+ALL = "all"
+NMAD = 1.4826  # median absolute deviation to standard deviation
+LEAST = 25  # galaxies of a bin
+MOST_BINS = 4
+SNR_EDGES = (0.0, 10.0, 30.0, 100.0, 300.0, math.inf)
+CONSTANT = 0.1, 0.25  # mag: an offset above the first with a scatter below its share is a constant
+PIXEL_OFF = 0.2  # pixels about 1 that tell of another first pixel
+TURNED = 10.0  # degrees about 90 that tell of another axis
+
+COLUMNS = {  # of `summarise`, and what they mean
+    "group": "all, a quality, or a bin",
+    "parameter": "its differences are ours - theirs, in ln of r_eff and n, pa the short way",
+    "n": "components that both have",
+    "median": "of the differences",
+    "mean": "of the differences, without the catastrophic",
+    "mean_err": "standard error of the mean",
+    "rms": "of the differences, without the catastrophic",
+    "nmad": "1.4826 times the median absolute deviation of the differences",
+    "pull_mean": "mean of differences over our errors, without the catastrophic",
+    "pull_std": "their standard deviation",
+    "pull_theirs_std": "standard deviation of differences over their errors",
+    "pull_both_std": "over both errors together; for a truth as over ours",
+    "pull_both_nmad": "the same as 1.4826 MAD",
+    "cover_68": "share of theirs within our 68 % interval; galaxies without a fit are outside",
+    "cover_95": "share of theirs within our 95 % interval",
+    "outliers": "share beyond 5 sigma, of both errors where both are there",
+    "galaxies": "galaxies of the group",
+    "catastrophic": "galaxies off by 0.5 mag or a factor 2 in size, or without a fit",
+}
+
+
+def summarise(
+    pairs: Pairs,
+    quality: Sequence[str] = (),
+    snr: Array | None = None,
+    least: int = LEAST,
+) -> Table:
+    """Return the figures of each group and parameter, with the columns of `COLUMNS`.
+
+    Args:
+        pairs: of one reference.
+        quality: (M,) of each matched galaxy; "" where it is not known.
+        snr: (M,) signal to noise of each matched galaxy; None or NaN: bins are of magnitude.
+        least: galaxies that a bin has at least.
+    """
+    rows = []
+    for group, some in groups(pairs, quality, snr, least):
+        chosen = pairs[some]
+        lost = set(chosen.galaxy[~chosen.near].tolist())
+        counted = {"galaxies": len(set(chosen.galaxy.tolist())), "catastrophic": len(lost)}
+        for name in names_with(pairs):
+            rows.append({"group": group, **figures(chosen, name), **counted})
+    table = Table({c: [row[c] for row in rows] for c in COLUMNS})
+    for column, text in COLUMNS.items():
+        table[column].description = text
+    return table
+
+
+def figures(pairs: Pairs, name: str) -> dict[str, float | int | str]:
+    """The figures of one parameter, see `COLUMNS`."""
+    k = PARAMETERS.index(name)
+    off = pairs.quoted[:, k]
+    good = pairs.near & np.isfinite(off)
+    some = off[good]
+    everyone = off[np.isfinite(off)]
+    both = pairs.pull_both[:, k]
+    return {
+        "parameter": f"ln {name}" if name in LOGARITHMIC else name,
+        "n": len(everyone),
+        "median": _of(np.median, everyone),
+        "mean": _of(np.mean, some),
+        "mean_err": _of(_standard_error, some),
+        "rms": _of(lambda v: np.sqrt(np.mean(v**2)), some),
+        "nmad": nmad(everyone),
+        "pull_mean": _of(np.mean, _finite(pairs.pull[good, k])),
+        "pull_std": _of(np.std, _finite(pairs.pull[good, k])),
+        "pull_theirs_std": _of(np.std, _finite(pairs.pull_theirs[good, k])),
+        "pull_both_std": _of(np.std, _finite(both[good])),
+        "pull_both_nmad": nmad(_finite(both)),
+        "cover_68": _of(np.mean, _finite(pairs.inside[:, 0, k])),
+        "cover_95": _of(np.mean, _finite(pairs.inside[:, 1, k])),
+        "outliers": _of(lambda v: np.mean(np.abs(v) > OUTLIER), _finite(outlying(pairs)[:, k])),
+    }
+
+
+def outlying(pairs: Pairs) -> Array:
+    """(P, 8) pulls by which outliers are told: of both errors, else of those that are there."""
+    pull = pairs.pull_both
+    for other in (pairs.pull, pairs.pull_theirs):
+        pull = np.where(np.isfinite(pull), pull, other)
+    return pull
+
+
+def groups(
+    pairs: Pairs, quality: Sequence[str], snr: Array | None, least: int = LEAST
+) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Yield names and members (P,): all, each quality, and bins that have enough galaxies."""
+    yield ALL, np.ones(len(pairs), bool)
+    graded = np.array([str(q) for q in quality])
+    if len(graded):
+        for grade in ("certified", "usable", "suspect"):
+            some = graded[pairs.galaxy] == grade
+            if some.any():
+                yield grade, some
+    if snr is not None and np.isfinite(snr).any():
+        yield from _bins("S/N", np.asarray(snr)[pairs.galaxy], SNR_EDGES, least)
+        return
+    mag = np.where(np.isfinite(pairs.theirs[:, 2]), pairs.theirs[:, 2], pairs.ours[:, 2])
+    known = np.isfinite(mag)
+    count = min(MOST_BINS, int(known.sum()) // least)
+    if count > 1:
+        inner = np.quantile(mag[known], np.arange(1, count) / count).round(1)
+        edges = (-math.inf, *np.unique(inner).tolist(), math.inf)
+        yield from _bins("mag", mag, edges, least)
+
+
+def coverage_curve(pairs: Pairs, n_levels: int = 39) -> Table:
+    """Share of theirs within so much of ours, for Gaussian intervals of every probability.
+
+    Widths are of our errors where theirs is the truth, else of both together.
+
+    Returns:
+        Columns level, error (binomial) and one for each parameter.
+    """
+    level = np.arange(1, n_levels + 1) / (n_levels + 1)
+    pull = np.abs(pairs.pull_both)
+    columns = {}
+    for name in names_with(pairs):
+        k = PARAMETERS.index(name)
+        some = _finite(pull[:, k])
+        if len(some):
+            columns[name] = (some[:, None] <= norm.ppf(0.5 + level / 2)).mean(axis=0)
+    error = np.sqrt(level * (1 - level) / max(len(pairs), 1))
+    return Table({"level": level, "error": error, **columns})
+
+
+def suspicions(pairs: Pairs) -> list[str]:
+    """What differences that are the same for all galaxies tell of conventions, in sentences."""
+    said: list[str] = []
+    off = pairs.difference
+    if len(pairs) < 3:
+        return said
+    for name in ("x", "y"):
+        some = _finite(off[:, COLUMN[name]])
+        shift = _of(np.median, some)
+        if abs(abs(shift) - 1) < PIXEL_OFF and nmad(some) < PIXEL_OFF:
+            said.append(
+                f"{name} differs by {shift:+.2f} pixels in nearly all galaxies: does one of the "
+                "two count pixels from 1? (first-pixel)"
+            )
+    mag = _finite(off[:, COLUMN["mag"]])
+    shift, scatter = _of(np.median, mag), nmad(mag)
+    if abs(shift) > CONSTANT[0] and scatter < CONSTANT[1] * abs(shift):
+        said.append(
+            f"magnitudes differ by {shift:+.3f} in nearly all galaxies: is it the zero point? "
+            f"(zeropoint-offset {shift:+.3f})"
+        )
+    thin = pairs.ours[:, COLUMN["q"]] < 0.8
+    turn = np.abs(_finite(off[thin, COLUMN["pa"]]))
+    if len(turn) > 2 and abs(_of(np.median, turn) - 90) < TURNED:
+        said.append(
+            "position angles differ by 90 degrees in most galaxies: are they from the other axis? "
+            "(pa-from)"
+        )
+    size, root = pairs.quoted[:, COLUMN["r_eff"]], 0.5 * np.log(pairs.ours[:, COLUMN["q"]])
+    rest = _finite(size + root)  # ln(ours / theirs) = -ln(sqrt q) of circularised radii
+    size, root = (v[np.isfinite(size + root)] for v in (size, root))
+    follows = len(size) > 4 and np.std(root) > 0.1 and nmad(rest) < 0.3 * nmad(size)
+    if follows and abs(np.median(rest)) < 0.05:
+        said.append("sizes differ by sqrt(q): are theirs circularised? (size)")
+    return said
+
+
+def nmad(values: Array) -> float:
+    """1.4826 times the median absolute deviation; NaN of nothing."""
+    if not len(values):
+        return math.nan
+    return float(NMAD * np.median(np.abs(values - np.median(values))))
+
+
+def _bins(
+    name: str, values: Array, edges: Sequence[float], least: int
+) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    for low, high in pairwise(edges):
+        some = (values >= low) & (values < high)
+        if int(some.sum()) >= least:
+            ends = [f"{edge:g}" for edge in (low, high)]
+            if not math.isfinite(high):
+                yield f"{name} > {ends[0]}", some
+            elif not math.isfinite(low) or low == 0:
+                yield f"{name} < {ends[1]}", some
+            else:
+                yield f"{name} {ends[0]} to {ends[1]}", some
+
+
+def _standard_error(values: Array) -> float:
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def _finite(values: Array) -> Array:
+    return values[np.isfinite(values)]
+
+
+def _of(function: Callable[[Array], Any], values: Array) -> float:
+    return float(function(values)) if len(values) else math.nan

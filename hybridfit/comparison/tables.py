@@ -1,0 +1,95 @@
+"""The tables of a comparison: a row for each component, figures, and who has no partner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from astropy.table import Table, vstack
+from numpy.typing import NDArray
+
+from hybridfit.comparison.differences import PARAMETERS, names_with
+from hybridfit.comparison.result import Comparison
+from hybridfit.comparison.row_table import comparison_columns, comparison_rows
+from hybridfit.io.table import Column
+
+
+def table_rows(comparisons: Sequence[Comparison]) -> tuple[NDArray[np.void], tuple[Column, ...]]:
+    """The table of all comparisons: a row for each reference and component."""
+    known = {name for c in comparisons for name in names_with(c.pairs)}
+    names = [name for name in PARAMETERS if name in known]
+    parts = [_entries(c, names) for c in comparisons]
+    texts = {key: [v for part in parts for v in part[1][key]] for key in parts[0][1]}
+    numbers = {key: np.concatenate([part[2][key] for part in parts]) for key in parts[0][2]}
+    ids = [v for part in parts for v in part[0]]
+    columns = comparison_columns(names, texts, ids)
+    return comparison_rows(columns, ids, texts, numbers), columns
+
+
+def _entries(
+    c: Comparison, names: Sequence[str]
+) -> tuple[list[str], dict[str, list[str]], dict[str, NDArray[np.float64]]]:
+    galaxy, pairs = c.pairs.galaxy, c.pairs
+
+    def of(values: Sequence[str]) -> list[str]:
+        return [values[m] for m in galaxy]
+
+    texts = {
+        "reference": [c.theirs.name] * len(galaxy),
+        "their_id": of(c.theirs.id),
+        "quality": of(c.ours.quality),
+        "verdict": of(c.verdicts.verdict),
+        "flagged_by": of(c.verdicts.flagged_by),
+        "flags": of(c.ours.flagged),
+        "their_flags": of(c.theirs.flagged),
+    }
+    number = pairs.component.astype(np.float64) + 1
+    numbers: dict[str, NDArray[np.float64]] = {
+        "component": number[:, 0],
+        "their_component": number[:, 1],
+        "distance": c.verdicts.distance[galaxy],
+        "catastrophic": c.verdicts.far[galaxy].astype(float),
+        "chi2": c.chi2.ours[galaxy],
+        "their_chi2": c.chi2.theirs[galaxy],
+        "chi2_solved": c.chi2.ours_solved[galaxy],
+        "their_chi2_solved": c.chi2.theirs_solved[galaxy],
+        "delta_chi2": c.chi2.excess[galaxy],
+        "dof": c.chi2.dof[galaxy],
+        "snr": c.theirs.snr[galaxy],
+    }
+    difference, pull = pairs.difference, pairs.pull_both
+    for name in names:
+        k = PARAMETERS.index(name)
+        numbers |= {
+            name: pairs.ours[:, k],
+            f"{name}_err": pairs.ours_err[:, k],
+            f"their_{name}": pairs.theirs[:, k],
+            f"their_{name}_err": pairs.theirs_err[:, k],
+            f"d_{name}": difference[:, k],
+            f"pull_{name}": pull[:, k],
+        }
+    return of(c.ours.id), texts, numbers
+
+
+def summary_table(comparisons: Sequence[Comparison]) -> Table:
+    """Figures of each reference, group and parameter."""
+    parts = []
+    for c in comparisons:
+        part = c.summary.copy()
+        part.add_column([c.theirs.name] * len(part), index=0, name="reference")
+        parts.append(part)
+    return vstack(parts) if len(parts) > 1 else parts[0]
+
+
+def unmatched_table(comparisons: Sequence[Comparison]) -> Table:
+    """Galaxies that only one side has: reference, side, id."""
+    rows = [
+        (c.theirs.name, side, name)
+        for c in comparisons
+        for side, ids in (("ours", c.matches.only_ours), ("theirs", c.matches.only_theirs))
+        for name in ids
+    ]
+    names = ("reference", "side", "id")
+    if not rows:
+        return Table(names=names, dtype=(str, str, str))
+    return Table(rows=rows, names=names)

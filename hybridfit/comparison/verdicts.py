@@ -1,0 +1,171 @@
+"""Who is right? For each galaxy that two catalogues share, what parameters and pixels say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import chi2 as chi2_distribution
+
+from hybridfit.comparison.differences import Pairs
+from hybridfit.comparison.statistics import outlying
+from hybridfit.io.references.catalogue import NAMES, Array
+from hybridfit.options.checks import check_fields
+
+AGREE = "agree"
+SAME_CHI2 = "same chi2"
+OURS_LOWER, THEIRS_LOWER = "ours lower chi2", "theirs lower chi2"
+BOTH_POOR = "both poor"
+FLAGGED_OURS, FLAGGED_THEIRS, FLAGGED_BOTH = "flagged by us", "flagged by them", "flagged by both"
+NONE_OURS, NONE_THEIRS = "no fit of ours", "no fit of theirs"
+DIFFER = "differ"
+VERDICTS = {
+    AGREE: "no parameter differs by more than the limit, in the errors of both",
+    SAME_CHI2: "parameters differ, but the pixels cannot tell which are better",
+    OURS_LOWER: "parameters differ, and ours describe the pixels better",
+    THEIRS_LOWER: "parameters differ, and theirs describe the pixels better",
+    BOTH_POOR: "parameters differ, and neither model describes the pixels",
+    FLAGGED_OURS: "parameters differ, the pixels do not decide, and our row is suspect",
+    FLAGGED_THEIRS: "parameters differ, the pixels do not decide, and theirs is flagged",
+    FLAGGED_BOTH: "parameters differ, the pixels do not decide, and both rows are flagged",
+    DIFFER: "parameters differ, and there are no pixels to decide",
+    NONE_OURS: "we have no values",
+    NONE_THEIRS: "they have no values",
+}
+LIKELY = 0.9973  # of a truth's chi2 above the minimum: three sigma
+
+
+@dataclass(frozen=True)
+class VerdictOptions:
+    """When numbers agree, and when chi2 decides."""
+
+    limit: float = 3.0  # sigma of both errors within which every parameter agrees
+    delta_chi2: float = 9.0  # of two fits, that decides; times chi2/dof where that is above 1
+    poor: float = 2.0  # chi2/dof of the better one from which neither describes the pixels
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name in ("limit", "delta_chi2", "poor"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a number above 0")
+
+
+@dataclass(frozen=True, eq=False)
+class Chi2:
+    """Chi2 of both parameter sets on the same pixels, (M,) each, NaN where it is not known.
+
+    Args:
+        ours, theirs: with the fluxes, and the sky where it is given, as quoted; else the sky is
+            solved for.
+        ours_solved, theirs_solved: with fluxes and sky solved for.
+        dof: pixels less the parameters of one Sersic profile for each component, and the sky.
+    """
+
+    ours: Array
+    theirs: Array
+    ours_solved: Array
+    theirs_solved: Array
+    dof: Array
+
+    @property
+    def excess(self) -> Array:
+        """(M,) theirs - ours, fluxes and sky solved for.
+
+        A flux that is printed to 1e-4 mag, or another zero point, would decide by itself.
+        """
+        return self.theirs_solved - self.ours_solved
+
+
+@dataclass(frozen=True, eq=False)
+class Verdicts:
+    """What is said of M galaxies.
+
+    Args:
+        verdict: (M,) keys of `VERDICTS`.
+        flagged_by: (M,) "", "us", "them" or "both".
+        distance: (M,) the largest pull of any parameter; NaN where there is none.
+        far: (M,) catastrophic: magnitude or size far off.
+    """
+
+    verdict: tuple[str, ...]
+    flagged_by: tuple[str, ...]
+    distance: Array
+    far: NDArray[np.bool_]
+
+
+def judge(
+    pairs: Pairs,
+    chi2: Chi2,
+    suspect: Sequence[bool],
+    flagged: Sequence[bool],
+    options: VerdictOptions = VerdictOptions(),
+) -> Verdicts:
+    """Give each matched galaxy its verdict.
+
+    Parameters agree where none differs by more than ``options.limit`` of both errors (of those
+    of a truth's: ours alone) and none is catastrophic. Where they do not, chi2 decides if it
+    differs by more than it may: two fits of the same pixels by ``options.delta_chi2``, a truth
+    by what truths lie above the minimum.
+
+    Args:
+        pairs: of the matched galaxies.
+        chi2: of M galaxies.
+        suspect: (M,) whether our row is.
+        flagged: (M,) whether they flag theirs.
+    """
+    count = len(suspect)
+    # the sky goes into the stamp, not the galaxy
+    pull = np.nan_to_num(np.abs(outlying(pairs)[:, : len(NAMES)]), nan=-1.0).max(axis=1)
+    distance, far = np.full(count, -1.0), np.zeros(count, bool)
+    np.maximum.at(distance, pairs.galaxy, pull)
+    np.logical_or.at(far, pairs.galaxy, ~pairs.near)
+    distance[distance < 0] = np.nan
+    absent = []
+    for side in (pairs.ours, pairs.theirs):
+        there = np.zeros(count, bool)
+        np.logical_or.at(there, pairs.galaxy, np.isfinite(side[:, : len(NAMES)]).any(axis=1))
+        absent.append(~there)
+    verdicts, by = [], []
+    for m in range(count):
+        mine, its = bool(suspect[m]), bool(flagged[m])
+        by.append({(1, 0): "us", (0, 1): "them", (1, 1): "both"}.get((mine, its), ""))
+        verdict = NONE_OURS if absent[0][m] else NONE_THEIRS if absent[1][m] else ""
+        if not verdict and not far[m] and not distance[m] > options.limit:
+            verdict = AGREE
+        verdicts.append(verdict or _by_pixels(chi2, m, by[-1], pairs.exact, options))
+    return Verdicts(tuple(verdicts), tuple(by), distance, far)
+
+
+def _by_pixels(chi2: Chi2, m: int, by: str, exact: bool, options: VerdictOptions) -> str:
+    excess, dof = chi2.excess[m], max(float(chi2.dof[m]), 1.0)
+    flags = {"us": FLAGGED_OURS, "them": FLAGGED_THEIRS, "both": FLAGGED_BOTH}
+    if not np.isfinite(excess):
+        return flags.get(by, DIFFER)
+    reduced = float(np.nanmin([chi2.ours_solved[m], chi2.theirs_solved[m]])) / dof
+    if reduced > options.poor:
+        return BOTH_POOR
+    # a model that does not describe the pixels misses by more than noise: chi2 has its scale
+    allowed = options.delta_chi2 * max(reduced, 1.0)
+    above = allowed
+    if exact:  # the truth lies above the minimum by as many as there are parameters
+        above = max(above, float(chi2_distribution.ppf(LIKELY, len(NAMES) + 1)) * max(reduced, 1.0))
+    if excess > above:
+        return OURS_LOWER
+    if excess < -allowed:
+        return THEIRS_LOWER
+    return flags.get(by, SAME_CHI2)
+
+
+def worst(verdicts: Verdicts, chi2: Chi2, number: int) -> list[int]:
+    """Numbers of the galaxies that disagree most: the catastrophic, then by verdict and pull."""
+    graver = {AGREE: 0, SAME_CHI2: 1, NONE_THEIRS: 1}
+    keys = []
+    for m, verdict in enumerate(verdicts.verdict):
+        if verdict == AGREE:
+            continue
+        excess = np.abs(np.nan_to_num(chi2.excess[m]))
+        size = np.nan_to_num(verdicts.distance[m])
+        keys.append((-int(verdicts.far[m]), -graver.get(verdict, 2), -size, -excess, m))
+    return [key[-1] for key in sorted(keys)[:number]]

@@ -1,0 +1,1 @@
+"""Data: what the stages hand to each other."""

@@ -1,0 +1,157 @@
+"""Weighted draws of a batch of posteriors, and what is quoted of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from hybridfit.model.parameters import ParameterSpace
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Weighted draws of the physical parameters of B galaxies.
+
+    Position angles have no beginning: their quantiles, deviations and covariances are taken
+    around the circular mean of each galaxy, so that draws of 179 and 1 degree are neighbours.
+
+    Args:
+        space: names, units and priors of the Q parameters.
+        samples: (B, S, Q) float64, in the order of ``space.names``, stamp pixels.
+        weights: (B, S) float64, not negative; made to sum to 1. Draws that are not finite
+            have weight 0; a galaxy all of whose weights are 0 has no draws, and NaN for numbers.
+
+    Raises:
+        ValueError: if shapes disagree.
+    """
+
+    space: ParameterSpace
+    samples: Tensor
+    weights: Tensor = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        shape, q = tuple(self.samples.shape), len(self.space.names)
+        if len(shape) != 3 or shape[2] != q:
+            raise ValueError(
+                f"samples have shape {shape}, expected (B, S, {q}): one column for each of "
+                f"{', '.join(self.space.names)}"
+            )
+        given = self.weights
+        weights = self.samples.new_ones(shape[:2]) if given is None else given
+        if tuple(weights.shape) != shape[:2]:
+            raise ValueError(
+                f"weights have shape {tuple(weights.shape)}, expected {shape[:2]} as the samples"
+            )
+        fine = torch.isfinite(self.samples).all(dim=2) & (weights > 0)
+        weights = torch.where(fine, weights, 0.0)
+        total = weights.sum(dim=1, keepdim=True)
+        object.__setattr__(self, "weights", weights / torch.where(total > 0, total, 1.0))
+
+    def __len__(self) -> int:
+        return self.samples.shape[0]
+
+    def __getitem__(self, index: slice | Tensor) -> Draws:
+        return self._map(lambda value: value[index])
+
+    def to(self, device: torch.device | str) -> Draws:
+        """Return the same draws on ``device``."""
+        return self._map(lambda value: value.to(device))
+
+    @property
+    def exist(self) -> Tensor:
+        """(B,) whether a galaxy has draws."""
+        return (self.weights > 0).any(dim=1)
+
+    @property
+    def effective(self) -> Tensor:
+        """(B,) effective number of draws, 1 / sum w^2; 0 where there are none."""
+        square = (self.weights**2).sum(dim=1)
+        return torch.where(square > 0, 1 / square.clamp_min(1e-300), 0.0)
+
+    @property
+    def mean(self) -> Tensor:
+        """(B, Q) means; of position angles the circular one, in [0, 180)."""
+        mean = torch.where(self._angular, self._direction, self._average(self._safe))
+        return self._where(mean)
+
+    @property
+    def std(self) -> Tensor:
+        """(B, Q) standard deviations; of a position angle about 52 where nothing is known."""
+        return torch.diagonal(self.covariance, dim1=1, dim2=2).clamp_min(0).sqrt()
+
+    @property
+    def covariance(self) -> Tensor:
+        """(B, Q, Q) covariance of the draws, times n / (n - 1) of their effective number."""
+        offset = self.unwrapped - self._average(self.unwrapped)[:, None]
+        value = offset.mT @ (offset * self.weights[..., None])
+        n = self.effective
+        value = value * torch.where(n > 1, n / (n - 1).clamp_min(1e-9), 1.0)[:, None, None]
+        return torch.where(self.exist[:, None, None], value, torch.nan)
+
+    def quantiles(self, levels: Sequence[float]) -> Tensor:
+        """Return the quantiles of each parameter on its own, (B, L, Q).
+
+        They are linear between the draws' mid-ranks. Those of a position angle lie within 90
+        degrees of its circular mean, in order, and so may leave [0, 180): 5 with p16 = -8.
+
+        Args:
+            levels: L numbers in [0, 1].
+        """
+        # draws without weight go to the end, where nothing is landed on
+        counts = (self.weights > 0)[..., None]
+        last = torch.where(counts, self.unwrapped, -torch.inf).amax(dim=1, keepdim=True)
+        values, order = torch.where(counts, self.unwrapped, last).sort(dim=1)  # (B, S, Q)
+        weights = self.weights[..., None].expand_as(values).gather(1, order)
+        middle = weights.cumsum(dim=1) - weights / 2
+        at = torch.tensor(levels, dtype=values.dtype, device=values.device)
+        found = _interpolate(at, middle.mT.contiguous(), values.mT.contiguous())
+        return self._where(found).movedim(2, 1)
+
+    @cached_property
+    def unwrapped(self) -> Tensor:
+        """(B, S, Q) samples, position angles within 90 degrees of their circular mean."""
+        middle = self._direction[:, None]
+        turned = middle + (self._safe - middle + 90.0) % 180.0 - 90.0
+        return torch.where(self._angular, turned, self._safe)
+
+    @property
+    def _safe(self) -> Tensor:
+        return torch.where((self.weights > 0)[..., None], self.samples, 0.0)
+
+    def _average(self, values: Tensor) -> Tensor:
+        return (values * self.weights[..., None]).sum(dim=1)
+
+    def _where(self, values: Tensor) -> Tensor:
+        some = self.exist.reshape(-1, *(1,) * (values.ndim - 1))
+        return torch.where(some, values, torch.nan)
+
+    @property
+    def _angular(self) -> Tensor:
+        names = [name.split("_")[0] == "pa" for name in self.space.names]
+        return torch.tensor(names, device=self.samples.device)
+
+    @property
+    def _direction(self) -> Tensor:
+        """(B, Q) circular mean of all columns; it has a meaning for position angles only."""
+        twice = torch.deg2rad(2 * self._safe)
+        mean = torch.atan2(self._average(torch.sin(twice)), self._average(torch.cos(twice)))
+        return torch.rad2deg(mean) / 2 % 180.0 % 180.0
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Draws:
+        return replace(self, samples=function(self.samples), weights=function(self.weights))
+
+
+def _interpolate(at: Tensor, middle: Tensor, values: Tensor) -> Tensor:
+    """Values (B, Q, L) at ``at`` (L,), linear in the cumulative weights ``middle`` (B, Q, S)."""
+    wanted = at.expand(*middle.shape[:2], len(at)).contiguous()
+    last = middle.shape[2] - 1
+    low = (torch.searchsorted(middle, wanted) - 1).clamp(0, max(last - 1, 0))
+    high = (low + 1).clamp_max(last)  # one draw alone is both
+    x0, x1 = middle.gather(2, low), middle.gather(2, high)
+    y0, y1 = values.gather(2, low), values.gather(2, high)
+    share = ((wanted - x0) / (x1 - x0).clamp_min(1e-300)).clamp(0, 1)
+    return y0 + share * (y1 - y0)

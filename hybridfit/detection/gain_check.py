@@ -1,0 +1,68 @@
+"""Whether a header's gain is that of the pixels: counts scatter by their number."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridfit.detection.second_differences import (
+    all_usable,
+    expected_squares,
+    second_differences,
+    triples,
+)
+
+LAG = 2  # pixels: beyond most of the correlation of resampled pixels
+BRIGHT = 4.0  # of the sky's variance, that a pixel's Poisson variance must have by the gain
+ENOUGH = 20  # such pixels
+LEAST = 0.1  # of the variance by the gain; correlated pixels show 0.3 and more of theirs
+MEDIAN = 0.4549  # of the square of a standard normal number
+LEAST_NOISE = 2.0  # electrons: the noise of reading alone of nearly all detectors is more
+
+
+class Doubt(Enum):
+    """How sure it is that a gain is electrons per unit of the pixels."""
+
+    NONE = "the user's"
+    SOME = "a header's"
+    MUCH = "a header's, of pixels whose unit is not said"
+
+
+def is_gain_credible(
+    image: NDArray[np.floating],
+    mask: NDArray[np.bool_],
+    light: NDArray[np.floating],
+    rms: float,
+    gain: float,
+    doubt: Doubt = Doubt.SOME,
+) -> bool:
+    """Return False where bright pixels scatter far less than counts with this gain would.
+
+    Where the unit of the pixels is not said, the blank sky also has to scatter by as many electrons
+    as any detector's: rates, and fluxes in physical units, do by less. The scatter of bright pixels
+    is that of second differences, to which the galaxy's own curvature adds: a gain that is too
+    small by a factor ten or more is found, one that is too large never is.
+
+    Args:
+        image: (H, W) flux.
+        mask: (H, W) True where pixels are left out.
+        light: (H, W) flux of the objects alone, without the sky.
+        rms: scatter of the blank sky.
+        gain: electrons per unit of flux.
+        doubt: the user's gain is always credible.
+    """
+    if doubt == Doubt.NONE:
+        return True
+    if doubt == Doubt.MUCH and rms * gain < LEAST_NOISE:
+        return False
+    poisson = light.astype(np.float64) / gain
+    bright = triples(poisson, LAG)[1] > BRIGHT * rms**2
+    usable = all_usable(~mask, LAG) & bright
+    if usable.sum() < ENOUGH:
+        return True
+    square = second_differences(image.astype(np.float64), LAG)[usable] ** 2
+    expected = expected_squares(poisson + rms**2, LAG)[usable]
+    shown = float(np.median(square / expected)) / MEDIAN
+    return shown >= LEAST

@@ -1,0 +1,126 @@
+"""Pixels whose noise is absurd beside that of their neighbourhood.
+
+One pixel that claims a millionth of its neighbours' noise outweighs all the others of a fit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from hybridfit.detection.detect import middle
+from hybridfit.detection.second_differences import (
+    all_usable,
+    expected_squares,
+    second_differences,
+    triples,
+)
+
+WIDTH = 5  # pixels: steps of coverage and chip gaps are wider
+LOW = 0.25  # of the neighbourhood's sigma: no structure of so few pixels is so much deeper
+HIGH = 30.0  # times the neighbourhood's sigma, where no light explains it
+DARK = 3.0  # sigma of its own by which such a pixel stands above the sky: a bright core does more
+FAR_LOW, FAR_HIGH = 0.01, 1000.0  # of the image's median sigma, for areas of any size
+WRONG = 5.0  # times the sigma by which such an area scatters
+WORSE = 3.0  # times as much by its sigma as the rest, an area of sigma below LOW times the median
+AREA = 9  # pixels of such an area
+MEDIAN = 0.6745  # of the modulus of a standard normal number
+
+
+def noise_outliers(
+    image: NDArray[np.floating], sigma: NDArray[np.floating], usable: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Return the pixels whose noise map cannot be right.
+
+    Low is a sigma below a quarter of what surrounds it within a few pixels, high one above
+    thirty times that without the light that would explain it as Poisson noise. Areas of any
+    size count as low where sigma is below 1 % of its median and the pixels scatter by far more, or
+    below a quarter and they scatter more than others do by theirs, and as high where it is a
+    thousand times the median and they are dark.
+
+    Args:
+        image: (H, W) flux.
+        sigma: (H, W) positive where usable.
+        usable: (H, W) True on pixels that are not masked.
+
+    Returns:
+        (H, W) True = the noise is absurd.
+    """
+    known = sigma[usable]
+    outliers = np.zeros(sigma.shape, bool)
+    if known.min() >= LOW * known.max():
+        return outliers
+    typical = middle(known)
+    deep = usable & (sigma < FAR_LOW * typical)
+    if deep.any() and not _scatters(image, sigma, deep):
+        typical = middle(sigma[deep])  # the others are those that are wrong
+    elif deep.any():
+        outliers |= deep
+    outliers |= _understated(image, sigma, usable & ~outliers, LOW * typical)
+    dark = usable & (image - middle(image[usable]) < DARK * sigma)
+    outliers |= dark & (sigma > FAR_HIGH * typical)
+    if _pits(np.where(usable, sigma, 0), LOW):
+        outliers |= _low(sigma, usable, LOW)
+    if (sigma[dark] > HIGH * typical).any():
+        outliers |= dark & _low(1 / sigma, usable, 1 / HIGH)
+    return outliers
+
+
+def _pits(plane: NDArray[np.floating], depth: float) -> bool:
+    """Whether any pixel lies far below those a few pixels away on both sides: quick, not exact."""
+    reach = WIDTH - 1
+    height, width = plane.shape
+    padded = np.pad(plane, reach, mode="reflect")
+    rows, columns = slice(reach, reach + height), slice(reach, reach + width)
+    level = depth * np.minimum(padded[:height, columns], padded[2 * reach :, columns])
+    other = depth * np.minimum(padded[rows, :width], padded[rows, 2 * reach :])
+    return bool((plane < np.maximum(level, other)).any())
+
+
+def _low(plane: NDArray[np.floating], usable: NDArray[np.bool_], depth: float) -> NDArray[np.bool_]:
+    """(H, W) True on small areas that lie far below everything that surrounds them."""
+    closed = ndimage.grey_closing(np.where(usable, plane, 0), WIDTH, mode="mirror")
+    low = usable & (plane < depth * closed)
+    # a slanted step has corners that no square fits into: they are as low as what they belong to
+    beside = ndimage.minimum_filter(np.where(usable & ~low, plane, np.inf), WIDTH, mode="mirror")
+    return low & (plane < depth * beside)
+
+
+def _scatters(
+    image: NDArray[np.floating], sigma: NDArray[np.floating], area: NDArray[np.bool_]
+) -> bool:
+    """Whether an area's pixels differ from their neighbours by far more than sigma."""
+    across = np.abs(np.diff(image, axis=1)) / np.hypot(sigma[:, 1:], sigma[:, :-1])
+    pairs = area[:, 1:] & area[:, :-1]
+    return bool(not pairs.any() or middle(across[pairs]) > WRONG * MEDIAN)
+
+
+def _understated(
+    image: NDArray[np.floating],
+    sigma: NDArray[np.floating],
+    usable: NDArray[np.bool_],
+    level: float,
+) -> NDArray[np.bool_]:
+    """(H, W) True on connected areas of sigma below a level that scatter more than it says.
+
+    Deep exposures scatter by their sigma. Where the light itself has structure from pixel to
+    pixel, so it has in the rest of the image.
+    """
+    low = usable & (sigma < level)
+    labels, count = ndimage.label(low)
+    found = np.zeros(low.shape, bool)
+    if low.sum() < AREA:
+        return found
+    expected = np.sqrt(expected_squares(sigma.astype(np.float64) ** 2, 1))
+    second = np.abs(second_differences(image, 1)) / expected
+    left, inner, right = triples(low, 1)
+    same = all_usable(usable, 1) & (left == inner) & (right == inner)
+    rest = second[same & ~inner]
+    limit = WORSE * max(middle(rest) if rest.size else 0.0, MEDIAN)
+    sizes = np.bincount(triples(labels, 1)[1][same], minlength=count + 1)
+    for label in np.flatnonzero(sizes[1:] >= AREA) + 1:
+        area = labels == label
+        if middle(second[same & triples(area, 1)[1]]) > limit:
+            found |= area
+    return found

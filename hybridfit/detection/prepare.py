@@ -1,0 +1,284 @@
+"""What every cutout goes through before it is fitted, whether from files or from arrays.
+
+Planes go in as they were given; an image, a noise map and a mask come out that need no more care.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hybridfit.data.cutouts import LARGEST, NOISE_ROLES, ORDINARY, SMALLEST, absurd_pixels
+from hybridfit.data.errors import BadInput
+from hybridfit.data.results import Flag
+from hybridfit.detection import cropping, detect
+from hybridfit.detection.detect import middle
+from hybridfit.detection.gain_check import Doubt
+from hybridfit.detection.masking import given_mask, masked_centre
+from hybridfit.detection.no_data import without_data
+from hybridfit.detection.noise import CREDIBLE, estimated_sigma, sigma_ratio, to_sigma
+from hybridfit.detection.noise_outliers import noise_outliers
+
+FIELD = 1024  # pixels: from a larger image this much is looked at
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """A cutout while it is being prepared.
+
+    Args:
+        planes: (H, W) each, by role (`hybridfit.io.options.ROLES` without the PSF); once
+            prepared "image" and "sigma" (float32) and "mask" (bool, True = leave out).
+        start: (7,) x, y, mag, r_eff, n, q, pa in pixels of the planes, NaN where not given.
+        origin: x, y of the first pixel in the image as given.
+        flags: bits raised so far.
+        notes: what the user should know.
+    """
+
+    planes: Mapping[str, NDArray]
+    start: NDArray[np.float64]
+    origin: tuple[int, int] = (0, 0)
+    flags: Flag = Flag(0)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        h, w = self.planes["image"].shape
+        return h, w
+
+    @property
+    def position(self) -> tuple[float, float]:
+        """x, y where the target is expected: the start's, else the middle."""
+        h, w = self.shape
+        x, y = float(self.start[0]), float(self.start[1])
+        return ((w - 1) / 2 if math.isnan(x) else x, (h - 1) / 2 if math.isnan(y) else y)
+
+    def cut(self, box: tuple[slice, slice]) -> Draft:
+        """Return the part within rows and columns ``box``."""
+        x, y = box[1].start, box[0].start
+        start = self.start.copy()
+        start[:2] -= x, y
+        return replace(
+            self,
+            planes={role: plane[box] for role, plane in self.planes.items()},
+            start=start,
+            origin=(self.origin[0] + x, self.origin[1] + y),
+            flags=self.flags | Flag.CROPPED,
+        )
+
+    def noted(self, text: str = "", flag: Flag = Flag(0)) -> Draft:
+        """Return the same with a note, if there is one, and a flag."""
+        return replace(self, notes=self.notes + ((text,) if text else ()), flags=self.flags | flag)
+
+
+def prepare(
+    draft: Draft,
+    *,
+    crop: str = "auto",
+    mask_neighbours: bool = True,
+    gain: float | None = None,
+    gain_doubt: Doubt = Doubt.NONE,
+) -> Draft:
+    """Return a cutout ready to be fitted.
+
+    Args:
+        draft: planes as they were given, all of one shape; one of "sigma", "variance", "ivar"
+            at most. "bad" marks pixels without data, and is not a mask of neighbours.
+        crop: "auto" to cut large images to the galaxy and its sky, "none" to keep every pixel.
+        mask_neighbours: find and mask neighbours where neither mask nor segmap is given.
+        gain: electrons per unit of flux, for a noise map that has to be made; None if unknown.
+        gain_doubt: it is left out where the pixels contradict it, as a header's may be wrong.
+
+    Returns:
+        Planes "image" (float32, 0 under the mask), "sigma" (float32, 1 under the mask), "mask".
+
+    Raises:
+        BadInput: if nothing can be fitted; the text says why and what to do.
+    """
+    _check_position(draft)
+    shape, given = draft.shape, set(draft.planes)
+    if crop == "auto" and max(shape) > FIELD:
+        draft = draft.cut(detect.box_around(draft.position, FIELD // 2, shape))
+    mask, said = given_mask(draft.planes, draft.position)
+    for text, flag in said:
+        draft = draft.noted(text, flag)
+    draft, role, sigma, mask = _usable(draft, mask)
+    image = np.where(mask, 0.0, draft.planes["image"]).astype(np.float32)
+    _check_signal(image, mask)
+    scene = detect.find_scene(image, sigma, mask, draft.position)
+    box = cropping.crop_box(scene, image, sigma, draft.position)
+    draft = _flagged_frame(draft, scene, box, shape)
+    if sigma is None:
+        draft, sigma = _estimate(draft, image, scene, mask, gain, gain_doubt)
+    else:
+        draft = _check_sigma(draft, image, sigma, scene, mask, role)
+    if mask_neighbours and not {"mask", "segmap"} & given:
+        neighbours = detect.neighbour_mask(scene)
+        if neighbours is not None:
+            mask = mask | neighbours
+            draft = draft.noted(flag=Flag.MASK_ESTIMATED)
+    draft = replace(draft, planes={"image": image, "sigma": sigma, "mask": mask})
+    if box is not None and crop == "auto":
+        draft = draft.cut(box)
+    if draft.flags & Flag.CROPPED:
+        h, w = draft.shape
+        draft = draft.noted(f"cropped from {shape[0]} x {shape[1]} to {h} x {w} pixels")
+    if masked_centre(draft.planes["mask"], draft.position):
+        draft = draft.noted(flag=Flag.MASKED_CENTRE)
+    return replace(draft, planes=_filled(draft.planes))
+
+
+def _filled(planes: Mapping[str, NDArray]) -> dict[str, NDArray]:
+    """Fill what is masked, so that no NaN meets arithmetic."""
+    mask = np.ascontiguousarray(planes["mask"])
+    return {
+        "image": np.where(mask, np.float32(0), planes["image"]),
+        "sigma": np.where(mask, np.float32(1), planes["sigma"]).astype(np.float32),
+        "mask": mask,
+    }
+
+
+def _check_position(draft: Draft) -> None:
+    h, w = draft.shape
+    x, y = draft.position
+    if not (-0.5 <= x < w - 0.5 and -0.5 <= y < h - 0.5):
+        raise BadInput(
+            f"start x, y = {x:g}, {y:g} lies outside the image of {w} x {h} pixels: expected "
+            "pixels of the file, the first of which is 0, 0"
+        )
+
+
+def _usable(
+    draft: Draft, mask: NDArray[np.bool_]
+) -> tuple[Draft, str, NDArray[np.float32] | None, NDArray[np.bool_]]:
+    """The kind of noise given, sigma (None if there is none), and the mask with bad pixels."""
+    image = draft.planes["image"]
+    bad = ~np.isfinite(image) | (np.abs(image) > LARGEST)
+    filled, values = without_data(image, mask | bad)
+    bad |= filled
+    role = next((role for role in NOISE_ROLES if role in draft.planes), "")
+    sigma, outliers = None, np.zeros(image.shape, bool)
+    if role:
+        plane = draft.planes[role]
+        deviation = to_sigma(plane, role)
+        unusable = ~((deviation > SMALLEST) & (deviation < LARGEST))
+        if unusable[~mask].all():
+            raise BadInput(f"no pixel has a usable {role}: expected positive numbers in flux units")
+        if role == "ivar":
+            mask = mask | (plane == 0)  # the usual way to say "no data"
+        bad |= unusable | _beyond_float32(image, deviation, mask | bad | unusable)
+        draft, outliers = _noise_outliers(draft, deviation, ~(mask | bad), role)
+        sigma = np.where(unusable | outliers, 1.0, deviation).astype(np.float32)
+    count = int((bad & ~mask).sum())
+    if count:
+        text = f"{count} pixels without a usable value were masked"
+        if values:
+            listed = ", ".join(f"{value:g}" for value in values)
+            text += f", areas or edges of one value among them ({listed}: {int(filled.sum())})"
+        draft = draft.noted(text, Flag.BAD_PIXELS)
+    return draft, role, sigma, mask | bad | outliers
+
+
+def _beyond_float32(
+    image: NDArray[np.floating], sigma: NDArray[np.floating], mask: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Pixels that cannot be weighed against others, see `hybridfit.data.cutouts.absurd_pixels`."""
+    signal, noise = np.where(mask, 0.0, np.abs(image)), np.where(mask, np.inf, sigma)
+    if signal.max() <= ORDINARY * noise.min():  # as nearly always: spares torch
+        return np.zeros_like(mask)
+    planes = [torch.from_numpy(np.where(mask, 1.0, plane)) for plane in (image, sigma)]
+    planes.append(torch.from_numpy(mask))
+    return absurd_pixels(*(plane[None] for plane in planes))[0].numpy()
+
+
+def _noise_outliers(
+    draft: Draft, sigma: NDArray[np.floating], usable: NDArray[np.bool_], role: str
+) -> tuple[Draft, NDArray[np.bool_]]:
+    """Pixels whose noise is absurd, and the draft that tells of them."""
+    if not usable.any():
+        return draft, np.zeros(usable.shape, bool)
+    outliers = noise_outliers(draft.planes["image"], sigma, usable)
+    if outliers.any():
+        low, high = sigma[outliers].min(), sigma[outliers].max()
+        listed = f"{low:.2g}" if low == high else f"{low:.2g} to {high:.2g}"
+        text = (
+            f"masked pixels whose {role} is far from their neighbours': {int(outliers.sum())} "
+            f"(sigma {listed}, elsewhere {middle(sigma[usable & ~outliers]):.2g})"
+        )
+        draft = draft.noted(text, Flag.BAD_PIXELS)
+    return draft, outliers
+
+
+def _check_signal(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
+    if mask.all():
+        raise BadInput("no pixel has data: all are NaN, masked or without noise", int(Flag.NO_DATA))
+    values = image[~mask]
+    if values.min() == values.max():
+        raise BadInput(
+            f"the image is constant ({values[0]:g} in every pixel): nothing to fit",
+            int(Flag.NO_SIGNAL),
+        )
+
+
+def _flagged_frame(
+    draft: Draft,
+    scene: detect.Scene,
+    box: tuple[slice, slice] | None,
+    shape: tuple[int, int],
+) -> Draft:
+    """Flag an image of many sources; which of them is meant must be said, or be plain to see."""
+    count = cropping.sources_in_frame(scene, box, shape)
+    if not count:
+        return draft
+    about = f"the image is a frame of about {count} sources"
+    advice = "make a cutout of each, or give x, y of each in a manifest"
+    given = not np.isnan(draft.start[:2]).any()
+    if not (given or scene.target):
+        raise BadInput(
+            f"{about} and there is none at its middle, where the target is expected: {advice}",
+            int(Flag.UNREADABLE | Flag.SEVERAL_SOURCES),
+        )
+    x, y = np.add(draft.position, draft.origin)
+    text = f"{about}, and this is the one at x, y = {x:.0f}, {y:.0f}: {advice}"
+    return draft.noted(text, Flag.SEVERAL_SOURCES)
+
+
+def _estimate(
+    draft: Draft,
+    image: NDArray[np.float32],
+    scene: detect.Scene,
+    mask: NDArray[np.bool_],
+    gain: float | None,
+    doubt: Doubt,
+) -> tuple[Draft, NDArray[np.float32]]:
+    try:
+        sigma, with_gain = estimated_sigma(image, scene, mask, gain, doubt)
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+    how = "no gain known, so without Poisson noise"
+    if gain is not None:
+        refused = f"without Poisson noise: pixels scatter less than gain {gain:g} has it"
+        how = f"gain {gain:g}" if with_gain else refused
+    text = f"sigma estimated from the background ({how})"
+    return draft.noted(text, Flag.SIGMA_ESTIMATED), sigma.astype(np.float32)
+
+
+def _check_sigma(
+    draft: Draft,
+    image: NDArray[np.float32],
+    sigma: NDArray[np.float32],
+    scene: detect.Scene,
+    mask: NDArray[np.bool_],
+    role: str,
+) -> Draft:
+    ratio = sigma_ratio(image, sigma, scene, mask)
+    if ratio is None or CREDIBLE[0] <= ratio <= CREDIBLE[1]:
+        return draft
+    text = f"blank sky scatters {ratio:.2g} times as much as the {role} says"
+    return draft.noted(text, Flag.BAD_SIGMA)

@@ -1,0 +1,88 @@
+"""From cutouts to the least-squares problems that the fit and all that follows evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.detection.background import nominal_centre, sky_level
+from hybridfit.fitting.compile import kernels
+from hybridfit.fitting.options import FitOptions
+from hybridfit.fitting.problem import Problem, grid_of, make_pixels
+from hybridfit.rendering.grid import Grid, grid_key, reach_of
+
+MODES_AT_ONCE = 2**18  # of a kernel call on a CPU: more fall out of its caches
+PIXELS_AT_ONCE = 2**24  # of one batch: bounds memory, 4 arrays of 64 MiB
+
+
+def prepared(
+    cutouts: Cutouts,
+    options: FitOptions = FitOptions(),
+    device: torch.device | str = "cpu",
+    compile: bool = False,
+) -> Iterator[tuple[Tensor, Cutouts, Problem]]:
+    """Yield the problems that a batch falls into: of one Fourier grid, and fitting into memory.
+
+    Args:
+        cutouts: B galaxies of one padded shape.
+        options: see `FitOptions`.
+        device: where to compute.
+        compile: whether the pixel kernels are compiled.
+
+    Yields:
+        rows (b,) of the batch on the CPU, their cutouts and their problem on ``device``.
+    """
+    for group in _groups(cutouts):
+        for rows in group.split(_at_once(cutouts, group, options)):
+            part = cutouts[rows.tolist()].to(device)
+            yield rows, part, make_problem(part, options, compile)
+
+
+def make_problem(cutouts: Cutouts, options: FitOptions, compile: bool = False) -> Problem:
+    """Return the problem of cutouts that share one Fourier grid."""
+    dtype = torch.float32 if options.precision == "float32" else torch.float64
+    galfit = options.convolution == "galfit"
+    grid = grid_of(cutouts, dtype, galfit)
+    fixed = options.sky == "fixed"
+    level = sky_level(cutouts)
+    pedestal = torch.full_like(level, options.sky_value) if fixed else level
+    pixels = make_pixels(cutouts, pedestal, options.sky, grid, dtype, galfit)
+    centre = nominal_centre(cutouts)
+    reach = options.prior.position * cutouts.size.amin(dim=1).double().clamp_min(8)
+    box = torch.cat([centre, reach[:, None], reach[:, None]], dim=1)
+    return Problem(
+        pixels,
+        grid,
+        options.space,
+        options.profiles,
+        box,
+        1.0 if options.estimator == "map" else 0.0,
+        _chunk(options, grid),
+        kernels(compile),
+    )
+
+
+def _groups(cutouts: Cutouts) -> list[Tensor]:
+    """Rows that share what the Fourier grid depends on: oversampling, and aliasing of the PSF."""
+    key = grid_key(cutouts.psf, cutouts.psf_oversampling).cpu()
+    return [(key == k).nonzero()[:, 0] for k in key.unique()]
+
+
+def _at_once(cutouts: Cutouts, rows: Tensor, options: FitOptions) -> int:
+    """How many galaxies of a group fit into memory; modes beyond Nyquist take the most of it."""
+    galfit = options.convolution == "galfit"
+    reach = reach_of(cutouts.psf, int(cutouts.psf_oversampling[rows[0]]), galfit=galfit)
+    return max(1, int(PIXELS_AT_ONCE / (cutouts.image[0].numel() * reach**2)))
+
+
+def _chunk(options: FitOptions, grid: Grid) -> int:
+    """Galaxies a kernel takes: as many as stay in a CPU's cache, or fill a GPU."""
+    if options.chunk:
+        return options.chunk
+    if grid.x.device.type != "cpu":
+        return 256
+    modes = 2 * grid.kx.shape[0] * grid.ky.shape[1]
+    return max(1, min(8, MODES_AT_ONCE // modes))

@@ -1,0 +1,258 @@
+"""Parameters that keep a value: starting values of each galaxy, and which of them may not move.
+
+The optimiser then walks on a surface within free space. Its coordinates are the free ones, but
+for a size, an axis ratio or an angle that is held while its partners move: r_eff and q share the
+circularised radius, q and pa the ellipticity. Flux and sky are linear; what is held of them is
+left out of their solution. The prior is that of free space, taken on the surface.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from hybridfit.model.parameters import ParameterSpace
+
+TOLERANCE = 1e-3  # relative, of a held value after the way through free space; at least ROUNDING
+ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is asked of B galaxies.
+
+    Args:
+        theta: (B, Q) float64 physical values in stamp pixels, in the order of the space's names;
+            NaN where the fitter shall choose.
+        held: (B, Q) bool, those that keep their value.
+        leader: (B, Q) int64, the column with which a position moves, keeping its distance: its
+            own where it moves by itself (the default). Only x and y may follow another.
+
+    Raises:
+        ValueError: if the shapes differ, or a value is held that is not there.
+    """
+
+    theta: Tensor
+    held: Tensor
+    leader: Tensor = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.leader is None:
+            own = torch.arange(self.theta.shape[-1], device=self.theta.device)
+            object.__setattr__(self, "leader", own.expand(self.theta.shape))
+        if self.theta.shape != self.held.shape or self.theta.ndim != 2:
+            raise ValueError(
+                f"theta has shape {tuple(self.theta.shape)} and held {tuple(self.held.shape)}, "
+                "expected both to be (B, Q)"
+            )
+        if (self.held & ~torch.isfinite(self.theta)).any():
+            raise ValueError("a parameter is held without a finite value: give one")
+
+    @property
+    def follows(self) -> Tensor:
+        """(B, Q) bool, what moves with another."""
+        return self.leader != torch.arange(self.leader.shape[1], device=self.leader.device)
+
+    def __getitem__(self, rows: Tensor) -> Given:
+        return Given(self.theta[rows], self.held[rows], self.leader[rows])
+
+    def to(self, device: torch.device | str) -> Given:
+        """Return the same on ``device``."""
+        return Given(self.theta.to(device), self.held.to(device), self.leader.to(device))
+
+
+@dataclass(frozen=True)
+class Held:
+    """The surface on which B galaxies are fitted.
+
+    Args:
+        space: parameters and prior.
+        which: (B, Q) bool, physical parameters that are held.
+        leader: (B, P) int64, the coordinate that each one takes its value from.
+        value: (B, P) free coordinates of the values they are held at.
+        log_size: (B, K) ln r_eff of each component.
+        direction: (B, K, 2) unit vector of each ellipticity: cos and sin of 2 pa.
+        box: of the problem.
+        offset: (B, L) linear parameters with those that are free at 0.
+        span: (B, L, L) the directions that are free; columns of zeros for the others.
+        count: (B,) number of parameters that are held, or follow another.
+    """
+
+    space: ParameterSpace
+    which: Tensor
+    leader: Tensor
+    value: Tensor
+    log_size: Tensor
+    direction: Tensor
+    box: Tensor
+    offset: Tensor
+    span: Tensor
+    count: Tensor
+
+    def at(self, rows: Tensor) -> Held:
+        """Return the surfaces of some of the galaxies."""
+        tensors = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "space"}
+        return replace(self, **tensors)
+
+    def to_free(self, point: Tensor) -> tuple[Tensor, Tensor]:
+        """Return free parameters of points (B, P) on the surface, and d free / d point."""
+        free, tangent = point.clone(), torch.diag_embed(torch.ones_like(point))
+        for k, (columns, names) in enumerate(self._components()):
+            first, e = columns.start, slice(columns.stop - 2, columns.stop)
+            for j, name in enumerate(names[:-2], start=first):
+                if name != "r_eff":
+                    kept = self._is_held(k, name)
+                    free[:, j] = torch.where(kept, self.value[:, j], point[:, j])
+                    tangent[:, j, j] = (~kept).to(point.dtype)
+            free[:, e], tangent[:, e, e] = self._ellipticity(k, point[:, e], self.value[:, e])
+        raw, chain = self.space.to_raw(free, self.box)
+        for k, (columns, _) in enumerate(self._components()):
+            self._hold_size(k, columns, raw, chain, free, tangent)
+        # boxes of one size about each start: equal coordinates keep their distance in pixels
+        rows = self.leader[:, :, None].expand_as(tangent)
+        return free.gather(1, self.leader), tangent.gather(1, rows)
+
+    def coordinates(self, free: Tensor) -> Tensor:
+        """Return the point of the surface that belongs to free parameters (B, P)."""
+        point = free.clone()
+        for k, (columns, _) in enumerate(self._components()):
+            e = slice(columns.stop - 2, columns.stop)
+            along = (free[:, e] * self.direction[:, k]).sum(dim=1).clamp_min(1e-3)
+            angle = torch.atan2(free[:, columns.stop - 1], free[:, columns.stop - 2])
+            q, pa = self._is_held(k, "q"), self._is_held(k, "pa")
+            first = torch.where(pa, along + torch.log(-torch.expm1(-along)), point[:, e.start])
+            point[:, e.start] = torch.where(q & ~pa, angle, first)
+        return point
+
+    def _components(self) -> list[tuple[slice, tuple[str, ...]]]:
+        names = [("x", "y", "r_eff", *shape, "q", "pa") for shape in self.space.shapes]
+        return list(zip(self.space.slices(), names, strict=True))
+
+    def _is_held(self, k: int, name: str) -> Tensor:
+        return self.which[:, column_of(self.space, k, name)]
+
+    def _ellipticity(self, k: int, point: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The pair (B, 2) and its derivative: free, turning, stretching, or at rest."""
+        q, pa = (self._is_held(k, name)[:, None] for name in ("q", "pa"))
+        direction, angle = self.direction[:, k], point[:, :1]
+        size = value.norm(dim=1, keepdim=True)
+        turned = size * torch.cat([torch.cos(angle), torch.sin(angle)], dim=1)
+        across = torch.stack([-turned[:, 1], turned[:, 0]], dim=1)
+        stretched = softplus(angle) * direction  # an axis ratio beyond 1 would turn the angle
+        pair = torch.where(q & pa, value, torch.where(q, turned, torch.where(pa, stretched, point)))
+        moving = torch.where(q, across, torch.sigmoid(angle) * direction)
+        first = torch.where(q & pa, torch.zeros_like(moving), moving)
+        one = torch.diag_embed(torch.ones_like(point))
+        only_first = torch.stack([first, torch.zeros_like(first)], dim=2)
+        return pair, torch.where((q | pa)[:, :, None], only_first, one)
+
+    def _hold_size(
+        self, k: int, columns: slice, raw: Tensor, chain: Tensor, free: Tensor, tangent: Tensor
+    ) -> None:
+        """Where r_eff is held, ln r_circ = ln r_eff + ln q / 2 follows the ellipticity."""
+        kept, j = self._is_held(k, "r_eff"), columns.start + 2
+        e = slice(columns.stop - 2, columns.stop)
+        eta = raw[:, e]
+        g = eta.norm(dim=1)
+        prior = self.space.prior.r_circ
+        size = prior.free(self.log_size[:, k] - g / 2)
+        by_pair = torch.einsum("bi,bij->bj", eta / g.clamp_min(1e-12)[:, None], chain[:, e, e])
+        slope = -0.5 * by_pair / prior.log_value(size)[1][:, None]
+        follows = torch.einsum("bi,bij->bj", slope, tangent[:, e, :])
+        free[:, j] = torch.where(kept, size, free[:, j])
+        tangent[:, j] = torch.where(kept[:, None], follows, tangent[:, j])
+
+
+def column_of(space: ParameterSpace, k: int, name: str) -> int:
+    """Column of a component's parameter in ``Fit.theta``; components count from 0."""
+    return space.names.index(f"{name}_{k + 1}" if len(space.shapes) > 1 else name)
+
+
+def hold(
+    given: Given,
+    space: ParameterSpace,
+    box: Tensor,
+    unit: Tensor,
+    zeropoint: Tensor,
+    level: Tensor,
+) -> Held:
+    """Return the surface on which galaxies are fitted.
+
+    Args:
+        given: of B galaxies: what is held, and what follows what.
+        space: parameters and prior.
+        box: (B, 4) or (B, K, 4), see `ParameterSpace.to_raw`.
+        unit: (B, L, L) that turns the problem's linear parameters into flux and sky.
+        zeropoint: (B,) magnitudes.
+        level: (B,) flux per pixel that the problem has taken off the image.
+    """
+    theta = torch.where(given.held, given.theta, _harmless(space, given.theta))
+    raw, linear = space.from_physical(theta, zeropoint)
+    columns = [[column_of(space, k, n) for k in range(len(space.shapes))] for n in ("r_eff", "pa")]
+    angle = torch.deg2rad(2 * theta[:, columns[1]])
+    sky = list(space.names[len(space.names) - (space.n_linear - len(space.shapes)) :])
+    names = [space.names[column_of(space, k, "mag")] for k in range(len(space.shapes))] + sky
+    kept = given.held[:, [space.names.index(name) for name in names]]
+    linear = linear.clone()
+    if sky:
+        linear[:, len(space.shapes)] -= level
+    inverse = torch.linalg.inv(unit)
+    offset = (inverse @ torch.where(kept, linear, 0.0)[:, :, None])[:, :, 0]
+    scale = torch.diagonal(unit, dim1=1, dim2=2)
+    return Held(
+        space,
+        given.held,
+        _leading_coordinates(given, space),
+        space.to_free(raw, box),
+        torch.log(theta[:, columns[0]]),
+        torch.stack([torch.cos(angle), torch.sin(angle)], dim=2),
+        box,
+        offset,
+        inverse * torch.where(kept, 0.0, scale)[:, None, :],
+        (given.held | given.follows).sum(dim=1),
+    )
+
+
+def _leading_coordinates(given: Given, space: ParameterSpace) -> Tensor:
+    """The leaders (B, P) among the free parameters."""
+    physical = [  # of each position's free column, its column among the physical ones
+        (columns.start + axis, column_of(space, k, name))
+        for k, columns in enumerate(space.slices())
+        for axis, name in enumerate(("x", "y"))
+    ]
+    leader = torch.arange(space.n_free, device=given.theta.device).repeat(len(given.theta), 1)
+    for free, column in physical:
+        for other, its_column in physical:
+            leader[given.leader[:, column] == its_column, free] = other
+    return leader
+
+
+def _harmless(space: ParameterSpace, theta: Tensor) -> Tensor:
+    """Values that are there, and 1 in the place of those that are not or have no logarithm."""
+    positive = [not n.startswith(("x", "y", "mag", "pa", "sky")) for n in space.names]
+    usable = torch.isfinite(theta) & ((theta > 0) | ~torch.tensor(positive, device=theta.device))
+    return torch.where(usable, theta, 1.0)
+
+
+def unreachable(given: Given, held: Held) -> list[str]:
+    """For each galaxy the first held value that the prior does not reach, in words, or ""."""
+    space = held.space
+    raw, _ = space.to_raw(held.to_free(held.coordinates(held.value))[0], held.box)
+    linear = torch.ones_like(held.offset)
+    theta, _ = space.to_physical(raw, linear, torch.zeros_like(linear[:, 0]))
+    texts = [""] * len(theta)
+    for j, name in enumerate(space.names):
+        if name.startswith(("mag", "sky", "pa")):
+            continue  # these are held as they are
+        near = (TOLERANCE * given.theta[:, j].abs()).clamp_min(ROUNDING)
+        off = (theta[:, j] - given.theta[:, j]).abs() > near
+        for i in (given.held[:, j] & off).nonzero()[:, 0].tolist():
+            value, nearest = float(given.theta[i, j]), float(theta[i, j])
+            texts[i] = texts[i] or (
+                f"{name} is held at {value:g}, which the prior does not reach (it ends at "
+                f"{nearest:.3g}): let it free, or widen the prior"
+            )
+    return texts

@@ -1,0 +1,261 @@
+"""The pixels that a GALFIT input file asks for: exactly those, nothing looked for or added."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+from scipy import signal
+
+from hybridfit.data.cutouts import LARGEST, START_NAMES
+from hybridfit.data.errors import BadInput
+from hybridfit.data.results import Flag, joined
+from hybridfit.detection.masking import CENTRE
+from hybridfit.detection.noise import to_sigma
+from hybridfit.files import looks_like_fits, read_text
+from hybridfit.io.address import parse_address
+from hybridfit.io.asinh import LINEAR, is_asinh
+from hybridfit.io.galfit.entries import Feedme
+from hybridfit.io.galfit.sigma import made_sigma
+from hybridfit.io.options import ReadOptions
+from hybridfit.io.planes import read_plane, read_section
+from hybridfit.io.psf_files import checked_psf, read_psf
+from hybridfit.io.read_cutout import Stamp
+from hybridfit.io.view import PartOf
+from hybridfit.io.wcs import celestial_wcs, pixel_scale
+from hybridfit.rendering.psf_images import PreparedPsf
+
+ENDINGS = ("", ".gz", ".fz")  # GALFIT's FITS library opens compressed files unasked
+MAX_LIST = 50_000_000  # bytes of a list of pixels
+PARENTS = 4  # folders above the feedme's in which a run may have been started
+MODES = {1: "a model only", 2: "an image block only", 3: "the components as images"}
+
+
+def feedme_stamp(feedme: Feedme, options: ReadOptions = ReadOptions(), id: str = "") -> Stamp:
+    """Read what an input file names as GALFIT would.
+
+    The region is cut out first, and ``origin`` is its first pixel. Bad are pixels where the
+    mask is not 0, and those without a finite image or a positive sigma, which GALFIT cannot
+    use either. The zero point is J) + 2.5 log10(EXPTIME) of the image's header. Without a sigma
+    image one is made as by `made_sigma`. The PSF's centre is pixel N // 2 from 0; a diffusion
+    kernel is convolved into it. The convolution box needs nothing: all is convolved.
+
+    Args:
+        feedme: names of files are looked for beside it, then in the folders above it.
+        options: ``zeropoint`` and ``pixel_scale`` go before the file's, ``no_psf`` holds.
+        id: of the galaxy; default the input file's name.
+
+    Raises:
+        BadInput: if a file is missing or unusable, or the input file asks for what is not a
+            fit of one image; the text says which row.
+    """
+    _check(feedme)
+    notes: list[str] = []
+    flags = Flag(0)
+    image, header, part = read_section(locate(feedme, "A", feedme.image), feedme.region)
+    x0, y0 = (max(feedme.region[0], 0), max(feedme.region[2], 0)) if feedme.region else (0, 0)
+    region = (x0, x0 + image.shape[1], y0, y0 + image.shape[0])
+    if feedme.region and feedme.region != region:
+        notes.append(f"region {feedme.region} reaches outside the image: {region} is fitted")
+    mask = _mask(feedme, region, part)
+    if mask.all():
+        raise BadInput("every pixel of the region is masked: nothing to fit", int(Flag.NO_DATA))
+    bad = ~(np.abs(image) < LARGEST)  # NaN too
+    if feedme.sigma:
+        plane = _same(locate(feedme, "C", feedme.sigma), "sigma", region, part)
+        sigma = to_sigma(plane, "sigma")
+        bad |= ~np.isfinite(sigma)
+    else:
+        try:
+            sigma, how = made_sigma(image, ~(mask | bad), header)
+        except ValueError as error:
+            raise BadInput(str(error), int(Flag.NO_SIGNAL)) from error
+        notes.append(f"sigma made from the data as GALFIT does ({how})")
+        flags |= Flag.SIGMA_ESTIMATED
+    if feedme.min_sigma:
+        notes.append(f"row C) has a least sigma of {feedme.min_sigma:g}, which is not applied")
+    if (bad & ~mask).any():
+        notes.append(f"{int((bad & ~mask).sum())} pixels without a usable value were masked")
+        flags |= Flag.BAD_PIXELS
+    mask = mask | bad
+    if mask.all():
+        raise BadInput("no pixel of the region has a usable value and sigma", int(Flag.NO_DATA))
+    if _centre_is_masked(feedme, mask, region):
+        notes.append("the first profile starts on masked pixels: does the mask hide the galaxy?")
+        flags |= Flag.MASKED_CENTRE
+    psf = _psf(feedme, options)
+    if psf is not None:
+        notes += psf.notes
+    wcs, note = celestial_wcs(header, (region[0] + part.origin[0], region[2] + part.origin[1]))
+    notes += [note] if note else []
+    notes += [LINEAR] if is_asinh(header) else []
+    scale = math.sqrt(abs(feedme.pixel_scale[0] * feedme.pixel_scale[1]))
+    scale = options.pixel_scale or (scale if scale > 0 else pixel_scale(math.nan, None, wcs))
+    return Stamp(
+        id=id or feedme.path.name,
+        image=np.where(mask, 0.0, image).astype(np.float32),
+        sigma=np.where(mask, 1.0, sigma).astype(np.float32),
+        mask=np.ascontiguousarray(mask),
+        psf=None if psf is None else psf.psf,
+        psf_oversampling=1 if psf is None else psf.oversampling,
+        psf_includes_pixel=False,
+        zeropoint=_zeropoint(feedme, options, header, notes),
+        zeropoint_from="given" if options.zeropoint is not None else "J)",
+        pixel_scale=scale,
+        origin=(region[0], region[2]),
+        start=np.full(len(START_NAMES), math.nan),
+        flags=int(flags | (Flag.NO_PSF if psf is None else psf.flags)),
+        wcs=wcs,
+        message=joined(*feedme.notes, *notes),
+    )
+
+
+def locate(feedme: Feedme, row: str, name: str) -> str:
+    """Return the path of a file that row ``row`` names, with its ``[HDU]`` if it has one.
+
+    Raises:
+        BadInput: if it is neither beside the input file nor in a folder above it, from which
+            GALFIT may have been run, nor in the working directory.
+    """
+    address = parse_address(name)
+    folder = feedme.path.absolute().parent
+    for place in (folder, *list(folder.parents)[:PARENTS], Path.cwd()):
+        for ending in ENDINGS:
+            path = place / (address.path + ending)
+            if os.path.exists(path):
+                return f"{path}{address.tail}"
+    raise BadInput(f"row {row}) names '{name}', but there is no such file beside '{feedme.path}'")
+
+
+def named_files(feedme: Feedme) -> list[str]:
+    """Return the paths of all files that an input file names; bare names of those not found."""
+    rows = {"image": "A", "sigma": "C", "psf": "D", "kernel": "D", "mask": "F", "constraints": "G"}
+    found = []
+    for what, row in rows.items():
+        if name := getattr(feedme, what):
+            try:
+                found.append(locate(feedme, row, name))
+            except (BadInput, OSError, ValueError):
+                found.append(name)
+    return found
+
+
+def _check(feedme: Feedme) -> None:
+    if len(feedme.bands) > 1:
+        raise BadInput(
+            f"it fits {len(feedme.bands)} bands at once ({', '.join(feedme.bands)}), expected "
+            "one image in row A): fit the bands one by one"
+        )
+    if feedme.mode != 0:
+        asked = MODES.get(feedme.mode, "what is not known")
+        raise BadInput(f"row P) is {feedme.mode}, {asked}, expected 0 (fit)")
+    if not feedme.image:
+        raise BadInput("row A) names no image, expected a FITS file")
+    if feedme.psf_oversampling < 1:
+        raise BadInput(f"row E) is {feedme.psf_oversampling}, expected a whole number >= 1")
+
+
+def _same(
+    text: str, role: str, region: tuple[int, int, int, int], image: PartOf
+) -> NDArray[np.floating]:
+    """The region of a plane that must have the image's shape."""
+    plane, _, found = read_section(text, region, image)
+    if found.shape != image.shape:
+        raise BadInput(
+            f"{role} '{text}' has shape {found.shape}, expected {image.shape} as the image"
+        )
+    return plane
+
+
+def _mask(feedme: Feedme, region: tuple[int, int, int, int], image: PartOf) -> NDArray[np.bool_]:
+    """(H, W) of the region, True on bad pixels: FITS, not 0, or a list of x y from 1."""
+    x0, x1, y0, y1 = region
+    if not feedme.mask:
+        return np.zeros((y1 - y0, x1 - x0), bool)
+    text = locate(feedme, "F", feedme.mask)
+    if looks_like_fits(parse_address(text).path):
+        return ~(_same(text, "mask", region, image) == 0)
+    pixels = _numbers(text, "a mask: FITS, or lines of x y", (0, 1)).astype(np.int64)
+    shape = image.shape
+    mask = np.zeros(shape, bool)
+    x, y = pixels[:, 0] - 1, pixels[:, 1] - 1
+    inside = (x >= 0) & (x < shape[1]) & (y >= 0) & (y < shape[0])
+    mask[y[inside], x[inside]] = True
+    return mask[y0:y1, x0:x1]
+
+
+def _centre_is_masked(
+    feedme: Feedme, mask: NDArray[np.bool_], region: tuple[int, int, int, int]
+) -> bool:
+    """Whether a pixel under the first profile's start is left out: some masks flag the target."""
+    if not feedme.sersics:
+        return False
+    x, y = (feedme.sersics[0].values[axis].value for axis in ("x", "y"))
+    rows, columns = np.ogrid[region[2] : region[3], region[0] : region[1]]
+    near = (columns - x) ** 2 + (rows - y) ** 2 <= CENTRE**2  # NaN is near nothing
+    return bool((mask & near).any())
+
+
+def _numbers(
+    path: str, expected: str, columns: tuple[int, ...] | None = None
+) -> NDArray[np.float64]:
+    try:
+        lines = read_text(path, MAX_LIST).splitlines()
+        return np.loadtxt(lines, ndmin=2, comments=("#", ";"), usecols=columns)
+    except (ValueError, OSError) as error:
+        raise BadInput(f"'{path}' cannot be read, expected {expected}: {error}") from error
+
+
+def _psf(feedme: Feedme, options: ReadOptions) -> PreparedPsf | None:
+    if not feedme.psf or options.no_psf:
+        return None
+    path = locate(feedme, "D", feedme.psf)
+    if not feedme.kernel:
+        return read_psf(path, "galfit", feedme.psf_oversampling)
+    if feedme.psf_oversampling > 1:
+        raise BadInput(
+            f"row D) has a diffusion kernel, '{feedme.kernel}', for a PSF that is sampled "
+            f"{feedme.psf_oversampling} times finer than the image, expected E) 1: convolve the "
+            "kernel in beforehand"
+        )
+    array = read_plane(path, ("PSF",), limits=False)[0].astype(np.float64)
+    kernel = _kernel(locate(feedme, "D", feedme.kernel))
+    # each side grows by the kernel's half, so that pixel N // 2 moves with it
+    array = signal.convolve2d(np.nan_to_num(array), kernel / kernel.sum(), mode="full")
+    return checked_psf(array, path, "galfit", 1)
+
+
+def _kernel(path: str) -> NDArray[np.float64]:
+    """A diffusion kernel with odd sides: a FITS image, or rows of numbers as Tiny Tim has them."""
+    if looks_like_fits(parse_address(path).path):
+        kernel = read_plane(path, limits=False)[0].astype(np.float64)
+    else:
+        kernel = _numbers(path, "a diffusion kernel: FITS, or rows of numbers")
+    if kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0 or not kernel.sum() > 0:
+        raise BadInput(
+            f"diffusion kernel '{path}' has shape {kernel.shape} and sum {kernel.sum():g}, "
+            "expected odd sides and a positive sum"
+        )
+    return kernel
+
+
+def _zeropoint(
+    feedme: Feedme, options: ReadOptions, header: fits.Header, notes: list[str]
+) -> float:
+    """The zero point for fluxes as they stand in the image."""
+    if options.zeropoint is not None:
+        return options.zeropoint
+    if math.isnan(feedme.zeropoint):
+        raise BadInput("row J) is missing, expected the magnitude zero point")
+    try:
+        seconds = float(header.get("EXPTIME", 1.0))
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        notes.append(f"EXPTIME is {header.get('EXPTIME')!r}, taken as 1")
+        seconds = 1.0
+    return feedme.zeropoint + 2.5 * math.log10(seconds)

@@ -1,0 +1,100 @@
+"""Which files a galaxy was measured on: keys that tell whether they have changed since.
+
+The first key is of sizes, times and inodes, which costs a microsecond a file to look at; where it
+differs the second one, of the files' bytes, says whether the data do: files that were copied,
+touched or linked are still the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import blake2b
+
+import numpy as np
+
+from hybridfit.data.errors import BadInput
+from hybridfit.files import FileProblem, open_regular
+from hybridfit.io.address import parse_address
+from hybridfit.io.options import ROLES, VALUES, ReadOptions
+from hybridfit.io.sources import Source
+
+CONTENT_LIMIT = 64 << 20  # bytes: of a larger file, a mosaic, size and time alone count
+State = tuple[int, int, int, int]  # size, time of change, of its status, inode
+
+Key = tuple[int, int]
+
+
+def source_files(source: Source, options: ReadOptions) -> list[str]:
+    """Return the files that a galaxy is read from, with their HDUs, "" where it has none."""
+    files = [str(getattr(source, role)) for role in ROLES]
+    shared = options.psf if not (source.psf or options.no_psf) else None
+    return [*files, shared or ""]
+
+
+def source_values(source: Source) -> str:
+    """Return what else a galaxy's row in a manifest says, as a text."""
+    values = tuple(getattr(source, name) for name in VALUES)
+    return repr((values, source.start, source.problem))
+
+
+def quick_key(values: str, files: Sequence[str]) -> int:
+    """Return a key of ``values`` and the files' sizes, times and inodes; nothing is opened."""
+    return _key(values, [(os.path.basename(text), _state(text)) for text in files])
+
+
+def content_key(values: str, files: Sequence[str]) -> int:
+    """Return a key of ``values`` and the files' bytes."""
+    return _key(values, [(os.path.basename(text), _content(text)) for text in files])
+
+
+def input_key(values: str, files: Sequence[str]) -> Key:
+    """Return both keys."""
+    return quick_key(values, files), content_key(values, files)
+
+
+def any_gone(files: Sequence[str]) -> bool:
+    """Whether a file that is named is not there."""
+    return any(text and _state(text) is None for text in files)
+
+
+def _key(values: str, parts: list[tuple[str, object]]) -> int:
+    text = repr((values, parts)).encode("utf-8", "surrogateescape")
+    return int(np.frombuffer(blake2b(text, digest_size=8).digest(), np.uint64)[0])
+
+
+def _state(text: str) -> State | None:
+    """Of the file of ``file.fits[HDU]``; None if there is none."""
+    if not text:
+        return None
+    try:
+        found = os.stat(_path(text))
+    except (OSError, ValueError):
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def _content(text: str) -> object:
+    state = _state(text)
+    if state is None or state[0] > CONTENT_LIMIT:
+        return None if state is None else state[:2]
+    return _digest(_path(text), state)
+
+
+def _path(text: str) -> str:
+    """Of the file, without the HDU and section that are named behind it."""
+    try:
+        return parse_address(text).path
+    except BadInput:  # its row says so
+        return text
+
+
+@lru_cache(maxsize=64)
+def _digest(path: str, state: State) -> bytes | None:
+    """Digest of a file's bytes; kept, as many galaxies may share a PSF or one large file."""
+    try:
+        with open_regular(path) as file:
+            return blake2b(file.read(CONTENT_LIMIT), digest_size=16).digest()
+    except (OSError, FileProblem):
+        return None

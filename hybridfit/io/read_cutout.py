@@ -1,0 +1,267 @@
+"""One galaxy from its files: pixels, noise, mask, PSF, and what had to be said about them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from hybridfit.data.cutouts import NOISE_ROLES, OVERSAMPLINGS, START_NAMES, is_oversampling
+from hybridfit.data.errors import BadInput
+from hybridfit.data.results import Flag, joined
+from hybridfit.detection.prepare import Draft, prepare
+from hybridfit.io.asinh import LINEAR, is_asinh
+from hybridfit.io.image_header import text_in
+from hybridfit.io.noise_units import in_unit_of_image
+from hybridfit.io.options import ROLES, ReadOptions, start_problem
+from hybridfit.io.photometry import Calibration, calibrate
+from hybridfit.io.planes import FilePlanes, read_plane, read_planes
+from hybridfit.io.psf_files import checked_psf, read_psf, with_span
+from hybridfit.io.quality_planes import merged_quality
+from hybridfit.io.sources import Source
+from hybridfit.io.wcs import celestial_wcs, first_number, moved_wcs, pixel_area, pixel_scale
+from hybridfit.rendering.psf_images import PreparedPsf
+
+NAMED = 8  # HDUs that a message lists
+
+
+@dataclass(frozen=True, eq=False)
+class Stamp:
+    """One galaxy as it will be fitted, of its own shape.
+
+    Args:
+        id: the galaxy's name.
+        image: (H, W) float32, flux; finite, 0 under the mask.
+        sigma: (H, W) float32 in the same unit; positive, 1 under the mask.
+        mask: (H, W) bool, True = leave out.
+        psf: (h, w) float32, odd sides, sum 1; None without one.
+        psf_oversampling: PSF pixels per image pixel.
+        psf_includes_pixel: whether the PSF holds the pixel's response.
+        zeropoint: mag of one flux unit; 0 where none is known.
+        zeropoint_from: what it is taken from, "" where none is known.
+        pixel_scale: arcsec, NaN where unknown.
+        origin: x, y of the first pixel in the image as given.
+        start: (7,) x, y, mag, r_eff, n, q, pa in stamp pixels, NaN where not given.
+        flags: bits of `hybridfit.Flag`.
+        wcs: astropy WCS of the stamp, None without one.
+        message: what the user should know, "" if nothing.
+    """
+
+    id: str
+    image: NDArray[np.float32]
+    sigma: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    psf: NDArray[np.float32] | None
+    psf_oversampling: int
+    psf_includes_pixel: bool
+    zeropoint: float
+    zeropoint_from: str
+    pixel_scale: float
+    origin: tuple[int, int]
+    start: NDArray[np.float64]
+    flags: int
+    wcs: Any
+    message: str
+
+
+def read_stamp(source: Source, options: ReadOptions = ReadOptions()) -> Stamp:
+    """Read one galaxy.
+
+    Args:
+        source: its files, from `find_sources`.
+        options: see `ReadOptions`.
+
+    Returns:
+        The stamp, cropped if the image was much larger than the galaxy.
+
+    Raises:
+        BadInput: if the galaxy cannot be fitted; the text says why and what to do.
+    """
+    if source.problem:
+        raise BadInput(source.problem)
+    found = _planes(source, options)
+    header, origin = found.headers["image"], found.part.origin
+    psf_plane = found.planes.pop("psf", None)
+    planes, told = merged_quality(
+        found.planes, found.headers, text_in(header, "TELESCOP"), options.mask_bits
+    )
+    wcs, wcs_note = celestial_wcs(header, (0, 0))
+    scale_note = LINEAR if is_asinh(header) else ""
+    calibration = _calibration(source, options, header, wcs, found.planes["image"])
+    draft = prepare(
+        Draft(planes, _start(source, options, origin), origin),
+        crop=options.crop,
+        mask_neighbours=options.mask_neighbours,
+        gain=calibration.gain,
+        gain_doubt=calibration.gain_doubt,
+    )
+    scale = pixel_scale(source.pixel_scale, options.pixel_scale, wcs)
+    psf = _psf(source, options, psf_plane, found.headers.get("psf"), scale)
+    return assembled_stamp(
+        source.id,
+        draft,
+        calibration,
+        psf,
+        psf_includes_pixel=_includes_pixel(source, options),
+        pixel_scale=scale,
+        wcs=wcs,
+        notes=(scale_note, *told),
+        last_notes=(wcs_note, _unused(found.unused)),
+    )
+
+
+def assembled_stamp(
+    id: str,
+    draft: Draft,
+    calibration: Calibration,
+    psf: PreparedPsf | None,
+    *,
+    psf_includes_pixel: bool,
+    pixel_scale: float,
+    wcs: Any,
+    notes: Sequence[str] = (),
+    last_notes: Sequence[str] = (),
+) -> Stamp:
+    """Return a galaxy of which all parts are ready.
+
+    Args:
+        id: its name.
+        draft: its prepared planes.
+        calibration: zero point and gain.
+        psf: None to fit without one.
+        psf_includes_pixel: whether the PSF holds the pixel's response.
+        pixel_scale: arcsec, NaN where unknown.
+        wcs: of the image as given, None without one.
+        notes: what else the user should know of the pixels.
+        last_notes: what matters least.
+    """
+    flags = draft.flags | (Flag.NO_PSF if psf is None else psf.flags)
+    if not calibration.origin:
+        flags |= Flag.NO_ZEROPOINT
+    gain_notes = calibration.gain_notes if draft.flags & Flag.SIGMA_ESTIMATED else ()
+    psf_notes = () if psf is None else psf.notes
+    return Stamp(
+        id=id,
+        **draft.planes,
+        psf=None if psf is None else psf.psf,
+        psf_oversampling=1 if psf is None else psf.oversampling,
+        psf_includes_pixel=psf is not None and psf_includes_pixel,
+        zeropoint=calibration.zeropoint,
+        zeropoint_from=calibration.origin,
+        pixel_scale=pixel_scale,
+        origin=draft.origin,
+        start=draft.start,
+        flags=int(flags),
+        wcs=moved_wcs(wcs, draft.origin),
+        message=joined(
+            *calibration.notes, *notes, *draft.notes, *gain_notes, *psf_notes, *last_notes
+        ),
+    )
+
+
+def _planes(source: Source, options: ReadOptions) -> FilePlanes:
+    """Every plane of a galaxy from its own files, else from the HDUs of its image's file."""
+    if not source.image:
+        raise BadInput(f"no image file is given for '{source.id}'")
+    names = {role: options.hdu_names(role) for role in ROLES}
+    strict = options.hdu_image != ReadOptions.hdu_image
+    found = read_planes(source.image, names, strict)
+    planes, headers = dict(found.planes), dict(found.headers)
+    given = {role: getattr(source, role) for role in ROLES[1:] if getattr(source, role)}
+    if set(NOISE_ROLES) & set(given):  # a noise file goes before a noise HDU of any kind
+        for role in NOISE_ROLES:
+            planes.pop(role, None)
+    if options.no_psf or "psf" in given:
+        planes.pop("psf", None)
+    for role, path in given.items():
+        if role != "psf":
+            plane, headers[role] = read_plane(path, names[role], parent=found.part)
+            planes[role] = in_unit_of_image(plane, role, headers[role], headers["image"])
+    kinds = [role for role in NOISE_ROLES if role in planes]
+    if len(kinds) > 1:
+        raise BadInput(
+            f"'{source.id}' has its noise as {' and as '.join(kinds)}: expected one of them; leave "
+            f"one out, or say --hdu-{kinds[0]} '' to pass over an HDU"
+        )
+    shape = planes["image"].shape
+    for role, plane in planes.items():
+        if role != "psf" and plane.shape != shape:
+            raise BadInput(
+                f"{role} of '{source.id}' has shape {plane.shape}, expected {shape} as its image "
+                f"({given.get(role, source.image)})"
+            )
+    return replace(found, planes=planes, headers=headers)
+
+
+def _unused(names: tuple[str, ...]) -> str:
+    if not names:
+        return ""
+    listed = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    return f"HDUs of the image's shape that were not used: {listed}"
+
+
+def _calibration(
+    source: Source, options: ReadOptions, header: fits.Header, wcs: Any, pixels: NDArray
+) -> Calibration:
+    """Zero point and gain: a row's go before the option's, and both before the header's."""
+    return calibrate(
+        header,
+        zeropoint=first_number(source.zeropoint, options.zeropoint),
+        gain=first_number(source.gain, options.gain),
+        area=pixel_area(first_number(source.pixel_scale, options.pixel_scale), wcs),
+        pixels=pixels,
+    )
+
+
+def _start(source: Source, options: ReadOptions, origin: tuple[int, int]) -> NDArray[np.float64]:
+    given = [getattr(options, name) for name in START_NAMES]
+    pairs = zip(source.start, given, strict=True)
+    start = [option if math.isnan(own) and option is not None else own for own, option in pairs]
+    problem = start_problem(start)
+    if problem:
+        raise BadInput(f"{problem} (galaxy '{source.id}')")
+    values = np.array(start, dtype=np.float64)
+    values[:2] -= origin
+    return values
+
+
+def _includes_pixel(source: Source, options: ReadOptions) -> bool:
+    return bool(first_number(source.psf_includes_pixel, float(options.psf_includes_pixel)))
+
+
+def _psf(
+    source: Source,
+    options: ReadOptions,
+    plane: NDArray | None,
+    header: fits.Header | None,
+    scale: float,
+) -> PreparedPsf | None:
+    """The galaxy's PSF, None where it is to be fitted without one.
+
+    Args:
+        source, options: say where it is and how finely it is sampled.
+        plane, header: the PSF in the image's own file.
+        scale: arcsec per image pixel, NaN where it is not known.
+    """
+    given = first_number(source.psf_oversampling, options.psf_oversampling)
+    if given is not None and not is_oversampling(given):
+        raise BadInput(f"psf_oversampling is {given:g}, expected {OVERSAMPLINGS}")
+    if options.no_psf:
+        return None
+    path = source.psf or (options.psf if plane is None else None)
+    if path:
+        found = read_psf(path, options.psf_center, given, scale)
+    elif plane is not None:
+        found = checked_psf(plane, source.image, options.psf_center, given, header, scale)
+    else:
+        looked = f"{options.pattern_psf.replace('{id}', source.id)}, HDU {options.hdu_psf or 'PSF'}"
+        raise BadInput(
+            f"no PSF found for '{source.id}' (looked for {looked}): pass --psf FILE, or --no-psf "
+            "to fit without one"
+        )
+    return with_span(found)

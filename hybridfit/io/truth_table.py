@@ -1,0 +1,69 @@
+"""Labelled cutouts: galaxies in files, and a table of what is true of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from astropy.table import Table
+from torch import Tensor
+
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.io.options import ReadOptions
+from hybridfit.io.read import stack
+from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.references.tables import read_table
+from hybridfit.io.sources import Source
+
+TRUTH = "truth.fits"
+
+
+def truth_beside(input: Path) -> Path:
+    """Where the truth table of a directory or manifest of cutouts is expected."""
+    return (input if input.is_dir() else input.parent) / TRUTH
+
+
+def read_truth(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> Table:
+    """Read a truth table.
+
+    Args:
+        path: of the table.
+        names: columns that are wanted beside id.
+        optional: those of them that may be missing.
+
+    Raises:
+        ValueError: if there is no table, or it lacks a column.
+    """
+    if not path.is_file():
+        raise ValueError(f"no truth table '{path}': expected one with id, {', '.join(names)}")
+    table = read_table(path)
+    for name in ("id", *names):
+        if name not in table.colnames and name not in optional:
+            raise ValueError(f"'{path}' lacks the column '{name}', expected id, {', '.join(names)}")
+    return table
+
+
+def truth_values(rows: Table, names: Sequence[str]) -> Tensor:
+    """Columns of a truth table as (B, T) float64; NaN where masked, or where there is none."""
+    columns = [
+        np.ma.filled(np.ma.asarray(rows[name], dtype=np.float64), np.nan)
+        if name in rows.colnames
+        else np.full(len(rows), np.nan)
+        for name in names
+    ]
+    return torch.from_numpy(np.stack(columns, axis=1))
+
+
+def readable(sources: Sequence[Source], options: ReadOptions) -> Cutouts | None:
+    """Those of the galaxies that can be read and have a pixel, or None."""
+    stamps = []
+    for source in sources:
+        try:
+            stamp = read_stamp(source, options)
+        except Exception:
+            continue  # whoever reads says how many are left out
+        if not stamp.mask.all():
+            stamps.append(stamp)
+    return stack(stamps) if stamps else None

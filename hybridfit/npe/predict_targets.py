@@ -1,0 +1,80 @@
+"""Draws of other parameters than the Sersic ones, from a network fine-tuned to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import Flag
+from hybridfit.npe.network import Estimator
+from hybridfit.npe.posterior import MAX_WHITENED, own_noise, unfamiliar
+from hybridfit.npe.refinement import look
+from hybridfit.npe.targets import decode_columns
+
+AT_ONCE = 64  # galaxies
+
+
+@dataclass(frozen=True)
+class ColumnDraws:
+    """Draws from the posterior of other parameters.
+
+    Args:
+        samples: (B, S, T) float64; NaN for draws that exploded and galaxies without a pixel.
+        flags: (B,) int64 bits of `hybridfit.Flag`.
+        distance: (B,) of the network's context from those it was trained on.
+    """
+
+    samples: Tensor
+    flags: Tensor
+    distance: Tensor
+
+
+@torch.inference_mode()
+def predict_columns(
+    cutouts: Cutouts,
+    estimator: Estimator,
+    n_samples: int = 256,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> ColumnDraws:
+    """Draw from the posterior of other parameters.
+
+    The draws of a galaxy depend on its pixels, its id and the seed, not on its batch.
+
+    Args:
+        cutouts: B galaxies.
+        estimator: fine-tuned to other parameters, its ``columns``; moved to ``device``.
+        n_samples: S draws of each galaxy.
+        seed: of the random numbers.
+        device: where the network is evaluated.
+
+    Raises:
+        ValueError: for a network of the Sersic parameters.
+    """
+    if not estimator.columns:
+        raise ValueError("the network predicts Sersic parameters: use predict_cutouts")
+    estimator = estimator.to(device).eval()
+    samples = torch.full(
+        (len(cutouts), n_samples, estimator.n_targets), torch.nan, dtype=torch.float64
+    )
+    empty = cutouts.mask.flatten(1).all(dim=1).cpu()
+    flags = cutouts.flags.cpu() | empty * int(Flag.NO_DATA)
+    distance = torch.full((len(cutouts),), torch.nan, dtype=torch.float64)
+    known = (~empty & ((flags & int(Flag.NO_DATA | Flag.UNREADABLE)) == 0)).nonzero()[:, 0]
+    for rows in known.split(AT_ONCE):
+        part = cutouts[rows.tolist()].to(device)
+        inputs = look(part, estimator.scout, with_views=estimator.backbone is not None)
+        context = estimator.context(inputs.views, inputs.scalars).float()
+        noise = own_noise(part.id, n_samples, estimator.n_targets, seed, 0)
+        z, _ = estimator.flow.from_normal(noise.to(context), context)
+        good = (z.abs() < MAX_WHITENED).all(dim=2, keepdim=True)
+        values = decode_columns(estimator.original(z), estimator.columns)
+        samples[rows] = torch.where(good, values, torch.nan).cpu()
+        far = estimator.distance(context).double()
+        distance[rows] = far.cpu()
+        few = ~good[..., 0].all(dim=1) * int(Flag.FEW_DRAWS)
+        flags[rows] |= (unfamiliar(part, far, estimator) | few).cpu()
+    return ColumnDraws(samples, flags, distance)

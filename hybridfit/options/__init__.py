@@ -1,0 +1,1 @@
+"""Options: their checks, and their way from YAML."""

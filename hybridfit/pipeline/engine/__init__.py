@@ -1,0 +1,1 @@
+"""Engines: how a run over many galaxies is cut in parts, computed and kept."""

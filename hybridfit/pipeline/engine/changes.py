@@ -1,0 +1,95 @@
+"""Inputs that have changed since their rows were made, and what is to be done again for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridfit.io import run_folder as runs
+from hybridfit.io.input_keys import any_gone, content_key, quick_key, source_values
+from hybridfit.io.parts import Part
+from hybridfit.io.rows_back import rows_back
+from hybridfit.pipeline.engine.batching import files_of
+from hybridfit.pipeline.engine.job import Job
+
+SHOWN = 5  # ids in a note
+
+
+def check_inputs(folder: runs.Run, job: Job) -> list[str]:
+    """Mark the galaxies whose files have changed as not done, and say which.
+
+    Rows of galaxies whose files are no longer there are kept.
+    """
+    changed, gone = _of_table(folder, job) if folder.is_complete() else _of_parts(folder, job)
+    notes = []
+    if changed:
+        notes.append(f"the files of {_named(changed, job)} have changed: measured again")
+    if gone:
+        notes.append(f"the files of {_named(gone, job)} are no longer there: their rows are kept")
+    return notes
+
+
+def _of_parts(folder: runs.Run, job: Job) -> tuple[list[int], list[int]]:
+    """Look at a run that goes on: numbers of galaxies that changed, and that are gone."""
+    changed, gone = [], []
+    for number in range(len(folder)):
+        part, numbers = folder.part(number), folder.galaxies(number)
+        done = [i for i in range(len(numbers)) if part.done[i]]
+        new, lost, _ = _compared([numbers[i] for i in done], part.keys[done], job)
+        if new:
+            part.done[[i - numbers.start for i in new]] = False
+            folder.save(number, part)  # at once: a kill must not make them look done again
+        changed += new
+        gone += lost
+    return changed, gone
+
+
+def _of_table(folder: runs.Run, job: Job) -> tuple[list[int], list[int]]:
+    """Look at a complete run; where something changed it is one that goes on, rows from its table
+    as parts."""
+    keys = folder.keys()
+    if keys is None:  # an older run, which kept none
+        return [], []
+    changed, gone, fresh = _compared(range(job.n), keys, job)
+    if not changed:
+        if (fresh != keys).any():
+            folder.keep_keys(fresh)
+        return changed, gone
+    rows = rows_back(folder.results, job.schema, job.ids)
+    done = np.ones(job.n, bool)
+    done[changed] = False
+    if rows is not None:  # else all of them are done again
+        for number in range(len(folder)):
+            first, last = folder.edges[number : number + 2]
+            folder.save(number, Part(rows(first, last), done[first:last], fresh[first:last]))
+    folder.reopen()
+    return changed, gone
+
+
+def _compared(
+    numbers: Sequence[int], keys: NDArray[np.uint64], job: Job
+) -> tuple[list[int], list[int], NDArray[np.uint64]]:
+    """Galaxies that changed, that are gone, and the keys as they are now, of ``numbers``."""
+    changed, gone, fresh = [], [], keys.copy()
+    for k, i in enumerate(numbers):
+        source = job.input.sources[i]
+        values, files = source_values(source), files_of(source, job)
+        quick = quick_key(values, files)
+        if quick == int(keys[k, 0]):
+            continue
+        if any_gone(files):
+            gone.append(i)
+        elif content_key(values, files) == int(keys[k, 1]):
+            fresh[k, 0] = quick  # copied or touched: not to be read the next time
+        else:
+            changed.append(i)
+    return changed, gone, fresh
+
+
+def _named(numbers: Sequence[int], job: Job) -> str:
+    """A number of galaxies and the first of their ids."""
+    names = ", ".join(f"'{job.ids[i]}'" for i in numbers[:SHOWN])
+    more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
+    return f"{len(numbers)} galaxies ({names}{more})" if len(numbers) > 1 else f"galaxy {names}"

@@ -1,0 +1,1 @@
+"""Runs of existing GALFIT input files."""

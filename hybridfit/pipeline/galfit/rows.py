@@ -1,0 +1,77 @@
+"""Rows of a run of GALFIT's input files, which have different numbers of components."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import Result
+from hybridfit.io.result_table import result_columns, result_rows
+from hybridfit.io.table import Column, blank_rows, failed_row
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.pipeline.galfit.tasks import SKY, Task, space_of
+
+HELD_WIDTH = 120  # characters of the column that names what was held
+
+
+def task_columns(paths: Sequence[Path]) -> tuple[Column, ...]:
+    """The columns that say what was asked."""
+    width = max(len(str(path).encode()) for path in paths)
+    return (
+        Column("feedme", f"S{width}", "", "the GALFIT input file"),
+        Column("held", f"S{HELD_WIDTH}", "", "what was held, a comma list"),
+    )
+
+
+def task_rows(
+    cutouts: Cutouts, batch: Sequence[Task], result: Result, schema: Sequence[Column]
+) -> NDArray[np.void]:
+    """Rows of the whole run's columns, from those that a batch has by itself."""
+    space = result.fit.space
+    wanted = {column.name: column for column in schema}
+    n_samples = wanted["weight"].shape[0] if "weight" in wanted else 0
+    own = result_columns(space, 1, False, any(n.endswith("_p50") for n in wanted), n_samples)
+    own = tuple(wanted["id"] if column.name == "id" else column for column in own)
+    few = result_rows(cutouts, result, own)
+    rows = blank_rows(len(cutouts), schema)
+    renamed = _numbered(few.dtype.names or (), space, wanted)
+    for name, target in renamed.items():
+        rows[target] = few[name]
+    if space.sky == "constant":
+        for name in ("sky_dx", "sky_dy"):
+            rows[name] = rows[f"{name}_err"] = 0.0
+    if "covariance" in wanted:
+        total = space_of(max(sum(f"mag_{k}" in wanted for k in range(1, 100)), 1))
+        at = [total.names.index(renamed[name]) for name in space.names]
+        rows["covariance"][np.ix_(range(len(rows)), at, at)] = result.fit.covariance.numpy()
+    rows["feedme"] = [str(task.feedme.path).encode() for task in batch]
+    rows["held"] = [",".join(task.held_names).encode()[:HELD_WIDTH] for task in batch]
+    return rows
+
+
+def failed_task(
+    path: Path, id: str, flags: int, text: str, schema: Sequence[Column]
+) -> NDArray[np.void]:
+    """The row (1,) of a file that could not be computed, see `hybridfit.io.table.failed_row`."""
+    rows = failed_row(id, flags, text, schema)
+    rows["feedme"] = str(path).encode()
+    return rows
+
+
+def _numbered(
+    names: Sequence[str], space: ParameterSpace, wanted: Container[str]
+) -> dict[str, str]:
+    """For each column of a batch its name in the run's table: x_err may be its x_1_err."""
+    stems = [*(n for n in space.names if n not in SKY), "r_eff_arcsec", "ra", "dec", "pa_sky"]
+    found = {}
+    for name in names:
+        found[name] = name
+        for stem in sorted(stems, key=len, reverse=True):
+            if name not in wanted and (name == stem or name.startswith(f"{stem}_")):
+                found[name] = f"{stem}_1{name[len(stem) :]}"
+                break
+    return found

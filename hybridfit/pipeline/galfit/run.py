@@ -1,0 +1,275 @@
+"""Running existing GALFIT input files: thousands in batches, each as its user set it up.
+
+A file that asks for one free Sersic profile on a constant sky is measured as any galaxy is, from
+its own start. Several components, or values that are held, are fitted from their starts and carry
+the errors of the curvature; ranges of a constraint file are kept by holding at its limit what
+would leave it. What cannot be fitted is a flagged row that says why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.errors import BadInput, UsageError
+from hybridfit.data.results import Flag, Quality, Result, joined
+from hybridfit.fitting.options import FitOptions
+from hybridfit.io import blocks
+from hybridfit.io.galfit import Feedme, feedme_stamp, read_block, with_results, write_feedme
+from hybridfit.io.galfit.read_cutout import locate, named_files
+from hybridfit.io.options import ReadOptions
+from hybridfit.io.read_cutout import Stamp
+from hybridfit.io.result_table import result_columns
+from hybridfit.io.sources import Source
+from hybridfit.io.table import Column
+from hybridfit.io.writing import real_folder
+from hybridfit.npe.network import Estimator
+from hybridfit.npe.posterior import weights_digest
+from hybridfit.pipeline.engine.isolation import ordinary_galaxy
+from hybridfit.pipeline.engine.job import Input, Job, Stage, Summary
+from hybridfit.pipeline.engine.serial import run_stream
+from hybridfit.pipeline.fit_files import RunOptions, no_result
+from hybridfit.pipeline.fluxes import with_fluxes
+from hybridfit.pipeline.galfit.fits import fit_within, given_limits
+from hybridfit.pipeline.galfit.rows import failed_task, task_columns, task_rows
+from hybridfit.pipeline.galfit.tasks import (
+    NAMES,
+    Task,
+    broken_ties,
+    find_tasks,
+    given_of,
+    read_task,
+    space_of,
+)
+from hybridfit.pipeline.measure import compiles, measure, model_images, starting_network
+from hybridfit.pipeline.uncertainty_options import ErrorOptions
+from hybridfit.sampling.importance_sampling import ReconcileOptions
+from hybridfit.uncertainty.bootstrap import BootstrapOptions
+from hybridfit.uncertainty.covariance import quote_covariance
+from hybridfit.uncertainty.error_budget import BudgetOptions
+from hybridfit.uncertainty.quality import quality
+
+
+@dataclass(frozen=True)
+class FeedmeFitOptions(FitOptions):
+    """Settings of the fit whose defaults ask GALFIT's own question: its convolution."""
+
+    convolution: str = "galfit"
+
+
+@dataclass(frozen=True)
+class FeedmeRunOptions(RunOptions):
+    """Options of a run whose errors are by default those that GALFIT has: the curvature's."""
+
+    uncertainty: str = "covariance"
+
+
+def fit_feedmes(
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    read: ReadOptions = ReadOptions(),
+    options: FitOptions = FeedmeFitOptions(),
+    run: RunOptions = FeedmeRunOptions(),
+    overwrite: bool = False,
+    quiet: bool = True,
+    posterior: ReconcileOptions = ReconcileOptions(),
+    bootstrap: BootstrapOptions = BootstrapOptions(),
+    budget: BudgetOptions = BudgetOptions(),
+) -> Summary:
+    """Run GALFIT input files and write their table, one row a file.
+
+    Image, sigma, PSF, mask, region, zero point, EXPTIME, start values and what is held are the
+    file's. The table has the columns of `hybridfit.fit`; where any file has several components
+    their names end in _1, _2... in the file's order, NaN where a file has fewer. ``feedme`` and
+    ``held`` say what was asked. The run may be killed and goes on where it stopped. With
+    ``save_models`` there are image blocks and restart files in ``out/models``, as of GALFIT.
+
+    Args:
+        inputs: feedme files, and directories that hold such.
+        out, overwrite, quiet, posterior, bootstrap, budget: see `fit_files`.
+        read: only ``psf_includes_pixel``, ``psf_center`` and ``gain`` matter here.
+        options: of the fit; components and sky are those of the files.
+        run: see `RunOptions`. Posteriors with GALFIT's convolution take seconds a galaxy: for
+            them choose the continuous one.
+
+    Raises:
+        UsageError: if there is no such file, or ``out`` holds another run.
+        OSError: if ``out`` cannot be written.
+    """
+    if (options.components, options.sky) != (FitOptions.components, FitOptions.sky):
+        raise UsageError("components and sky are those of the feedme files: leave them out")
+    try:
+        found = find_tasks(inputs)
+        estimator = starting_network(run.start, run.weights)
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    read_task.cache_clear()  # files may have changed since the last run
+    errors = ErrorOptions(run.uncertainty, posterior, bootstrap, budget)
+    work = _Work(found, options, run, errors, estimator)
+    chosen = replace(options, components=("sersic",) * work.most, sky="plane")
+    stage = Stage(
+        {"fit": chosen, **errors.settings},
+        work.columns,
+        work.rows,
+        work.nothing,
+        work.trial,
+        read,
+        run,
+        {} if estimator is None else {"weights": weights_digest(run.weights)},
+        lambda id, *rest: failed_task(found[id], id, *rest),
+    )
+    sources = [Source(name, str(path)) for name, path in found.items()]
+    source = Input(sources, work.stamp, work.kind, work.files)
+    return run_stream([str(path) for path in inputs], out, stage, overwrite, quiet, source)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A run of input files: what `run_stream` asks for, batch by batch.
+
+    Args:
+        found: the files by their ids.
+        options, run, errors: settings.
+        estimator: network for files that ask for what any galaxy gets.
+    """
+
+    found: Mapping[str, Path]
+    options: FitOptions
+    run: RunOptions
+    errors: ErrorOptions
+    estimator: Estimator | None
+
+    @cached_property
+    def most(self) -> int:
+        """The largest number of components."""
+        return max((self.task(id).n_components for id in self.found), default=1) or 1
+
+    def task(self, id: str) -> Task:
+        """What the file of that id asks for."""
+        return read_task(id, self.found[id])
+
+    def tasks(self, cutouts: Cutouts) -> list[Task]:
+        """What is asked of each of a batch."""
+        return [self.task(id) for id in cutouts.id]
+
+    def kind(self, id: str) -> tuple[int, bool]:
+        """What the files of a batch have in common."""
+        return self.task(id).n_components, self.task(id).is_plain
+
+    def columns(self, width: int) -> tuple[Column, ...]:
+        """Of the run's table, given the bytes of the longest id."""
+        drawn, run = self.errors.n_draws(self.most), self.run
+        n_samples = drawn if run.save_samples else 0
+        own = result_columns(space_of(self.most), width, run.covariance, drawn > 0, n_samples)
+        return (*own, *task_columns(list(self.found.values())))
+
+    def stamp(self, source: Source, read: ReadOptions) -> Stamp:
+        """The pixels that a file asks for; BadInput if it cannot be fitted."""
+        task = self.task(source.id)
+        if task.refused:
+            flag = Flag.NOT_MODELLED if task.feedme.components else Flag.UNREADABLE
+            raise BadInput(task.refused, int(flag))
+        return feedme_stamp(task.feedme, read, task.id)
+
+    def files(self, source: Source, read: ReadOptions) -> list[str]:
+        """The input file and those that it names, which make the row what it is."""
+        return [source.image, *named_files(self.task(source.id).feedme)]
+
+    def trial(self) -> Result:
+        """An ordinary galaxy, in the same way."""
+        device = torch.device(self.run.device)
+        return measure(ordinary_galaxy(), self.options, device, None, self.errors, self.estimator)
+
+    def rows(self, cutouts: Cutouts, job: Job, share: float) -> NDArray[np.void]:
+        """Of a batch of one kind."""
+        batch, run = self.tasks(cutouts), self.run
+        result, cutouts = _told(cutouts, batch, self._result(cutouts, job, share), self.errors)
+        if run.save_models:
+            with job.clock("models"):
+                self._write_models(cutouts, result, job.models)
+        return task_rows(cutouts, batch, result, job.schema)
+
+    def nothing(self, cutouts: Cutouts, job: Job) -> NDArray[np.void]:
+        """Rows of files that cannot be fitted."""
+        result = no_result(cutouts, space_of(1))
+        return task_rows(cutouts, self.tasks(cutouts), result, job.schema)
+
+    def _result(self, cutouts: Cutouts, job: Job, share: float) -> Result:
+        """Of a batch of one kind, in stamp pixels."""
+        batch, device = self.tasks(cutouts), torch.device(self.run.device)
+        compile = compiles(self.options, round(share * job.n), device, self.errors)
+        given = given_of(batch, cutouts.origin)
+        if batch[0].is_plain:
+            start = given.theta[:, : len(NAMES)].clone()
+            start[~(start[:, 3] > 0), 3] = torch.nan  # a size that is no size
+            cutouts = replace(cutouts, start=start)
+            rest = (device, compile, self.errors, self.estimator, job.clock)
+            return measure(cutouts, self.options, *rest)
+        own = self._options(given.held.shape[1] // len(NAMES))
+        limits = given_limits(batch, cutouts.origin)
+        with job.clock("fitting"):
+            fit = quote_covariance(fit_within(cutouts, own, given, limits, device, compile))
+        result = Result(fit, quality(fit.flags, sampled=False))
+        return with_fluxes(result, cutouts, own, self.errors.budget, device)
+
+    def _options(self, n_components: int) -> FitOptions:
+        return replace(self.options, components=("sersic",) * n_components, sky="plane")
+
+    def _write_models(self, cutouts: Cutouts, result: Result, folder: Path) -> None:
+        space = result.fit.space
+        own = replace(self._options(len(space.shapes)), sky=space.sky)
+        images = model_images(result.fit.theta, cutouts, own)
+        asked = [task.feedme for task in self.tasks(cutouts)]
+        files = blocks.write_blocks(real_folder(folder), cutouts, result.fit, images, asked)
+        write_restarts(asked, files)
+
+
+def write_restarts(feedmes: Sequence[Feedme], files: Sequence[Path]) -> None:
+    """Write ``<id>.galfit.01`` beside image blocks: input files that start where the fits ended.
+
+    Files are named by their full paths, so that GALFIT can be run from anywhere. A galaxy without
+    a fit gets none.
+    """
+    for feedme, file in zip(feedmes, files, strict=True):
+        found = read_block(file)
+        values = [v.value for part in found.components for v in part.values.values()]
+        if not all(map(math.isfinite, values)):
+            continue
+        names = {"A": "image", "C": "sigma", "D": "psf", "F": "mask", "G": "constraints"}
+        where: dict[str, Any] = {
+            name: locate(feedme, row, getattr(feedme, name))
+            for row, name in names.items()
+            if getattr(feedme, name)
+        }
+        restart = replace(with_results(feedme, found), output=file.name, **where)
+        write_feedme(restart, file.with_name(file.name.removesuffix("_block.fits") + ".galfit.01"))
+
+
+def _told(
+    cutouts: Cutouts, batch: Sequence[Task], result: Result, errors: ErrorOptions
+) -> tuple[Result, Cutouts]:
+    """The result, flagged where ties are not kept, and cutouts that say what was done otherwise."""
+    texts, flags = [], result.fit.flags.clone()
+    for i, (task, message) in enumerate(zip(batch, cutouts.messages, strict=True)):
+        own = [message]
+        if int(flags[i]) & Flag.NOT_MODELLED:
+            own.append("a held value lies outside of what the prior allows")
+        elif broken := broken_ties(task, result.fit.theta[i].tolist()):
+            flags[i] |= int(Flag.NOT_MODELLED)
+            own.append(f"constraints that were not kept: {', '.join(broken)}")
+        if not task.is_plain and errors.uncertainty != "covariance":
+            own.append("errors are the curvature's, as values are held or there are several")
+        texts.append(joined(*own))
+    new = flags != result.fit.flags
+    grade = torch.where(new, int(Quality.SUSPECT), result.quality)
+    result = replace(result, fit=replace(result.fit, flags=flags), quality=grade)
+    return result, replace(cutouts, messages=texts)

@@ -1,0 +1,249 @@
+"""What fitting from memory and from files share: rendering, metadata, checks of options."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import Fit, Flag, Result
+from hybridfit.fitting.compile import wants_compile
+from hybridfit.fitting.fit import fit_cutouts
+from hybridfit.fitting.options import FitOptions
+from hybridfit.model.parameters import SKY_NAMES
+from hybridfit.npe.network import Estimator
+from hybridfit.npe.posterior import load_estimator, packaged_estimator
+from hybridfit.options.checks import check_choice, described
+from hybridfit.pipeline.diagnose import diagnosed
+from hybridfit.pipeline.fluxes import with_fluxes
+from hybridfit.pipeline.network_start import expectation, starts_from
+from hybridfit.pipeline.posterior import Expected, budgeted, reconcile
+from hybridfit.pipeline.uncertainty_options import ErrorOptions
+from hybridfit.rendering.render import render
+from hybridfit.sampling.psis import good_khat
+from hybridfit.uncertainty.bootstrap import bootstrap
+from hybridfit.uncertainty.consistency import disagreement, disagreement_flags
+from hybridfit.uncertainty.covariance import quote_covariance
+from hybridfit.uncertainty.quality import quality, risk, risk_flags, sampling_flags
+
+STARTS = ("posterior", "moments")
+MOST_THREADS = 1024
+RENDER_AT_ONCE = 16  # galaxies: bounds memory
+
+
+Clock = Callable[[str], AbstractContextManager[Any]]
+
+
+def no_clock(what: str) -> AbstractContextManager[Any]:
+    """A clock that does not run."""
+    return nullcontext()
+
+
+def starting_network(start: str, weights: str | None = None) -> Estimator | None:
+    """The network that fits start from, or None for moments.
+
+    Args:
+        start: "posterior" or "moments".
+        weights: folder of a network's weights; default the package's own.
+
+    Raises:
+        FileNotFoundError: if the weights are not there.
+    """
+    if start == "moments":
+        return None
+    return packaged_estimator() if weights is None else load_estimator(weights)
+
+
+def starting_part(estimator: Estimator, uncertainty: str) -> Estimator:
+    """The network that a fit starts from: where it proposes no posterior, the scout alone.
+
+    To look back costs as much as a step of the fit, which looks anyway.
+    """
+    if uncertainty == "posterior" or estimator.scout is None:
+        return estimator
+    return estimator.scout
+
+
+def measure(
+    cutouts: Cutouts,
+    options: FitOptions,
+    device: torch.device,
+    compile: bool | None = None,
+    errors: ErrorOptions = ErrorOptions(),
+    estimator: Estimator | None = None,
+    clock: Clock = no_clock,
+) -> Result:
+    """Fit a batch and give it the errors that are asked for.
+
+    Args:
+        cutouts: B galaxies.
+        options, device: see `fit_cutouts`.
+        compile: whether kernels are compiled; default as many galaxies as there are here decide.
+        errors: where errors come from.
+        estimator: network whose posterior the fits start from, and which proposes posteriors;
+            None for the image's moments, and posteriors from the fit alone.
+        clock: context manager that is told what is being done.
+    """
+    if compile is None:
+        compile = compiles(options, len(cutouts), device, errors)
+    expected, starts = None, None
+    if estimator is not None and cutouts.psf is not None:
+        with clock("predicting"):
+            network = starting_part(estimator, errors.uncertainty)
+            expected = expectation(cutouts, network, device, options.prior)
+            starts = starts_from(expected.posterior, cutouts)
+    with clock("fitting"):
+        fit = fit_cutouts(cutouts, options, device, compile, starts)
+    if cutouts.psf is None:
+        fit = replace(fit, flags=fit.flags | int(Flag.NO_PSF))
+    distance = torch.full((len(fit),), torch.nan, dtype=torch.float64)
+    if expected is not None:
+        flags = fit.flags | expected.posterior.flags & int(Flag.UNFAMILIAR)
+        if options.components == ("sersic",):
+            distance = disagreement(fit, expected.posterior, cutouts.zeropoint.cpu())
+            flags = flags | disagreement_flags(distance)
+        fit = replace(fit, flags=flags)
+    with clock(errors.uncertainty):
+        result = _with_errors(cutouts, fit, expected, distance, options, device, compile, errors)
+        result = with_fluxes(result, cutouts, options, errors.budget, device)
+    with clock("diagnosing"):
+        return diagnosed(cutouts, result, options, device)
+
+
+def _with_errors(
+    cutouts: Cutouts,
+    fit: Fit,
+    expected: Expected | None,
+    distance: Tensor,
+    options: FitOptions,
+    device: torch.device,
+    compile: bool,
+    errors: ErrorOptions,
+) -> Result:
+    """The result of fits that carry the curvature's covariance and their own flags."""
+    fitted = torch.isfinite(fit.theta).all(dim=1)
+    if errors.uncertainty == "covariance":
+        if errors.budget.covariance:
+            fit = budgeted(cutouts, fit, options, errors.budget, device, compile)
+        fit = quote_covariance(fit)
+        return Result(fit, quality(fit.flags, sampled=False), disagreement=distance)
+    if errors.uncertainty == "bootstrap":
+        draws = bootstrap(cutouts, fit, errors.bootstrap, options, device, compile)
+        failed = fitted & (draws.effective < errors.bootstrap.replicas / 2)
+        chance = risk(draws, fit.theta)
+        flags = risk_flags(fit.flags, chance) | failed * int(Flag.UNSAMPLED)
+        fit = replace(fit, covariance=draws.covariance, flags=flags)
+        grade = quality(flags, sampled=False)
+        known: dict[str, Any] = {"ess": draws.effective, "risk": chance, "disagreement": distance}
+        return Result(fit, grade, draws, **known)
+    found = reconcile(
+        cutouts, fit, expected, options, errors.posterior, errors.budget, device, compile
+    )
+    draws, chance = found.draws, risk(found.draws, fit.theta)
+    limit = torch.tensor([good_khat(max(int(n), 2)) for n in found.n_draws.nan_to_num().tolist()])
+    flags = risk_flags(fit.flags, chance) | found.flags
+    # where nothing shines there is no magnitude to fit, but still a posterior
+    wanted = fitted | ((fit.flags & int(Flag.NO_SIGNAL)) != 0)
+    flags = flags | wanted * sampling_flags(found.ess, found.khat, limit)
+    fit = replace(fit, covariance=draws.covariance, flags=flags)
+    names = ("ess", "khat", "log_evidence", "missed", "flow_distance")
+    values: dict[str, Any] = {name: getattr(found, name) for name in names}
+    values |= {"disagreement": distance, "risk": chance}
+    return Result(fit, quality(flags, sampled=True), draws, **values)
+
+
+# what a compiled kernel saves of a posterior, in units of what it saves of a fit
+EVALUATIONS = {"covariance": 1, "posterior": 10, "bootstrap": 40}
+
+
+def compiles(
+    options: FitOptions, n: int, device: torch.device, errors: ErrorOptions = ErrorOptions()
+) -> bool:
+    """Whether kernels shall be compiled for a run of ``n`` galaxies of one shape."""
+    return wants_compile(options.compile, n * EVALUATIONS[errors.uncertainty], device)
+
+
+def model_images(theta: Tensor, cutouts: Cutouts, options: FitOptions) -> NDArray[np.float32]:
+    """Model images (B, H, W); galaxies without a fit are NaN.
+
+    A galaxy may have fewer components than ``options``: all parameters of the last ones are NaN
+    then, and they are left out.
+    """
+    images = torch.full(cutouts.image.shape, torch.nan)
+    galfit = options.convolution == "galfit"
+    for rows, few in _by_components(theta, options):
+        where = [options.space.names.index(name) for name in _numbered(few, options)]
+        for part in rows.split(RENDER_AT_ONCE):
+            values, own = theta[part][:, where], cutouts[part.tolist()]
+            images[part] = render(values, own, few.space, few.profiles, galfit=galfit).cpu()
+    return images.numpy()
+
+
+def _by_components(theta: Tensor, options: FitOptions) -> Iterator[tuple[Tensor, FitOptions]]:
+    """Rows that have all parameters of the first so many components and none of the others'."""
+    given = torch.isfinite(theta)
+    for count in range(len(options.components), 0, -1):
+        few = replace(options, components=options.components[:count])
+        where = [options.space.names.index(name) for name in _numbered(few, options)]
+        there = torch.zeros(theta.shape[1], dtype=torch.bool, device=theta.device)
+        there[where] = True
+        whole = (given == there).all(dim=1)
+        if whole.any():
+            yield whole.nonzero()[:, 0].cpu(), few
+
+
+def _numbered(few: FitOptions, options: FitOptions) -> list[str]:
+    """Names of the parameters of ``few`` among those of more components."""
+    if len(few.components) > 1 or len(options.components) == 1:
+        return list(few.space.names)
+    sky = set(SKY_NAMES["plane"])
+    return [name if name in sky else f"{name}_1" for name in few.space.names]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what shapes the numbers."""
+    packages = ("hybridfit", "torch", "numpy", "scipy", "astropy", "photutils")
+    return {name: version(name) for name in packages}
+
+
+def metadata(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The table's metadata, under names that a FITS header takes; no date, so that it repeats."""
+    used = versions()
+    return {
+        "CREATOR": f"hybridfit {used['hybridfit']}",
+        "OPTIONS": json.dumps(settings),
+        "VERSIONS": json.dumps(used),
+    }
+
+
+def check_start(start: str) -> None:
+    """Raise ValueError for a start that is not there."""
+    check_choice("start", start, STARTS, "values for a galaxy are Cutouts(start=...)")
+
+
+def check_threads(threads: int, least: int = 1) -> None:
+    """Raise ValueError for a number of CPU threads that OpenMP would end the process for."""
+    if not least <= threads <= MOST_THREADS:
+        raise ValueError(f"threads is {threads}, expected {least} or more, up to {MOST_THREADS}")
+
+
+def usable_device(name: str | torch.device) -> torch.device:
+    """The device if it is there, else ValueError."""
+    if not isinstance(name, str | int | torch.device) or isinstance(name, bool):
+        raise ValueError(f"device is {described(name)}, expected a name such as cpu or cuda:0")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ValueError(f"device '{name}' cannot be used: {first}") from error
+    return device

@@ -1,0 +1,1 @@
+"""Rendering: PSF-convolved, pixel-integrated profiles and their Jacobian."""

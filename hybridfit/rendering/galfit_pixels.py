@@ -1,0 +1,80 @@
+"""Where GALFIT's pixels differ from the integral over them, for comparisons with its results.
+
+Found on noise-free images of GALFIT 3.0.x and on the model images of its runs: within an
+elliptical radius of ten pixels it integrates a profile over the pixel, beyond it takes the value
+at the pixel's centre; and the centre's place within its pixel comes from a shift by a sinc in a
+Kaiser window, which undersampled images show. In eleven of twelve runs these two explain 10 to
+90 % of what is left between its images and those of an exact shift and integral.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hybridfit.rendering.grid import CORE_WIDTH, Grid
+
+INTEGRATED = 10.0  # pixels along the major axis, within which GALFIT integrates over the pixel
+TAPS = 8  # half-width of the shift's kernel, pixels
+BETA = 8.0  # of its Kaiser window
+Light = Callable[[Tensor], Tensor]
+GAUSS = 1 / (2 * math.sqrt(3))  # pixels: nodes of the two-point Gauss-Legendre rule
+
+
+def shift_response(position: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """What the windowed shift does to modes, over what an exact one does: (B, K, L) re, im.
+
+    Args:
+        position: (B, 2) centres, stamp pixels.
+        grid: whose modes.
+    """
+    rest = position - position.round()
+    (ax, bx), (ay, by) = (
+        _response(rest[:, i], k.flatten()) for i, k in enumerate((grid.phase_kx, grid.phase_ky))
+    )
+    ax, bx, ay, by = ax[:, :, None], bx[:, :, None], ay[:, None], by[:, None]
+    return ax * ay - bx * by, ax * by + bx * ay
+
+
+def _response(shift: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """sum_n h_n exp(-i k (n - shift)) for shifts (B,) and frequencies (K,)."""
+    taps = torch.arange(-TAPS, TAPS + 1, dtype=k.dtype, device=k.device)
+    distance = taps - shift[:, None].to(k.dtype)  # (B, taps)
+    inside = (1 - (distance / TAPS) ** 2).clamp_min(0.0)
+    weight = torch.sinc(distance) * torch.special.i0(BETA * torch.sqrt(inside)) * (inside > 0)
+    weight = weight / weight.sum(dim=1, keepdim=True)
+    phase = k[None, :, None] * distance[:, None]  # (B, K, taps)
+    weight = weight[:, None]
+    return (weight * torch.cos(phase)).sum(dim=2), -(weight * torch.sin(phase)).sum(dim=2)
+
+
+def far_pixels(
+    metric: tuple[Tensor, ...], position: Tensor, width: Tensor, light: Light, grid: Grid
+) -> Tensor:
+    """Value at the centre less mean over the pixel, (B, rows, columns), 0 where it integrates.
+
+    The galaxy's centre is that of its nearest pixel, from where it is still to be shifted.
+
+    Args:
+        metric: three (B, 1, 1) of the circularised radius.
+        position: (B, 2) centres, stamp pixels.
+        width: (B, 1, 1) of the core's window: CORE_WIDTH / sqrt(q).
+        light: takes squared circularised radii, gives brightness.
+        grid: of the pixels.
+    """
+    whole = position.round()
+    dx, dy = grid.x - whole[:, 0, None, None], grid.y - whole[:, 1, None, None]
+
+    def rho2(right: float, up: float) -> Tensor:
+        x, y = dx + right, dy + up
+        return (metric[0] * x * x + 2 * metric[1] * x * y + metric[2] * y * y).clamp_min(1e-8)
+
+    corners = [(i, j) for i in (-GAUSS, GAUSS) for j in (-GAUSS, GAUSS)]
+    mean = torch.stack([light(rho2(*corner)) for corner in corners]).mean(dim=0)
+    centre = rho2(0.0, 0.0)
+    # a pixel at just that radius is outside, whatever rounding makes of it
+    far = centre * (width / CORE_WIDTH) ** 2 >= INTEGRATED**2 * (1 - 1e-5)
+    return torch.where(far, light(centre) - mean, 0.0)

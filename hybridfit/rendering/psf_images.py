@@ -1,0 +1,277 @@
+"""PSF images made ready for the renderer: odd sides, sum 1, centred, and checked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import fft, ndimage
+
+from hybridfit.data.results import Flag
+from hybridfit.options.checks import described
+from hybridfit.rendering.psf_wings import find_wings
+
+CENTRES = ("array", "centroid", "galfit")
+NEGATIVE_SHARE = 0.05  # of the flux: noise in a real PSF's wings stays well below it
+EDGE_LEVEL = 0.02  # of the peak, the mean along the middle of one edge
+# image pixels: lopsided PSFs that are well centred stay below, oversampled ones by more; those that
+# were cut out half a pixel off do not
+OFF_CENTRE, OFF_CENTRE_FINE = 0.25, 0.1
+WHOLE = 5e-3  # of a sampling: no width of a PSF is known better
+HALF_PAD = 8  # pixels for the ripples of a PSF that is barely sampled
+TRIMMED = 1e-5  # of the flux: what may be cut off all around to keep transforms small
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedPsf:
+    """A PSF as the renderer takes it.
+
+    Args:
+        psf: (h, w) float32, odd sides, sum 1, its centre the middle pixel.
+        oversampling: its pixels per image pixel.
+        flags: bits of `hybridfit.Flag`.
+        notes: what the user should know.
+    """
+
+    psf: NDArray[np.float32]
+    oversampling: int
+    flags: int
+    notes: tuple[str, ...]
+
+
+def prepare_psf(
+    psf: ArrayLike, center: str = "array", oversampling: int = 1
+) -> tuple[NDArray[np.float32], int]:
+    """Return a PSF with odd sides and sum 1 whose centre is the middle pixel, and its flags.
+
+    See `examine_psf`, which also says in words what it has done.
+    """
+    if oversampling < 1 or oversampling != int(oversampling):
+        raise ValueError(f"oversampling is {oversampling}, expected a whole number >= 1")
+    found = examine_psf(psf, center, float(oversampling))
+    return found.psf, found.flags
+
+
+def examine_psf(psf: ArrayLike, center: str = "array", sampling: float = 1.0) -> PreparedPsf:
+    """Return a PSF made ready for the renderer, and what was wrong with it.
+
+    The centre of an array with N pixels a side is pixel N // 2, counted from 0, as in GALFIT
+    (Peng et al. 2010, AJ 139, 2097): an even side is padded by one row or column of zeros at
+    its end. An oversampled PSF of even sides, though, is mostly made with its centre between the
+    middle pixels, (N - 1) / 2: where its centroid is nearer to that, it is moved by half of a
+    PSF pixel. A pedestal that is certain is taken off. Outer rings that hold less than 1e-5 of
+    the flux are dropped.
+
+    Args:
+        psf: (h, w), any normalisation; NaN counts as 0.
+        center: "array" leaves the PSF where it is, so that a PSF which is off its centre
+            shifts x and y of the fit; "centroid" shifts its centroid onto the middle pixel;
+            "galfit" takes pixel N // 2 and every value as they are, whatever they look like.
+        sampling: PSF pixels per image pixel; where this is no whole number the PSF is
+            interpolated to the next one above.
+
+    Returns:
+        The PSF with bits of `hybridfit.Flag`: BAD_PSF (NaN, negative pixels with more than 5 %
+        of the flux, or more than 2 % of the peak at an edge, or coarser than the image),
+        PSF_OFF_CENTRE (by a quarter of an image pixel, a tenth where oversampled),
+        PSF_NORMALISED (its sum was off 1 by more than 1 %), PSF_TRUNCATED (a pedestal, or wings
+        that the stamp cuts off).
+
+    Raises:
+        ValueError: if the array is not two-dimensional or its sum is not positive.
+    """
+    if center not in CENTRES:
+        raise ValueError(f"center is '{center}', expected {' or '.join(map(repr, CENTRES))}")
+    array, flags = _normalised(psf)
+    centre = windowed_centroid(array)
+    array, notes = _without_pedestal(array, centre, mend=center != "galfit")
+    if notes:
+        flags |= Flag.PSF_TRUNCATED
+    if _unphysical(array):
+        flags |= Flag.BAD_PSF
+    middle, between = _middle(array.shape, centre, sampling)
+    if between and center == "array":
+        notes += ("the oversampled PSF has even sides, its centre between its middle pixels",)
+    elif between and center == "galfit":
+        middle, flags = np.ceil(middle), flags | Flag.PSF_OFF_CENTRE
+    offset = np.subtract(centre, middle)
+    limit = OFF_CENTRE if sampling <= 1 else OFF_CENTRE_FINE
+    if center != "centroid" and np.hypot(*offset) > limit * sampling:
+        flags |= Flag.PSF_OFF_CENTRE
+    if flags & Flag.PSF_OFF_CENTRE:
+        notes += (_off_centre(offset / sampling, array.shape),)
+    origin = np.asarray(centre if center == "centroid" else middle)
+    finer = max(1, math.ceil(sampling - WHOLE))
+    if abs(sampling / finer - 1) > WHOLE:
+        array = _resampled(array, origin, sampling / finer)
+        if sampling < 1:
+            flags |= Flag.BAD_PSF
+            notes += (f"the PSF's pixels are {1 / sampling:.2f} times as wide as the image's",)
+    else:
+        array = _centred(array, origin)
+    array = _trimmed(array)
+    return PreparedPsf((array / array.sum()).astype(np.float32), finer, int(flags), notes)
+
+
+def _normalised(psf: ArrayLike) -> tuple[NDArray[np.float64], Flag]:
+    """The PSF with sum 1 and without NaN."""
+    try:
+        array = np.array(psf, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the PSF is {described(psf)}, expected an array of numbers (h, w): a file is read by "
+            "hybridfit.read(..., psf=FILE)"
+        ) from error
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(f"the PSF has shape {array.shape}, expected two axes (h, w)")
+    flags = Flag(0)
+    finite = np.isfinite(array)
+    if not finite.all():
+        flags |= Flag.BAD_PSF
+        array[~finite] = 0.0
+    scale = float(np.abs(array).max())
+    total = float((array / scale).sum()) * scale if scale > 0 else 0.0
+    content = float(np.abs(array / scale).sum()) * scale if scale > 0 else 0.0
+    if not math.isfinite(total) or total <= 1e-3 * content:
+        what = "holds nothing but zeros" if scale == 0 else f"sums to {total:.3g}"
+        what = what if finite.any() else "has no finite pixel"
+        raise ValueError(f"the PSF {what}, expected a positive sum")
+    if abs(total - 1) > 0.01:
+        flags |= Flag.PSF_NORMALISED
+    return (array / scale) / (total / scale), flags
+
+
+def _without_pedestal(
+    array: NDArray[np.float64], centre: tuple[float, float], mend: bool
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Take off a pedestal that is certain; say so, and what the stamp cuts off."""
+    wings = find_wings(array, centre)
+    notes: tuple[str, ...] = ()
+    if wings is None:
+        return array, notes
+    if wings.has_pedestal:
+        done = "taken off" if mend else "left in"
+        notes += (f"the PSF has a pedestal with {100 * wings.pedestal:.2g} % of its flux, {done}",)
+        if mend:
+            array = np.where(wings.support, array - wings.pedestal / wings.support.sum(), array)
+            array = array / array.sum()
+    if wings.is_cut:
+        notes += (
+            f"the PSF's stamp cuts off about {100 * wings.lost:.2g} % of its flux in its wings: "
+            "give a larger one",
+        )
+    return array, notes
+
+
+def _middle(
+    shape: tuple[int, ...], centre: tuple[float, float], sampling: float
+) -> tuple[NDArray[np.float64], bool]:
+    """The array's centre y, x, and whether it lies between the middle pixels of even sides."""
+    middle = np.array([side // 2 for side in shape], dtype=np.float64)
+    even = np.array([side % 2 == 0 for side in shape])
+    if sampling <= 1 or not even.any() or np.subtract(centre, middle)[even].mean() > -0.25:
+        return middle, False
+    return np.where(even, middle - 0.5, middle), True
+
+
+def _off_centre(offset: NDArray[np.float64], shape: tuple[int, ...]) -> str:
+    """Say by how many image pixels y, x a PSF is off its centre."""
+    at = "its middle" if all(side % 2 for side in shape) else "pixel N // 2"
+    return (
+        f"the PSF's centroid lies {offset[1]:+.2f}, {offset[0]:+.2f} image pixels in x, y from "
+        f"{at}: positions are off by as much; --psf-center centroid corrects it"
+    )
+
+
+def windowed_centroid(psf: NDArray[np.float64]) -> tuple[float, float]:
+    """Return y, x of a PSF's centre, weighted by a Gaussian of its own width.
+
+    c <- c + 1.5 sum(w I (r - c)) / sum(w I), as SExtractor's XWIN_IMAGE but for the factor, 2
+    there, which would never settle on a single bright pixel; unlike the plain centroid it does
+    not follow the noise and the structure of the wings.
+    """
+    smooth = ndimage.uniform_filter(psf, 3, mode="constant")
+    peak = np.unravel_index(int(smooth.argmax()), psf.shape)
+    width = math.sqrt(max(int((smooth > 0.5 * smooth.max()).sum()), 4) / math.pi) / 1.1774
+    y, x = np.arange(psf.shape[0]), np.arange(psf.shape[1])
+    cy, cx = float(peak[0]), float(peak[1])
+    for _ in range(30):
+        wy = np.exp(-0.5 * ((y - cy) / width) ** 2)
+        wx = np.exp(-0.5 * ((x - cx) / width) ** 2)
+        rows = psf @ wx
+        total = float(wy @ rows)
+        if not total > 0:
+            break
+        dy = 1.5 * float((wy * (y - cy)) @ rows) / total
+        dx = 1.5 * float(wy @ (psf @ (wx * (x - cx)))) / total
+        if not max(abs(dy), abs(dx)) < 2 * width:
+            break  # nothing there to settle on: keep what is known
+        cy, cx = cy + dy, cx + dx
+        if max(abs(dy), abs(dx)) < 1e-4:
+            break
+    return cy, cx
+
+
+def _unphysical(psf: NDArray[np.float64]) -> bool:
+    """Whether strong negative pixels, or flux at an edge, make a PSF of sum 1 unphysical."""
+    if -psf[psf < 0].sum() > NEGATIVE_SHARE:
+        return True
+    if min(psf.shape) < 5:
+        return False  # too small to have wings: a delta function in 3 x 3 pixels is fine
+    peak = psf.max()
+    h, w = psf.shape
+    rows, columns = slice(h // 3, h - h // 3), slice(w // 3, w - w // 3)
+    edges = (psf[0, columns], psf[-1, columns], psf[rows, 0], psf[rows, -1])
+    return any(float(edge.mean()) > EDGE_LEVEL * peak for edge in edges)
+
+
+def _centred(psf: NDArray[np.float64], centre: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pad and shift a PSF so that ``centre`` y, x is the middle pixel of odd sides."""
+    shape = np.array(psf.shape)
+    if not (shape % 2).all():
+        psf = np.pad(psf, [(0, 1 - side % 2) for side in shape])
+    shift = shape // 2 - centre
+    if not shift.any():
+        return psf
+    if set(shift.tolist()) <= {0.0, 0.5}:
+        return _moved_by_half(psf, shift)
+    reach = int(np.ceil(np.abs(shift).max())) + 2  # so that nothing leaves the array
+    return ndimage.shift(np.pad(psf, reach), shift, order=5, mode="constant", prefilter=True)
+
+
+def _moved_by_half(psf: NDArray[np.float64], shift: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Move a PSF by half a pixel as the band-limited function that the renderer takes it for."""
+    psf = np.pad(psf, HALF_PAD)
+    for axis, step in enumerate(shift):
+        if step:
+            phase = np.exp(-2j * np.pi * step * fft.rfftfreq(psf.shape[axis]))
+            phase = phase[:, None] if axis == 0 else phase
+            modes = fft.rfft(psf, axis=axis) * phase
+            psf = fft.irfft(modes, n=psf.shape[axis], axis=axis)
+    return psf
+
+
+def _resampled(
+    psf: NDArray[np.float64], centre: NDArray[np.float64], step: float
+) -> NDArray[np.float64]:
+    """Interpolate a PSF to pixels of ``step`` of its own, ``centre`` y, x in the middle one."""
+    reach = [
+        math.floor(min(c, side - 1 - c) / step) for c, side in zip(centre, psf.shape, strict=True)
+    ]
+    grid = np.meshgrid(
+        *(c + step * np.arange(-n, n + 1) for c, n in zip(centre, reach, strict=True)),
+        indexing="ij",
+    )
+    return ndimage.map_coordinates(psf, grid, order=5, mode="constant")
+
+
+def _trimmed(psf: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Drop outer rings around the middle pixel that hold less than 1e-5 of the flux."""
+    h, w = psf.shape
+    ring = np.maximum.outer(np.abs(np.arange(h) - h // 2), np.abs(np.arange(w) - w // 2))
+    outside = np.bincount(ring.ravel(), np.abs(psf).ravel())[::-1].cumsum()[::-1]
+    reach = max(int((outside >= TRIMMED).sum()) - 1, 1)  # rings 0..reach stay
+    cy, cx = min(reach, h // 2), min(reach, w // 2)
+    return psf[h // 2 - cy : h // 2 + cy + 1, w // 2 - cx : w // 2 + cx + 1]

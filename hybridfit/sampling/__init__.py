@@ -1,0 +1,1 @@
+"""Sampling of posteriors: importance sampling, its proposals, and chains."""

@@ -1,0 +1,68 @@
+"""The cheap likelihood where it agrees with the exact one, and the exact one elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hybridfit.fitting.approximate_likelihood import Nearby
+from hybridfit.fitting.problem import Problem, Profiled
+from hybridfit.sampling.quasi_random import Numbers
+from hybridfit.sampling.student_t import StudentT
+
+N_CHECKS = 8  # draws at which the cheap likelihood is held against the exact one
+# of ln likelihood, among draws within RELEVANT of the best: weights off by 15 % at random
+# change an interval by less than the draws' own scatter
+TOLERANCE, RELEVANT = 0.15, 8.0
+
+Likelihood = Callable[[Tensor, Tensor], Profiled]
+
+
+def checked_likelihood(
+    problem: Problem, near: Nearby | None, about: StudentT, rows: Tensor, numbers: Numbers
+) -> Likelihood:
+    """Return the cheap likelihood for those galaxies where it agrees with the exact one.
+
+    Args:
+        problem, near: the exact and the cheap one.
+        about: where they are compared.
+        rows: (b,) galaxies that have a fit.
+        numbers: of the draws at which they are compared.
+    """
+    if near is None:
+        return problem.profile
+    uniform, _ = numbers.take(rows, N_CHECKS, 0)
+    here = StudentT(about.mean[rows], about.factor[rows], about.dof)
+    free = torch.cat([here.mean[:, None], here.draw(uniform)], dim=1)
+    index = rows.repeat_interleave(free.shape[1])
+    values = []
+    for likelihood in (problem.profile, near.profile):
+        found = likelihood(free.flatten(0, 1), index)
+        volume = torch.diagonal(found.factor, dim1=1, dim2=2).log().sum(dim=1)
+        values.append((-found.cost - volume).view(len(rows), -1))
+    exact, cheap = values
+    posterior = exact - 0.5 * (free**2).sum(dim=2)
+    relevant = posterior > posterior.amax(dim=1, keepdim=True) - RELEVANT
+    off = (exact - cheap) - (exact - cheap)[:, :1]
+    worst = torch.where(relevant, off, 0.0).abs().amax(dim=1)
+    good = torch.zeros(len(about.mean), dtype=torch.bool, device=rows.device)
+    good[rows] = worst < TOLERANCE  # NaN is not
+
+    def chosen(free: Tensor, index: Tensor) -> Profiled:
+        cheap = good[index].nonzero()[:, 0]
+        exact = (~good[index]).nonzero()[:, 0]
+        if len(exact) == 0:
+            return near.profile(free, index)
+        if len(cheap) == 0:
+            return problem.profile(free, index)
+        order = torch.argsort(torch.cat([cheap, exact]))
+        one, other = (
+            near.profile(free[cheap], index[cheap]),
+            problem.profile(free[exact], index[exact]),
+        )
+        names = ("cost", "linear", "factor")
+        return Profiled(*(torch.cat([getattr(one, n), getattr(other, n)])[order] for n in names))
+
+    return chosen

@@ -1,0 +1,360 @@
+"""Fit and network reconciled: the posterior itself, by adaptive importance sampling.
+
+The fit says where the posterior is and how sharp, the network what else may be, the likelihood
+decides. Draws come from a Student-t at the fit, or where this is too simple from a ridge of them
+(see `ridge`), from the network's flow and, a few, from the prior; each has the weight likelihood
+x prior / mixture (see `proposal`). The next rounds come from a t fitted to the weighted draws so
+far and from the ridge again, until their effective number is enough or the budget
+is spent (AMIS; Cornuet et al. 2012, arXiv:0907.1254). Flux and sky, linear in the model and of a
+flat prior, are integrated over exactly. The flow is a proposal and never a prior: the same pixels
+do not count twice. What a galaxy may cost is bounded: where the weights cannot be trusted by then
+(Pareto k) it is flagged, or, if that is asked for, sampled by a chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from hybridfit.fitting.approximate_likelihood import Nearby
+from hybridfit.fitting.linearised import Linearised
+from hybridfit.fitting.problem import Problem
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.options.checks import check_fields
+from hybridfit.sampling.checked_likelihood import Likelihood, checked_likelihood
+from hybridfit.sampling.proposal import (
+    Mixture,
+    Network,
+    OfShape,
+    Points,
+    PriorDraws,
+    Proposal,
+    evaluated,
+    joined,
+)
+from hybridfit.sampling.psis import Smoothed, good_khat, pareto_smooth
+from hybridfit.sampling.quasi_random import Numbers
+from hybridfit.sampling.ridge import Ridge, find_ridge
+from hybridfit.sampling.student_t import StudentT, factor_of, weighted_moments
+
+# of the t's: heavier than any posterior seen, yet most draws fall where the posterior is
+FIRST_DOF, LATER_DOF, RIDGE_DOF = 6.0, 8.0, 6.0
+# widths of size or index in free coordinates, the prior's being 1, from which on ellipses will not
+# do: about S/N 100
+BENT = 0.15
+PRIOR_SKIP = 1 << 16  # of the quasi-random points: far from those of the t's
+
+
+@dataclass(frozen=True)
+class ReconcileOptions:
+    """How the posterior is sampled.
+
+    Args:
+        laplace: draws about the fit, of the t or the ridge.
+        flow: draws of the network.
+        prior: draws of the prior.
+        round: draws of each later round.
+        ess: effective number of draws that is enough.
+        max_draws: of a galaxy, for each component of the model: what is not drawn by then is given
+            up. Ordinary galaxies need 190 to 380.
+        no_signal_draws: the same of a galaxy that is flagged `NO_SIGNAL`: its posterior is little
+            but the prior.
+        mcmc: whether a chain takes over where `max_draws` did not do and there is signal. That
+            costs some thirty times an ordinary galaxy and may fail too.
+        shortcut: whether stamps much larger than the galaxy are rendered in a window.
+        seed: of the random numbers.
+    """
+
+    laplace: int = 96
+    flow: int = 24
+    prior: int = 8
+    round: int = 64
+    ess: float = 120.0
+    max_draws: int = 512
+    no_signal_draws: int = 192
+    mcmc: bool = False
+    shortcut: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self, "posterior")
+        for name, least in (("laplace", 16), ("flow", 0), ("prior", 1), ("round", 16)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more")
+        if not 0 < self.ess <= self.max_draws:
+            raise ValueError(f"ess is {self.ess}, expected more than 0 and at most max_draws")
+        if self.no_signal_draws < 1:
+            raise ValueError(f"no_signal_draws is {self.no_signal_draws}, expected 1 or more")
+
+    def most_draws(self, n_components: int) -> int:
+        """Return how many draws a galaxy may have, the first round's at least."""
+        first = self.laplace + self.flow + self.prior
+        return max(self.max_draws * n_components, first)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Weighted draws of B posteriors in free and linear coordinates.
+
+    Args:
+        free: (B, S, P) u.
+        linear: (B, S, L) flux and sky terms, units of the noise.
+        log_weights: (B, S) smoothed, of weights that sum to 1; -inf where there is no draw.
+        ess: (B,) effective number of draws.
+        khat: (B,) Pareto k; NaN where the draws are a chain's.
+        log_evidence: (B,) ln of the integral of likelihood, exp(-chi2 / 2), times prior, flux
+            and sky in units of the noise; not yet what compares, see
+            `hybridfit.uncertainty.evidence`.
+        missed: (B,) share of the mass where the network's density is below any of its own draws.
+        n_draws: (B,) points at which the likelihood was evaluated.
+    """
+
+    free: Tensor
+    linear: Tensor
+    log_weights: Tensor
+    ess: Tensor
+    khat: Tensor
+    log_evidence: Tensor
+    missed: Tensor
+    n_draws: Tensor
+
+    @property
+    def weights(self) -> Tensor:
+        """(B, S), sum 1."""
+        return torch.exp(self.log_weights)
+
+
+def sample_posterior(
+    problem: Problem,
+    about: Linearised,
+    ids: Sequence[str],
+    network: Network | None = None,
+    near: Nearby | None = None,
+    options: ReconcileOptions = ReconcileOptions(),
+    no_signal: Tensor | None = None,
+) -> Sampled:
+    """Sample the posteriors of B galaxies by importance.
+
+    A galaxy's draws depend on its pixels, its id and the seed, not on the batch it comes in.
+
+    Args:
+        problem: of the B galaxies; its prior counts in full, whatever ``prior_weight``.
+        about: their models about their fits, NaN where there is no fit: these have no draws.
+        ids: B names, which seed the random numbers.
+        network: what the flow proposes; None does without.
+        near: a cheaper likelihood, used where it agrees with the exact one.
+        options: see `ReconcileOptions`.
+        no_signal: (B,) bool, galaxies that get ``no_signal_draws`` at most; default none.
+    """
+    fitted = torch.isfinite(about.free).all(dim=1)
+    numbers = Numbers.of(ids, problem.space.n_free, problem.space.n_linear, options.seed, fitted)
+    first, plane = _first_student(about), plane_of(problem.space).to(fitted.device)
+    everyone = fitted.nonzero()[:, 0]
+    if not len(everyone):
+        return _collected(len(about), problem, [])
+    likelihood = checked_likelihood(problem, near, first, everyone, numbers)
+    network = network if network is not None and options.flow else None
+    variance = torch.diagonal(about.covariance, dim1=1, dim2=2)[:, plane].amax(dim=1)
+    bent = variance > BENT**2
+    limit = _draw_limit(options, len(problem.profiles), fitted, no_signal)
+    finished: list[tuple[Tensor, Weighted]] = []
+    for rows in ((fitted & ~bent).nonzero()[:, 0], (fitted & bent).nonzero()[:, 0]):
+        if not len(rows):
+            continue
+        start: StudentT | Ridge = first[rows]
+        if bent[rows[0]]:
+            n_free = problem.space.n_free
+            covariance = about.covariance[rows, :n_free, :n_free]
+            start = find_ridge(problem, about.free[rows], covariance, plane, rows, RIDGE_DOF)
+        setting = _Setting(likelihood, numbers, options, limit)
+        finished += _rounds(setting, start, network, about, rows)
+    return _collected(len(about), problem, finished)
+
+
+def _draw_limit(
+    options: ReconcileOptions, n_components: int, like: Tensor, no_signal: Tensor | None
+) -> Tensor:
+    """(B,) draws of each galaxy at most, for B and the device of ``like``."""
+    limit = torch.full_like(like, options.most_draws(n_components), dtype=torch.int64)
+    if no_signal is None:
+        return limit
+    return torch.where(no_signal.to(like.device), limit.clamp_max(options.no_signal_draws), limit)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What all rounds have in common."""
+
+    likelihood: Likelihood
+    numbers: Numbers
+    options: ReconcileOptions
+    limit: Tensor  # (B,) draws of each galaxy at most
+
+
+def _rounds(
+    setting: _Setting,
+    start: StudentT | Ridge,
+    network: Network | None,
+    about: Linearised,
+    rows: Tensor,
+) -> list[tuple[Tensor, Weighted]]:
+    """Draw for galaxies ``rows`` until they have enough; who has leaves the batch."""
+    options, finished = setting.options, []
+    state = _first_round(setting, start, network, rows)
+    n_first = len(state.mixture.proposals)
+    while len(rows):
+        n = state.points.free.shape[1]
+        enough = (state.smoothed.ess >= options.ess) & (state.smoothed.khat < good_khat(n))
+        # one fitted proposal is always worth its round
+        enough &= len(state.mixture.proposals) > n_first
+        done = enough | (n + options.round > setting.limit[rows])
+        out, rest = done.nonzero()[:, 0], (~done).nonzero()[:, 0]
+        if len(out):
+            finished.append((rows[out], state[out]))
+        rows, state = rows[rest], state[rest]
+        if len(rows):
+            state = _next_round(setting, state, about, rows)
+    return finished
+
+
+def plane_of(space: ParameterSpace) -> Tensor:
+    """(K,) free columns of sizes and shapes."""
+    columns = [range(c.start + 2, c.stop - 2) for c in space.slices()]
+    return torch.tensor([j for some in columns for j in some])
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """The draws of b galaxies so far, what they came from, and their weights."""
+
+    points: Points
+    mixture: Mixture
+    smoothed: Smoothed
+    log_evidence: Tensor
+
+    @classmethod
+    def of(cls, points: Points, mixture: Mixture) -> Weighted:
+        """Weigh draws."""
+        log_weights = points.target - mixture.log_q
+        total = mixture.counts.sum(dim=1)
+        evidence = torch.logsumexp(log_weights, dim=1) - torch.log(total)
+        return cls(points, mixture, pareto_smooth(log_weights), evidence)
+
+    def __getitem__(self, rows: Tensor) -> Weighted:
+        smoothed = (self.smoothed.log_weights, self.smoothed.khat, self.smoothed.ess)
+        return Weighted(
+            self.points[rows],
+            self.mixture[rows],
+            Smoothed(*(value[rows] for value in smoothed)),
+            self.log_evidence[rows],
+        )
+
+
+def _first_student(about: Linearised) -> StudentT:
+    """The t at the fits."""
+    n_free = about.free.shape[1]
+    covariance = about.covariance[:, :n_free, :n_free]
+    return student_of(torch.nan_to_num(about.free), covariance, FIRST_DOF)
+
+
+def student_of(mean: Tensor, covariance: Tensor, dof: float) -> StudentT:
+    """The t distributions of this mean (b, P) and covariance (b, P, P)."""
+    return StudentT(mean, factor_of(covariance * ((dof - 2) / dof)), dof)
+
+
+def _first_round(
+    setting: _Setting, start: StudentT | Ridge, network: Network | None, rows: Tensor
+) -> Weighted:
+    """Draws about the fit, of the flow and of the prior."""
+    options, numbers = setting.options, setting.numbers
+    uniform, normal = numbers.take(rows, options.laplace, 0)
+    unknown = torch.full_like(normal, torch.nan)
+    parts = [(start.draw(uniform), normal, unknown)]
+    counts = [torch.full((len(rows),), options.laplace, device=rows.device)]
+    proposals: list[Proposal] = [OfShape(start)]
+    if network is not None:
+        mine = network[rows]
+        free, linear = mine.free[:, : options.flow], mine.linear[:, : options.flow]
+        parts.append((free, torch.zeros_like(linear), linear))
+        counts.append(torch.isfinite(free).all(dim=2).sum(dim=1))
+        proposals.append(mine)
+    uniform, normal = numbers.take(rows, options.prior, PRIOR_SKIP)
+    unknown = torch.full_like(normal, torch.nan)
+    parts.append((torch.special.ndtri(uniform[..., :-1]), normal, unknown))
+    counts.append(torch.full((len(rows),), options.prior, device=rows.device))
+    proposals.append(PriorDraws())
+    free, normal, given = (torch.cat(v, dim=1) for v in zip(*parts, strict=True))
+    points = _evaluate(setting.likelihood, rows, free, normal, given)
+    count = torch.stack(counts, dim=1).to(points.target)
+    return Weighted.of(points, Mixture.of(proposals, count, points))
+
+
+def _next_round(setting: _Setting, state: Weighted, about: Linearised, rows: Tensor) -> Weighted:
+    """Draws of a t fitted to the draws so far, with these; half of them of what serves as well."""
+    options, points, mixture = setting.options, state.points, state.mixture
+    n, n_free = points.free.shape[1:]
+    weights = state.smoothed.weights
+    guess = about.free[rows], about.covariance[rows, :n_free, :n_free]
+    student = student_of(*weighted_moments(points.free, weights, *guess), LATER_DOF)
+    uniform, normal = setting.numbers.take(rows, options.round, options.laplace + n)
+    free, given = student.draw(uniform), torch.full_like(normal, torch.nan)
+    half = options.round // 2
+    counts = torch.full((len(rows),), float(options.round), dtype=free.dtype, device=free.device)
+    proposals: list[Proposal] = [OfShape(student)]
+    own = [counts]
+    ridge = mixture.proposals[0].density if isinstance(mixture.proposals[0], OfShape) else None
+    if isinstance(ridge, Ridge):
+        again = ridge.reweighted(points.free, weights)
+        free[:, half:] = again.draw(uniform[:, half:])
+        proposals.append(OfShape(again))
+        own = [counts - (options.round - half), torch.full_like(counts, options.round - half)]
+    new = _evaluate(setting.likelihood, rows, free, normal, given)
+    return Weighted.of(joined([points, new]), mixture.extended(proposals, own, points, new))
+
+
+def _evaluate(
+    likelihood: Likelihood, rows: Tensor, free: Tensor, normal: Tensor, given: Tensor | None
+) -> Points:
+    """Draws (b, S, P) with their likelihood; what is not finite has none."""
+    s = free.shape[1]
+    fine = torch.isfinite(free).all(dim=2)
+    safe = torch.where(fine[..., None], free, 0.0)
+    profiled = likelihood(safe.flatten(0, 1), rows.repeat_interleave(s))
+    points = evaluated(safe, profiled, normal, given)
+    # a flux below 0 has no magnitude: the flat prior of fluxes begins at 0
+    fine &= (points.linear[..., :1] > 0).all(dim=2)
+    return replace(points, target=torch.where(fine, points.target, -torch.inf))
+
+
+def _collected(
+    batch: int, problem: Problem, finished: Sequence[tuple[Tensor, Weighted]]
+) -> Sampled:
+    """The galaxies' draws side by side, filled up to the longest."""
+    space, device = problem.space, problem.box.device
+    longest = max((state.points.free.shape[1] for _, state in finished), default=1)
+    nothing = torch.full((batch,), torch.nan, dtype=torch.float64, device=device)
+    free = nothing[:, None, None].repeat(1, longest, space.n_free)
+    linear = nothing[:, None, None].repeat(1, longest, space.n_linear)
+    log_weights = torch.full_like(free[..., 0], -torch.inf)
+    ess, khat, evidence, missed = (nothing.clone() for _ in range(4))
+    n_draws = torch.zeros(batch, dtype=torch.int64, device=device)
+    for rows, state in finished:
+        n = state.points.free.shape[1]
+        free[rows, :n], linear[rows, :n] = state.points.free, state.points.linear
+        log_weights[rows, :n] = state.smoothed.log_weights
+        ess[rows], khat[rows] = state.smoothed.ess, state.smoothed.khat
+        evidence[rows], n_draws[rows] = state.log_evidence, n
+        missed[rows] = missed_mass(state)
+    return Sampled(free, linear, log_weights, ess, khat, evidence, missed, n_draws)
+
+
+def missed_mass(state: Weighted) -> Tensor:
+    """(b,) share of the posterior where the network's density is below all of its own draws'."""
+    for k, proposal in enumerate(state.mixture.proposals):
+        if isinstance(proposal, Network):
+            below = proposal.below_floor(state.mixture.log_density[:, k], state.points)
+            return (state.smoothed.weights * below).sum(dim=1)
+    return torch.full_like(state.log_evidence, torch.nan)

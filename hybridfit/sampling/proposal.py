@@ -1,0 +1,260 @@
+"""Where importance sampling looks: draws of several densities, weighed as those of their mixture.
+
+With counts N_k of densities q_k every draw, whatever it came from, has the weight
+
+    w = p / sum_k (N_k / N) q_k
+
+the balance heuristic (Veach & Guibas 1995; "deterministic mixture" in adaptive importance sampling,
+Cornuet et al. 2012, arXiv:0907.1254). A density that is good somewhere bounds the weights there.
+
+All densities are of the free parameters u with flux and sky given u, which are drawn from their own
+Gaussian and so drop out of p / q; only the network has a joint density of its own, and that is
+divided by this Gaussian.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hybridfit.data.results import Posterior
+from hybridfit.fitting.problem import Problem, Profiled
+from hybridfit.npe.density import FlowDensity
+from hybridfit.sampling.ridge import Ridge
+from hybridfit.sampling.student_t import StudentT
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class Points:
+    """Evaluated draws of b galaxies.
+
+    Args:
+        free: (b, S, P) u.
+        linear: (b, S, L) flux and sky terms, units of the noise.
+        target: (b, S) ln of likelihood times prior at u, flux and sky integrated over.
+        conditional: (b, S) ln of the Gaussian density of ``linear`` given u.
+    """
+
+    free: Tensor
+    linear: Tensor
+    target: Tensor
+    conditional: Tensor
+
+    def __getitem__(self, rows: Tensor) -> Points:
+        return Points(self.free[rows], self.linear[rows], self.target[rows], self.conditional[rows])
+
+
+def joined(parts: Sequence[Points]) -> Points:
+    """Return the draws of several rounds as those of one."""
+    names = ("free", "linear", "target", "conditional")
+    return Points(*(torch.cat([getattr(p, name) for p in parts], dim=1) for name in names))
+
+
+def evaluated(free: Tensor, profiled: Profiled, normal: Tensor, given: Tensor | None) -> Points:
+    """Draw flux and sky, integrate over them, and weigh by the prior.
+
+    Args:
+        free: (b, S, P).
+        profiled: the likelihood at the b S points, in their order.
+        normal: (b, S, L) standard normal numbers that flux and sky are made of.
+        given: (b, S, L) flux and sky that were drawn already; NaN where they were not.
+    """
+    b, s, p = free.shape
+    factor = profiled.factor.view(b, s, *profiled.factor.shape[1:])
+    best = profiled.linear.view(b, s, -1)
+    size = best.shape[2]
+    # S^-1 = factor^-T factor^-1
+    step = torch.linalg.solve_triangular(factor.mT, normal[..., None], upper=True)[..., 0]
+    linear = best + step
+    if given is not None:
+        linear = torch.where(torch.isfinite(given), given, linear)
+        normal = (factor.mT @ (linear - best)[..., None])[..., 0]
+    volume = torch.diagonal(factor, dim1=2, dim2=3).log().sum(dim=2)
+    conditional = volume - 0.5 * (normal**2).sum(dim=2) - 0.5 * size * LOG_2PI
+    prior = -0.5 * (free**2).sum(dim=2) - 0.5 * p * LOG_2PI
+    target = -profiled.cost.view(b, s) + prior - volume + 0.5 * size * LOG_2PI
+    target = torch.where(torch.isfinite(target), target, -torch.inf)
+    return Points(free, linear, target, conditional)
+
+
+class Proposal(Protocol):
+    """A density that draws may come from, of b galaxies."""
+
+    def log_density(self, points: Points) -> Tensor:
+        """(b, S) ln of it at the draws, over the Gaussian of flux and sky given u."""
+
+    def __getitem__(self, rows: Tensor) -> Proposal:
+        """The same of some of the galaxies."""
+
+
+@dataclass(frozen=True)
+class OfShape:
+    """A density of u alone: a t distribution or a ridge of them."""
+
+    density: StudentT | Ridge
+
+    def log_density(self, points: Points) -> Tensor:
+        """(b, S), see `Proposal`."""
+        return self.density.log_density(points.free)
+
+    def __getitem__(self, rows: Tensor) -> OfShape:
+        return OfShape(self.density[rows])
+
+
+@dataclass(frozen=True)
+class PriorDraws:
+    """The prior, N(0, I) in u."""
+
+    def log_density(self, points: Points) -> Tensor:
+        """(b, S), see `Proposal`."""
+        free = points.free
+        return -0.5 * (free**2).sum(dim=2) - 0.5 * free.shape[2] * LOG_2PI
+
+    def __getitem__(self, rows: Tensor) -> PriorDraws:
+        return self
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network's posterior, in the terms of a problem.
+
+    Args:
+        density: of B galaxies.
+        free, linear: (B, N, P) and (B, N, L) its draws; NaN where one cannot be used.
+        floor: (B,) the least ln density of its own draws, in its own variables.
+        box: (B, 4) of the positions' prior.
+        scale, pedestal: (B,) unit and zero of ``linear``, see `Pixels`.
+    """
+
+    density: FlowDensity
+    free: Tensor
+    linear: Tensor
+    floor: Tensor
+    box: Tensor
+    scale: Tensor
+    pedestal: Tensor
+
+    def log_density(self, points: Points) -> Tensor:
+        """(b, S), see `Proposal`."""
+        value = self.log_prob(points) + self._change(points)
+        return torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf)
+
+    def below_floor(self, log_density: Tensor, points: Points) -> Tensor:
+        """(b, S) whether draws lie where the network has next to none of its own.
+
+        Args:
+            log_density: (b, S) of this at ``points``, so that it need not be evaluated again.
+            points: the draws.
+        """
+        return ~(log_density - self._change(points) >= self.floor[:, None])
+
+    def _change(self, points: Points) -> Tensor:
+        """(b, S) ln of what leads from (ln flux, sky) in image units to `Proposal`'s terms."""
+        unit = torch.log(self.scale)[:, None] - torch.log(points.linear[..., 0])
+        return unit - points.conditional
+
+    def log_prob(self, points: Points) -> Tensor:
+        """(b, S) ln density in (u, ln flux, sky), the network's own variables."""
+        b, s, p = points.free.shape
+        box = self.box.repeat_interleave(s, dim=0)
+        raw, _ = self.density.space.to_raw(points.free.flatten(0, 1), box)
+        linear = points.linear * self.scale[:, None, None]
+        linear[..., 1] += self.pedestal[:, None]
+        return self.density.log_prob(raw.view(b, s, p), linear)
+
+    def __getitem__(self, rows: Tensor) -> Network:
+        names = ("free", "linear", "floor", "box", "scale", "pedestal")
+        return Network(self.density[rows], *(getattr(self, name)[rows] for name in names))
+
+
+def network_proposal(
+    density: FlowDensity, draws: Posterior, floor: Tensor, problem: Problem, zeropoint: Tensor
+) -> Network:
+    """Return the network's posterior as a proposal.
+
+    Args:
+        density: of the B galaxies of ``problem``.
+        draws: from it.
+        floor: (B,) the least ln density that draws of it have.
+        problem: of one Sersic component and a constant sky.
+        zeropoint: (B,) mag.
+    """
+    b, n, _ = draws.samples.shape
+    samples = draws.samples.to(problem.box)
+    each = zeropoint.to(problem.box).repeat_interleave(n)
+    raw, linear = problem.space.from_physical(samples.flatten(0, 1), each)
+    box = problem.box.repeat_interleave(n, dim=0)
+    free = problem.space.to_free(raw, box)
+    # beyond the edge of what can be represented a draw is put on it: it stands for no density
+    back, _ = problem.space.to_raw(free, box)
+    same = torch.isclose(back, raw, rtol=1e-6, atol=1e-6).all(dim=1)
+    pixels = problem.pixels
+    linear = linear.view(b, n, 2).clone()
+    linear[..., 1] -= pixels.pedestal[:, None]
+    linear = linear / pixels.scale[:, None, None]
+    good = same.view(b, n) & torch.isfinite(linear).all(dim=2)
+    free = torch.where(good[..., None], free.view(b, n, -1), torch.nan)
+    linear = torch.where(good[..., None], linear, torch.nan)
+    floor = floor.to(problem.box)
+    return Network(density, free, linear, floor, problem.box, pixels.scale, pixels.pedestal)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The densities that S draws of b galaxies came from.
+
+    Args:
+        proposals: K of them.
+        counts: (b, K) draws that each gave.
+        log_density: (b, K, S) of each at every draw.
+    """
+
+    proposals: tuple[Proposal, ...]
+    counts: Tensor
+    log_density: Tensor
+
+    @classmethod
+    def of(cls, proposals: Sequence[Proposal], counts: Tensor, points: Points) -> Mixture:
+        """Return the mixture of ``counts`` (b, K) draws of each."""
+        values = torch.stack([p.log_density(points) for p in proposals], dim=1)
+        return cls(tuple(proposals), counts, values)
+
+    @property
+    def log_q(self) -> Tensor:
+        """(b, S) ln of the mixture's density."""
+        share = self.counts / self.counts.sum(dim=1, keepdim=True).clamp_min(1)
+        return torch.logsumexp(torch.log(share)[:, :, None] + self.log_density, dim=1)
+
+    def more(self, place: int, count: Tensor) -> Mixture:
+        """Return the mixture with ``count`` (b,) more draws of one density to come."""
+        counts = self.counts.clone()
+        counts[:, place] += count
+        return replace(self, counts=counts)
+
+    def extended(
+        self, proposals: Sequence[Proposal], counts: Sequence[Tensor], points: Points, new: Points
+    ) -> Mixture:
+        """Return the mixture with draws ``new`` behind ``points``.
+
+        Args:
+            proposals: more densities.
+            counts: (b,) draws of each of these among the new; the others are of those it has.
+            points, new: all draws but the new, and the new.
+        """
+        added = torch.stack([p.log_density(new) for p in self.proposals], dim=1)
+        both = joined([points, new])
+        own = torch.stack([p.log_density(both) for p in proposals], dim=1)
+        values = torch.cat([torch.cat([self.log_density, added], dim=2), own], dim=1)
+        count = torch.cat([self.counts, *(c[:, None] for c in counts)], dim=1)
+        return Mixture((*self.proposals, *proposals), count, values)
+
+    def __getitem__(self, rows: Tensor) -> Mixture:
+        proposals = tuple(p[rows] for p in self.proposals)
+        return Mixture(proposals, self.counts[rows], self.log_density[rows])

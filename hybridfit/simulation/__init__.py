@@ -1,0 +1,1 @@
+"""Simulation: galaxies, PSFs, contaminants and noise."""

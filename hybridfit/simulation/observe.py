@@ -1,0 +1,245 @@
+"""From galaxies to scenes: fluxes, neighbours, masks, sky and noise, for one stamp size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hybridfit.model.parameters import Prior
+from hybridfit.simulation import contaminants as difficulties
+from hybridfit.simulation.galaxies import physical, unit_images
+from hybridfit.simulation.options import Kind, SceneOptions
+from hybridfit.simulation.psfs import draw_psfs, fwhm_of, mixed_with_real
+from hybridfit.simulation.random_numbers import Random, per_image, turned_images, turned_theta
+
+LEAST_SEEN = 0.2  # of the signal: a mask over more of it does not make the galaxy brighter
+
+
+@dataclass(frozen=True)
+class Galaxies:
+    """Galaxies of one stamp size, with unit flux.
+
+    Args:
+        theta: (M, 8) x, y, mag, r_eff, n, q, pa, sky: of unit flux, zero point 0, no sky.
+        psf: (P, h, w).
+        psf_fwhm: (P,) pixels.
+        which_psf: (M,) row of ``psf``; galaxies of one PSF stand together.
+        image: (M, S, S) convolved.
+        structured: (M,) bool.
+    """
+
+    theta: Tensor
+    psf: Tensor
+    psf_fwhm: Tensor
+    which_psf: Tensor
+    image: Tensor
+    structured: Tensor
+
+
+@dataclass(frozen=True)
+class Part:
+    """Scenes of one stamp size; ``rows`` are their places in the whole.
+
+    Args:
+        image, sigma, mask: (B, S, S).
+        psf: (B, h, w).
+        columns: (B, 13) theta (8), zero point, side, S/N, kind and FWHM of the PSF.
+    """
+
+    rows: Tensor
+    image: Tensor
+    sigma: Tensor
+    mask: Tensor
+    psf: Tensor
+    columns: Tensor
+
+
+def make_galaxies(
+    raw: Tensor,
+    side: int,
+    random: Random,
+    options: SceneOptions,
+    real: Tensor | None,
+    prior: Prior,
+) -> Galaxies:
+    """Draw PSFs, render galaxies of raw parameters (M, 6) and give some of them structure."""
+    n = len(raw)
+    which = torch.arange(n, device=raw.device) // options.psf_reuse
+    psf = draw_psfs(
+        int(which[-1]) + 1,
+        random,
+        options.psf_size,
+        options.psf_fwhm,
+        options.psf_families,
+        options.psf_ellipticity,
+    )
+    if real is not None:
+        psf = mixed_with_real(psf, real, options.psf_real, random)
+    fwhm = fwhm_of(psf)
+    theta = physical(raw, prior)
+    image = unit_images(raw, side, psf, which)
+    resolved = theta[:, 3] * theta[:, 5] > fwhm[which]  # along the minor axis too
+    structured = random.chance(options.structure, n) & resolved
+    rows = structured.nonzero()[:, 0]
+    if len(rows):
+        image[rows] = difficulties.structured(image[rows], theta[rows], fwhm[which[rows]], random)
+    return Galaxies(theta, psf, fwhm, which, image, structured)
+
+
+def expose(
+    galaxies: Galaxies, rows: Tensor, shown: Tensor, random: Random, options: SceneOptions
+) -> Part:
+    """Make scenes of galaxies.
+
+    Args:
+        galaxies: of one stamp size.
+        rows: (B,) places of the scenes in the whole.
+        shown: (B,) row of ``galaxies`` that each scene shows.
+        random: numbers.
+        options: see `SceneOptions`.
+    """
+    n, side = len(rows), galaxies.image.shape[-1]
+    turn, which = random.integers(8, n), galaxies.which_psf[shown]
+    unit = turned_images(galaxies.image[shown], turn)
+    theta = turned_theta(galaxies.theta[shown], torch.full_like(turn, side), turn)
+    fwhm, kind = galaxies.psf_fwhm[which], _draw_kinds(n, random, options)
+    kind += galaxies.structured[shown] * int(Kind.STRUCTURE)
+    mask = _masks(theta, kind, side, random, options)
+    # from here on in units of the sky's noise
+    asked = random.log_uniform(options.snr, n)
+    flux = asked / torch.maximum(_signal(unit, mask), LEAST_SEEN * _norm(unit))
+    model = unit * per_image(flux)
+    shot = random.log_uniform(options.shot, n)
+    total = _with_neighbours(galaxies, shown, turn, kind, model, mask, flux, shot, random, options)
+    seen = _signal(model, mask)
+    sigma = torch.sqrt(1 + per_image(shot) * total.clamp_min(0.0))
+    total = _with_extras(total, kind, random, options)
+    level = _sky_levels(n, random, options.sky)
+    noisy = total + sigma * random.normal(*sigma.shape) + per_image(level)
+    unit_of_flux = random.log_uniform(options.sky_sigma, n)
+    wrong = random.chance(options.noise_error_share, n) * options.noise_error
+    told = unit_of_flux * torch.exp(wrong * random.normal(n, dtype=torch.float64))
+    zeropoint = random.chance(0.5, n) * random.uniform((20.0, 32.0), n)
+    theta[:, 2] = zeropoint - 2.5 * torch.log10(flux * unit_of_flux)
+    theta[:, 7] = level * unit_of_flux
+    numbers = [zeropoint, torch.full_like(seen, side), seen, kind.double(), fwhm]
+    return Part(
+        rows,
+        noisy * per_image(unit_of_flux),
+        sigma * per_image(told),
+        mask,
+        turned_images(galaxies.psf[which], turn),
+        torch.cat([theta, torch.stack(numbers, dim=1)], dim=1),
+    )
+
+
+def _norm(images: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(images, dim=(1, 2)).double()
+
+
+def _signal(images: Tensor, mask: Tensor) -> Tensor:
+    """(B,) norm of what is not masked; most scenes have no mask."""
+    result = _norm(images)
+    rows = mask.flatten(1).any(dim=1).nonzero()[:, 0]
+    result[rows] = _norm(images[rows] * ~mask[rows])
+    return result
+
+
+def _draw_kinds(n: int, random: Random, options: SceneOptions) -> Tensor:
+    """(n,) bits of `Kind`, but for structure, which belongs to the galaxy."""
+    place = random.uniform((0.0, 1.0), n)
+    masked = (place < options.neighbour + options.neighbour_masked) & (place >= options.neighbour)
+    kind = (place < options.neighbour) * int(Kind.NEIGHBOUR)
+    kind = kind + masked * int(Kind.NEIGHBOUR_MASKED)
+    for bit, probability in (
+        (Kind.MASK_THROUGH, options.mask_through),
+        (Kind.GRADIENT, options.gradient),
+        (Kind.ARTEFACT, options.artefact),
+    ):
+        kind = kind + random.chance(probability, n) * int(bit)
+    return kind
+
+
+def _masks(theta: Tensor, kind: Tensor, side: int, random: Random, options: SceneOptions) -> Tensor:
+    """(B, S, S) bool: single bad pixels, and masks through the galaxy."""
+    mask = torch.zeros(len(theta), side, side, dtype=torch.bool, device=theta.device)
+    rows = random.chance(options.bad_pixels, len(theta)).nonzero()[:, 0]
+    most = side**2 // 100
+    place = random.integers(side**2, len(rows), most)
+    used = random.uniform((0.0, 1.0), len(rows), most)
+    bad = used < random.log_uniform((1e-2, 1.0), len(rows))[:, None]
+    flat = torch.zeros(len(rows), side**2, dtype=torch.bool, device=theta.device)
+    # a pixel drawn twice is bad if its last draw is: no matter which
+    mask[rows] = flat.scatter_(1, place, bad).reshape(-1, side, side)
+    rows = _rows(kind, Kind.MASK_THROUGH)
+    mask[rows] |= difficulties.masks_through(theta[rows], side, random)
+    return mask
+
+
+def _rows(kind: Tensor, bits: Kind) -> Tensor:
+    return ((kind & int(bits)) > 0).nonzero()[:, 0]
+
+
+def _with_neighbours(
+    galaxies: Galaxies,
+    shown: Tensor,
+    turn: Tensor,
+    kind: Tensor,
+    model: Tensor,
+    mask: Tensor,
+    flux: Tensor,
+    shot: Tensor,
+    random: Random,
+    options: SceneOptions,
+) -> Tensor:
+    """The galaxies with their neighbours' light; ``mask`` is filled where these are masked."""
+    rows = _rows(kind, Kind.NEIGHBOUR | Kind.NEIGHBOUR_MASKED)
+    if not len(rows):
+        return model
+    own = shown[rows]
+    which = galaxies.which_psf[own]
+    # partners have the same PSF: they stand in the same run of the list
+    first = which * options.psf_reuse
+    last = (first + options.psf_reuse).clamp_max(len(galaxies.theta))
+    partner = (
+        first[:, None] + (random.uniform((0.0, 1.0), len(rows), 4) * (last - first)[:, None]).long()
+    )
+    light = difficulties.neighbours(
+        difficulties.tapered(galaxies.image),
+        partner,
+        galaxies.psf[which],
+        galaxies.theta[own],
+        galaxies.psf_fwhm[which],
+        options.neighbour_flux,
+        random,
+    )
+    light = turned_images(light, turn[rows]) * per_image(flux[rows])
+    total = model.clone()
+    total[rows] += light
+    masked = (kind[rows] & int(Kind.NEIGHBOUR_MASKED)) > 0
+    some = rows[masked]
+    sigma = torch.sqrt(1 + per_image(shot[some]) * total[some].clamp_min(0.0))
+    mask[some] |= difficulties.neighbour_masks(light[masked], model[some], sigma, random)
+    return total
+
+
+def _with_extras(total: Tensor, kind: Tensor, random: Random, options: SceneOptions) -> Tensor:
+    """Add what is no source: a sky gradient and artefacts."""
+    result, side = total.clone(), total.shape[-1]
+    rows = _rows(kind, Kind.GRADIENT)
+    result[rows] += difficulties.gradients(len(rows), side, options.gradient_rise, random)
+    rows = _rows(kind, Kind.ARTEFACT)
+    result[rows] += difficulties.artefacts(len(rows), side, random)
+    return result
+
+
+def _sky_levels(n: int, random: Random, largest: float) -> Tensor:
+    """(n,) in units of the noise: a third none, a third within a few, a third any up to it."""
+    which = random.integers(3, n)
+    sign = 1.0 - 2.0 * random.integers(2, n)
+    small = 2.0 * random.normal(n, dtype=torch.float64)
+    large = sign * random.log_uniform((min(1.0, largest), largest), n) if largest > 0 else 0 * small
+    small = small.clamp(-largest, largest)
+    return torch.where(which == 0, 0.0, torch.where(which == 1, small, large))

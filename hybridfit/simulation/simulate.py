@@ -1,0 +1,241 @@
+"""Simulated galaxies, drawn by the fitter's own renderer and made noisy.
+
+`simulate` makes a few tidy ones for demonstrations and tests. `simulate_scenes` makes stamps as
+surveys give them, fast: what the posterior is trained on. There rendering is the most of the
+work, so each galaxy is used several times, with a new flux, noise, sky, neighbours and masks,
+and mirrored or turned.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from astropy.table import Table
+from astropy.wcs import WCS
+from numpy.typing import NDArray
+
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.model.parameters import ParameterSpace, Prior
+from hybridfit.options.checks import check_fields, checked, or_default
+from hybridfit.rendering.render import render
+from hybridfit.simulation.galaxies import choose_sides, draw_offsets, draw_raw, physical
+from hybridfit.simulation.observe import Part, expose, make_galaxies
+from hybridfit.simulation.options import LARGEST_SIDE, SceneOptions, Scenes
+from hybridfit.simulation.psfs import read_psfs
+from hybridfit.simulation.random_numbers import Random
+
+AT_ONCE = 16  # galaxies rendered at a time: bounds memory
+
+
+@dataclass(frozen=True)
+class SimulateOptions:
+    """What is drawn; pairs are (low, high) of a uniform distribution unless said otherwise.
+
+    A galaxy's flux follows from its signal to noise, sqrt(sum (model / sigma)^2) with the sky's
+    noise alone.
+    """
+
+    shape: tuple[int, int] = (96, 96)  # height, width, pixels
+    snr: tuple[float, float] = (15.0, 500.0)  # log-uniform
+    r_eff: tuple[float, float] = (1.5, 10.0)  # pix, log-uniform; at most a 9th of the stamp
+    n: tuple[float, float] = (0.5, 6.0)  # log-uniform
+    q: tuple[float, float] = (0.2, 1.0)
+    offset: float = 1.0  # pix, largest distance of x and y from the middle
+    fwhm: tuple[float, float] = (2.5, 4.0)  # pix, of the Moffat PSF
+    beta: tuple[float, float] = (2.5, 4.5)  # of the Moffat PSF
+    psf_size: int = 41  # pixels, odd
+    sky: float = 0.0  # flux per pixel
+    sky_sigma: float = 0.02  # flux per pixel, noise of the sky
+    gain: float = math.inf  # electrons per flux unit: finite adds the galaxy's own noise
+    zeropoint: float = 25.0  # mag
+    pixel_scale: float = 0.2  # arcsec
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name in ("snr", "r_eff", "n", "q", "fwhm", "beta"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high < math.inf:
+                raise ValueError(f"{name} is {(low, high)}, expected 0 < low <= high, both finite")
+        if not 1 <= min(self.shape) <= max(self.shape) <= LARGEST_SIDE:
+            raise ValueError(f"shape is {self.shape}, expected 1 to {LARGEST_SIDE} pixels a side")
+        if self.psf_size < 3 or self.psf_size % 2 == 0:
+            raise ValueError(f"psf_size is {self.psf_size}, expected an odd number above 1")
+
+
+def simulate(
+    n: int = 64, seed: int = 0, options: SimulateOptions = SimulateOptions()
+) -> tuple[Cutouts, Table]:
+    """Draw galaxies and their noisy images.
+
+    Args:
+        n: how many.
+        seed: of the random numbers; the same seed gives the same pixels.
+        options: see `SimulateOptions`.
+
+    Returns:
+        The cutouts, each with a PSF and a WCS of its own, and a table of the truth with id,
+        the parameters as `hybridfit.fit` names them, snr and psf_fwhm.
+    """
+    n, seed = checked("n", n, int), checked("seed", seed, int)
+    if n < 1 or seed < 0:
+        raise ValueError(f"n and seed are {n} and {seed}, expected n >= 1 and seed >= 0")
+    options = or_default("options", options, SimulateOptions)
+    rng = np.random.default_rng(seed)
+    truth = _draw(rng, n, options)
+    height, width = options.shape
+    flat = torch.zeros(n, height, width)
+    psf, truth["psf_fwhm"] = _psfs(rng, n, options)
+    cutouts = Cutouts(
+        image=flat,
+        sigma=flat + options.sky_sigma,
+        psf=torch.from_numpy(psf),
+        id=list(truth["id"]),
+        zeropoint=options.zeropoint,  # type: ignore[arg-type]
+        pixel_scale=options.pixel_scale,  # type: ignore[arg-type]
+        wcs=[_wcs(rng, options) for _ in range(n)],
+    )
+    image = _images(truth, cutouts, options)
+    variance = options.sky_sigma**2 + np.maximum(image, 0) / options.gain
+    noisy = options.sky + image + rng.standard_normal(image.shape) * np.sqrt(variance)
+    filled = Cutouts(
+        **{
+            **cutouts.__dict__,
+            "image": torch.from_numpy(noisy.astype(np.float32)),
+            "sigma": torch.from_numpy(np.sqrt(variance).astype(np.float32)),
+        }
+    )
+    return filled, truth
+
+
+def _draw(rng: np.random.Generator, n: int, options: SimulateOptions) -> Table:
+    height, width = options.shape
+
+    def log_uniform(low: float, high: float) -> NDArray[np.float64]:
+        return np.exp(rng.uniform(math.log(low), math.log(high), n))
+
+    low, high = options.r_eff
+    truth = Table()
+    truth["id"] = [f"sim{i:0{max(len(str(n - 1)), 4)}d}" for i in range(n)]
+    truth["x"] = (width - 1) / 2 + rng.uniform(-options.offset, options.offset, n)
+    truth["y"] = (height - 1) / 2 + rng.uniform(-options.offset, options.offset, n)
+    truth["mag"] = options.zeropoint
+    truth["r_eff"] = log_uniform(low, max(min(high, min(height, width) / 9), low))
+    truth["n"] = log_uniform(*options.n)
+    truth["q"] = rng.uniform(*options.q, n)
+    truth["pa"] = rng.uniform(0, 180, n)
+    truth["sky"] = options.sky
+    truth["snr"] = log_uniform(*options.snr)
+    for name, unit in (("x", "pix"), ("y", "pix"), ("mag", "mag"), ("r_eff", "pix"), ("pa", "deg")):
+        truth[name].unit = unit
+    return truth
+
+
+def _images(truth: Table, cutouts: Cutouts, options: SimulateOptions) -> NDArray[np.float64]:
+    """Noise-free images without sky (n, H, W); sets the magnitudes that the S/N asks for."""
+    space = ParameterSpace()
+    theta = np.stack([np.asarray(truth[name], dtype=float) for name in space.names], axis=1)
+    theta[:, space.names.index("sky")] = 0.0
+    values = torch.from_numpy(theta)
+    unit = np.zeros(cutouts.image.shape)
+    for i in range(0, len(theta), AT_ONCE):
+        some = slice(i, i + AT_ONCE)
+        unit[some] = render(values[some], cutouts[some], space).numpy()
+    flux = np.asarray(truth["snr"]) * options.sky_sigma / np.sqrt((unit**2).sum(axis=(1, 2)))
+    truth["mag"] = options.zeropoint - 2.5 * np.log10(flux)
+    truth["mag"].unit = "mag"
+    return flux[:, None, None] * unit
+
+
+def _psfs(
+    rng: np.random.Generator, n: int, options: SimulateOptions
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Round Moffat PSFs without the pixel's response, and their FWHM in pixels."""
+    fwhm, beta = rng.uniform(*options.fwhm, n), rng.uniform(*options.beta, n)
+    half = options.psf_size // 2
+    y, x = np.mgrid[-half : half + 1, -half : half + 1]
+    alpha2 = (fwhm / 2) ** 2 / (2 ** (1 / beta) - 1)
+    psf = (1 + (x**2 + y**2) / alpha2[:, None, None]) ** -beta[:, None, None]
+    return (psf / psf.sum(axis=(1, 2), keepdims=True)).astype(np.float32), fwhm
+
+
+def _wcs(rng: np.random.Generator, options: SimulateOptions) -> WCS:
+    """A TAN projection somewhere on the sky, turned at random."""
+    height, width = options.shape
+    wcs, angle = WCS(naxis=2), rng.uniform(0, 2 * math.pi)
+    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+    wcs.wcs.crval = [rng.uniform(0, 360), math.degrees(math.asin(rng.uniform(-0.95, 0.95)))]
+    wcs.wcs.crpix = [(width + 1) / 2, (height + 1) / 2]
+    turn = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+    wcs.wcs.cd = options.pixel_scale / 3600 * np.array([[-1.0, 0.0], [0.0, 1.0]]) @ turn
+    return wcs
+
+
+@torch.no_grad()
+def simulate_scenes(
+    n: int,
+    seed: int,
+    options: SceneOptions = SceneOptions(),
+    prior: Prior = Prior(),
+    device: torch.device | str = "cpu",
+) -> Scenes:
+    """Draw stamps and their truth.
+
+    The same arguments give the same pixels on a CPU; on a GPU a few masked or hot pixels may
+    differ, where two were drawn at one place and either may come last.
+
+    Args:
+        n: how many; some hundreds at a time are quickest.
+        seed: of the random numbers.
+        options: see `SceneOptions`.
+        prior: of size, index and ellipticity; positions are the options'.
+        device: where to compute and where the result is.
+
+    Raises:
+        ValueError: if the prior hardly ever gives the sizes asked for, or the folder of PSFs
+            holds none.
+    """
+    random = Random.seeded(seed, torch.device(device))
+    device = random.device
+    real = None
+    if options.psf_files:
+        real = read_psfs(options.psf_files, options.psf_size, device)
+    distinct = -(-n // options.reuse)
+    limits = (options.r_eff_min, options.r_eff_max * max(options.sides))
+    raw = draw_raw(distinct, random, prior, limits)
+    side = choose_sides(physical(raw, prior)[:, 3], random, options.sides, options.fill)
+    raw[:, :2] = (side[:, None] - 1) / 2 + draw_offsets(
+        side, random, options.offset, options.offset_wide, options.offset_wide_share
+    )
+    galaxy = torch.arange(n, device=device) % max(distinct, 1)  # that each scene shows
+    largest, stamp = max(options.sides), options.psf_size
+    parts: list[Part] = []
+    for value in side.unique().tolist():
+        rows = (side == value).nonzero()[:, 0]
+        place = torch.full((distinct,), -1, device=device)
+        place[rows] = torch.arange(len(rows), device=device)
+        scenes = (place[galaxy] >= 0).nonzero()[:, 0]
+        galaxies = make_galaxies(raw[rows], int(value), random, options, real, prior)
+        parts.append(expose(galaxies, scenes, place[galaxy[scenes]], random, options))
+    image = torch.zeros(n, largest, largest, device=device)
+    sigma = torch.ones_like(image)
+    mask = torch.ones_like(image, dtype=torch.bool)
+    psf = image.new_zeros(n, stamp, stamp)
+    columns = torch.zeros(n, 13, dtype=torch.float64, device=device)
+    for part in parts:
+        size = part.image.shape[-1]
+        for whole, piece in ((image, part.image), (sigma, part.sigma), (mask, part.mask)):
+            whole[part.rows, :size, :size] = piece
+        psf[part.rows], columns[part.rows] = part.psf, part.columns
+    cutouts = Cutouts(
+        image=image,
+        sigma=sigma,
+        psf=psf,
+        mask=mask,
+        id=[f"sim{i:05d}" for i in range(n)],
+        zeropoint=columns[:, 8],
+        size=columns[:, 9:10].long().expand(n, 2),
+    )
+    return Scenes(cutouts, columns[:, :8], columns[:, 10], columns[:, 11].long(), columns[:, 12])

@@ -1,0 +1,277 @@
+"""Fine-tuning a trained network to other data in stages: the flow, the head before it, all.
+
+Little data must not spoil what much data taught. So the flow alone learns first, on contexts as
+they are; then the MLP that makes the contexts; then the backbone too, each slower than the last.
+Held-out galaxies decide when a stage ends, and the best weights of all stages are kept.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hybridfit.npe.frame import N_TARGETS
+from hybridfit.npe.network import Estimator
+from hybridfit.npe.symmetry import redrawn
+from hybridfit.npe.targets import Column
+from hybridfit.options.checks import check_fields
+from hybridfit.training.data import Shard, in_parts
+from hybridfit.training.learner import clipped_step, follow, make_optimiser, soft_clip
+from hybridfit.training.validation import AT_ONCE, contexts_of, nll_of, scouted, set_contexts
+
+CONTEXT = ("entry", "blocks", "corrections", "exit")
+STAGES: dict[str, tuple[str, ...]] = {
+    "flow": ("flow",),
+    "head": ("flow", *CONTEXT),
+    "all": ("flow", *CONTEXT, "backbone", "place", "seen_norm"),
+}
+
+COPIES, ENOUGH = 4, 20_000  # of each galaxy, and contexts in all, for the flow's stage
+USUAL = 0.999  # of held-out galaxies that count as usual
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """How a trained network is adapted; a tuple has one entry for each stage."""
+
+    stages: tuple[str, ...] = ("flow", "head", "all")
+    shares: tuple[float, ...] = (0.5, 0.3, 0.2)  # of the images
+    learning_rates: tuple[float, ...] = (1e-3, 3e-4, 1e-4)
+    images: int = 60_000  # uses of galaxies, all stages together
+    batch: int = 64
+    held_out: float = 0.1  # share of the galaxies that decide when to stop
+    validations: int = 10  # in each stage
+    patience: int = 3  # validations without a gain that end a stage
+    galaxies: int = 20_000  # simulated, where the data are a simulator's
+    warm_up: int = 50  # batches of each stage
+    weight_decay: float = 0.01
+    clip: float = 5.0
+    nll_clip: float = 30.0
+    ema: float = 0.99
+    seed: int = 0
+    targets: tuple[Column, ...] = ()  # other parameters: columns of the truth table
+
+    def __post_init__(self) -> None:
+        check_fields(self, "finetune")
+        if not len(self.stages) == len(self.shares) == len(self.learning_rates) >= 1:
+            raise ValueError(
+                "expected one share and one learning rate for each of finetune.stages "
+                f"{self.stages}, got {self.shares} and {self.learning_rates}"
+            )
+        if unknown := [name for name in self.stages if name not in STAGES]:
+            raise ValueError(f"unknown stage '{unknown[0]}', expected {', '.join(STAGES)}")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"finetune.held_out is {self.held_out}, expected a share")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A fine-tuned network and what held-out galaxies say of it.
+
+    Args:
+        estimator: with the best weights.
+        before: mean NLL of the held-out galaxies at the start; None for other parameters.
+        after: the same of the result.
+        stages: the best NLL up to the end of each stage.
+    """
+
+    estimator: Estimator
+    before: float | None
+    after: float
+    stages: dict[str, float]
+
+
+def finetune(
+    estimator: Estimator,
+    training: Shard,
+    held_out: Shard,
+    options: FinetuneOptions = FinetuneOptions(),
+    say: Callable[[str], None] = lambda text: None,
+) -> Tuned:
+    """Adapt a trained network to other galaxies; the given one is left as it is.
+
+    Args:
+        estimator: a trained network.
+        training, held_out: galaxies that differ; those with targets that are not finite are
+            left out. With ``options.targets`` these are other parameters, for which a new flow
+            is made.
+        options: see `FinetuneOptions`.
+        say: is told how each stage went.
+
+    Raises:
+        ValueError: if too few galaxies are left, or the targets do not fit the network.
+    """
+    training, held_out = usable(training), usable(held_out)
+    if len(training) < options.batch or len(held_out) < 10:
+        raise ValueError(
+            f"{len(training)} galaxies to train with and {len(held_out)} held out, expected "
+            f"{options.batch} and 10 or more: some hundreds at least"
+        )
+    torch.manual_seed(options.seed)
+    before = None
+    if options.targets:
+        model = renewed(estimator, training, options.targets)
+    else:
+        model = copy.deepcopy(estimator)
+        before = mean_nll(model, held_out)
+        say(f"held-out NLL {before:.3f} as it is")
+    if training.targets.shape[1] != model.n_targets:
+        raise ValueError(
+            f"{training.targets.shape[1]} targets, but the network has {model.n_targets}"
+        )
+    best = _Best(model, before)
+    reached: dict[str, float] = {}
+    for k, name in enumerate(options.stages):
+        model.load_state_dict(best.state)
+        _stage(model, k, training, held_out, options, best)
+        reached[name] = best.nll
+        say(f"stage {name}: held-out NLL {best.nll:.3f}")
+    model.load_state_dict(best.state)
+    model.requires_grad_(True).eval()
+    set_usual(model, training, held_out)
+    return Tuned(model, before, best.nll, reached)
+
+
+def set_usual(model: Estimator, training: Shard, held_out: Shard) -> None:
+    """Set which contexts are usual: what that is has changed with the data.
+
+    Few contexts in many dimensions lie nearer to their own mean, in units of their own
+    covariance, than others of the same kind do: so the limit is what held-out galaxies need.
+    """
+    set_contexts(model, training)
+    pairs = [(model, held_out)]
+    if model.scout is not None:
+        pairs.append((model.scout, scouted(held_out, model.scout)))
+    for one, galaxies in pairs:
+        far = one.distance(contexts_of(one, galaxies)).quantile(USUAL)
+        one.distance_limit.copy_(torch.maximum(one.distance_limit, far))
+
+
+def usable(galaxies: Shard) -> Shard:
+    """Those whose targets are finite."""
+    return galaxies[torch.isfinite(galaxies.targets).all(dim=1)]
+
+
+def renewed(estimator: Estimator, galaxies: Shard, columns: tuple[Column, ...]) -> Estimator:
+    """The same network up to its context, with a new flow for other parameters.
+
+    One that predicts these already keeps its flow.
+    """
+    if estimator.columns == columns:
+        return copy.deepcopy(estimator)
+    options = replace(estimator.options, pretrained=False)
+    model = Estimator(options, estimator.n_scalars, galaxies.targets.shape[1])
+    fresh = ("flow.", "head.", "target_")
+    old = {k: v for k, v in estimator.state_dict().items() if not k.startswith(fresh)}
+    model.load_state_dict(old, strict=False)
+    targets = galaxies.targets.double()
+    model.columns = columns
+    model.target_mean.copy_(targets.mean(dim=0))
+    model.target_std.copy_(targets.std(dim=0).clamp_min(1e-6))
+    return model.to(estimator.target_mean.device).eval()
+
+
+def mean_nll(model: Estimator, galaxies: Shard) -> float:
+    """Mean NLL of galaxies; single ones cannot count for more than 100 nats."""
+    return float(nll_of(model, galaxies).mean())
+
+
+class _Best:
+    """The best weights so far."""
+
+    def __init__(self, model: nn.Module, nll: float | None) -> None:
+        self.nll = float("inf") if nll is None else nll
+        self.state = copy.deepcopy(model.state_dict())
+
+    def offer(self, model: nn.Module, nll: float) -> bool:
+        """Take the weights if they are better."""
+        if not nll < self.nll:
+            return False
+        self.nll, self.state = nll, copy.deepcopy(model.state_dict())
+        return True
+
+
+def _stage(
+    model: Estimator,
+    k: int,
+    training: Shard,
+    held_out: Shard,
+    options: FinetuneOptions,
+    best: _Best,
+) -> None:
+    """Train the modules of one stage until its share is used up or nothing is gained."""
+    name = options.stages[k]
+    for part, module in model.named_children():
+        module.requires_grad_(part in STAGES[name])
+    for part, parameter in model.named_parameters(recurse=False):
+        parameter.requires_grad_(part in STAGES[name])
+    fixed = _fixed_contexts(model, training, options) if name == "flow" else None
+    count = len(training) if fixed is None else len(fixed[0])
+    averaged = copy.deepcopy(model).requires_grad_(False).eval()
+    optimiser = make_optimiser(model, options.learning_rates[k], options.weight_decay)
+    steps = max(1, int(options.images * options.shares[k] / sum(options.shares)) // options.batch)
+    every = max(1, steps // options.validations)
+    rng = np.random.default_rng([options.seed, k])
+    misses = 0
+    device = model.target_mean.device
+    model.train()
+    coin = torch.Generator().manual_seed(options.seed)
+    for step, rows in enumerate(_batches(count, options.batch, steps, rng)):
+        rate = min((step + 1) / max(options.warm_up, 1), 1 - step / steps)
+        for group in optimiser.param_groups:
+            group["lr"] = options.learning_rates[k] * rate
+        if fixed is None:
+            views, scalars, targets = _redrawn(training[rows].to(device), options, coin)
+            # not the auxiliary losses: what they are for has been learned
+            loss = model.losses(views, scalars, targets)["nll"]
+        else:
+            context, targets = (value[rows] for value in fixed)
+            loss = -model.flow.log_prob(model.standardised(targets), context) - model.log_scale
+        clipped_step(model, optimiser, soft_clip(loss, options.nll_clip).mean(), options.clip)
+        follow(averaged, model, min(options.ema, (1 + step) / (10 + step)))
+        if (step + 1) % every == 0:
+            gained = best.offer(averaged, mean_nll(averaged, held_out))
+            misses = 0 if gained else misses + 1
+            if misses >= options.patience:
+                return
+
+
+def _redrawn(
+    galaxies: Shard, options: FinetuneOptions, coin: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Views, scalars and targets, mirrored and turned at random; other parameters stay."""
+    targets = galaxies.targets
+    of_frame = targets.new_zeros(len(targets), N_TARGETS) if options.targets else targets
+    views, scalars, turned = redrawn(galaxies.views.float(), galaxies.scalars, of_frame, coin)
+    return views, scalars, targets if options.targets else turned
+
+
+@torch.no_grad()
+def _fixed_contexts(
+    model: Estimator, training: Shard, options: FinetuneOptions
+) -> tuple[Tensor, Tensor]:
+    """Contexts and targets, each galaxy a few times if there are few of them."""
+    device = model.target_mean.device
+    coin = torch.Generator().manual_seed(options.seed)
+    contexts, targets = [], []
+    for _ in range(max(1, min(COPIES, ENOUGH // len(training)))):
+        for part in in_parts(len(training), AT_ONCE):
+            views, scalars, some = _redrawn(training[part].to(device), options, coin)
+            contexts.append(model.context(views, scalars).float())
+            targets.append(some)
+    return torch.cat(contexts), torch.cat(targets)
+
+
+def _batches(n: int, batch: int, steps: int, rng: np.random.Generator) -> Sequence[Tensor]:
+    """Rows of each batch: every galaxy once before any comes again."""
+    per_pass = max(1, n // batch)
+    batches: list[Tensor] = []
+    while len(batches) < steps:
+        order = torch.from_numpy(rng.permutation(n))
+        batches += [order[i * batch : (i + 1) * batch] for i in range(per_pass)]
+    return batches[:steps]

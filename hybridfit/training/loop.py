@@ -1,0 +1,292 @@
+"""Training the posterior network on simulated galaxies: resumable, by images or by wall time."""
+
+from __future__ import annotations
+
+import copy
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from hybridfit.io.writing import write_text
+from hybridfit.npe.network import Estimator
+from hybridfit.options.yaml_options import load_yaml, plain
+from hybridfit.training import checkpoint
+from hybridfit.training.data import VALIDATION, Producer, SceneSource, Shard, Source
+from hybridfit.training.export import VALIDATION_FILE, export
+from hybridfit.training.learner import Counters, Learner, make_optimiser, step
+from hybridfit.training.recipe import RECIPE, Recipe, TrainOptions, learning_rate, progress_of
+from hybridfit.training.replay_buffer import ReplayStore, Stock
+from hybridfit.training.training_log import Journal
+from hybridfit.training.validation import (
+    Validation,
+    cached_validation,
+    nll_of,
+    set_contexts,
+    summary,
+)
+from hybridfit.training.warm_start import Weights, begin_from, read_start, scout_of
+
+LOG_SECONDS = 10.0
+USUAL = 20_000  # galaxies from which the usual contexts are taken
+MAX_SKIPPED = 200  # batches in a row without a usable gradient
+
+
+def train(
+    recipe: Recipe,
+    out: str | Path,
+    resume: bool = False,
+    device: str = "cpu",
+    quiet: bool = False,
+    source: Source | None = None,
+    start: str | Path | None = None,
+) -> dict[str, float] | None:
+    """Train a network, writing checkpoints, a log and at the end ``out/weights``.
+
+    Args:
+        recipe: what to simulate, the network and how to train it.
+        out: folder of the run.
+        resume: go on from the last checkpoint in ``out``.
+        device: of the network; with ``train.workers`` 0 galaxies are simulated there too.
+        quiet: no progress bar.
+        source: gives the training galaxies instead of the simulator.
+        start: folder of a run, or of weights, whose network this one begins with; the recipe's
+            may have more layers. Not read with ``resume``.
+
+    Returns:
+        The last validation, or None if the run was stopped by a signal; it can be resumed.
+
+    Raises:
+        ValueError: if ``out`` holds a run and ``resume`` is False, or another network's run.
+            Also if what is in ``start`` does not fit the recipe's network, or that looks back
+            and there is nothing to start from.
+        FileNotFoundError: if there is nothing to resume, or to start from.
+    """
+    out, options = Path(out), recipe.train
+    target = torch.device(device)
+    claim(out, recipe, resume)
+    state = checkpoint.load_checkpoint(out, target) if resume else None
+    begun = read_start(start) if start is not None and state is None else None
+    known = state["ema"] if state else begun[0] if begun else None
+    at_home = options.workers == 0
+    scout = scout_of(recipe.network, known)
+    if scout is not None and at_home:
+        scout = scout.to(target)
+    scenes = SceneSource(
+        recipe.simulator,
+        recipe.prior,
+        options.seed,
+        options.shard,
+        device if at_home else "cpu",
+        with_views=max(options.image_share) > 0,
+        scout=scout,
+    )
+    aside = replace(scenes, size=options.validation, stream=VALIDATION)
+    validation = cached_validation(out / VALIDATION_FILE, aside, options.validation_limit)
+    first = state["counters"]["distinct"] // options.shard if state else 0
+    with Producer(source or scenes, first, options.workers) as producer, _signals() as stopped:
+        store = ReplayStore(options.memory_gb, target if at_home else "cpu")
+        stock = Stock(producer, store, options.epochs_per_image, options.reuse_max)
+        stock.distinct = first * options.shard
+        if state is None or not _whole(Counters(**state["counters"]), options):
+            stock.fill(options.whitening)
+        learner = _learner(recipe, stock, state, begun, validation, target)
+        if options.compile:
+            learner.model.compile_backbone()
+        with Journal(out, learner.counters.step, options.tensorboard, quiet) as journal:
+            run = Run(recipe, out, learner, stock, validation, journal)
+            if not run.loop(stopped):
+                return None
+            values = run.validate()
+            set_contexts(learner.ema, usual(stock.store, validation))
+    export(recipe, learner.ema, learner.counters, values, out / "weights", learner.before)
+    return values
+
+
+def usual(store: ReplayStore, validation: Validation) -> Shard:
+    """Galaxies that show which contexts are usual: those in the store, or of the validation."""
+    return store.held()[slice(0, USUAL)] if len(store) else validation.galaxies
+
+
+def claim(out: Path, recipe: Recipe, resume: bool) -> None:
+    """Check that the run in ``out`` is ours, and write down what it is made of."""
+    found = checkpoint.checkpoints(out)
+    if found and not resume:
+        raise ValueError(
+            f"'{out}' holds a run with {found[-1].name}: give --resume to go on with it, or "
+            "another folder"
+        )
+    if resume and not found:
+        checkpoint.load_checkpoint(out)  # says what is missing
+    out.mkdir(parents=True, exist_ok=True)
+    path, mine = out / RECIPE, recipe.to_mapping()
+    if resume and path.is_file():
+        theirs = load_yaml(path)
+        for name in ("simulator", "prior", "network"):
+            if theirs.get(name) != plain(mine[name]):
+                raise ValueError(
+                    f"section '{name}' differs from that of the run in '{out}' ({RECIPE}): "
+                    "resume with the same one; only the section train may change"
+                )
+        for name in ("seed", "shard"):
+            if theirs["train"].get(name) != mine["train"][name]:
+                raise ValueError(
+                    f"train.{name} is {mine['train'][name]}, and was {theirs['train'].get(name)} "
+                    f"in the run in '{out}': resume with the same one"
+                )
+    if not resume:  # of a run that ended before its first checkpoint, perhaps of another recipe
+        (out / VALIDATION_FILE).unlink(missing_ok=True)
+    text = yaml.safe_dump(mine, sort_keys=False)
+    write_text(path, text)
+
+
+def _learner(
+    recipe: Recipe,
+    stock: Stock,
+    state: dict[str, Any] | None,
+    begun: tuple[Weights, list[dict[str, Any]]] | None,
+    validation: Validation,
+    device: torch.device,
+) -> Learner:
+    torch.manual_seed(recipe.train.seed)
+    shapes, network = validation.galaxies, recipe.network
+    if state or begun:  # what a hub has for a backbone would be overwritten at once
+        network = replace(network, pretrained=False)
+    model = Estimator(network, shapes.scalars.shape[1], shapes.targets.shape[1])
+    if state is None:
+        held = stock.store.held()
+        model.set_whitening(held.scalars.cpu(), held.targets.cpu())
+    if begun is not None:
+        begin_from(model, begun[0])
+    model = model.to(device)
+    ema = copy.deepcopy(model).requires_grad_(False).eval()
+    optimiser = make_optimiser(model, recipe.train.learning_rate, recipe.train.weight_decay)
+    learner = Learner(model, ema, optimiser, before=begun[1] if begun else [])
+    if state is not None:
+        learner.restore(state)
+    learner.counters.distinct = stock.distinct
+    return learner
+
+
+def _whole(counters: Counters, options: TrainOptions) -> bool:
+    return progress_of(counters.images, counters.minutes, options) >= 1
+
+
+@dataclass
+class Run:
+    """One leg of a training run."""
+
+    recipe: Recipe
+    out: Path
+    learner: Learner
+    stock: Stock
+    validation: Validation
+    journal: Journal
+    best: str = ""  # the last validation, in words
+
+    def loop(self, stopped: Callable[[], bool]) -> bool:
+        """Train until the run is whole (True) or a signal came (False); both leave a checkpoint."""
+        options, counters = self.recipe.train, self.learner.counters
+        before, begun = counters.minutes, time.monotonic()
+        saved = validated = logged = begun
+        totals, images = torch.zeros(3), counters.images
+        skipped = 0
+        while not _whole(counters, options) and not stopped():
+            self.stock.refill(counters.images)
+            counters.distinct = self.stock.distinct
+            progress = progress_of(counters.images, counters.minutes, options)
+            usable, sums = step(self.learner, self.stock.store, options, progress)
+            totals += sums
+            skipped = 0 if usable else skipped + 1
+            if skipped > MAX_SKIPPED:
+                raise RuntimeError(
+                    f"{skipped} batches in a row gave no finite gradient: lower "
+                    "train.learning_rate, and resume from the last checkpoint"
+                )
+            now = time.monotonic()
+            counters.minutes = before + (now - begun) / 60
+            if now - logged > LOG_SECONDS:
+                rate = (counters.images - images) / (now - logged)
+                self._log(progress, totals, rate)
+                totals, images, logged = torch.zeros(3), counters.images, now
+            if now - validated > 60 * options.validate_minutes:
+                self.validate()
+                validated = time.monotonic()
+            if now - saved > 60 * options.checkpoint_minutes:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+        return not stopped() or _whole(counters, options)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        checkpoint.save_checkpoint(self.out, self.learner.counters.step, self.learner.state())
+
+    def _log(self, progress: float, totals: Tensor, rate: float) -> None:
+        counters, options = self.learner.counters, self.recipe.train
+        nll, head, count = totals.tolist()
+        values = {
+            **asdict(counters),
+            "progress": progress,
+            "rate": rate,
+            "learning_rate": learning_rate(counters.step, progress, options),
+            "nll": nll / max(count, 1),
+            "head": head / max(count, 1),
+        }
+        del values["step"]
+        self.journal.write("train", counters.step, values)
+        self.journal.show(
+            progress,
+            f"{counters.images:,} images, {rate:.0f}/s, nll {nll / max(count, 1):.2f}{self.best}",
+        )
+
+    def validate(self) -> dict[str, float]:
+        """NLL of the averaged weights on the validation galaxies, with and without views."""
+        ema, galaxies = self.learner.ema, self.validation.galaxies
+        counters = self.learner.counters
+        told = {"images": counters.images, "minutes": counters.minutes}
+        scalars = summary(nll_of(ema, galaxies, False), self.validation)
+        self.journal.write("validation_scalars", counters.step, {**told, **scalars})
+        values = dict(scalars)
+        if galaxies.views.shape[1]:
+            values = summary(nll_of(ema, galaxies), self.validation)
+        values["scalars_only"] = scalars["all"]
+        values["prior"] = self.validation.prior
+        self.journal.write("validation", counters.step, {**told, **values})
+        gap = f", {values['above_limit']:+.2f} of limit" if "above_limit" in values else ""
+        self.best = f", validation {values['all']:.2f}{gap}"
+        self.journal.say(
+            f"{counters.images:,} images, {counters.minutes:.1f} min: validation NLL "
+            f"{values['all']:.3f} (scalars alone {scalars['all']:.3f}){gap}"
+        )
+        return values
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], bool]]:
+    """Turn SIGTERM and SIGINT into a wish to stop; a second SIGINT stops at once."""
+    seen: list[int] = []
+
+    def note(number: int, _: Any) -> None:
+        if seen and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    wanted = (signal.SIGTERM, signal.SIGINT)
+    try:
+        old = {number: signal.signal(number, note) for number in wanted}
+    except ValueError:  # not in the main thread
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,69 @@
+"""Training as the command line asks for it: files and numbers in, a folder of weights out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hybridfit.data.errors import UsageError
+from hybridfit.pipeline.measure import check_threads
+from hybridfit.training.export import export_checkpoint
+from hybridfit.training.loop import claim, train
+from hybridfit.training.recipe import Recipe
+from hybridfit.training.warm_start import check_start
+
+
+def train_network(
+    config: Path,
+    out: Path,
+    resume: bool = False,
+    minutes: float | None = None,
+    images: int | None = None,
+    device: str = "cpu",
+    threads: int = 0,
+    export: Path | None = None,
+    quiet: bool = False,
+    start: Path | None = None,
+) -> bool:
+    """Train by the recipe in a YAML file, see `hybridfit.training.loop.train`.
+
+    Args:
+        config: YAML file with the sections simulator, prior, network and train; not read with
+            ``export``, where the run's own recipe counts.
+        out: folder of the run.
+        resume: go on from the last checkpoint in it.
+        minutes, images: instead of the file's, where given.
+        device: of the network.
+        threads: CPU threads of the network; 0 leaves torch's choice.
+        export: only write the weights of the last checkpoint into this folder.
+        quiet: no progress bar.
+        start: folder of a run, or of weights, whose network a new run begins with.
+
+    Returns:
+        False if the run was stopped by a signal before its end.
+
+    Raises:
+        UsageError: if the recipe is wrong, ``out`` holds a run and ``resume`` is False, there is
+            nothing to export, or what is in ``start`` does not fit the recipe.
+    """
+    try:
+        if export is not None:
+            export_checkpoint(out, export)
+            return True
+        check_threads(threads, 0)
+        recipe = Recipe.read(config)
+        given: dict[str, Any] = {"minutes": minutes, "images": images}
+        changed = {name: value for name, value in given.items() if value is not None}
+        recipe = replace(recipe, train=replace(recipe.train, **changed))
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"device is '{device}', but torch finds no GPU: use --device cpu")
+        check_start(recipe, start, resume)
+        claim(out, recipe, resume)
+    except (ValueError, TypeError, OSError) as error:
+        raise UsageError(str(error)) from error
+    if threads:
+        torch.set_num_threads(threads)
+    return train(recipe, out, resume, device, quiet, start=start) is not None

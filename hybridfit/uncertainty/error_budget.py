@@ -1,0 +1,384 @@
+"""The error budget: what a fit's covariance lacks where noise, sky, PSF or profile are not right.
+
+The covariance of a fit is right where the noise is white and what sigma says, the PSF is the true
+one, the sky is flat and the galaxy follows its profile. Each of these gets a named term, a
+covariance that is added in the coordinates c of the fit. No term is ever negative: quoted errors
+are never smaller than the fit's own.
+
+noise: the sandwich of `hybridfit.uncertainty.correlated_noise`, with the autocorrelation of the
+image's noise.
+misfit: structure in the residuals under the galaxy's light, `hybridfit.uncertainty.misfit`.
+psf: width and shape of the PSF, and its wings where it is flagged PSF_TRUNCATED,
+`hybridfit.uncertainty.psf_error`.
+sky: slopes and a bowl that a constant sky does not follow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import Flag
+from hybridfit.files import open_fits
+from hybridfit.fitting.linearised import Linearised
+from hybridfit.fitting.moments import psf_moments
+from hybridfit.fitting.problem import Problem
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.options.checks import check_fields
+from hybridfit.uncertainty import correlated_noise as noise
+from hybridfit.uncertainty.correlated_noise import Autocorrelation
+from hybridfit.uncertainty.image_noise import measure_noise
+from hybridfit.uncertainty.misfit import SCALE, find_misfit, own_chi2, symmetric
+from hybridfit.uncertainty.nuisance import (
+    Moment,
+    Nuisance,
+    Whitened,
+    moment,
+    nuisance,
+    positive,
+    whitened,
+)
+from hybridfit.uncertainty.psf_error import N_MODES, psf_derivatives, wing_derivatives
+from hybridfit.uncertainty.sky_error import sky_derivatives, sloping
+
+TERMS = ("noise", "misfit", "psf", "sky")
+AT_ONCE = 2**16  # pixels of the galaxies worked on together: more fall out of a CPU's caches
+
+
+@dataclass(frozen=True)
+class BudgetOptions:
+    """Terms of the error budget and what is known beforehand.
+
+    The PSF's defaults are those with which 68 % intervals come nearest to 68 % for galaxies whose
+    PSF is right and stay above 60 % where it is 2 % too narrow (benchmarks/calibration.py): a small
+    doubt that much may be wrong does that better than the certainty that a little is.
+
+    Args:
+        correlated_noise: "measure" the noise's autocorrelation on the sky of each image, "off",
+            or a FITS image of it: odd sides, lag 0 in the middle, the variance over sigma^2 there.
+        psf_width_error: standard deviation of ln(width) of a PSF that is wrong.
+        psf_shape_error: standard deviation of the stretches, about half of 1 - q, of such a PSF.
+        psf_doubt: share of galaxies whose PSF is wrong at all; in the others it is right.
+        sky_error: standard deviation of a bowl of the sky over the stamp, in units of a pixel's
+            noise; of its level too where that is fixed. The wings of galaxies look alike, so that
+            the pixels hardly tell it.
+        sky_slope_error: the same of its slopes, which the pixels do tell.
+        misfit: whether structure in the residuals widens the errors.
+        covariance: whether errors from the curvature at the fit (`--uncertainty covariance`) are
+            widened too, to A^-1 B A^-1 for correlated noise; the posterior's always are.
+    """
+
+    correlated_noise: str = "measure"
+    psf_width_error: float = 0.06
+    psf_shape_error: float = 0.005
+    psf_doubt: float = 0.15
+    sky_error: float = 0.005
+    sky_slope_error: float = 0.5
+    misfit: bool = True
+    covariance: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self, "budget")
+        for name in ("psf_width_error", "psf_shape_error", "sky_error", "sky_slope_error"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"budget.{name} is {getattr(self, name)}, expected a number from 0 to 1; "
+                    "0 leaves it out"
+                )
+        if not 0 <= self.psf_doubt < 1:
+            raise ValueError(f"budget.psf_doubt is {self.psf_doubt}, expected a share below 1")
+
+
+# Errors of a fit, all of them together, at which a wrong PSF counts half. A bias that is small
+# against the noise costs coverage in second order only, and widening for it in first: weighed so,
+# galaxies with the right PSF pay two thirds for the same coverage of those with a wrong one.
+GRAVE = 4.0
+
+NONE = BudgetOptions("off", 0.0, 0.0, 0.0, 0.0, 0.0, False)  # white noise, and everything right
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What is added to the covariance of B galaxies, and what was found on the way.
+
+    Args:
+        terms: by name (B, C, C) float64, in the coordinates of `Linearised`; NaN for a galaxy
+            without a fit.
+        noise_inflation: (B,) by how much the noise of a large aperture exceeds white noise of the
+            given sigma.
+        misfit_amplitude: (B,) structure as a fraction of the light; 0 where there is none.
+        misfit_significance: (B,) in standard deviations.
+        psf_offset: (B,) ln of the width that the pixels ask for over the PSF's, and
+        psf_offset_error: (B,) its standard deviation, both without the prior; NaN without a PSF.
+        psf_wrong: (B,) probability that the PSF is not right.
+        own_chi2: (B,) reduced chi2 of the pixels under the galaxy's own light, the variance of
+            the blank sky being 1,
+        own_pixels: (B,) how many they are, and
+        own_scatter: (B,) the standard deviation of `own_chi2` about 1 where all is right.
+    """
+
+    terms: dict[str, Tensor]
+    noise_inflation: Tensor
+    misfit_amplitude: Tensor
+    misfit_significance: Tensor
+    psf_offset: Tensor
+    psf_offset_error: Tensor
+    psf_wrong: Tensor
+    own_chi2: Tensor
+    own_pixels: Tensor
+    own_scatter: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """(B, C, C) the sum of all terms."""
+        return torch.stack(list(self.terms.values())).sum(dim=0)
+
+
+def error_budget(
+    linearised: Linearised,
+    problem: Problem,
+    part: Cutouts,
+    options: BudgetOptions = BudgetOptions(),
+    found: Autocorrelation | None = None,
+) -> Budget:
+    """Return the terms of the error budget of B galaxies; each depends on its own pixels alone.
+
+    Args:
+        linearised: the fits' derivatives and residuals.
+        problem: of the same galaxies.
+        part: the same galaxies.
+        options: see `BudgetOptions`.
+        found: autocorrelation of the noise; default as ``options.correlated_noise`` says, see
+            `noise_of`.
+    """
+    found = found or noise_of(part, options)
+    evidence = _evidence(linearised, problem, part, options)
+    size = max(1, AT_ONCE // linearised.residual[0].numel())
+    # apart, so that what a galaxy gets does not depend on those beside it
+    truncated = _truncated(part, options)
+    groups = [group for group in ((~truncated).nonzero(), truncated.nonzero()) if len(group)]
+    pieces, order = [], torch.cat([group[:, 0] for group in groups])
+    for group in groups:
+        for some in group[:, 0].split(size):
+            here = evidence[some]
+            if truncated[some[0]]:
+                wings = wing_derivatives(
+                    problem.at(some), part[some.tolist()], here.about.free, here.about.linear
+                )
+                here = replace(here, wings=wings)
+            pieces.append(_budget(here, problem.space, options, found[some]))
+    return _join(pieces, order.argsort())
+
+
+def _truncated(part: Cutouts, options: BudgetOptions) -> Tensor:
+    """(B,) whether the wings of a galaxy's PSF are in doubt."""
+    if part.psf is None or not (options.psf_width_error or options.psf_shape_error):
+        return torch.zeros_like(part.flags, dtype=torch.bool)
+    return (part.flags & int(Flag.PSF_TRUNCATED)) != 0
+
+
+def noise_of(cutouts: Cutouts, options: BudgetOptions = BudgetOptions()) -> Autocorrelation:
+    """Return the noise's autocorrelation of B galaxies: measured, read from a file, or white.
+
+    It is a property of the image: fits have no part in it.
+
+    Args:
+        cutouts: the B galaxies.
+        options: ``correlated_noise`` is used.
+
+    Raises:
+        ValueError: if the file holds no autocorrelation.
+        FileNotFoundError: if it is not there.
+    """
+    if options.correlated_noise == "off":
+        return noise.white(len(cutouts), cutouts.image.device)
+    if options.correlated_noise != "measure":
+        image = read_autocorrelation(options.correlated_noise).to(cutouts.image.device)
+        return noise.given(image, len(cutouts))
+    return measure_noise(cutouts)
+
+
+def light_of(linearised: Linearised, problem: Problem) -> Tensor:
+    """(B, H, W) the galaxies' models over sigma, without the sky."""
+    first, count = problem.space.n_free, len(problem.space.shapes)
+    flux = linearised.linear[:, :count, None, None].to(linearised.columns.dtype)
+    return (linearised.columns[:, first : first + count] * flux).sum(dim=1)
+
+
+def read_autocorrelation(path: str | Path) -> Tensor:
+    """The image (h, w) of a FITS file of the noise's autocorrelation."""
+    with open_fits(path) as hdus:
+        images = [h.data for h in hdus if getattr(h, "data", None) is not None and h.is_image]
+        if not images or images[0].ndim != 2:
+            raise ValueError(f"{path} holds no two-dimensional image, expected an autocorrelation")
+        return torch.tensor(images[0].astype(float))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the terms are made of, for B galaxies.
+
+    Args:
+        about: the fits' derivatives and residuals, zeros where there is no fit.
+        fitted: (B,) bool.
+        light: (B, H, W) the galaxy's model over sigma, without the sky.
+        length: (B,) pixels over which structure is alike.
+        psf: (B, 3, H, W),
+        sky: (B, K, H, W) and
+        wings: (B, 2 or 0, H, W) derivatives of the model by what may be wrong.
+    """
+
+    about: Linearised
+    fitted: Tensor
+    light: Tensor
+    length: Tensor
+    psf: Tensor
+    sky: Tensor
+    wings: Tensor
+
+    def __getitem__(self, rows: Tensor) -> Evidence:
+        about = Linearised(*(getattr(self.about, f.name)[rows] for f in fields(Linearised)))
+        return Evidence(about, *(getattr(self, f.name)[rows] for f in fields(Evidence)[1:]))
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Nuisances, what is known of them and their posterior."""
+
+    known: Nuisance
+    moment: Moment
+
+    @property
+    def term(self) -> Tensor:
+        """(B, C, C) what they add, in whitened coordinates."""
+        response = self.known.response
+        return response @ self.moment.second @ response.mT
+
+    @property
+    def grave_term(self) -> Tensor:
+        """`term`, less of it where it is small against the noise, see `GRAVE`."""
+        size = torch.diagonal(self.term, dim1=1, dim2=2).sum(dim=1)
+        return self.term * (size / (size + GRAVE**2))[:, None, None]
+
+
+def _evidence(
+    linearised: Linearised, problem: Problem, part: Cutouts, options: BudgetOptions
+) -> Evidence:
+    fitted = torch.isfinite(linearised.columns.flatten(1).sum(dim=1))
+    about = _finite(linearised, fitted)
+    light = light_of(about, problem)
+    if options.psf_width_error or options.psf_shape_error:
+        psf = psf_derivatives(problem, part, about.free, about.linear)
+    else:
+        psf = light.new_zeros(len(light), N_MODES, *light.shape[1:])
+    length = _structure_length(about, problem, part)
+    sky = sky_derivatives(problem)
+    return Evidence(about, fitted, light, length, psf, sky, psf[:, :0])
+
+
+def _budget(
+    evidence: Evidence,
+    space: ParameterSpace,
+    options: BudgetOptions,
+    found: Autocorrelation,
+) -> Budget:
+    about, light, residual = evidence.about, evidence.light, evidence.about.residual
+    fit = whitened(about.columns, about.information, about.prior, about.free)
+    modes = torch.cat([evidence.psf, evidence.sky, evidence.wings], dim=1)
+    count = fit.columns.shape[1]
+    excess = noise.excess_gram(torch.cat([fit.columns, modes], dim=1), found)
+    structure = find_misfit(fit, modes, residual, light, evidence.length, found)
+    terms = {
+        "noise": positive(excess[:, :count, :count]),
+        "misfit": symmetric(structure.gram[:, :count, :count], fit, space) * options.misfit,
+    }
+    # what structure may be mistaken for is known less well where there is some
+    excess = excess + structure.gram * options.misfit
+    psf, sky, wings = _doubts(fit, evidence, excess, sloping(space.sky), options)
+    # wings are known to be wrong, not feared to be
+    terms |= {"psf": psf.grave_term + wings.term, "sky": sky.term}
+    own = own_chi2(fit, residual, light, found)
+    information, score = psf.known.information[:, 0, 0], psf.known.score[:, 0]
+    known = information > 0
+    values = {
+        "noise_inflation": found.inflation,
+        "misfit_amplitude": structure.amplitude,
+        "misfit_significance": structure.significance,
+        "psf_offset": torch.where(known, score / information, torch.nan),
+        "psf_offset_error": torch.where(known, information.rsqrt(), torch.nan),
+        "psf_wrong": torch.where(known, psf.moment.probability, torch.nan),
+        "own_chi2": own.chi2,
+        "own_pixels": own.pixels,
+        "own_scatter": own.scatter,
+    }
+    missing = ~evidence.fitted
+    return Budget(
+        {
+            name: (fit.inverse.mT @ term @ fit.inverse).masked_fill(
+                missing[:, None, None], torch.nan
+            )
+            for name, term in terms.items()
+        },
+        **{name: value.masked_fill(missing, torch.nan) for name, value in values.items()},
+    )
+
+
+def _doubts(
+    fit: Whitened,
+    evidence: Evidence,
+    excess: Tensor,
+    slopes: tuple[bool, ...],
+    options: BudgetOptions,
+) -> tuple[Doubt, Doubt, Doubt]:
+    """PSF, sky, and the PSF's wings, each on its own."""
+    width, stretch = options.psf_width_error, options.psf_shape_error
+    count, n_psf = fit.columns.shape[1], evidence.psf.shape[1]
+    sky_sigma = [options.sky_slope_error if slope else options.sky_error for slope in slopes]
+    residual = evidence.about.residual
+
+    def doubt(modes: Tensor, first: int, sigma: list[float], share: float) -> Doubt:
+        index = [*range(count), *range(first, first + len(sigma))]
+        known = nuisance(fit, modes, residual, excess[:, index][:, :, index])
+        return Doubt(known, moment(known, fit.inverse.new_tensor(sigma), share))
+
+    return (
+        doubt(evidence.psf, count, [width, stretch, stretch], options.psf_doubt),
+        doubt(evidence.sky, count + n_psf, sky_sigma, 1.0),
+        doubt(evidence.wings, count + n_psf + len(sky_sigma), [1.0] * evidence.wings.shape[1], 1.0),
+    )
+
+
+def _finite(linearised: Linearised, fitted: Tensor) -> Linearised:
+    """Galaxies without a fit get zeros, and a unit prior that can be inverted."""
+
+    def safe(value: Tensor) -> Tensor:
+        return torch.where(fitted.view(-1, *(1,) * (value.ndim - 1)), value, 0.0)
+
+    values = {f.name: safe(getattr(linearised, f.name)) for f in fields(Linearised)}
+    eye = torch.eye(values["prior"].shape[1], dtype=torch.float64, device=fitted.device)
+    values["prior"] = torch.where(fitted[:, None, None], values["prior"], eye)
+    return Linearised(**values)
+
+
+def _structure_length(linearised: Linearised, problem: Problem, part: Cutouts) -> Tensor:
+    """(B,) pixels over which structure is alike: a part of the galaxy's size, and the PSF's blur.
+
+    Of several components the size is the mean, weighted by their light.
+    """
+    raw, _ = problem.space.to_raw(linearised.free, problem.box)
+    slices = problem.space.slices()
+    size = torch.stack([raw[:, columns.start + 2] for columns in slices], dim=1).exp()
+    flux = linearised.linear[:, : len(slices)].abs().clamp_min(1e-30)
+    radius = (size * flux).sum(dim=1) / flux.sum(dim=1)
+    xx, _, yy = psf_moments(part).unbind(1)
+    return torch.sqrt((SCALE * radius) ** 2 + xx + yy)
+
+
+def _join(pieces: list[Budget], order: Tensor) -> Budget:
+    names = [f.name for f in fields(Budget) if f.name != "terms"]
+    terms = {k: torch.cat([p.terms[k] for p in pieces])[order] for k in pieces[0].terms}
+    return Budget(terms, **{n: torch.cat([getattr(p, n) for p in pieces])[order] for n in names})

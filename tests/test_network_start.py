@@ -1,0 +1,113 @@
+"""Starts from a posterior: the median first, then its ends, and only where it is wide."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.results import Posterior
+from hybridfit.fitting.fit import fit_cutouts
+from hybridfit.fitting.moments import Starts
+from hybridfit.fitting.options import FitOptions
+from hybridfit.model.parameters import ParameterSpace, Prior
+from hybridfit.npe.posterior import packaged_estimator
+from hybridfit.pipeline.network_start import ENDS, N_DRAWS, expectation, starts_from
+from hybridfit.simulation.options import CLEAN
+from hybridfit.simulation.simulate import simulate_scenes
+
+SPACE = ParameterSpace()
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    drawn = simulate_scenes(64, 8, dataclasses.replace(CLEAN, sides=(48,), snr=(40.0, 300.0)))
+    return drawn[torch.arange(12)]
+
+
+def around(theta: torch.Tensor, width: float) -> Posterior:
+    """A posterior of relative ``width`` about physical parameters."""
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(len(theta), N_DRAWS, 8, generator=generator, dtype=torch.float64)
+    samples = theta[:, None].repeat(1, N_DRAWS, 1)
+    samples[..., 2] += width * noise[..., 2]
+    samples[..., 3:5] *= torch.exp(width * noise[..., 3:5])
+    whole = torch.zeros(len(theta), dtype=torch.int64)
+    log_prob = torch.zeros(len(theta), N_DRAWS)
+    return Posterior(SPACE, samples, log_prob, whole, whole.double(), whole)
+
+
+def test_the_first_start_is_the_median_and_the_others_its_ends(scenes):
+    starts = starts_from(around(scenes.theta, 0.8), scenes.cutouts)
+    assert starts.raw.shape == (12, 1 + len(ENDS), 6)
+    assert starts.wide.all()
+    low, high = starts.raw[:, 1, 3], starts.raw[:, 2, 3]
+    middle = starts.raw[:, 0, 3]
+    assert (low < middle).all()
+    assert (middle < high).all()
+    raw, _ = SPACE.from_physical(scenes.theta, scenes.cutouts.zeropoint)
+    # the median of 64 draws is good to 1.25 sigma / 8
+    assert (middle - raw[:, 3]).abs().max() < 4 * 1.25 * 0.8 / 8
+
+
+def test_a_narrow_posterior_gives_one_start(scenes):
+    assert not starts_from(around(scenes.theta, 0.05), scenes.cutouts).wide.any()
+
+
+def test_without_a_psf_moments_start_the_fit(scenes):
+    bare = dataclasses.replace(scenes.cutouts, psf=None)
+    assert torch.isnan(starts_from(around(scenes.theta, 0.05), bare).raw).all()
+
+
+def test_a_fit_takes_fewer_steps_from_the_truth_than_from_moments(scenes):
+    options = FitOptions(compile="off")
+    starts = starts_from(around(scenes.theta, 0.01), scenes.cutouts)
+    seeded = fit_cutouts(scenes.cutouts, options, starts=starts)
+    plain = fit_cutouts(scenes.cutouts, options)
+    assert seeded.n_iter.sum() < plain.n_iter.sum()
+    # the same minimum, to what the optimiser's tolerance leaves
+    assert (seeded.chi2 - plain.chi2).max() < 0.5
+
+
+def test_starts_that_are_missing_are_moments(scenes):
+    options = FitOptions(compile="off")
+    nothing = Starts(torch.full((12, 3, 6), torch.nan, dtype=torch.float64), torch.ones(12) > 0)
+    seeded = fit_cutouts(scenes.cutouts, options, starts=nothing)
+    plain = fit_cutouts(scenes.cutouts, options)
+    assert torch.equal(seeded.theta, plain.theta)
+
+
+def test_further_starts_find_the_lower_minimum(scenes):
+    # a first start at the far end of everything, and a further one at the truth
+    raw, _ = SPACE.from_physical(scenes.theta, scenes.cutouts.zeropoint)
+    lost = raw.clone()
+    lost[:, :2] += 7.0
+    lost[:, 2] -= 3.0
+    options = FitOptions(compile="off", second_tries=True, coarse=False)
+    wide = torch.ones(len(raw), dtype=torch.bool)
+    both = Starts(torch.stack([lost, raw], dim=1), wide)
+    found = fit_cutouts(scenes.cutouts, options, starts=both)
+    kept = fit_cutouts(scenes.cutouts, options, starts=Starts(both.raw, ~wide))
+    best = fit_cutouts(scenes.cutouts, options, starts=Starts(raw[:, None], ~wide))
+    assert (found.chi2 - best.chi2).max() < 1.0
+    assert (kept.chi2 - best.chi2).max() > 1.0  # the twin without further starts
+
+
+def test_starts_stay_in_the_position_box_of_the_users_prior(scenes):
+    away = dataclasses.replace(scenes.cutouts, start=torch.nan)
+    middle = (away.size.flip(1).double()[:, None] - 1) / 2
+    narrow = Prior(position=0.03)  # 1.4 pixels of 48; targets lie up to 5 from the middle
+    inside = (
+        expectation(away, packaged_estimator(), prior=narrow).posterior.samples[..., :2] - middle
+    )
+    anywhere = expectation(away, packaged_estimator()).posterior.samples[..., :2] - middle
+    assert inside.abs().nan_to_num(0.0).max() < 0.03 * 48
+    assert anywhere.abs().max() > 0.03 * 48
+
+
+def test_cutouts_of_one_galaxy(scenes):
+    one: Cutouts = scenes.cutouts[torch.tensor([3]).tolist()]
+    starts = starts_from(around(scenes.theta[3:4], 0.05), one)
+    assert starts.raw.shape[0] == 1

@@ -1,0 +1,107 @@
+"""The certificate: what risk is, what makes a galaxy suspect, and that every flag has a grade."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from hybridfit.data.results import Flag, Quality
+from hybridfit.data.samples import Draws
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.uncertainty.quality import (
+    ENOUGH,
+    LESS,
+    MAX_RISK,
+    SUSPECT,
+    budget_flags,
+    quality,
+    risk,
+    risk_flags,
+    sampling_flags,
+)
+
+SPACE = ParameterSpace()
+# of these the user is told, and the numbers are as good as without
+HARMLESS = (
+    Flag.MASK_ESTIMATED
+    | Flag.PSF_OFF_CENTRE
+    | Flag.PSF_NORMALISED
+    | Flag.BAD_PIXELS
+    | Flag.CROPPED
+    | Flag.NO_ZEROPOINT  # shapes do not rest on it, and magnitudes are named instrumental
+)
+
+
+def draws_of(mag: torch.Tensor, r_eff: torch.Tensor) -> Draws:
+    samples = torch.ones(*mag.shape, 8, dtype=torch.float64)
+    samples[..., 2], samples[..., 3] = mag, r_eff
+    return Draws(SPACE, samples)
+
+
+def quoted(mag: float, r_eff: float, batch: int = 1) -> torch.Tensor:
+    theta = torch.ones(batch, 8, dtype=torch.float64)
+    theta[:, 2], theta[:, 3] = mag, r_eff
+    return theta
+
+
+def test_risk_is_the_share_of_draws_far_away():
+    """Normal draws of .25 mag and .3 in ln r_eff: what erf says, less what both share."""
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(2, 1, 40000, generator=generator, dtype=torch.float64)
+    draws = draws_of(20 + 0.25 * normal[0], 5 * torch.exp(0.3 * normal[1]))
+    p, r = (math.erfc(x / math.sqrt(2)) for x in (2.0, math.log(2) / 0.3))
+    found = float(risk(draws, quoted(20.0, 5.0)))
+    assert abs(found - (p + r - p * r)) < 0.004  # three times the binomial error
+    assert float(risk(draws, quoted(20.6, 5.0))) > 0.5  # quoted off the posterior
+    assert abs(float(risk(draws, quoted(20.0, math.nan))) - 1) < 1e-9
+    nothing = Draws(SPACE, torch.full((1, 5, 8), torch.nan).double())
+    assert torch.isnan(risk(nothing, quoted(20.0, 5.0))).all()
+
+
+def test_risk_takes_the_place_of_the_fit_s_own_estimate():
+    bit = int(Flag.UNCERTAIN)
+    before = torch.tensor([bit | 1, 0, bit])
+    after = risk_flags(before, torch.tensor([0.0, 2 * MAX_RISK, math.nan]).double())
+    assert after.tolist() == [1, bit, bit]
+
+
+def test_weights_that_cannot_be_trusted_are_flagged():
+    ess = torch.tensor([2 * ENOUGH, 2 * ENOUGH, ENOUGH / 2, math.nan, 2 * ENOUGH])
+    khat = torch.tensor([0.2, 0.8, 0.2, 0.2, math.nan])  # the last is a chain's
+    flags = sampling_flags(ess, khat, torch.full((5,), 0.6))
+    assert (flags > 0).tolist() == [False, True, True, True, False]
+
+
+def test_signs_of_the_budget():
+    nan = math.nan
+    flags = budget_flags(
+        torch.tensor([0.0, 9.0, nan, 0.0, 0.0]),
+        torch.tensor([0.0, 0.0, nan, 9.0, 0.0]),
+        torch.tensor([0.2, 0.0, nan, 0.001, -0.1]),
+        torch.tensor([0.5, 0.0, nan, 0.99, 0.99]),
+    )
+    misfit = int(Flag.MISFIT)
+    assert flags.tolist() == [0, misfit, 0, misfit, int(Flag.PSF_DOUBTFUL)]
+
+
+def test_every_flag_has_its_grade():
+    """A new flag must be put somewhere: it cannot be certified by oversight."""
+    everything = int(SUSPECT | LESS | HARMLESS)
+    assert everything == sum(int(flag) for flag in Flag)
+    assert not SUSPECT & LESS
+    assert not (SUSPECT | LESS) & HARMLESS
+    for flag in Flag:
+        grade = int(quality(torch.tensor([int(flag)]), sampled=True))
+        expected = Quality.CERTIFIED
+        if flag & SUSPECT:
+            expected = Quality.SUSPECT
+        elif flag & LESS:
+            expected = Quality.USABLE
+        assert grade == expected, flag.name
+
+
+def test_errors_that_were_not_checked_are_usable_at_best():
+    flags = torch.tensor([0, int(Flag.CROPPED), int(Flag.POOR_FIT)])
+    assert quality(flags, sampled=False).tolist() == [1, 1, 0]
+    assert quality(flags, sampled=True).tolist() == [2, 2, 0]
