@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/blank.py [--side 96]
 
-Stamps of the package's own simulator through `hybridfit.fit` as it is by default, eager, on one
+Cutouts of the package's own simulator through `hybridfit.fit` as it is by default, eager, on one
 core: 50 blank (noise alone), 25 galaxies of S/N 3, 25 ordinary ones (S/N 15-500), and 25 with a
 companion that is not masked: 0.3 to 1 of the flux, at 1-2 r_eff or 14 pixels away. CPU seconds a
 stamp are the process's own, the least of three runs; the ordinary ones are measured before and

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 import hybridfit as hf
 from hybridfit import FitOptions
-from hybridfit.io.galfit import feedme_stamp, read_feedme
+from hybridfit.io.galfit import read_feedme, read_feedme_cutout
 from hybridfit.io.read import stack
 from hybridfit.pipeline.galfit.run import fit_feedmes
 from hybridfit.rendering.render import render
@@ -72,7 +72,7 @@ class Case:
         """The pixels that the input file asks for."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old headers
-            return stack([feedme_stamp(read_feedme(self.feedme), id=self.id)])
+            return stack([read_feedme_cutout(read_feedme(self.feedme), id=self.id)])
 
 
 def read_cases(data: Path, mode: str = "", verdict: str = "") -> list[Case]:

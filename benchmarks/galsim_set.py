@@ -183,7 +183,7 @@ def _from_prior(rng: np.random.Generator, side: int) -> Array:
 
 
 def _sides(r_eff: Array, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Stamps (n,) of galaxies: any of those that hold a random multiple of r_eff."""
+    """Cutouts (n,) of galaxies: any of those that hold a random multiple of r_eff."""
     needed = r_eff * np.exp(rng.uniform(*np.log(FILL), len(r_eff)))
     first = np.minimum(np.searchsorted(ALL_SIDES, needed), len(ALL_SIDES) - 1)
     chosen = first + (rng.random(len(r_eff)) * (len(ALL_SIDES) - first)).astype(int)

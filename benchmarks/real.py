@@ -27,7 +27,7 @@ import hybridfit as hf
 from hybridfit import Flag
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.read import stack
-from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.read_cutout import read_cutout
 from hybridfit.io.sources import find_sources
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "real"
@@ -166,7 +166,7 @@ def draw(data: Path, out: Path, table: Table) -> None:
             row = table[list(table["id"]).index(source.id)]
             if not math.isfinite(row["mag"]):
                 continue
-            cutouts = stack([read_stamp(source, options)])
+            cutouts = stack([read_cutout(source, options)])
             one = Table(row)
             model = hf.render(one, cutouts)
             height, width = (int(v) for v in cutouts.size[0])

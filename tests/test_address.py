@@ -11,10 +11,10 @@ import hybridfit as hf
 from hybridfit.data.errors import BadInput
 from hybridfit.io.address import Address, parse_address
 from hybridfit.io.galfit import read_feedme
-from hybridfit.io.galfit.read_cutout import feedme_stamp
+from hybridfit.io.galfit.read_cutout import read_feedme_cutout
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.planes import read_plane
-from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.read_cutout import read_cutout
 from hybridfit.io.sources import find_sources
 
 PLAIN = ReadOptions(no_psf=True, crop="none", mask_neighbours=False)
@@ -142,7 +142,7 @@ def manifest(chips: Path, image: str, **more: str) -> Path:
 @pytest.mark.parametrize("version", [1, 2])
 def test_companions_are_those_of_the_chip(chips: Path, version: int):
     source = find_sources(manifest(chips, f"chips.fits[sci,{version}]"), PLAIN)[0]
-    stamp = read_stamp(source, PLAIN)
+    stamp = read_cutout(source, PLAIN)
     assert np.array_equal(stamp.image, plane(chips, "SCI", version))
     assert np.array_equal(stamp.sigma, plane(chips, "ERR", version))
 
@@ -153,7 +153,7 @@ def test_companions_are_those_of_the_chip(chips: Path, version: int):
 def test_positions_of_a_section_are_those_of_the_image(chips: Path, more: dict[str, str]):
     """Pixels, start, origin and sky: as of the whole image; noise is cut as the image is."""
     path = manifest(chips, "chips.fits[sci,1][10:50,20:60]", x="30", y="40", **more)
-    stamp = read_stamp(find_sources(path, PLAIN)[0], PLAIN)
+    stamp = read_cutout(find_sources(path, PLAIN)[0], PLAIN)
     assert np.array_equal(stamp.image, plane(chips, "SCI")[19:60, 9:50])
     assert np.array_equal(stamp.sigma, plane(chips, "ERR")[19:60, 9:50])
     assert stamp.origin == (9, 19)
@@ -194,7 +194,7 @@ def test_galfits_files_name_hdus(chips: Path, tail: str):
     path.write_text(FEEDME.format(image=name, sigma="chips.fits[err,2]", region="11 50 21 55"))
     feedme = read_feedme(path)
     assert feedme.bands == ()
-    stamp = feedme_stamp(feedme)
+    stamp = read_feedme_cutout(feedme)
     assert np.array_equal(stamp.image, plane(chips, "SCI", 2)[20:55, 10:50])
     assert np.array_equal(stamp.sigma, plane(chips, "ERR", 2)[20:55, 10:50])
 
@@ -205,7 +205,7 @@ def test_galfit_counts_pixels_from_the_section(chips: Path):
     path.write_text(
         FEEDME.format(image="chips.fits[sci,1][10:50,20:60]", sigma="none", region="3 30 5 40")
     )
-    stamp = feedme_stamp(read_feedme(path))
+    stamp = read_feedme_cutout(read_feedme(path))
     assert np.array_equal(stamp.image, plane(chips, "SCI")[19:60, 9:50][4:40, 2:30])
     assert stamp.origin == (2, 4)
     whole = WCS(fits.getheader(chips, 1))

@@ -15,7 +15,7 @@ import hybridfit as hf
 from hybridfit.data.errors import BadInput
 from hybridfit.data.results import Flag
 from hybridfit.io.options import ReadOptions
-from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.read_cutout import read_cutout
 from hybridfit.io.sources import find_sources
 from hybridfit.pipeline.fit_files import RunOptions, fit_files
 
@@ -45,14 +45,14 @@ def written(root, image_header=None, noise: str = "variance"):
     return image, variance
 
 
-def stamp_of(root, **options):
+def cutout_of(root, **options):
     chosen = ReadOptions(crop="none", mask_neighbours=False, **options)
-    return read_stamp(find_sources(root, chosen)[0], chosen)
+    return read_cutout(find_sources(root, chosen)[0], chosen)
 
 
 def test_image_and_variance_are_made_linear(tmp_path):
     image, variance = written(tmp_path)
-    stamp = stamp_of(tmp_path)
+    stamp = cutout_of(tmp_path)
     # 1e-5: values of up to 10 are kept in float32, 6e-7 of a factor e^(10 / 1.09) in flux
     np.testing.assert_allclose(stamp.image, image, rtol=1e-5, atol=2e-3)
     np.testing.assert_allclose(stamp.sigma, np.sqrt(variance), rtol=1e-4, atol=CHAIN)
@@ -75,7 +75,7 @@ def test_magnitude_of_a_stack(tmp_path):
 def test_a_linear_variance_beside_an_encoded_image(tmp_path):
     _, variance = written(tmp_path)
     write(tmp_path / "a_variance.fits", variance)
-    np.testing.assert_allclose(stamp_of(tmp_path).sigma, np.sqrt(variance), rtol=1e-5, atol=SINGLE)
+    np.testing.assert_allclose(cutout_of(tmp_path).sigma, np.sqrt(variance), rtol=1e-5, atol=SINGLE)
 
 
 def test_masks_with_the_images_keywords_are_masks(tmp_path):
@@ -84,7 +84,7 @@ def test_masks_with_the_images_keywords_are_masks(tmp_path):
     mask = np.zeros((80, 80), np.int16)
     mask[:5] = 4096
     write(tmp_path / "a_mask.fits", mask, header)
-    stamp = stamp_of(tmp_path)
+    stamp = cutout_of(tmp_path)
     assert stamp.mask[:5].all()
     assert not stamp.mask[5:].any()
 
@@ -100,14 +100,14 @@ def test_masks_with_the_images_keywords_are_masks(tmp_path):
 def test_keywords_that_cannot_be_used_are_refused(tmp_path, change, told):
     written(tmp_path, change)
     with pytest.raises(BadInput, match=told):
-        stamp_of(tmp_path)
+        cutout_of(tmp_path)
 
 
 def test_one_keyword_alone_is_refused(tmp_path):
     written(tmp_path)
     write(tmp_path / "a_image.fits", galaxy((80, 80)), fits.Header({"BSOFTEN": 25.0}))
     with pytest.raises(BadInput, match="BOFFSET = missing"):
-        stamp_of(tmp_path)
+        cutout_of(tmp_path)
 
 
 def test_linear_pixels_with_the_keywords_left_are_refused(tmp_path):
@@ -116,5 +116,5 @@ def test_linear_pixels_with_the_keywords_left_are_refused(tmp_path):
     header = fits.Header({"BOFFSET": 3.0, "BSOFTEN": 25.0})
     write(tmp_path / "a_image.fits", image, header)
     with pytest.raises(BadInput, match="remove both keywords if it is linear"):
-        stamp_of(tmp_path)
+        cutout_of(tmp_path)
     assert "remove both" in hf.read(tmp_path).messages[0]

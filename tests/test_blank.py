@@ -29,7 +29,7 @@ EAGER = hf.FitOptions(compile="off")
 
 
 def blank(n: int, seed: int, side: int = 48) -> Cutouts:
-    """Stamps of noise alone."""
+    """Cutouts of noise alone."""
     cutouts, _ = observe(population(n, seed, side), 1.0, (side, side), seed=seed)
     noise = np.random.default_rng(seed + 1).standard_normal(cutouts.image.shape)
     return replace(cutouts, image=torch.tensor(noise, dtype=torch.float32))

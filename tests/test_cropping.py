@@ -12,7 +12,7 @@ from read_helpers import gaussian, psf_image, write_galaxy
 import hybridfit as hf
 from hybridfit.data.errors import BadInput
 from hybridfit.io.options import ReadOptions
-from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.read_cutout import read_cutout
 from hybridfit.io.sources import find_sources
 
 SIDE = 2048
@@ -37,8 +37,8 @@ def frame(tmp_path_factory):
     return write_galaxy(tmp_path_factory.mktemp("frame"), image=image, sigma=np.ones_like(image))
 
 
-def stamp_of(path, **options):
-    return read_stamp(find_sources(path)[0], ReadOptions(zeropoint=25.0, **options))
+def cutout_of(path, **options):
+    return read_cutout(find_sources(path)[0], ReadOptions(zeropoint=25.0, **options))
 
 
 def test_a_frame_without_a_target_is_told_at_once(frame):
@@ -47,7 +47,7 @@ def test_a_frame_without_a_target_is_told_at_once(frame):
     with pytest.raises(
         BadInput, match=r"a frame of about 1\d0 sources and there is none"
     ) as caught:
-        stamp_of(frame)
+        cutout_of(frame)
     assert time.process_time() - start < 5  # .4 s on a core that is free
     assert caught.value.flags & hf.Flag.SEVERAL_SOURCES
     assert hf.read(frame).image.shape == (1, 32, 32)
@@ -56,7 +56,7 @@ def test_a_frame_without_a_target_is_told_at_once(frame):
 @pytest.mark.parametrize("number", [5, 77, 149])
 def test_one_source_of_a_frame(frame, number):
     x, y = positions()[number]
-    stamp = stamp_of(frame, x=x, y=y)
+    stamp = cutout_of(frame, x=x, y=y)
     assert stamp.flags & ~FRAMED == 0
     assert stamp.flags & hf.Flag.SEVERAL_SOURCES
     assert f"this is the one at x, y = {x:.0f}, {y:.0f}" in stamp.message
@@ -68,7 +68,7 @@ def test_one_source_of_a_frame(frame, number):
 @pytest.mark.parametrize("position", [(1500.0, 1000.0), (1500.0, 20.0), (2040.0, 3.0)])
 def test_a_source_too_faint_to_be_seen_is_cropped(frame, position):
     """Nothing was detected there: the crop was all that had been looked at, 640 x 1152 pixels."""
-    stamp = stamp_of(frame, x=position[0], y=position[1])
+    stamp = cutout_of(frame, x=position[0], y=position[1])
     assert max(stamp.image.shape) <= 177
     assert stamp.flags & hf.Flag.CROPPED
     assert stamp.flags & hf.Flag.SEVERAL_SOURCES
@@ -80,7 +80,7 @@ def test_crop_of_a_faint_extended_source(tmp_path, width, side):
     image = np.random.default_rng(5).normal(0, 1, (900, 1000)).astype(np.float32)
     if width:  # 12 sigma altogether, below the noise in every pixel
         image += gaussian(image.shape, 500, 450, width, 12 * 2 * np.sqrt(np.pi) * width)
-    stamp = stamp_of(write_galaxy(tmp_path, image=image, sigma=np.ones_like(image)))
+    stamp = cutout_of(write_galaxy(tmp_path, image=image, sigma=np.ones_like(image)))
     assert max(stamp.image.shape) <= side
     assert max(stamp.image.shape) >= min(side, 177)
     if width:
@@ -89,7 +89,7 @@ def test_crop_of_a_faint_extended_source(tmp_path, width, side):
 
 def test_a_frame_that_is_not_cropped_is_told_too(frame):
     x, y = positions()[5]
-    stamp = stamp_of(frame, x=x, y=y, crop="none")
+    stamp = cutout_of(frame, x=x, y=y, crop="none")
     assert stamp.image.shape == (SIDE, SIDE)
     assert stamp.flags & hf.Flag.SEVERAL_SOURCES
     assert "about 150 sources" in stamp.message  # what is seen of them, and noise peaks
@@ -101,13 +101,13 @@ def test_a_galaxy_among_its_neighbours_is_no_frame(tmp_path):
     image += gaussian(image.shape, 249.5, 249.5, 5, 8000)
     for x, y in rng.uniform(20, 480, (12, 2)):
         image += gaussian(image.shape, x, y, 2, 800)
-    stamp = stamp_of(write_galaxy(tmp_path, image=image, sigma=np.ones_like(image)))
+    stamp = cutout_of(write_galaxy(tmp_path, image=image, sigma=np.ones_like(image)))
     assert not stamp.flags & hf.Flag.SEVERAL_SOURCES
     # a galaxy of many clumps that fills its image is none either
     image += gaussian(image.shape, 249.5, 249.5, 120, 3e6)
     for x, y in rng.uniform(50, 450, (60, 2)):
         image += gaussian(image.shape, x, y, 2, 2000)
-    stamp = stamp_of(write_galaxy(tmp_path, image=image, sigma=np.sqrt(1 + np.maximum(image, 0))))
+    stamp = cutout_of(write_galaxy(tmp_path, image=image, sigma=np.sqrt(1 + np.maximum(image, 0))))
     assert not stamp.flags & hf.Flag.SEVERAL_SOURCES
 
 

@@ -21,7 +21,7 @@ from hybridfit.data.errors import BadInput
 from hybridfit.files import FileProblem, check_fits, open_fits, open_regular, read_text
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.planes import read_plane
-from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.read_cutout import read_cutout
 from hybridfit.io.sources import find_sources
 
 AT_ONCE = 10.0  # seconds on a busy machine: milliseconds are right, minutes are wrong
@@ -259,7 +259,7 @@ def test_what_is_no_file_in_a_directory_is_a_row(odd: dict[str, Path], kind: str
     sources = find_sources(folder, NO_PSF)
     assert [source.id for source in sources] == ["a", "good"]
     with pytest.raises(BadInput, match=KINDS[kind]):
-        read_stamp(sources[0], NO_PSF)
+        read_cutout(sources[0], NO_PSF)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,7 +12,14 @@ from astropy.io import fits
 
 from hybridfit.data.errors import BadInput
 from hybridfit.data.results import Flag
-from hybridfit.io.galfit import Component, Feedme, Value, feedme_stamp, find_feedmes, read_feedme
+from hybridfit.io.galfit import (
+    Component,
+    Feedme,
+    Value,
+    find_feedmes,
+    read_feedme,
+    read_feedme_cutout,
+)
 from hybridfit.io.galfit.sigma import made_sigma
 from hybridfit.io.options import ReadOptions
 
@@ -54,7 +61,7 @@ def plane(asked: Feedme, name: str) -> np.ndarray:
 
 def test_the_region_and_nothing_else(asked: Feedme):
     """Region, mask, sigma, origin, zero point, scale: no cropping, no search for neighbours."""
-    stamp = feedme_stamp(asked)
+    stamp = read_feedme_cutout(asked)
     box = np.s_[2:26, 4:34]
     mask = plane(asked, "mask.fits")[box] != 0
     assert stamp.origin == (4, 2)
@@ -72,16 +79,16 @@ def test_the_region_and_nothing_else(asked: Feedme):
 
 
 def test_the_psf_is_centred_as_galfit_does(asked: Feedme):
-    stamp = feedme_stamp(asked)
+    stamp = read_feedme_cutout(asked)
     assert stamp.psf is not None
     h, w = stamp.psf.shape
     assert (h % 2, w % 2) == (1, 1)
     assert stamp.psf[h // 2, w // 2] == pytest.approx(0.75)
     assert stamp.psf[h // 2, w // 2 + 1] == pytest.approx(0.25)
     assert not stamp.psf_includes_pixel
-    fine = feedme_stamp(replace(asked, psf_oversampling=2))
+    fine = read_feedme_cutout(replace(asked, psf_oversampling=2))
     assert fine.psf_oversampling == 2
-    none = feedme_stamp(replace(asked, psf=""))
+    none = read_feedme_cutout(replace(asked, psf=""))
     assert none.psf is None
     assert none.flags & Flag.NO_PSF
 
@@ -92,27 +99,27 @@ def test_a_diffusion_kernel_is_convolved_in(asked: Feedme):
     np.savetxt(asked.path.parent / "kernel.txt", kernel)
     fits.writeto(asked.path.parent / "kernel.fits", kernel)
     for name in ("kernel.txt", "kernel.fits"):
-        psf = feedme_stamp(replace(asked, kernel=name)).psf
+        psf = read_feedme_cutout(replace(asked, kernel=name)).psf
         assert psf is not None
         cy, cx = (side // 2 for side in psf.shape)
         assert psf[cy, cx] == pytest.approx((0.75 * 4 + 0.25 * 1) / 10)
         assert psf[cy, cx + 1] == pytest.approx((0.75 * 3 + 0.25 * 4) / 10)
         assert psf[cy + 1, cx] == pytest.approx(0.75 / 10)
     with pytest.raises(BadInput, match=r"diffusion kernel, 'kernel\.txt'"):
-        feedme_stamp(replace(asked, kernel="kernel.txt", psf_oversampling=2))
+        read_feedme_cutout(replace(asked, kernel="kernel.txt", psf_oversampling=2))
     np.savetxt(asked.path.parent / "even.txt", np.ones((2, 3)))
     with pytest.raises(BadInput, match="expected odd sides"):
-        feedme_stamp(replace(asked, kernel="even.txt"))
+        read_feedme_cutout(replace(asked, kernel="even.txt"))
 
 
 def test_a_list_of_bad_pixels(asked: Feedme):
     """Lines of x y, from 1, in the whole image; what lies outside is passed over."""
     (asked.path.parent / "bad.txt").write_text("# x y\n5 3\n34 26 1\n35 26\n1000 -3\n")
-    mask = feedme_stamp(replace(asked, mask="bad.txt")).mask
+    mask = read_feedme_cutout(replace(asked, mask="bad.txt")).mask
     assert sorted(zip(*np.nonzero(mask), strict=True)) == [(0, 0), (23, 29)]
     (asked.path.parent / "bad.txt").write_text("some words\n")
     with pytest.raises(BadInput, match="lines of x y"):
-        feedme_stamp(replace(asked, mask="bad.txt"))
+        read_feedme_cutout(replace(asked, mask="bad.txt"))
 
 
 def test_pixels_that_galfit_could_not_use(asked: Feedme):
@@ -121,7 +128,7 @@ def test_pixels_that_galfit_could_not_use(asked: Feedme):
     with fits.open(asked.path.parent / "sigma.fits", mode="update") as hdus:
         hdus[0].data[11, 11] = 0
         hdus[0].data[11, 12] = np.nan
-    stamp = feedme_stamp(asked)
+    stamp = read_feedme_cutout(asked)
     assert stamp.mask[8, 6]
     assert stamp.mask[9, 7]
     assert stamp.mask[9, 8]
@@ -139,7 +146,7 @@ def test_exposure_times_that_are_none(asked: Feedme, seconds: object, expected: 
         del hdus[1].header["EXPTIME"]
         if seconds is not None:
             hdus[1].header["EXPTIME"] = seconds
-    stamp = feedme_stamp(asked)
+    stamp = read_feedme_cutout(asked)
     assert stamp.zeropoint == pytest.approx(expected)
     assert ("EXPTIME" in stamp.message) == (seconds in (0.0, "long"))
 
@@ -147,10 +154,10 @@ def test_exposure_times_that_are_none(asked: Feedme, seconds: object, expected: 
 def test_compressed_files_are_opened_unasked(asked: Feedme):
     """GALFIT's library takes sigma.fits.gz for sigma.fits; an image may be its first HDU."""
     folder = asked.path.parent
-    before = feedme_stamp(asked)
+    before = read_feedme_cutout(asked)
     fits.writeto(folder / "flat.fits.gz", plane(asked, "im.fits"), fits.Header({"EXPTIME": 100}))
     fits.writeto(folder / "other.fits.gz", plane(asked, "sigma.fits"))
-    after = feedme_stamp(replace(asked, image="flat.fits", sigma="other.fits"))
+    after = read_feedme_cutout(replace(asked, image="flat.fits", sigma="other.fits"))
     np.testing.assert_array_equal(after.image, before.image)
     np.testing.assert_array_equal(after.sigma, before.sigma)
     assert after.zeropoint == before.zeropoint
@@ -160,22 +167,22 @@ def test_files_are_found_from_a_folder_above(asked: Feedme):
     """GALFIT's paths are of where it was started, often the folder above."""
     deep = asked.path.parent / "runs" / "one"
     deep.mkdir(parents=True)
-    stamp = feedme_stamp(replace(asked, path=deep / "galfit.feedme"))
-    np.testing.assert_array_equal(stamp.image, feedme_stamp(asked).image)
+    stamp = read_feedme_cutout(replace(asked, path=deep / "galfit.feedme"))
+    np.testing.assert_array_equal(stamp.image, read_feedme_cutout(asked).image)
 
 
 def test_a_region_beyond_the_image_is_cut(asked: Feedme):
-    stamp = feedme_stamp(replace(asked, region=(-3, 60, 10, 40)))
+    stamp = read_feedme_cutout(replace(asked, region=(-3, 60, 10, 40)))
     assert stamp.image.shape == (20, 40)
     assert stamp.origin == (0, 10)
     assert "reaches outside" in stamp.message
-    whole = feedme_stamp(replace(asked, region=None))
+    whole = read_feedme_cutout(replace(asked, region=None))
     assert (whole.image.shape, whole.origin) == (SHAPE, (0, 0))
 
 
 def test_options_go_before_the_file(asked: Feedme):
     options = ReadOptions(zeropoint=22.0, pixel_scale=0.5, no_psf=True)
-    stamp = feedme_stamp(asked, options, "mine")
+    stamp = read_feedme_cutout(asked, options, "mine")
     assert (stamp.zeropoint, stamp.pixel_scale, stamp.psf, stamp.id) == (22.0, 0.5, None, "mine")
 
 
@@ -200,19 +207,19 @@ def test_options_go_before_the_file(asked: Feedme):
 )
 def test_what_cannot_be_fitted_is_told(asked: Feedme, changes: dict, message: str):
     with pytest.raises(BadInput, match=message):
-        feedme_stamp(replace(asked, **changes))
+        read_feedme_cutout(replace(asked, **changes))
 
 
 def test_masked_altogether(asked: Feedme):
     fits.writeto(asked.path.parent / "all.fits", np.ones(SHAPE, np.int16))
     with pytest.raises(BadInput, match="every pixel of the region is masked") as info:
-        feedme_stamp(replace(asked, mask="all.fits"))
+        read_feedme_cutout(replace(asked, mask="all.fits"))
     assert info.value.flags == int(Flag.NO_DATA)
 
 
 def test_sigma_is_made_where_there_is_none(asked: Feedme):
     """Sky scatter, and the object's Poisson noise by GAIN; GALFIT's 7 where there is none."""
-    stamp = feedme_stamp(replace(asked, sigma="", mask=""))
+    stamp = read_feedme_cutout(replace(asked, sigma="", mask=""))
     assert stamp.flags & Flag.SIGMA_ESTIMATED
     assert "gain 2" in stamp.message
     assert np.median(stamp.sigma) == pytest.approx(5.1, rel=0.1)  # 5, and 1 % of weak noise
@@ -231,13 +238,13 @@ def test_sigma_is_made_where_there_is_none(asked: Feedme):
 
 def test_a_mask_over_the_galaxy_is_told(asked: Feedme):
     values = {name: Value(value) for name, value in (("x", 6.0), ("y", 5.2))}
-    hidden = feedme_stamp(replace(asked, components=(Component("sersic", values),)))
+    hidden = read_feedme_cutout(replace(asked, components=(Component("sersic", values),)))
     assert hidden.flags & Flag.MASKED_CENTRE
     assert "does the mask hide the galaxy" in hidden.message
     away = {"x": Value(20.0), "y": Value(math.nan)}
-    assert not feedme_stamp(replace(asked, components=(Component("sersic", away),))).flags & int(
-        Flag.MASKED_CENTRE
-    )
+    assert not read_feedme_cutout(
+        replace(asked, components=(Component("sersic", away),))
+    ).flags & int(Flag.MASKED_CENTRE)
 
 
 def test_faults_of_the_data_are_flagged(shared_data: Path):
@@ -247,7 +254,7 @@ def test_faults_of_the_data_are_flagged(shared_data: Path):
         feedme = read_feedme(path)
         case, mode = path.parts[-3:-1]
         if "_kids" in case:
-            bad = feedme_stamp(feedme).flags & Flag.BAD_PSF
+            bad = read_feedme_cutout(feedme).flags & Flag.BAD_PSF
             assert bool(bad) == ("moffat" not in mode)
 
 
@@ -260,7 +267,7 @@ def test_chi2_of_galfits_own_models(shared_data: Path):
     compared = 0
     for path in find_feedmes(shared_data / "real" / "galfit3"):
         feedme = read_feedme(path)
-        stamp = feedme_stamp(feedme)
+        stamp = read_feedme_cutout(feedme)
         with fits.open(next(path.parent.glob("imgblock.fits*"))) as hdus:
             model, header = hdus[2].data.astype(float), hdus[2].header
         used = ~stamp.mask

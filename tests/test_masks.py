@@ -11,7 +11,7 @@ from read_helpers import galaxy, gaussian, psf_image
 import hybridfit as hf
 from hybridfit.data.errors import BadInput
 from hybridfit.io.options import ReadOptions
-from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.read_cutout import read_cutout
 from hybridfit.io.sources import find_sources
 
 SHAPE = (64, 64)
@@ -32,16 +32,16 @@ def write_mef(path, *, image=None, header=None, headers=None, **planes):
     return path
 
 
-def stamp_of(path, **options):
+def cutout_of(path, **options):
     chosen = ReadOptions(**{"zeropoint": 25.0, **options})
-    return read_stamp(find_sources(path, chosen)[0], chosen)
+    return read_cutout(find_sources(path, chosen)[0], chosen)
 
 
 @pytest.mark.parametrize("name", ["MASK", "MSK", "DQ", "FLAG", "FLAGS", "BADPIX", "BPM"])
 @pytest.mark.parametrize("value", [1, 64])
 def test_masks_are_known_by_their_names(tmp_path, name, value):
     plane = np.where(BAD, value, 0).astype(np.int16)
-    stamp = stamp_of(write_mef(tmp_path / "a.fits", **{name: plane}))
+    stamp = cutout_of(write_mef(tmp_path / "a.fits", **{name: plane}))
     np.testing.assert_array_equal(stamp.mask, BAD)
     assert stamp.flags == 0
     assert "not used" not in stamp.message
@@ -50,22 +50,22 @@ def test_masks_are_known_by_their_names(tmp_path, name, value):
 @pytest.mark.parametrize("name", ["WHT", "WGT", "WEIGHT", "CTX", "CON", "EXP", "EXPOSURE"])
 def test_without_weight_there_are_no_data(tmp_path, name):
     plane = np.where(BAD, 0, 7).astype(np.float32)
-    stamp = stamp_of(write_mef(tmp_path / "a.fits", **{name: plane}))
+    stamp = cutout_of(write_mef(tmp_path / "a.fits", **{name: plane}))
     np.testing.assert_array_equal(stamp.mask, BAD)
     assert f"{name} masks 24 pixels (0)" in stamp.message
     assert "hdu-ivar" not in stamp.message
-    assert not stamp_of(tmp_path / "a.fits", hdu_weight="").mask.any()
-    assert name in stamp_of(tmp_path / "a.fits", hdu_weight="").message
+    assert not cutout_of(tmp_path / "a.fits", hdu_weight="").mask.any()
+    assert name in cutout_of(tmp_path / "a.fits", hdu_weight="").message
 
 
 def test_weights_are_noise_only_if_that_is_said(tmp_path):
     plane = np.where(BAD, 0, 4).astype(np.float32)
     path = write_mef(tmp_path / "a.fits", image=galaxy(sigma=0.5), WHT=plane)
-    stamp = stamp_of(path, hdu_sigma="")
+    stamp = cutout_of(path, hdu_sigma="")
     assert stamp.flags == hf.Flag.SIGMA_ESTIMATED
     assert "say --hdu-ivar WHT if it is 1 / sigma^2" in stamp.message
     assert "not used: ERR" in stamp.message
-    stamp = stamp_of(path, hdu_sigma="", hdu_ivar="WHT")
+    stamp = cutout_of(path, hdu_sigma="", hdu_ivar="WHT")
     assert stamp.flags == 0
     np.testing.assert_array_equal(stamp.sigma, np.where(BAD, 1, 0.5))
 
@@ -73,10 +73,10 @@ def test_weights_are_noise_only_if_that_is_said(tmp_path):
 def test_what_has_no_role_is_named(tmp_path):
     small = np.ones((8, 8))
     path = write_mef(tmp_path / "a.fits", MODEL=EVENLY, SMALL=small, AREA=EVENLY)
-    message = stamp_of(path).message
+    message = cutout_of(path).message
     assert "HDUs of the image's shape that were not used: MODEL, AREA" in message
     other_shapes = write_mef(tmp_path / "a.fits", CON=np.ones((3, *SHAPE)), WHT=small)
-    assert not stamp_of(other_shapes).mask.any()
+    assert not cutout_of(other_shapes).mask.any()
 
 
 # ---- bits
@@ -90,8 +90,8 @@ def test_bits_of_data_quality_by_telescope(tmp_path, telescope, harmless, harmfu
     plane = np.full(SHAPE, harmless, np.int32)
     plane[BAD] |= harmful
     path = write_mef(tmp_path / "a.fits", header={"TELESCOP": telescope or "Hale"}, DQ=plane)
-    np.testing.assert_array_equal(stamp_of(path).mask, BAD)
-    whole = stamp_of(path, mask_bits=f"{1 << 28}")
+    np.testing.assert_array_equal(cutout_of(path).mask, BAD)
+    whole = cutout_of(path, mask_bits=f"{1 << 28}")
     assert not whole.mask.any()
 
 
@@ -112,7 +112,7 @@ def hsc(tmp_path, name="MASK", **planes):
 
 @pytest.mark.parametrize("name", ["MASK", "DQ"])
 def test_planes_of_hsc_by_their_names(tmp_path, name):
-    stamp = stamp_of(hsc(tmp_path, name))
+    stamp = cutout_of(hsc(tmp_path, name))
     expected = BAD.copy()
     expected[:2] = True
     assert stamp.flags == hf.Flag.MASK_ESTIMATED
@@ -120,17 +120,17 @@ def test_planes_of_hsc_by_their_names(tmp_path, name):
     np.testing.assert_array_equal(stamp.mask[:40, 20:], expected[:40, 20:])
     assert not stamp.mask[28:36, 28:36].any()
     assert f"{name} masks 152 pixels (BAD, SAT, CR, NO_DATA, EDGE)" in stamp.message
-    chosen = stamp_of(tmp_path / "a.fits", mask_bits="CR, INTRP", mask_neighbours=False)
+    chosen = cutout_of(tmp_path / "a.fits", mask_bits="CR, INTRP", mask_neighbours=False)
     only = BAD.copy()
     only[5, 5] = True
     np.testing.assert_array_equal(chosen.mask, only)
-    by_value = stamp_of(tmp_path / "a.fits", mask_bits="8,4", mask_neighbours=False)
+    by_value = cutout_of(tmp_path / "a.fits", mask_bits="8,4", mask_neighbours=False)
     np.testing.assert_array_equal(by_value.mask, only)
-    detected = stamp_of(tmp_path / "a.fits", mask_bits="DETECTED")
+    detected = cutout_of(tmp_path / "a.fits", mask_bits="DETECTED")
     assert detected.flags & hf.Flag.SUSPECT_MASK
     assert "segmap" not in detected.message
     with pytest.raises(BadInput, match="has 'CRS', which the mask does not: its planes are BAD"):
-        stamp_of(tmp_path / "a.fits", mask_bits="CRS")
+        cutout_of(tmp_path / "a.fits", mask_bits="CRS")
 
 
 def test_planes_that_have_a_type_instead_of_a_name(tmp_path):
@@ -141,7 +141,7 @@ def test_planes_that_have_a_type_instead_of_a_name(tmp_path):
             del hdu.header["EXTNAME"]
             hdu.header["EXTTYPE"] = kind
         hdus.writeto(tmp_path / "b.fits")
-    stamp = stamp_of(tmp_path / "b.fits")
+    stamp = cutout_of(tmp_path / "b.fits")
     assert stamp.mask[22, 40]
     assert not stamp.mask[28:36, 28:36].any()
 
@@ -150,9 +150,9 @@ def test_a_mask_file_of_bits(tmp_path):
     image, plane = galaxy(seed=3), np.where(BAD, 5, 2).astype(np.uint8)
     for role, data in {"image": image, "sigma": EVENLY, "psf": psf_image(), "mask": plane}.items():
         fits.writeto(tmp_path / f"a_{role}.fits", data)
-    np.testing.assert_array_equal(stamp_of(tmp_path, mask_bits="4").mask, BAD)
+    np.testing.assert_array_equal(cutout_of(tmp_path, mask_bits="4").mask, BAD)
     with pytest.raises(BadInput, match="has 'SAT', which the mask does not: its bits have no"):
-        stamp_of(tmp_path, mask_bits="SAT")
+        cutout_of(tmp_path, mask_bits="SAT")
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_dq_and_weight_beside_the_image(tmp_path):
     for role, data in planes.items():
         fits.writeto(tmp_path / f"a_{role}.fits", data)
     expected = BAD | (np.arange(64) <= 2)
-    np.testing.assert_array_equal(stamp_of(tmp_path).mask, expected)
+    np.testing.assert_array_equal(cutout_of(tmp_path).mask, expected)
     made = hf.prepare(**{k: v for k, v in planes.items() if k != "id"}, zeropoint=25)
     np.testing.assert_array_equal(made.mask[0], expected)
 
@@ -179,7 +179,7 @@ def test_dq_and_weight_beside_the_image(tmp_path):
 def test_planes_that_leave_nothing_are_named(tmp_path, name, value):
     path = write_mef(tmp_path / "a.fits", **{name: np.full(SHAPE, value)})
     with pytest.raises(BadInput, match=f"every pixel is masked by {name}") as caught:
-        stamp_of(path)
+        cutout_of(path)
     assert caught.value.flags == hf.Flag.NO_DATA
 
 
@@ -187,7 +187,7 @@ def test_planes_that_leave_nothing_are_named(tmp_path, name, value):
 
 
 def said_of(tmp_path, mask):
-    return stamp_of(write_mef(tmp_path / "a.fits", MASK=mask)).message
+    return cutout_of(write_mef(tmp_path / "a.fits", MASK=mask)).message
 
 
 def test_hints_of_a_mask_that_hides_the_target(tmp_path):

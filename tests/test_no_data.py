@@ -13,7 +13,7 @@ from scipy import ndimage
 import hybridfit as hf
 from hybridfit.detection.no_data import without_data
 from hybridfit.io.cutout_files import write_cutouts
-from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.read_cutout import read_cutout
 from hybridfit.io.sources import find_sources
 
 SHAPE = (128, 128)
@@ -145,7 +145,7 @@ def test_size_beside_a_slanted_edge(tmp_path, sky, wrong):
     image = cutouts.image.clone()
     image[0, rows + 0.5 * columns > 72] = 0.0
     write_cutouts(dataclasses.replace(cutouts, image=image), tmp_path)
-    stamp = read_stamp(find_sources(tmp_path)[0])
+    stamp = read_cutout(find_sources(tmp_path)[0])
     assert stamp.flags == hf.Flag.BAD_PIXELS
     assert "areas or edges of one value among them (0: " in stamp.message
     row = hf.fit(hf.read(tmp_path), uncertainty="covariance", start="moments")[0]
@@ -157,6 +157,6 @@ def test_plane_of_zeros_under_the_mask_is_nothing_to_speak_of(tmp_path):
     image, mask = galaxy(), np.zeros((64, 64), np.uint8)
     mask[:20, :30] = 1
     image[:20, :30] = 0
-    stamp = read_stamp(find_sources(write_galaxy(tmp_path, image=image, mask=mask))[0])
+    stamp = read_cutout(find_sources(write_galaxy(tmp_path, image=image, mask=mask))[0])
     assert stamp.flags == 0
     assert stamp.message == ""

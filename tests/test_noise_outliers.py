@@ -13,7 +13,7 @@ from scipy import ndimage
 import hybridfit as hf
 from hybridfit.detection.noise_outliers import noise_outliers
 from hybridfit.io.cutout_files import write_cutouts
-from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.read_cutout import read_cutout
 from hybridfit.io.sources import find_sources
 
 SHAPE = (96, 96)
@@ -78,12 +78,12 @@ def test_good_area_in_a_map_that_is_mostly_flagged_by_its_noise():
 def test_told_and_counted(tmp_path):
     sigma = np.ones((64, 64))
     sigma[10, 20:23] = 1e-6
-    stamp = read_stamp(find_sources(write_galaxy(tmp_path, sigma=sigma))[0])
+    stamp = read_cutout(find_sources(write_galaxy(tmp_path, sigma=sigma))[0])
     assert stamp.flags == hf.Flag.BAD_PIXELS
     assert "sigma is far from their neighbours': 3 (sigma 1e-06, elsewhere 1)" in stamp.message
     np.testing.assert_array_equal(stamp.mask, sigma < 1)
     mask = (sigma < 1).astype(np.uint8)
-    assert read_stamp(find_sources(write_galaxy(tmp_path, mask=mask))[0]).flags == 0
+    assert read_cutout(find_sources(write_galaxy(tmp_path, mask=mask))[0]).flags == 0
 
 
 @pytest.mark.parametrize(("role", "value"), [("sigma", 1e-6), ("variance", 1e-12), ("ivar", 1e12)])

@@ -25,7 +25,7 @@ from hybridfit.detection.gain_check import is_gain_credible
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.photometry import calibrate
-from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.read_cutout import read_cutout
 from hybridfit.io.sources import find_sources
 from hybridfit.pipeline.fit_files import RunOptions, fit_files
 from hybridfit.rendering.render import render
@@ -271,11 +271,11 @@ def test_spellings_of_units(text, kind):
 # ---- files
 
 
-def stamp_in(tmp_path, hdus: fits.HDUList, **options):
+def cutout_in(tmp_path, hdus: fits.HDUList, **options):
     hdus.writeto(tmp_path / "a.fits", overwrite=True)
     (tmp_path / "m.csv").write_text("id,image\na,a.fits\n")
     chosen = ReadOptions(no_psf=True, **options)
-    return read_stamp(find_sources(tmp_path / "m.csv", chosen)[0], chosen)
+    return read_cutout(find_sources(tmp_path / "m.csv", chosen)[0], chosen)
 
 
 def in_extension(primary: dict, own: dict) -> fits.HDUList:
@@ -285,23 +285,23 @@ def in_extension(primary: dict, own: dict) -> fits.HDUList:
 
 def test_the_primary_header_counts_for_an_extension(tmp_path):
     hst = {"PHOTFLAM": 7.033e-20, "PHOTPLAM": 8045.5, "EXPTIME": 1000.0}
-    stamp = stamp_in(tmp_path, in_extension(hst, {"BUNIT": "ELECTRONS/S"}))
+    stamp = cutout_in(tmp_path, in_extension(hst, {"BUNIT": "ELECTRONS/S"}))
     assert stamp.zeropoint == pytest.approx(25.95, abs=5e-3)
     assert stamp.zeropoint_from == "PHOTFLAM"
     assert "gain 1000" in stamp.message
-    stamp = stamp_in(tmp_path, in_extension({"BUNIT": "nJy"}, {}))
+    stamp = cutout_in(tmp_path, in_extension({"BUNIT": "nJy"}, {}))
     assert stamp.zeropoint == pytest.approx(31.4)
     # the extension's own goes first, and INHERIT = F means what it says
-    stamp = stamp_in(tmp_path, in_extension({"MAGZERO": 20.0}, {"MAGZERO": 26.0}))
+    stamp = cutout_in(tmp_path, in_extension({"MAGZERO": 20.0}, {"MAGZERO": 26.0}))
     assert stamp.zeropoint == 26.0
-    stamp = stamp_in(tmp_path, in_extension({"MAGZERO": 20.0}, {"INHERIT": False}))
+    stamp = cutout_in(tmp_path, in_extension({"MAGZERO": 20.0}, {"INHERIT": False}))
     assert stamp.flags & Flag.NO_ZEROPOINT
 
 
 def test_an_image_in_the_primary_hdu_keeps_its_unit(tmp_path):
     image = fits.ImageHDU(galaxy(), fits.Header({"MAGZERO": 25.0}), name="SCI")
     hdus = fits.HDUList([fits.PrimaryHDU(galaxy(), fits.Header({"BUNIT": "nJy"})), image])
-    assert stamp_in(tmp_path, hdus, hdu_image="SCI").zeropoint == 25.0
+    assert cutout_in(tmp_path, hdus, hdu_image="SCI").zeropoint == 25.0
 
 
 def test_the_area_of_a_pixel_from_the_wcs_of_a_file(tmp_path):
@@ -311,10 +311,10 @@ def test_the_area_of_a_pixel_from_the_wcs_of_a_file(tmp_path):
     hdus = in_extension({}, {"BUNIT": "MJy/sr"})
     hdus[1].header.update(wcs.to_header())
     expected = -2.5 * math.log10((1 * u.MJy / u.sr * (0.03 * u.arcsec) ** 2).to_value(u.AB))
-    assert stamp_in(tmp_path, hdus).zeropoint == pytest.approx(expected, abs=1e-6)
+    assert cutout_in(tmp_path, hdus).zeropoint == pytest.approx(expected, abs=1e-6)
     # what the user says of the pixels goes before the WCS
     expected -= 5 * math.log10(0.06 / 0.03)
-    found = stamp_in(tmp_path, hdus, pixel_scale=0.06).zeropoint
+    found = cutout_in(tmp_path, hdus, pixel_scale=0.06).zeropoint
     assert found == pytest.approx(expected, abs=1e-6)
 
 
@@ -326,7 +326,7 @@ def test_broken_cards_do_not_stop_a_galaxy(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"'placeholder'", b"''' = 'open  "))
     (tmp_path / "m.csv").write_text("id,image\na,a.fits\n")
     options = ReadOptions(no_psf=True)
-    stamp = read_stamp(find_sources(tmp_path / "m.csv", options)[0], options)
+    stamp = read_cutout(find_sources(tmp_path / "m.csv", options)[0], options)
     assert stamp.flags & Flag.NO_ZEROPOINT
 
 
@@ -344,7 +344,7 @@ def test_noise_made_with_a_gain_of_another_unit_is_right(tmp_path, unit, factor)
     electrons = noisy(np.random.default_rng(1), 1.0)
     cards = {"BUNIT": unit, "GAIN": 4.0, "EXPTIME": 500.0, "MAGZERO": 25.0}
     hdus = fits.HDUList([fits.PrimaryHDU(electrons * factor, header_of(cards))])
-    stamp = stamp_in(tmp_path, hdus, mask_neighbours=False)
+    stamp = cutout_in(tmp_path, hdus, mask_neighbours=False)
     sigma = stamp.sigma / factor  # electrons
     assert stamp.flags & Flag.SIGMA_ESTIMATED
     sky = math.sqrt(20.0)
@@ -365,11 +365,11 @@ def test_a_gain_without_a_unit_is_checked_by_the_scatter(tmp_path, factor, is_ri
     electrons = noisy(np.random.default_rng(4), 1.0)
     cards = {"GAIN": 2.0, "MAGZERO": 25.0}
     hdus = fits.HDUList([fits.PrimaryHDU(electrons * factor, header_of(cards))])
-    stamp = stamp_in(tmp_path, hdus, mask_neighbours=False)
+    stamp = cutout_in(tmp_path, hdus, mask_neighbours=False)
     assert ("(gain 2)" in stamp.message) == is_right
     assert ("pixels scatter less than gain 2 has it" in stamp.message) != is_right
     # what the user gives is not doubted
-    stamp = stamp_in(tmp_path, hdus, mask_neighbours=False, gain=2.0)
+    stamp = cutout_in(tmp_path, hdus, mask_neighbours=False, gain=2.0)
     assert "(gain 2)" in stamp.message
 
 
@@ -390,7 +390,7 @@ def test_a_gain_is_found_right_in_correlated_noise():
 def test_zero_point_of_0_where_pixels_are_maggies(tmp_path, scale, is_one):
     """KiDS and other surveys of AstroWISE have MAGZERO = 0 and pixels of 1e-11."""
     hdus = fits.HDUList([fits.PrimaryHDU(galaxy() * scale, header_of({"MAGZERO": 0.0}))])
-    stamp = stamp_in(tmp_path, hdus)
+    stamp = cutout_in(tmp_path, hdus)
     assert (stamp.zeropoint, stamp.zeropoint_from) == (0.0, "MAGZERO" if is_one else "")
     assert bool(stamp.flags & Flag.NO_ZEROPOINT) != is_one
     told = "zero point 0 of MAGZERO believed" if is_one else "MAGZERO = 0.0 is no zero point"
@@ -461,7 +461,7 @@ def test_noise_in_another_unit_is_converted(tmp_path, image, plane, role, factor
     hdus.writeto(tmp_path / "a.fits")
     (tmp_path / "m.csv").write_text(manifest)
     options = ReadOptions(no_psf=True, mask_neighbours=False)
-    stamp = read_stamp(find_sources(tmp_path / "m.csv", options)[0], options)
+    stamp = read_cutout(find_sources(tmp_path / "m.csv", options)[0], options)
     np.testing.assert_allclose(stamp.sigma[~stamp.mask], 2.0 * factor, rtol=1e-6, atol=SINGLE)
 
 
@@ -555,7 +555,7 @@ def test_headers_of_real_cases(shared_data):
     options = ReadOptions(
         no_psf=True, **{f"pattern_{role}": f"{{id}}/{role}.fits" for role in roles}
     )
-    found = {s.id: read_stamp(s, options) for s in find_sources(cases, options) if s.id in REAL}
+    found = {s.id: read_cutout(s, options) for s in find_sources(cases, options) if s.id in REAL}
     for name, (zeropoint, origin) in REAL.items():
         assert found[name].zeropoint == pytest.approx(zeropoint, abs=2e-3), name
         assert found[name].zeropoint_from == origin

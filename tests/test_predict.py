@@ -245,7 +245,7 @@ def test_yaml_gives_options(simulated, weights: Path, tmp_path: Path):
 
 
 def test_real_cutouts_go_through(weights: Path, shared_data: Path, tmp_path: Path):
-    """Stamps of 26 to 512 pixels, oversampled PSFs, none, masks that hide the target: no NaN."""
+    """Cutouts of 26 to 512 pixels, oversampled PSFs, none, masks that hide the target: no NaN."""
     if not (BENCHMARKS / "real.py").exists():
         pytest.skip("benchmarks/ is not beside the tests")
     sys.path.insert(0, str(BENCHMARKS))

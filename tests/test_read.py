@@ -19,7 +19,7 @@ from hybridfit.data.errors import BadInput
 from hybridfit.data.results import Flag
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.read import padded_shape, read, stack
-from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.read_cutout import read_cutout
 from hybridfit.io.sources import find_sources
 
 
@@ -27,7 +27,7 @@ def read_one(path, **options):
     chosen = ReadOptions(**options)
     sources = find_sources(path, chosen)
     assert len(sources) == 1
-    return read_stamp(sources[0], chosen)
+    return read_cutout(sources[0], chosen)
 
 
 def manifest(path, rows):
@@ -61,7 +61,7 @@ def test_compressed_files(tmp_path):
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(tmp_path / "fz_image.fits.fz")
     write(tmp_path / "psf.dat.fits", psf_image())
     options = ReadOptions(psf=str(tmp_path / "psf.dat.fits"))
-    stamps = [read_stamp(source, options) for source in find_sources(tmp_path, options)]
+    stamps = [read_cutout(source, options) for source in find_sources(tmp_path, options)]
     assert [stamp.id for stamp in stamps] == ["fz", "gz"]
     for stamp in stamps:
         np.testing.assert_array_equal(stamp.image, image)
@@ -75,7 +75,7 @@ def test_patterns_with_a_directory_for_each_galaxy(tmp_path):
     options = ReadOptions(pattern_image="{id}/sci.fits", pattern_psf="{id}/psf.fits")
     sources = find_sources(tmp_path, options)
     assert [source.id for source in sources] == ["m31", "m33"]
-    assert read_stamp(sources[0], options).flags & Flag.SIGMA_ESTIMATED
+    assert read_cutout(sources[0], options).flags & Flag.SIGMA_ESTIMATED
 
 
 def test_plain_pattern_does_not_take_side_files_for_galaxies(tmp_path):
@@ -155,12 +155,12 @@ def test_row_goes_before_option_goes_before_header(tmp_path):
     ]
     path = manifest(tmp_path / "m.csv", rows)
     options = ReadOptions(no_psf=True, zeropoint=21, pixel_scale=0.5, mag=19, x=31.5)
-    rest, row = (read_stamp(source, options) for source in find_sources(path, options))
+    rest, row = (read_cutout(source, options) for source in find_sources(path, options))
     assert (row.zeropoint, row.pixel_scale, row.start[2]) == (22, 0.3, 18)
     assert (rest.zeropoint, rest.pixel_scale, rest.start[2]) == (21, 0.5, 19)
     assert rest.start[0] == 31.5
     plain = ReadOptions(no_psf=True)
-    stamp = read_stamp(find_sources(path, plain)[0], plain)
+    stamp = read_cutout(find_sources(path, plain)[0], plain)
     assert stamp.zeropoint == 20
     assert "gain 5" in stamp.message
     assert "zero point" not in stamp.message
@@ -360,7 +360,7 @@ def test_stack_pads_with_mask_and_keeps_positions(tmp_path):
     assert cutouts.psf[:, h // 2, w // 2].tolist() == cutouts.psf.flatten(1).amax(1).tolist()
     assert cutouts.origin.tolist() == [[0, 0], [0, 0]]
     sources = find_sources(tmp_path)
-    stamps = [read_stamp(source) for source in sources]
+    stamps = [read_cutout(source) for source in sources]
     larger = stack(stamps, shape=(96, 80), psf_shape=(31, 31))
     assert larger.image.shape[1:] == (96, 80)
     assert larger.psf.shape[1:] == (31, 31)
@@ -370,7 +370,7 @@ def test_stack_pads_with_mask_and_keeps_positions(tmp_path):
         stack(stamps, psf_shape=(3, 3))
     with pytest.raises(ValueError, match="has no PSF"):
         stack([stamps[0], dataclasses.replace(stamps[1], psf=None)])
-    with pytest.raises(ValueError, match="no stamps"):
+    with pytest.raises(ValueError, match="no cutouts"):
         stack([])
 
 

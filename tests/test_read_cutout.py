@@ -19,13 +19,13 @@ from hybridfit.data.results import Flag
 from hybridfit.detection.noise import to_sigma
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.read import read
-from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.read_cutout import read_cutout
 from hybridfit.io.sources import find_sources
 
 
-def stamp_of(path, **options):
+def cutout_of(path, **options):
     chosen = ReadOptions(**options)
-    return read_stamp(find_sources(path, chosen)[0], chosen)
+    return read_cutout(find_sources(path, chosen)[0], chosen)
 
 
 # ---- noise
@@ -54,7 +54,7 @@ def test_noise_planes_round_trip(sigma, role):
 def test_pixels_without_usable_sigma_are_masked(tmp_path, value):
     sigma = np.ones((64, 64))
     sigma[3, 4:7] = value
-    stamp = stamp_of(write_galaxy(tmp_path, sigma=sigma))
+    stamp = cutout_of(write_galaxy(tmp_path, sigma=sigma))
     assert stamp.flags == Flag.BAD_PIXELS
     assert stamp.mask.sum() == 3
     assert stamp.mask[3, 4:7].all()
@@ -65,7 +65,7 @@ def test_pixels_without_usable_sigma_are_masked(tmp_path, value):
 def test_ivar_of_zero_means_no_data_and_is_no_fault(tmp_path):
     ivar = np.ones((64, 64))
     ivar[:5] = 0
-    stamp = stamp_of(write_galaxy(tmp_path, ivar=ivar))
+    stamp = cutout_of(write_galaxy(tmp_path, ivar=ivar))
     assert stamp.flags == 0
     assert stamp.mask[:5].all()
     assert stamp.mask.sum() == 5 * 64
@@ -74,16 +74,16 @@ def test_ivar_of_zero_means_no_data_and_is_no_fault(tmp_path):
 def test_two_kinds_of_noise_are_not_chosen_from(tmp_path):
     write_galaxy(tmp_path, variance=np.ones((64, 64)), sigma=np.ones((64, 64)))
     with pytest.raises(BadInput, match="sigma and as variance: expected one"):
-        stamp_of(tmp_path)
+        cutout_of(tmp_path)
     write_mef(tmp_path / "m.fits", sci=galaxy(), err=np.ones((64, 64)), ivar=np.ones((64, 64)))
     with pytest.raises(BadInput, match="--hdu-sigma ''"):
-        stamp_of(tmp_path / "m.fits", no_psf=True)
-    assert stamp_of(tmp_path / "m.fits", no_psf=True, hdu_ivar="").flags == Flag.NO_PSF
+        cutout_of(tmp_path / "m.fits", no_psf=True)
+    assert cutout_of(tmp_path / "m.fits", no_psf=True, hdu_ivar="").flags == Flag.NO_PSF
 
 
 def test_missing_sigma_is_made_from_the_sky(tmp_path):
     image = galaxy((128, 128), sigma=3.0, sky=500.0, flux=20_000)
-    stamp = stamp_of(write_galaxy(tmp_path, image=image, sigma=None))
+    stamp = cutout_of(write_galaxy(tmp_path, image=image, sigma=None))
     assert stamp.flags == Flag.SIGMA_ESTIMATED
     assert np.ptp(stamp.sigma) == 0
     assert stamp.sigma[0, 0] == pytest.approx(3.0, rel=0.05)  # some 5,000 independent pixels
@@ -91,7 +91,7 @@ def test_missing_sigma_is_made_from_the_sky(tmp_path):
 
 def test_missing_sigma_with_a_gain_has_poisson_noise(tmp_path):
     image = galaxy((128, 128), sigma=3.0, sky=500.0, flux=20_000)
-    stamp = stamp_of(write_galaxy(tmp_path, image=image, sigma=None), gain=2.0)
+    stamp = cutout_of(write_galaxy(tmp_path, image=image, sigma=None), gain=2.0)
     expected = np.sqrt(9 + gaussian((128, 128), 63.5, 63.5, 3.0, 20_000) / 2)
     assert np.median(np.abs(stamp.sigma / expected - 1)) < 0.2
     assert stamp.sigma[63, 63] == pytest.approx(expected[63, 63], rel=0.05)
@@ -101,19 +101,19 @@ def test_missing_sigma_with_a_gain_has_poisson_noise(tmp_path):
     ("factor", "flagged"), [(0.5, True), (1.0, False), (1.4, False), (3, True)]
 )
 def test_wrong_sigma_is_flagged(tmp_path, factor, flagged):
-    stamp = stamp_of(write_galaxy(tmp_path, sigma=np.full((64, 64), factor)))
+    stamp = cutout_of(write_galaxy(tmp_path, sigma=np.full((64, 64), factor)))
     assert bool(stamp.flags & Flag.BAD_SIGMA) == flagged
 
 
 def test_galaxy_that_fills_the_stamp_gives_no_verdict_on_sigma(tmp_path):
     image = galaxy((64, 64), width=25.0, flux=1e6)
-    assert not stamp_of(write_galaxy(tmp_path, image=image)).flags & Flag.BAD_SIGMA
+    assert not cutout_of(write_galaxy(tmp_path, image=image)).flags & Flag.BAD_SIGMA
 
 
 def test_image_without_noise_needs_a_sigma(tmp_path):
     image = np.zeros((64, 64), np.float32)
     image[30:34, 30:34] = 5
-    stamp = stamp_of(write_galaxy(tmp_path, image=image, sigma=None))
+    stamp = cutout_of(write_galaxy(tmp_path, image=image, sigma=None))
     assert np.isfinite(stamp.sigma).all()
     assert (stamp.sigma > 0).all()
 
@@ -135,16 +135,16 @@ def test_units_of_flux_do_not_matter(tmp_path, scale):
 
 def test_neighbours_are_masked_and_the_target_never(tmp_path):
     image = galaxy((96, 96)) + gaussian((96, 96), 20, 70, 2.5, 1500)
-    stamp = stamp_of(write_galaxy(tmp_path, image=image))
+    stamp = cutout_of(write_galaxy(tmp_path, image=image))
     assert stamp.flags == Flag.MASK_ESTIMATED
     assert stamp.mask[66:75, 16:25].all()
     assert not stamp.mask[40:56, 40:56].any()
-    assert stamp_of(tmp_path, mask_neighbours=False).flags == 0
+    assert cutout_of(tmp_path, mask_neighbours=False).flags == 0
 
 
 def test_brighter_neighbour_that_touches_is_split_off(tmp_path):
     image = galaxy((96, 96)) + gaussian((96, 96), 66, 48, 3.0, 20_000)
-    stamp = stamp_of(write_galaxy(tmp_path, image=image))
+    stamp = cutout_of(write_galaxy(tmp_path, image=image))
     assert stamp.mask[44:53, 60:72].all()
     assert not stamp.mask[44:52, 43:52].any()
     assert not stamp.flags & Flag.MASKED_CENTRE
@@ -152,7 +152,7 @@ def test_brighter_neighbour_that_touches_is_split_off(tmp_path):
 
 def test_target_is_at_the_start_position(tmp_path):
     image = galaxy((96, 96), x=25, y=60) + gaussian((96, 96), 48, 47, 3.0, 4000)
-    stamp = stamp_of(write_galaxy(tmp_path, image=image), x=25.5, y=60)
+    stamp = cutout_of(write_galaxy(tmp_path, image=image), x=25.5, y=60)
     assert stamp.mask[47, 48]
     assert not stamp.mask[55:66, 20:31].any()
     assert stamp.start[:2].tolist() == [25.5, 60]
@@ -170,7 +170,7 @@ def test_given_mask_is_used_as_it_is(tmp_path):
     mask = np.zeros((64, 64), np.int16)
     mask[:10, :10] = 1
     mask[50:, 50:] = 4
-    stamp = stamp_of(write_galaxy(tmp_path, mask=mask))
+    stamp = cutout_of(write_galaxy(tmp_path, mask=mask))
     np.testing.assert_array_equal(stamp.mask, mask != 0)
     assert stamp.flags == 0
 
@@ -179,7 +179,7 @@ def test_segmentation_map_masks_all_but_the_target(tmp_path):
     segmap = np.zeros((64, 64), np.int32)
     segmap[25:40, 25:40] = 7
     segmap[:9, :9] = 3
-    stamp = stamp_of(write_galaxy(tmp_path, segmap=segmap))
+    stamp = cutout_of(write_galaxy(tmp_path, segmap=segmap))
     np.testing.assert_array_equal(stamp.mask, segmap == 3)
     assert stamp.flags == 0
 
@@ -188,36 +188,36 @@ def test_segmentation_map_given_as_mask_is_suspect(tmp_path):
     segmap = np.zeros((64, 64), np.int32)
     segmap[25:40, 25:40] = 7
     segmap[:9, :9] = 3
-    stamp = stamp_of(write_galaxy(tmp_path, mask=segmap))
+    stamp = cutout_of(write_galaxy(tmp_path, mask=segmap))
     assert stamp.flags == Flag.SUSPECT_MASK | Flag.MASKED_CENTRE
     assert "give it as segmap" in stamp.message
-    stamp = stamp_of(write_galaxy(tmp_path, mask=(segmap > 3).astype(np.uint8)))
+    stamp = cutout_of(write_galaxy(tmp_path, mask=(segmap > 3).astype(np.uint8)))
     assert stamp.flags == Flag.SUSPECT_MASK | Flag.MASKED_CENTRE
 
 
 def test_bad_pixel_at_the_centre(tmp_path):
     image = galaxy()
     image[32, 31] = np.nan
-    stamp = stamp_of(write_galaxy(tmp_path, image=image))
+    stamp = cutout_of(write_galaxy(tmp_path, image=image))
     assert stamp.flags == Flag.BAD_PIXELS | Flag.MASKED_CENTRE
     image[32, 31] = image[32, 36] = np.inf
-    assert stamp_of(write_galaxy(tmp_path, image=image)).mask.sum() == 2
+    assert cutout_of(write_galaxy(tmp_path, image=image)).mask.sum() == 2
 
 
 def test_nan_under_the_mask_is_no_fault(tmp_path):
     image, mask = galaxy(), np.zeros((64, 64), bool)
     image[:4] = np.nan
     mask[:4] = True
-    assert stamp_of(write_galaxy(tmp_path, image=image, mask=mask.astype(np.uint8))).flags == 0
+    assert cutout_of(write_galaxy(tmp_path, image=image, mask=mask.astype(np.uint8))).flags == 0
 
 
 def test_psf_of_next_to_no_size_is_flagged(tmp_path):
     """An oversampling that is too large leaves a PSF of less than a pixel."""
     write_galaxy(tmp_path)
-    stamp = stamp_of(tmp_path, psf_oversampling=15)
+    stamp = cutout_of(tmp_path, psf_oversampling=15)
     assert stamp.flags & Flag.BAD_PSF
     assert "is psf_oversampling right" in stamp.message
-    assert not stamp_of(tmp_path, psf_oversampling=3).flags
+    assert not cutout_of(tmp_path, psf_oversampling=3).flags
 
 
 @pytest.mark.parametrize("box", [np.s_[:, :9], np.s_[-7:], np.s_[:5, :], np.s_[:, -1:]])
@@ -227,7 +227,7 @@ def test_padding_at_an_edge_is_no_sky(tmp_path, box, given):
     image = galaxy(sky=100.0)
     image[box] = 0
     write_galaxy(tmp_path, image=image, **({} if given else {"sigma": None}))
-    stamp = stamp_of(tmp_path)
+    stamp = cutout_of(tmp_path)
     expected = np.zeros(image.shape, bool)
     expected[box] = True
     np.testing.assert_array_equal(stamp.mask, expected)
@@ -240,7 +240,7 @@ def test_zero_counts_are_sky(tmp_path):
     image = np.random.default_rng(1).poisson(galaxy(sigma=0) + 0.01)
     image[:3] = 0
     write_galaxy(tmp_path, image=image, sigma=np.full(image.shape, 0.3))
-    assert not stamp_of(tmp_path).mask.any()
+    assert not cutout_of(tmp_path).mask.any()
 
 
 def test_sigma_of_a_sky_that_is_mostly_zero(tmp_path):
@@ -248,7 +248,7 @@ def test_sigma_of_a_sky_that_is_mostly_zero(tmp_path):
     image = np.maximum(galaxy(shape=(96, 96), flux=4000) - 0.5, 0)
     write_galaxy(tmp_path, image=image, sigma=None)
     assert (image == 0).mean() > 0.6
-    assert float(np.median(stamp_of(tmp_path).sigma)) == pytest.approx(np.std(image[:24]), rel=0.4)
+    assert float(np.median(cutout_of(tmp_path).sigma)) == pytest.approx(np.std(image[:24]), rel=0.4)
 
 
 # ---- cropping, positions, WCS
@@ -261,7 +261,7 @@ def test_large_stamps_are_cropped_around_the_target(tmp_path):
     image = galaxy((300, 400), x=250.3, y=130.6, width=4, flux=5000)
     write_galaxy(tmp_path, image=image)
     write(tmp_path / "a_image.fits", image, header.to_header())
-    stamp = stamp_of(tmp_path, x=250, y=131, zeropoint=25)
+    stamp = cutout_of(tmp_path, x=250, y=131, zeropoint=25)
     x0, y0 = stamp.origin
     h, w = stamp.image.shape
     assert stamp.flags & Flag.CROPPED
@@ -274,14 +274,14 @@ def test_large_stamps_are_cropped_around_the_target(tmp_path):
     assert stamp.pixel_scale == pytest.approx(0.36)
     here = stamp.wcs.wcs_pix2world([[250 - x0, 131 - y0]], 0)
     np.testing.assert_allclose(here, header.wcs_pix2world([[250, 131]], 0), atol=1e-9)
-    whole = stamp_of(tmp_path, x=250, y=131, crop="none")
+    whole = cutout_of(tmp_path, x=250, y=131, crop="none")
     assert whole.image.shape == (300, 400)
     assert not whole.flags & Flag.CROPPED
 
 
 def test_galaxy_that_needs_its_stamp_keeps_it(tmp_path):
     image = galaxy((300, 300), width=20, flux=1e6)
-    assert stamp_of(write_galaxy(tmp_path, image=image)).image.shape == (300, 300)
+    assert cutout_of(write_galaxy(tmp_path, image=image)).image.shape == (300, 300)
 
 
 def test_wcs_of_hundreds_of_cards_and_without_any(tmp_path):
@@ -294,7 +294,7 @@ def test_wcs_of_hundreds_of_cards_and_without_any(tmp_path):
     header["HISTORY"] = "long ago"
     write_galaxy(tmp_path)
     write(tmp_path / "a_image.fits", galaxy(), header)
-    stamp = stamp_of(tmp_path)
+    stamp = cutout_of(tmp_path)
     np.testing.assert_allclose(
         stamp.wcs.wcs_pix2world([[5, 7]], 0), WCS(header).wcs_pix2world([[5, 7]], 0), atol=TEXT
     )
@@ -302,7 +302,7 @@ def test_wcs_of_hundreds_of_cards_and_without_any(tmp_path):
     for key in ("CTYPE1", "CTYPE2"):
         header[key] = "LINEAR"
     write(tmp_path / "a_image.fits", galaxy(), header)
-    stamp = stamp_of(tmp_path)
+    stamp = cutout_of(tmp_path)
     assert stamp.wcs is None
     assert np.isnan(stamp.pixel_scale)
 
@@ -310,7 +310,7 @@ def test_wcs_of_hundreds_of_cards_and_without_any(tmp_path):
 @pytest.mark.parametrize("dtype", ["u1", ">i2", ">i4", ">i8", ">f4", ">f8"])
 def test_every_type_of_pixel(tmp_path, dtype):
     image = galaxy(sigma=2.0, sky=40, flux=3000).clip(0, 250).astype(dtype)
-    stamp = stamp_of(write_galaxy(tmp_path, image=image, sigma=np.full((64, 64), 2.0)))
+    stamp = cutout_of(write_galaxy(tmp_path, image=image, sigma=np.full((64, 64), 2.0)))
     assert stamp.image.dtype == np.float32
     assert stamp.image.dtype.isnative
     np.testing.assert_array_equal(stamp.image[~stamp.mask], image[~stamp.mask])
@@ -324,7 +324,7 @@ def test_scaled_integers_blank_and_extra_axes(tmp_path):
     hdu.header["BLANK"] = -32768
     hdu.data[0, 0, 5, 6] = -32768
     hdu.writeto(tmp_path / "a_image.fits", overwrite=True)
-    stamp = stamp_of(tmp_path)
+    stamp = cutout_of(tmp_path)
     assert stamp.image.shape == (64, 64)
     good = ~stamp.mask
     np.testing.assert_allclose(stamp.image[good], image[good], atol=0.0051)
@@ -348,7 +348,7 @@ def test_truncated_files(tmp_path, role, ending):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(BadInput, match=f"a_{role}{ending}' cannot be read as FITS"):
-            stamp_of(tmp_path)
+            cutout_of(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"x,y\n1,2\n" * 1000, b"SIMPLE  =", b"\0" * 5760])
@@ -356,17 +356,17 @@ def test_text_named_fits(tmp_path, content):
     write_galaxy(tmp_path)
     (tmp_path / "a_image.fits").write_bytes(content)
     with pytest.raises(BadInput, match=r"a_image.fits' (cannot be read as FITS|has no image)"):
-        stamp_of(tmp_path)
+        cutout_of(tmp_path)
 
 
 def test_missing_hdus(tmp_path):
     write_mef(tmp_path / "m.fits", image=galaxy(), sigma=np.ones((64, 64)), psf=psf_image())
-    assert stamp_of(tmp_path / "m.fits").flags == 0
+    assert cutout_of(tmp_path / "m.fits").flags == 0
     with pytest.raises(BadInput, match=r"expected an image HDU named FLUX.*1 IMAGE"):
-        stamp_of(tmp_path / "m.fits", hdu_image="FLUX")
+        cutout_of(tmp_path / "m.fits", hdu_image="FLUX")
     fits.PrimaryHDU().writeto(tmp_path / "e.fits")
     with pytest.raises(BadInput, match="has no image: expected an HDU with an image"):
-        stamp_of(tmp_path / "e.fits", no_psf=True)
+        cutout_of(tmp_path / "e.fits", no_psf=True)
     path = tmp_path / "list.csv"
     path.write_text("id,image,psf\na,m.fits[FLUX],m.fits[PSF]\nb,m.fits[1],m.fits[9]\n")
     cutouts = read(path)
@@ -379,7 +379,7 @@ def test_shapes_that_differ(tmp_path, role):
     write_galaxy(tmp_path, **{role: np.ones((60, 64))})
     said = rf"{role} of 'a' has shape \(60, 64\), expected \(64, 64\)"
     with pytest.raises(BadInput, match=said):
-        stamp_of(tmp_path)
+        cutout_of(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -403,7 +403,7 @@ def test_shapes_that_differ(tmp_path, role):
 def test_useless_planes(tmp_path, planes, said, flag):
     write_galaxy(tmp_path, **planes)
     with pytest.raises(BadInput, match=said) as caught:
-        stamp_of(tmp_path)
+        cutout_of(tmp_path)
     assert caught.value.flags == flag
 
 
@@ -415,7 +415,7 @@ def test_absurd_sizes_are_refused_from_the_header(tmp_path, sides):
     header["NAXIS1"], header["NAXIS2"] = sides
     (tmp_path / "a_image.fits").write_bytes(header.tostring().encode())
     with pytest.raises(BadInput, match=r"cut it out first|cannot be read"):
-        stamp_of(tmp_path)
+        cutout_of(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -424,7 +424,7 @@ def test_absurd_sizes_are_refused_from_the_header(tmp_path, sides):
 )
 def test_start_outside_the_image(tmp_path, options, said):
     with pytest.raises(BadInput, match=said):
-        stamp_of(write_galaxy(tmp_path), **options)
+        cutout_of(write_galaxy(tmp_path), **options)
 
 
 def test_start_values_of_a_row_are_checked(tmp_path):
@@ -460,7 +460,7 @@ def test_real_cases(shared_data):
     flags = {}
     for source in sources:
         chosen = options if source.psf else ReadOptions(no_psf=True)
-        stamp = read_stamp(source, chosen)
+        stamp = read_cutout(source, chosen)
         flags[source.id] = Flag(stamp.flags)
         assert np.isfinite(stamp.image).all()
         assert (stamp.sigma > 0).all()

@@ -25,7 +25,7 @@ from read_helpers import galaxy, psf_image, write
 
 import hybridfit as hf
 from hybridfit.io.options import ReadOptions
-from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.read_cutout import read_cutout
 from hybridfit.io.sky_positions import frame_problem, on_sky
 from hybridfit.io.sources import find_sources
 from hybridfit.io.wcs import pixel_area
@@ -192,7 +192,7 @@ def read_with(tmp_path, header):
     write(tmp_path / "a.fits", galaxy(), header)
     options = ReadOptions(no_psf=True)
     (tmp_path / "m.csv").write_text("id,image\na,a.fits\n")
-    return read_stamp(find_sources(tmp_path / "m.csv", options)[0], options)
+    return read_cutout(find_sources(tmp_path / "m.csv", options)[0], options)
 
 
 def test_tables_have_positions_or_the_reason(tmp_path):
@@ -252,7 +252,7 @@ def test_the_primary_headers_frame_counts_for_an_extension(tmp_path):
     fits.HDUList([primary, image]).writeto(tmp_path / "a.fits")
     (tmp_path / "m.csv").write_text("id,image\na,a.fits\n")
     options = ReadOptions(no_psf=True, zeropoint=25.0)
-    stamp = read_stamp(find_sources(tmp_path / "m.csv", options)[0], options)
+    stamp = read_cutout(find_sources(tmp_path / "m.csv", options)[0], options)
     expected = on_sky(wcs_in("RA", RADESYS="FK5", EQUINOX=1975.0), 9.0, 9.0, 0.4, 65.0)
     assert on_sky(stamp.wcs, 9.0, 9.0, 0.4, 65.0) == pytest.approx(expected, abs=1e-9)
 
@@ -285,7 +285,7 @@ def test_a_broken_card_costs_what_it_says_and_not_the_galaxy(tmp_path, broken):
         content[:at] + f"{broken:8}= 'a = (b / ".ljust(80).encode() + content[at + 80 :]
     )
     options = ReadOptions(no_psf=True)
-    stamp = read_stamp(find_sources(tmp_path / "m.csv", options)[0], options)
+    stamp = read_cutout(find_sources(tmp_path / "m.csv", options)[0], options)
     np.testing.assert_array_equal(stamp.image, whole)
 
 

@@ -13,7 +13,7 @@ import hybridfit as hf
 from hybridfit.io.delimited import decimal, guarded, read_delimited, unguarded
 from hybridfit.io.manifest import read_manifest
 from hybridfit.io.options import ReadOptions
-from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.read_cutout import read_cutout
 from hybridfit.io.read_results import read_results
 from hybridfit.io.references.tables import read_table
 from hybridfit.io.sources import find_sources
@@ -59,7 +59,7 @@ def test_encodings_and_separators(folder: Path, encoding: str, separator: str):
     assert [source.start[0] for source in sources] == [19.5, 20.25]
     assert sources[0].zeropoint == 25
     for source in sources:
-        read_stamp(source, PLAIN)  # the file is found
+        read_cutout(source, PLAIN)  # the file is found
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
@@ -86,7 +86,7 @@ def test_what_spreadsheets_add(folder: Path, written: str):
     (folder / "list.csv").write_text(written)
     sources = find_sources(folder / "list.csv", PLAIN)
     assert list(sources.ids) == ["a"]
-    read_stamp(sources[0], PLAIN)
+    read_cutout(sources[0], PLAIN)
 
 
 def test_tsv_is_a_manifest(folder: Path):
@@ -99,13 +99,13 @@ def test_tsv_is_a_manifest(folder: Path):
 )
 def test_separators_of_windows(folder: Path, name: str):
     (folder / "list.csv").write_text(f"id,image\na,{name}\n")
-    read_stamp(find_sources(folder / "list.csv", PLAIN)[0], PLAIN)
+    read_cutout(find_sources(folder / "list.csv", PLAIN)[0], PLAIN)
 
 
 def test_a_backslash_may_be_part_of_a_name(folder: Path):
     (folder / "a.fits").rename(folder / "b\\a.fits")
     (folder / "list.csv").write_text("id,image\na,b\\a.fits\n")
-    read_stamp(find_sources(folder / "list.csv", PLAIN)[0], PLAIN)
+    read_cutout(find_sources(folder / "list.csv", PLAIN)[0], PLAIN)
 
 
 @pytest.mark.parametrize(

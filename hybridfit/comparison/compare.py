@@ -33,7 +33,7 @@ from hybridfit.io.writing import write_table
 from hybridfit.options.checks import as_path, checked, or_default
 from hybridfit.options.yaml_options import make
 from hybridfit.pipeline.measure import metadata
-from hybridfit.pipeline.run_cutouts import Stamps, stamps_in, stamps_of
+from hybridfit.pipeline.run_cutouts import CutoutReader, reader_of_cutouts, reader_of_run
 
 FOLDER = "compare"  # within the results' folder, where no other is named
 
@@ -87,11 +87,11 @@ def compare(
         catalogues = _renamed(catalogues)
         matched = [match(ours, c, options.match, options.radius) for c in catalogues]
     if not options.pixels:
-        stamps: Stamps = _no_stamps
+        stamps: CutoutReader = _no_stamps
     elif cutouts is not None:
-        stamps = stamps_in(cutouts, ours.id)
+        stamps = reader_of_cutouts(cutouts, ours.id)
     else:
-        stamps = stamps_of(run, input)
+        stamps = reader_of_run(run, input)
     with _threads(options.threads):
         chi2, catalogues = _on_pixels(ours, catalogues, matched, run, stamps, options, quiet)
         comparisons = tuple(
@@ -169,7 +169,7 @@ def _on_pixels(
     catalogues: Sequence[Catalogue],
     matched: Sequence[Matches],
     run: Results,
-    stamps: Stamps,
+    stamps: CutoutReader,
     options: CompareOptions,
     quiet: bool,
 ) -> tuple[list[Chi2], list[Catalogue]]:

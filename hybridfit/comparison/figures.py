@@ -15,7 +15,7 @@ from hybridfit.comparison.pixels import scenes
 from hybridfit.comparison.result import Comparison
 from hybridfit.comparison.statistics import coverage_curve
 from hybridfit.io.read import stack
-from hybridfit.pipeline.run_cutouts import Stamps
+from hybridfit.pipeline.run_cutouts import CutoutReader
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +54,7 @@ def overview(c: Comparison) -> list[str]:
     return parts
 
 
-def rivals(c: Comparison, m: int, stamps: Stamps, galfit: bool) -> bytes | None:
+def rivals(c: Comparison, m: int, stamps: CutoutReader, galfit: bool) -> bytes | None:
     """Data, both models and residuals of one galaxy as PNG; None without pixels or models.
 
     Args:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.io.references import NAMES, Catalogue
 from hybridfit.io.references.catalogue import COLUMN, Array
-from hybridfit.pipeline.run_cutouts import Stamps, batches
+from hybridfit.pipeline.run_cutouts import CutoutReader, batches
 from hybridfit.rendering.render import render
 
 
@@ -46,7 +46,7 @@ class Models:
 
 
 def evaluate(
-    stamps: Stamps,
+    stamps: CutoutReader,
     rows: Sequence[int],
     models: Sequence[Models],
     galfit: bool = False,

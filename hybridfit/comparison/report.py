@@ -18,7 +18,7 @@ from hybridfit.comparison.verdicts import VERDICTS
 from hybridfit.io.references import NAMES
 from hybridfit.io.writing import atomic
 from hybridfit.pipeline.measure import versions
-from hybridfit.pipeline.run_cutouts import Stamps
+from hybridfit.pipeline.run_cutouts import CutoutReader
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -53,7 +53,7 @@ DIGITS = {"x": ".3f", "y": ".3f", "mag": ".3f", "r_eff": ".3f", "n": ".3f", "q":
 def write_report(
     path: Path,
     comparisons: Sequence[Comparison],
-    stamps: Stamps,
+    stamps: CutoutReader,
     galfit: bool,
     options: CompareOptions,
     results: str,
@@ -75,7 +75,7 @@ def write_report(
 
 def render_report(
     comparisons: Sequence[Comparison],
-    stamps: Stamps,
+    stamps: CutoutReader,
     galfit: bool,
     options: CompareOptions,
     results: str,
@@ -193,7 +193,7 @@ def _who(c: Comparison) -> list[str]:
     return parts
 
 
-def _worst(c: Comparison, stamps: Stamps, galfit: bool, options: CompareOptions) -> list[str]:
+def _worst(c: Comparison, stamps: CutoutReader, galfit: bool, options: CompareOptions) -> list[str]:
     """The galaxies that disagree most, one by one."""
     chosen = c.worst(options.worst)
     if not chosen:

@@ -10,8 +10,8 @@ from scipy import ndimage
 
 from hybridfit.detection.detect import Scene, box_around, clipped_background
 
-MIN_HALF = 80  # pixels: the smallest half-width of a cropped stamp
-HALF_LIGHT = 10.0  # half-light radii of the segment that a cropped stamp must reach
+MIN_HALF = 80  # pixels: the smallest half-width of a cropped cutout
+HALF_LIGHT = 10.0  # half-light radii of the segment that a cropped cutout must reach
 EXTENTS = 3.0  # and extents of the segment
 MARGIN = 8
 # Sides up to this are never cropped: the sky far out is worth a few per cent of the errors on

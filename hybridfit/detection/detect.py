@@ -1,4 +1,4 @@
-"""What is in a stamp: sky, the target's segment, its neighbours.
+"""What is in a cutout: sky, the target's segment, its neighbours.
 
 Detection is photutils' `detect_sources` on a smoothed image in units of the noise; here is only
 what it lacks: a fast background, and a split of the target's segment where a neighbour touches
@@ -18,7 +18,7 @@ from scipy import ndimage
 
 LARGEST = np.float32(1e30)  # sigma of a pixel: more is a wrong noise map
 SMOOTHING = 1.5  # pixels, sigma of the Gaussian
-THRESHOLD = 4.7  # of the smoothed noise: by chance, once in some 60 stamps of 128 x 128
+THRESHOLD = 4.7  # of the smoothed noise: by chance, once in some 60 cutouts of 128 x 128
 MIN_PIXELS = 5
 GROW = 2  # pixels by which neighbours are grown
 REACH = 5.0  # pixels: a segment this close to the target's position is the target
@@ -30,13 +30,13 @@ SUBSAMPLE = 2048  # pixels that are enough for a first background
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Objects found in a stamp.
+    """Objects found in a cutout.
 
     Args:
         labels: (H, W) int32, 0 where there is sky.
         target: label of the target, 0 if it was not detected.
         sky: background level, flux per pixel.
-        rms: scatter of the background, flux per pixel, over all of the stamp.
+        rms: scatter of the background, flux per pixel, over all of the cutout.
     """
 
     labels: NDArray[np.int32]
@@ -51,7 +51,7 @@ def find_scene(
     mask: NDArray[np.bool_],
     position: tuple[float, float],
 ) -> Scene:
-    """Detect what is in a stamp, and which segment is the target's.
+    """Detect what is in a cutout, and which segment is the target's.
 
     Args:
         image: (H, W); values under the mask are not used, but must be finite.

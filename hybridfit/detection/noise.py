@@ -17,7 +17,7 @@ NEAR = 3  # pixels: a second lag, which most resampled pixels do not reach eithe
 CURVED = 1.2  # ratio of the variances at both lags; 400 differences tell it to a tenth
 MIN_TRIPLES = 400
 THIN = 10_000  # pixels
-MIN_BLANK = 0.15  # of the stamp
+MIN_BLANK = 0.15  # of the cutout
 AROUND = 4  # pixels around objects that are not blank
 # scatter over sigma that is believable: correlated noise rightly lowers it, nothing raises it
 CREDIBLE = (0.5, 1.5)
@@ -125,7 +125,7 @@ def estimated_sigma(
         ValueError: if the image has no noise to measure.
     """
     scatter = level_scatter(image, blank_sky(scene, mask))
-    if scatter is None or not scatter > 0:  # the galaxy fills the stamp: its slopes are no noise
+    if scatter is None or not scatter > 0:  # the galaxy fills the cutout: its slopes are no noise
         scatter = level_scatter(image, ~mask) or scene.rms
         scatter = min(scatter, scene.rms) if scene.rms > 0 else scatter
     rms = scatter
@@ -148,7 +148,7 @@ def sigma_ratio(
 ) -> float | None:
     """Scatter of the blank sky in units of sigma, 1 if sigma is right; None if it is unknown.
 
-    Where a galaxy fills the stamp its own curvature scatters too, but not from pixel to pixel:
+    Where a galaxy fills the cutout its own curvature scatters too, but not from pixel to pixel:
     too much scatter is believed only if neighbouring pixels show it as well.
     """
     thin = slice(None, None, 2 if image.size > THIN else 1)  # half of the rows are plenty

@@ -32,8 +32,8 @@ from hybridfit.io.options import start_problem
 from hybridfit.io.photometry import calibrate
 from hybridfit.io.psf_files import checked_psf, with_span
 from hybridfit.io.quality_planes import merged_quality
-from hybridfit.io.read import bad_stamp, stack
-from hybridfit.io.read_cutout import Stamp, assembled_stamp
+from hybridfit.io.read import blank_cutout, stack
+from hybridfit.io.read_cutout import Cutout, assemble_cutout
 from hybridfit.io.wcs import first_number, pixel_area
 from hybridfit.io.wcs import pixel_scale as known_scale
 from hybridfit.options.checks import check_choice, checked, described
@@ -144,7 +144,7 @@ def prepare(
     values = _checked_numbers(numbers, count)
     starts = _starts(start, x, y, count)
     systems = entries("wcs", wcs, count) if isinstance(wcs, list | tuple) else [wcs] * count
-    stamps: list[Stamp] = []
+    stamps: list[Cutout] = []
     strange: list[Exception] = []  # misuse that is seen late, or a galaxy's own
     for i, own in enumerate(images):
         single = {name: float(column[i]) for name, column in values.items()}
@@ -164,11 +164,11 @@ def prepare(
                 )
             )
         except BadInput as error:
-            stamps.append(bad_stamp(names[i], error))
+            stamps.append(blank_cutout(names[i], error))
         except Exception as error:
             strange += [error] if isinstance(error, ValueError | TypeError) else []
             reason = BadInput(f"{type(error).__name__} in preparing it: {error}")
-            stamps.append(bad_stamp(names[i], reason))
+            stamps.append(blank_cutout(names[i], reason))
     if strange and len(strange) == count:
         raise strange[0]
     return _with_more(stack(stamps), origin, flags, messages)
@@ -213,7 +213,7 @@ def _stamp(
     crop: str,
     mask_neighbours: bool,
     mask_bits: str,
-) -> Stamp:
+) -> Cutout:
     """One galaxy prepared."""
     wide = image.data.dtype.kind != "f" or image.data.dtype.itemsize > 4
     given = {"image": image.data.astype(np.float64 if wide else np.float32), **planes}
@@ -241,7 +241,7 @@ def _stamp(
     )
     scale = known_scale(values["pixel_scale"], None, wcs)
     found = None if psf is None else ready.of(psf, name, values["psf_oversampling"], scale)
-    return assembled_stamp(
+    return assemble_cutout(
         name,
         draft,
         # there is no header to look into

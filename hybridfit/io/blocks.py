@@ -41,7 +41,7 @@ def write_blocks(
     """Write ``<id>_block.fits`` for each galaxy: empty, then image, model and residual HDUs.
 
     The model's header holds the parameters under GALFIT's keywords, in its conventions, to four
-    decimals or two digits of their error, whichever is more. Pixels are those of the stamp
+    decimals or two digits of their error, whichever is more. Pixels are those of the cutout
     without its padding; masked ones are 0 in the image, and the residual is image - model in
     every pixel that was fitted, 0 in the others. EXPTIME is 1: MAGZPT holds for the pixels as
     they are.

@@ -1,8 +1,8 @@
 """Reading galaxies from FITS: find them, read one, stack many into `Cutouts`.
 
 >>> sources = find_sources("cutouts/")
->>> stamps = [read_stamp(source) for source in sources[:8]]
->>> cutouts = stack(stamps)
+>>> found = [read_cutout(source) for source in sources[:8]]
+>>> cutouts = stack(found)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from hybridfit.data.cutouts import START_NAMES, Cutouts
 from hybridfit.data.errors import BadInput
 from hybridfit.io.options import ReadOptions
-from hybridfit.io.read_cutout import Stamp, read_stamp
+from hybridfit.io.read_cutout import Cutout, read_cutout
 from hybridfit.io.sources import Source, find_sources
 from hybridfit.options.yaml_options import make
 
@@ -26,7 +26,7 @@ SIDES = (32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 
 
 def padded_shape(height: int, width: int) -> tuple[int, int]:
-    """Return the shape that a stamp is padded to: few shapes, so that few kernels are compiled."""
+    """Return the shape that a cutout is padded to: few shapes, so that few kernels are compiled."""
     return _padded_side(height), _padded_side(width)
 
 
@@ -37,9 +37,9 @@ def _padded_side(side: int) -> int:
     return 128 * math.ceil(side / 128)
 
 
-def bad_stamp(id: str, error: BadInput, shape: tuple[int, int] = (32, 32)) -> Stamp:
-    """Return a stamp without any data that carries a `BadInput`'s flags and text."""
-    return Stamp(
+def blank_cutout(id: str, error: BadInput, shape: tuple[int, int] = (32, 32)) -> Cutout:
+    """Return a cutout without any data that carries a `BadInput`'s flags and text."""
+    return Cutout(
         id=id,
         image=np.zeros(shape, np.float32),
         sigma=np.ones(shape, np.float32),
@@ -58,12 +58,12 @@ def bad_stamp(id: str, error: BadInput, shape: tuple[int, int] = (32, 32)) -> St
     )
 
 
-def readable_stamp(
+def read_or_blank(
     source: Source,
     options: ReadOptions = ReadOptions(),
-    read: Callable[[Source, ReadOptions], Stamp] = read_stamp,
-) -> Stamp:
-    """Read a galaxy; whatever is wrong with it becomes a stamp without data, and its message.
+    read: Callable[[Source, ReadOptions], Cutout] = read_cutout,
+) -> Cutout:
+    """Read a galaxy; whatever is wrong with it becomes a cutout without data, and its message.
 
     Args:
         source: its files.
@@ -73,81 +73,83 @@ def readable_stamp(
     try:
         return read(source, options)
     except BadInput as error:
-        return bad_stamp(source.id, error)
+        return blank_cutout(source.id, error)
     except Exception as error:  # what readers of broken files raise has no end
         text = f"{type(error).__name__} while reading '{source.image}': {error}"
-        return bad_stamp(source.id, BadInput(text))
+        return blank_cutout(source.id, BadInput(text))
 
 
 def stack(
-    stamps: Sequence[Stamp],
+    cutouts: Sequence[Cutout],
     shape: tuple[int, int] | None = None,
     psf_shape: tuple[int, int] | None = None,
 ) -> Cutouts:
-    """Stack stamps into one batch.
+    """Stack cutouts into one batch.
 
-    Smaller stamps are padded with masked pixels behind their last row and column, so that x, y
+    Smaller cutouts are padded with masked pixels behind their last row and column, so that x, y
     and ``origin`` stay; smaller PSFs with zeros around their middle pixel.
 
     Args:
-        stamps: at least one; all with a PSF or all without (those without any data aside).
-        shape: H, W of the batch; default the `padded_shape` of the largest stamp.
+        cutouts: at least one; all with a PSF or all without (those without any data aside).
+        shape: H, W of the batch; default the `padded_shape` of the largest cutout.
         psf_shape: h, w of the PSFs, odd; default that of the largest PSF.
 
     Raises:
-        ValueError: if a stamp or PSF is larger than the shape, or only some have a PSF.
+        ValueError: if a cutout or PSF is larger than the shape, or only some have a PSF.
     """
-    if not stamps:
-        raise ValueError("no stamps to stack, expected at least one")
-    sizes = [stamp.image.shape for stamp in stamps]
+    if not cutouts:
+        raise ValueError("no cutouts to stack, expected at least one")
+    sizes = [cutout.image.shape for cutout in cutouts]
     shape = shape or padded_shape(max(h for h, _ in sizes), max(w for _, w in sizes))
-    batch = len(stamps)
+    batch = len(cutouts)
     image = np.zeros((batch, *shape), np.float32)
     sigma = np.ones((batch, *shape), np.float32)
     mask = np.ones((batch, *shape), bool)
-    for i, (stamp, (h, w)) in enumerate(zip(stamps, sizes, strict=True)):
+    for i, (cutout, (h, w)) in enumerate(zip(cutouts, sizes, strict=True)):
         if h > shape[0] or w > shape[1]:
-            raise ValueError(f"stamp of '{stamp.id}' is {h} x {w}, expected at most {shape}")
-        image[i, :h, :w] = stamp.image
-        sigma[i, :h, :w] = stamp.sigma
-        mask[i, :h, :w] = stamp.mask
-    psf = _stacked_psfs(stamps, psf_shape)
+            raise ValueError(f"cutout of '{cutout.id}' is {h} x {w}, expected at most {shape}")
+        image[i, :h, :w] = cutout.image
+        sigma[i, :h, :w] = cutout.sigma
+        mask[i, :h, :w] = cutout.mask
+    psf = _stacked_psfs(cutouts, psf_shape)
     return Cutouts(
         image=torch.from_numpy(image),
         sigma=torch.from_numpy(sigma),
         psf=None if psf is None else torch.from_numpy(psf),
         mask=torch.from_numpy(mask),
-        id=[stamp.id for stamp in stamps],
-        psf_oversampling=torch.tensor([stamp.psf_oversampling for stamp in stamps]),
-        psf_includes_pixel=torch.tensor([stamp.psf_includes_pixel for stamp in stamps]),
-        zeropoint=torch.tensor([stamp.zeropoint for stamp in stamps], dtype=torch.float64),
-        zeropoint_from=[stamp.zeropoint_from for stamp in stamps],
-        pixel_scale=torch.tensor([stamp.pixel_scale for stamp in stamps], dtype=torch.float64),
-        origin=torch.tensor([stamp.origin for stamp in stamps], dtype=torch.float64),
-        start=torch.from_numpy(np.stack([stamp.start for stamp in stamps])),
-        flags=torch.tensor([stamp.flags for stamp in stamps], dtype=torch.int64),
+        id=[cutout.id for cutout in cutouts],
+        psf_oversampling=torch.tensor([cutout.psf_oversampling for cutout in cutouts]),
+        psf_includes_pixel=torch.tensor([cutout.psf_includes_pixel for cutout in cutouts]),
+        zeropoint=torch.tensor([cutout.zeropoint for cutout in cutouts], dtype=torch.float64),
+        zeropoint_from=[cutout.zeropoint_from for cutout in cutouts],
+        pixel_scale=torch.tensor([cutout.pixel_scale for cutout in cutouts], dtype=torch.float64),
+        origin=torch.tensor([cutout.origin for cutout in cutouts], dtype=torch.float64),
+        start=torch.from_numpy(np.stack([cutout.start for cutout in cutouts])),
+        flags=torch.tensor([cutout.flags for cutout in cutouts], dtype=torch.int64),
         size=torch.tensor(sizes, dtype=torch.int64),
-        wcs=[stamp.wcs for stamp in stamps],
-        messages=[stamp.message for stamp in stamps],
+        wcs=[cutout.wcs for cutout in cutouts],
+        messages=[cutout.message for cutout in cutouts],
     )
 
 
-def _stacked_psfs(stamps: Sequence[Stamp], psf_shape: tuple[int, int] | None) -> np.ndarray | None:
-    psfs = [stamp.psf for stamp in stamps]
+def _stacked_psfs(
+    cutouts: Sequence[Cutout], psf_shape: tuple[int, int] | None
+) -> np.ndarray | None:
+    psfs = [cutout.psf for cutout in cutouts]
     given = [psf.shape for psf in psfs if psf is not None]
     if not given:
         return None
     h, w = psf_shape or (max(s[0] for s in given), max(s[1] for s in given))
-    stacked = np.zeros((len(stamps), h, w), np.float32)
-    for row, stamp, psf in zip(stacked, stamps, psfs, strict=True):
+    stacked = np.zeros((len(cutouts), h, w), np.float32)
+    for row, cutout, psf in zip(stacked, cutouts, psfs, strict=True):
         if psf is None:
-            if not stamp.mask.all():
-                raise ValueError(f"'{stamp.id}' has no PSF, but others in the batch have one")
+            if not cutout.mask.all():
+                raise ValueError(f"'{cutout.id}' has no PSF, but others in the batch have one")
             row[h // 2, w // 2] = 1.0  # there is nothing to fit: any PSF will do
             continue
         top, left = (h - psf.shape[0]) // 2, (w - psf.shape[1]) // 2
         if top < 0 or left < 0:
-            raise ValueError(f"PSF of '{stamp.id}' is {psf.shape}, expected at most {(h, w)}")
+            raise ValueError(f"PSF of '{cutout.id}' is {psf.shape}, expected at most {(h, w)}")
         row[top : top + psf.shape[0], left : left + psf.shape[1]] = psf
     return stacked
 
@@ -165,4 +167,4 @@ def read(input: str | Path, **options: Any) -> Cutouts:
         ValueError, FileNotFoundError: if the whole input is unusable, or an option is unknown.
     """
     chosen = make(ReadOptions, options, "read")
-    return stack([readable_stamp(source, chosen) for source in find_sources(input, chosen)])
+    return stack([read_or_blank(source, chosen) for source in find_sources(input, chosen)])

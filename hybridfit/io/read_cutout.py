@@ -31,7 +31,7 @@ NAMED = 8  # HDUs that a message lists
 
 
 @dataclass(frozen=True, eq=False)
-class Stamp:
+class Cutout:
     """One galaxy as it will be fitted, of its own shape.
 
     Args:
@@ -46,9 +46,9 @@ class Stamp:
         zeropoint_from: what it is taken from, "" where none is known.
         pixel_scale: arcsec, NaN where unknown.
         origin: x, y of the first pixel in the image as given.
-        start: (7,) x, y, mag, r_eff, n, q, pa in stamp pixels, NaN where not given.
+        start: (7,) x, y, mag, r_eff, n, q, pa in cutout pixels, NaN where not given.
         flags: bits of `hybridfit.Flag`.
-        wcs: astropy WCS of the stamp, None without one.
+        wcs: astropy WCS of the cutout, None without one.
         message: what the user should know, "" if nothing.
     """
 
@@ -69,7 +69,7 @@ class Stamp:
     message: str
 
 
-def read_stamp(source: Source, options: ReadOptions = ReadOptions()) -> Stamp:
+def read_cutout(source: Source, options: ReadOptions = ReadOptions()) -> Cutout:
     """Read one galaxy.
 
     Args:
@@ -77,7 +77,7 @@ def read_stamp(source: Source, options: ReadOptions = ReadOptions()) -> Stamp:
         options: see `ReadOptions`.
 
     Returns:
-        The stamp, cropped if the image was much larger than the galaxy.
+        The cutout, cropped if the image was much larger than the galaxy.
 
     Raises:
         BadInput: if the galaxy cannot be fitted; the text says why and what to do.
@@ -102,7 +102,7 @@ def read_stamp(source: Source, options: ReadOptions = ReadOptions()) -> Stamp:
     )
     scale = pixel_scale(source.pixel_scale, options.pixel_scale, wcs)
     psf = _psf(source, options, psf_plane, found.headers.get("psf"), scale)
-    return assembled_stamp(
+    return assemble_cutout(
         source.id,
         draft,
         calibration,
@@ -115,7 +115,7 @@ def read_stamp(source: Source, options: ReadOptions = ReadOptions()) -> Stamp:
     )
 
 
-def assembled_stamp(
+def assemble_cutout(
     id: str,
     draft: Draft,
     calibration: Calibration,
@@ -126,7 +126,7 @@ def assembled_stamp(
     wcs: Any,
     notes: Sequence[str] = (),
     last_notes: Sequence[str] = (),
-) -> Stamp:
+) -> Cutout:
     """Return a galaxy of which all parts are ready.
 
     Args:
@@ -145,7 +145,7 @@ def assembled_stamp(
         flags |= Flag.NO_ZEROPOINT
     gain_notes = calibration.gain_notes if draft.flags & Flag.SIGMA_ESTIMATED else ()
     psf_notes = () if psf is None else psf.notes
-    return Stamp(
+    return Cutout(
         id=id,
         **draft.planes,
         psf=None if psf is None else psf.psf,

@@ -45,8 +45,8 @@ def on_sky(wcs: Any, x: float, y: float, q: float, pa: float) -> tuple[float, fl
     on the sky.
 
     Args:
-        wcs: WCS of the stamp, astropy's or any of its shared interface; None gives NaN.
-        x, y: centre in stamp pixels.
+        wcs: WCS of the cutout, astropy's or any of its shared interface; None gives NaN.
+        x, y: centre in cutout pixels.
         q, pa: axis ratio, and angle in degrees from +y towards -x.
     """
     if wcs is None or not all(math.isfinite(value) for value in (x, y, q, pa)):

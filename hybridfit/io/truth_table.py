@@ -13,7 +13,7 @@ from torch import Tensor
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.read import stack
-from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.read_cutout import read_cutout
 from hybridfit.io.references.tables import read_table
 from hybridfit.io.sources import Source
 
@@ -58,12 +58,12 @@ def truth_values(rows: Table, names: Sequence[str]) -> Tensor:
 
 def readable(sources: Sequence[Source], options: ReadOptions) -> Cutouts | None:
     """Those of the galaxies that can be read and have a pixel, or None."""
-    stamps = []
+    cutouts = []
     for source in sources:
         try:
-            stamp = read_stamp(source, options)
+            cutout = read_cutout(source, options)
         except Exception:
             continue  # whoever reads says how many are left out
-        if not stamp.mask.all():
-            stamps.append(stamp)
-    return stack(stamps) if stamps else None
+        if not cutout.mask.all():
+            cutouts.append(cutout)
+    return stack(cutouts) if cutouts else None

@@ -49,7 +49,7 @@ def pixel_scale(row: float, option: float | None, wcs: WCS | None) -> float:
 
 
 def celestial_wcs(header: fits.Header, origin: tuple[int, int]) -> tuple[WCS | None, str]:
-    """Return the WCS of the stamp that begins at ``origin``, None where there is none; a note."""
+    """Return the WCS of the cutout that begins at ``origin``, None where there is none; a note."""
     kinds = [text_in(header, f"CTYPE{axis}") for axis in (1, 2)]
     if not all(kind[4:5] == "-" for kind in kinds):  # nothing celestial: spare the parsing
         is_meant = any(SKY_AXIS.match(kind) for kind in kinds)

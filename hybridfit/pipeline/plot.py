@@ -22,7 +22,7 @@ from hybridfit.fitting.options import FitOptions
 from hybridfit.io.blocks import file_name, read_block
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.read import stack
-from hybridfit.io.read_cutout import read_stamp
+from hybridfit.io.read_cutout import read_cutout
 from hybridfit.io.read_results import Results, read_results
 from hybridfit.io.references.tables import read_table
 from hybridfit.io.run_folder import MODELS
@@ -33,7 +33,7 @@ from hybridfit.model.parameters import ParameterSpace, Prior
 from hybridfit.npe.posterior import predict_cutouts
 from hybridfit.options.yaml_options import make
 from hybridfit.pipeline.measure import model_images, starting_network
-from hybridfit.pipeline.run_cutouts import stamps_of
+from hybridfit.pipeline.run_cutouts import reader_of_run
 from hybridfit.plots import (
     LABELS,
     DrawsLayer,
@@ -189,13 +189,13 @@ def _galaxy(
     results: Results, options: FitOptions, row: int, sources: Mapping[str, Source]
 ) -> _Galaxy:
     if "feedme" in results.table.colnames:
-        stamp = stamps_of(results)(row)
+        stamp = reader_of_run(results)(row)
         return _Galaxy(results, row, None if stamp is None else stack([stamp]), options)
     source = sources.get(str(results.table["id"][row]))
     if source is None:
         return _Galaxy(results, row, None, options)
     try:
-        stamp = read_stamp(source, make(ReadOptions, results.settings.get("read", {}), "read"))
+        stamp = read_cutout(source, make(ReadOptions, results.settings.get("read", {}), "read"))
     except Exception:
         return _Galaxy(results, row, None, options)  # its row has the reason
     return _Galaxy(results, row, None if stamp.mask.all() else stack([stamp]), options)

@@ -14,8 +14,8 @@ from hybridfit.rendering.psf_wings import find_wings
 def with_pedestal_flags(cutouts: Cutouts) -> Cutouts:
     """Flag PSFs with a certain pedestal as PSF_TRUNCATED, and say so.
 
-    The PSFs stay as they are: the error budget allows for what is under them. Wings that a stamp
-    cuts off are not looked for, for simulated data may have been made with the very same stamp.
+    The PSFs stay as they are: the error budget allows for what is under them. Wings that a cutout
+    cuts off are not looked for, for simulated data may have been made with the very same cutout.
 
     Args:
         cutouts: B galaxies.

@@ -1,4 +1,4 @@
-"""The stamps behind a run's table: the pixels that were fitted, read again."""
+"""The cutouts behind a run's table: the pixels that were fitted, read again."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import UsageError
 from hybridfit.io.galfit import read_feedme
-from hybridfit.io.galfit.read_cutout import feedme_stamp
+from hybridfit.io.galfit.read_cutout import read_feedme_cutout
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.read import padded_shape, stack
-from hybridfit.io.read_cutout import Stamp, read_stamp
+from hybridfit.io.read_cutout import Cutout, read_cutout
 from hybridfit.io.read_results import Results
 from hybridfit.io.sources import Source, find_sources
 from hybridfit.options.yaml_options import make
 
 AT_ONCE = 16  # galaxies: bounds memory
-Stamps = Callable[[int], Stamp | None]
+CutoutReader = Callable[[int], Cutout | None]
 
 
-def stamps_of(results: Results, input: str | Path | None = None) -> Stamps:
-    """Return a function that reads the stamp of a row of results, None where there is none.
+def reader_of_run(results: Results, input: str | Path | None = None) -> CutoutReader:
+    """Return a function that reads the cutout of a row of results, None where there is none.
 
-    The stamp is the one that was fitted: read with the run's own options, of its feedme file
+    The cutout is the one that was fitted: read with the run's own options, of its feedme file
     where the run was of such.
 
     Args:
@@ -53,29 +53,29 @@ def stamps_of(results: Results, input: str | Path | None = None) -> Stamps:
         # a FITS table holds ASCII, so its ids have escapes for other letters
         numbers.setdefault(name.encode("ascii", "backslashreplace").decode(), i)
 
-    def read(row: int) -> Stamp | None:
+    def read(row: int) -> Cutout | None:
         number = numbers.get(str(results.table["id"][row]))
         return None if number is None else _read(found[number], options)
 
     return read
 
 
-def _of_feedmes(results: Results, options: ReadOptions, root: str | Path | None) -> Stamps:
-    """Stamps of a run of GALFIT input files, whose paths are relative to ``root`` if given."""
+def _of_feedmes(results: Results, options: ReadOptions, root: str | Path | None) -> CutoutReader:
+    """Cutouts of a run of GALFIT input files, whose paths are relative to ``root`` if given."""
 
-    def read(row: int) -> Stamp | None:
+    def read(row: int) -> Cutout | None:
         path = Path(str(results.table["feedme"][row]))
         path = path if root is None else Path(root) / path
         try:
-            stamp = feedme_stamp(read_feedme(path), options, str(results.table["id"][row]))
+            cutout = read_feedme_cutout(read_feedme(path), options, str(results.table["id"][row]))
         except Exception:
             return None  # its row has the reason, whatever a broken file raises
-        return None if stamp.mask.all() else stamp
+        return None if cutout.mask.all() else cutout
 
     return read
 
 
-def stamps_in(cutouts: Cutouts, ids: Sequence[str]) -> Stamps:
+def reader_of_cutouts(cutouts: Cutouts, ids: Sequence[str]) -> CutoutReader:
     """Return the same for cutouts in memory.
 
     Args:
@@ -84,7 +84,7 @@ def stamps_in(cutouts: Cutouts, ids: Sequence[str]) -> Stamps:
     """
     numbers = {name: i for i, name in enumerate(cutouts.id)}
 
-    def read(row: int) -> Stamp | None:
+    def read(row: int) -> Cutout | None:
         i = numbers.get(ids[row])
         if i is None or bool(cutouts.mask[i].all()):
             return None
@@ -94,7 +94,7 @@ def stamps_in(cutouts: Cutouts, ids: Sequence[str]) -> Stamps:
             for name in ("image", "sigma", "mask")
         }
         origin = cutouts.origin[i].tolist()
-        return Stamp(
+        return Cutout(
             id=cutouts.id[i],
             **planes,
             psf=None if cutouts.psf is None else cutouts.psf[i].cpu().numpy(),
@@ -113,32 +113,32 @@ def stamps_in(cutouts: Cutouts, ids: Sequence[str]) -> Stamps:
     return read
 
 
-def _read(source: Source, options: ReadOptions) -> Stamp | None:
+def _read(source: Source, options: ReadOptions) -> Cutout | None:
     try:
-        stamp = read_stamp(source, options)
+        cutout = read_cutout(source, options)
     except Exception:
         return None  # its row has the reason
-    return None if stamp.mask.all() else stamp
+    return None if cutout.mask.all() else cutout
 
 
 def batches(
-    stamps: Stamps, rows: Sequence[int], told: Callable[[int], Any] = lambda n: None
+    read: CutoutReader, rows: Sequence[int], told: Callable[[int], Any] = lambda n: None
 ) -> Iterator[tuple[list[int], Cutouts]]:
-    """Read stamps and yield those of one padded shape together, with their numbers."""
-    waiting: dict[tuple[Any, ...], list[tuple[int, Stamp]]] = {}
+    """Read cutouts and yield those of one padded shape together, with their numbers."""
+    waiting: dict[tuple[Any, ...], list[tuple[int, Cutout]]] = {}
     for row in rows:
-        stamp = stamps(row)
+        cutout = read(row)
         told(1)
-        if stamp is None:
+        if cutout is None:
             continue
-        kind = (*padded_shape(*stamp.image.shape), stamp.psf is None, stamp.psf_oversampling)
+        kind = (*padded_shape(*cutout.image.shape), cutout.psf is None, cutout.psf_oversampling)
         group = waiting.setdefault(kind, [])
-        group.append((row, stamp))
+        group.append((row, cutout))
         if len(group) == AT_ONCE:
             yield _stacked(waiting.pop(kind))
     for group in waiting.values():
         yield _stacked(group)
 
 
-def _stacked(group: list[tuple[int, Stamp]]) -> tuple[list[int], Cutouts]:
-    return [row for row, _ in group], stack([stamp for _, stamp in group])
+def _stacked(group: list[tuple[int, Cutout]]) -> tuple[list[int], Cutouts]:
+    return [row for row, _ in group], stack([cutout for _, cutout in group])

@@ -139,7 +139,7 @@ def make_grid(
 
 
 def _fft_size(n: int, psf_radius: int) -> int:
-    """Stamp plus room for the PSF's and the core's wings, rounded to a quick even FFT size."""
+    """Cutout plus room for the PSF's and the core's wings, rounded to a quick even FFT size."""
     size = n + max(16, min(psf_radius // 2, 32))
     while size % 2 or fft.next_fast_len(size, real=True) != size:
         size += 1

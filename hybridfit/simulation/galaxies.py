@@ -49,7 +49,7 @@ def draw_raw(n: int, random: Random, prior: Prior, r_eff: Range) -> Tensor:
 
 
 def choose_sides(r_eff: Tensor, random: Random, sides: tuple[int, ...], fill: Range) -> Tensor:
-    """Stamp sides (n,), any of those of at least a random ``fill`` times r_eff, or the largest."""
+    """Cutout sides (n,), any of those of at least a random ``fill`` times r_eff, or the largest."""
     choice = torch.tensor(sorted(sides), device=r_eff.device)
     needed = r_eff * random.log_uniform(fill, len(r_eff))
     first = torch.searchsorted(choice.double(), needed).clamp_max(len(choice) - 1)

@@ -8,7 +8,7 @@ from hybridfit.io.galfit.find import find_feedmes
 from hybridfit.io.galfit.header import model_header
 from hybridfit.io.galfit.log import read_log
 from hybridfit.io.galfit.outcomes import read_outcomes, read_restart
-from hybridfit.io.galfit.read_cutout import feedme_stamp
+from hybridfit.io.galfit.read_cutout import read_feedme_cutout
 from hybridfit.io.galfit.write import feedme_text, with_results, write_feedme
 
 __all__ = [
@@ -18,13 +18,13 @@ __all__ = [
     "GalfitError",
     "Outcome",
     "Value",
-    "feedme_stamp",
     "feedme_text",
     "find_feedmes",
     "model_header",
     "read_block",
     "read_constraints",
     "read_feedme",
+    "read_feedme_cutout",
     "read_log",
     "read_outcomes",
     "read_restart",

@@ -24,7 +24,7 @@ from hybridfit.io.galfit.sigma import made_sigma
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.planes import read_plane, read_section
 from hybridfit.io.psf_files import checked_psf, read_psf
-from hybridfit.io.read_cutout import Stamp
+from hybridfit.io.read_cutout import Cutout
 from hybridfit.io.view import PartOf
 from hybridfit.io.wcs import celestial_wcs, pixel_scale
 from hybridfit.rendering.psf_images import PreparedPsf
@@ -35,7 +35,9 @@ PARENTS = 4  # folders above the feedme's in which a run may have been started
 MODES = {1: "a model only", 2: "an image block only", 3: "the components as images"}
 
 
-def feedme_stamp(feedme: Feedme, options: ReadOptions = ReadOptions(), id: str = "") -> Stamp:
+def read_feedme_cutout(
+    feedme: Feedme, options: ReadOptions = ReadOptions(), id: str = ""
+) -> Cutout:
     """Read what an input file names as GALFIT would.
 
     The region is cut out first, and ``origin`` is its first pixel. Bad are pixels where the
@@ -95,7 +97,7 @@ def feedme_stamp(feedme: Feedme, options: ReadOptions = ReadOptions(), id: str =
     notes += [LINEAR] if is_asinh(header) else []
     scale = math.sqrt(abs(feedme.pixel_scale[0] * feedme.pixel_scale[1]))
     scale = options.pixel_scale or (scale if scale > 0 else pixel_scale(math.nan, None, wcs))
-    return Stamp(
+    return Cutout(
         id=id or feedme.path.name,
         image=np.where(mask, 0.0, image).astype(np.float32),
         sigma=np.where(mask, 1.0, sigma).astype(np.float32),

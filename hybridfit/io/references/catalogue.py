@@ -31,7 +31,7 @@ class Catalogue:
         errors: (N, K, 7) standard deviations, NaN where not known.
         held: (N, K, 7) True where a value was not measured but given.
         aliases: (N,) further names each galaxy may go by.
-        sky: (N, 4) level at the stamp's centre, its error, slopes along x and y; NaN, NaN, 0, 0.
+        sky: (N, 4) level at the cutout's centre, its error, slopes along x and y; NaN, NaN, 0, 0.
         world: (N, 2) right ascension and declination of the first component, degrees.
         snr: (N,) signal to noise.
         said: (N, 2) chi2 and degrees of freedom as written.

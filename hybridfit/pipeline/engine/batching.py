@@ -15,8 +15,8 @@ from hybridfit.data.errors import BadInput
 from hybridfit.data.results import Flag, joined
 from hybridfit.io import run_folder as runs
 from hybridfit.io.input_keys import Key, input_key, source_values
-from hybridfit.io.read import padded_shape, readable_stamp, stack
-from hybridfit.io.read_cutout import Stamp
+from hybridfit.io.read import padded_shape, read_or_blank, stack
+from hybridfit.io.read_cutout import Cutout
 from hybridfit.io.sources import Source
 from hybridfit.pipeline.engine.isolation import is_of_the_run
 from hybridfit.pipeline.engine.job import Job
@@ -41,7 +41,7 @@ class Batch:
     """
 
     index: list[int]
-    stamps: list[Stamp]
+    stamps: list[Cutout]
     keys: list[Key]
     share: float
 
@@ -78,14 +78,14 @@ def _rows(batch: Batch, job: Job) -> NDArray[np.void]:
     """Rows of a batch; a galaxy with which it raises gets one that says so."""
     kind = _kind(batch.stamps[0])
 
-    def compute(stamps: list[Stamp]) -> NDArray[np.void]:
+    def compute(stamps: list[Cutout]) -> NDArray[np.void]:
         if kind == NO_DATA:
             return job.stage.nothing(stack(stamps), job)
         with job.clock("reading"):
             cutouts = stack(stamps, kind[:2], kind[3:] or None)
         return job.stage.rows(cutouts, job, batch.share)
 
-    def failed(stamps: list[Stamp], text: str) -> NDArray[np.void]:
+    def failed(stamps: list[Cutout], text: str) -> NDArray[np.void]:
         stamp = stamps[0]
         flags = stamp.flags | int(Flag.FAILED)
         message = joined(text, stamp.message)
@@ -96,12 +96,12 @@ def _rows(batch: Batch, job: Job) -> NDArray[np.void]:
 
 def _batches(sources: Sequence[Source], job: Job) -> Iterator[Batch]:
     """Yield the galaxies of a part as batches of one padded shape."""
-    groups: dict[tuple[Any, ...], list[tuple[int, Stamp, Key]]] = {}
+    groups: dict[tuple[Any, ...], list[tuple[int, Cutout, Key]]] = {}
     pixels = 0
     for i, source in enumerate(sources):
         with job.clock("reading"):
             key = key_of(source, job)  # before the pixels: what changes in between is seen later
-            stamp = readable_stamp(source, job.stage.read, job.input.read)
+            stamp = read_or_blank(source, job.stage.read, job.input.read)
             group = groups.setdefault(_group(stamp, job), [])
         group.append((i, stamp, key))
         pixels += stamp.image.size
@@ -113,7 +113,7 @@ def _batches(sources: Sequence[Source], job: Job) -> Iterator[Batch]:
         yield from _split(group, len(sources), job)
 
 
-def _split(group: list[tuple[int, Stamp, Key]], n_part: int, job: Job) -> Iterator[Batch]:
+def _split(group: list[tuple[int, Cutout, Key]], n_part: int, job: Job) -> Iterator[Batch]:
     """Yield the galaxies of a kind, on a CPU as many at a time as take some seconds."""
     share, most = len(group) / n_part, len(group)
     if job.stage.run.device == "cpu":
@@ -139,12 +139,12 @@ def files_of(source: Source, job: Job) -> Sequence[str]:
         return [source.image]
 
 
-def _group(stamp: Stamp, job: Job) -> tuple[Any, ...]:
+def _group(stamp: Cutout, job: Job) -> tuple[Any, ...]:
     kind = _kind(stamp)
     return (*kind, () if kind == NO_DATA else job.input.kind(stamp.id))
 
 
-def _kind(stamp: Stamp) -> tuple[Any, ...]:
+def _kind(stamp: Cutout) -> tuple[Any, ...]:
     """What the galaxies of a batch share: no data, or a padded shape and the kind of PSF."""
     if stamp.mask.all():
         return NO_DATA

@@ -115,7 +115,7 @@ def error_text(error: Exception) -> str:
 
 
 def ordinary_galaxy(psf: bool = True) -> Cutouts:
-    """A round galaxy of high signal-to-noise in the middle of a stamp, as a batch of one.
+    """A round galaxy of high signal-to-noise in the middle of a cutout, as a batch of one.
 
     Args:
         psf: whether it has a PSF.

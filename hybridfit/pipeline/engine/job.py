@@ -16,7 +16,7 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.io import write_tables as export
 from hybridfit.io.input_keys import source_files
 from hybridfit.io.options import ReadOptions
-from hybridfit.io.read_cutout import Stamp, read_stamp
+from hybridfit.io.read_cutout import Cutout, read_cutout
 from hybridfit.io.sources import Source
 from hybridfit.io.table import Column, failed_row
 from hybridfit.options.checks import check_fields
@@ -108,7 +108,7 @@ class Input:
     """
 
     sources: Sequence[Source]
-    read: Callable[[Source, ReadOptions], Stamp] = read_stamp
+    read: Callable[[Source, ReadOptions], Cutout] = read_cutout
     kind: Callable[[str], tuple[Any, ...]] = lambda id: ()
     files: Callable[[Source, ReadOptions], Sequence[str]] = source_files
 

@@ -19,7 +19,7 @@ ROUNDS = 5  # fits in which values that leave their range are held at its limit
 
 
 def given_limits(batch: Sequence[Task], origin: Tensor) -> tuple[Tensor, Tensor]:
-    """Lower and upper limits (B, Q) of the tasks' values, in stamp pixels."""
+    """Lower and upper limits (B, Q) of the tasks' values, in cutout pixels."""
     pair = [[getattr(task, name) for task in batch] for name in ("low", "high")]
     low, high = (torch.tensor(values, dtype=torch.float64) for values in pair)
     space = space_of(batch[0].n_components)

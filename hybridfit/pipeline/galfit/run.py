@@ -24,10 +24,10 @@ from hybridfit.data.errors import BadInput, UsageError
 from hybridfit.data.results import Flag, Quality, Result, joined
 from hybridfit.fitting.options import FitOptions
 from hybridfit.io import blocks
-from hybridfit.io.galfit import Feedme, feedme_stamp, read_block, with_results, write_feedme
+from hybridfit.io.galfit import Feedme, read_block, read_feedme_cutout, with_results, write_feedme
 from hybridfit.io.galfit.read_cutout import locate, named_files
 from hybridfit.io.options import ReadOptions
-from hybridfit.io.read_cutout import Stamp
+from hybridfit.io.read_cutout import Cutout
 from hybridfit.io.result_table import result_columns
 from hybridfit.io.sources import Source
 from hybridfit.io.table import Column
@@ -128,7 +128,7 @@ def fit_feedmes(
         lambda id, *rest: failed_task(found[id], id, *rest),
     )
     sources = [Source(name, str(path)) for name, path in found.items()]
-    source = Input(sources, work.stamp, work.kind, work.files)
+    source = Input(sources, work.cutout, work.kind, work.files)
     return run_stream([str(path) for path in inputs], out, stage, overwrite, quiet, source)
 
 
@@ -172,13 +172,13 @@ class _Work:
         own = result_columns(space_of(self.most), width, run.covariance, drawn > 0, n_samples)
         return (*own, *task_columns(list(self.found.values())))
 
-    def stamp(self, source: Source, read: ReadOptions) -> Stamp:
+    def cutout(self, source: Source, read: ReadOptions) -> Cutout:
         """The pixels that a file asks for; BadInput if it cannot be fitted."""
         task = self.task(source.id)
         if task.refused:
             flag = Flag.NOT_MODELLED if task.feedme.components else Flag.UNREADABLE
             raise BadInput(task.refused, int(flag))
-        return feedme_stamp(task.feedme, read, task.id)
+        return read_feedme_cutout(task.feedme, read, task.id)
 
     def files(self, source: Source, read: ReadOptions) -> list[str]:
         """The input file and those that it names, which make the row what it is."""
@@ -204,7 +204,7 @@ class _Work:
         return task_rows(cutouts, self.tasks(cutouts), result, job.schema)
 
     def _result(self, cutouts: Cutouts, job: Job, share: float) -> Result:
-        """Of a batch of one kind, in stamp pixels."""
+        """Of a batch of one kind, in cutout pixels."""
         batch, device = self.tasks(cutouts), torch.device(self.run.device)
         compile = compiles(self.options, round(share * job.n), device, self.errors)
         given = given_of(batch, cutouts.origin)

@@ -255,11 +255,11 @@ def _size_unit(task: Task, number: int) -> float:
 
 
 def given_of(tasks: Sequence[Task], origin: Tensor) -> Given:
-    """Starts and what is held of tasks with one number of components, in stamp pixels.
+    """Starts and what is held of tasks with one number of components, in cutout pixels.
 
     Args:
         tasks: B of them.
-        origin: (B, 2) x and y of the stamps' first pixels in the images.
+        origin: (B, 2) x and y of the cutouts' first pixels in the images.
     """
     theta = torch.tensor([task.values for task in tasks], dtype=torch.float64)
     held = torch.tensor([task.held for task in tasks])
