@@ -36,7 +36,8 @@ from galsim_set import NAMES, PSFS, galsim_image, psf_image
 from numpy.typing import NDArray
 
 import hybridfit as hf
-from hybridfit.model.parameters import LogNormal, ParameterSpace, Prior
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.prior import LogNormal, Prior
 from hybridfit.simulation.contaminants import structured
 from hybridfit.simulation.random_numbers import Random
 
@@ -222,11 +223,11 @@ def _make(k: int, seed: int) -> dict[str, NDArray]:
 def _from_prior(rng: np.random.Generator, side: int) -> Array:
     """(SHARD, 8) near the middle of the stamp, all but the magnitude drawn."""
     space = ParameterSpace(prior=prior_of(side))
-    free = torch.from_numpy(rng.standard_normal((SHARD, space.n_free)))
-    raw, _ = space.to_raw(free, torch.ones(SHARD, 4, dtype=torch.float64))
-    raw[:, :2] = torch.from_numpy((side - 1) / 2 + rng.uniform(-OFFSET, OFFSET, (SHARD, 2)))
+    whitened = torch.from_numpy(rng.standard_normal((SHARD, space.n_nonlinear)))
+    coords, _ = space.from_whitened(whitened, torch.ones(SHARD, 4, dtype=torch.float64))
+    coords[:, :2] = torch.from_numpy((side - 1) / 2 + rng.uniform(-OFFSET, OFFSET, (SHARD, 2)))
     linear = torch.tensor([[1.0, 0.0]], dtype=torch.float64).expand(SHARD, 2)
-    theta, _ = space.to_physical(raw, linear, torch.zeros(SHARD, dtype=torch.float64))
+    theta, _ = space.to_physical(coords, linear, torch.zeros(SHARD, dtype=torch.float64))
     return theta.numpy()
 
 

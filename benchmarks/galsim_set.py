@@ -30,7 +30,8 @@ import torch
 from numpy.typing import NDArray
 
 import hybridfit as hf
-from hybridfit.model.parameters import ParameterSpace, Prior
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.prior import Prior
 
 Array = NDArray[np.float64]
 
@@ -173,10 +174,10 @@ def _from_prior(rng: np.random.Generator, side: int) -> Array:
     space = ParameterSpace(prior=Prior())
     kept: list[Array] = []
     while sum(map(len, kept)) < SHARD:
-        free = torch.from_numpy(rng.standard_normal((SHARD, space.n_free)))
-        raw, _ = space.to_raw(free, torch.ones(SHARD, 4, dtype=torch.float64))
+        whitened = torch.from_numpy(rng.standard_normal((SHARD, space.n_nonlinear)))
+        coords, _ = space.from_whitened(whitened, torch.ones(SHARD, 4, dtype=torch.float64))
         linear = torch.ones(SHARD, space.n_linear, dtype=torch.float64)
-        theta, _ = space.to_physical(raw, linear, torch.zeros(SHARD, dtype=torch.float64))
+        theta, _ = space.to_physical(coords, linear, torch.zeros(SHARD, dtype=torch.float64))
         drawn = theta.numpy()
         kept.append(drawn[inside(drawn) & (_sides(drawn[:, 3], rng) == side)])
     return np.concatenate(kept)[:SHARD]

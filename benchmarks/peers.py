@@ -132,9 +132,9 @@ def galaxies(name: str, n: int) -> tuple[hf.Cutouts, Array, str] | None:
 def starts(cutouts: hf.Cutouts) -> Array:
     """Starting values (B, 8): shape from moments, flux and sky solved for that shape."""
     reach = torch.full((len(cutouts),), 30.0, dtype=torch.float64)
-    raw = moment_start(cutouts, sky_level(cutouts), nominal_centre(cutouts), reach)
+    coords = moment_start(cutouts, sky_level(cutouts), nominal_centre(cutouts), reach)
     linear = torch.tensor([[1.0, 0.0]], dtype=torch.float64).expand(len(cutouts), 2)
-    theta, _ = ParameterSpace().to_physical(raw, linear, cutouts.zeropoint)
+    theta, _ = ParameterSpace().to_physical(coords, linear, cutouts.zeropoint)
     unit = torch.from_numpy(model_images(theta, cutouts, FitOptions())).double()
     weight = torch.where(cutouts.mask, 0.0, cutouts.sigma.double() ** -2)
     columns = torch.stack([unit, torch.ones_like(unit)], dim=1).flatten(2)  # (B, 2, pixels)

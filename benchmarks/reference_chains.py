@@ -1,7 +1,7 @@
 """Long emcee chains of the posterior that the package samples, kept as npz.
 
 The target is the fit's own, with pixels and arithmetic in float64: the stated prior, N(0, I) in
-the free coordinates, times the Gaussian likelihood, flux and sky (flat priors) integrated out.
+the whitened coordinates, times the Gaussian likelihood, flux and sky (flat priors) integrated out.
 Nothing else is shared with what is tested: no proposal, no weights, no network. A chain of 64
 walkers moves by differential evolution; flux and sky of what it leaves are drawn from their
 conditional Gaussian.
@@ -25,7 +25,7 @@ from torch import Tensor
 import hybridfit as hf
 from hybridfit.fitting.build_problem import make_problem
 from hybridfit.fitting.fit import fit_cutouts
-from hybridfit.fitting.linearised import free_point
+from hybridfit.fitting.linearised import whitened_point
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import flux_units
@@ -76,11 +76,11 @@ def chain(name: str, cutouts: hf.Cutouts, cache: Path) -> dict[str, NDArray]:
         return {key: data[key] for key in data.files}
 
 
-def log_posterior(problem: Problem, free: Tensor) -> Tensor:
+def log_posterior(problem: Problem, whitened: Tensor) -> Tensor:
     """(b,) of points (b, P) of the one galaxy of a problem, up to a constant."""
-    found = problem.profile(free, torch.zeros(len(free), dtype=torch.int64))
+    found = problem.profile(whitened, torch.zeros(len(whitened), dtype=torch.int64))
     volume = torch.diagonal(found.factor, dim1=1, dim2=2).log().sum(dim=1)
-    value = -found.cost - volume - 0.5 * (free**2).sum(dim=1)
+    value = -found.cost - volume - 0.5 * (whitened**2).sum(dim=1)
     return torch.where(torch.isfinite(value), value, -torch.inf)
 
 
@@ -90,7 +90,7 @@ def _sample(cutouts: hf.Cutouts) -> dict[str, NDArray]:
     options = FitOptions(precision="float64")
     problem = make_problem(cutouts, options, compile=True)
     fit = fit_cutouts(cutouts, options)
-    centre, _ = free_point(fit, problem, cutouts)
+    centre, _ = whitened_point(fit, problem, cutouts)
     normal = problem(centre, torch.zeros(1, dtype=torch.int64))
     spread = torch.linalg.cholesky(torch.linalg.inv(normal.hessian[0]))
     rng = np.random.default_rng(0)
@@ -119,7 +119,7 @@ def _sample(cutouts: hf.Cutouts) -> dict[str, NDArray]:
     pick = torch.linspace(0, len(flat) - 1, min(KEPT, len(flat))).long()
     return {
         "samples": _physical(problem, cutouts, flat[pick], rng),
-        "free": flat[pick].numpy(),
+        "whitened": flat[pick].numpy(),
         "tau": np.array(tau),
         "independent": np.array(independent),
         "acceptance": np.array(sampler.acceptance_fraction.mean()),
@@ -128,18 +128,18 @@ def _sample(cutouts: hf.Cutouts) -> dict[str, NDArray]:
 
 
 def _physical(
-    problem: Problem, cutouts: hf.Cutouts, free: Tensor, rng: np.random.Generator
+    problem: Problem, cutouts: hf.Cutouts, whitened: Tensor, rng: np.random.Generator
 ) -> Array:
     """Physical parameters (S, Q), flux and sky drawn from their conditional Gaussian."""
-    found = problem.profile(free, torch.zeros(len(free), dtype=torch.int64))
+    found = problem.profile(whitened, torch.zeros(len(whitened), dtype=torch.int64))
     noise = torch.from_numpy(rng.standard_normal(tuple(found.linear.shape)))
     step = torch.linalg.solve_triangular(found.factor.mT, noise[:, :, None], upper=True)
     linear = found.linear[:, :, None] + step
     linear = (flux_units(problem, cutouts) @ linear)[:, :, 0]
     linear[:, len(problem.space.shapes)] += problem.pixels.pedestal
-    raw, _ = problem.space.to_raw(free, problem.box.expand(len(free), 4))
-    zeropoint = cutouts.zeropoint.expand(len(free))
-    return problem.space.to_physical(raw, linear, zeropoint)[0].numpy()
+    coords, _ = problem.space.from_whitened(whitened, problem.box.expand(len(whitened), 4))
+    zeropoint = cutouts.zeropoint.expand(len(whitened))
+    return problem.space.to_physical(coords, linear, zeropoint)[0].numpy()
 
 
 def main() -> None:

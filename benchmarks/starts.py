@@ -52,9 +52,9 @@ WITHIN = 1.0  # of what is minimised: where a second minimum begins to matter
 def objective(fit: Fit, cutouts: hf.Cutouts) -> np.ndarray:
     """chi2 + u^2 (B,), what a MAP fit minimises."""
     box = make_inputs(cutouts, with_views=False).frame.box
-    raw, _ = SPACE.from_physical(fit.theta, cutouts.zeropoint)
-    free = SPACE.to_free(raw, box)
-    return (fit.chi2 + free.square().sum(dim=1)).nan_to_num(np.inf).numpy()
+    coords, _ = SPACE.from_physical(fit.theta, cutouts.zeropoint)
+    whitened = SPACE.to_whitened(coords, box)
+    return (fit.chi2 + whitened.square().sum(dim=1)).nan_to_num(np.inf).numpy()
 
 
 def eight_starts(cutouts: hf.Cutouts, posterior: Any, truth: torch.Tensor) -> Starts:
@@ -64,9 +64,9 @@ def eight_starts(cutouts: hf.Cutouts, posterior: Any, truth: torch.Tensor) -> St
     zeropoint = cutouts.zeropoint
     true, _ = SPACE.from_physical(truth, zeropoint)
     draws = [SPACE.from_physical(posterior.samples[:, 10 * k], zeropoint)[0] for k in range(DRAWS)]
-    median = starts_from(posterior, cutouts).raw[:, 0]
-    raw = torch.stack([moments, median, *draws, true], dim=1)
-    return Starts(raw, torch.ones(len(cutouts), dtype=torch.bool))
+    median = starts_from(posterior, cutouts).coords[:, 0]
+    coords = torch.stack([moments, median, *draws, true], dim=1)
+    return Starts(coords, torch.ones(len(cutouts), dtype=torch.bool))
 
 
 def measure(cutouts: hf.Cutouts, truth: torch.Tensor, estimator: Estimator) -> dict[str, Any]:

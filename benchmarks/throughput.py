@@ -45,9 +45,9 @@ def starts(cutouts: hf.Cutouts) -> Array:
     """Our starting values (B, 7) in physical parameters; the magnitude from nothing better."""
     sky = sky_level(cutouts)
     reach = torch.full((len(cutouts),), 30.0, dtype=torch.float64)
-    raw = moment_start(cutouts, sky, nominal_centre(cutouts), reach)
+    coords = moment_start(cutouts, sky, nominal_centre(cutouts), reach)
     linear = torch.ones(len(cutouts), 2, dtype=torch.float64)
-    theta, _ = ParameterSpace().to_physical(raw, linear, cutouts.zeropoint)
+    theta, _ = ParameterSpace().to_physical(coords, linear, cutouts.zeropoint)
     return theta[:, :7].numpy()
 
 

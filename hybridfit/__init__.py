@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from hybridfit.io.options import ReadOptions as ReadOptions
     from hybridfit.io.read import read as read
     from hybridfit.io.references import ReferenceOptions as ReferenceOptions
-    from hybridfit.model.parameters import LogNormal as LogNormal
     from hybridfit.model.parameters import Parameter as Parameter
     from hybridfit.model.parameters import ParameterSpace as ParameterSpace
-    from hybridfit.model.parameters import Prior as Prior
+    from hybridfit.model.prior import LogNormal as LogNormal
+    from hybridfit.model.prior import Prior as Prior
     from hybridfit.pipeline.engine.job import StreamOptions as StreamOptions
     from hybridfit.pipeline.fit import fit as fit
     from hybridfit.pipeline.fit import render as render
@@ -68,12 +68,8 @@ _HOMES = {
     "io.options": ("ReadOptions",),
     "io.read": ("read",),
     "io.references": ("ReferenceOptions",),
-    "model.parameters": (
-        "LogNormal",
-        "Parameter",
-        "ParameterSpace",
-        "Prior",
-    ),
+    "model.parameters": ("Parameter", "ParameterSpace"),
+    "model.prior": ("LogNormal", "Prior"),
     "pipeline.engine.job": ("StreamOptions",),
     "pipeline.fit": (
         "fit",

@@ -15,12 +15,12 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.results import Fit
 from hybridfit.fitting.build_problem import prepared
 from hybridfit.fitting.fit import fit_cutouts
-from hybridfit.fitting.linearised import Linearised, free_point, linearise
+from hybridfit.fitting.linearised import Linearised, linearise, whitened_point
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import Problem
 from hybridfit.rendering.render import render
 from hybridfit.uncertainty.error_budget import Budget, BudgetOptions, error_budget
-from hybridfit.uncertainty.nuisance import Whitened, whitened
+from hybridfit.uncertainty.nuisance import Whitened, whiten
 
 OPTIONS = FitOptions(compile="off")
 
@@ -30,7 +30,7 @@ def about(
 ) -> tuple[Linearised, Problem, Cutouts]:
     """The linearised model of galaxies that share a Fourier grid."""
     ((_, part, problem),) = list(prepared(cutouts, options))
-    return linearise(problem, part, *free_point(fit, problem, part)), problem, part
+    return linearise(problem, part, *whitened_point(fit, problem, part)), problem, part
 
 
 def budget_of(
@@ -94,5 +94,5 @@ def design(seed: int, columns: int, side: int = 24) -> Tensor:
 def fitted(columns: Tensor) -> tuple[Whitened, Tensor]:
     flat = columns.flatten(2).double()
     none = torch.zeros(1, columns.shape[1], columns.shape[1], dtype=torch.float64)
-    fit = whitened(columns, flat @ flat.mT, none, torch.zeros(1, 0, dtype=torch.float64))
+    fit = whiten(columns, flat @ flat.mT, none, torch.zeros(1, 0, dtype=torch.float64))
     return fit, torch.linalg.inv(flat @ flat.mT)[0]

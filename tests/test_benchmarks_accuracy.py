@@ -124,10 +124,10 @@ def row(apart: float, chi2: float = 100.0, **more: float) -> dict[str, float]:
         (row(5.0), row(float("nan")), row(9.0, 90.0), "a lower minimum here"),
     ],
 )
-def test_causes(continuous: dict, grid: dict, free: dict | None, text: str) -> None:
+def test_causes(continuous: dict, grid: dict, whitened: dict | None, text: str) -> None:
     ways = {galfit_real.CONTINUOUS: continuous, galfit_real.GRID: grid}
-    if free is not None:
-        ways[galfit_real.GRID_ML] = free
+    if whitened is not None:
+        ways[galfit_real.GRID_ML] = whitened
     assert galfit_real.cause(ways) == text
 
 

@@ -64,9 +64,9 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     evaluate = reconcile._evaluate
 
-    def counted(likelihood, rows, free, normal, given) -> Points:
-        counts.append(free.shape[0] * free.shape[1])
-        return evaluate(likelihood, rows, free, normal, given)
+    def counted(likelihood, rows, whitened, normal, given) -> Points:
+        counts.append(whitened.shape[0] * whitened.shape[1])
+        return evaluate(likelihood, rows, whitened, normal, given)
 
     monkeypatch.setattr(reconcile, "_evaluate", counted)
     return counts

@@ -21,7 +21,8 @@ from hybridfit.calibration.coverage import calibrate
 from hybridfit.cli.app import make_app
 from hybridfit.data.errors import UsageError
 from hybridfit.io.cutout_files import write_cutouts
-from hybridfit.model.parameters import ParameterSpace, Prior
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.prior import Prior
 from hybridfit.npe.frame import encode
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.network import Estimator, NetworkOptions

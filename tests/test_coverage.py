@@ -250,14 +250,14 @@ def brute_force(prior_weight: float) -> np.ndarray:
     cutouts, space = stamps(), ParameterSpace()
     weight = torch.where(cutouts.mask, 0.0, 1 / cutouts.sigma.double())
 
-    def theta_of(free: torch.Tensor, linear: torch.Tensor) -> torch.Tensor:
+    def theta_of(whitened: torch.Tensor, linear: torch.Tensor) -> torch.Tensor:
         middle = torch.tensor([[15.5, 16.5, 8.0, 8.0]], dtype=torch.float64)  # .25 of the side
-        raw = space.to_raw(free, middle.expand(len(free), 4))[0]
-        return space.to_physical(raw, linear, cutouts.zeropoint)[0]
+        coords = space.from_whitened(whitened, middle.expand(len(whitened), 4))[0]
+        return space.to_physical(coords, linear, cutouts.zeropoint)[0]
 
-    raw, linear = space.from_physical(THETA, cutouts.zeropoint)
+    coords, linear = space.from_physical(THETA, cutouts.zeropoint)
     box = torch.tensor([[15.5, 16.5, 8.0, 8.0]], dtype=torch.float64).expand(3, 4)
-    point = torch.cat([space.to_free(raw, box), linear], dim=1)
+    point = torch.cat([space.to_whitened(coords, box), linear], dim=1)
     images, thetas = [], []
     for j in range(8):
         step = torch.zeros_like(point)
@@ -290,9 +290,9 @@ def test_the_limit_is_the_inverse_of_the_fisher_matrix(prior_weight):
 def test_the_prior_bounds_the_limit_of_a_faint_galaxy():
     faint = THETA.clone()
     faint[:, 2] = 29.0
-    free = cramer_rao(faint, stamps(), prior_weight=0.0)[:, 4, 4]
+    whitened = cramer_rao(faint, stamps(), prior_weight=0.0)[:, 4, 4]
     bound = cramer_rao(faint, stamps())[:, 4, 4]
-    assert (bound < 0.2 * free).all()
+    assert (bound < 0.2 * whitened).all()
     assert (bound.sqrt() < 0.95 * faint[:, 4]).all()  # the prior's own sigma of ln n is .9
 
 

@@ -124,7 +124,7 @@ def test_any_model_has_a_budget(options: FitOptions) -> None:
         theta = np.concatenate([one, disk, np.zeros((3, 1))], axis=1)
         cutouts, _ = observe(theta, 400.0, space=options.space, profiles=options.profiles)
     budget, _, fit = budget_of(cutouts, BudgetOptions(), options)
-    size = options.space.n_free + options.space.n_linear
+    size = options.space.n_nonlinear + options.space.n_linear
     assert budget.total.shape == (3, size, size)
     fitted = torch.isfinite(fit.theta).all(dim=1)  # one of two components may have no flux
     assert fitted.any()

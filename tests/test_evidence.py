@@ -143,9 +143,9 @@ def sampled_with(linear: Tensor, khat: float = 0.1, ess: float = 100.0) -> Sampl
     count = linear.shape[1]
     one = torch.ones(1, dtype=torch.float64)
     weights = torch.full((1, count), -math.log(count), dtype=torch.float64)
-    free = torch.zeros(1, count, 6, dtype=torch.float64)
+    whitened = torch.zeros(1, count, 6, dtype=torch.float64)
     draws = torch.tensor([count])
-    return Sampled(free, linear, weights, ess * one, khat * one, 0 * one, one, draws)
+    return Sampled(whitened, linear, weights, ess * one, khat * one, 0 * one, one, draws)
 
 
 def test_shares_of_the_flux_are_uniform() -> None:
@@ -172,7 +172,7 @@ def test_evidence_at_a_temperature_is_that_of_a_larger_sigma() -> None:
         both,
         **{
             name: getattr(one, name).expand(2, *getattr(one, name).shape[1:])
-            for name in ("free", "linear", "log_weights", "ess", "khat", "missed", "n_draws")
+            for name in ("whitened", "linear", "log_weights", "ess", "khat", "missed", "n_draws")
         },
     )
     heat = torch.tensor([1.0, 4.0], dtype=torch.float64)

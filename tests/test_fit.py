@@ -27,7 +27,8 @@ from hybridfit.data.results import Fit, Flag
 from hybridfit.fitting.compile import MAX_SHAPES, compiled_kernels, wants_compile
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions
-from hybridfit.model.parameters import LogNormal, ParameterSpace, Prior
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.prior import LogNormal, Prior
 from hybridfit.model.profiles import PROFILES, Sersic
 from hybridfit.rendering.render import render
 from hybridfit.uncertainty.covariance import quote_covariance
@@ -118,8 +119,8 @@ def test_covariance_is_the_inverse_curvature(sky: str) -> None:
     fit = fit_cutouts(cutouts, FitOptions(estimator="ml", sky=sky, sky_value=0.4))
     weight = torch.where(mask, 0.0, 1 / sigma.double())[0]
     columns = []
-    free = len(space.names) - (sky == "fixed")
-    for j in range(free):
+    whitened = len(space.names) - (sky == "fixed")
+    for j in range(whitened):
         step = torch.zeros_like(fit.theta)
         step[0, j] = 1e-4
         high, low = (
@@ -136,7 +137,7 @@ def test_covariance_is_the_inverse_curvature(sky: str) -> None:
     scale = np.sqrt(np.diag(expected))
     assert np.abs((found - expected) / scale / scale[:, None]).max() < 0.01
     used = int((~mask).sum())
-    assert fit.dof[0] == used - free
+    assert fit.dof[0] == used - whitened
     residual = (cutouts.image.double() - render(fit.theta, cutouts, space, dtype=torch.float64))[0]
     assert float(fit.chi2[0]) == pytest.approx(float(((residual * weight) ** 2).sum()), rel=1e-5)
 
@@ -287,11 +288,11 @@ def test_start_values_are_taken() -> None:
     start[2] = torch.nan
     options = FitOptions(max_iter=1, coarse=False, second_tries=False, tolerance=1e-12)
     fit = fit_cutouts(replace(cutouts, start=start), options)
-    free = fit_cutouts(cutouts, options)
+    whitened = fit_cutouts(cutouts, options)
     torch.testing.assert_close(fit.theta[0, [0, 1, 3, 4, 5, 6]], start[0, [0, 1, 3, 4, 5, 6]])
     torch.testing.assert_close(fit.theta[1, [0, 1, 3, 5, 6]], start[0, [0, 1, 3, 5, 6]])
-    assert fit.theta[1, 4] == pytest.approx(float(free.theta[1, 4]), rel=1e-6)
-    torch.testing.assert_close(fit.theta[2], free.theta[2])
+    assert fit.theta[1, 4] == pytest.approx(float(whitened.theta[1, 4]), rel=1e-6)
+    torch.testing.assert_close(fit.theta[2], whitened.theta[2])
     assert (fit.flags & int(Flag.NOT_CONVERGED)).all()
 
 
@@ -326,8 +327,8 @@ def test_a_fixed_sky() -> None:
     p = differences(fit.theta.numpy(), expected)[:, :7] / fit.error.numpy()[:, :7]
     assert np.abs(p).max() < 5
     assert (fit.dof == 48 * 48 - 7).all()
-    free = fit_cutouts(one)
-    assert (fit.error[:, 2] < free.error[:, 2]).all()  # a known sky is worth something
+    whitened = fit_cutouts(one)
+    assert (fit.error[:, 2] < whitened.error[:, 2]).all()  # a known sky is worth something
 
 
 def test_a_sky_plane_and_padding() -> None:

@@ -57,14 +57,14 @@ def test_derivatives_on_the_surface(pattern):
     cutouts, truth = galaxies(2)
     problem = make_problem(cutouts, OPTIONS)
     given = Given(torch.tensor(truth), held_as(pattern, 2))
-    raw, _ = PLANE.from_physical(given.theta, torch.full((2,), ZEROPOINT, dtype=torch.float64))
-    box = torch.cat([raw[:, :2], torch.full((2, 2), 24.0)], dim=1)
+    coords, _ = PLANE.from_physical(given.theta, torch.full((2,), ZEROPOINT, dtype=torch.float64))
+    box = torch.cat([coords[:, :2], torch.full((2, 2), 24.0)], dim=1)
     problem = replace(problem, box=box)
     unit = flux_units(problem, cutouts)
     level = problem.pixels.pedestal
     problem = replace(problem, held=hold(given, PLANE, box, unit, cutouts.zeropoint, level))
     rows = torch.arange(2)
-    point = problem.coordinates(PLANE.to_free(raw, box))
+    point = problem.coordinates(PLANE.to_whitened(coords, box))
     point = point + 0.03 * torch.tensor(np.random.default_rng(0).standard_normal(point.shape))
     normal = problem(point, rows)
     for j in range(point.shape[1]):
@@ -73,10 +73,10 @@ def test_derivatives_on_the_surface(pattern):
         slope = (problem(point + step, rows).cost - problem(point - step, rows).cost) / 2e-5
         # the renderer holds its split radius constant in its derivatives: some 2e-4 of them
         assert torch.allclose(normal.gradient[:, j], slope, rtol=1e-3, atol=1.0)
-    raw, _ = PLANE.to_raw(problem.to_free(point), box)
+    coords, _ = PLANE.from_whitened(problem.to_whitened(point), box)
     linear = (unit @ normal.carry[0][:, :, None])[:, :, 0]
     linear[:, 1] += level
-    theta, _ = PLANE.to_physical(raw, linear, cutouts.zeropoint)
+    theta, _ = PLANE.to_physical(coords, linear, cutouts.zeropoint)
     for name in pattern:
         j = NAMES.index(name)
         assert torch.allclose(theta[:, j], given.theta[:, j], atol=1e-6), name
@@ -92,26 +92,26 @@ def test_fit_agrees_with_scipy(pattern):
     theta[:, [NAMES.index(name) for name in pattern]] *= 1.02  # held off the truth
     held = held_as(pattern, 1)
     fit = fit_cutouts(cutouts, OPTIONS, given=Given(torch.tensor(theta), held))
-    free = [j for j in range(len(NAMES)) if not held[0, j]]
+    whitened = [j for j in range(len(NAMES)) if not held[0, j]]
     image = cutouts.image[0].double().numpy()
 
     def residual(values):
         point = theta[0].copy()
-        point[free] = values
+        point[whitened] = values
         model = render(torch.tensor(point)[None], cutouts, PLANE, (Sersic(),), torch.float64)
         return (image - model[0].numpy()).ravel()
 
     scale = np.array([0.1, 0.1, 0.01, 0.1, 0.1, 0.01, 1.0, 0.01, 1e-3, 1e-3])
-    best = least_squares(residual, truth[0, free], x_scale=scale[free])
+    best = least_squares(residual, truth[0, whitened], x_scale=scale[whitened])
     assert float(fit.chi2[0]) == pytest.approx(2 * best.cost, abs=5e-3)
     covariance = np.linalg.inv(best.jac.T @ best.jac)
     errors = np.sqrt(np.diag(covariance))
     # both stop within a tenth of an error of each other, where the curvature is another
-    assert (np.abs(fit.theta[0, free].numpy() - best.x) < 0.1 * errors).all()
-    assert np.allclose(fit.error[0, free].numpy(), errors, rtol=0.04, atol=SINGLE)
+    assert (np.abs(fit.theta[0, whitened].numpy() - best.x) < 0.1 * errors).all()
+    assert np.allclose(fit.error[0, whitened].numpy(), errors, rtol=0.04, atol=SINGLE)
     assert (fit.error[0, held[0]] == 0).all()
     assert torch.equal(fit.theta[0, held[0]], torch.tensor(theta)[0, held[0]])
-    assert int(fit.dof[0]) == 48 * 48 - len(free)
+    assert int(fit.dof[0]) == 48 * 48 - len(whitened)
 
 
 def test_holding_nothing_is_the_free_fit():

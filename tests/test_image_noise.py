@@ -193,7 +193,7 @@ def test_another_start_leaves_the_noise_as_it_is() -> None:
     cutouts = bulge_and_disk(12, 800.0, SIDE)
     place = target_place(cutouts)
     start = torch.full((12, 7), torch.nan, dtype=torch.float64)
-    start[:, :2] = place.raw[:, :2] + torch.tensor([0.8, -0.6])
+    start[:, :2] = place.coords[:, :2] + torch.tensor([0.8, -0.6])
     other = measure_noise(replace(cutouts, start=start))
     same = (measure_noise(cutouts).values == other.values).all(dim=(1, 2))
     assert float(same.double().mean()) > 0.9  # one in thousands lies at the edge of a step

@@ -14,7 +14,7 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.fitting.approximate_likelihood import nearby
 from hybridfit.fitting.build_problem import make_problem
 from hybridfit.fitting.fit import fit_cutouts
-from hybridfit.fitting.linearised import Linearised, free_point, linearise
+from hybridfit.fitting.linearised import Linearised, linearise, whitened_point
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import Problem
 from hybridfit.npe.posterior import draw, packaged_estimator
@@ -49,8 +49,8 @@ def make(cutouts: Cutouts, options: FitOptions = FitOptions()) -> Case:
     fit = fit_cutouts(cutouts, options)
     problem = make_problem(cutouts, options)
     with torch.inference_mode():
-        free, linear = free_point(fit, problem, cutouts)
-        return Case(cutouts, problem, linearise(problem, cutouts, free, linear))
+        whitened, linear = whitened_point(fit, problem, cutouts)
+        return Case(cutouts, problem, linearise(problem, cutouts, whitened, linear))
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def proposal(case: Case, expected: Expected, n: int = 64, seed: int = 1) -> Netw
 def moments(sampled: Sampled) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (B, P) of u."""
     weights = sampled.weights[..., None]
-    mean = (weights * sampled.free.nan_to_num()).sum(dim=1)
-    offset = sampled.free.nan_to_num() - mean[:, None]
+    mean = (weights * sampled.whitened.nan_to_num()).sum(dim=1)
+    offset = sampled.whitened.nan_to_num() - mean[:, None]
     return mean, (weights * offset**2).sum(dim=1).sqrt()
 
 
@@ -85,7 +85,7 @@ def truth(faint: Case) -> tuple[Tensor, Tensor]:
     covariance = faint.about.covariance[:, :6, :6]
     spread = torch.randn(len(everyone), 40, 6, generator=torch.Generator().manual_seed(2))
     factor = factor_of(covariance)
-    starts = faint.about.free[:, None] + spread.double() @ factor.mT
+    starts = faint.about.whitened[:, None] + spread.double() @ factor.mT
     with torch.inference_mode():
         density = log_posterior(faint.problem, everyone)
         chain = sample(density, starts, factor, MCMCOptions(steps=200, burn_in=40))
@@ -119,7 +119,7 @@ def test_the_flow_is_no_prior(faint, expected, truth):
 
     class Elsewhere(Network):
         def log_density(self, points: Points) -> Tensor:
-            back = replace(points, free=points.free - shift)
+            back = replace(points, whitened=points.whitened - shift)
             return Network.log_density(self, back)
 
         def __getitem__(self, rows: Tensor) -> Network:
@@ -127,7 +127,9 @@ def test_the_flow_is_no_prior(faint, expected, truth):
             return self
 
     names = ("density", "linear", "floor", "box", "scale", "pedestal")
-    moved = Elsewhere(free=network.free + shift, **{name: getattr(network, name) for name in names})
+    moved = Elsewhere(
+        whitened=network.whitened + shift, **{name: getattr(network, name) for name in names}
+    )
     options = replace(CAREFUL, ess=1400.0)  # so that all take all rounds
     mean, std = moments(faint.run(moved, options))
     assert ((mean - truth[0]) / truth[1]).abs().max() < 0.13
@@ -137,12 +139,12 @@ def test_the_flow_is_no_prior(faint, expected, truth):
 def test_flux_and_sky_are_integrated_over_exactly(faint):
     """The target is the integral of exp(-chi2 / 2) over flux and sky, on a grid here."""
     problem, row = faint.problem, torch.tensor([0, 0])
-    free = torch.stack([faint.about.free[0], faint.about.free[0] + 0.2])[None]
+    whitened = torch.stack([faint.about.whitened[0], faint.about.whitened[0] + 0.2])[None]
     with torch.inference_mode():
-        profiled = problem.profile(free[0], row)
-        points = evaluated(free, profiled, torch.zeros(1, 2, 2).double(), None)
-        raw, _ = problem.space.to_raw(free[0], problem.box[row])
-        images = next(iter(problem.images(raw, row, False)))[2][0][:2, 0].double()
+        profiled = problem.profile(whitened[0], row)
+        points = evaluated(whitened, profiled, torch.zeros(1, 2, 2).double(), None)
+        coords, _ = problem.space.from_whitened(whitened[0], problem.box[row])
+        images = next(iter(problem.images(coords, row, False)))[2][0][:2, 0].double()
     data, weight = (v[0].double() for v in (problem.pixels.data, problem.pixels.weight))
     found = []
     for k in range(2):
@@ -159,7 +161,7 @@ def test_flux_and_sky_are_integrated_over_exactly(faint):
         least = chi2.min()
         area = (axes[0][1] - axes[0][0]) * (axes[1][1] - axes[1][0])
         found.append(torch.log(torch.exp(-0.5 * (chi2 - least)).sum() * area) - 0.5 * least)
-    prior = -0.5 * (free[0] ** 2).sum(dim=1) - 3 * np.log(2 * np.pi)
+    prior = -0.5 * (whitened[0] ** 2).sum(dim=1) - 3 * np.log(2 * np.pi)
     # chi2 is some 1,600 in float32 sums: .01 of a unit
     assert torch.allclose(points.target[0], torch.stack(found) + prior, atol=0.02)
 
@@ -180,7 +182,9 @@ def test_a_galaxy_does_not_depend_on_its_batch(faint, expected):
     n = int(alone.n_draws[0])
     assert n == int(together.n_draws[3])
     # float32 sums in another order of the batch's products
-    torch.testing.assert_close(alone.free[0, :n], together.free[3, :n], atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        alone.whitened[0, :n], together.whitened[3, :n], atol=2e-3, rtol=1e-3
+    )
     assert abs(float(alone.ess[0] - together.ess[3])) < 2
 
 
@@ -191,7 +195,7 @@ def test_two_components_and_a_sky_with_slopes():
     space = options.space
     cutouts, _ = observe(values, 300.0, (44, 44), space=space, profiles=options.profiles)
     sampled = make(cutouts, options).run(options=ReconcileOptions(max_draws=2048))
-    assert sampled.free.shape[2:] == (11,)
+    assert sampled.whitened.shape[2:] == (11,)
     assert sampled.linear.shape[2:] == (5,)
     assert float(sampled.ess[0]) > 50
     assert torch.isnan(sampled.missed).all()
@@ -203,10 +207,10 @@ def test_masked_pixels_and_missing_fits(faint):
     mask[:, 5:9, 30:36] = True
     filled = [torch.where(mask, value, faint.cutouts.image) for value in (0.0, 1e6)]
     one, other = (make(replace(faint.cutouts, image=i, mask=mask)).run() for i in filled)
-    torch.testing.assert_close(one.free, other.free, equal_nan=True)
-    free = faint.about.free.clone()
-    free[1] = torch.nan
-    lost = replace(faint, about=replace(faint.about, free=free)).run()
+    torch.testing.assert_close(one.whitened, other.whitened, equal_nan=True)
+    whitened = faint.about.whitened.clone()
+    whitened[1] = torch.nan
+    lost = replace(faint, about=replace(faint.about, whitened=whitened)).run()
     assert (lost.weights[1] == 0).all()
     assert torch.isnan(lost.ess[1])
     assert torch.isfinite(lost.ess[[0, 2, 3]]).all()
@@ -228,10 +232,11 @@ def test_the_shortcut_agrees_with_the_whole_stamp():
     rows = torch.arange(4)
     with torch.inference_mode():
         away = (
-            case.about.free + 2 * case.about.covariance[:, :6, :6].diagonal(dim1=1, dim2=2).sqrt()
+            case.about.whitened
+            + 2 * case.about.covariance[:, :6, :6].diagonal(dim1=1, dim2=2).sqrt()
         )
         exact, good, bad = (
-            f.profile(away, rows).cost - f.profile(case.about.free, rows).cost
+            f.profile(away, rows).cost - f.profile(case.about.whitened, rows).cost
             for f in (case.problem, near, blind)
         )
     assert (good - exact).abs().max() < 0.3 * (bad - exact).abs().max()
@@ -250,7 +255,7 @@ def test_chains_take_over_where_weights_fail(faint, truth):
     assert ((mean - truth[0][:2]) / truth[1][:2]).abs().max() < 0.4
     assert (std / truth[1][:2] - 1).abs().max() < 0.3
     untouched = with_chains(sampled, faint.problem, faint.about, faint.cutouts.id, 50.0)
-    assert untouched.free is sampled.free
+    assert untouched.whitened is sampled.whitened
 
 
 def test_a_chain_does_not_depend_on_the_chains_beside_it(faint):
@@ -270,10 +275,12 @@ def test_a_chain_does_not_depend_on_the_chains_beside_it(faint):
     spent = several.n_draws - sampled.n_draws
     assert (spent[:3] > 16 * 40).all()  # each walker's updates take one evaluation or more
     assert spent[3] == 0
-    assert torch.equal(several.free[3].nan_to_num(), sampled.free[3].nan_to_num())
+    assert torch.equal(several.whitened[3].nan_to_num(), sampled.whitened[3].nan_to_num())
     assert spent[1] == alone.n_draws[1] - sampled.n_draws[1]
     # the same numbers; the likelihood's float32 sums come in another order
-    torch.testing.assert_close(several.free[1], alone.free[1], rtol=1e-3, atol=1e-3, equal_nan=True)
+    torch.testing.assert_close(
+        several.whitened[1], alone.whitened[1], rtol=1e-3, atol=1e-3, equal_nan=True
+    )
 
 
 def test_what_the_network_missed(faint, expected):

@@ -12,8 +12,9 @@ from fit_helpers import population
 from tolerances import CHAIN
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.model.parameters import LogNormal, ParameterSpace, Prior
-from hybridfit.npe.frame import decode, encode, encode_raw, log_jacobian
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.prior import LogNormal, Prior
+from hybridfit.npe.frame import decode, encode, encode_coords, log_jacobian
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.posterior import packaged_estimator
 from hybridfit.npe.refinement import look
@@ -51,8 +52,8 @@ def test_units_of_flux_change_nothing(scenes, inputs):
 def test_decode_undoes_encode(scenes, inputs):
     zeropoint = scenes.cutouts.zeropoint
     t = encode(scenes.theta, zeropoint, inputs.frame)
-    raw, linear = decode(t, inputs.frame)
-    theta, _ = ParameterSpace().to_physical(raw, linear, zeropoint)
+    coords, linear = decode(t, inputs.frame)
+    theta, _ = ParameterSpace().to_physical(coords, linear, zeropoint)
     # the whitened size and index are cut at 4 sigma of the prior
     usual = (t[:, 2:4].abs() < 3.9).all(dim=1)
     turn = torch.remainder(theta[:, 6] - scenes.theta[:, 6] + 90, 180) - 90
@@ -73,17 +74,17 @@ def test_log_jacobian_is_that_of_finite_differences(scenes, inputs, prior):
     half = space.prior.position * scenes.cutouts.size.amin(dim=1, keepdim=True).double()
     boxes = torch.cat([(scenes.cutouts.size.flip(1).double() - 1) / 2, half, half], dim=1)
     t = encode(scenes.theta, scenes.cutouts.zeropoint, inputs.frame)
-    raw, linear = space.from_physical(scenes.theta, scenes.cutouts.zeropoint)
-    claimed = log_jacobian(t, raw, inputs.frame, space)
+    coords, linear = space.from_physical(scenes.theta, scenes.cutouts.zeropoint)
+    claimed = log_jacobian(t, coords, inputs.frame, space)
     for row in range(6):
         frame = inputs.frame[row : row + 1]
         box = boxes[row : row + 1]
-        free = space.to_free(raw[row : row + 1], box)
-        at = torch.cat([free, linear[row, :1].log()[None], linear[row : row + 1, 1:]], dim=1)
+        whitened = space.to_whitened(coords[row : row + 1], box)
+        at = torch.cat([whitened, linear[row, :1].log()[None], linear[row : row + 1, 1:]], dim=1)
 
         def coordinates(value, frame=frame, box=box):
-            now, _ = space.to_raw(value[:, :6], box)
-            return encode_raw(now, torch.cat([value[:, 6:7].exp(), value[:, 7:]], dim=1), frame)
+            now, _ = space.from_whitened(value[:, :6], box)
+            return encode_coords(now, torch.cat([value[:, 6:7].exp(), value[:, 7:]], dim=1), frame)
 
         columns = []
         for k in range(8):
@@ -102,8 +103,8 @@ def test_positions_outside_the_priors_box_have_no_density(scenes, inputs):
     away = (scenes.theta[:, :2] - middle).abs().amax(dim=1) / side
     for share in (0.01, 0.03):
         space = ParameterSpace(prior=Prior(position=share))
-        raw, _ = space.from_physical(scenes.theta, scenes.cutouts.zeropoint)
-        inside = torch.isfinite(log_jacobian(t, raw, inputs.frame, space))
+        coords, _ = space.from_physical(scenes.theta, scenes.cutouts.zeropoint)
+        inside = torch.isfinite(log_jacobian(t, coords, inputs.frame, space))
         assert 10 < inside.sum() < 86
         assert torch.equal(inside, away < share)
 

@@ -12,7 +12,8 @@ from hybridfit.data.results import Posterior
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.moments import Starts
 from hybridfit.fitting.options import FitOptions
-from hybridfit.model.parameters import ParameterSpace, Prior
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.prior import Prior
 from hybridfit.npe.posterior import packaged_estimator
 from hybridfit.pipeline.network_start import ENDS, N_DRAWS, expectation, starts_from
 from hybridfit.simulation.options import CLEAN
@@ -41,15 +42,15 @@ def around(theta: torch.Tensor, width: float) -> Posterior:
 
 def test_the_first_start_is_the_median_and_the_others_its_ends(scenes):
     starts = starts_from(around(scenes.theta, 0.8), scenes.cutouts)
-    assert starts.raw.shape == (12, 1 + len(ENDS), 6)
+    assert starts.coords.shape == (12, 1 + len(ENDS), 6)
     assert starts.wide.all()
-    low, high = starts.raw[:, 1, 3], starts.raw[:, 2, 3]
-    middle = starts.raw[:, 0, 3]
+    low, high = starts.coords[:, 1, 3], starts.coords[:, 2, 3]
+    middle = starts.coords[:, 0, 3]
     assert (low < middle).all()
     assert (middle < high).all()
-    raw, _ = SPACE.from_physical(scenes.theta, scenes.cutouts.zeropoint)
+    coords, _ = SPACE.from_physical(scenes.theta, scenes.cutouts.zeropoint)
     # the median of 64 draws is good to 1.25 sigma / 8
-    assert (middle - raw[:, 3]).abs().max() < 4 * 1.25 * 0.8 / 8
+    assert (middle - coords[:, 3]).abs().max() < 4 * 1.25 * 0.8 / 8
 
 
 def test_a_narrow_posterior_gives_one_start(scenes):
@@ -58,7 +59,7 @@ def test_a_narrow_posterior_gives_one_start(scenes):
 
 def test_without_a_psf_moments_start_the_fit(scenes):
     bare = dataclasses.replace(scenes.cutouts, psf=None)
-    assert torch.isnan(starts_from(around(scenes.theta, 0.05), bare).raw).all()
+    assert torch.isnan(starts_from(around(scenes.theta, 0.05), bare).coords).all()
 
 
 def test_a_fit_takes_fewer_steps_from_the_truth_than_from_moments(scenes):
@@ -81,16 +82,16 @@ def test_starts_that_are_missing_are_moments(scenes):
 
 def test_further_starts_find_the_lower_minimum(scenes):
     # a first start at the far end of everything, and a further one at the truth
-    raw, _ = SPACE.from_physical(scenes.theta, scenes.cutouts.zeropoint)
-    lost = raw.clone()
+    coords, _ = SPACE.from_physical(scenes.theta, scenes.cutouts.zeropoint)
+    lost = coords.clone()
     lost[:, :2] += 7.0
     lost[:, 2] -= 3.0
     options = FitOptions(compile="off", second_tries=True, coarse=False)
-    wide = torch.ones(len(raw), dtype=torch.bool)
-    both = Starts(torch.stack([lost, raw], dim=1), wide)
+    wide = torch.ones(len(coords), dtype=torch.bool)
+    both = Starts(torch.stack([lost, coords], dim=1), wide)
     found = fit_cutouts(scenes.cutouts, options, starts=both)
-    kept = fit_cutouts(scenes.cutouts, options, starts=Starts(both.raw, ~wide))
-    best = fit_cutouts(scenes.cutouts, options, starts=Starts(raw[:, None], ~wide))
+    kept = fit_cutouts(scenes.cutouts, options, starts=Starts(both.coords, ~wide))
+    best = fit_cutouts(scenes.cutouts, options, starts=Starts(coords[:, None], ~wide))
     assert (found.chi2 - best.chi2).max() < 1.0
     assert (kept.chi2 - best.chi2).max() > 1.0  # the twin without further starts
 
@@ -110,4 +111,4 @@ def test_starts_stay_in_the_position_box_of_the_users_prior(scenes):
 def test_cutouts_of_one_galaxy(scenes):
     one: Cutouts = scenes.cutouts[torch.tensor([3]).tolist()]
     starts = starts_from(around(scenes.theta[3:4], 0.05), one)
-    assert starts.raw.shape[0] == 1
+    assert starts.coords.shape[0] == 1

@@ -28,7 +28,7 @@ from hybridfit.rendering.render import render
 from hybridfit.uncertainty import correlated_noise as noise
 from hybridfit.uncertainty import misfit
 from hybridfit.uncertainty.error_budget import GRAVE, Doubt
-from hybridfit.uncertainty.nuisance import Moment, Nuisance, moment, nuisance, whitened
+from hybridfit.uncertainty.nuisance import Moment, Nuisance, moment, nuisance, whiten
 from hybridfit.uncertainty.psf_error import psf_derivatives
 
 
@@ -131,7 +131,7 @@ def test_psf_derivatives_are_those_of_stretched_psfs(oversampling: int) -> None:
     )
     fit = fit_cutouts(cutouts, options)
     linearised, problem, part = about(cutouts, fit, options)
-    found = psf_derivatives(problem, part, linearised.free, linearised.linear)
+    found = psf_derivatives(problem, part, linearised.whitened, linearised.linear)
     step = 5e-3
     for j in range(3):
         up, down = (
@@ -232,7 +232,7 @@ def test_what_is_odd_about_the_centre_gets_less() -> None:
     """Positions twice less than the rest, in the fit's own coordinates."""
     cutouts, _ = sample(2, 100.0, 26)
     linearised, problem, _ = about(cutouts, fit_cutouts(cutouts, OPTIONS))
-    fit = whitened(linearised.columns, linearised.information, linearised.prior, linearised.free)
+    fit = whiten(linearised.columns, linearised.information, linearised.prior, linearised.whitened)
     back = torch.linalg.inv(fit.inverse)
     plain = fit.inverse @ torch.eye(8).double() @ fit.inverse.mT
     scaled = back @ misfit.symmetric(plain, fit, problem.space) @ back.mT

@@ -1,4 +1,4 @@
-"""Parameters: the way between free, raw and physical space, its derivatives, and the prior."""
+"""Parameters: whitened, render and physical coordinates, their derivatives, and the prior."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from tolerances import DOUBLE
 
-from hybridfit.model.parameters import PARAMETERS, LogNormal, ParameterSpace, Prior
+from hybridfit.model.parameters import PARAMETERS, ParameterSpace
+from hybridfit.model.prior import LogNormal, Prior
 
 ONE = ParameterSpace()
 TWO = ParameterSpace((("n",), ()), sky="plane")
@@ -23,7 +24,7 @@ SPACES = [ONE, TWO, FIXED]
 BOX = torch.tensor([[31.5, 20.0, 16.0, 8.0]], dtype=torch.float64)
 
 
-def free_values(n: int, size: float) -> st.SearchStrategy[list[float]]:
+def whitened_values(n: int, size: float) -> st.SearchStrategy[list[float]]:
     """Free vectors of ``n`` numbers within ``size``, zeros and edges among them."""
     return st.lists(st.floats(-size, size), min_size=n, max_size=n)
 
@@ -36,27 +37,27 @@ def linear_of(space: ParameterSpace, batch: int) -> torch.Tensor:
     return torch.cat([flux, terms]).expand(batch, -1).clone()
 
 
-# --- free <-> raw ---------------------------------------------------------------------------
+# --- whitened <-> render coordinates ---------------------------------------------------------
 
 
-@given(free_values(TWO.n_free, 2.8))
+@given(whitened_values(TWO.n_nonlinear, 2.8))
 @settings(max_examples=200, deadline=None)
-def test_free_to_raw_and_back(values: list[float]) -> None:
+def test_whitened_to_render_coordinates_and_back(values: list[float]) -> None:
     """2.8: a start is held at |u| = 3.2 (the centre) and 4 (the rest), as documented."""
-    free = torch.tensor([values], dtype=torch.float64)
-    raw, _ = TWO.to_raw(free, BOX)
+    whitened = torch.tensor([values], dtype=torch.float64)
+    coords, _ = TWO.from_whitened(whitened, BOX)
     # 1e-6: q = 1 within rounding is the square root of a rounding error in u
-    torch.testing.assert_close(TWO.to_free(raw, BOX), free, rtol=0, atol=1e-6)
+    torch.testing.assert_close(TWO.to_whitened(coords, BOX), whitened, rtol=0, atol=1e-6)
 
 
-@given(free_values(TWO.n_free, 50.0))
+@given(whitened_values(TWO.n_nonlinear, 50.0))
 @settings(max_examples=300, deadline=None)
 def test_bounds_are_never_crossed(values: list[float]) -> None:
-    free = torch.tensor([values], dtype=torch.float64)
-    raw, slope = TWO.to_raw(free, BOX)
-    assert torch.isfinite(raw).all()
+    whitened = torch.tensor([values], dtype=torch.float64)
+    coords, slope = TWO.from_whitened(whitened, BOX)
+    assert torch.isfinite(coords).all()
     assert torch.isfinite(slope).all()
-    theta, jacobian = TWO.to_physical(raw, linear_of(TWO, 1), torch.zeros(1))
+    theta, jacobian = TWO.to_physical(coords, linear_of(TWO, 1), torch.zeros(1))
     assert torch.isfinite(theta).all()
     assert torch.isfinite(jacobian).all()
     row = dict(zip(TWO.names, theta[0].tolist(), strict=True))
@@ -95,14 +96,14 @@ def test_log_normal_is_the_cut_normal_it_says() -> None:
 
 
 def test_a_start_outside_the_prior_goes_to_its_edge() -> None:
-    inside, _ = ONE.to_raw(torch.zeros(1, 6, dtype=torch.float64), BOX)
+    inside, _ = ONE.from_whitened(torch.zeros(1, 6, dtype=torch.float64), BOX)
     for column, value in ((0, 1e4), (1, -1e4), (2, 50.0), (2, -50.0), (3, 9.0), (4, 30.0)):
-        raw = inside.clone()
-        raw[0, column] = value
-        free = ONE.to_free(raw, BOX)
-        assert torch.isfinite(free).all()
-        assert free.abs().max() <= 4.0
-        assert free.abs().max() > 3.0
+        coords = inside.clone()
+        coords[0, column] = value
+        whitened = ONE.to_whitened(coords, BOX)
+        assert torch.isfinite(whitened).all()
+        assert whitened.abs().max() <= 4.0
+        assert whitened.abs().max() > 3.0
 
 
 # --- derivatives ----------------------------------------------------------------------------
@@ -118,56 +119,60 @@ def central_difference(function, point: torch.Tensor, step: float = 1e-5) -> tor
     return torch.stack(columns, dim=1)
 
 
-@given(free_values(ONE.n_free, 4.5))
+@given(whitened_values(ONE.n_nonlinear, 4.5))
 @settings(max_examples=100, deadline=None)
-def test_jacobian_of_raw_by_free(values: list[float]) -> None:
-    free = torch.tensor([values], dtype=torch.float64)
-    _, jacobian = ONE.to_raw(free, BOX)
-    expected = central_difference(lambda u: ONE.to_raw(u, BOX)[0], free)
-    # 1e-7: the difference's own error; the scale of raw is 1 to 20
+def test_jacobian_of_render_coordinates_by_whitened(values: list[float]) -> None:
+    whitened = torch.tensor([values], dtype=torch.float64)
+    _, jacobian = ONE.from_whitened(whitened, BOX)
+    expected = central_difference(lambda u: ONE.from_whitened(u, BOX)[0], whitened)
+    # 1e-7: the difference's own error; the scale of the coordinates is 1 to 20
     torch.testing.assert_close(jacobian[0], expected, rtol=2e-6, atol=2e-7)
 
 
 @pytest.mark.parametrize("space", [ONE, TWO], ids=["one", "two"])
 def test_log_volume_is_the_determinants(space: ParameterSpace) -> None:
     rng = torch.Generator().manual_seed(4)
-    free = 2 * torch.randn(200, space.n_free, generator=rng, dtype=torch.float64).clamp(-2, 2)
+    whitened = 2 * torch.randn(200, space.n_nonlinear, generator=rng, dtype=torch.float64).clamp(
+        -2, 2
+    )
     box = BOX.expand(200, 4)
-    _, jacobian = space.to_raw(free, box)
+    _, jacobian = space.from_whitened(whitened, box)
     expected = torch.linalg.slogdet(jacobian)[1]
     # where galaxies are thin the floor of q makes the matrix's determinant lose some digits
-    torch.testing.assert_close(space.log_volume(free, box), expected, rtol=0, atol=1e-8)
+    torch.testing.assert_close(space.log_volume(whitened, box), expected, rtol=0, atol=1e-8)
     positions = torch.log(jacobian.diagonal(dim1=1, dim2=2)[:, [s.start for s in space.slices()]])
     others = torch.log(jacobian.diagonal(dim1=1, dim2=2)[:, [s.start + 1 for s in space.slices()]])
     rest = expected - positions.sum(dim=1) - others.sum(dim=1)
-    torch.testing.assert_close(space.log_volume(free), rest, rtol=0, atol=1e-8)
+    torch.testing.assert_close(space.log_volume(whitened), rest, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-9, 1e-6, 1e-4, 3e-4, 1e-2])
 def test_jacobian_is_smooth_where_a_galaxy_is_round(size: float) -> None:
     """q = 1 is no edge: the map is regular there, on both sides of its own small-g branch."""
-    free = torch.zeros(1, 6, dtype=torch.float64)
-    free[0, 4], free[0, 5] = 0.6 * size, -0.8 * size
-    _, jacobian = ONE.to_raw(free, BOX)
-    expected = central_difference(lambda u: ONE.to_raw(u, BOX)[0], free)
+    whitened = torch.zeros(1, 6, dtype=torch.float64)
+    whitened[0, 4], whitened[0, 5] = 0.6 * size, -0.8 * size
+    _, jacobian = ONE.from_whitened(whitened, BOX)
+    expected = central_difference(lambda u: ONE.from_whitened(u, BOX)[0], whitened)
     # 2e-5: below g = 1e-4 the floor's slope, of order g, is left out
     torch.testing.assert_close(jacobian[0], expected, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda s: f"{len(s.shapes)}-{s.sky}")
-def test_jacobian_of_physical_by_raw_and_linear(space: ParameterSpace) -> None:
+def test_jacobian_of_physical_by_render_coordinates_and_linear(space: ParameterSpace) -> None:
     rng = torch.Generator().manual_seed(1)
     zeropoint = torch.tensor([25.0], dtype=torch.float64)
     for _ in range(20):
-        free = torch.randn(1, space.n_free, generator=rng, dtype=torch.float64)
-        raw, _ = space.to_raw(free, BOX)
+        whitened = torch.randn(1, space.n_nonlinear, generator=rng, dtype=torch.float64)
+        coords, _ = space.from_whitened(whitened, BOX)
         linear = linear_of(space, 1)
-        whole = torch.cat([raw, linear], dim=1)
+        whole = torch.cat([coords, linear], dim=1)
 
         def physical(v: torch.Tensor, space: ParameterSpace = space) -> torch.Tensor:
-            return space.to_physical(v[:, : space.n_free], v[:, space.n_free :], zeropoint)[0]
+            return space.to_physical(
+                v[:, : space.n_nonlinear], v[:, space.n_nonlinear :], zeropoint
+            )[0]
 
-        _, jacobian = space.to_physical(raw, linear, zeropoint)
+        _, jacobian = space.to_physical(coords, linear, zeropoint)
         expected = central_difference(physical, whole)
         # a jump of 180 deg of the angle between the two sides is no derivative
         wrapped = expected.abs() > 1e6
@@ -181,26 +186,26 @@ def test_jacobian_of_physical_by_raw_and_linear(space: ParameterSpace) -> None:
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda s: f"{len(s.shapes)}-{s.sky}")
-def test_physical_to_raw_and_back(space: ParameterSpace) -> None:
+def test_physical_to_render_coordinates_and_back(space: ParameterSpace) -> None:
     rng = torch.Generator().manual_seed(2)
-    raw, _ = space.to_raw(
-        torch.randn(50, space.n_free, generator=rng, dtype=torch.float64), BOX.expand(50, 4)
+    coords, _ = space.from_whitened(
+        torch.randn(50, space.n_nonlinear, generator=rng, dtype=torch.float64), BOX.expand(50, 4)
     )
     linear = linear_of(space, 50)
     zeropoint = torch.full((50,), 25.0, dtype=torch.float64)
-    theta, _ = space.to_physical(raw, linear, zeropoint)
-    again_raw, again_linear = space.from_physical(theta, zeropoint)
-    torch.testing.assert_close(again_raw, raw, rtol=1e-11, atol=1e-11)
+    theta, _ = space.to_physical(coords, linear, zeropoint)
+    again_coords, again_linear = space.from_physical(theta, zeropoint)
+    torch.testing.assert_close(again_coords, coords, rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(again_linear, linear, rtol=1e-11, atol=1e-11)
 
 
 def test_physical_values_are_what_their_names_say() -> None:
     """One galaxy by hand: flux 100 at zero point 25 is mag 20; r_circ = r_eff sqrt(q)."""
     theta = torch.tensor([[30.0, 21.0, 20.0, 4.0, 2.5, 0.36, 30.0, 0.7]], dtype=torch.float64)
-    raw, linear = ONE.from_physical(theta, torch.tensor([25.0], dtype=torch.float64))
+    coords, linear = ONE.from_physical(theta, torch.tensor([25.0], dtype=torch.float64))
     g = -math.log(0.36)
     expected = [30.0, 21.0, math.log(4.0 * 0.6), math.log(2.5), g * 0.5, g * math.sqrt(0.75)]
-    np.testing.assert_allclose(raw[0], expected, rtol=1e-12, atol=DOUBLE)
+    np.testing.assert_allclose(coords[0], expected, rtol=1e-12, atol=DOUBLE)
     np.testing.assert_allclose(linear[0], [100.0, 0.7], rtol=1e-12, atol=DOUBLE)
 
 
@@ -226,12 +231,12 @@ def test_a_round_galaxy_has_finite_derivatives() -> None:
 
 def test_rows_do_not_mix() -> None:
     rng = torch.Generator().manual_seed(3)
-    free = torch.randn(7, ONE.n_free, generator=rng, dtype=torch.float64)
+    whitened = torch.randn(7, ONE.n_nonlinear, generator=rng, dtype=torch.float64)
     box = BOX + torch.rand(7, 4, generator=rng, dtype=torch.float64)
-    raw, jacobian = ONE.to_raw(free, box)
+    coords, jacobian = ONE.from_whitened(whitened, box)
     for i in range(7):
-        one, slope = ONE.to_raw(free[i : i + 1], box[i : i + 1])
-        assert torch.equal(one[0], raw[i])
+        one, slope = ONE.from_whitened(whitened[i : i + 1], box[i : i + 1])
+        assert torch.equal(one[0], coords[i])
         assert torch.equal(slope[0], jacobian[i])
 
 
@@ -251,8 +256,8 @@ def test_names() -> None:
 @pytest.mark.parametrize("space", SPACES, ids=lambda s: f"{len(s.shapes)}-{s.sky}")
 def test_counts_agree_with_names_and_every_name_is_described(space: ParameterSpace) -> None:
     held = space.sky == "fixed"
-    assert space.n_free + space.n_linear + held == len(space.names)
-    assert space.slices()[-1].stop == space.n_free
+    assert space.n_nonlinear + space.n_linear + held == len(space.names)
+    assert space.slices()[-1].stop == space.n_nonlinear
     for name in space.names:
         assert name.rstrip("_0123456789") in PARAMETERS
 

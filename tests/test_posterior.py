@@ -15,7 +15,8 @@ from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.results import Flag, Posterior
-from hybridfit.model.parameters import ParameterSpace, Prior
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.prior import Prior
 from hybridfit.npe.frame import encode
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.network import Estimator, NetworkOptions
@@ -124,7 +125,7 @@ def test_draws_of_a_galaxy_do_not_depend_on_the_batch(galaxies: Cutouts, look_ba
     assert not torch.equal(whole.samples[0], whole.samples[1])
 
 
-def test_density_is_that_of_free_parameters(galaxies: Cutouts, look_back: bool):
+def test_density_is_that_of_whitened_coordinates(galaxies: Cutouts, look_back: bool):
     """log_prob against the flow's density of t and the Jacobian by finite differences."""
     estimator = tiny(galaxies, look_back)
     posterior = predict_cutouts(galaxies, estimator, 5)
@@ -133,15 +134,15 @@ def test_density_is_that_of_free_parameters(galaxies: Cutouts, look_back: bool):
     box = inputs.frame.box
     for k in range(5):
         theta = posterior.samples[:, k]
-        raw, linear = space.from_physical(theta, galaxies.zeropoint)
-        values = torch.cat([space.to_free(raw, box), linear], dim=1)
+        coords, linear = space.from_physical(theta, galaxies.zeropoint)
+        values = torch.cat([space.to_whitened(coords, box), linear], dim=1)
         values[:, 6] = torch.log(linear[:, 0])
 
         def coordinates(v: Tensor) -> Tensor:
-            raw, _ = space.to_raw(v[:, :6], box)
+            coords, _ = space.from_whitened(v[:, :6], box)
             flux = torch.exp(v[:, 6])
             physical, _ = space.to_physical(
-                raw, torch.stack([flux, v[:, 7]], dim=1), galaxies.zeropoint
+                coords, torch.stack([flux, v[:, 7]], dim=1), galaxies.zeropoint
             )
             return encode(physical, galaxies.zeropoint, inputs.frame).double()
 
@@ -154,7 +155,7 @@ def test_density_is_that_of_free_parameters(galaxies: Cutouts, look_back: bool):
         t = coordinates(values)
         z, log_slope = density.to_flow(t[:, None])
         log_q = (estimator.flow.log_prob_of(z, density.context) + log_slope)[:, 0]
-        there = density.log_prob(raw[:, None], linear[:, None])[:, 0]
+        there = density.log_prob(coords[:, None], linear[:, None])[:, 0]
         torch.testing.assert_close(there, posterior.log_prob[:, k], atol=5e-3, rtol=0)
         # finite differences of a smooth map: 1e-4; float32 of the flow: 1e-3
         torch.testing.assert_close(
@@ -249,10 +250,10 @@ def test_a_lone_draw_among_few_is_drawn_again():
 def test_sizes_that_are_never_drawn_have_no_density(galaxies: Cutouts):
     density = condition(galaxies, tiny(galaxies))
     theta = torch.from_numpy(population(6, 0))
-    raw, linear = density.space.from_physical(theta, galaxies.zeropoint)
-    larger = raw.clone()
+    coords, linear = density.space.from_physical(theta, galaxies.zeropoint)
+    larger = coords.clone()
     larger[:, 2] = torch.log(70.0 * density.frame.rebin)  # half of what is looked at is 64
-    assert torch.isfinite(density.log_prob(raw[:, None], linear[:, None])).all()
+    assert torch.isfinite(density.log_prob(coords[:, None], linear[:, None])).all()
     assert (density.log_prob(larger[:, None], linear[:, None]) == -torch.inf).all()
 
 
@@ -287,7 +288,7 @@ def test_positions_are_those_of_the_priors_box(galaxies: Cutouts):
         space = ParameterSpace(prior=Prior(position=share))
         posterior = predict_cutouts(galaxies, estimator, 300, space=space)
         reached[share] = float((posterior.samples[..., :2] - middle).abs().max()) / 48
-        assert torch.isfinite(posterior.log_prob).all()  # all have free coordinates
+        assert torch.isfinite(posterior.log_prob).all()  # all have whitened coordinates
     assert reached[0.1] < 0.1 < reached[0.25] < 0.25 < reached[0.5] < 0.5
 
 

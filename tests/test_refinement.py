@@ -60,7 +60,7 @@ def laplace_of(n: int = 5) -> Laplace:
 def test_whitening_goes_there_and_back():
     laplace = laplace_of()
     w = 4 * torch.randn(5, 7, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    assert torch.allclose(laplace.whitened(laplace.original(w)), w, rtol=1e-9, atol=1e-9)
+    assert torch.allclose(laplace.whiten(laplace.original(w)), w, rtol=1e-9, atol=1e-9)
 
 
 def test_whitened_slope_is_its_determinant():
@@ -70,7 +70,7 @@ def test_whitened_slope_is_its_determinant():
     for i in range(len(t)):
         one = laplace[i : i + 1]
         slope = torch.autograd.functional.jacobian(
-            lambda v, o=one: o.whitened(v[None, None]), t[i, 0]
+            lambda v, o=one: o.whiten(v[None, None]), t[i, 0]
         )
         found = torch.linalg.slogdet(slope.reshape(8, 8))[1]
         assert float(one.log_slope(w[i : i + 1])[0, 0]) == pytest.approx(float(found), abs=1e-9)
@@ -79,9 +79,9 @@ def test_whitened_slope_is_its_determinant():
 def test_slopes_of_decoding_against_differences(scenes, inputs, truth):
     rows = slice(0, 24)
     t = truth[rows].clone()
-    raw, linear, slopes = decode_with_slopes(t, inputs.frame[rows])
+    coords, linear, slopes = decode_with_slopes(t, inputs.frame[rows])
     for name, one, other in zip(
-        ("raw", "linear"), (raw, linear), decode(t, inputs.frame[rows]), strict=True
+        ("coords", "linear"), (coords, linear), decode(t, inputs.frame[rows]), strict=True
     ):
         assert torch.equal(one, other), name
     step = 1e-6
@@ -102,20 +102,20 @@ def test_gradient_is_that_of_chi2(scenes, inputs, truth):
     """-1/2 d chi2 / d p by central differences of the residuals' sum of squares."""
     space = ParameterSpace()
     some = scenes.cutouts[:6]
-    raw, linear = decode(truth[:6] + 0.01, inputs.frame[slice(0, 6)])
-    found = normal_equations(raw, linear, some)
+    coords, linear = decode(truth[:6] + 0.01, inputs.frame[slice(0, 6)])
+    found = normal_equations(coords, linear, some)
     gradient, chi2 = found.gradient, found.chi2
 
-    def half_chi2(raw, linear):
-        theta, _ = space.to_physical(raw, linear, some.zeropoint)
+    def half_chi2(coords, linear):
+        theta, _ = space.to_physical(coords, linear, some.zeropoint)
         model = render(theta, some, space, dtype=torch.float64).double()
         weight = torch.where(some.mask, 0.0, 1 / some.sigma).double()
         residual = (some.image.double() - model) * weight
         return 0.5 * residual.square().sum(dim=(1, 2))
 
     used = (~some.mask).sum(dim=(1, 2))
-    assert torch.allclose(chi2[:, 0], 2 * half_chi2(raw, linear) / used, rtol=1e-3, atol=CHAIN)
-    point = torch.cat([raw, linear], dim=1)
+    assert torch.allclose(chi2[:, 0], 2 * half_chi2(coords, linear) / used, rtol=1e-3, atol=CHAIN)
+    point = torch.cat([coords, linear], dim=1)
     information = found.information
     for k in range(N_TARGETS):
         # a tenth of a deviation: far enough for float32 images, near enough for a parabola
@@ -137,11 +137,11 @@ def test_windows_and_the_modelled_noise_change_no_step(scenes, inputs, truth):
     Without the noise map's pixels the weights are not the best ones for bright galaxies, whose own
     noise is the most: they lose little.
     """
-    raw, linear, slopes = decode_with_slopes(truth, inputs.frame)
-    sides = window_sides(raw, linear[:, 0] / inputs.noise.sky, scenes.cutouts)
+    coords, linear, slopes = decode_with_slopes(truth, inputs.frame)
+    sides = window_sides(coords, linear[:, 0] / inputs.noise.sky, scenes.cutouts)
     assert (sides < 128).sum() > 40
-    whole = normal_equations(raw, linear, scenes.cutouts)
-    windowed = normal_equations(raw, linear, scenes.cutouts, inputs.noise)
+    whole = normal_equations(coords, linear, scenes.cutouts)
+    windowed = normal_equations(coords, linear, scenes.cutouts, inputs.noise)
     eye = torch.eye(8, dtype=torch.float64) * 0.1
     matrix = slopes.mT @ whole.information @ slopes + eye
     factor = torch.linalg.cholesky(matrix)
@@ -182,11 +182,11 @@ def test_units_of_flux_change_nothing(scenes, inputs, truth, noise):
     rows, some = slice(0, 64), scenes.cutouts[:64]
     sigma = torch.where(some.mask, 1.0, some.sigma * unit)  # as `Cutouts` has it
     small = dataclasses.replace(some, image=some.image * unit, sigma=sigma)
-    raw, linear = decode(truth[rows] + 0.01, inputs.frame[rows])
+    coords, linear = decode(truth[rows] + 0.01, inputs.frame[rows])
     level = inputs.noise[rows]
     tiny = dataclasses.replace(level, sky=level.sky * unit)
     usual, other = (
-        normal_equations(raw, linear * u, c, n if noise else None, DOUBTS[0])
+        normal_equations(coords, linear * u, c, n if noise else None, DOUBTS[0])
         for u, c, n in ((1.0, some, level), (unit, small, tiny))
     )
     back = torch.ones(8, dtype=torch.float64)
@@ -208,7 +208,7 @@ def test_a_step_from_near_the_truth_leaves_normal_deviates(scenes, inputs, truth
     some, guess = scenes.cutouts[bright.tolist()], truth[bright]
     start = guess + 0.02 * torch.randn(guess.shape, generator=torch.Generator().manual_seed(0))
     laplace = step_from(start, inputs[bright], some, None).laplace
-    w = laplace.whitened(truth[bright][:, None])[:, 0]
+    w = laplace.whiten(truth[bright][:, None])[:, 0]
     # galaxies come in fours that share a shape: about 70 numbers a coordinate
     assert (w.mean(dim=0).abs() < 0.4).all()
     assert ((w.std(dim=0) > 0.75) & (w.std(dim=0) < 1.3)).all(), w.std(dim=0)
@@ -218,7 +218,7 @@ def test_a_step_from_near_the_truth_leaves_normal_deviates(scenes, inputs, truth
     gap = nll - laplace_limit(scenes.theta[bright], some, ParameterSpace())
     assert abs(gap.mean()) < 4 * gap.std() / len(gap) ** 0.5 + 0.1
     # and it is the step that found it: the start itself is far off
-    far = laplace.whitened(start[:, None])[:, 0]
+    far = laplace.whiten(start[:, None])[:, 0]
     assert far.square().mean() > 4 * w.square().mean()
 
 
@@ -237,11 +237,11 @@ def test_steps_in_stamps_that_are_not_square(oversampling):
     noise = torch.randn(blank.shape, generator=torch.Generator().manual_seed(6))
     cutouts = dataclasses.replace(empty, image=render(theta, empty) + noise)
     inputs = make_inputs(cutouts, with_views=False)
-    raw, linear = ParameterSpace().from_physical(theta, cutouts.zeropoint)
-    assert (window_sides(raw, linear[:, 0], cutouts) < 64).all()
+    coords, linear = ParameterSpace().from_physical(theta, cutouts.zeropoint)
+    assert (window_sides(coords, linear[:, 0], cutouts) < 64).all()
     truth = encode(theta, cutouts.zeropoint, inputs.frame)
     start = truth + 0.02 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(7))
-    w = step_from(start, inputs, cutouts, DOUBTS[0]).laplace.whitened(truth[:, None])[:, 0]
+    w = step_from(start, inputs, cutouts, DOUBTS[0]).laplace.whiten(truth[:, None])[:, 0]
     # four errors of a mean; 3 asinh(d / 3) of a normal deviate has a deviation of 0.93, +- 0.05
     assert (w.mean(dim=0).abs() < 4 * 0.93 / n**0.5).all()
     assert ((w.std(dim=0) > 0.78) & (w.std(dim=0) < 1.08)).all(), w.std(dim=0)
@@ -268,7 +268,7 @@ def test_a_second_step_is_shorter_where_the_first_ended_well(scenes, inputs, tru
     first = step_from(start, inputs[bright], some, DOUBTS[0])
     second = step_from(first.laplace.mean, inputs[bright], some, DOUBTS[1])
     assert second.length.median() < 0.1 * first.length.median()
-    off = [s.laplace.whitened(guess[:, None]).square().mean() for s in (first, second)]
+    off = [s.laplace.whiten(guess[:, None]).square().mean() for s in (first, second)]
     assert off[1] <= off[0]
 
 
@@ -287,14 +287,14 @@ def test_a_neighbour_is_forgiven(scenes, inputs, truth):
     off, left, ends = {}, {}, {}
     for doubt in (None, *DOUBTS):
         alone, both = (step_from(guess, inputs[rows], c, doubt) for c in (some, beside))
-        off[doubt] = alone.laplace.whitened(both.laplace.mean[:, None])[:, 0].abs().amax(dim=1)
+        off[doubt] = alone.laplace.whiten(both.laplace.mean[:, None])[:, 0].abs().amax(dim=1)
         left[doubt], ends[doubt] = 1 - both.pixels.kept[:, 0], alone
         assert (1 - alone.pixels.kept[:, 0]).median() < 0.02, doubt
     assert (left[None] == 0).all()
     assert off[None].median() > 5
     for doubt in DOUBTS:
         # without a neighbour forgiving costs next to nothing: the same place, within a deviation
-        apart = ends[None].laplace.whitened(ends[doubt].laplace.mean[:, None])[:, 0]
+        apart = ends[None].laplace.whiten(ends[doubt].laplace.mean[:, None])[:, 0]
         assert apart.abs().amax(dim=1).quantile(0.9) < 0.5, doubt
         assert off[doubt].median() < 0.3 * off[None].median(), doubt
         assert (left[doubt] > 0.01).all(), doubt
@@ -341,6 +341,6 @@ def test_signs_of_the_steps_scalars(scenes, inputs, truth):
         width = torch.diagonal(covariance, dim1=1, dim2=2).sqrt()
         correlation = (covariance / width[:, :, None] / width[:, None])[:, i, j].float()
         assert torch.allclose(expected[:, 16 : 16 + len(i)], correlation, atol=1e-5)
-        step = mirrored.whitened((start * flip)[:, None])[:, 0] / 3  # of the start: minus the step
+        step = mirrored.whiten((start * flip)[:, None])[:, 0] / 3  # of the start: minus the step
         told = torch.sinh(expected[:, 16 + len(i) : 24 + len(i)].double())
         assert torch.allclose(told, -3 * torch.sinh(step), rtol=1e-3, atol=1e-4)

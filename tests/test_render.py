@@ -27,7 +27,8 @@ from scipy import special
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.fitting.problem import grid_of
-from hybridfit.model.parameters import LogNormal, ParameterSpace, Prior
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.prior import LogNormal, Prior
 from hybridfit.model.profiles import PROFILES, Profile, Sersic
 from hybridfit.rendering.grid import transfer_function
 from hybridfit.rendering.render import component_images, geometry, render
@@ -426,13 +427,13 @@ def test_a_users_profile() -> None:
 # --- Jacobian -------------------------------------------------------------------------------
 
 
-def raw_of(galaxy: Galaxy) -> torch.Tensor:
+def coords_of(galaxy: Galaxy) -> torch.Tensor:
     theta = torch.tensor([galaxy.theta], dtype=torch.float64)
     return ParameterSpace().from_physical(theta, torch.zeros(1, dtype=torch.float64))[0]
 
 
 def kernel(psf: Array | None, oversampling: int, galfit: bool, dtype: torch.dtype):  # type: ignore[no-untyped-def]
-    """raw -> images (1 or 7, 64, 64), on the grid that the fitter takes."""
+    """Render coordinates -> images (1 or 7, 64, 64), on the grid that the fitter takes."""
     cutouts = stamps((64, 64), psf, 1, oversampling)
     grid = grid_of(cutouts, dtype, galfit)
     transfer = transfer_function(
@@ -440,8 +441,8 @@ def kernel(psf: Array | None, oversampling: int, galfit: bool, dtype: torch.dtyp
     )
     profile = Sersic()
 
-    def images(raw: torch.Tensor, jacobian: bool) -> Array:
-        shape = geometry(raw, profile, dtype)
+    def images(coords: torch.Tensor, jacobian: bool) -> Array:
+        shape = geometry(coords, profile, dtype)
         found = component_images(shape, profile, grid, transfer, jacobian)[0]
         return found.double().numpy()
 
@@ -461,7 +462,7 @@ JACOBIANS = {
 
 @pytest.mark.parametrize("case", list(JACOBIANS))
 def test_jacobian_against_finite_differences(case: str) -> None:
-    """All raw parameters, float64, in units of each derivative's own extremes.
+    """All render coordinates, float64, in units of each derivative's own extremes.
 
     The analytic derivatives hold the window between core and outer piece where it is and take
     the derivative of the modes, while the renderer samples the outer piece at pixel centres.
@@ -479,15 +480,15 @@ def test_jacobian_against_finite_differences(case: str) -> None:
     exact = kernel(psf, oversampling, galfit, torch.float64)
     quick = kernel(psf, oversampling, galfit, torch.float32)
     for _ in range(10):
-        raw = raw_of(small(draw(rng, (0.5, 6.0), (0.8, 20.0))))
-        analytic, single = exact(raw, True), quick(raw, True)
+        coords = coords_of(small(draw(rng, (0.5, 6.0), (0.8, 20.0))))
+        analytic, single = exact(coords, True), quick(coords, True)
         np.testing.assert_allclose(
-            analytic[0], exact(raw, False)[0], rtol=0, atol=1e-12 + 1e-9 * analytic[0].max()
+            analytic[0], exact(coords, False)[0], rtol=0, atol=1e-12 + 1e-9 * analytic[0].max()
         )
         for j, name in enumerate(RAW_NAMES):
-            step = torch.zeros_like(raw)
+            step = torch.zeros_like(coords)
             step[0, j] = 1e-5
-            numeric = (exact(raw + step, False)[0] - exact(raw - step, False)[0]) / 2e-5
+            numeric = (exact(coords + step, False)[0] - exact(coords - step, False)[0]) / 2e-5
             difference, scale = analytic[1 + j] - numeric, np.abs(numeric).max()
             assert np.abs(difference).max() < highest * scale, name
             assert (difference**2).sum() < typical**2 * (numeric**2).sum(), name
@@ -503,12 +504,12 @@ def test_jacobian_against_the_truths() -> None:
         Galaxy(31.7, 32.2, 14.4, 4.1, 0.45, 75.0),
         Galaxy(32.1, 32.4, 1.7, 4.6, 0.88, 140.0),
     ):
-        raw = raw_of(galaxy)
-        analytic = exact(raw, True)
+        coords = coords_of(galaxy)
+        analytic = exact(coords, True)
         for j, name in enumerate(RAW_NAMES):
             sides = []
             for sign in (1, -1):
-                moved = raw.clone()
+                moved = coords.clone()
                 moved[0, j] += sign * h
                 linear = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
                 theta = ParameterSpace().to_physical(moved, linear, torch.zeros(1).double())[0]
@@ -524,17 +525,17 @@ def test_jacobian_of_a_users_profile() -> None:
     grid = grid_of(cutouts, torch.float64)
     transfer = transfer_function(cutouts.psf, 1, cutouts.psf_includes_pixel, grid, 1)
 
-    def images(raw: torch.Tensor, jacobian: bool) -> Array:
-        shape = geometry(raw, Moffat(), torch.float64)
+    def images(coords: torch.Tensor, jacobian: bool) -> Array:
+        shape = geometry(coords, Moffat(), torch.float64)
         return component_images(shape, Moffat(), grid, transfer, jacobian)[0].numpy()
 
-    raw = torch.tensor([[24.2, 23.7, 1.0, math.log(2.5), 0.4, -0.3]], dtype=torch.float64)
+    coords = torch.tensor([[24.2, 23.7, 1.0, math.log(2.5), 0.4, -0.3]], dtype=torch.float64)
     with torch.inference_mode():  # as in a fit
-        analytic = images(raw, True)
+        analytic = images(coords, True)
     for j in range(6):
-        step = torch.zeros_like(raw)
+        step = torch.zeros_like(coords)
         step[0, j] = 1e-5
-        numeric = (images(raw + step, False)[0] - images(raw - step, False)[0]) / 2e-5
+        numeric = (images(coords + step, False)[0] - images(coords - step, False)[0]) / 2e-5
         assert np.abs(analytic[1 + j] - numeric).max() < 5e-3 * np.abs(numeric).max()
 
 

@@ -17,10 +17,11 @@ from typer.testing import CliRunner, Result
 
 import hybridfit as hf
 from hybridfit.cli.app import make_app
-from hybridfit.model.parameters import ParameterSpace, Prior
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.prior import Prior
 from hybridfit.rendering.render import render
 from hybridfit.simulation import contaminants as difficulties
-from hybridfit.simulation.galaxies import draw_raw, unit_images
+from hybridfit.simulation.galaxies import draw_coords, unit_images
 from hybridfit.simulation.options import CLEAN, Kind, SceneOptions, Scenes
 from hybridfit.simulation.psfs import FAMILIES, draw_psfs, fwhm_of, read_psfs
 from hybridfit.simulation.random_numbers import Random, turned_images, turned_theta
@@ -90,8 +91,8 @@ def test_turned_galaxies_are_rendered_as_such(turn: int):
     which, all_turn = torch.arange(6), torch.full((6,), turn)
 
     def image(values: Tensor, own: Tensor) -> Tensor:
-        raw, flux = ParameterSpace().from_physical(values, torch.zeros(6, dtype=torch.float64))
-        return unit_images(raw, 32, own, which) * flux[:, :1, None]
+        coords, flux = ParameterSpace().from_physical(values, torch.zeros(6, dtype=torch.float64))
+        return unit_images(coords, 32, own, which) * flux[:, :1, None]
 
     direct = image(
         turned_theta(theta, torch.full((6,), 32), all_turn), turned_images(psf, all_turn)
@@ -145,18 +146,18 @@ def test_same_seed_same_pixels():
 
 def test_galaxies_follow_the_prior():
     space, prior = ParameterSpace(), Prior()
-    raw = draw_raw(4000, source(), prior, (1e-9, 1e9))
+    coords = draw_coords(4000, source(), prior, (1e-9, 1e9))
     box = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64).expand(4000, 4)
-    u = space.to_free(raw, box)[:, 2:].numpy()
+    u = space.to_whitened(coords, box)[:, 2:].numpy()
     for column in u.T:
         assert stats.kstest(column, "norm").pvalue > 1e-3
     # 4000 draws: correlations scatter by .016
     assert np.abs(np.corrcoef(u.T) - np.eye(4)).max() < 0.07
-    cut = draw_raw(2000, source(), prior, (2.0, 9.0))
+    cut = draw_coords(2000, source(), prior, (2.0, 9.0))
     size = torch.exp(cut[:, 2] + cut[:, -2:].norm(dim=1) / 2)
     assert 2 <= float(size.min()) <= float(size.max()) <= 9
     with pytest.raises(ValueError, match="widen"):
-        draw_raw(10, source(), prior, (1e-9, 1.1e-9))
+        draw_coords(10, source(), prior, (1e-9, 1.1e-9))
 
 
 @pytest.mark.parametrize("family", range(len(FAMILIES)))

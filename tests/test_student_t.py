@@ -204,8 +204,8 @@ def test_weighted_moments_of_many_draws_are_their_own() -> None:
     ratio = torch.diagonal(covariance, dim1=1, dim2=2) / scale**2
     assert ((ratio > 1.0) & (ratio < 1.25)).all()
     own = np.cov(draws[0].numpy().T, aweights=weights[0].numpy())
-    free = weighted_moments(draws, weights, 0 * t.mean, truth, strength=0.0)[1]
-    np.testing.assert_allclose(free[0].numpy(), own, rtol=1e-9, atol=DOUBLE)
+    whitened = weighted_moments(draws, weights, 0 * t.mean, truth, strength=0.0)[1]
+    np.testing.assert_allclose(whitened[0].numpy(), own, rtol=1e-9, atol=DOUBLE)
 
 
 def test_weighted_moments_are_unbiased_where_the_given_one_is_right() -> None:

@@ -199,9 +199,9 @@ def test_laplace_limit_against_finite_differences():
     frame = make_inputs(cutouts, with_views=False).frame
     space = ParameterSpace()
 
-    def free(values: torch.Tensor) -> torch.Tensor:
-        raw, _ = space.from_physical(values, cutouts.zeropoint)
-        return space.to_free(raw, frame.box)
+    def whitened(values: torch.Tensor) -> torch.Tensor:
+        coords, _ = space.from_physical(values, cutouts.zeropoint)
+        return space.to_whitened(coords, frame.box)
 
     by_t, by_u, by_pixel = [], [], []
     for k in range(8):
@@ -214,7 +214,7 @@ def test_laplace_limit_against_finite_differences():
             return (f(theta + h) - f(theta - h)) / width
 
         by_t.append(slope(lambda v: encode(v, cutouts.zeropoint, frame), small))
-        by_u.append(slope(free, small))
+        by_u.append(slope(whitened, small))
         image = slope(lambda v: render(v, cutouts, dtype=torch.float64), 200 * small)
         by_pixel.append(torch.where(cutouts.mask, 0.0, image / cutouts.sigma).flatten(1))
     t, u, pixel = (torch.stack(columns, dim=2) for columns in (by_t, by_u, by_pixel))

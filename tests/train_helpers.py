@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hybridfit.model.parameters import Prior
+from hybridfit.model.prior import Prior
 from hybridfit.npe.network import Estimator
 from hybridfit.simulation.options import SceneOptions
 from hybridfit.training.data import SceneSource, Shard

@@ -25,7 +25,8 @@ from hybridfit.io.options import ReadOptions
 from hybridfit.io.sources import find_sources
 from hybridfit.io.truth_table import read_truth, readable, truth_beside, truth_values
 from hybridfit.io.writing import write_figure, write_table
-from hybridfit.model.parameters import ParameterSpace, Prior
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.prior import Prior
 from hybridfit.npe.posterior import PACKAGED, load_estimator, predict_cutouts
 from hybridfit.npe.weight_files import CONFIG
 from hybridfit.options.yaml_options import check_keys, load_yaml, make

@@ -31,7 +31,7 @@ def cramer_rao(
     """Covariance of the physical parameters that no unbiased estimator undercuts.
 
     C = J (F + w I)^-1 J^T with the Fisher information F of the pixels at the truth, in the
-    prior's own free coordinates where its precision is the identity, and the derivatives J of
+    prior's own whitened coordinates where its precision is the identity, and the derivatives J of
     the physical parameters. It comes from the fitter's own machinery, at the truth and without
     noise, so that it differs from a fit's covariance in nothing else.
 
@@ -85,15 +85,15 @@ def _limit(
 ) -> Tensor:
     theta = theta.to(cutouts.image.device)
     clean = replace(cutouts, image=render(theta, cutouts, space, profiles, dtype))
-    raw, linear = space.from_physical(theta, cutouts.zeropoint)
+    coords, linear = space.from_physical(theta, cutouts.zeropoint)
     grid = grid_of(clean, dtype)
     pixels = make_pixels(clean, linear[:, len(space.shapes)], space.sky, grid, dtype)
     reach = space.prior.position * cutouts.size.amin(dim=1).double().clamp_min(8)
     centre = nominal_centre(cutouts)
     box = torch.cat([centre, reach[:, None], reach[:, None]], dim=1)
     problem = Problem(pixels, grid, space, profiles, box, prior_weight, KERNEL)
-    free = space.to_free(raw, box)
-    normal = problem(free, torch.arange(len(theta), device=theta.device))
+    whitened = space.to_whitened(coords, box)
+    normal = problem(whitened, torch.arange(len(theta), device=theta.device))
     none = torch.zeros(len(theta), dtype=torch.int64, device=theta.device)
-    minimum = Minimum(free, torch.zeros_like(free), normal, none, none == 0)
+    minimum = Minimum(whitened, torch.zeros_like(whitened), normal, none, none == 0)
     return to_fit(solution_of(minimum, problem), problem, clean, 0.0).covariance.cpu()

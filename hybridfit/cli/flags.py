@@ -102,7 +102,7 @@ def load_options(
     Raises:
         ValueError: for a section, a key or a value that is not understood.
     """
-    from hybridfit.model.parameters import Prior
+    from hybridfit.model.prior import Prior
 
     sections = load_yaml(config) if config is not None else {}
     check_keys(sections, [*stages, *(["prior"] if "fit" in stages else [])], str(config))

@@ -19,7 +19,7 @@ def minimise_adam(
     Args:
         evaluate, start: as for `lm.minimise`.
         steps: evaluations a problem uses.
-        rate: largest change of a free parameter in one step.
+        rate: largest change of a whitened coordinates in one step.
     """
     point = torch.nn.Parameter(start.clone())
     optimiser = torch.optim.Adam([point], lr=rate, betas=(0.9, 0.99))

@@ -32,27 +32,27 @@ class Nearby:
 
     Args:
         window: the problem in the windows.
-        gram: (B, C + 1, C + 1) float64 of the pixels outside: derivatives by the free
+        gram: (B, C + 1, C + 1) float64 of the pixels outside: derivatives by the whitened
             parameters, by the linear ones, and the residual at the fit.
-        free, linear: (B, P) and (B, L) at the fit.
+        whitened, linear: (B, P) and (B, L) at the fit.
     """
 
     window: Problem
     gram: Tensor
-    free: Tensor
+    whitened: Tensor
     linear: Tensor
 
-    def profile(self, free: Tensor, rows: Tensor) -> Profiled:
+    def profile(self, whitened: Tensor, rows: Tensor) -> Profiled:
         """Evaluate points (b, P) of the galaxies ``rows``."""
-        inside = self.window.profile(free, rows)
+        inside = self.window.profile(whitened, rows)
         gram, at_fit = self.gram[rows], self.linear[rows]
-        turn = self._images(free - self.free[rows], rows)
+        turn = self._images(whitened - self.whitened[rows], rows)
         n = turn.shape[2]
         outer = turn @ gram[:, :n, :n] @ turn.transpose(1, 2)
         # what the model at the fit leaves over outside, and adds up to there
-        n_free = self.free.shape[1]
-        left = gram[:, :n, n] + torch.einsum("bcl,bl->bc", gram[:, :n, n_free:n], at_fit)
-        own = gram[:, n_free:n, n_free:]
+        n_nonlinear = self.whitened.shape[1]
+        left = gram[:, :n, n] + torch.einsum("bcl,bl->bc", gram[:, :n, n_nonlinear:n], at_fit)
+        own = gram[:, n_nonlinear:n, n_nonlinear:]
         square = (
             gram[:, n, n]
             + 2 * (own[:, :, -1] * at_fit).sum(dim=1)
@@ -71,10 +71,10 @@ class Nearby:
     def _images(self, offset: Tensor, rows: Tensor) -> Tensor:
         """(b, L, C): the unit-flux images and sky terms in terms of the Gram matrix's columns."""
         space = self.window.space
-        n_free, n_linear = space.n_free, space.n_linear
-        turn = offset.new_zeros(len(offset), n_linear, n_free + n_linear)
+        n_nonlinear, n_linear = space.n_nonlinear, space.n_linear
+        turn = offset.new_zeros(len(offset), n_linear, n_nonlinear + n_linear)
         index = torch.arange(n_linear, device=offset.device)
-        turn[:, index, n_free + index] = 1.0
+        turn[:, index, n_nonlinear + index] = 1.0
         for k, columns in enumerate(space.slices()):
             turn[:, k, columns] = offset[:, columns] / self.linear[rows, k, None]
         return turn
@@ -96,15 +96,15 @@ def nearby(
     if not sides or galfit or problem.space.sky == "plane":
         return None
     side = sides[0]
-    raw, _ = problem.space.to_raw(about.free, problem.box)
-    centre = torch.where(torch.isfinite(raw[:, :2]), raw[:, :2], problem.box[:, :2])
+    coords, _ = problem.space.from_whitened(about.whitened, problem.box)
+    centre = torch.where(torch.isfinite(coords[:, :2]), coords[:, :2], problem.box[:, :2])
     window, corner = window_problem(problem, cutouts, centre, (side, side))
-    x = torch.arange(width, device=raw.device)
-    y = torch.arange(height, device=raw.device)
+    x = torch.arange(width, device=coords.device)
+    y = torch.arange(height, device=coords.device)
     inside_x = (x >= corner[:, :1]) & (x < corner[:, :1] + side)
     inside_y = (y >= corner[:, 1:]) & (y < corner[:, 1:] + side)
     outside = ~(inside_y[:, :, None] & inside_x[:, None, :])
     columns = torch.cat([about.columns, about.residual[:, None]], dim=1)
     columns = (columns * outside[:, None]).flatten(2)
     gram = (columns @ columns.transpose(1, 2)).double()
-    return Nearby(window, gram, about.free, about.linear)
+    return Nearby(window, gram, about.whitened, about.linear)

@@ -20,12 +20,12 @@ COARSE = LMOptions(max_iter=12, tolerance=0.05)
 
 
 def coarse_start(problem: Problem, cutouts: Cutouts, start: Tensor) -> Tensor:
-    """Return better free starting values (B, P) where the middle of the stamp gives them.
+    """Return better whitened starting values (B, P) where the middle of the stamp gives them.
 
     Args:
         problem: the one on the whole stamps.
         cutouts: the same B galaxies.
-        start: (B, P) free starting values.
+        start: (B, P) whitened starting values.
     """
     height, width = cutouts.image.shape[-2:]
     if min(height, width) < SMALLEST:

@@ -85,16 +85,16 @@ def _fit_group(
     box = problem.box
     single = moment_start(cutouts, problem.pixels.pedestal, box[:, :2], box[:, 2])
     if starts is not None:
-        best = starts.raw[:, 0]
+        best = starts.coords[:, 0]
         single = torch.where(torch.isfinite(best).all(dim=1)[:, None], best, single)
-    raw = _nearer(starting_values(cutouts, single, options.space), near, options.space)
-    start = options.space.to_free(raw, box)
+    coords = _nearer(starting_values(cutouts, single, options.space), near, options.space)
+    start = options.space.to_whitened(coords, box)
     # the posterior's median is nearer than what the middle of the stamp would give
     if options.coarse and options.method == "lm" and starts is None and near is None:
         start = coarse_start(problem, cutouts, start)
     solution = solution_of(_minimise(problem, start, options), problem)
     if options.second_tries:
-        solution = _second_tries(solution, problem, cutouts, raw, options)
+        solution = _second_tries(solution, problem, cutouts, coords, options)
         if starts is not None:
             solution = _further_starts(solution, problem, cutouts, starts, options)
     fit = to_fit(solution, problem, cutouts, options.sky_value)
@@ -110,20 +110,20 @@ def _fit_given(
     own = starting_values(cutouts, single, space)
     chosen, _ = space.to_physical(own, torch.ones_like(own[:, : space.n_linear]), pedestal)
     theta = torch.where(torch.isfinite(given.theta), given.theta, chosen)
-    raw, _ = space.from_physical(theta, torch.zeros_like(pedestal))
+    coords, _ = space.from_physical(theta, torch.zeros_like(pedestal))
     reach = 0.5 * cutouts.size.amax(dim=1).double()[:, None].expand(-1, 2)
-    box = [torch.cat([raw[:, c][:, :2], reach], dim=1) for c in space.slices()]
+    box = [torch.cat([coords[:, c][:, :2], reach], dim=1) for c in space.slices()]
     problem = replace(problem, box=torch.stack(box, dim=1))
     unit = flux_units(problem, cutouts)
     known = replace(given, theta=theta)
     held = hold(known, space, problem.box, unit, cutouts.zeropoint, pedestal)
     problem = replace(problem, held=held)
-    start = space.to_free(_nearer(raw, near, space), problem.box)
+    start = space.to_whitened(_nearer(coords, near, space), problem.box)
     solution = solution_of(_minimise(problem, start, options), problem)
     if options.second_tries:
-        solution = _second_tries(solution, problem, cutouts, raw, options)
+        solution = _second_tries(solution, problem, cutouts, coords, options)
     fit = to_fit(solution, problem, cutouts, options.sky_value)
-    # exactly, not as free space has them
+    # exactly, not as whitened space has them
     fixed = given.held & torch.isfinite(fit.theta)
     still = fixed[:, :, None] | fixed[:, None, :]
     fit = replace(
@@ -140,16 +140,16 @@ def _fit_given(
     )
 
 
-def _nearer(raw: Tensor, near: Tensor | None, space: ParameterSpace) -> Tensor:
+def _nearer(coords: Tensor, near: Tensor | None, space: ParameterSpace) -> Tensor:
     """Raw starts (B, P), in the place of which physical values (B, Q) go where they are known."""
     if near is None:
-        return raw
+        return coords
     known, _ = space.from_physical(near, torch.zeros_like(near[:, 0]))  # NaN flux is no shape
-    return torch.where(torch.isfinite(known).all(dim=1)[:, None], known, raw)
+    return torch.where(torch.isfinite(known).all(dim=1)[:, None], known, coords)
 
 
 def _minimise(problem: Problem, start: Tensor, options: FitOptions) -> Minimum:
-    """Minimise from free parameters."""
+    """Minimise from whitened coordinates."""
     start = problem.coordinates(start)
     if options.method == "adam":
         return minimise_adam(problem, start)
@@ -157,24 +157,24 @@ def _minimise(problem: Problem, start: Tensor, options: FitOptions) -> Minimum:
 
 
 def _second_tries(
-    solution: Solution, problem: Problem, cutouts: Cutouts, raw: Tensor, options: FitOptions
+    solution: Solution, problem: Problem, cutouts: Cutouts, coords: Tensor, options: FitOptions
 ) -> Solution:
     """Repeat the doubtful fits from other starts and keep whichever cost is lowest."""
-    doubtful = ~solution.converged | (solution.free.abs().amax(dim=1) > 2.5)
+    doubtful = ~solution.converged | (solution.whitened.abs().amax(dim=1) > 2.5)
     doubtful |= ~(solution.cost < DARK)
     rows = doubtful.nonzero()[:, 0]
     if len(rows) == 0:
         return solution
     middle = middle_of(solution, problem, cutouts, rows)
     for log_n, log_size in ((-0.4, 0.3), (1.3, 0.0), (0.3, -1.2)):
-        other = raw[rows].clone()
+        other = coords[rows].clone()
         for columns, shape in zip(problem.space.slices(), problem.space.shapes, strict=True):
             i = columns.start
             other[:, i + 2] += log_size
             if "n" in shape:
                 other[:, i + 3 + shape.index("n")] = log_n
             other[:, columns.stop - 2 : columns.stop] *= 0.5
-        start = problem.space.to_free(other, problem.box[rows])
+        start = problem.space.to_whitened(other, problem.box[rows])
         solution = _tried(solution, problem, rows, start, middle, options)
     return solution
 
@@ -183,14 +183,14 @@ def _further_starts(
     solution: Solution, problem: Problem, cutouts: Cutouts, starts: Starts, options: FitOptions
 ) -> Solution:
     """Start again from the posterior's draws where it is wide, and keep the lowest cost."""
-    usable = torch.isfinite(starts.raw).flatten(1).all(dim=1)
+    usable = torch.isfinite(starts.coords).flatten(1).all(dim=1)
     rows = (starts.wide & usable).nonzero()[:, 0]
     if len(rows) == 0:
         return solution
     middle = middle_of(solution, problem, cutouts, rows)
-    for k in range(1, starts.raw.shape[1]):
-        raw = starting_values(cutouts[rows.tolist()], starts.raw[rows, k], options.space)
-        start = problem.space.to_free(raw, problem.box[rows])
+    for k in range(1, starts.coords.shape[1]):
+        coords = starting_values(cutouts[rows.tolist()], starts.coords[rows, k], options.space)
+        start = problem.space.to_whitened(coords, problem.box[rows])
         solution = _tried(solution, problem, rows, start, middle, options)
     return solution
 
@@ -203,7 +203,7 @@ def _tried(
     middle: Middle | None,
     options: FitOptions,
 ) -> Solution:
-    """Fit galaxies ``rows`` again from free starts, those that the middle finds worth it."""
+    """Fit galaxies ``rows`` again from whitened starts, those that the middle finds worth it."""
     if middle is not None:
         follow, start = middle.look(start)
         rows, start = rows[follow], start[follow]

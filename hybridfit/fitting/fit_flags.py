@@ -43,16 +43,16 @@ def judge(fit: Fit, solution: Solution, problem: Problem, cutouts: Cutouts) -> T
     expected = 1 + 5 * torch.sqrt(2 / fit.dof.clamp_min(1).double())
     raise_flag((reduced > POOR_CHI2) & (reduced > expected), Flag.POOR_FIT)
     # the ellipticity's prior is not bounded in u, so q speaks for itself
-    position = torch.zeros(space.n_free, dtype=torch.bool, device=flags.device)
+    position = torch.zeros(space.n_nonlinear, dtype=torch.bool, device=flags.device)
     bounded = torch.zeros_like(position)
     for columns in space.slices():
         bounded[columns.start : columns.stop - 2] = True
         position[columns.start : columns.start + 2] = True
-    outside = solution.free.abs() > AT_LIMIT_U
+    outside = solution.whitened.abs() > AT_LIMIT_U
     raise_flag((outside & bounded).any(dim=1), Flag.AT_LIMIT)
-    raise_flag((solution.free.abs()[:, position] > 1.5).any(dim=1), Flag.OFF_CENTRE)
+    raise_flag((solution.whitened.abs()[:, position] > 1.5).any(dim=1), Flag.OFF_CENTRE)
     raise_flag(~empty & (size_extent(solution, problem) > MAX_EXTENT), Flag.UNCERTAIN)
-    signal = signal_to_noise(solution, space.n_free)
+    signal = signal_to_noise(solution, space.n_nonlinear)
     names = list(space.names)
     psf_xx, _, psf_yy = psf_moments(cutouts).unbind(1)
     psf_width = torch.sqrt((psf_xx + psf_yy) / 2).clamp_min(0.3)
@@ -93,9 +93,9 @@ def _surely_wide(radius: Tensor, psf_width: Tensor, signal: Tensor) -> Tensor:
     return signal.square() * (1 - overlap.square()) > SURE * POINT_RISE
 
 
-def signal_to_noise(solution: Solution, n_free: int) -> Tensor:
+def signal_to_noise(solution: Solution, n_nonlinear: int) -> Tensor:
     """(B, L) linear parameters over their errors with everything else but the sky held."""
-    inner = solution.information[:, n_free:, n_free:]
+    inner = solution.information[:, n_nonlinear:, n_nonlinear:]
     diagonal = torch.diagonal(inner, dim1=1, dim2=2)
     floor = torch.where(diagonal > 0, 1e-9 * diagonal, 1.0)
     variance = torch.linalg.inv(inner + torch.diag_embed(floor)).diagonal(dim1=1, dim2=2)

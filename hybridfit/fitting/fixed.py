@@ -1,9 +1,9 @@
 """Parameters that keep a value: starting values of each galaxy, and which of them may not move.
 
-The optimiser then walks on a surface within free space. Its coordinates are the free ones, but
-for a size, an axis ratio or an angle that is held while its partners move: r_eff and q share the
-circularised radius, q and pa the ellipticity. Flux and sky are linear; what is held of them is
-left out of their solution. The prior is that of free space, taken on the surface.
+The optimiser then walks on a surface within whitened space. Its coordinates are the whitened
+ones, but for a size, an axis ratio or an angle that is held while its partners move: r_eff and q
+share the circularised radius, q and pa the ellipticity. Flux and sky are linear; what is held of
+them is left out of their solution. The prior is that of whitened space, taken on the surface.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from torch.nn.functional import softplus
 
 from hybridfit.model.parameters import ParameterSpace
 
-TOLERANCE = 1e-3  # relative, of a held value after the way through free space; at least ROUNDING
+TOLERANCE = (
+    1e-3  # relative, of a held value after the way through whitened space; at least ROUNDING
+)
 ROUNDING = 1e-6
 
 
@@ -72,7 +74,7 @@ class Held:
         space: parameters and prior.
         which: (B, Q) bool, physical parameters that are held.
         leader: (B, P) int64, the coordinate that each one takes its value from.
-        value: (B, P) free coordinates of the values they are held at.
+        value: (B, P) whitened coordinates of the values they are held at.
         log_size: (B, K) ln r_eff of each component.
         direction: (B, K, 2) unit vector of each ellipticity: cos and sin of 2 pa.
         box: of the problem.
@@ -97,31 +99,31 @@ class Held:
         tensors = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "space"}
         return replace(self, **tensors)
 
-    def to_free(self, point: Tensor) -> tuple[Tensor, Tensor]:
-        """Return free parameters of points (B, P) on the surface, and d free / d point."""
-        free, tangent = point.clone(), torch.diag_embed(torch.ones_like(point))
+    def to_whitened(self, point: Tensor) -> tuple[Tensor, Tensor]:
+        """Return whitened coordinates of points (B, P) on the surface, and d whitened / d point."""
+        whitened, tangent = point.clone(), torch.diag_embed(torch.ones_like(point))
         for k, (columns, names) in enumerate(self._components()):
             first, e = columns.start, slice(columns.stop - 2, columns.stop)
             for j, name in enumerate(names[:-2], start=first):
                 if name != "r_eff":
                     kept = self._is_held(k, name)
-                    free[:, j] = torch.where(kept, self.value[:, j], point[:, j])
+                    whitened[:, j] = torch.where(kept, self.value[:, j], point[:, j])
                     tangent[:, j, j] = (~kept).to(point.dtype)
-            free[:, e], tangent[:, e, e] = self._ellipticity(k, point[:, e], self.value[:, e])
-        raw, chain = self.space.to_raw(free, self.box)
+            whitened[:, e], tangent[:, e, e] = self._ellipticity(k, point[:, e], self.value[:, e])
+        coords, chain = self.space.from_whitened(whitened, self.box)
         for k, (columns, _) in enumerate(self._components()):
-            self._hold_size(k, columns, raw, chain, free, tangent)
+            self._hold_size(k, columns, coords, chain, whitened, tangent)
         # boxes of one size about each start: equal coordinates keep their distance in pixels
         rows = self.leader[:, :, None].expand_as(tangent)
-        return free.gather(1, self.leader), tangent.gather(1, rows)
+        return whitened.gather(1, self.leader), tangent.gather(1, rows)
 
-    def coordinates(self, free: Tensor) -> Tensor:
-        """Return the point of the surface that belongs to free parameters (B, P)."""
-        point = free.clone()
+    def coordinates(self, whitened: Tensor) -> Tensor:
+        """Return the point of the surface that belongs to whitened coordinates (B, P)."""
+        point = whitened.clone()
         for k, (columns, _) in enumerate(self._components()):
             e = slice(columns.stop - 2, columns.stop)
-            along = (free[:, e] * self.direction[:, k]).sum(dim=1).clamp_min(1e-3)
-            angle = torch.atan2(free[:, columns.stop - 1], free[:, columns.stop - 2])
+            along = (whitened[:, e] * self.direction[:, k]).sum(dim=1).clamp_min(1e-3)
+            angle = torch.atan2(whitened[:, columns.stop - 1], whitened[:, columns.stop - 2])
             q, pa = self._is_held(k, "q"), self._is_held(k, "pa")
             first = torch.where(pa, along + torch.log(-torch.expm1(-along)), point[:, e.start])
             point[:, e.start] = torch.where(q & ~pa, angle, first)
@@ -150,19 +152,25 @@ class Held:
         return pair, torch.where((q | pa)[:, :, None], only_first, one)
 
     def _hold_size(
-        self, k: int, columns: slice, raw: Tensor, chain: Tensor, free: Tensor, tangent: Tensor
+        self,
+        k: int,
+        columns: slice,
+        coords: Tensor,
+        chain: Tensor,
+        whitened: Tensor,
+        tangent: Tensor,
     ) -> None:
         """Where r_eff is held, ln r_circ = ln r_eff + ln q / 2 follows the ellipticity."""
         kept, j = self._is_held(k, "r_eff"), columns.start + 2
         e = slice(columns.stop - 2, columns.stop)
-        eta = raw[:, e]
+        eta = coords[:, e]
         g = eta.norm(dim=1)
         prior = self.space.prior.r_circ
-        size = prior.free(self.log_size[:, k] - g / 2)
+        size = prior.whitened(self.log_size[:, k] - g / 2)
         by_pair = torch.einsum("bi,bij->bj", eta / g.clamp_min(1e-12)[:, None], chain[:, e, e])
         slope = -0.5 * by_pair / prior.log_value(size)[1][:, None]
         follows = torch.einsum("bi,bij->bj", slope, tangent[:, e, :])
-        free[:, j] = torch.where(kept, size, free[:, j])
+        whitened[:, j] = torch.where(kept, size, whitened[:, j])
         tangent[:, j] = torch.where(kept[:, None], follows, tangent[:, j])
 
 
@@ -184,13 +192,13 @@ def hold(
     Args:
         given: of B galaxies: what is held, and what follows what.
         space: parameters and prior.
-        box: (B, 4) or (B, K, 4), see `ParameterSpace.to_raw`.
+        box: (B, 4) or (B, K, 4), see `ParameterSpace.from_whitened`.
         unit: (B, L, L) that turns the problem's linear parameters into flux and sky.
         zeropoint: (B,) magnitudes.
         level: (B,) flux per pixel that the problem has taken off the image.
     """
     theta = torch.where(given.held, given.theta, _harmless(space, given.theta))
-    raw, linear = space.from_physical(theta, zeropoint)
+    coords, linear = space.from_physical(theta, zeropoint)
     columns = [[column_of(space, k, n) for k in range(len(space.shapes))] for n in ("r_eff", "pa")]
     angle = torch.deg2rad(2 * theta[:, columns[1]])
     sky = list(space.names[len(space.names) - (space.n_linear - len(space.shapes)) :])
@@ -206,7 +214,7 @@ def hold(
         space,
         given.held,
         _leading_coordinates(given, space),
-        space.to_free(raw, box),
+        space.to_whitened(coords, box),
         torch.log(theta[:, columns[0]]),
         torch.stack([torch.cos(angle), torch.sin(angle)], dim=2),
         box,
@@ -217,16 +225,16 @@ def hold(
 
 
 def _leading_coordinates(given: Given, space: ParameterSpace) -> Tensor:
-    """The leaders (B, P) among the free parameters."""
-    physical = [  # of each position's free column, its column among the physical ones
+    """The leaders (B, P) among the whitened coordinates."""
+    physical = [  # of each position's whitened column, its column among the physical ones
         (columns.start + axis, column_of(space, k, name))
         for k, columns in enumerate(space.slices())
         for axis, name in enumerate(("x", "y"))
     ]
-    leader = torch.arange(space.n_free, device=given.theta.device).repeat(len(given.theta), 1)
-    for free, column in physical:
+    leader = torch.arange(space.n_nonlinear, device=given.theta.device).repeat(len(given.theta), 1)
+    for whitened, column in physical:
         for other, its_column in physical:
-            leader[given.leader[:, column] == its_column, free] = other
+            leader[given.leader[:, column] == its_column, whitened] = other
     return leader
 
 
@@ -240,9 +248,9 @@ def _harmless(space: ParameterSpace, theta: Tensor) -> Tensor:
 def unreachable(given: Given, held: Held) -> list[str]:
     """For each galaxy the first held value that the prior does not reach, in words, or ""."""
     space = held.space
-    raw, _ = space.to_raw(held.to_free(held.coordinates(held.value))[0], held.box)
+    coords, _ = space.from_whitened(held.to_whitened(held.coordinates(held.value))[0], held.box)
     linear = torch.ones_like(held.offset)
-    theta, _ = space.to_physical(raw, linear, torch.zeros_like(linear[:, 0]))
+    theta, _ = space.to_physical(coords, linear, torch.zeros_like(linear[:, 0]))
     texts = [""] * len(theta)
     for j, name in enumerate(space.names):
         if name.startswith(("mag", "sky", "pa")):

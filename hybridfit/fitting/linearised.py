@@ -1,6 +1,6 @@
 """The model about a point: its derivatives in every pixel, for what looks beyond chi2.
 
-    model(c + d) = model(c) + J d,   c = (free u of each component, fluxes, sky terms)
+    model(c + d) = model(c) + J d,   c = (whitened u of each component, fluxes, sky terms)
 
 Error terms and one-step refits are algebra with J, the residuals and the prior.
 """
@@ -27,7 +27,7 @@ class Linearised:
         residual: (B, H, W) (data - model) over sigma, 0 where masked.
         information: (B, C, C) float64 J^T W J, without the prior.
         prior: (B, C, C) float64 precision of the prior.
-        free: (B, P) float64, where the derivatives are taken; NaN for a galaxy without a fit.
+        whitened: (B, P) float64, where the derivatives are taken; NaN for a galaxy without a fit.
         linear: (B, L) float64 fluxes and sky terms, units of the noise.
         to_physical: (B, Q, C) float64 derivatives of the physical parameters by c.
     """
@@ -36,12 +36,12 @@ class Linearised:
     residual: Tensor
     information: Tensor
     prior: Tensor
-    free: Tensor
+    whitened: Tensor
     linear: Tensor
     to_physical: Tensor
 
     def __len__(self) -> int:
-        return len(self.free)
+        return len(self.whitened)
 
     @property
     def covariance(self) -> Tensor:
@@ -51,7 +51,7 @@ class Linearised:
         return solve(matrix, eye.expand_as(matrix))
 
 
-def free_point(fit: Fit, problem: Problem, cutouts: Cutouts) -> tuple[Tensor, Tensor]:
+def whitened_point(fit: Fit, problem: Problem, cutouts: Cutouts) -> tuple[Tensor, Tensor]:
     """Free (B, P) and linear (B, L) parameters, in the problem's terms, of a fit.
 
     Args:
@@ -61,33 +61,35 @@ def free_point(fit: Fit, problem: Problem, cutouts: Cutouts) -> tuple[Tensor, Te
     """
     space = problem.space
     theta = fit.theta.to(problem.box)
-    raw, linear = space.from_physical(theta, cutouts.zeropoint)
+    coords, linear = space.from_physical(theta, cutouts.zeropoint)
     if space.sky == "fixed":
         linear = linear[:, : len(space.shapes)]
     else:
         linear = linear.clone()
         linear[:, len(space.shapes)] -= problem.pixels.pedestal
     unit = flux_units(problem, cutouts)
-    return space.to_free(raw, problem.box), torch.linalg.solve(unit, linear[:, :, None])[:, :, 0]
+    return space.to_whitened(coords, problem.box), torch.linalg.solve(unit, linear[:, :, None])[
+        :, :, 0
+    ]
 
 
 def linearise(
-    problem: Problem, cutouts: Cutouts, free: Tensor, linear: Tensor | None = None
+    problem: Problem, cutouts: Cutouts, whitened: Tensor, linear: Tensor | None = None
 ) -> Linearised:
     """Return the model's derivatives about points, one for each galaxy.
 
     Args:
         problem: of B galaxies.
         cutouts: the same galaxies.
-        free: (B, P) float64; NaN gives NaN.
-        linear: (B, L) units of the noise; default the best at ``free``.
+        whitened: (B, P) float64; NaN gives NaN.
+        linear: (B, L) units of the noise; default the best at ``whitened``.
     """
     space, pixels = problem.space, problem.pixels
-    raw, chain = space.to_raw(free, problem.box)
-    rows = torch.arange(len(free), device=free.device)
-    best = problem.profile(free, rows).linear if linear is None else linear
+    coords, chain = space.from_whitened(whitened, problem.box)
+    rows = torch.arange(len(whitened), device=whitened.device)
+    best = problem.profile(whitened, rows).linear if linear is None else linear
     columns, residuals = [], []
-    for pick, used, images in problem.images(raw, rows, jacobian=True):
+    for pick, used, images in problem.images(coords, rows, jacobian=True):
         images = [image[:used] for image in images]
         level = best[pick[:used]].to(images[0].dtype)
         one, other = _columns(images, level, pixels.sky, chain[pick[:used]])
@@ -97,45 +99,45 @@ def linearise(
     column, residual = torch.cat(columns), torch.cat(residuals)
     flat = column.flatten(2)
     information = (flat @ flat.transpose(1, 2)).double()
-    n_free, total = space.n_free, column.shape[1]
-    precision = torch.zeros(total, dtype=free.dtype, device=free.device)
-    precision[:n_free] = problem.prior_weight or 1e-6
+    n_nonlinear, total = space.n_nonlinear, column.shape[1]
+    precision = torch.zeros(total, dtype=whitened.dtype, device=whitened.device)
+    precision[:n_nonlinear] = problem.prior_weight or 1e-6
     return Linearised(
         column,
         residual,
         information,
         torch.diag(precision).expand_as(information),
-        free,
+        whitened,
         best,
-        physical_slopes(problem, cutouts, raw, chain, best),
+        physical_slopes(problem, cutouts, coords, chain, best),
     )
 
 
 def _columns(
     images: list[Tensor], linear: Tensor, sky: Tensor, chain: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Derivatives (b, C, H, W) by free and linear parameters, and the model (b, H, W)."""
+    """Derivatives (b, C, H, W) by whitened and linear parameters, and the model (b, H, W)."""
     flux = linear[:, : len(images), None, None]
-    raw = torch.cat([image[:, 1:] * flux[:, k, None] for k, image in enumerate(images)], dim=1)
-    free = torch.einsum("bphw,bpf->bfhw", raw, chain.to(raw.dtype))
+    coords = torch.cat([image[:, 1:] * flux[:, k, None] for k, image in enumerate(images)], dim=1)
+    whitened = torch.einsum("bphw,bpf->bfhw", coords, chain.to(coords.dtype))
     values = torch.cat([image[:, :1] for image in images], dim=1)
     terms = torch.cat([values, sky.expand(len(values), *sky.shape)], dim=1)
     model = torch.einsum("bl,blhw->bhw", linear, terms)
-    return torch.cat([free, terms], dim=1), model
+    return torch.cat([whitened, terms], dim=1), model
 
 
 def physical_slopes(
-    problem: Problem, cutouts: Cutouts, raw: Tensor, chain: Tensor, linear: Tensor
+    problem: Problem, cutouts: Cutouts, coords: Tensor, chain: Tensor, linear: Tensor
 ) -> Tensor:
-    """(B, Q, C) derivatives of the physical parameters by free and linear ones."""
+    """(B, Q, C) derivatives of the physical parameters by whitened coordinates and linear ones."""
     space = problem.space
     unit = flux_units(problem, cutouts)
     value = (unit @ linear[:, :, None])[:, :, 0]
     if space.sky == "fixed":
         value = torch.cat([value, torch.zeros_like(value[:, :1])], dim=1)
-    _, slope = space.to_physical(raw, value, cutouts.zeropoint)
-    n_free, total = space.n_free, space.n_free + space.n_linear
-    inner = torch.zeros(len(raw), total, total, dtype=raw.dtype, device=raw.device)
-    inner[:, :n_free, :n_free] = chain
-    inner[:, n_free:, n_free:] = unit
+    _, slope = space.to_physical(coords, value, cutouts.zeropoint)
+    n_nonlinear, total = space.n_nonlinear, space.n_nonlinear + space.n_linear
+    inner = torch.zeros(len(coords), total, total, dtype=coords.dtype, device=coords.device)
+    inner[:, :n_nonlinear, :n_nonlinear] = chain
+    inner[:, n_nonlinear:, n_nonlinear:] = unit
     return slope[:, :, :total] @ inner

@@ -24,20 +24,20 @@ class Starts:
     """Where the fits of B galaxies may start, of one Sersic profile each.
 
     Args:
-        raw: (B, K, 6) x, y, ln r_circ, ln n, eta1, eta2 in stamp pixels; the first of K is the
+        coords: (B, K, 6) x, y, ln r_circ, ln n, eta1, eta2 in stamp pixels; the first of K is the
             best guess, NaN where there is none and moments shall do.
         wide: (B,) bool, where the others shall be tried too.
     """
 
-    raw: Tensor
+    coords: Tensor
     wide: Tensor
 
     def __getitem__(self, index: slice | Tensor) -> Starts:
-        return Starts(self.raw[index], self.wide[index])
+        return Starts(self.coords[index], self.wide[index])
 
     def to(self, device: torch.device | str) -> Starts:
         """Return the same starts on ``device``."""
-        return Starts(self.raw.to(device), self.wide.to(device))
+        return Starts(self.coords.to(device), self.wide.to(device))
 
 
 def starting_values(cutouts: Cutouts, single: Tensor, space: ParameterSpace) -> Tensor:
@@ -100,7 +100,7 @@ def moment_start(cutouts: Cutouts, sky: Tensor, centre: Tensor, reach: Tensor) -
     width = widths[best].double()
     moments = second[row, best].double()  # (B, 3): xx, xy, yy
     covariance = _unwindow(moments, width)
-    return _to_raw(position.double(), covariance - psf_moments(cutouts), width)
+    return _to_coords(position.double(), covariance - psf_moments(cutouts), width)
 
 
 def _window_moments(
@@ -160,7 +160,7 @@ def psf_moments(cutouts: Cutouts) -> Tensor:
     return moments + torch.where(cutouts.psf_includes_pixel[:, None], 0.0, pixel)
 
 
-def _to_raw(position: Tensor, covariance: Tensor, width: Tensor) -> Tensor:
+def _to_coords(position: Tensor, covariance: Tensor, width: Tensor) -> Tensor:
     """Raw parameters from centre and deconvolved second moments (B, 3)."""
     xx, xy, yy = covariance.unbind(1)
     floor = 0.04 * torch.ones_like(xx)

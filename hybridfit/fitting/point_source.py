@@ -30,26 +30,26 @@ def point_rise(solution: Solution, problem: Problem, rows: Tensor) -> Tensor:
     space = problem.space
     if len(rows) == 0:
         return solution.chi2[rows]
-    free = torch.zeros_like(solution.free[rows])
-    free[:, :2] = solution.free[rows, :2]
-    size = free.new_tensor(POINT).clamp_min(space.prior.r_circ.low).log()
-    free[:, 2] = space.prior.r_circ.free(size)
-    cost = problem.profile(free, rows).cost
+    whitened = torch.zeros_like(solution.whitened[rows])
+    whitened[:, :2] = solution.whitened[rows, :2]
+    size = whitened.new_tensor(POINT).clamp_min(space.prior.r_circ.low).log()
+    whitened[:, 2] = space.prior.r_circ.whitened(size)
+    cost = problem.profile(whitened, rows).cost
     rise = 2 * cost - solution.chi2[rows]
     near = (rise < FAR).nonzero()[:, 0]
     if len(near):
-        best = _at_best_position(problem, free[near], rows[near])
+        best = _at_best_position(problem, whitened[near], rows[near])
         rise[near] = 2 * best - solution.chi2[rows[near]]
     return rise
 
 
-def _at_best_position(problem: Problem, free: Tensor, rows: Tensor) -> Tensor:
-    """(b,) cost of the points ``free`` (b, P) once x, y have moved to where it is least."""
-    cost = free.new_full((len(rows),), torch.inf, dtype=torch.float64)
+def _at_best_position(problem: Problem, whitened: Tensor, rows: Tensor) -> Tensor:
+    """(b,) cost of the points ``whitened`` (b, P) once x, y have moved to where it is least."""
+    cost = whitened.new_full((len(rows),), torch.inf, dtype=torch.float64)
     for _ in range(STEPS):
-        here = problem(free, rows)
+        here = problem(whitened, rows)
         cost = torch.minimum(cost, here.carry[2])  # without the prior
         step = torch.linalg.solve(here.hessian[:, :2, :2], -here.gradient[:, :2, None])[:, :, 0]
-        free = free.clone()
-        free[:, :2] += torch.nan_to_num(step).clamp(-1.0, 1.0)
-    return torch.minimum(cost, problem.profile(free, rows).cost)
+        whitened = whitened.clone()
+        whitened[:, :2] += torch.nan_to_num(step).clamp(-1.0, 1.0)
+    return torch.minimum(cost, problem.profile(whitened, rows).cost)

@@ -1,4 +1,4 @@
-"""The least-squares problem of a batch of galaxies: cost, gradient and Hessian in free space.
+"""The least-squares problem of a batch of galaxies: cost, gradient and Hessian in whitened space.
 
 Flux and sky enter linearly. They are solved for exactly at every point (variable projection,
 Golub & Pereyra 1973), so the optimiser sees the other parameters alone. All that is needed of
@@ -195,35 +195,35 @@ class Problem:
         """Evaluate points (b, P) of the galaxies ``rows``."""
         if self.held is None:
             return self._normal(point, rows)
-        free, tangent = self.held.at(rows).to_free(point)
-        normal = self._normal(free, rows)
+        whitened, tangent = self.held.at(rows).to_whitened(point)
+        normal = self._normal(whitened, rows)
         hessian = tangent.mT @ normal.hessian @ tangent
         # a coordinate that does not move anything stays where it is
         still = (torch.diagonal(hessian, dim1=1, dim2=2) == 0).to(point.dtype)
         gradient = torch.einsum("bij,bi->bj", tangent, normal.gradient)
         return replace(normal, gradient=gradient, hessian=hessian + torch.diag_embed(still))
 
-    def coordinates(self, free: Tensor) -> Tensor:
-        """The points that the problem is called with, of free parameters (B, P)."""
-        return free if self.held is None else self.held.coordinates(free)
+    def coordinates(self, whitened: Tensor) -> Tensor:
+        """The points that the problem is called with, of whitened coordinates (B, P)."""
+        return whitened if self.held is None else self.held.coordinates(whitened)
 
-    def to_free(self, point: Tensor) -> Tensor:
+    def to_whitened(self, point: Tensor) -> Tensor:
         """Free parameters (B, P) of points that the problem is called with."""
-        return point if self.held is None else self.held.to_free(point)[0]
+        return point if self.held is None else self.held.to_whitened(point)[0]
 
-    def _normal(self, free: Tensor, rows: Tensor) -> Normal:
-        raw, chain = self.space.to_raw(free, self.box[rows])
-        gram, linear = self.gram(raw, rows)
+    def _normal(self, whitened: Tensor, rows: Tensor) -> Normal:
+        coords, chain = self.space.from_whitened(whitened, self.box[rows])
+        gram, linear = self.gram(coords, rows)
         span = None if self.held is None else self.held.span[rows]
         cost, gradient, hessian, linear, joint = _eliminate(
-            gram, linear, self.space.n_free, self.space.slices(), span
+            gram, linear, self.space.n_nonlinear, self.space.slices(), span
         )
         gradient = torch.einsum("bij,bi->bj", chain, gradient)
         hessian = chain.transpose(1, 2) @ hessian @ chain
-        eye = torch.eye(free.shape[1], dtype=free.dtype, device=free.device)
+        eye = torch.eye(whitened.shape[1], dtype=whitened.dtype, device=whitened.device)
         return Normal(
-            cost + 0.5 * self.prior_weight * (free**2).sum(dim=1),
-            gradient + self.prior_weight * free,
+            cost + 0.5 * self.prior_weight * (whitened**2).sum(dim=1),
+            gradient + self.prior_weight * whitened,
             hessian + (self.prior_weight or 1e-9) * eye,
             (linear, joint, cost),
         )
@@ -240,20 +240,20 @@ class Problem:
         held = None if self.held is None else self.held.at(rows)
         return replace(self, pixels=pixels, box=self.box[rows], held=held)
 
-    def profile(self, free: Tensor, rows: Tensor) -> Profiled:
+    def profile(self, whitened: Tensor, rows: Tensor) -> Profiled:
         """Evaluate points (b, P) of the galaxies ``rows``, the likelihood alone, no derivatives.
 
         Many points of one galaxy cost a quarter of as many calls of the problem itself.
         """
-        raw, _ = self.space.to_raw(free, self.box[rows])
-        gram, linear = self.gram(raw, rows, jacobian=False)
+        coords, _ = self.space.from_whitened(whitened, self.box[rows])
+        gram, linear = self.gram(coords, rows, jacobian=False)
         inner, slope = gram[:, :-1, :-1], gram[:, :-1, -1]
         factor, scale = _factor(inner)
         change = torch.cholesky_solve((scale * slope)[:, :, None], factor)[:, :, 0] * scale
         cost = 0.5 * (gram[:, -1, -1] - (slope * change).sum(dim=1))
         return Profiled(cost, linear + change, factor / scale[:, :, None])
 
-    def gram(self, raw: Tensor, rows: Tensor, jacobian: bool = True) -> tuple[Tensor, Tensor]:
+    def gram(self, coords: Tensor, rows: Tensor, jacobian: bool = True) -> tuple[Tensor, Tensor]:
         """Gram matrices (b, Q + 1, Q + 1) in float64, and the linear parameters they are about.
 
         The residual is taken about the linear parameters' own solution: sums over the data
@@ -262,7 +262,7 @@ class Problem:
         """
         dtype = self.pixels.data.dtype
         pieces, linear = [], []
-        for pick, used, images in self.images(raw, rows, jacobian):
+        for pick, used, images in self.images(coords, rows, jacobian):
             pixels = (self.pixels.data[pick], self.pixels.weight[pick], self.pixels.sky)
             small = self.kernels.linear(images, *pixels).double()
             level = _linear_solution(small, None if self.held is None else self.held.at(pick))
@@ -272,16 +272,16 @@ class Problem:
         return torch.cat(pieces).double(), torch.cat(linear).double()
 
     def images(
-        self, raw: Tensor, rows: Tensor, jacobian: bool
+        self, coords: Tensor, rows: Tensor, jacobian: bool
     ) -> Iterator[tuple[Tensor, int, list[Tensor]]]:
-        """Yield images of raw parameters (b, P) chunk by chunk.
+        """Yield images of render coordinates (b, P) chunk by chunk.
 
         Yields:
             the rows of the batch (chunk,), how many of them were asked for (the others fill the
             chunk up), and each component's `component_images`.
         """
         shapes = [
-            geometry(raw[:, columns], profile, self.pixels.data.dtype)
+            geometry(coords[:, columns], profile, self.pixels.data.dtype)
             for columns, profile in zip(self.space.slices(), self.profiles, strict=True)
         ]
         chunk = self.chunk if jacobian else LIGHTER * self.chunk
@@ -333,22 +333,22 @@ def _factor(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _eliminate(
-    gram: Tensor, linear: Tensor, n_free: int, components: list[slice], span: Tensor | None
+    gram: Tensor, linear: Tensor, n_nonlinear: int, components: list[slice], span: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Solve for the linear parameters and project them out of gradient and Hessian.
 
-    Returns cost (b,), gradient (b, P) and Hessian (b, P, P) by raw parameters, the linear
+    Returns cost (b,), gradient (b, P) and Hessian (b, P, P) by render coordinates, the linear
     solution (b, L), and the joint information matrix (b, P + L, P + L).
     """
     n_linear = linear.shape[1]
-    total = n_free + n_linear
+    total = n_nonlinear + n_linear
     info = gram[:, :total, :total]
     slope = gram[:, :total, total]
-    inner = info[:, n_free:, n_free:]
+    inner = info[:, n_nonlinear:, n_nonlinear:]
     solve = _solver(inner, span)
-    change = solve(slope[:, n_free:, None])[:, :, 0]
+    change = solve(slope[:, n_nonlinear:, None])[:, :, 0]
     solution = linear + change
-    cost = 0.5 * (gram[:, total, total] - (slope[:, n_free:] * change).sum(dim=1))
+    cost = 0.5 * (gram[:, total, total] - (slope[:, n_nonlinear:] * change).sum(dim=1))
     # the derivative columns were made with the old flux
     stretch = torch.ones(len(gram), total, dtype=gram.dtype, device=gram.device)
     for k, columns in enumerate(components):
@@ -356,7 +356,9 @@ def _eliminate(
         ratio = torch.where(old != 0, solution[:, k] / old, 1.0)
         stretch[:, columns] = ratio[:, None]
     info = info * stretch[:, :, None] * stretch[:, None, :]
-    cross = info[:, :n_free, n_free:]
-    gradient = -(slope[:, :n_free] * stretch[:, :n_free] - (cross @ change[:, :, None])[:, :, 0])
-    hessian = info[:, :n_free, :n_free] - cross @ solve(cross.mT)
+    cross = info[:, :n_nonlinear, n_nonlinear:]
+    gradient = -(
+        slope[:, :n_nonlinear] * stretch[:, :n_nonlinear] - (cross @ change[:, :, None])[:, :, 0]
+    )
+    hessian = info[:, :n_nonlinear, :n_nonlinear] - cross @ solve(cross.mT)
     return cost, gradient, 0.5 * (hessian + hessian.transpose(1, 2)), solution, info

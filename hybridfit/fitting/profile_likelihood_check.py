@@ -21,17 +21,17 @@ def size_extent(solution: Solution, problem: Problem) -> Tensor:
     """(B,) largest change of ln r_eff, of any component, with chi2 up by 4 in a parabola
     through the evaluated point."""
     space = problem.space
-    raw, chain = space.to_raw(solution.free, problem.box)
-    covariance = joint_covariance(solution, problem)[:, : space.n_free, : space.n_free]
-    extent = torch.zeros(len(raw), dtype=raw.dtype, device=raw.device)
+    coords, chain = space.from_whitened(solution.whitened, problem.box)
+    covariance = joint_covariance(solution, problem)[:, : space.n_nonlinear, : space.n_nonlinear]
+    extent = torch.zeros(len(coords), dtype=coords.dtype, device=coords.device)
     for columns in space.slices():
-        by_raw = torch.zeros_like(raw)
-        by_raw[:, columns.start + 2] = 1.0
-        eta = raw[:, columns.stop - 2 : columns.stop]
-        by_raw[:, columns.stop - 2 : columns.stop] = (
+        by_coords = torch.zeros_like(coords)
+        by_coords[:, columns.start + 2] = 1.0
+        eta = coords[:, columns.stop - 2 : columns.stop]
+        by_coords[:, columns.stop - 2 : columns.stop] = (
             eta / eta.norm(dim=1, keepdim=True).clamp_min(1e-9) / 2
         )
-        slope = torch.einsum("bi,bij->bj", by_raw, chain)
+        slope = torch.einsum("bi,bij->bj", by_coords, chain)
         along = torch.einsum("bij,bj->bi", covariance, slope)
         sigma = (along * slope).sum(dim=1).clamp_min(1e-30).sqrt()
         gaussian = 2 * sigma
@@ -41,7 +41,7 @@ def size_extent(solution: Solution, problem: Problem) -> Tensor:
         if len(rows) == 0:
             continue
         for side in (-2.0, 2.0):
-            point = solution.free[rows] + side * along[rows] / sigma[rows, None]
+            point = solution.whitened[rows] + side * along[rows] / sigma[rows, None]
             if problem.held is not None:
                 point = problem.held.at(rows).coordinates(point)
             there = problem(point, rows)

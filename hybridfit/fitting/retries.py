@@ -70,5 +70,5 @@ def middle_of(
     sides = (height // 4 * 2, width // 4 * 2)
     own = problem.at(rows)
     small, _ = window_problem(own, cutouts[rows.tolist()], own.box[:, :2], sides)
-    known = minimise(small, solution.free[rows], LOOK)
+    known = minimise(small, solution.whitened[rows], LOOK)
     return Middle(small, known, solution.converged[rows])

@@ -20,16 +20,16 @@ class Solution:
     """The minimum of B galaxies in the problem's own terms.
 
     Args:
-        free: (B, P).
+        whitened: (B, P).
         linear: (B, L) fluxes and sky terms in units of the noise.
-        information: (B, P + L, P + L) J^T W J by free and linear parameters, no prior.
+        information: (B, P + L, P + L) J^T W J by whitened and linear parameters, no prior.
         chi2: (B,) at the minimum.
         cost: (B,) half of chi2 and the prior, what is compared between tries; of several
             components far more where one of them has no light, or takes some away.
         n_iter, converged: (B,).
     """
 
-    free: Tensor
+    whitened: Tensor
     linear: Tensor
     information: Tensor
     chi2: Tensor
@@ -54,19 +54,22 @@ class Solution:
 def solution_of(minimum: Minimum, problem: Problem) -> Solution:
     """Collect a minimum; the last small step is taken along in the linear parameters too."""
     linear, joint, data_cost = minimum.normal.carry
-    n_free = problem.space.n_free
-    free, last_step = problem.to_free(minimum.point), minimum.last_step
+    n_nonlinear = problem.space.n_nonlinear
+    whitened, last_step = problem.to_whitened(minimum.point), minimum.last_step
     if problem.held is not None:
-        tangent = problem.held.to_free(minimum.point)[1]
+        tangent = problem.held.to_whitened(minimum.point)[1]
         last_step = (tangent @ last_step[:, :, None])[:, :, 0]
-    chain = problem.space.to_raw(free, problem.box)[1]
+    chain = problem.space.from_whitened(whitened, problem.box)[1]
     full = torch.zeros_like(joint)
-    full[:, :n_free, :n_free] = chain
-    index = torch.arange(n_free, joint.shape[1], device=joint.device)
+    full[:, :n_nonlinear, :n_nonlinear] = chain
+    index = torch.arange(n_nonlinear, joint.shape[1], device=joint.device)
     full[:, index, index] = 1.0
     information = full.transpose(1, 2) @ joint @ full
     step = last_step[:, :, None]
-    cross, inner = information[:, n_free:, :n_free], information[:, n_free:, n_free:]
+    cross, inner = (
+        information[:, n_nonlinear:, :n_nonlinear],
+        information[:, n_nonlinear:, n_nonlinear:],
+    )
     response = -_within(inner, cross @ step, problem)[:, :, 0]
     normal, step = minimum.normal, minimum.last_step[:, :, None]
     fall = (normal.gradient[:, None] @ step)[:, 0, 0]
@@ -74,7 +77,7 @@ def solution_of(minimum: Minimum, problem: Problem) -> Solution:
     flux = (linear + response)[:, : len(problem.space.shapes)]
     dark = (flux <= 0).any(dim=1) & (flux.shape[1] > 1)
     return Solution(
-        free,
+        whitened,
         linear + response,
         information,
         2 * (data_cost + fall),
@@ -87,8 +90,8 @@ def solution_of(minimum: Minimum, problem: Problem) -> Solution:
 def to_fit(solution: Solution, problem: Problem, cutouts: Cutouts, sky_value: float) -> Fit:
     """Return parameters in stamp pixels, their covariance, chi2; no flags of its own yet."""
     space, pixels = problem.space, problem.pixels
-    n_free, n_flux = space.n_free, len(space.shapes)
-    raw, chain = space.to_raw(solution.free, problem.box)
+    n_nonlinear, n_flux = space.n_nonlinear, len(space.shapes)
+    coords, chain = space.from_whitened(solution.whitened, problem.box)
     covariance = joint_covariance(solution, problem)
     unit = flux_units(problem, cutouts)
     linear = (unit @ solution.linear[:, :, None])[:, :, 0]
@@ -97,12 +100,12 @@ def to_fit(solution: Solution, problem: Problem, cutouts: Cutouts, sky_value: fl
     else:
         linear[:, n_flux] += pixels.pedestal
     linear[:, :n_flux] = torch.where(linear[:, :n_flux] > 0, linear[:, :n_flux], torch.nan)
-    theta, slope = space.to_physical(raw, linear, cutouts.zeropoint)
-    # free and linear -> raw and flux units -> physical; a fixed sky has no column of its own
-    total = n_free + space.n_linear
-    inner = torch.zeros(len(raw), total, total, dtype=raw.dtype, device=raw.device)
-    inner[:, :n_free, :n_free] = chain
-    inner[:, n_free:, n_free:] = unit
+    theta, slope = space.to_physical(coords, linear, cutouts.zeropoint)
+    # whitened and linear -> render and flux units -> physical; a fixed sky has no column
+    total = n_nonlinear + space.n_linear
+    inner = torch.zeros(len(coords), total, total, dtype=coords.dtype, device=coords.device)
+    inner[:, :n_nonlinear, :n_nonlinear] = chain
+    inner[:, n_nonlinear:, n_nonlinear:] = unit
     jacobian = slope[:, :, :total] @ inner
     covariance = jacobian @ covariance @ jacobian.transpose(1, 2)
     used = (pixels.weight > 0).flatten(1).sum(dim=1)
@@ -124,7 +127,7 @@ def physical_points(points: Tensor, problem: Problem, cutouts: Cutouts) -> Tenso
     """Physical parameters of many points of each galaxy.
 
     Args:
-        points: (B, S, C) free parameters, then fluxes and sky terms in units of the noise.
+        points: (B, S, C) whitened coordinates, then fluxes and sky terms in units of the noise.
         problem: of the B galaxies.
         cutouts: the same galaxies.
 
@@ -133,14 +136,16 @@ def physical_points(points: Tensor, problem: Problem, cutouts: Cutouts) -> Tenso
     """
     space, (batch, count, _) = problem.space, points.shape
     n_flux = len(space.shapes)
-    linear = points[..., space.n_free :] @ flux_units(problem, cutouts).mT
+    linear = points[..., space.n_nonlinear :] @ flux_units(problem, cutouts).mT
     if space.sky == "fixed":
         linear = torch.cat([linear, torch.zeros_like(linear[..., :1])], dim=2)
     linear[..., n_flux] += problem.pixels.pedestal[:, None]
     linear[..., :n_flux] = torch.where(linear[..., :n_flux] > 0, linear[..., :n_flux], torch.nan)
     each = torch.arange(batch, device=points.device).repeat_interleave(count)
-    raw, _ = space.to_raw(points[..., : space.n_free].flatten(0, 1), problem.box[each])
-    theta, _ = space.to_physical(raw, linear.flatten(0, 1), cutouts.zeropoint[each])
+    coords, _ = space.from_whitened(
+        points[..., : space.n_nonlinear].flatten(0, 1), problem.box[each]
+    )
+    theta, _ = space.to_physical(coords, linear.flatten(0, 1), cutouts.zeropoint[each])
     return theta.view(batch, count, -1)
 
 
@@ -162,21 +167,21 @@ def flux_units(problem: Problem, cutouts: Cutouts) -> Tensor:
 
 
 def joint_covariance(solution: Solution, problem: Problem) -> Tensor:
-    """(B, P + L, P + L) covariance of free and linear parameters, 0 for what is held.
+    """(B, P + L, P + L) covariance of whitened and linear parameters, 0 for what is held.
 
-    It is the inverse of the information, with the prior's unit precision on the free parameters.
+    It is the inverse of the information, with the prior's unit precision on the whitened ones.
     """
-    n_free, device = problem.space.n_free, solution.free.device
+    n_nonlinear, device = problem.space.n_nonlinear, solution.whitened.device
     precision = torch.zeros(solution.information.shape[1], dtype=torch.float64)
     # maximum likelihood: next to nothing, so that a flat direction gives a huge error, not none
-    precision[:n_free] = problem.prior_weight or 1e-6
+    precision[:n_nonlinear] = problem.prior_weight or 1e-6
     matrix = solution.information + torch.diag(precision).to(device)
     eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=device).expand_as(matrix)
-    return _within(matrix, eye, problem, joint=solution.free)
+    return _within(matrix, eye, problem, joint=solution.whitened)
 
 
 def _within(matrix: Tensor, right: Tensor, problem: Problem, joint: Tensor | None = None) -> Tensor:
-    """Solve systems of linear parameters, or with ``joint`` (B, P) of free and linear ones.
+    """Solve systems of linear parameters, or with ``joint`` (B, P) of whitened and linear ones.
 
     Where parameters are held it is solved for those directions that are free.
     """
@@ -185,10 +190,10 @@ def _within(matrix: Tensor, right: Tensor, problem: Problem, joint: Tensor | Non
         return solve(matrix, right)
     span = held.span
     if joint is not None:
-        n_free = joint.shape[1]
+        n_nonlinear = joint.shape[1]
         span = torch.zeros_like(matrix)
-        span[:, :n_free, :n_free] = held.to_free(held.coordinates(joint))[1]
-        span[:, n_free:, n_free:] = held.span
+        span[:, :n_nonlinear, :n_nonlinear] = held.to_whitened(held.coordinates(joint))[1]
+        span[:, n_nonlinear:, n_nonlinear:] = held.span
     return span @ solve(span.mT @ matrix @ span, span.mT @ right)
 
 

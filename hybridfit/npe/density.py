@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hybridfit.model.parameters import ParameterSpace
-from hybridfit.npe.frame import LARGEST, Frame, encode_raw, log_jacobian
+from hybridfit.npe.frame import LARGEST, Frame, encode_coords, log_jacobian
 from hybridfit.npe.laplace import Laplace
 from hybridfit.npe.network import Estimator
 
@@ -22,7 +22,7 @@ class FlowDensity:
         context: (B, c) float32, what it made of each galaxy; NaN where there was nothing to see.
         frame: of the same galaxies.
         seen: (B,) bool, whether there was something to see.
-        space: whose free coordinates u the density is quoted in.
+        space: whose whitened coordinates u the density is quoted in.
         laplace: about which the flow works, where the network looks back.
     """
 
@@ -45,7 +45,7 @@ class FlowDensity:
         """The flow's own variable z (B, S, 8) of coordinates t (B, S, 8), ln |d z / d t| (B, S)."""
         log_slope = torch.zeros_like(t[..., 0])
         if self.laplace is not None:
-            t = self.laplace.whitened(t)
+            t = self.laplace.whiten(t)
             log_slope = self.laplace.log_slope(t)
         z = self.estimator.standardised(t)
         return z.float(), log_slope + self.estimator.log_scale.to(log_slope)
@@ -59,43 +59,45 @@ class FlowDensity:
         return t, log_slope + self.estimator.log_scale.to(log_slope)
 
     @torch.inference_mode()
-    def log_prob(self, raw: Tensor, linear: Tensor) -> Tensor:
+    def log_prob(self, coords: Tensor, linear: Tensor) -> Tensor:
         """Log density in (u, ln flux, sky), (B, S) float64; -inf where there is none.
 
         Args:
-            raw: (B, S, 6) raw parameters, stamp pixels.
+            coords: (B, S, 6) render coordinates, stamp pixels.
             linear: (B, S, 2) flux and sky per pixel, image units.
         """
-        b, s, _ = raw.shape
-        t, frame, good = self._encode(raw, linear)
+        b, s, _ = coords.shape
+        t, frame, good = self._encode(coords, linear)
         z, log_slope = self.to_flow(t.view(b, s, -1))
         value = self.estimator.flow.log_prob_of(z, self.context).double()
-        value = value + log_slope + log_jacobian(t, raw.flatten(0, 1), frame, self.space).view(b, s)
+        value = (
+            value + log_slope + log_jacobian(t, coords.flatten(0, 1), frame, self.space).view(b, s)
+        )
         drawn = good & (t[:, 2] < LARGEST)  # none is drawn beyond
         return torch.where(drawn.view(b, s) & torch.isfinite(value), value, -torch.inf)
 
     @torch.inference_mode()
-    def distance(self, raw: Tensor, linear: Tensor) -> Tensor:
+    def distance(self, coords: Tensor, linear: Tensor) -> Tensor:
         """How far out in the flow's own coordinates points lie: sqrt(mean z^2), about 1 for draws.
 
         Args:
-            raw: (B, 6) raw parameters, stamp pixels.
+            coords: (B, 6) render coordinates, stamp pixels.
             linear: (B, 2) flux and sky per pixel, image units.
 
         Returns:
             (B,) float64, NaN where there is no network's posterior or no point.
         """
-        t, _, good = self._encode(raw[:, None], linear[:, None])
+        t, _, good = self._encode(coords[:, None], linear[:, None])
         own, _ = self.to_flow(t[:, None])
         z = self.estimator.flow.to_normal(own, self.context)[:, 0].double()
         return torch.where(good, (z**2).mean(dim=1).sqrt(), torch.nan)
 
-    def _encode(self, raw: Tensor, linear: Tensor) -> tuple[Tensor, Frame, Tensor]:
+    def _encode(self, coords: Tensor, linear: Tensor) -> tuple[Tensor, Frame, Tensor]:
         """Coordinates t (B S, 8), their frames, and whether they have a meaning (B S,)."""
-        b, s, _ = raw.shape
-        frame = self.frame[torch.arange(b, device=raw.device).repeat_interleave(s)]
-        raw, linear = raw.flatten(0, 1), linear.flatten(0, 1)
-        good = (linear[:, 0] > 0) & torch.isfinite(raw).all(dim=1)
+        b, s, _ = coords.shape
+        frame = self.frame[torch.arange(b, device=coords.device).repeat_interleave(s)]
+        coords, linear = coords.flatten(0, 1), linear.flatten(0, 1)
+        good = (linear[:, 0] > 0) & torch.isfinite(coords).all(dim=1)
         flux = torch.where(good, linear[:, 0], 1.0)
-        safe = torch.where(good[:, None], raw, 0.0)
-        return encode_raw(safe, torch.stack([flux, linear[:, 1]], dim=1), frame), frame, good
+        safe = torch.where(good[:, None], coords, 0.0)
+        return encode_coords(safe, torch.stack([flux, linear[:, 1]], dim=1), frame), frame, good

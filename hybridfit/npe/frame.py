@@ -21,7 +21,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from hybridfit.model.parameters import ParameterSpace, Prior
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.prior import Prior
 from hybridfit.npe.views import BASE
 
 N_TARGETS = 8
@@ -29,7 +30,7 @@ LINEAR = 3.0  # of t for the centre: near it t is the offset over its spread
 SKY_WIDTH = 0.05  # in units of a pixel's noise: what the sky is roughly known to
 WHITENED = Prior()  # of the flow's own coordinates, whatever prior a user fits with
 # the size of half of what is looked at: of larger galaxies the network cannot know anything
-LARGEST = float(WHITENED.r_circ.free(torch.tensor(math.log(BASE / 2), dtype=torch.float64)))
+LARGEST = float(WHITENED.r_circ.whitened(torch.tensor(math.log(BASE / 2), dtype=torch.float64)))
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,11 @@ class Frame:
 
     @property
     def box(self) -> Tensor:
-        """(B, 4) of `ParameterSpace.to_raw`, by the default prior."""
+        """(B, 4) of `ParameterSpace.from_whitened`, by the default prior."""
         return torch.cat([self.nominal, self.reach[:, None], self.reach[:, None]], dim=1)
 
     def box_of(self, space: ParameterSpace) -> Tensor:
-        """(B, 4) of `ParameterSpace.to_raw`, by the position's prior of ``space``."""
+        """(B, 4) of `ParameterSpace.from_whitened`, by the position's prior of ``space``."""
         reach = self.reach[:, None] * (space.prior.position / WHITENED.position)
         return torch.cat([self.nominal, reach, reach], dim=1)
 
@@ -107,22 +108,22 @@ def encode(theta: Tensor, zeropoint: Tensor, frame: Frame) -> Tensor:
     Returns:
         (B, 8) float64.
     """
-    raw, linear = ParameterSpace().from_physical(theta.double(), zeropoint.double())
-    return encode_raw(raw, linear, frame)
+    coords, linear = ParameterSpace().from_physical(theta.double(), zeropoint.double())
+    return encode_coords(coords, linear, frame)
 
 
-def encode_raw(raw: Tensor, linear: Tensor, frame: Frame) -> Tensor:
-    """`encode` of raw (B, 6) and linear (B, 2) parameters; differentiable but in u_e at q = 1."""
-    x, y = _turn(raw[:, 0] - frame.centre[:, 0], raw[:, 1] - frame.centre[:, 1], -frame.angle)
-    view = raw.clone()
-    view[:, 2] = raw[:, 2] - torch.log(frame.rebin)
-    box = torch.ones(len(raw), 4, dtype=raw.dtype, device=raw.device)
-    free = ParameterSpace(prior=WHITENED).to_free(view, box)
-    e1, e2 = _turn(free[:, 4], free[:, 5], -2 * frame.angle)
+def encode_coords(coords: Tensor, linear: Tensor, frame: Frame) -> Tensor:
+    """`encode` of coords (B, 6) and linear parameters (B, 2); differentiable but at q = 1."""
+    x, y = _turn(coords[:, 0] - frame.centre[:, 0], coords[:, 1] - frame.centre[:, 1], -frame.angle)
+    view = coords.clone()
+    view[:, 2] = coords[:, 2] - torch.log(frame.rebin)
+    box = torch.ones(len(coords), 4, dtype=coords.dtype, device=coords.device)
+    whitened = ParameterSpace(prior=WHITENED).to_whitened(view, box)
+    e1, e2 = _turn(whitened[:, 4], whitened[:, 5], -2 * frame.angle)
     flux = torch.log(linear[:, 0] / frame.flux)
     sky = torch.asinh((linear[:, 1] - frame.sky) / (frame.noise * SKY_WIDTH))
     x, y = (LINEAR * torch.asinh(v / (LINEAR * frame.spread)) for v in (x, y))
-    columns = (x, y, free[:, 2], free[:, 3], e1, e2, flux, sky)
+    columns = (x, y, whitened[:, 2], whitened[:, 3], e1, e2, flux, sky)
     return torch.stack(columns, dim=1)
 
 
@@ -131,21 +132,21 @@ def decode(t: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
     t = t.double()
     x, y = position(t[:, None], frame)
     e1, e2 = _turn(t[:, 4], t[:, 5], 2 * frame.angle)
-    free = torch.stack(
+    whitened = torch.stack(
         [torch.zeros_like(e1), torch.zeros_like(e1), t[:, 2], t[:, 3], e1, e2], dim=1
     )
     box = torch.ones(len(t), 4, dtype=t.dtype, device=t.device)
-    raw, _ = ParameterSpace(prior=WHITENED).to_raw(free, box)
-    raw[:, 0], raw[:, 1] = x[:, 0], y[:, 0]
-    raw[:, 2] += torch.log(frame.rebin)
+    coords, _ = ParameterSpace(prior=WHITENED).from_whitened(whitened, box)
+    coords[:, 0], coords[:, 1] = x[:, 0], y[:, 0]
+    coords[:, 2] += torch.log(frame.rebin)
     flux = frame.flux * torch.exp(t[:, 6].clamp(-30, 30))
     sky = frame.sky + frame.noise * SKY_WIDTH * torch.sinh(t[:, 7].clamp(-30, 30))
-    return raw, torch.stack([flux, sky], dim=1)
+    return coords, torch.stack([flux, sky], dim=1)
 
 
 def decode_with_slopes(t: Tensor, frame: Frame) -> tuple[Tensor, Tensor, Tensor]:
-    """`decode` of t (B, 8): raw (B, 6), linear (B, 2), and d (raw, linear) / d t (B, 8, 8)."""
-    raw, linear = decode(t, frame)
+    """`decode` t (B, 8): coords (B, 6), linear (B, 2), and d (coords, linear) / d t (B, 8, 8)."""
+    coords, linear = decode(t, frame)
     t = t.double()
     slopes = torch.zeros(len(t), N_TARGETS, N_TARGETS, dtype=t.dtype, device=t.device)
     stretch = frame.spread[:, None] * torch.cosh((t[:, :2] / LINEAR).clamp(-30, 30))
@@ -154,12 +155,12 @@ def decode_with_slopes(t: Tensor, frame: Frame) -> tuple[Tensor, Tensor, Tensor]
     whitened[:, :2] = 0
     whitened[:, 4], whitened[:, 5] = _turn(t[:, 4], t[:, 5], 2 * frame.angle)
     box = torch.ones(len(t), 4, dtype=t.dtype, device=t.device)
-    _, by_white = ParameterSpace(prior=WHITENED).to_raw(whitened, box)
+    _, by_white = ParameterSpace(prior=WHITENED).from_whitened(whitened, box)
     slopes[:, 2:4, 2:4] = by_white[:, 2:4, 2:4]
     slopes[:, 4:6, 4:6] = by_white[:, 4:6, 4:6] @ _rotation(2 * frame.angle)
     slopes[:, 6, 6] = linear[:, 0]
     slopes[:, 7, 7] = frame.noise * SKY_WIDTH * torch.cosh(t[:, 7].clamp(-30, 30))
-    return raw, linear, slopes
+    return coords, linear, slopes
 
 
 def _rotation(angle: Tensor) -> Tensor:
@@ -178,15 +179,15 @@ def position(t: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
     return frame.centre[:, :1] + x, frame.centre[:, 1:] + y
 
 
-def log_jacobian(t: Tensor, raw: Tensor, frame: Frame, space: ParameterSpace) -> Tensor:
-    """ln |d t / d (u, ln flux, sky)|, with u the free coordinates of ``space``.
+def log_jacobian(t: Tensor, coords: Tensor, frame: Frame, space: ParameterSpace) -> Tensor:
+    """ln |d t / d (u, ln flux, sky)|, with u the whitened coordinates of ``space``.
 
     Add it to the flow's log density of t to have the density in u, ln flux [any unit] and sky
     [flux per pixel]. Draws outside the position's box of ``space`` have no u: -inf.
 
     Args:
         t: (B, 8).
-        raw: (B, 6) what it decodes to.
+        coords: (B, 6) what it decodes to.
         frame: of B galaxies.
         space: one Sersic component; its prior may differ from the network's.
 
@@ -194,10 +195,10 @@ def log_jacobian(t: Tensor, raw: Tensor, frame: Frame, space: ParameterSpace) ->
         (B,) float64.
     """
     t, box = t.double(), frame.box_of(space)
-    inside = ((raw[:, :2] - box[:, :2]).abs() < box[:, 2:]).all(dim=1)
+    inside = ((coords[:, :2] - box[:, :2]).abs() < box[:, 2:]).all(dim=1)
     whitened = t[:, :6].clone()
     whitened[:, 4], whitened[:, 5] = _turn(t[:, 4], t[:, 5], 2 * frame.angle)
-    value = space.log_volume(space.to_free(raw, box), box)
+    value = space.log_volume(space.to_whitened(coords, box), box)
     value = value - ParameterSpace(prior=WHITENED).log_volume(whitened)
     value = value - 2 * torch.log(frame.spread)
     value = value - torch.log(torch.cosh((t[:, :2] / LINEAR).clamp(-30, 30))).sum(dim=1)

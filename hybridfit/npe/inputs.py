@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.detection.background import nominal_centre, sky_level, typical_sigma
-from hybridfit.model.parameters import Prior
+from hybridfit.model.prior import Prior
 from hybridfit.npe.frame import Frame
 from hybridfit.npe.laplace import Laplace
 from hybridfit.npe.moments import ORDERS, turned, windowed

@@ -53,7 +53,7 @@ class Laplace:
         pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
         return Laplace(*(mine.index_copy(0, rows, theirs) for mine, theirs in pairs))
 
-    def whitened(self, t: Tensor) -> Tensor:
+    def whiten(self, t: Tensor) -> Tensor:
         """w (B, S, 8) float64 of coordinates t (B, S, 8)."""
         offset = (t.double() - self.mean[:, None]) @ self.factor
         return LINEAR * torch.asinh(offset / LINEAR)

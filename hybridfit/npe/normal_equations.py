@@ -30,7 +30,7 @@ STEPS, SPAN = 24, 30.0  # of the integral over the light beyond a radius
 
 @dataclass(frozen=True)
 class NormalEquations:
-    """Of B galaxies' raw parameters, flux and sky, about a point; float64.
+    """Of B galaxies' render coordinates, flux and sky, about a point; float64.
 
     Args:
         information: (B, 8, 8) Fisher matrix.
@@ -74,7 +74,7 @@ class NoiseLevel:
 
 
 def normal_equations(
-    raw: Tensor,
+    coords: Tensor,
     linear: Tensor,
     cutouts: Cutouts,
     noise: NoiseLevel | None = None,
@@ -88,21 +88,21 @@ def normal_equations(
     network of simulated galaxies more than an observer knows.
 
     Args:
-        raw: (B, 6) float64: x, y [stamp pixels], ln r_circ [ln pix], ln n, eta1, eta2.
+        coords: (B, 6) float64: x, y [stamp pixels], ln r_circ [ln pix], ln n, eta1, eta2.
         linear: (B, 2) float64 flux and sky per pixel, image units.
         cutouts: the B galaxies.
         noise: what is known of the noise; None takes the noise map, and whole stamps.
         doubt: share of its light by which the model may be wrong, beyond which pixels that it does
             not explain weigh less, see `hybridfit.npe.robust_weights`; None believes all pixels.
     """
-    total = raw.shape[1] + linear.shape[1]
-    empty = torch.zeros(len(raw), total, total, dtype=torch.float64, device=raw.device)
+    total = coords.shape[1] + linear.shape[1]
+    empty = torch.zeros(len(coords), total, total, dtype=torch.float64, device=coords.device)
     two = empty[:, 0, :2]
     found = NormalEquations(empty, empty[:, 0].clone(), two.clone(), two.clone())
     side = max(cutouts.image.shape[-2:])
-    sides = torch.full((len(raw),), side, device=raw.device)
+    sides = torch.full((len(coords),), side, device=coords.device)
     if noise is not None:
-        sides = window_sides(raw, linear[:, 0] / noise.sky, cutouts)
+        sides = window_sides(coords, linear[:, 0] / noise.sky, cutouts)
     key = grid_key(cutouts.psf, cutouts.psf_oversampling) * (2 * side) + sides
     for k in key.unique().tolist():
         rows = (key == k).nonzero()[:, 0]
@@ -110,31 +110,31 @@ def normal_equations(
             width = int(sides[some[0]])
             known = None if noise is None else noise[some]
             chosen = cutouts[some.tolist()]
-            made = _rendered(raw[some], linear[some], chosen, width, known, doubt)
+            made = _rendered(coords[some], linear[some], chosen, width, known, doubt)
             for field in fields(NormalEquations):
                 getattr(found, field.name)[some] = getattr(made, field.name)
     return found
 
 
-def window_sides(raw: Tensor, flux: Tensor, cutouts: Cutouts) -> Tensor:
+def window_sides(coords: Tensor, flux: Tensor, cutouts: Cutouts) -> Tensor:
     """(B,) int64 sides of the windows that hold the galaxies; the stamp's where it is needed.
 
     What lies beyond counts as squared signal to noise: of the profile without the PSF, out of
     an ellipse within the window, and of a point source of the same flux.
 
     Args:
-        raw: (B, 6).
+        coords: (B, 6).
         flux: (B,) in units of the sky's noise in a pixel.
         cutouts: the B galaxies.
     """
     height, width = cutouts.image.shape[-2:]
     whole = max(height, width)
     space = ParameterSpace()
-    theta, _ = space.to_physical(raw, torch.stack([flux, 0 * flux], dim=1), cutouts.zeropoint)
+    theta, _ = space.to_physical(coords, torch.stack([flux, 0 * flux], dim=1), cutouts.zeropoint)
     r_eff, n, q = (theta[:, i].clamp_min(1e-3) for i in (3, 4, 5))
     bright = flux**2
-    sides = torch.full((len(raw),), whole, device=raw.device)
-    grid = torch.logspace(0, 1, STEPS, SPAN, dtype=torch.float64, device=raw.device)
+    sides = torch.full((len(coords),), whole, device=coords.device)
+    grid = torch.logspace(0, 1, STEPS, SPAN, dtype=torch.float64, device=coords.device)
     for side in sorted((s for s in SIDES if s < WORTH * min(height, width)), reverse=True):
         half = side / 2 - 1.0
         rho = (half / r_eff)[:, None] * grid
@@ -160,7 +160,7 @@ def _psf_beyond(cutouts: Cutouts, radius: float) -> Tensor:
 
 
 def _rendered(
-    raw: Tensor,
+    coords: Tensor,
     linear: Tensor,
     cutouts: Cutouts,
     side: int,
@@ -172,13 +172,15 @@ def _rendered(
     flux = (linear[:, 0] / unit).float()[:, None, None]
     scale, sky = (v.float()[:, None, None] for v in (unit, linear[:, 1]))
     rest, used = (cutouts.image - sky) / scale, (~cutouts.mask).float()
-    corner, beyond = torch.zeros_like(raw[:, :2]), None
+    corner, beyond = torch.zeros_like(coords[:, :2]), None
     if side < max(cutouts.image.shape[-2:]):
-        corner, y, x = _window(raw, cutouts, side)
-        row = torch.arange(len(raw), device=raw.device)[:, None, None]
+        corner, y, x = _window(coords, cutouts, side)
+        row = torch.arange(len(coords), device=coords.device)[:, None, None]
         beyond = _beyond(rest, used.index_put((row, y, x), used.new_zeros(())), doubt)
         rest, used = rest[row, y, x], used[row, y, x]
-    images = _images(torch.cat([raw[:, :2] - corner, raw[:, 2:]], dim=1), cutouts, rest.shape[-2:])
+    images = _images(
+        torch.cat([coords[:, :2] - corner, coords[:, 2:]], dim=1), cutouts, rest.shape[-2:]
+    )
     model = flux * images[:, 0]
     if noise is None:
         variance = (cutouts.sigma / scale).square()
@@ -229,17 +231,17 @@ def _products(
     return (weighed @ columns.mT).double(), gradient.double()
 
 
-def _images(raw: Tensor, cutouts: Cutouts, sides: torch.Size) -> Tensor:
+def _images(coords: Tensor, cutouts: Cutouts, sides: torch.Size) -> Tensor:
     """Unit-flux images of the galaxies and their derivatives, (B, 7, H, W)."""
     oversampling = int(cutouts.psf_oversampling[0])
     radius = 8 if cutouts.psf is None else max(cutouts.psf.shape[-2:]) // 2 // oversampling
     reach = reach_of(cutouts.psf, oversampling)
-    grid = make_grid(sides[0], sides[1], radius, reach, torch.float32, raw.device)
+    grid = make_grid(sides[0], sides[1], radius, reach, torch.float32, coords.device)
     transfer = transfer_function(
-        cutouts.psf, oversampling, cutouts.psf_includes_pixel, grid, len(raw)
+        cutouts.psf, oversampling, cutouts.psf_includes_pixel, grid, len(coords)
     )
     profile = Sersic()
-    shape = geometry(raw, profile, torch.float32)
+    shape = geometry(coords, profile, torch.float32)
     return component_images(shape, profile, grid, transfer, jacobian=True)
 
 
@@ -258,12 +260,12 @@ def _rise(model: Tensor, noise: NoiseLevel, centre: Tensor) -> Tensor:
     return torch.minimum(rise, most)[:, None, None]
 
 
-def _window(raw: Tensor, cutouts: Cutouts, side: int) -> tuple[Tensor, Tensor, Tensor]:
+def _window(coords: Tensor, cutouts: Cutouts, side: int) -> tuple[Tensor, Tensor, Tensor]:
     """Corners (B, 2) of windows around the galaxies, and their pixels' rows and columns."""
-    room = torch.tensor(cutouts.image.shape[-2:], device=raw.device).flip(0) - side
-    corner = torch.round(raw[:, :2] - (side - 1) / 2).long()
+    room = torch.tensor(cutouts.image.shape[-2:], device=coords.device).flip(0) - side
+    corner = torch.round(coords[:, :2] - (side - 1) / 2).long()
     corner = torch.minimum(corner.clamp_min(0), room)
-    span = torch.arange(side, device=raw.device)
+    span = torch.arange(side, device=coords.device)
     y = corner[:, 1, None, None] + span[:, None]
     x = corner[:, 0, None, None] + span[None, :]
     return corner, y, x

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.results import Flag, Posterior
-from hybridfit.model.parameters import MAX_U, ParameterSpace
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.prior import MAX_U
 from hybridfit.npe.density import FlowDensity
 from hybridfit.npe.frame import LARGEST, Frame, decode, log_jacobian, position
 from hybridfit.npe.laplace import Laplace
@@ -95,7 +96,7 @@ def predict_cutouts(
         n_samples: S, draws of each galaxy.
         seed: of the random numbers.
         device: where the network is evaluated.
-        space: one Sersic component and a constant sky, whose free coordinates the density is
+        space: one Sersic component and a constant sky, whose whitened coordinates the density is
             quoted in. Of its prior the box of positions alone changes the draws.
 
     Returns:
@@ -313,6 +314,6 @@ def _physical(
     flat = t.reshape(b * s, -1)
     each = torch.arange(b, device=t.device).repeat_interleave(s)
     frames = frame[each]
-    raw, linear = decode(flat, frames)
-    theta, _ = space.to_physical(raw, linear, zeropoint[each])
-    return theta.view(b, s, -1), log_jacobian(flat, raw, frames, space).view(b, s)
+    coords, linear = decode(flat, frames)
+    theta, _ = space.to_physical(coords, linear, zeropoint[each])
+    return theta.view(b, s, -1), log_jacobian(flat, coords, frames, space).view(b, s)

@@ -94,8 +94,8 @@ def step_from(guess: Tensor, inputs: Inputs, cutouts: Cutouts, doubt: float | No
         cutouts: the B galaxies.
         doubt: see `normal_equations`.
     """
-    raw, linear, slopes = decode_with_slopes(guess, inputs.frame)
-    pixels = normal_equations(raw, linear, cutouts, inputs.noise, doubt)
+    coords, linear, slopes = decode_with_slopes(guess, inputs.frame)
+    pixels = normal_equations(coords, linear, cutouts, inputs.noise, doubt)
     precision = guess.new_tensor(PRECISION)
     whitened = precision == 1.0
     gradient = (slopes.mT @ pixels.gradient[:, :, None])[:, :, 0] - whitened * guess

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hybridfit.files import check_regular, read_text
 from hybridfit.io.writing import atomic, write_text
-from hybridfit.model.parameters import Prior
+from hybridfit.model.prior import Prior
 from hybridfit.npe.frame import N_TARGETS
 from hybridfit.npe.network import Estimator, NetworkOptions
 from hybridfit.npe.targets import parse_columns

@@ -10,7 +10,8 @@ from torch import Tensor
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.results import Posterior
 from hybridfit.fitting.moments import Starts
-from hybridfit.model.parameters import ParameterSpace, Prior
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.prior import Prior
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import condition, draw
 from hybridfit.pipeline.posterior import Expected
@@ -48,19 +49,19 @@ def starts_from(posterior: Posterior, cutouts: Cutouts) -> Starts:
     batch, n_draws, _ = posterior.samples.shape
     zeropoint = cutouts.zeropoint.cpu().repeat_interleave(n_draws)
     space = ParameterSpace()
-    raw, _ = space.from_physical(posterior.samples.flatten(0, 1), zeropoint)
-    raw = raw.view(batch, n_draws, -1)
+    coords, _ = space.from_physical(posterior.samples.flatten(0, 1), zeropoint)
+    coords = coords.view(batch, n_draws, -1)
     if cutouts.psf is None:
-        raw = torch.full_like(raw, torch.nan)
-    order = raw[:, :, 3].argsort(dim=1)
+        coords = torch.full_like(coords, torch.nan)
+    order = coords[:, :, 3].argsort(dim=1)
     ends = [order[:, round(end * (n_draws - 1))] for end in ENDS]
-    further = [raw[torch.arange(batch), rows] for rows in ends]
-    median = raw.median(dim=1).values
-    return Starts(torch.stack([median, *further], dim=1), _is_wide(raw))
+    further = [coords[torch.arange(batch), rows] for rows in ends]
+    median = coords.median(dim=1).values
+    return Starts(torch.stack([median, *further], dim=1), _is_wide(coords))
 
 
-def _is_wide(raw: Tensor) -> Tensor:
+def _is_wide(coords: Tensor) -> Tensor:
     """(B,) whether one start may end in a minimum that is not the lowest."""
-    width = raw.std(dim=1)
+    width = coords.std(dim=1)
     wide = (width[:, 2] > WIDE_SIZE) | (width[:, 3] > WIDE_INDEX)
     return wide | (width[:, :2] > WIDE_POSITION).any(dim=1)

@@ -17,7 +17,7 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import UsageError
 from hybridfit.data.results import Fit, Flag
 from hybridfit.fitting.build_problem import prepared
-from hybridfit.fitting.linearised import free_point, linearise
+from hybridfit.fitting.linearised import linearise, whitened_point
 from hybridfit.fitting.options import FitOptions
 from hybridfit.io.blocks import file_name, read_block
 from hybridfit.io.options import ReadOptions
@@ -29,7 +29,8 @@ from hybridfit.io.run_folder import MODELS
 from hybridfit.io.sources import Source, find_sources
 from hybridfit.io.truth_table import truth_beside
 from hybridfit.io.writing import real_folder, write_figure
-from hybridfit.model.parameters import ParameterSpace, Prior
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.prior import Prior
 from hybridfit.npe.posterior import predict_cutouts
 from hybridfit.options.yaml_options import make
 from hybridfit.pipeline.measure import model_images, starting_network
@@ -283,7 +284,7 @@ def _laplace(galaxy: _Galaxy, cutouts: Cutouts) -> Layer:
     fit = Fit(space, theta, nothing, nothing[:, 0, 0], zero, zero, zero)
     _, part, problem = next(prepared(cutouts, galaxy.options))
     with torch.inference_mode():
-        about = linearise(problem, part, *free_point(fit, problem, part))
+        about = linearise(problem, part, *whitened_point(fit, problem, part))
         covariance = about.to_physical @ about.covariance @ about.to_physical.mT
     mean = theta[0].numpy() + shift(space.names, origin)
     return GaussianLayer("Laplace", mean, covariance[0].numpy())

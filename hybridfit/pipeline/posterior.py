@@ -13,7 +13,7 @@ from hybridfit.data.results import Fit, Flag, Posterior
 from hybridfit.data.samples import Draws
 from hybridfit.fitting.approximate_likelihood import nearby
 from hybridfit.fitting.build_problem import prepared
-from hybridfit.fitting.linearised import Linearised, free_point, linearise
+from hybridfit.fitting.linearised import Linearised, linearise, whitened_point
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import physical_points
@@ -96,8 +96,8 @@ def reconcile(
         proposed = draw(expected.density, cutouts, options.flow, options.seed)
     pieces: list[_Piece] = []
     for rows, part, problem in _pieces(cutouts, fit_options, device, compile):
-        free, linear = free_point(fit[rows].to(device), problem, part)
-        about = linearise(problem, part, free, linear)
+        whitened, linear = whitened_point(fit[rows].to(device), problem, part)
+        about = linearise(problem, part, whitened, linear)
         noise = hot = None
         if budget != NONE:
             # correlated noise blurs as more of white noise would: widening alone is linear
@@ -154,8 +154,8 @@ def budgeted(
     """
     covariance, flags = fit.covariance.clone(), fit.flags.clone()
     for rows, part, problem in _pieces(cutouts, fit_options, device, compile):
-        free, linear = free_point(fit[rows].to(device), problem, part)
-        about = linearise(problem, part, free, linear)
+        whitened, linear = whitened_point(fit[rows].to(device), problem, part)
+        about = linearise(problem, part, whitened, linear)
         terms = error_budget(about, problem, part, budget)
         slopes = about.to_physical
         extra = (slopes @ terms.total @ slopes.mT).cpu()
@@ -170,7 +170,7 @@ def _pieces(
 ) -> Iterator[tuple[Tensor, Cutouts, Problem]]:
     """The problems of `prepared`, a few galaxies at a time."""
     for rows, part, problem in prepared(cutouts, options, device, compile):
-        columns = options.space.n_free + options.space.n_linear + 1
+        columns = options.space.n_nonlinear + options.space.n_linear + 1
         at_once = max(1, NUMBERS_AT_ONCE // (part.image[0].numel() * columns))
         at_once = min(at_once, 32) if problem.box.device.type == "cpu" else 8 * at_once
         for some in torch.arange(len(rows)).split(at_once):
@@ -180,7 +180,7 @@ def _pieces(
 
 def physical(sampled: Sampled, budget: Budget | None, problem: Problem, cutouts: Cutouts) -> Tensor:
     """Physical parameters (B, S, Q) of draws, widened by what the likelihood does not know of."""
-    points = torch.cat([sampled.free, sampled.linear], dim=2)
+    points = torch.cat([sampled.whitened, sampled.linear], dim=2)
     if budget is not None:
         points = widened(points, sampled.weights, budget.total)
     return physical_points(points, problem, cutouts)
@@ -192,8 +192,8 @@ def _distance(network: Network | None, about: Linearised, problem: Problem) -> T
         return torch.full_like(problem.box[:, 0], torch.nan)
     linear = about.linear * problem.pixels.scale[:, None]
     linear[:, 1] += problem.pixels.pedestal
-    raw, _ = problem.space.to_raw(about.free, problem.box)
-    return network.density.distance(raw, linear)
+    coords, _ = problem.space.from_whitened(about.whitened, problem.box)
+    return network.density.distance(coords, linear)
 
 
 @dataclass(frozen=True)

@@ -58,10 +58,10 @@ class Geometry:
     coefficients: Tensor
 
 
-def geometry(raw: Tensor, profile: Profile, dtype: torch.dtype) -> Geometry:
-    """Turn the raw parameters (B, 5 + S) of one component into what the kernels take."""
-    raw = raw.double()
-    eta = raw[:, -2:]
+def geometry(coords: Tensor, profile: Profile, dtype: torch.dtype) -> Geometry:
+    """Turn the render coordinates (B, 5 + S) of one component into what the kernels take."""
+    coords = coords.double()
+    eta = coords[:, -2:]
     g2 = (eta**2).sum(dim=1)
     g = torch.sqrt(g2)
     small = g < 1e-3
@@ -89,14 +89,14 @@ def geometry(raw: Tensor, profile: Profile, dtype: torch.dtype) -> Geometry:
     forward, forward_slopes = metric(1.0)
     backward, backward_slopes = metric(-1.0)
     values = (
-        raw[:, :2],
+        coords[:, :2],
         forward,
         forward_slopes,
         backward,
         backward_slopes,
-        raw[:, 2],
+        coords[:, 2],
         CORE_WIDTH * torch.exp(g / 2),
-        profile.prepare(raw[:, 3:-2]),
+        profile.prepare(coords[:, 3:-2]),
     )
     return Geometry(*(value.to(dtype) for value in values))
 
@@ -104,7 +104,7 @@ def geometry(raw: Tensor, profile: Profile, dtype: torch.dtype) -> Geometry:
 def component_images(
     shape: Geometry, profile: Profile, grid: Grid, transfer: Tensor, jacobian: bool
 ) -> Tensor:
-    """Images of one component with unit flux, and their derivatives by the raw parameters.
+    """Images of one component with unit flux, and their derivatives by the render coordinates.
 
     Args:
         shape: of B galaxies.
@@ -372,7 +372,7 @@ def _render(
         len(cutouts),
         galfit,
     )
-    raw, linear = space.from_physical(theta, cutouts.zeropoint)
+    coords, linear = space.from_physical(theta, cutouts.zeropoint)
     height, width = grid.height, grid.width
     middle = (cutouts.size.double()[:, :, None, None] - 1) / 2  # of the stamp before padding
     x = torch.arange(width, dtype=torch.float64, device=theta.device) - middle[:, 1]
@@ -382,7 +382,7 @@ def _render(
     if space.sky == "plane":
         image = image + sky[:, 1] * x + sky[:, 2] * y
     for k, (columns, profile) in enumerate(zip(space.slices(), profiles, strict=True)):
-        shape = geometry(raw[:, columns], profile, grid.kx.dtype)
+        shape = geometry(coords[:, columns], profile, grid.kx.dtype)
         unit = component_images(shape, profile, grid, transfer, jacobian=False)[:, 0]
         image = image + linear[:, k, None, None] * unit
     return image.to(grid.kx.dtype)

@@ -35,32 +35,32 @@ def checked_likelihood(
         return problem.profile
     uniform, _ = numbers.take(rows, N_CHECKS, 0)
     here = StudentT(about.mean[rows], about.factor[rows], about.dof)
-    free = torch.cat([here.mean[:, None], here.draw(uniform)], dim=1)
-    index = rows.repeat_interleave(free.shape[1])
+    whitened = torch.cat([here.mean[:, None], here.draw(uniform)], dim=1)
+    index = rows.repeat_interleave(whitened.shape[1])
     values = []
     for likelihood in (problem.profile, near.profile):
-        found = likelihood(free.flatten(0, 1), index)
+        found = likelihood(whitened.flatten(0, 1), index)
         volume = torch.diagonal(found.factor, dim1=1, dim2=2).log().sum(dim=1)
         values.append((-found.cost - volume).view(len(rows), -1))
     exact, cheap = values
-    posterior = exact - 0.5 * (free**2).sum(dim=2)
+    posterior = exact - 0.5 * (whitened**2).sum(dim=2)
     relevant = posterior > posterior.amax(dim=1, keepdim=True) - RELEVANT
     off = (exact - cheap) - (exact - cheap)[:, :1]
     worst = torch.where(relevant, off, 0.0).abs().amax(dim=1)
     good = torch.zeros(len(about.mean), dtype=torch.bool, device=rows.device)
     good[rows] = worst < TOLERANCE  # NaN is not
 
-    def chosen(free: Tensor, index: Tensor) -> Profiled:
+    def chosen(whitened: Tensor, index: Tensor) -> Profiled:
         cheap = good[index].nonzero()[:, 0]
         exact = (~good[index]).nonzero()[:, 0]
         if len(exact) == 0:
-            return near.profile(free, index)
+            return near.profile(whitened, index)
         if len(cheap) == 0:
-            return problem.profile(free, index)
+            return problem.profile(whitened, index)
         order = torch.argsort(torch.cat([cheap, exact]))
         one, other = (
-            near.profile(free[cheap], index[cheap]),
-            problem.profile(free[exact], index[exact]),
+            near.profile(whitened[cheap], index[cheap]),
+            problem.profile(whitened[exact], index[exact]),
         )
         names = ("cost", "linear", "factor")
         return Profiled(*(torch.cat([getattr(one, n), getattr(other, n)])[order] for n in names))

@@ -42,8 +42,8 @@ from hybridfit.sampling.student_t import StudentT, factor_of, weighted_moments
 
 # of the t's: heavier than any posterior seen, yet most draws fall where the posterior is
 FIRST_DOF, LATER_DOF, RIDGE_DOF = 6.0, 8.0, 6.0
-# widths of size or index in free coordinates, the prior's being 1, from which on ellipses will not
-# do: about S/N 100
+# widths of size or index in whitened coordinates, the prior's being 1, from which on ellipses will
+# not do: about S/N 100
 BENT = 0.15
 PRIOR_SKIP = 1 << 16  # of the quasi-random points: far from those of the t's
 
@@ -97,10 +97,10 @@ class ReconcileOptions:
 
 @dataclass(frozen=True)
 class Sampled:
-    """Weighted draws of B posteriors in free and linear coordinates.
+    """Weighted draws of B posteriors in whitened and linear coordinates.
 
     Args:
-        free: (B, S, P) u.
+        whitened: (B, S, P) u.
         linear: (B, S, L) flux and sky terms, units of the noise.
         log_weights: (B, S) smoothed, of weights that sum to 1; -inf where there is no draw.
         ess: (B,) effective number of draws.
@@ -112,7 +112,7 @@ class Sampled:
         n_draws: (B,) points at which the likelihood was evaluated.
     """
 
-    free: Tensor
+    whitened: Tensor
     linear: Tensor
     log_weights: Tensor
     ess: Tensor
@@ -149,8 +149,10 @@ def sample_posterior(
         options: see `ReconcileOptions`.
         no_signal: (B,) bool, galaxies that get ``no_signal_draws`` at most; default none.
     """
-    fitted = torch.isfinite(about.free).all(dim=1)
-    numbers = Numbers.of(ids, problem.space.n_free, problem.space.n_linear, options.seed, fitted)
+    fitted = torch.isfinite(about.whitened).all(dim=1)
+    numbers = Numbers.of(
+        ids, problem.space.n_nonlinear, problem.space.n_linear, options.seed, fitted
+    )
     first, plane = _first_student(about), plane_of(problem.space).to(fitted.device)
     everyone = fitted.nonzero()[:, 0]
     if not len(everyone):
@@ -166,9 +168,9 @@ def sample_posterior(
             continue
         start: StudentT | Ridge = first[rows]
         if bent[rows[0]]:
-            n_free = problem.space.n_free
-            covariance = about.covariance[rows, :n_free, :n_free]
-            start = find_ridge(problem, about.free[rows], covariance, plane, rows, RIDGE_DOF)
+            n_nonlinear = problem.space.n_nonlinear
+            covariance = about.covariance[rows, :n_nonlinear, :n_nonlinear]
+            start = find_ridge(problem, about.whitened[rows], covariance, plane, rows, RIDGE_DOF)
         setting = _Setting(likelihood, numbers, options, limit)
         finished += _rounds(setting, start, network, about, rows)
     return _collected(len(about), problem, finished)
@@ -206,7 +208,7 @@ def _rounds(
     state = _first_round(setting, start, network, rows)
     n_first = len(state.mixture.proposals)
     while len(rows):
-        n = state.points.free.shape[1]
+        n = state.points.whitened.shape[1]
         enough = (state.smoothed.ess >= options.ess) & (state.smoothed.khat < good_khat(n))
         # one fitted proposal is always worth its round
         enough &= len(state.mixture.proposals) > n_first
@@ -221,7 +223,7 @@ def _rounds(
 
 
 def plane_of(space: ParameterSpace) -> Tensor:
-    """(K,) free columns of sizes and shapes."""
+    """(K,) whitened columns of sizes and shapes."""
     columns = [range(c.start + 2, c.stop - 2) for c in space.slices()]
     return torch.tensor([j for some in columns for j in some])
 
@@ -255,9 +257,9 @@ class Weighted:
 
 def _first_student(about: Linearised) -> StudentT:
     """The t at the fits."""
-    n_free = about.free.shape[1]
-    covariance = about.covariance[:, :n_free, :n_free]
-    return student_of(torch.nan_to_num(about.free), covariance, FIRST_DOF)
+    n_nonlinear = about.whitened.shape[1]
+    covariance = about.covariance[:, :n_nonlinear, :n_nonlinear]
+    return student_of(torch.nan_to_num(about.whitened), covariance, FIRST_DOF)
 
 
 def student_of(mean: Tensor, covariance: Tensor, dof: float) -> StudentT:
@@ -277,17 +279,17 @@ def _first_round(
     proposals: list[Proposal] = [OfShape(start)]
     if network is not None:
         mine = network[rows]
-        free, linear = mine.free[:, : options.flow], mine.linear[:, : options.flow]
-        parts.append((free, torch.zeros_like(linear), linear))
-        counts.append(torch.isfinite(free).all(dim=2).sum(dim=1))
+        whitened, linear = mine.whitened[:, : options.flow], mine.linear[:, : options.flow]
+        parts.append((whitened, torch.zeros_like(linear), linear))
+        counts.append(torch.isfinite(whitened).all(dim=2).sum(dim=1))
         proposals.append(mine)
     uniform, normal = numbers.take(rows, options.prior, PRIOR_SKIP)
     unknown = torch.full_like(normal, torch.nan)
     parts.append((torch.special.ndtri(uniform[..., :-1]), normal, unknown))
     counts.append(torch.full((len(rows),), options.prior, device=rows.device))
     proposals.append(PriorDraws())
-    free, normal, given = (torch.cat(v, dim=1) for v in zip(*parts, strict=True))
-    points = _evaluate(setting.likelihood, rows, free, normal, given)
+    whitened, normal, given = (torch.cat(v, dim=1) for v in zip(*parts, strict=True))
+    points = _evaluate(setting.likelihood, rows, whitened, normal, given)
     count = torch.stack(counts, dim=1).to(points.target)
     return Weighted.of(points, Mixture.of(proposals, count, points))
 
@@ -295,33 +297,35 @@ def _first_round(
 def _next_round(setting: _Setting, state: Weighted, about: Linearised, rows: Tensor) -> Weighted:
     """Draws of a t fitted to the draws so far, with these; half of them of what serves as well."""
     options, points, mixture = setting.options, state.points, state.mixture
-    n, n_free = points.free.shape[1:]
+    n, n_nonlinear = points.whitened.shape[1:]
     weights = state.smoothed.weights
-    guess = about.free[rows], about.covariance[rows, :n_free, :n_free]
-    student = student_of(*weighted_moments(points.free, weights, *guess), LATER_DOF)
+    guess = about.whitened[rows], about.covariance[rows, :n_nonlinear, :n_nonlinear]
+    student = student_of(*weighted_moments(points.whitened, weights, *guess), LATER_DOF)
     uniform, normal = setting.numbers.take(rows, options.round, options.laplace + n)
-    free, given = student.draw(uniform), torch.full_like(normal, torch.nan)
+    whitened, given = student.draw(uniform), torch.full_like(normal, torch.nan)
     half = options.round // 2
-    counts = torch.full((len(rows),), float(options.round), dtype=free.dtype, device=free.device)
+    counts = torch.full(
+        (len(rows),), float(options.round), dtype=whitened.dtype, device=whitened.device
+    )
     proposals: list[Proposal] = [OfShape(student)]
     own = [counts]
     ridge = mixture.proposals[0].density if isinstance(mixture.proposals[0], OfShape) else None
     if isinstance(ridge, Ridge):
-        again = ridge.reweighted(points.free, weights)
-        free[:, half:] = again.draw(uniform[:, half:])
+        again = ridge.reweighted(points.whitened, weights)
+        whitened[:, half:] = again.draw(uniform[:, half:])
         proposals.append(OfShape(again))
         own = [counts - (options.round - half), torch.full_like(counts, options.round - half)]
-    new = _evaluate(setting.likelihood, rows, free, normal, given)
+    new = _evaluate(setting.likelihood, rows, whitened, normal, given)
     return Weighted.of(joined([points, new]), mixture.extended(proposals, own, points, new))
 
 
 def _evaluate(
-    likelihood: Likelihood, rows: Tensor, free: Tensor, normal: Tensor, given: Tensor | None
+    likelihood: Likelihood, rows: Tensor, whitened: Tensor, normal: Tensor, given: Tensor | None
 ) -> Points:
     """Draws (b, S, P) with their likelihood; what is not finite has none."""
-    s = free.shape[1]
-    fine = torch.isfinite(free).all(dim=2)
-    safe = torch.where(fine[..., None], free, 0.0)
+    s = whitened.shape[1]
+    fine = torch.isfinite(whitened).all(dim=2)
+    safe = torch.where(fine[..., None], whitened, 0.0)
     profiled = likelihood(safe.flatten(0, 1), rows.repeat_interleave(s))
     points = evaluated(safe, profiled, normal, given)
     # a flux below 0 has no magnitude: the flat prior of fluxes begins at 0
@@ -334,21 +338,21 @@ def _collected(
 ) -> Sampled:
     """The galaxies' draws side by side, filled up to the longest."""
     space, device = problem.space, problem.box.device
-    longest = max((state.points.free.shape[1] for _, state in finished), default=1)
+    longest = max((state.points.whitened.shape[1] for _, state in finished), default=1)
     nothing = torch.full((batch,), torch.nan, dtype=torch.float64, device=device)
-    free = nothing[:, None, None].repeat(1, longest, space.n_free)
+    whitened = nothing[:, None, None].repeat(1, longest, space.n_nonlinear)
     linear = nothing[:, None, None].repeat(1, longest, space.n_linear)
-    log_weights = torch.full_like(free[..., 0], -torch.inf)
+    log_weights = torch.full_like(whitened[..., 0], -torch.inf)
     ess, khat, evidence, missed = (nothing.clone() for _ in range(4))
     n_draws = torch.zeros(batch, dtype=torch.int64, device=device)
     for rows, state in finished:
-        n = state.points.free.shape[1]
-        free[rows, :n], linear[rows, :n] = state.points.free, state.points.linear
+        n = state.points.whitened.shape[1]
+        whitened[rows, :n], linear[rows, :n] = state.points.whitened, state.points.linear
         log_weights[rows, :n] = state.smoothed.log_weights
         ess[rows], khat[rows] = state.smoothed.ess, state.smoothed.khat
         evidence[rows], n_draws[rows] = state.log_evidence, n
         missed[rows] = missed_mass(state)
-    return Sampled(free, linear, log_weights, ess, khat, evidence, missed, n_draws)
+    return Sampled(whitened, linear, log_weights, ess, khat, evidence, missed, n_draws)
 
 
 def missed_mass(state: Weighted) -> Tensor:

@@ -85,7 +85,7 @@ class _Reference:
     factor: Tensor
     dof: int
 
-    def whitened(self, points: Tensor) -> Tensor:
+    def whiten(self, points: Tensor) -> Tensor:
         """(b, W, P) of points (b, W, P)."""
         offset = (points - self.mean[:, None]).mT
         return torch.linalg.solve_triangular(self.factor, offset, upper=False).mT
@@ -268,7 +268,7 @@ def _update(
     b, walkers, size = state.point.shape
     device = state.point.device
     problem = torch.arange(b, device=device).repeat_interleave(walkers)
-    here = reference.whitened(state.point).flatten(0, 1)  # (N, P)
+    here = reference.whiten(state.point).flatten(0, 1)  # (N, P)
     chi2 = (rng.normal(walkers, reference.dof + size) ** 2).sum(dim=2).flatten()
     scale = (reference.dof + (here**2).sum(dim=1)) / chi2
     there = scale.sqrt()[:, None] * rng.normal(walkers, size).flatten(0, 1)

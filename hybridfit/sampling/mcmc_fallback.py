@@ -60,8 +60,10 @@ def with_chains(
         torch.multinomial(weights, N_WALKERS, replacement=True, generator=stream)
         for weights, stream in zip(sampled.weights[rows].cpu(), streams, strict=True)
     ]
-    starts = torch.stack([sampled.free[row, pick] for row, pick in zip(rows, picks, strict=True)])
-    p = sampled.free.shape[2]
+    starts = torch.stack(
+        [sampled.whitened[row, pick] for row, pick in zip(rows, picks, strict=True)]
+    )
+    p = sampled.whitened.shape[2]
     factor = factor_of(about.covariance[rows, :p, :p])
     chain = sample(log_posterior(problem, rows), starts, factor, options, seeds)
     spent = chain.evaluations.to(sampled.n_draws)
@@ -87,20 +89,20 @@ def _replaced(
     stream: torch.Generator,
 ) -> Sampled:
     """Put the draws of chain ``k`` into the row ``index`` (1,), as many as there is room for."""
-    row, length = int(index), sampled.free.shape[1]
+    row, length = int(index), sampled.whitened.shape[1]
     kept = torch.linspace(0, chain.samples.shape[1] - 1, min(length, chain.samples.shape[1]))
-    free = chain.samples[k, kept.round().long().to(index.device)]
-    found = problem.profile(free, index.expand(len(free)))
-    normal = torch.randn(*found.linear.shape, generator=stream, dtype=free.dtype).to(free)
+    whitened = chain.samples[k, kept.round().long().to(index.device)]
+    found = problem.profile(whitened, index.expand(len(whitened)))
+    normal = torch.randn(*found.linear.shape, generator=stream, dtype=whitened.dtype).to(whitened)
     step = torch.linalg.solve_triangular(found.factor.mT, normal[..., None], upper=True)[..., 0]
     log_weights = torch.full_like(sampled.log_weights[row], -torch.inf)
-    log_weights[: len(free)] = -torch.log(torch.tensor(float(len(free))))
+    log_weights[: len(whitened)] = -torch.log(torch.tensor(float(len(whitened))))
     values = {
-        "free": _put(sampled.free, row, free),
+        "whitened": _put(sampled.whitened, row, whitened),
         "linear": _put(sampled.linear, row, found.linear + step),
         "log_weights": sampled.log_weights.index_copy(0, index, log_weights[None]),
         "ess": sampled.ess.index_copy(
-            0, index, chain.ess[k : k + 1].clamp_max(len(free)).to(sampled.ess)
+            0, index, chain.ess[k : k + 1].clamp_max(len(whitened)).to(sampled.ess)
         ),
         "khat": sampled.khat.index_fill(0, index, torch.nan),
     }
@@ -121,10 +123,10 @@ def log_posterior(problem: Problem, which: Tensor) -> Callable[[Tensor, Tensor],
         which: (b,) its galaxies that the rows of points are counted among.
     """
 
-    def density(free: Tensor, rows: Tensor) -> Tensor:
-        found: Profiled = problem.profile(free, which[rows])
+    def density(whitened: Tensor, rows: Tensor) -> Tensor:
+        found: Profiled = problem.profile(whitened, which[rows])
         volume = torch.diagonal(found.factor, dim1=1, dim2=2).log().sum(dim=1)
-        value = -found.cost - 0.5 * (free**2).sum(dim=1) - volume
+        value = -found.cost - 0.5 * (whitened**2).sum(dim=1) - volume
         positive = (found.linear[:, : len(problem.space.shapes)] > 0).all(dim=1)
         return torch.where(positive & torch.isfinite(value), value, -torch.inf)
 

@@ -7,9 +7,9 @@ With counts N_k of densities q_k every draw, whatever it came from, has the weig
 the balance heuristic (Veach & Guibas 1995; "deterministic mixture" in adaptive importance sampling,
 Cornuet et al. 2012, arXiv:0907.1254). A density that is good somewhere bounds the weights there.
 
-All densities are of the free parameters u with flux and sky given u, which are drawn from their own
-Gaussian and so drop out of p / q; only the network has a joint density of its own, and that is
-divided by this Gaussian.
+All densities are of the whitened coordinates u with flux and sky given u, which are drawn from
+their own Gaussian and so drop out of p / q; only the network has a joint density of its own, and
+that is divided by this Gaussian.
 """
 
 from __future__ import annotations
@@ -36,37 +36,39 @@ class Points:
     """Evaluated draws of b galaxies.
 
     Args:
-        free: (b, S, P) u.
+        whitened: (b, S, P) u.
         linear: (b, S, L) flux and sky terms, units of the noise.
         target: (b, S) ln of likelihood times prior at u, flux and sky integrated over.
         conditional: (b, S) ln of the Gaussian density of ``linear`` given u.
     """
 
-    free: Tensor
+    whitened: Tensor
     linear: Tensor
     target: Tensor
     conditional: Tensor
 
     def __getitem__(self, rows: Tensor) -> Points:
-        return Points(self.free[rows], self.linear[rows], self.target[rows], self.conditional[rows])
+        return Points(
+            self.whitened[rows], self.linear[rows], self.target[rows], self.conditional[rows]
+        )
 
 
 def joined(parts: Sequence[Points]) -> Points:
     """Return the draws of several rounds as those of one."""
-    names = ("free", "linear", "target", "conditional")
+    names = ("whitened", "linear", "target", "conditional")
     return Points(*(torch.cat([getattr(p, name) for p in parts], dim=1) for name in names))
 
 
-def evaluated(free: Tensor, profiled: Profiled, normal: Tensor, given: Tensor | None) -> Points:
+def evaluated(whitened: Tensor, profiled: Profiled, normal: Tensor, given: Tensor | None) -> Points:
     """Draw flux and sky, integrate over them, and weigh by the prior.
 
     Args:
-        free: (b, S, P).
+        whitened: (b, S, P).
         profiled: the likelihood at the b S points, in their order.
         normal: (b, S, L) standard normal numbers that flux and sky are made of.
         given: (b, S, L) flux and sky that were drawn already; NaN where they were not.
     """
-    b, s, p = free.shape
+    b, s, p = whitened.shape
     factor = profiled.factor.view(b, s, *profiled.factor.shape[1:])
     best = profiled.linear.view(b, s, -1)
     size = best.shape[2]
@@ -78,10 +80,10 @@ def evaluated(free: Tensor, profiled: Profiled, normal: Tensor, given: Tensor | 
         normal = (factor.mT @ (linear - best)[..., None])[..., 0]
     volume = torch.diagonal(factor, dim1=2, dim2=3).log().sum(dim=2)
     conditional = volume - 0.5 * (normal**2).sum(dim=2) - 0.5 * size * LOG_2PI
-    prior = -0.5 * (free**2).sum(dim=2) - 0.5 * p * LOG_2PI
+    prior = -0.5 * (whitened**2).sum(dim=2) - 0.5 * p * LOG_2PI
     target = -profiled.cost.view(b, s) + prior - volume + 0.5 * size * LOG_2PI
     target = torch.where(torch.isfinite(target), target, -torch.inf)
-    return Points(free, linear, target, conditional)
+    return Points(whitened, linear, target, conditional)
 
 
 class Proposal(Protocol):
@@ -102,7 +104,7 @@ class OfShape:
 
     def log_density(self, points: Points) -> Tensor:
         """(b, S), see `Proposal`."""
-        return self.density.log_density(points.free)
+        return self.density.log_density(points.whitened)
 
     def __getitem__(self, rows: Tensor) -> OfShape:
         return OfShape(self.density[rows])
@@ -114,8 +116,8 @@ class PriorDraws:
 
     def log_density(self, points: Points) -> Tensor:
         """(b, S), see `Proposal`."""
-        free = points.free
-        return -0.5 * (free**2).sum(dim=2) - 0.5 * free.shape[2] * LOG_2PI
+        whitened = points.whitened
+        return -0.5 * (whitened**2).sum(dim=2) - 0.5 * whitened.shape[2] * LOG_2PI
 
     def __getitem__(self, rows: Tensor) -> PriorDraws:
         return self
@@ -127,14 +129,14 @@ class Network:
 
     Args:
         density: of B galaxies.
-        free, linear: (B, N, P) and (B, N, L) its draws; NaN where one cannot be used.
+        whitened, linear: (B, N, P) and (B, N, L) its draws; NaN where one cannot be used.
         floor: (B,) the least ln density of its own draws, in its own variables.
         box: (B, 4) of the positions' prior.
         scale, pedestal: (B,) unit and zero of ``linear``, see `Pixels`.
     """
 
     density: FlowDensity
-    free: Tensor
+    whitened: Tensor
     linear: Tensor
     floor: Tensor
     box: Tensor
@@ -162,15 +164,15 @@ class Network:
 
     def log_prob(self, points: Points) -> Tensor:
         """(b, S) ln density in (u, ln flux, sky), the network's own variables."""
-        b, s, p = points.free.shape
+        b, s, p = points.whitened.shape
         box = self.box.repeat_interleave(s, dim=0)
-        raw, _ = self.density.space.to_raw(points.free.flatten(0, 1), box)
+        coords, _ = self.density.space.from_whitened(points.whitened.flatten(0, 1), box)
         linear = points.linear * self.scale[:, None, None]
         linear[..., 1] += self.pedestal[:, None]
-        return self.density.log_prob(raw.view(b, s, p), linear)
+        return self.density.log_prob(coords.view(b, s, p), linear)
 
     def __getitem__(self, rows: Tensor) -> Network:
-        names = ("free", "linear", "floor", "box", "scale", "pedestal")
+        names = ("whitened", "linear", "floor", "box", "scale", "pedestal")
         return Network(self.density[rows], *(getattr(self, name)[rows] for name in names))
 
 
@@ -189,21 +191,21 @@ def network_proposal(
     b, n, _ = draws.samples.shape
     samples = draws.samples.to(problem.box)
     each = zeropoint.to(problem.box).repeat_interleave(n)
-    raw, linear = problem.space.from_physical(samples.flatten(0, 1), each)
+    coords, linear = problem.space.from_physical(samples.flatten(0, 1), each)
     box = problem.box.repeat_interleave(n, dim=0)
-    free = problem.space.to_free(raw, box)
+    whitened = problem.space.to_whitened(coords, box)
     # beyond the edge of what can be represented a draw is put on it: it stands for no density
-    back, _ = problem.space.to_raw(free, box)
-    same = torch.isclose(back, raw, rtol=1e-6, atol=1e-6).all(dim=1)
+    back, _ = problem.space.from_whitened(whitened, box)
+    same = torch.isclose(back, coords, rtol=1e-6, atol=1e-6).all(dim=1)
     pixels = problem.pixels
     linear = linear.view(b, n, 2).clone()
     linear[..., 1] -= pixels.pedestal[:, None]
     linear = linear / pixels.scale[:, None, None]
     good = same.view(b, n) & torch.isfinite(linear).all(dim=2)
-    free = torch.where(good[..., None], free.view(b, n, -1), torch.nan)
+    whitened = torch.where(good[..., None], whitened.view(b, n, -1), torch.nan)
     linear = torch.where(good[..., None], linear, torch.nan)
     floor = floor.to(problem.box)
-    return Network(density, free, linear, floor, problem.box, pixels.scale, pixels.pedestal)
+    return Network(density, whitened, linear, floor, problem.box, pixels.scale, pixels.pedestal)
 
 
 @dataclass(frozen=True)

@@ -90,28 +90,28 @@ class _Nodes:
 
 
 def find_ridge(
-    problem: Problem, free: Tensor, covariance: Tensor, plane: Tensor, rows: Tensor, dof: float
+    problem: Problem, whitened: Tensor, covariance: Tensor, plane: Tensor, rows: Tensor, dof: float
 ) -> Ridge:
     """Walk along the ridges of galaxies.
 
     Args:
         problem: of a batch; its prior counts in full.
-        free: (b, P) the fits of the galaxies ``rows``.
+        whitened: (b, P) the fits of the galaxies ``rows``.
         covariance: (b, P, P) about them.
         plane: (K,) columns of sizes and shapes, among which the widest is walked along.
         rows: (b,).
         dof: of the t distributions.
     """
     problem = replace(problem, prior_weight=1.0)
-    b, p = free.shape
+    b, p = whitened.shape
     variance = torch.diagonal(covariance, dim1=1, dim2=2)
     shapes = plane[1:] if len(plane) > 1 else plane
     column = shapes[variance[:, shapes].argmax(dim=1)]  # (b,)
-    unit = torch.nn.functional.one_hot(column, p).to(free)
+    unit = torch.nn.functional.one_hot(column, p).to(whitened)
     # beside the fit the widths are its own; where they near the prior's they grow to the far end
     sigma = (unit * variance).sum(dim=1).clamp(1e-6, 1.0).sqrt()
     spacing = SPACING * sigma * torch.sqrt(1 + 2 * sigma**2)
-    start = _node(problem, free, unit, rows)
+    start = _node(problem, whitened, unit, rows)
     nodes = [start]
     both = torch.cat([unit, unit])
     here = _Nodes(*(torch.cat([v, v]) for v in (start.point, start.covariance, start.log_weight)))

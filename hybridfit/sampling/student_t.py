@@ -143,7 +143,7 @@ def factor_of(covariance: Tensor, fallback: float = 1.0) -> Tensor:
 
     Args:
         covariance: (B, P, P).
-        fallback: variance of what is not known; 1 is the prior's in free coordinates.
+        fallback: variance of what is not known; 1 is the prior's in whitened coordinates.
     """
     covariance = covariance.double()
     variance = torch.diagonal(covariance, dim1=1, dim2=2)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from hybridfit.model.parameters import ParameterSpace, Prior
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.prior import Prior
 from hybridfit.model.profiles import Sersic
 from hybridfit.rendering.grid import (
     WELL_SAMPLED,
@@ -23,8 +24,8 @@ TRIES = 100  # a prior that almost never gives what is asked for is an error
 CHUNK = {"cpu": 8, "cuda": 256}  # galaxies a kernel takes: what stays in caches, or fills a GPU
 
 
-def draw_raw(n: int, random: Random, prior: Prior, r_eff: Range) -> Tensor:
-    """Draw raw parameters (n, 6) from the prior, the position in its box of half-width 1.
+def draw_coords(n: int, random: Random, prior: Prior, r_eff: Range) -> Tensor:
+    """Draw render coordinates (n, 6) from the prior, the position in its box of half-width 1.
 
     Galaxies whose major-axis half-light radius lies outside ``r_eff`` are drawn again.
 
@@ -33,15 +34,15 @@ def draw_raw(n: int, random: Random, prior: Prior, r_eff: Range) -> Tensor:
     """
     space = ParameterSpace(prior=prior)
     box = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64, device=random.device)
-    raw = box.new_empty(n, 6)
+    coords = box.new_empty(n, 6)
     missing = torch.arange(n, device=random.device)
     for _ in range(TRIES):
         u = random.normal(len(missing), 6, dtype=torch.float64)
-        raw[missing] = space.to_raw(u, box.expand(len(missing), 4))[0]
-        size = torch.exp(raw[:, 2] + raw[:, -2:].norm(dim=1) / 2)
+        coords[missing] = space.from_whitened(u, box.expand(len(missing), 4))[0]
+        size = torch.exp(coords[:, 2] + coords[:, -2:].norm(dim=1) / 2)
         missing = ((size < r_eff[0]) | (size > r_eff[1])).nonzero()[:, 0]
         if not len(missing):
-            return raw
+            return coords
     raise ValueError(
         f"the prior gave r_eff outside {r_eff} pix in {TRIES} draws for {len(missing)} of {n} "
         "galaxies: widen r_eff or the prior's r_circ"
@@ -65,34 +66,34 @@ def draw_offsets(side: Tensor, random: Random, sigma: float, wide: float, share:
     return torch.where(random.chance(share, n)[:, None], far, near)
 
 
-def physical(raw: Tensor, prior: Prior) -> Tensor:
-    """Physical parameters (n, 8) of raw ones with unit flux, zero point 0 and no sky."""
-    linear = torch.stack([torch.ones_like(raw[:, 0]), torch.zeros_like(raw[:, 0])], dim=1)
-    return ParameterSpace(prior=prior).to_physical(raw, linear, linear[:, 1])[0]
+def physical(coords: Tensor, prior: Prior) -> Tensor:
+    """Physical parameters (n, 8) of render coordinates with unit flux, zero point 0 and no sky."""
+    linear = torch.stack([torch.ones_like(coords[:, 0]), torch.zeros_like(coords[:, 0])], dim=1)
+    return ParameterSpace(prior=prior).to_physical(coords, linear, linear[:, 1])[0]
 
 
-def unit_images(raw: Tensor, side: int, psf: Tensor, which_psf: Tensor) -> Tensor:
+def unit_images(coords: Tensor, side: int, psf: Tensor, which_psf: Tensor) -> Tensor:
     """Convolved images (n, side, side) of unit flux.
 
     Args:
-        raw: (n, 6).
+        coords: (n, 6).
         side: pixels.
         psf: (P, h, w).
         which_psf: (n,) row of ``psf`` of each galaxy.
     """
-    images = torch.empty(len(raw), side, side, device=raw.device)
+    images = torch.empty(len(coords), side, side, device=coords.device)
     profile = Sersic()
     # PSFs that alias need modes beyond the Nyquist frequency: a third more work, so apart
     aliased = (nyquist_power(psf) >= WELL_SAMPLED)[which_psf]
-    for rows in _chunks(aliased, CHUNK.get(raw.device.type, 256)):
+    for rows in _chunks(aliased, CHUNK.get(coords.device.type, 256)):
         used, which = which_psf[rows].unique(return_inverse=True)
         own = psf[used]
         grid = make_grid(
-            side, side, max(psf.shape[-2:]) // 2, reach_of(own, 1), torch.float32, raw.device
+            side, side, max(psf.shape[-2:]) // 2, reach_of(own, 1), torch.float32, coords.device
         )
-        includes_pixel = torch.zeros(len(own), dtype=torch.bool, device=raw.device)
+        includes_pixel = torch.zeros(len(own), dtype=torch.bool, device=coords.device)
         transfer = transfer_function(own, 1, includes_pixel, grid, len(own))[which]
-        shape = geometry(raw[rows], profile, torch.float32)
+        shape = geometry(coords[rows], profile, torch.float32)
         images[rows] = component_images(shape, profile, grid, transfer, jacobian=False)[:, 0]
     return images
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hybridfit.model.parameters import Prior
+from hybridfit.model.prior import Prior
 from hybridfit.simulation import contaminants as difficulties
 from hybridfit.simulation.galaxies import physical, unit_images
 from hybridfit.simulation.options import Kind, SceneOptions
@@ -57,16 +57,16 @@ class Part:
 
 
 def make_galaxies(
-    raw: Tensor,
+    coords: Tensor,
     side: int,
     random: Random,
     options: SceneOptions,
     real: Tensor | None,
     prior: Prior,
 ) -> Galaxies:
-    """Draw PSFs, render galaxies of raw parameters (M, 6) and give some of them structure."""
-    n = len(raw)
-    which = torch.arange(n, device=raw.device) // options.psf_reuse
+    """Draw PSFs, render galaxies of render coordinates (M, 6) and give some of them structure."""
+    n = len(coords)
+    which = torch.arange(n, device=coords.device) // options.psf_reuse
     psf = draw_psfs(
         int(which[-1]) + 1,
         random,
@@ -78,8 +78,8 @@ def make_galaxies(
     if real is not None:
         psf = mixed_with_real(psf, real, options.psf_real, random)
     fwhm = fwhm_of(psf)
-    theta = physical(raw, prior)
-    image = unit_images(raw, side, psf, which)
+    theta = physical(coords, prior)
+    image = unit_images(coords, side, psf, which)
     resolved = theta[:, 3] * theta[:, 5] > fwhm[which]  # along the minor axis too
     structured = random.chance(options.structure, n) & resolved
     rows = structured.nonzero()[:, 0]

@@ -18,10 +18,11 @@ from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.model.parameters import ParameterSpace, Prior
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.prior import Prior
 from hybridfit.options.checks import check_fields, checked, or_default
 from hybridfit.rendering.render import render
-from hybridfit.simulation.galaxies import choose_sides, draw_offsets, draw_raw, physical
+from hybridfit.simulation.galaxies import choose_sides, draw_coords, draw_offsets, physical
 from hybridfit.simulation.observe import Part, expose, make_galaxies
 from hybridfit.simulation.options import LARGEST_SIDE, SceneOptions, Scenes
 from hybridfit.simulation.psfs import read_psfs
@@ -204,9 +205,9 @@ def simulate_scenes(
         real = read_psfs(options.psf_files, options.psf_size, device)
     distinct = -(-n // options.reuse)
     limits = (options.r_eff_min, options.r_eff_max * max(options.sides))
-    raw = draw_raw(distinct, random, prior, limits)
-    side = choose_sides(physical(raw, prior)[:, 3], random, options.sides, options.fill)
-    raw[:, :2] = (side[:, None] - 1) / 2 + draw_offsets(
+    coords = draw_coords(distinct, random, prior, limits)
+    side = choose_sides(physical(coords, prior)[:, 3], random, options.sides, options.fill)
+    coords[:, :2] = (side[:, None] - 1) / 2 + draw_offsets(
         side, random, options.offset, options.offset_wide, options.offset_wide_share
     )
     galaxy = torch.arange(n, device=device) % max(distinct, 1)  # that each scene shows
@@ -217,7 +218,7 @@ def simulate_scenes(
         place = torch.full((distinct,), -1, device=device)
         place[rows] = torch.arange(len(rows), device=device)
         scenes = (place[galaxy] >= 0).nonzero()[:, 0]
-        galaxies = make_galaxies(raw[rows], int(value), random, options, real, prior)
+        galaxies = make_galaxies(coords[rows], int(value), random, options, real, prior)
         parts.append(expose(galaxies, scenes, place[galaxy[scenes]], random, options))
     image = torch.zeros(n, largest, largest, device=device)
     sigma = torch.ones_like(image)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.model.parameters import Prior
+from hybridfit.model.prior import Prior
 from hybridfit.npe.frame import encode
 from hybridfit.npe.inputs import Inputs
 from hybridfit.npe.network import Estimator
@@ -128,7 +128,7 @@ def targets_of(t: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor]:
     """What the flow learns of coordinates t (B, 8), and ln |d targets / d t| (B,)."""
     if inputs.laplace is None:
         return t, torch.zeros_like(t[:, 0])
-    w = inputs.laplace.whitened(t[:, None])
+    w = inputs.laplace.whiten(t[:, None])
     return w[:, 0], inputs.laplace.log_slope(w)[:, 0]
 
 

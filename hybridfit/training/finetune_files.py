@@ -15,7 +15,8 @@ from hybridfit.data.errors import UsageError
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.sources import find_sources
 from hybridfit.io.truth_table import read_truth, readable, truth_beside, truth_values
-from hybridfit.model.parameters import ParameterSpace, Prior
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.prior import Prior
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import PACKAGED, load_estimator
 from hybridfit.npe.targets import parse_columns

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hybridfit.model.parameters import Prior
+from hybridfit.model.prior import Prior
 from hybridfit.npe.network import NetworkOptions
 from hybridfit.options.checks import check_fields
 from hybridfit.options.yaml_options import check_keys, load_yaml, nested, plain

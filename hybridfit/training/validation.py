@@ -99,7 +99,7 @@ def laplace_limit(theta: Tensor, cutouts: Cutouts, space: ParameterSpace) -> Ten
     """Expected NLL of the best posterior in the Gaussian limit, 1/2 ln det(2 pi e C).
 
     C is the inverse of the Fisher information at the truth plus the prior's precision, which is
-    the identity in free coordinates; flux and sky have a flat prior. It is a bound for isolated
+    the identity in whitened coordinates; flux and sky have a flat prior. It is a bound for isolated
     galaxies; at low signal to noise posteriors are no Gaussians and the bound is not sharp.
 
     Args:
@@ -114,14 +114,16 @@ def laplace_limit(theta: Tensor, cutouts: Cutouts, space: ParameterSpace) -> Ten
     frame = make_inputs(cutouts, with_views=False).frame
     targets = encode(theta, cutouts.zeropoint, frame)
     box = frame.box_of(space)
-    raw, linear = space.from_physical(theta, cutouts.zeropoint)
-    _, chain = space.to_raw(space.to_free(raw, box), box)  # d raw / d free
-    n = space.n_free
+    coords, linear = space.from_physical(theta, cutouts.zeropoint)
+    _, chain = space.from_whitened(space.to_whitened(coords, box), box)  # d coords / d whitened
+    n = space.n_nonlinear
     step = torch.zeros(len(theta), n + 2, n + 2, dtype=torch.float64, device=theta.device)
     step[:, :n, :n] = chain
     step[:, n, n] = linear[:, 0]  # d flux / d ln flux
     step[:, n + 1, n + 1] = 1.0
-    information = step.transpose(1, 2) @ normal_equations(raw, linear, cutouts).information @ step
+    information = (
+        step.transpose(1, 2) @ normal_equations(coords, linear, cutouts).information @ step
+    )
     index = torch.arange(n, device=theta.device)
     information[:, index, index] += 1.0
     # scaled to a unit diagonal, so that the determinant does not lose digits
@@ -129,10 +131,10 @@ def laplace_limit(theta: Tensor, cutouts: Cutouts, space: ParameterSpace) -> Ten
     scale = diagonal.rsqrt()
     unit = information * scale[:, :, None] * scale[:, None, :]
     log_det = torch.linalg.slogdet(unit)[1] + torch.log(diagonal).sum(dim=1)
-    # d targets / d (free, ln flux, sky)
-    by_free = log_jacobian(targets, raw, frame, space)
+    # d targets / d (whitened, ln flux, sky)
+    by_whitened = log_jacobian(targets, coords, frame, space)
     constant = 0.5 * (n + 2) * math.log(2 * math.pi * math.e)
-    return constant - 0.5 * log_det + by_free
+    return constant - 0.5 * log_det + by_whitened
 
 
 def nll_of(estimator: Estimator, galaxies: Shard, use_views: bool = True) -> Tensor:

@@ -28,7 +28,7 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.results import Fit
 from hybridfit.data.samples import Draws
 from hybridfit.fitting.build_problem import prepared
-from hybridfit.fitting.linearised import Linearised, free_point, linearise
+from hybridfit.fitting.linearised import Linearised, linearise, whitened_point
 from hybridfit.fitting.lm import LMOptions, Normal, minimise
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import Problem
@@ -89,12 +89,12 @@ def bootstrap(
     shape = (len(cutouts), options.replicas, len(fit.space.names))
     samples = torch.full(shape, torch.nan, dtype=torch.float64)
     for rows, part, problem in prepared(cutouts, fit_options, device, compile):
-        free, linear = free_point(fit[rows].to(device), problem, part)
-        fitted = torch.isfinite(free).all(dim=1) & torch.isfinite(linear).all(dim=1)
+        whitened, linear = whitened_point(fit[rows].to(device), problem, part)
+        fitted = torch.isfinite(whitened).all(dim=1) & torch.isfinite(linear).all(dim=1)
         for known in fitted.nonzero()[:, 0].split(_at_once(problem, shape[2])):
             if len(known):
                 some = part[known.tolist()]
-                task = _Task(problem.at(known), some, free[known], linear[known], options)
+                task = _Task(problem.at(known), some, whitened[known], linear[known], options)
                 made = _refit(task, fit_options) if options.refit else _one_step(task)
                 samples[rows[known.cpu()]] = made.cpu()
     return Draws(fit.space, samples)
@@ -109,11 +109,11 @@ def _at_once(problem: Problem, columns: int) -> int:
 
 @dataclass(frozen=True)
 class _Task:
-    """Galaxies that have a fit, and where it is: free (b, P), linear (b, L)."""
+    """Galaxies that have a fit, and where it is: whitened (b, P), linear (b, L)."""
 
     problem: Problem
     cutouts: Cutouts
-    free: Tensor
+    whitened: Tensor
     linear: Tensor
     options: BootstrapOptions
 
@@ -125,7 +125,7 @@ class _Task:
         name = f"{self.options.seed} {replica} {self.cutouts.id[galaxy]}"
         digest = sha256(name.encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-        centre = torch.randn(self.free.shape[1], generator=generator, dtype=self.free.dtype)
+        centre = torch.randn(self.whitened.shape[1], generator=generator, dtype=self.whitened.dtype)
         if self.options.kind == "parametric":
             return centre, torch.randn(n, generator=generator)
         drawn = torch.randint(n, (n,), generator=generator)
@@ -135,14 +135,14 @@ class _Task:
         """`random` of several replicas: (r, P) and (r, n) on the problem's device."""
         each = [self.random(galaxy, replica, n) for replica in replicas]
         centre, numbers = (torch.stack(values) for values in zip(*each, strict=True))
-        return centre.to(self.free), numbers.to(self.problem.pixels.weight)
+        return centre.to(self.whitened), numbers.to(self.problem.pixels.weight)
 
 
 def _one_step(task: _Task) -> Tensor:
     """Samples (b, R, Q) from one Gauss-Newton step a replica."""
-    about = linearise(task.problem, task.cutouts, task.free, task.linear)
+    about = linearise(task.problem, task.cutouts, task.whitened, task.linear)
     made = []
-    for i in range(len(task.free)):
+    for i in range(len(task.whitened)):
         used = (task.problem.pixels.weight[i] > 0).flatten().nonzero()[:, 0]
         columns = about.columns[i].flatten(1)[:, used]
         residual = about.residual[i].flatten()[used]
@@ -154,12 +154,12 @@ def _one_step(task: _Task) -> Tensor:
                 offset = centre  # the prior's centre is the fit itself
             else:
                 matrix, right = resampled_equations(columns, residual, numbers)
-                offset = centre - task.free[i]
+                offset = centre - task.whitened[i]
             right[:, : offset.shape[1]] += task.problem.prior_weight * offset
             steps.append(solve(matrix + about.prior[i], right[:, :, None])[:, :, 0])
         made.append(torch.cat(steps))
     delta = torch.stack(made)
-    point = torch.cat([task.free, task.linear], dim=1)[:, None] + delta
+    point = torch.cat([task.whitened, task.linear], dim=1)[:, None] + delta
     return physical_points(point, task.problem, task.cutouts)
 
 
@@ -211,38 +211,38 @@ def _refit(task: _Task, fit_options: FitOptions) -> Tensor:
     """Samples (b, R, Q) from a fit of each replica, in batches across galaxies."""
     replicas, about = task.options.replicas, None
     if task.options.kind == "parametric":
-        about = linearise(task.problem, task.cutouts, task.free, task.linear)
-    pairs = torch.arange(len(task.free) * replicas, device=task.free.device)
+        about = linearise(task.problem, task.cutouts, task.whitened, task.linear)
+    pairs = torch.arange(len(task.whitened) * replicas, device=task.whitened.device)
     made = []
     for some in pairs.split(_at_once(task.problem, 1)):
         galaxies = some // replicas
         centre, problem = _replicas(task, some, about)
-        start, weight = task.free[galaxies], problem.prior_weight
+        start, weight = task.whitened[galaxies], problem.prior_weight
 
         def evaluate(
-            free: Tensor,
+            whitened: Tensor,
             rows: Tensor,
             problem: Problem = problem,
             centre: Tensor = centre,
             weight: float = weight,
         ) -> Normal:
-            return _about(problem(free, rows), free, weight * centre[rows])
+            return _about(problem(whitened, rows), whitened, weight * centre[rows])
 
         minimum = minimise(evaluate, start, LMOptions(fit_options.max_iter, fit_options.tolerance))
         solution = solution_of(minimum, problem)
         good = solution.converged & torch.isfinite(solution.cost)
-        point = torch.cat([solution.free, solution.linear], dim=1)
+        point = torch.cat([solution.whitened, solution.linear], dim=1)
         made.append(torch.where(good[:, None], point, torch.nan))
-    points = torch.cat(made).view(len(task.free), replicas, -1)
+    points = torch.cat(made).view(len(task.whitened), replicas, -1)
     return physical_points(points, task.problem, task.cutouts)
 
 
-def _about(normal: Normal, free: Tensor, pull: Tensor) -> Normal:
+def _about(normal: Normal, whitened: Tensor, pull: Tensor) -> Normal:
     """The same with the prior's centre elsewhere; ``pull`` (b, P) is it times the weight.
 
     A constant of the cost is left out.
     """
-    cost = normal.cost - (pull * free).sum(dim=1)
+    cost = normal.cost - (pull * whitened).sum(dim=1)
     return replace(normal, cost=cost, gradient=normal.gradient - pull)
 
 
@@ -265,8 +265,8 @@ def _replicas(task: _Task, pairs: Tensor, about: Linearised | None) -> tuple[Ten
             weight[k, used] *= numbers.sqrt()
         else:  # the noise of the data gives way to the new one
             data[k, used] += (numbers - about.residual[i, used]) / weight[k, used]
-    centre = torch.stack(centres).to(task.free)
+    centre = torch.stack(centres).to(task.whitened)
     if about is not None:
-        centre = centre + task.free[galaxies]
+        centre = centre + task.whitened[galaxies]
     pixels = replace(problem.pixels, data=data, weight=weight)
     return centre, replace(problem, pixels=pixels)

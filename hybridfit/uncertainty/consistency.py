@@ -61,8 +61,8 @@ def disagreement_flags(distance: Tensor) -> Tensor:
 
 def _coordinates(theta: Tensor, zeropoint: Tensor) -> Tensor:
     """x, y, ln r_circ, ln n, eta1, eta2, ln flux (B, 7) of physical parameters (B, 8)."""
-    raw, linear = ParameterSpace().from_physical(theta.double(), zeropoint.double())
-    return torch.cat([raw, torch.log(linear[:, :1])], dim=1)
+    coords, linear = ParameterSpace().from_physical(theta.double(), zeropoint.double())
+    return torch.cat([coords, torch.log(linear[:, :1])], dim=1)
 
 
 def _slopes(theta: Tensor) -> Tensor:

@@ -110,12 +110,12 @@ def measure(
     """
     modes = _modes(residual, fitted_level, shapes)
     values = _flattened(residual, sky, modes)
-    raw, pairs = pair_means(values, sky)
+    coords, pairs = pair_means(values, sky)
     pixels = pairs[:, LAGS, LAGS]
-    found = _shrunk(raw, pairs)
+    found = _shrunk(coords, pairs)
     count = (modes != 0).flatten(2).any(dim=2).sum(dim=1)
     taken = count * found.sum(dim=(1, 2)).clamp_min(0.0) / pixels.clamp_min(1.0)
-    return Autocorrelation(_shrunk(raw + taken[:, None, None], pairs), pixels)
+    return Autocorrelation(_shrunk(coords + taken[:, None, None], pairs), pixels)
 
 
 def pair_means(values: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
@@ -263,13 +263,13 @@ def _groups() -> Tensor:
     return groups / groups.sum(dim=(1, 2), keepdim=True)
 
 
-def _shrunk(raw: Tensor, pairs: Tensor) -> Tensor:
+def _shrunk(coords: Tensor, pairs: Tensor) -> Tensor:
     """Take out of measured correlations (B, lags, lags) what chance explains."""
-    groups = _groups().to(raw.device)
+    groups = _groups().to(coords.device)
     inside = groups.sum(dim=0) > 0
-    variance = raw[:, LAGS, LAGS]
+    variance = coords[:, LAGS, LAGS]
     pixels = pairs[:, LAGS, LAGS].clamp_min(1.0)
-    mean = torch.einsum("blm,glm->bg", raw, groups)
+    mean = torch.einsum("blm,glm->bg", coords, groups)
     count = (groups > 0).sum(dim=(1, 2)) / 2  # lag and opposite lag are the same pairs
     error = variance[:, None] / (pixels[:, None] * count).sqrt()
     correlation = _garrote(mean, error) / variance.clamp_min(1e-12)[:, None]
@@ -277,7 +277,7 @@ def _shrunk(raw: Tensor, pairs: Tensor) -> Tensor:
     mean = _garrote(mean, error * bartlett[:, None])
     broad = torch.einsum("bg,glm->blm", mean, (groups > 0).double())
     error = (variance / pixels.sqrt() * bartlett)[:, None, None]
-    result = (broad + _garrote(raw - broad, error)) * inside
+    result = (broad + _garrote(coords - broad, error)) * inside
     # the variance's own error is sqrt(2) larger
     own = 1 + _garrote(variance - 1, (2 / pixels).sqrt() * variance.clamp_min(1.0) * bartlett)
     result[:, LAGS, LAGS] = torch.where(pairs[:, LAGS, LAGS] > 1, own, 1.0)

@@ -40,7 +40,7 @@ from hybridfit.uncertainty.nuisance import (
     moment,
     nuisance,
     positive,
-    whitened,
+    whiten,
 )
 from hybridfit.uncertainty.psf_error import N_MODES, psf_derivatives, wing_derivatives
 from hybridfit.uncertainty.sky_error import sky_derivatives, sloping
@@ -167,7 +167,7 @@ def error_budget(
             here = evidence[some]
             if truncated[some[0]]:
                 wings = wing_derivatives(
-                    problem.at(some), part[some.tolist()], here.about.free, here.about.linear
+                    problem.at(some), part[some.tolist()], here.about.whitened, here.about.linear
                 )
                 here = replace(here, wings=wings)
             pieces.append(_budget(here, problem.space, options, found[some]))
@@ -204,7 +204,7 @@ def noise_of(cutouts: Cutouts, options: BudgetOptions = BudgetOptions()) -> Auto
 
 def light_of(linearised: Linearised, problem: Problem) -> Tensor:
     """(B, H, W) the galaxies' models over sigma, without the sky."""
-    first, count = problem.space.n_free, len(problem.space.shapes)
+    first, count = problem.space.n_nonlinear, len(problem.space.shapes)
     flux = linearised.linear[:, :count, None, None].to(linearised.columns.dtype)
     return (linearised.columns[:, first : first + count] * flux).sum(dim=1)
 
@@ -272,7 +272,7 @@ def _evidence(
     about = _finite(linearised, fitted)
     light = light_of(about, problem)
     if options.psf_width_error or options.psf_shape_error:
-        psf = psf_derivatives(problem, part, about.free, about.linear)
+        psf = psf_derivatives(problem, part, about.whitened, about.linear)
     else:
         psf = light.new_zeros(len(light), N_MODES, *light.shape[1:])
     length = _structure_length(about, problem, part)
@@ -287,7 +287,7 @@ def _budget(
     found: Autocorrelation,
 ) -> Budget:
     about, light, residual = evidence.about, evidence.light, evidence.about.residual
-    fit = whitened(about.columns, about.information, about.prior, about.free)
+    fit = whiten(about.columns, about.information, about.prior, about.whitened)
     modes = torch.cat([evidence.psf, evidence.sky, evidence.wings], dim=1)
     count = fit.columns.shape[1]
     excess = noise.excess_gram(torch.cat([fit.columns, modes], dim=1), found)
@@ -369,9 +369,9 @@ def _structure_length(linearised: Linearised, problem: Problem, part: Cutouts) -
 
     Of several components the size is the mean, weighted by their light.
     """
-    raw, _ = problem.space.to_raw(linearised.free, problem.box)
+    coords, _ = problem.space.from_whitened(linearised.whitened, problem.box)
     slices = problem.space.slices()
-    size = torch.stack([raw[:, columns.start + 2] for columns in slices], dim=1).exp()
+    size = torch.stack([coords[:, columns.start + 2] for columns in slices], dim=1).exp()
     flux = linearised.linear[:, : len(slices)].abs().clamp_min(1e-30)
     radius = (size * flux).sum(dim=1) / flux.sum(dim=1)
     xx, _, yy = psf_moments(part).unbind(1)

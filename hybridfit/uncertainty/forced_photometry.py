@@ -58,14 +58,14 @@ def forced_flux(problem: Problem, cutouts: Cutouts, temperature: Tensor) -> Forc
         cutouts: the same galaxies; what is finite in their ``start`` is taken for known.
         temperature: (B,) the noise's variance over that of white noise.
     """
-    free = _shapes(problem, cutouts)
-    b, k = free.shape[:2]
-    rows = torch.arange(b, device=free.device).repeat_interleave(k)
-    found = problem.profile(free.flatten(0, 1), rows)
-    eye = torch.eye(problem.space.n_linear, dtype=free.dtype, device=free.device)
+    whitened = _shapes(problem, cutouts)
+    b, k = whitened.shape[:2]
+    rows = torch.arange(b, device=whitened.device).repeat_interleave(k)
+    found = problem.profile(whitened.flatten(0, 1), rows)
+    eye = torch.eye(problem.space.n_linear, dtype=whitened.dtype, device=whitened.device)
     inverse = torch.linalg.solve_triangular(found.factor, eye.expand_as(found.factor), upper=False)
-    heat = temperature.to(free)[:, None]
-    scale = problem.pixels.scale.to(free)[:, None]
+    heat = temperature.to(whitened)[:, None]
+    scale = problem.pixels.scale.to(whitened)[:, None]
     flux = found.linear[:, 0].view(b, k) * scale
     error = inverse[:, :, 0].norm(dim=1).view(b, k) * scale * heat.sqrt()
     log_weight = -found.cost.view(b, k) / heat
@@ -89,14 +89,16 @@ def _shapes(problem: Problem, cutouts: Cutouts) -> Tensor:
     space, b = problem.space, len(cutouts)
     shorter = cutouts.size.amin(dim=1).double()
     # nobody makes a stamp that is filled by its target
-    widest = torch.special.ndtr(space.prior.r_circ.free(torch.log(WIDEST * shorter)))
-    uniform = sobol_points(N_SHAPES, space.n_free - 2).to(problem.box).expand(b, -1, -1).clone()
+    widest = torch.special.ndtr(space.prior.r_circ.whitened(torch.log(WIDEST * shorter)))
+    uniform = (
+        sobol_points(N_SHAPES, space.n_nonlinear - 2).to(problem.box).expand(b, -1, -1).clone()
+    )
     uniform[..., 0] *= widest.clamp_min(1e-3)[:, None]
     drawn = torch.cat([torch.zeros_like(uniform[..., :2]), torch.special.ndtri(uniform)], dim=2)
     shapes = []
-    for free in drawn.unbind(1):
-        raw, _ = space.to_raw(free, problem.box)
-        shapes.append(space.to_free(starting_values(cutouts, raw, space), problem.box))
+    for whitened in drawn.unbind(1):
+        coords, _ = space.from_whitened(whitened, problem.box)
+        shapes.append(space.to_whitened(starting_values(cutouts, coords, space), problem.box))
     return torch.stack(shapes, dim=1)
 
 

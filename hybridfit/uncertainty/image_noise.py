@@ -45,12 +45,12 @@ class Place:
     """Where B targets are, from the moments of their images.
 
     Args:
-        raw: (B, 6) x, y, ln r_circ, ln n, eta1, eta2 in stamp pixels.
+        coords: (B, 6) x, y, ln r_circ, ln n, eta1, eta2 in stamp pixels.
         radius: (B, H, W) circularised elliptical radius of each pixel, pix.
         angle: (B, H, W) twice the polar angle of each pixel.
     """
 
-    raw: Tensor
+    coords: Tensor
     radius: Tensor
     angle: Tensor
 
@@ -82,10 +82,10 @@ def target_place(cutouts: Cutouts) -> Place:
     """Return where the targets are; the start's position is where they are looked for."""
     centre = nominal_centre(cutouts)
     reach = REFERENCE.prior.position * cutouts.size.amin(dim=1).double().clamp_min(8)
-    raw = moment_start(cutouts, sky_level(cutouts), centre, reach)
+    coords = moment_start(cutouts, sky_level(cutouts), centre, reach)
     # another start, or sums in another order, end a little beside: rounded they are the same
-    raw = torch.round(raw / STEP) * STEP
-    x, y, _, _, eta1, eta2 = raw.to(cutouts.image.dtype).unbind(1)
+    coords = torch.round(coords / STEP) * STEP
+    x, y, _, _, eta1, eta2 = coords.to(cutouts.image.dtype).unbind(1)
     height, width = cutouts.image.shape[-2:]
     dx = torch.arange(width, device=x.device) - x[:, None, None]
     dy = torch.arange(height, device=x.device)[:, None] - y[:, None, None]
@@ -96,7 +96,7 @@ def target_place(cutouts: Cutouts) -> Place:
     share = torch.where(g > 0, torch.sinh(g) / g.clamp_min(1e-12), 1.0)
     inner = eta1[:, None, None] * along[0] + eta2[:, None, None] * along[1]
     square = (dx**2 + dy**2) * torch.cosh(g) - share * inner
-    return Place(raw, square.clamp_min(0.0).sqrt(), torch.atan2(along[1], along[0]))
+    return Place(coords, square.clamp_min(0.0).sqrt(), torch.atan2(along[1], along[0]))
 
 
 def sky_edge(light: Tensor, used: Tensor, place: Place) -> Tensor:
@@ -111,7 +111,9 @@ def sky_edge(light: Tensor, used: Tensor, place: Place) -> Tensor:
     radius = place.radius
     steps = torch.log(radius.clamp_min(1.0) / FIRST) / math.log(GROWTH)
     ring = steps.floor().nan_to_num(0.0).clamp(-1, RINGS - 2).long() + 1
-    turn = (place.angle - torch.atan2(place.raw[:, 5], place.raw[:, 4])[:, None, None]).nan_to_num()
+    turn = (
+        place.angle - torch.atan2(place.coords[:, 5], place.coords[:, 4])[:, None, None]
+    ).nan_to_num()
     part = torch.remainder(turn / (2 * math.pi) * PARTS + 0.5, PARTS).floor().long()
     index = (ring * PARTS + part.clamp_max(PARTS - 1)).flatten(1)  # (B, N)
     shown = torch.where(used, light.clamp(-SATURATED, SATURATED), 0.0).flatten(1)
@@ -143,6 +145,6 @@ def wing_shapes(place: Place, edge: Tensor) -> Tensor:
 def reference(cutouts: Cutouts) -> tuple[Linearised, Problem]:
     """Return the derivatives of one Sersic profile at the image's moments, and its problem."""
     problem = make_problem(cutouts, REFERENCE)
-    raw = target_place(cutouts).raw
-    free = problem.space.to_free(raw.nan_to_num(0.0), problem.box)
-    return linearise(problem, cutouts, free), problem
+    coords = target_place(cutouts).coords
+    whitened = problem.space.to_whitened(coords.nan_to_num(0.0), problem.box)
+    return linearise(problem, cutouts, whitened), problem

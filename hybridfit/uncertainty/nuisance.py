@@ -59,13 +59,13 @@ class Moment:
     probability: Tensor
 
 
-def whitened(columns: Tensor, information: Tensor, prior: Tensor, free: Tensor) -> Whitened:
+def whiten(columns: Tensor, information: Tensor, prior: Tensor, whitened: Tensor) -> Whitened:
     """Whiten a fit's derivatives.
 
     Args:
         columns: (B, C, H, W) over sigma.
         information, prior: (B, C, C) float64.
-        free: (B, P) free parameters, whose prior is centred on 0; the others have none.
+        whitened: (B, P) whitened coordinates, whose prior is centred on 0; the others have none.
     """
     matrix = information + prior
     diagonal = torch.diagonal(matrix, dim1=1, dim2=2)
@@ -76,7 +76,7 @@ def whitened(columns: Tensor, information: Tensor, prior: Tensor, free: Tensor) 
     inverse = torch.linalg.solve_triangular(factor, eye.expand_as(unit), upper=False)
     inverse = inverse * scale[:, None, :]
     flat = inverse.to(columns.dtype) @ columns.flatten(2)
-    gradient = (prior[:, :, : free.shape[1]] @ free[:, :, None])[:, :, 0]
+    gradient = (prior[:, :, : whitened.shape[1]] @ whitened[:, :, None])[:, :, 0]
     pull = (inverse @ gradient[:, :, None])[:, :, 0]
     return Whitened(flat.view_as(columns), inverse, pull)
 

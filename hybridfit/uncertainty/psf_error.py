@@ -27,13 +27,13 @@ N_WINGS = 2  # a pedestal, and wings that are cut off
 N_MODES = 3  # ln width, and the stretches along x against y and along the diagonals
 
 
-def psf_derivatives(problem: Problem, cutouts: Cutouts, free: Tensor, linear: Tensor) -> Tensor:
+def psf_derivatives(problem: Problem, cutouts: Cutouts, whitened: Tensor, linear: Tensor) -> Tensor:
     """Derivatives of the model by the PSF's width and shape, over each pixel's sigma.
 
     Args:
         problem: of B galaxies.
         cutouts: the same galaxies.
-        free: (B, P) and
+        whitened: (B, P) and
         linear: (B, L) the fit, see `hybridfit.fitting.linearised.Linearised`.
 
     Returns:
@@ -44,16 +44,18 @@ def psf_derivatives(problem: Problem, cutouts: Cutouts, free: Tensor, linear: Te
     if cutouts.psf is None:
         return weight.new_zeros(len(weight), N_MODES, *weight.shape[1:])
     slopes = _transfer_slopes(problem, cutouts)
-    return torch.stack([_model(problem, slope, free, linear) for slope in slopes], dim=1)
+    return torch.stack([_model(problem, slope, whitened, linear) for slope in slopes], dim=1)
 
 
-def wing_derivatives(problem: Problem, cutouts: Cutouts, free: Tensor, linear: Tensor) -> Tensor:
+def wing_derivatives(
+    problem: Problem, cutouts: Cutouts, whitened: Tensor, linear: Tensor
+) -> Tensor:
     """Derivatives of the model by a pedestal and by wings of the PSF, over each pixel's sigma.
 
     Args:
         problem: of B galaxies with a PSF.
         cutouts: the same galaxies.
-        free: (B, P) and
+        whitened: (B, P) and
         linear: (B, L) the fit, see `hybridfit.fitting.linearised.Linearised`.
 
     Returns:
@@ -62,7 +64,7 @@ def wing_derivatives(problem: Problem, cutouts: Cutouts, free: Tensor, linear: T
     """
     psf, oversampling = cutouts.psf, int(cutouts.psf_oversampling[0])
     assert psf is not None
-    own = _model(problem, problem.pixels.transfer, free, linear)
+    own = _model(problem, problem.pixels.transfer, whitened, linear)
     side = oversampling * min(problem.grid.rows, problem.grid.columns)
     images = [other_wings(one, side - 1 + side % 2) for one in psf.double().cpu().numpy()]
     galfit = not torch.equal(problem.grid.kx, problem.grid.phase_kx)
@@ -72,7 +74,7 @@ def wing_derivatives(problem: Problem, cutouts: Cutouts, free: Tensor, linear: T
         width = torch.tensor([found[1][k] for found in images]).to(own)[:, None, None]
         includes = cutouts.psf_includes_pixel
         transfer = transfer_function(image, oversampling, includes, problem.grid, len(psf), galfit)
-        modes.append(width * (_model(problem, transfer, free, linear) - own))
+        modes.append(width * (_model(problem, transfer, whitened, linear) - own))
     return torch.stack(modes, dim=1)
 
 
@@ -107,14 +109,14 @@ def other_wings(psf: NDArray[np.float64], side: int) -> tuple[NDArray[np.float64
     return images, [pedestal, wings.lost]
 
 
-def _model(problem: Problem, transfer: Tensor, free: Tensor, linear: Tensor) -> Tensor:
+def _model(problem: Problem, transfer: Tensor, whitened: Tensor, linear: Tensor) -> Tensor:
     """The galaxies through another transfer function, over sigma, (B, H, W)."""
     weight = problem.pixels.weight
-    raw, _ = problem.space.to_raw(free, problem.box)
-    rows = torch.arange(len(free), device=free.device)
+    coords, _ = problem.space.from_whitened(whitened, problem.box)
+    rows = torch.arange(len(whitened), device=whitened.device)
     other = replace(problem, pixels=replace(problem.pixels, transfer=transfer))
     pieces = []
-    for pick, used, images in other.images(raw, rows, jacobian=False):
+    for pick, used, images in other.images(coords, rows, jacobian=False):
         flux = linear[pick].to(weight.dtype)
         model = sum(image[:, 0] * flux[:, k, None, None] for k, image in enumerate(images))
         pieces.append((model * weight[pick])[:used])

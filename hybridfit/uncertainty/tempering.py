@@ -26,7 +26,7 @@ from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.problem import Problem
 from hybridfit.uncertainty.correlated_noise import Autocorrelation, excess_gram
 from hybridfit.uncertainty.image_noise import reference
-from hybridfit.uncertainty.nuisance import whitened
+from hybridfit.uncertainty.nuisance import whiten
 
 
 def temperature(cutouts: Cutouts, noise: Autocorrelation) -> Tensor:
@@ -51,9 +51,9 @@ def mean_excess(about: Linearised, problem: Problem, noise: Autocorrelation) -> 
         problem: of the same galaxies.
         noise: of the same galaxies.
     """
-    fit = whitened(about.columns, about.information, about.prior, about.free)
+    fit = whiten(about.columns, about.information, about.prior, about.whitened)
     # the sky feels the longest waves alone, and nobody asks for it
-    count = problem.space.n_free + len(problem.space.shapes)
+    count = problem.space.n_nonlinear + len(problem.space.shapes)
     flat = fit.columns.flatten(2)
     own = torch.diagonal((flat @ flat.mT).double(), dim1=1, dim2=2)[:, :count].sum(dim=1)
     excess = torch.diagonal(excess_gram(fit.columns, noise), dim1=1, dim2=2)

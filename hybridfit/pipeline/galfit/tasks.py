@@ -73,10 +73,10 @@ class Task:
     @property
     def is_plain(self) -> bool:
         """Whether it is one free Sersic profile on a constant sky: what every galaxy gets."""
-        free = len(NAMES) + 1
+        whitened = len(NAMES) + 1
         bounded = any(map(math.isfinite, self.low + self.high)) or bool(self.ties)
-        level = self.held[free:] == (True, True) and self.values[free:] == (0.0, 0.0)
-        return self.n_components == 1 and level and not any(self.held[:free]) and not bounded
+        level = self.held[whitened:] == (True, True) and self.values[whitened:] == (0.0, 0.0)
+        return self.n_components == 1 and level and not any(self.held[:whitened]) and not bounded
 
     @property
     def held_names(self) -> tuple[str, ...]:
