@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import hybridfit as hf
-from hybridfit.data.results import Fit
+from hybridfit.data.fit import Fit
 from hybridfit.fitting.fixed import Given
 from hybridfit.rendering.render import render
 

@@ -21,7 +21,7 @@ import torch
 from common import NAMES, write_result
 from galfit_real import DATA, read_cases
 
-from hybridfit.data.results import Flag
+from hybridfit.data.flags import Flag
 from hybridfit.fitting.options import FitOptions
 from hybridfit.npe.posterior import load_estimator
 from hybridfit.pipeline.measure import measure

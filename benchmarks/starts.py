@@ -24,7 +24,7 @@ import torch
 from common import SIMS, load_sims, quality, write_result
 
 import hybridfit as hf
-from hybridfit.data.results import Fit
+from hybridfit.data.fit import Fit
 from hybridfit.detection.background import nominal_centre, sky_level
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.moments import Starts, moment_start

@@ -26,7 +26,8 @@ from common import write_result
 from torch.nn import functional
 
 import hybridfit as hf
-from hybridfit.data.results import Flag, Quality
+from hybridfit.data.flags import Flag
+from hybridfit.data.result import Quality
 from hybridfit.fitting.options import FitOptions
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator

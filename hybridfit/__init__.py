@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from hybridfit.comparison.result import CompareOptions as CompareOptions
     from hybridfit.data.cutouts import Cutouts as Cutouts
     from hybridfit.data.errors import UsageError as UsageError
-    from hybridfit.data.results import Fit as Fit
-    from hybridfit.data.results import Flag as Flag
-    from hybridfit.data.results import Posterior as Posterior
-    from hybridfit.data.results import Quality as Quality
-    from hybridfit.data.results import Result as Result
-    from hybridfit.data.results import describe_flags as describe_flags
+    from hybridfit.data.fit import Fit as Fit
+    from hybridfit.data.flags import Flag as Flag
+    from hybridfit.data.flags import describe_flags as describe_flags
+    from hybridfit.data.result import Quality as Quality
+    from hybridfit.data.result import Result as Result
+    from hybridfit.data.samples import Posterior as Posterior
     from hybridfit.fitting.fit import fit_cutouts as fit_cutouts
     from hybridfit.fitting.options import FitOptions as FitOptions
     from hybridfit.io.arrays import prepare as prepare
@@ -54,14 +54,16 @@ _HOMES = {
     "comparison.result": ("CompareOptions",),
     "data.cutouts": ("Cutouts",),
     "data.errors": ("UsageError",),
-    "data.results": (
-        "Fit",
+    "data.fit": ("Fit",),
+    "data.flags": (
         "Flag",
-        "Posterior",
-        "Quality",
-        "Result",
         "describe_flags",
     ),
+    "data.result": (
+        "Quality",
+        "Result",
+    ),
+    "data.samples": ("Posterior",),
     "fitting.fit": ("fit_cutouts",),
     "fitting.options": ("FitOptions",),
     "io.arrays": ("prepare",),

@@ -12,7 +12,7 @@ from render_helpers import moffat_psf
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Fit
+from hybridfit.data.fit import Fit
 from hybridfit.fitting.build_problem import prepared
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.linearised import Linearised, linearise, whitened_point

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from render_helpers import moffat_psf
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Fit
+from hybridfit.data.fit import Fit
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.profiles import Profile
 from hybridfit.rendering.render import render

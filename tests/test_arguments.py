@@ -141,7 +141,7 @@ BAD_ARRAYS: list[tuple[dict[str, Any], str]] = [
     ({"image": [[1, 2], [3]]}, "image is a list of 2, expected an array"),
     ({"image": np.array([None])}, "image is an array of shape .1,. .* expected an array of real"),
     ({"image": 3.0}, "image has 0 dimensions, expected 3"),
-    ({"image": np.zeros((2, 0, 5))}, "image has shape .2, 0, 5., expected stamps with pixels"),
+    ({"image": np.zeros((2, 0, 5))}, "image has shape .2, 0, 5., expected cutouts with pixels"),
     ({"sigma": None}, "sigma is None, expected an array"),
     ({"sigma": np.ones((2, 31, 32))}, r"sigma has shape \(2, 31, 32\), expected \(2, 32, 32\)"),
     ({"sigma": np.ones((3, 32, 32))}, r"sigma has shape \(3, 32, 32\), expected \(2, 32, 32\)"),
@@ -258,7 +258,7 @@ def test_rows_of_cutouts():
     assert three[1].id == three[[1]].id == ("1",)
     assert len(three[[]]) == len(three[np.zeros(3, bool)]) == 0
     for index, error, text in (
-        (5, IndexError, "row 5 is not there: 3 cutouts"),
+        (5, IndexError, "row 5 is not there: 3 galaxies"),
         ([0, -4], IndexError, "row -4"),
         (np.array([True, False]), IndexError, "a mask of shape"),
         ("0", TypeError, "index is '0', expected row numbers"),

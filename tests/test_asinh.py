@@ -13,7 +13,7 @@ from tolerances import CHAIN, SINGLE
 
 import hybridfit as hf
 from hybridfit.data.errors import BadInput
-from hybridfit.data.results import Flag
+from hybridfit.data.flags import Flag
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.read_cutout import read_cutout
 from hybridfit.io.sources import find_sources

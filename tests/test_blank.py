@@ -14,7 +14,7 @@ from tolerances import DOUBLE
 
 import hybridfit as hf
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Result
+from hybridfit.data.result import Result
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.pipeline.fluxes import flux_limits, with_fluxes
 from hybridfit.pipeline.posterior import without_signal

@@ -12,7 +12,7 @@ from tolerances import CHAIN, SINGLE, TEXT
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Fit
+from hybridfit.data.fit import Fit
 from hybridfit.data.samples import Draws
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions

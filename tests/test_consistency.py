@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hybridfit.data.results import Fit, Flag, Posterior
+from hybridfit.data.fit import Fit
+from hybridfit.data.flags import Flag
+from hybridfit.data.samples import Posterior
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.uncertainty.consistency import (
     MAX_DISAGREEMENT,

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import FLAG_TEXT, Fit, Flag, describe_flags
+from hybridfit.data.fit import Fit
+from hybridfit.data.flags import FLAG_TEXT, Flag, describe_flags
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.options.yaml_options import load_yaml, make
 

@@ -23,7 +23,8 @@ from fit_helpers import (
 from render_helpers import gaussian_psf, moffat_psf
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Fit, Flag
+from hybridfit.data.fit import Fit
+from hybridfit.data.flags import Flag
 from hybridfit.fitting.compile import MAX_SHAPES, compiled_kernels, wants_compile
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions

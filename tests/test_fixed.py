@@ -13,7 +13,7 @@ from fit_helpers import ZEROPOINT, observe, population
 from scipy.optimize import least_squares
 from tolerances import SINGLE
 
-from hybridfit.data.results import Flag
+from hybridfit.data.flags import Flag
 from hybridfit.fitting.build_problem import make_problem
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.fixed import Given, hold

@@ -11,7 +11,7 @@ import pytest
 from astropy.io import fits
 
 from hybridfit.data.errors import BadInput
-from hybridfit.data.results import Flag
+from hybridfit.data.flags import Flag
 from hybridfit.io.galfit import (
     Component,
     Feedme,

@@ -18,7 +18,7 @@ import hybridfit as hf
 from hybridfit.cli.app import make_app
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import UsageError
-from hybridfit.data.results import Flag
+from hybridfit.data.flags import Flag
 from hybridfit.fitting.options import FitOptions
 from hybridfit.io.galfit import read_block
 from hybridfit.model.parameters import ParameterSpace

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Posterior
+from hybridfit.data.samples import Posterior
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.moments import Starts
 from hybridfit.fitting.options import FitOptions

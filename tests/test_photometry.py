@@ -19,7 +19,7 @@ from tolerances import SINGLE
 
 import hybridfit as hf
 from hybridfit.data.errors import BadInput
-from hybridfit.data.results import Flag
+from hybridfit.data.flags import Flag
 from hybridfit.data.units import Kind, image_unit, parse_unit
 from hybridfit.detection.gain_check import is_gain_credible
 from hybridfit.io.cutout_files import write_cutouts

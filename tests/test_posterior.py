@@ -14,7 +14,8 @@ from tolerances import SINGLE
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Flag, Posterior
+from hybridfit.data.flags import Flag
+from hybridfit.data.samples import Posterior
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
 from hybridfit.npe.frame import encode

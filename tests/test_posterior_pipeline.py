@@ -12,7 +12,7 @@ from tolerances import SINGLE
 
 import hybridfit as hf
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import CERTIFICATE
+from hybridfit.data.result import QUALITY_COLUMNS
 
 NAMES = ("x", "y", "mag", "r_eff", "n", "q", "sky")
 
@@ -45,7 +45,7 @@ def test_the_table_has_what_the_draws_say(bright):
         np.testing.assert_allclose(table[f"{name}_err"], spread, rtol=0.01, atol=SINGLE)
         below = (weight * (value < np.asarray(table[f"{name}_p16"])[:, None])).sum(axis=1)
         assert np.abs(below - 0.16).max() < 0.03  # one draw of a few per cent
-    for name in CERTIFICATE:
+    for name in QUALITY_COLUMNS:
         assert np.isfinite(table[name]).all(), name
     assert (table["khat"] < 0.7).all()
     assert (table["ess"] > 50).all()

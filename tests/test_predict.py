@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 import hybridfit as hf
 from hybridfit.cli.app import make_app
-from hybridfit.data.results import Posterior
+from hybridfit.data.samples import Posterior
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.io.posterior_table import LEVELS
 from hybridfit.npe.inputs import make_inputs

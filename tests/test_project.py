@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from hybridfit.cli.app import _fit_stages, make_app
 from hybridfit.cli.flags import load_options
-from hybridfit.data.results import FLAG_TEXT, Flag
+from hybridfit.data.flags import FLAG_TEXT, Flag
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

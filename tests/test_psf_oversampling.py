@@ -11,7 +11,7 @@ from tolerances import TEXT
 
 import hybridfit as hf
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Flag
+from hybridfit.data.flags import Flag
 from hybridfit.io.psf_files import read_psf
 from hybridfit.io.psf_oversampling import sampling_of, stated
 from hybridfit.rendering.psf_images import examine_psf, prepare_psf, windowed_centroid

@@ -12,7 +12,8 @@ from fit_helpers import observe, population
 from tolerances import TEXT
 
 import hybridfit as hf
-from hybridfit.data.results import Flag, Quality
+from hybridfit.data.flags import Flag
+from hybridfit.data.result import Quality
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions
 from hybridfit.rendering.psf_images import examine_psf, prepare_psf, windowed_centroid

@@ -6,7 +6,8 @@ import math
 
 import torch
 
-from hybridfit.data.results import Flag, Quality
+from hybridfit.data.flags import Flag
+from hybridfit.data.result import Quality
 from hybridfit.data.samples import Draws
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.uncertainty.quality import (

@@ -15,8 +15,8 @@ from tolerances import TEXT
 
 import hybridfit as hf
 from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.flags import Flag
 from hybridfit.data.quantities import without_units
-from hybridfit.data.results import Flag
 
 IMAGE = galaxy()[None]
 SIGMA = np.ones_like(IMAGE)

@@ -16,7 +16,7 @@ from read_helpers import galaxy, gaussian, psf_image, write, write_galaxy, write
 from tolerances import SINGLE
 
 from hybridfit.data.errors import BadInput
-from hybridfit.data.results import Flag
+from hybridfit.data.flags import Flag
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.read import padded_shape, read, stack
 from hybridfit.io.read_cutout import read_cutout

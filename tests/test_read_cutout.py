@@ -15,7 +15,7 @@ from read_helpers import galaxy, gaussian, psf_image, write, write_galaxy, write
 from tolerances import SINGLE, TEXT
 
 from hybridfit.data.errors import BadInput
-from hybridfit.data.results import Flag
+from hybridfit.data.flags import Flag
 from hybridfit.detection.noise import to_sigma
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.read import read

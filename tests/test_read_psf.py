@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from read_helpers import gaussian, psf_image
 
-from hybridfit.data.results import Flag
+from hybridfit.data.flags import Flag
 from hybridfit.rendering.psf_images import prepare_psf, windowed_centroid
 
 

@@ -16,7 +16,8 @@ from astropy.wcs import WCS
 from tolerances import TEXT
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Fit, Result
+from hybridfit.data.fit import Fit
+from hybridfit.data.result import Result
 from hybridfit.data.samples import Draws
 from hybridfit.io import table
 from hybridfit.io import write_tables as export

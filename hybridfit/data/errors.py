@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hybridfit.data.results import Flag
+from hybridfit.data.flags import Flag
 
 
 class UsageError(ValueError):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from hybridfit.data.batch import Batch
 from hybridfit.model.parameters import ParameterSpace
 
 
 @dataclass(frozen=True)
-class Draws:
+class Draws(Batch):
     """Weighted draws of the physical parameters of B galaxies.
 
     Position angles have no beginning: their quantiles, deviations and covariances are taken
@@ -31,7 +32,7 @@ class Draws:
 
     space: ParameterSpace
     samples: Tensor
-    weights: Tensor = None  # type: ignore[assignment]
+    weights: Tensor = field(default_factory=lambda: torch.tensor(1.0, dtype=torch.float64))
 
     def __post_init__(self) -> None:
         shape, q = tuple(self.samples.shape), len(self.space.names)
@@ -40,8 +41,9 @@ class Draws:
                 f"samples have shape {shape}, expected (B, S, {q}): one column for each of "
                 f"{', '.join(self.space.names)}"
             )
-        given = self.weights
-        weights = self.samples.new_ones(shape[:2]) if given is None else given
+        weights = self.weights
+        if weights.ndim == 0:
+            weights = weights.to(self.samples).expand(shape[:2])
         if tuple(weights.shape) != shape[:2]:
             raise ValueError(
                 f"weights have shape {tuple(weights.shape)}, expected {shape[:2]} as the samples"
@@ -50,16 +52,6 @@ class Draws:
         weights = torch.where(fine, weights, 0.0)
         total = weights.sum(dim=1, keepdim=True)
         object.__setattr__(self, "weights", weights / torch.where(total > 0, total, 1.0))
-
-    def __len__(self) -> int:
-        return self.samples.shape[0]
-
-    def __getitem__(self, index: slice | Tensor) -> Draws:
-        return self._map(lambda value: value[index])
-
-    def to(self, device: torch.device | str) -> Draws:
-        """Return the same draws on ``device``."""
-        return self._map(lambda value: value.to(device))
 
     @property
     def exist(self) -> Tensor:
@@ -141,8 +133,67 @@ class Draws:
         mean = torch.atan2(self._average(torch.sin(twice)), self._average(torch.cos(twice)))
         return torch.rad2deg(mean) / 2 % 180.0 % 180.0
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Draws:
-        return replace(self, samples=function(self.samples), weights=function(self.weights))
+
+@dataclass(frozen=True)
+class Posterior(Batch):
+    """Draws from the posterior of a batch.
+
+    Args:
+        space: names, units and priors of the Q parameters.
+        samples: (B, S, Q) float64, physical parameters in the order of ``space.names``, stamp
+            pixels; NaN for a galaxy that has none.
+        log_prob: (B, S) float64, log density of each draw in (free u, ln flux, sky).
+        rejected: (B,) int64, draws that were implausible and drawn again.
+        distance: (B,) float64, how far the network's context lies from those of training.
+        flags: (B,) int64, bits of `Flag`.
+    """
+
+    space: ParameterSpace
+    samples: Tensor
+    log_prob: Tensor
+    rejected: Tensor
+    distance: Tensor
+    flags: Tensor
+
+    def __post_init__(self) -> None:
+        shape, q = tuple(self.samples.shape), len(self.space.names)
+        if len(shape) != 3 or shape[2] != q:
+            raise ValueError(
+                f"samples have shape {shape}, expected (B, S, {q}): one column for each of "
+                f"{', '.join(self.space.names)}"
+            )
+        for name, expected in (
+            ("log_prob", shape[:2]),
+            ("rejected", shape[:1]),
+            ("distance", shape[:1]),
+            ("flags", shape[:1]),
+        ):
+            if (came := tuple(getattr(self, name).shape)) != expected:
+                raise ValueError(f"{name} has shape {came}, expected {expected} as the samples")
+
+    @cached_property
+    def draws(self) -> Draws:
+        """The draws, of equal weight, and what is quoted of them."""
+        return Draws(self.space, self.samples)
+
+    @property
+    def mean(self) -> Tensor:
+        """(B, Q) means; of position angles the circular one, in [0, 180)."""
+        return self.draws.mean
+
+    @property
+    def std(self) -> Tensor:
+        """(B, Q) standard deviations; of a position angle about 52 where nothing is known."""
+        return self.draws.std
+
+    @property
+    def covariance(self) -> Tensor:
+        """(B, Q, Q) covariance of the draws."""
+        return self.draws.covariance
+
+    def quantiles(self, levels: Sequence[float]) -> Tensor:
+        """Return the quantiles of each parameter on its own, (B, L, Q): `Draws.quantiles`."""
+        return self.draws.quantiles(levels)
 
 
 def _interpolate(at: Tensor, middle: Tensor, values: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hybridfit.data.cutouts import LARGEST, NOISE_ROLES, ORDINARY, SMALLEST, absurd_pixels
+from hybridfit.data.cutout_checks import LARGEST, NOISE_ROLES, ORDINARY, SMALLEST, absurd_pixels
 from hybridfit.data.errors import BadInput
-from hybridfit.data.results import Flag
+from hybridfit.data.flags import Flag
 from hybridfit.detection import cropping, detect
 from hybridfit.detection.detect import middle
 from hybridfit.detection.gain_check import Doubt

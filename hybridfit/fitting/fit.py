@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Fit, Flag
+from hybridfit.data.fit import Fit
+from hybridfit.data.flags import Flag
 from hybridfit.fitting.adam import minimise_adam
 from hybridfit.fitting.build_problem import prepared
 from hybridfit.fitting.coarse_fit import coarse_start

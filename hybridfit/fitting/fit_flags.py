@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Fit, Flag
+from hybridfit.data.fit import Fit
+from hybridfit.data.flags import Flag
 from hybridfit.fitting.moments import psf_moments
 from hybridfit.fitting.point_source import point_rise
 from hybridfit.fitting.problem import Problem

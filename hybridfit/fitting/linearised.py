@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Fit
+from hybridfit.data.fit import Fit
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import flux_units, solve
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Fit
+from hybridfit.data.fit import Fit
 from hybridfit.fitting.lm import Minimum
 from hybridfit.fitting.problem import Problem
 

@@ -12,17 +12,12 @@ import torch
 from astropy.nddata import Cutout2D, NDData
 from numpy.typing import ArrayLike, NDArray
 
-from hybridfit.data.cutouts import (
-    NOISE_ROLES,
-    OVERSAMPLINGS,
-    START_NAMES,
-    Cutouts,
-    entries,
-    is_oversampling,
-)
+from hybridfit.data.cutout_checks import NOISE_ROLES, OVERSAMPLINGS, START_NAMES, is_oversampling
+from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import BadInput
+from hybridfit.data.flags import joined
 from hybridfit.data.quantities import in_unit_of, without_units
-from hybridfit.data.results import joined
+from hybridfit.data.tensors import entries
 from hybridfit.detection.prepare import Draft
 from hybridfit.detection.prepare import prepare as prepare_planes
 from hybridfit.io.bit_masks import mask_bits_problem

@@ -15,7 +15,7 @@ from astropy.io import fits
 from astropy.table import Table
 from numpy.typing import NDArray
 
-from hybridfit.data.cutouts import START_NAMES
+from hybridfit.data.cutout_checks import START_NAMES
 from hybridfit.files import FileProblem, check_regular, check_text, open_fits
 from hybridfit.io.delimited import decimal, read_delimited
 from hybridfit.io.options import COLUMNS, ROLES, VALUES, ReadOptions

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hybridfit.data.cutouts import NOISE_ROLES, OVERSAMPLINGS, START_NAMES, is_oversampling
+from hybridfit.data.cutout_checks import NOISE_ROLES, OVERSAMPLINGS, START_NAMES, is_oversampling
 from hybridfit.io.bit_masks import mask_bits_problem
 from hybridfit.options.checks import check_fields
 from hybridfit.rendering.psf_images import CENTRES

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Posterior
+from hybridfit.data.samples import Posterior
 from hybridfit.io.sky_positions import on_sky
 from hybridfit.io.table import (
     MESSAGE_WIDTH,

@@ -12,7 +12,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from hybridfit.data.errors import BadInput
-from hybridfit.data.results import Flag
+from hybridfit.data.flags import Flag
 from hybridfit.io.address import parse_address
 from hybridfit.io.planes import read_plane_in_file
 from hybridfit.io.psf_oversampling import PSF_EXTENSIONS, Sampling, Stated, sampling_of, stated

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from astropy.io import fits
 
-from hybridfit.data.results import Flag
+from hybridfit.data.flags import Flag
 from hybridfit.io.image_header import ImageHeader
 from hybridfit.io.wcs import celestial_wcs, first_number, pixel_scale
 

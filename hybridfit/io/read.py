@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from hybridfit.data.cutouts import START_NAMES, Cutouts
+from hybridfit.data.cutout_checks import START_NAMES
+from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import BadInput
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.read_cutout import Cutout, read_cutout

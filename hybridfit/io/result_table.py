@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import CERTIFICATE, FLUXES, Quality, Result
+from hybridfit.data.result import FLUXES, QUALITY_COLUMNS, Quality, Result
 from hybridfit.data.samples import Draws
 from hybridfit.io.sky_positions import on_sky
 from hybridfit.io.table import (
@@ -161,7 +161,7 @@ def result_rows(cutouts: Cutouts, result: Result, columns: Sequence[Column]) -> 
     rows["quality"] = [Quality(value).name.lower().encode() for value in result.quality.tolist()]
     for name in ("flags", "chi2", "dof", "n_iter"):
         rows[name] = to_numpy(getattr(fit, name))
-    for name in (*CERTIFICATE, *FLUXES):
+    for name in (*QUALITY_COLUMNS, *FLUXES):
         rows[name] = to_numpy(getattr(result, name))
     limit = np.where(rows["flux_limit"] > 0, rows["flux_limit"], np.nan)
     rows["mag_limit"] = to_numpy(cutouts.zeropoint) - 2.5 * np.log10(limit)

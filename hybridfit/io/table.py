@@ -17,7 +17,7 @@ from astropy.units import Unit
 from numpy.typing import NDArray
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import joined
+from hybridfit.data.flags import joined
 from hybridfit.io.sky_positions import frame_problem
 from hybridfit.io.sky_positions import on_sky as on_sky
 from hybridfit.model.parameters import PARAMETERS

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Flag
+from hybridfit.data.flags import Flag
 from hybridfit.io.table import Column, to_numpy
 
 ORIGIN_WIDTH = 32  # bytes

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hybridfit.data.batch import Batch
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.frame import LARGEST, Frame, encode_coords, log_jacobian
 from hybridfit.npe.laplace import Laplace
@@ -14,7 +15,7 @@ from hybridfit.npe.network import Estimator
 
 
 @dataclass(frozen=True)
-class FlowDensity:
+class FlowDensity(Batch):
     """q(u, ln flux, sky | pixels) of B galaxies.
 
     Args:
@@ -32,14 +33,6 @@ class FlowDensity:
     seen: Tensor
     space: ParameterSpace
     laplace: Laplace | None = None
-
-    def __len__(self) -> int:
-        return len(self.context)
-
-    def __getitem__(self, index: slice | Tensor) -> FlowDensity:
-        mine = (self.context[index], self.frame[index], self.seen[index])
-        laplace = None if self.laplace is None else self.laplace[index]
-        return FlowDensity(self.estimator, *mine, self.space, laplace)
 
     def to_flow(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """The flow's own variable z (B, S, 8) of coordinates t (B, S, 8), ln |d z / d t| (B, S)."""

@@ -21,6 +21,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from hybridfit.data.batch import Batch
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
 from hybridfit.npe.views import BASE
@@ -34,7 +35,7 @@ LARGEST = float(WHITENED.r_circ.whitened(torch.tensor(math.log(BASE / 2), dtype=
 
 
 @dataclass(frozen=True)
-class Frame:
+class Frame(Batch):
     """Where and how the network sees B galaxies; all (B,) or (B, 2) float64, stamp pixels.
 
     Args:
@@ -59,27 +60,12 @@ class Frame:
     nominal: Tensor
     reach: Tensor
 
-    def __len__(self) -> int:
-        return len(self.angle)
-
-    def __getitem__(self, index: slice | Tensor) -> Frame:
-        return Frame(*(getattr(self, f.name)[index] for f in fields(self)))
-
-    def to(self, device: torch.device | str) -> Frame:
-        """Return the same frame on ``device``."""
-        return Frame(*(getattr(self, f.name).to(device) for f in fields(self)))
-
     @classmethod
     def unknown(cls, n: int, device: torch.device | str = "cpu") -> Frame:
         """Frames of n galaxies that have not been looked at: NaN."""
         one = torch.full((n,), torch.nan, dtype=torch.float64, device=device)
         shapes = {"centre": one[:, None].expand(n, 2), "nominal": one[:, None].expand(n, 2)}
         return cls(**{f.name: shapes.get(f.name, one) for f in fields(cls)})
-
-    def put(self, rows: Tensor, other: Frame) -> Frame:
-        """Return these frames with those of ``rows`` (b,) replaced."""
-        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-        return Frame(*(mine.index_copy(0, rows, theirs.double()) for mine, theirs in pairs))
 
     @property
     def box(self) -> Tensor:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from hybridfit.data.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.detection.background import nominal_centre, sky_level, typical_sigma
 from hybridfit.model.prior import Prior
@@ -45,7 +46,7 @@ MAX_REBIN = 8  # of galaxies in the widest of the rough windows
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Inputs(Batch):
     """What the network reads of B galaxies.
 
     Args:
@@ -62,20 +63,6 @@ class Inputs:
     frame: Frame
     noise: NoiseLevel
     laplace: Laplace | None = None
-
-    def __len__(self) -> int:
-        return len(self.scalars)
-
-    def __getitem__(self, index: slice | Tensor) -> Inputs:
-        laplace = None if self.laplace is None else self.laplace[index]
-        mine = (self.views[index], self.scalars[index], self.frame[index], self.noise[index])
-        return Inputs(*mine, laplace)
-
-    def to(self, device: torch.device | str) -> Inputs:
-        """Return the same inputs on ``device``."""
-        laplace = None if self.laplace is None else self.laplace.to(device)
-        mine = (v.to(device) for v in (self.views, self.scalars, self.frame, self.noise))
-        return Inputs(*mine, laplace)  # type: ignore[arg-type, call-arg]
 
 
 def make_inputs(cutouts: Cutouts, with_views: bool = True) -> Inputs:

@@ -11,17 +11,19 @@ galaxy beside a bright neighbour, within the reach of the network.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from hybridfit.data.batch import Batch
 
 LINEAR = 3.0  # deviations, up to which w follows them
 FAR = 30.0  # of t and w / 3: nothing means anything beyond
 
 
 @dataclass(frozen=True)
-class Laplace:
+class Laplace(Batch):
     """Gaussians in the flow's coordinates t of B galaxies.
 
     Args:
@@ -32,26 +34,11 @@ class Laplace:
     mean: Tensor
     factor: Tensor
 
-    def __len__(self) -> int:
-        return len(self.mean)
-
-    def __getitem__(self, index: slice | Tensor) -> Laplace:
-        return Laplace(self.mean[index], self.factor[index])
-
-    def to(self, device: torch.device | str) -> Laplace:
-        """Return the same on ``device``."""
-        return Laplace(self.mean.to(device), self.factor.to(device))
-
     @classmethod
     def unknown(cls, n: int, size: int, device: torch.device | str = "cpu") -> Laplace:
         """Of n galaxies and ``size`` coordinates that have not been looked at: NaN."""
         nothing = torch.full((n, size, size), torch.nan, dtype=torch.float64, device=device)
         return cls(nothing[:, :, 0], nothing)
-
-    def put(self, rows: Tensor, other: Laplace) -> Laplace:
-        """Return these with those of ``rows`` (b,) replaced."""
-        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-        return Laplace(*(mine.index_copy(0, rows, theirs) for mine, theirs in pairs))
 
     def whiten(self, t: Tensor) -> Tensor:
         """w (B, S, 8) float64 of coordinates t (B, S, 8)."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from hybridfit.data.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.detection.background import typical_sigma
 from hybridfit.model.parameters import ParameterSpace
@@ -29,7 +30,7 @@ STEPS, SPAN = 24, 30.0  # of the integral over the light beyond a radius
 
 
 @dataclass(frozen=True)
-class NormalEquations:
+class NormalEquations(Batch):
     """Of B galaxies' render coordinates, flux and sky, about a point; float64.
 
     Args:
@@ -47,7 +48,7 @@ class NormalEquations:
 
 
 @dataclass(frozen=True)
-class NoiseLevel:
+class NoiseLevel(Batch):
     """What scalars tell a network of the noise of B galaxies; all float64.
 
     Args:
@@ -61,16 +62,6 @@ class NoiseLevel:
     within: Tensor
     centre: Tensor
     scale: Tensor
-
-    def __len__(self) -> int:
-        return len(self.sky)
-
-    def __getitem__(self, index: slice | Tensor) -> NoiseLevel:
-        return NoiseLevel(*(getattr(self, f.name)[index] for f in fields(self)))
-
-    def to(self, device: torch.device | str) -> NoiseLevel:
-        """Return the same on ``device``."""
-        return NoiseLevel(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
 def normal_equations(

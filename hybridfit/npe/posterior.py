@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Flag, Posterior
+from hybridfit.data.flags import Flag
+from hybridfit.data.samples import Posterior
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import MAX_U
 from hybridfit.npe.density import FlowDensity

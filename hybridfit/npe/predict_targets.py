@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Flag
+from hybridfit.data.flags import Flag
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import MAX_WHITENED, own_noise, unfamiliar
 from hybridfit.npe.refinement import look

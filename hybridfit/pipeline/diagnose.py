@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Flag, Quality, Result, joined
+from hybridfit.data.flags import Flag, joined
+from hybridfit.data.result import Quality, Result
 from hybridfit.detection.detect import find_scene
 from hybridfit.detection.noise import sigma_ratio
 from hybridfit.fitting.fit import fit_cutouts

@@ -12,8 +12,9 @@ import torch
 from astropy.table import Table
 from numpy.typing import ArrayLike, NDArray
 
-from hybridfit.data.cutouts import Cutouts, as_tensor, expanded, masked_pixels
+from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.quantities import without_units
+from hybridfit.data.tensors import as_tensor, expanded, masked_pixels
 from hybridfit.fitting.options import FitOptions
 from hybridfit.io.arrays import prepare
 from hybridfit.io.result_table import result_columns, result_rows

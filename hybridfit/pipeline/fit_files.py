@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import UsageError
-from hybridfit.data.results import Fit, Quality, Result
+from hybridfit.data.fit import Fit
+from hybridfit.data.result import Quality, Result
 from hybridfit.fitting.options import FitOptions
 from hybridfit.io import blocks
 from hybridfit.io import write_tables as export

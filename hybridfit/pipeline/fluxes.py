@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Fit, Flag, Result
+from hybridfit.data.fit import Fit
+from hybridfit.data.flags import Flag
+from hybridfit.data.result import Result
 from hybridfit.fitting.build_problem import prepared
 from hybridfit.fitting.options import FitOptions
 from hybridfit.uncertainty.error_budget import NONE, BudgetOptions, noise_of

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Fit, Flag, Result
+from hybridfit.data.fit import Fit
+from hybridfit.data.flags import Flag
+from hybridfit.data.result import Result
 from hybridfit.fitting.compile import wants_compile
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions

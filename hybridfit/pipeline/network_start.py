@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Posterior
+from hybridfit.data.samples import Posterior
 from hybridfit.fitting.moments import Starts
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import UsageError
-from hybridfit.data.results import Fit, Flag
+from hybridfit.data.fit import Fit
+from hybridfit.data.flags import Flag
 from hybridfit.fitting.build_problem import prepared
 from hybridfit.fitting.linearised import linearise, whitened_point
 from hybridfit.fitting.options import FitOptions

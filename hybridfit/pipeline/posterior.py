@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Fit, Flag, Posterior
-from hybridfit.data.samples import Draws
+from hybridfit.data.fit import Fit
+from hybridfit.data.flags import Flag
+from hybridfit.data.samples import Draws, Posterior
 from hybridfit.fitting.approximate_likelihood import nearby
 from hybridfit.fitting.build_problem import prepared
 from hybridfit.fitting.linearised import Linearised, linearise, whitened_point

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import UsageError
-from hybridfit.data.results import Flag, Posterior
+from hybridfit.data.flags import Flag
+from hybridfit.data.samples import Posterior
 from hybridfit.io.draws_table import draws_columns, draws_rows
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.posterior_table import posterior_columns, posterior_rows

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Flag, joined
+from hybridfit.data.flags import Flag, joined
 from hybridfit.rendering.psf_wings import find_wings
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import fft, ndimage
 
-from hybridfit.data.results import Flag
+from hybridfit.data.flags import Flag
 from hybridfit.options.checks import described
 from hybridfit.rendering.psf_wings import find_wings
 

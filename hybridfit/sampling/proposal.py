@@ -22,7 +22,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from hybridfit.data.results import Posterior
+from hybridfit.data.samples import Posterior
 from hybridfit.fitting.problem import Problem, Profiled
 from hybridfit.npe.density import FlowDensity
 from hybridfit.sampling.ridge import Ridge

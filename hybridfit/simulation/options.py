@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntFlag
 
 import numpy as np
-import torch
 from astropy.table import Table
 from torch import Tensor
 
+from hybridfit.data.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.model.parameters import PARAMETERS, ParameterSpace
 from hybridfit.options.checks import check_fields
@@ -109,7 +108,7 @@ CLEAN = SceneOptions(
 
 
 @dataclass(frozen=True)
-class Scenes:
+class Scenes(Batch):
     """Simulated stamps and their truth.
 
     Args:
@@ -126,20 +125,6 @@ class Scenes:
     snr: Tensor
     kind: Tensor
     psf_fwhm: Tensor
-
-    def __len__(self) -> int:
-        return len(self.theta)
-
-    def __getitem__(self, index: slice | Sequence[int]) -> Scenes:
-        rows = range(len(self))[index] if isinstance(index, slice) else [int(i) for i in index]
-        select = torch.tensor(list(rows), dtype=torch.int64, device=self.theta.device)
-        others = (v[select] for v in (self.theta, self.snr, self.kind, self.psf_fwhm))
-        return Scenes(self.cutouts[list(rows)], *others)
-
-    def to(self, device: torch.device | str) -> Scenes:
-        """Return the same scenes with their tensors on ``device``."""
-        others = (v.to(device) for v in (self.theta, self.snr, self.kind, self.psf_fwhm))
-        return Scenes(self.cutouts.to(device), *others)
 
     def table(self) -> Table:
         """Return the truth, one row a scene: id, the parameters, snr, psf_fwhm and kind."""

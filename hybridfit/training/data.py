@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hybridfit.data.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.model.prior import Prior
 from hybridfit.npe.frame import encode
@@ -36,7 +37,7 @@ AHEAD = 1  # finished shards that wait for each worker
 
 
 @dataclass(frozen=True)
-class Shard:
+class Shard(Batch):
     """A numbered batch of galaxies, as the network is trained on them.
 
     Args:
@@ -54,16 +55,6 @@ class Shard:
     snr: Tensor
     kind: Tensor
     log_slope: Tensor
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def to(self, device: torch.device | str) -> Shard:
-        """Return the same galaxies on ``device``."""
-        return Shard(*(getattr(self, f.name).to(device) for f in fields(self)))
-
-    def __getitem__(self, index: Tensor | slice) -> Shard:
-        return Shard(*(getattr(self, f.name)[index] for f in fields(self)))
 
     @property
     def n_bytes(self) -> int:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Fit
+from hybridfit.data.fit import Fit
 from hybridfit.data.samples import Draws
 from hybridfit.fitting.build_problem import prepared
 from hybridfit.fitting.linearised import Linearised, linearise, whitened_point

@@ -15,7 +15,9 @@ import math
 import torch
 from torch import Tensor
 
-from hybridfit.data.results import Fit, Flag, Posterior
+from hybridfit.data.fit import Fit
+from hybridfit.data.flags import Flag
+from hybridfit.data.samples import Posterior
 from hybridfit.model.parameters import ParameterSpace
 
 # exceeded by 1 in 200 clean simulated galaxies of S/N 3-1500 for a network that does not look back;

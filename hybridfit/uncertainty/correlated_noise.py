@@ -18,6 +18,8 @@ import torch
 from scipy import fft
 from torch import Tensor
 
+from hybridfit.data.batch import Batch
+
 LAGS = 8  # pix, largest distance of two pixels whose noise may be correlated
 CLIP = 5.0  # robust standard deviations of the sky: unmasked sources are no noise
 CLIPPINGS = 4  # rounds until a source has let go of the plane under it
@@ -27,7 +29,7 @@ SIGNIFICANT = 3.0
 
 
 @dataclass(frozen=True)
-class Autocorrelation:
+class Autocorrelation(Batch):
     """Covariance of the noise of two pixels by their distance, in units of sigma squared.
 
     Args:
@@ -38,9 +40,6 @@ class Autocorrelation:
 
     values: Tensor
     pixels: Tensor
-
-    def __getitem__(self, rows: Tensor) -> Autocorrelation:
-        return Autocorrelation(self.values[rows], self.pixels[rows])
 
     @property
     def reach(self) -> int:

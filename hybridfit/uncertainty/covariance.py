@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from hybridfit.data.results import Fit
+from hybridfit.data.fit import Fit
 
 MAX_PA_ERROR = 180 / math.sqrt(12)  # deg: an angle of which nothing is known
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Flag
+from hybridfit.data.flags import Flag
 from hybridfit.files import open_fits
 from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.moments import psf_moments

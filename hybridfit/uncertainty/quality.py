@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from hybridfit.data.results import Flag, Quality
+from hybridfit.data.flags import Flag
+from hybridfit.data.result import Quality
 from hybridfit.data.samples import Draws
 
 # off by so much is what surveys call a catastrophic failure

@@ -11,9 +11,9 @@ from astropy.io import fits
 from numpy.typing import NDArray
 from scipy import signal
 
-from hybridfit.data.cutouts import LARGEST, START_NAMES
+from hybridfit.data.cutout_checks import LARGEST, START_NAMES
 from hybridfit.data.errors import BadInput
-from hybridfit.data.results import Flag, joined
+from hybridfit.data.flags import Flag, joined
 from hybridfit.detection.masking import CENTRE
 from hybridfit.detection.noise import to_sigma
 from hybridfit.files import looks_like_fits, read_text

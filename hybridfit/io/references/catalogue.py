@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridfit.data.cutouts import START_NAMES
+from hybridfit.data.cutout_checks import START_NAMES
 
 Array = NDArray[np.float64]
 NAMES = START_NAMES  # x, y, mag, r_eff, n, q, pa: the columns of values and errors

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from astropy.table import Table
 
-from hybridfit.data.results import Flag
+from hybridfit.data.flags import Flag
 from hybridfit.io.read_results import Results, read_results
 from hybridfit.io.references.catalogue import COLUMN, NAMES, Array, Catalogue
 from hybridfit.io.references.columns import texts

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridfit.data.errors import BadInput
-from hybridfit.data.results import Flag, joined
+from hybridfit.data.flags import Flag, joined
 from hybridfit.io import run_folder as runs
 from hybridfit.io.input_keys import Key, input_key, source_values
 from hybridfit.io.read import padded_shape, read_or_blank, stack

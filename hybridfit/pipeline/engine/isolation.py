@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import UsageError
-from hybridfit.data.results import Flag, joined
+from hybridfit.data.flags import Flag, joined
 from hybridfit.io.table import Column, failed_row
 
 # of an OSError that is one galaxy's own: its name as a file name, what lies in its file's place

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from hybridfit.data.errors import UsageError
-from hybridfit.data.results import Flag
+from hybridfit.data.flags import Flag
 from hybridfit.io import run_folder as runs
 from hybridfit.io import write_tables as export
 from hybridfit.io.options import ReadOptions

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Fit, Flag
+from hybridfit.data.fit import Fit
+from hybridfit.data.flags import Flag
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.fixed import Given
 from hybridfit.fitting.options import FitOptions

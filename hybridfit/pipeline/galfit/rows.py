@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.results import Result
+from hybridfit.data.result import Result
 from hybridfit.io.result_table import result_columns, result_rows
 from hybridfit.io.table import Column, blank_rows, failed_row
 from hybridfit.model.parameters import ParameterSpace

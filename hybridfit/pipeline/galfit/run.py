@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import BadInput, UsageError
-from hybridfit.data.results import Flag, Quality, Result, joined
+from hybridfit.data.flags import Flag, joined
+from hybridfit.data.result import Quality, Result
 from hybridfit.fitting.options import FitOptions
 from hybridfit.io import blocks
 from hybridfit.io.galfit import Feedme, read_block, read_feedme_cutout, with_results, write_feedme

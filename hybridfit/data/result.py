@@ -1,0 +1,95 @@
+"""What was measured of a batch: fit, draws, and how far to trust them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hybridfit.data.batch import Batch
+from hybridfit.data.fit import Fit
+from hybridfit.data.samples import Draws
+
+QUALITY_COLUMNS = (
+    "ess",
+    "khat",
+    "log_evidence",
+    "missed",
+    "disagreement",
+    "flow_distance",
+    "risk",
+)
+FLUXES = ("flux", "flux_err", "flux_limit")
+
+
+class Quality(IntEnum):
+    """How far a galaxy's numbers can be trusted; the column ``quality`` in lower case."""
+
+    SUSPECT = 0
+    USABLE = 1
+    CERTIFIED = 2
+
+
+def unknown() -> Any:
+    """Declare a number that is NaN for every galaxy unless it is given."""
+    return field(default_factory=lambda: torch.tensor(torch.nan, dtype=torch.float64))
+
+
+@dataclass(frozen=True)
+class Result(Batch):
+    """What was measured of a batch: best fit, errors, and how far to trust them.
+
+    Args:
+        fit: the best fit; its covariance is what is quoted, its flags are all there are.
+        quality: (B,) int64, of `Quality`.
+        draws: weighted draws of the posterior or the bootstrap; None for errors from a
+            covariance alone.
+        ess: (B,) effective number of draws; NaN where it does not apply, as in all that follow.
+        khat: (B,) Pareto k of the weights: below .7 they can be trusted.
+        log_evidence: (B,) ln of the evidence: the likelihood over the prior, which compares models
+            of one cutout, whatever their components and sky; NaN where draws or sky are too few to
+            tell. The prior of total flux and sky has density 1 for the noise of a typical pixel,
+            that of the components' shares is uniform, see `hybridfit.uncertainty.evidence`.
+        missed: (B,) share of the posterior's mass where the network's has next to none.
+        disagreement: (B,) distance of fit and network's posterior in their joint errors.
+        flow_distance: (B,) of the fit from the middle of the network's posterior, in the
+            coordinates in which that is a standard normal: root mean square; some tenths are usual.
+        risk: (B,) probability that magnitude or size are off by 0.5 mag or a factor 2.
+        notes: B sentences on what is most likely wrong, "" where nothing is seen.
+        flux, flux_err: (B,) of all components together, flux units; of a galaxy without signal
+            that of a profile forced at the target's position, which may be negative.
+        flux_limit: (B,) its upper limit of 95 %; NaN where there is signal.
+    """
+
+    fit: Fit
+    quality: Tensor
+    draws: Draws | None = None
+    ess: Tensor = unknown()
+    khat: Tensor = unknown()
+    log_evidence: Tensor = unknown()
+    missed: Tensor = unknown()
+    disagreement: Tensor = unknown()
+    flow_distance: Tensor = unknown()
+    risk: Tensor = unknown()
+    notes: tuple[str, ...] = ()
+    flux: Tensor = unknown()
+    flux_err: Tensor = unknown()
+    flux_limit: Tensor = unknown()
+
+    def __post_init__(self) -> None:
+        batch = len(self.fit)
+        if len(self.notes) not in (0, batch):
+            raise ValueError(f"{len(self.notes)} notes came for {batch} galaxies")
+        object.__setattr__(self, "notes", self.notes or ("",) * batch)
+        for name in ("quality", *QUALITY_COLUMNS, *FLUXES):
+            value = getattr(self, name)
+            if value.ndim == 0:
+                value = value.expand(batch)
+            if tuple(value.shape) != (batch,):
+                raise ValueError(
+                    f"{name} has shape {tuple(value.shape)}, expected {(batch,)} as the fit"
+                )
+            object.__setattr__(self, name, value)

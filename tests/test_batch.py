@@ -1,0 +1,244 @@
+"""The contract of batches: `[]`, `cat`, `put`, `to` and `len`, for every class of them."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import hybridfit
+from hybridfit.data.batch import Batch, shared
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.fit import Fit
+from hybridfit.data.result import Result
+from hybridfit.data.samples import Draws, Posterior
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.npe.density import FlowDensity
+from hybridfit.npe.frame import Frame
+from hybridfit.npe.inputs import Inputs
+from hybridfit.npe.laplace import Laplace
+from hybridfit.npe.normal_equations import NoiseLevel, NormalEquations
+from hybridfit.simulation.options import Scenes
+from hybridfit.training.data import Shard
+from hybridfit.uncertainty.correlated_noise import Autocorrelation
+
+N, S = 5, 3
+SPACE = ParameterSpace()
+Q = len(SPACE.names)
+
+
+def numbers(*shape: int) -> Tensor:
+    """Different numbers in every entry, so that a wrong row shows."""
+    return torch.arange(1.0, 1.0 + N * int(np.prod(shape)), dtype=torch.float64).view(N, *shape)
+
+
+def counts() -> Tensor:
+    return torch.arange(N)
+
+
+def cutouts() -> Cutouts:
+    psf = torch.ones(3, 3) / 9
+    names = [f"galaxy {i}" for i in range(N)]
+    return Cutouts(numbers(4, 6), numbers(4, 6), psf, id=names, wcs=[object() for _ in range(N)])
+
+
+def fit() -> Fit:
+    return Fit(SPACE, numbers(Q), numbers(Q, Q), numbers(), counts(), counts(), counts())
+
+
+def frame() -> Frame:
+    two = ("centre", "nominal")
+    return Frame(**{f.name: numbers(2) if f.name in two else numbers() for f in fields(Frame)})
+
+
+def level() -> NoiseLevel:
+    return NoiseLevel(numbers(), numbers(), numbers(2), numbers())
+
+
+def laplace() -> Laplace:
+    return Laplace(numbers(8), numbers(8, 8))
+
+
+def inputs() -> Inputs:
+    return Inputs(numbers(5, 4, 4), numbers(7), frame(), level(), laplace())
+
+
+def draws() -> Draws:
+    return Draws(SPACE, numbers(S, Q), numbers(S))
+
+
+def result() -> Result:
+    notes = tuple(f"note {i}" for i in range(N))
+    return Result(fit(), counts() % 3, draws(), ess=numbers(), flux=numbers(), notes=notes)
+
+
+EXAMPLES: dict[type[Batch], Callable[[], Any]] = {
+    Autocorrelation: lambda: Autocorrelation(numbers(3, 3), numbers()),
+    Cutouts: cutouts,
+    Draws: draws,
+    Fit: fit,
+    FlowDensity: lambda: FlowDensity(
+        torch.nn.Identity(), numbers(4), frame(), counts() > 1, SPACE, laplace()
+    ),
+    Frame: frame,
+    Inputs: inputs,
+    Laplace: laplace,
+    NoiseLevel: level,
+    NormalEquations: lambda: NormalEquations(numbers(8, 8), numbers(8), numbers(2), numbers(2)),
+    Posterior: lambda: Posterior(SPACE, numbers(S, Q), numbers(S), counts(), numbers(), counts()),
+    Result: result,
+    Scenes: lambda: Scenes(cutouts(), numbers(Q), numbers(), counts(), numbers()),
+    Shard: lambda: Shard(numbers(2, 4, 4), numbers(7), numbers(8), numbers(), counts(), numbers()),
+}
+# what may be left out
+WITHOUT = {
+    Inputs: {"laplace": None},
+    FlowDensity: {"laplace": None},
+    Result: {"draws": None, "notes": ()},
+    Cutouts: {"psf": None},
+}
+
+
+def classes() -> set[type[Batch]]:
+    """Every class of batches in the package."""
+    for module in pkgutil.walk_packages(hybridfit.__path__, "hybridfit."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found, new = set(), [Batch]
+    while new:
+        new = [kind for parent in new for kind in parent.__subclasses__()]
+        found |= {kind for kind in new if kind.__module__.startswith("hybridfit.")}
+    return found
+
+
+def test_every_batch_has_an_example():
+    missing = {kind.__name__ for kind in classes() - set(EXAMPLES)}
+    assert not missing, "add them to EXAMPLES"
+
+
+def examples() -> Iterator[Any]:
+    for kind, make in EXAMPLES.items():
+        yield pytest.param(make, id=kind.__name__)
+        if kind in WITHOUT:
+            some = lambda make=make, kind=kind: replace(make(), **WITHOUT[kind])  # noqa: E731
+            yield pytest.param(some, id=f"{kind.__name__} without {', '.join(WITHOUT[kind])}")
+
+
+def assert_same(one: Any, other: Any) -> None:
+    """Both of one type, with the same entries in every field."""
+    assert type(one) is type(other)
+    if isinstance(one, Batch):
+        for f in fields(one):
+            assert_same(getattr(one, f.name), getattr(other, f.name))
+    elif isinstance(one, Tensor):
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+    elif isinstance(one, tuple):
+        assert len(one) == len(other)
+        for mine, theirs in zip(one, other, strict=True):
+            assert_same(mine, theirs)
+    else:
+        assert one is other or one == other
+
+
+@pytest.mark.parametrize("make", examples())
+def test_rows_put_together_are_the_batch(make):
+    whole = make()
+    assert len(whole) == N
+    kind = type(whole)
+    assert_same(kind.cat([whole[:2], whole[2], whole[[3, 4]]]), whole)
+    assert_same(kind.cat([whole]), whole)
+    back = whole[::-1]
+    assert_same(back[torch.tensor([4, 3, 2, 1, 0])], whole)
+    mask = torch.tensor([True, False, False, True, False])
+    assert_same(whole[mask], whole[[0, -2]])
+    assert_same(whole[mask.numpy()], whole[np.array([0, 3])])
+    assert len(whole[[]]) == len(whole[5:]) == 0
+    assert [len(one) for one in whole] == [1] * N
+
+
+@pytest.mark.parametrize("make", examples())
+def test_a_batch_moves_to_a_device(make):
+    whole = make()
+    assert_same(whole.to("cpu"), whole)
+    moved = whole.to("meta")
+    for f in fields(whole):
+        before, after = getattr(whole, f.name), getattr(moved, f.name)
+        if isinstance(before, Tensor):
+            assert after.device.type == "meta"
+            assert after.shape == before.shape
+    assert len(moved) == N
+
+
+@pytest.mark.parametrize("make", [frame, laplace, inputs])
+def test_rows_can_be_replaced(make):
+    whole = make()
+    rows = torch.tensor([3, 0])
+    assert_same(whole.put(rows, whole[[1, 2]])[[0, 1, 2, 3, 4]], whole[[2, 1, 2, 1, 4]])
+
+
+@pytest.mark.parametrize(
+    ("index", "error", "text"),
+    [
+        (N, IndexError, "row 5 is not there: 5 galaxies have rows 0 to 4"),
+        ([0, -N - 1], IndexError, "row -6 is not there"),
+        (np.array([True, False]), IndexError, r"a mask of shape \(2,\) came for 5 galaxies"),
+        (torch.ones(N + 1, dtype=torch.bool), IndexError, "a mask of shape"),
+        (torch.tensor([N]), IndexError, "out of bounds"),
+        ("0", TypeError, "index is '0', expected row numbers, a slice or a mask"),
+        (1.5, TypeError, "index is 1.5, expected row numbers"),
+        (None, TypeError, "index is None"),
+    ],
+)
+def test_rows_that_are_not_there(index, error, text):
+    with pytest.raises(error, match=text):
+        fit()[index]
+
+
+def test_batches_that_do_not_go_together():
+    with pytest.raises(ValueError, match="no Fit came, expected one or more"):
+        Fit.cat([])
+    some, none = result(), replace(result(), draws=None)
+    with pytest.raises(ValueError, match=r"Result\.draws is missing in some of 2 batches"):
+        Result.cat([some, none])
+    small = Cutouts(torch.ones(1, 3, 3), torch.ones(1, 3, 3), None)
+    with pytest.raises(
+        ValueError, match=r"rows of Cutouts\.image have the shapes \(3, 3\), \(4, 6"
+    ):
+        Cutouts.cat([replace(cutouts(), psf=None), small])
+
+
+def test_columns_arrays_mappings_and_what_is_shared():
+    """Fields of other kinds, as tables and mixtures of densities have them."""
+
+    @dataclass(frozen=True)
+    class Table(Batch):
+        columns: tuple[Fit, ...]
+        values: np.ndarray
+        quantiles: dict[float, np.ndarray]
+        levels: tuple[float, ...] = shared(default=(0.16, 0.84))
+        dof: float = 5.0
+
+    array = numbers(2).numpy()
+    whole = Table((fit(), fit()), array, {0.5: array})
+    part = whole[[1, 0]]
+    assert len(part) == len(part.columns[1]) == 2
+    assert part.levels == (0.16, 0.84)
+    assert np.array_equal(part.values, array[[1, 0]])
+    joined = Table.cat([part, whole[2:]])
+    assert np.array_equal(joined.quantiles[0.5], array[[1, 0, 2, 3, 4]])
+    assert_same(joined.columns[1], fit()[[1, 0, 2, 3, 4]])
+
+
+def test_cutouts_are_shown_in_one_line():
+    text = repr(cutouts())
+    assert "\n" not in text
+    assert len(text) < 100
+    assert text.startswith("Cutouts(5 of 4 x 6 pixels, PSFs 3 x 3, id: 'galaxy 0', 'galaxy 1'")
+    assert "no PSF" in repr(replace(cutouts(), psf=None))
