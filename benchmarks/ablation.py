@@ -25,7 +25,7 @@ from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator
 from hybridfit.simulation.options import Kind
 from hybridfit.training.checkpoint import checkpoints
-from hybridfit.training.data import VALIDATION, SceneSource, Shard
+from hybridfit.training.data import VALIDATION, Shard, SimulatedSource
 from hybridfit.training.loop import train
 from hybridfit.training.recipe import Recipe
 from hybridfit.training.validation import nll_of
@@ -48,7 +48,7 @@ def variant(recipe: Recipe, name: str, images: int) -> Recipe:
 
 
 def groups(scenes: Shard) -> dict[str, torch.Tensor]:
-    """Rows of each kind of scene; a scene with two difficulties is in both."""
+    """Rows of each kind of scene; a field with two contaminants is in both."""
     found = {"all": torch.ones(len(scenes), dtype=torch.bool), "clean": scenes.kind == 0}
     found["difficult"] = ~found["clean"]
     for kind in Kind:
@@ -59,12 +59,17 @@ def groups(scenes: Shard) -> dict[str, torch.Tensor]:
     return found
 
 
-def compared_scenes(recipe: Recipe, n: int, scout: Estimator | None = None) -> Shard:
-    """Scenes that no run has seen, as a network with this scout reads them."""
+def compared_scenes(recipe: Recipe, n: int, initial_estimator: Estimator | None = None) -> Shard:
+    """Scenes that no run has seen, as a network with this initial estimator reads them."""
     parts = [
-        SceneSource(recipe.simulator, recipe.prior, SEED + i, 2048, stream=VALIDATION, scout=scout)(
-            0
-        )
+        SimulatedSource(
+            recipe.simulator,
+            recipe.prior,
+            SEED + i,
+            2048,
+            stream=VALIDATION,
+            initial_estimator=initial_estimator,
+        )(0)
         for i in range(max(1, n // 2048))
     ]
     return Shard(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Shard)))
@@ -126,7 +131,7 @@ def main() -> None:
         show({k: v for k, v in figures["trained alike"].items() if k != "images"})
     if given.shipped:
         network = load_estimator(given.weights)
-        scenes = compared_scenes(recipe, given.scenes, network.scout)
+        scenes = compared_scenes(recipe, given.scenes, network.initial_estimator)
         nll = {
             "views withheld": nll_of(network, scenes, use_views=False),
             "shipped": nll_of(network, scenes),

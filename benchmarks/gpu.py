@@ -43,8 +43,8 @@ from hybridfit.npe.posterior import packaged_estimator, predict_cutouts
 from hybridfit.pipeline.measure import measure
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
 from hybridfit.rendering.render import render
-from hybridfit.simulation.options import SceneOptions
-from hybridfit.simulation.simulate import SimulateOptions, simulate, simulate_scenes
+from hybridfit.simulation.options import FieldOptions
+from hybridfit.simulation.simulate import SimulateOptions, simulate, simulate_fields
 
 TASKS = ("fit", "posterior", "predict", "simulate")
 DISTINCT = 64  # galaxies drawn; larger batches are these again with new noise
@@ -86,7 +86,7 @@ def predict(cutouts: hf.Cutouts, device: torch.device) -> Any:
 def scenes(n: int, side: int, device: torch.device) -> Any:
     """Training scenes on stamps of one size; they stay on the device."""
     stamp = {"psf_size": min(61, side - 3 + side % 2)}
-    return simulate_scenes(n, 1, SceneOptions(sides=(side,), **stamp), device=device)
+    return simulate_fields(n, 1, FieldOptions(sides=(side,), **stamp), device=device)
 
 
 def work_of(task: str, n: int, side: int, device: torch.device) -> Callable[[], Any]:

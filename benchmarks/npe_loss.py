@@ -26,8 +26,8 @@ from torch import Tensor
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator
-from hybridfit.simulation.options import Kind, Scenes
-from hybridfit.simulation.simulate import simulate_scenes
+from hybridfit.simulation.options import Kind, SimulatedFields
+from hybridfit.simulation.simulate import simulate_fields
 from hybridfit.training.data import in_parts, shard_of
 from hybridfit.training.recipe import Recipe
 from hybridfit.training.validation import LIMITED_AT_ONCE, laplace_limit, nll_of
@@ -48,7 +48,7 @@ EDGES: dict[str, tuple[float, ...]] = {
 }
 
 
-def properties(scenes: Scenes) -> dict[str, Tensor]:
+def properties(scenes: SimulatedFields) -> dict[str, Tensor]:
     """What the galaxies are binned by."""
     r_eff, side = scenes.theta[:, 3], scenes.cutouts.size.amin(dim=1).double()
     sigma = scenes.cutouts.sigma.masked_fill(scenes.cutouts.mask, torch.inf)
@@ -73,9 +73,9 @@ def measured(
     nll: dict[str, list[Tensor]] = {}
     known: dict[str, list[Tensor]] = {}
     for k in range(-(-n // AT_ONCE)):
-        scenes = simulate_scenes(AT_ONCE, SEED + k, recipe.simulator, recipe.prior)
+        scenes = simulate_fields(AT_ONCE, SEED + k, recipe.simulator, recipe.prior)
         for name, network in networks.items():
-            shard = shard_of(scenes, scout=network.scout)
+            shard = shard_of(scenes, initial_estimator=network.initial_estimator)
             for label, views in ((name, True), (f"{name}, scalars", False)):
                 nll.setdefault(label, []).append(nll_of(network, shard, views).double())
         limit = torch.full((len(scenes),), math.nan, dtype=torch.float64)

@@ -4,9 +4,10 @@
 
 On ../shared/data/sims main.npz and hard.npz, and on scenes of the package's simulator without
 unmasked neighbours and artefacts. Each galaxy is fitted from the network's posterior, as the
-package does by default, from its scout's, as it does for other errors than the posterior's, from
-moments, and from eight starts (moments, the posterior's median, five of its draws, the truth), of
-which the best counts. Compared is what the fit minimises, chi2 plus the prior's u^2. Catastrophic:
+package does by default, from its initial estimator's, as it does for other errors than the
+posterior's, from moments, and from eight starts (moments, the posterior's median, five of its
+draws, the truth), of which the best counts. Compared is what the fit minimises, chi2 plus the
+prior's u^2. Catastrophic:
 magnitude off by more than 0.5 or size by a factor 2. "One start" is without a first fit on the
 middle of the stamp, second tries and further draws; iterations are counted there.
 """
@@ -35,8 +36,8 @@ from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator
 from hybridfit.pipeline.measure import starting_part
 from hybridfit.pipeline.network_start import expectation, starts_from
-from hybridfit.simulation.options import Kind, SceneOptions
-from hybridfit.simulation.simulate import simulate_scenes
+from hybridfit.simulation.options import FieldOptions, Kind
+from hybridfit.simulation.simulate import simulate_fields
 
 SPACE = ParameterSpace()
 OPTIONS = FitOptions(compile="off")
@@ -139,8 +140,8 @@ def main() -> None:
         cutouts, truth, _ = load_sims(name)
         sky = np.zeros((len(truth), 1))
         sets[name] = (cutouts, torch.from_numpy(np.concatenate([truth, sky], axis=1)))
-    options = replace(SceneOptions(), reuse=1, sides=(64,))
-    scenes = simulate_scenes(2 * given.scenes, 4242, options)
+    options = replace(FieldOptions(), reuse=1, sides=(64,))
+    scenes = simulate_fields(2 * given.scenes, 4242, options)
     hidden = int(Kind.NEIGHBOUR | Kind.ARTEFACT | Kind.STRUCTURE)
     rows = ((scenes.kind & hidden) == 0).nonzero()[: given.scenes, 0]
     scenes = scenes[rows.tolist()]

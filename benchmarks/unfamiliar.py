@@ -34,8 +34,8 @@ from hybridfit.npe.posterior import load_estimator
 from hybridfit.pipeline.measure import measure, starting_part
 from hybridfit.pipeline.network_start import expectation
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
-from hybridfit.simulation.options import CLEAN, Scenes
-from hybridfit.simulation.simulate import simulate_scenes
+from hybridfit.simulation.options import CLEAN, SimulatedFields
+from hybridfit.simulation.simulate import simulate_fields
 from hybridfit.uncertainty.consistency import MAX_DISAGREEMENT, disagreement
 
 SIGNS = Flag.UNFAMILIAR | Flag.DISAGREES | Flag.POOR_FIT
@@ -51,28 +51,28 @@ NAMED = (
 )
 HARMED = 5.0
 OPTIONS = FitOptions(compile="off")
-Spoil = Callable[[Scenes], hf.Cutouts]
+Spoil = Callable[[SimulatedFields], hf.Cutouts]
 
 
-def noise_of(scenes: Scenes) -> torch.Tensor:
+def noise_of(scenes: SimulatedFields) -> torch.Tensor:
     return scenes.cutouts.sigma.flatten(1).median(dim=1).values[:, None, None]
 
 
-def grid(scenes: Scenes) -> tuple[torch.Tensor, torch.Tensor]:
+def grid(scenes: SimulatedFields) -> tuple[torch.Tensor, torch.Tensor]:
     side = scenes.cutouts.image.shape[-1]
     line = torch.arange(side, dtype=torch.float32)
     return line[None, None, :], line[None, :, None]
 
 
-def with_image(scenes: Scenes, image: torch.Tensor) -> hf.Cutouts:
+def with_image(scenes: SimulatedFields, image: torch.Tensor) -> hf.Cutouts:
     return replace(scenes.cutouts, image=image)
 
 
-def as_they_are(scenes: Scenes) -> hf.Cutouts:
+def as_they_are(scenes: SimulatedFields) -> hf.Cutouts:
     return scenes.cutouts
 
 
-def neighbour(scenes: Scenes, distance: float = 14.0, share: float = 1.0) -> hf.Cutouts:
+def neighbour(scenes: SimulatedFields, distance: float = 14.0, share: float = 1.0) -> hf.Cutouts:
     """Another galaxy of the set at ``distance`` pixels, as bright, its sky taken off."""
     other = scenes.cutouts.image.roll(1, 0) - scenes.theta[:, 7].float().roll(1)[:, None, None]
     scale = noise_of(scenes) / noise_of(scenes).roll(1, 0)
@@ -84,7 +84,7 @@ def neighbour(scenes: Scenes, distance: float = 14.0, share: float = 1.0) -> hf.
     return with_image(scenes, scenes.cutouts.image + scale * smooth.roll((shift, shift), (1, 2)))
 
 
-def companion(scenes: Scenes) -> hf.Cutouts:
+def companion(scenes: SimulatedFields) -> hf.Cutouts:
     return neighbour(scenes, 4.0, 0.4)
 
 
@@ -96,7 +96,7 @@ def noise_times(factor: float) -> Spoil:
 def psf_narrower(by: float) -> Spoil:
     """A PSF whose width is too small by the fraction ``by``."""
 
-    def spoil(scenes: Scenes) -> hf.Cutouts:
+    def spoil(scenes: SimulatedFields) -> hf.Cutouts:
         psf = scenes.cutouts.psf
         assert psf is not None
         affine = torch.tensor([[1 / (1 - by), 0.0, 0.0], [0.0, 1 / (1 - by), 0.0]])
@@ -110,13 +110,13 @@ def psf_narrower(by: float) -> Spoil:
     return spoil
 
 
-def tilted_sky(scenes: Scenes) -> hf.Cutouts:
+def tilted_sky(scenes: SimulatedFields) -> hf.Cutouts:
     """A slope of 4 sigma over the stamp."""
     x, _ = grid(scenes)
     return with_image(scenes, scenes.cutouts.image + 4 * noise_of(scenes) * (x / x.amax() - 0.5))
 
 
-def correlated(scenes: Scenes) -> hf.Cutouts:
+def correlated(scenes: SimulatedFields) -> hf.Cutouts:
     """More noise as drizzling leaves it: correlated with the next pixels, as much as there was."""
     generator = torch.Generator().manual_seed(5)
     white = torch.randn(scenes.cutouts.image.shape, generator=generator)
@@ -127,7 +127,7 @@ def correlated(scenes: Scenes) -> hf.Cutouts:
     return replace(scenes.cutouts, image=image, sigma=scenes.cutouts.sigma * 2**0.5)
 
 
-def hollow(scenes: Scenes) -> hf.Cutouts:
+def hollow(scenes: SimulatedFields) -> hf.Cutouts:
     """Dust, or saturation: the middle 2.5 pixels at half of their light."""
     x, y = grid(scenes)
     centre = scenes.theta[:, :2].float()
@@ -160,7 +160,7 @@ def area(spoiled: np.ndarray, plain: np.ndarray) -> float:
 
 
 def measured(
-    cutouts: hf.Cutouts, scenes: Scenes, estimator: Estimator, uncertainty: str
+    cutouts: hf.Cutouts, scenes: SimulatedFields, estimator: Estimator, uncertainty: str
 ) -> dict[str, np.ndarray]:
     posterior = expectation(cutouts, starting_part(estimator, uncertainty)).posterior
     errors = ErrorOptions(uncertainty)
@@ -206,7 +206,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     estimator = load_estimator(given.weights)
-    scenes = simulate_scenes(given.n, 991, replace(CLEAN, sides=(64,), reuse=1, snr=(20.0, 500.0)))
+    scenes = simulate_fields(given.n, 991, replace(CLEAN, sides=(64,), reuse=1, snr=(20.0, 500.0)))
     plain = measured(scenes.cutouts, scenes, estimator, given.uncertainty)
     for name in ("context", "disagreement"):
         levels = np.nanquantile(plain[name], [0.5, 0.9, 0.99, 0.995])

@@ -25,7 +25,7 @@ from hybridfit.npe.frame import Frame
 from hybridfit.npe.inputs import Inputs
 from hybridfit.npe.laplace import Laplace
 from hybridfit.npe.normal_equations import NoiseLevel, NormalEquations
-from hybridfit.simulation.options import Scenes
+from hybridfit.simulation.options import SimulatedFields
 from hybridfit.training.data import Shard
 from hybridfit.uncertainty.correlated_noise import Autocorrelation
 
@@ -94,7 +94,7 @@ EXAMPLES: dict[type[Batch], Callable[[], Any]] = {
     NormalEquations: lambda: NormalEquations(numbers(8, 8), numbers(8), numbers(2), numbers(2)),
     Posterior: lambda: Posterior(SPACE, numbers(S, Q), numbers(S), counts(), numbers(), counts()),
     Result: result,
-    Scenes: lambda: Scenes(cutouts(), numbers(Q), numbers(), counts(), numbers()),
+    SimulatedFields: lambda: SimulatedFields(cutouts(), numbers(Q), numbers(), counts(), numbers()),
     Shard: lambda: Shard(numbers(2, 4, 4), numbers(7), numbers(8), numbers(), counts(), numbers()),
 }
 # what may be left out

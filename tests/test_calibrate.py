@@ -27,12 +27,12 @@ from hybridfit.npe.frame import encode
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.network import Estimator, NetworkOptions
 from hybridfit.npe.weight_files import save_weights
-from hybridfit.simulation.options import SceneOptions
-from hybridfit.simulation.simulate import simulate_scenes
+from hybridfit.simulation.options import FieldOptions
+from hybridfit.simulation.simulate import simulate_fields
 
 TINY = {"backbone": "none", "width": 16, "blocks": 1, "context": 8}
 TINY |= {"flow_layers": 2, "flow_hidden": 16}
-SMALL = SceneOptions(sides=(32,), psf_size=21, psf_fwhm=(1.5, 4.0))
+SMALL = FieldOptions(sides=(32,), psf_size=21, psf_fwhm=(1.5, 4.0))
 TABLES = ("calibration", "coverage", "ranks", "galaxies")
 PICTURES = ("coverage", "ranks", "widths")
 
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Number of TARP samples")
 def weights(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
-    scenes = simulate_scenes(64, 0, SMALL)
+    scenes = simulate_fields(64, 0, SMALL)
     inputs = make_inputs(scenes.cutouts, False)
     n_scalars = inputs.scalars.shape[1]
     simulator = {"sides": [32], "psf_size": 21, "psf_fwhm": [1.5, 4.0]}
@@ -108,7 +108,7 @@ def test_simulated_galaxies_are_all_different():
 
 
 def test_labelled_files(weights, tmp_path):
-    scenes = simulate_scenes(6, 3, SMALL)
+    scenes = simulate_fields(6, 3, SMALL)
     truth = scenes.table()
     write_cutouts(scenes.cutouts, tmp_path / "in", truth)
     batches, count = labelled(tmp_path / "in", 5)
@@ -128,7 +128,7 @@ def test_labelled_files(weights, tmp_path):
 
 
 def test_files_that_cannot_be_read_are_left_out_and_told(weights, tmp_path):
-    scenes = simulate_scenes(5, 3, SMALL)
+    scenes = simulate_fields(5, 3, SMALL)
     write_cutouts(scenes.cutouts, tmp_path / "in", scenes.table())
     image = next(p for p in sorted((tmp_path / "in").iterdir()) if "sim00002" in p.name)
     image.write_bytes(image.read_bytes()[:1000])

@@ -24,8 +24,8 @@ from hybridfit.npe.posterior import packaged_estimator, predict_cutouts
 from hybridfit.pipeline.measure import measure
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
 from hybridfit.rendering.render import render
-from hybridfit.simulation.options import SceneOptions
-from hybridfit.simulation.simulate import SimulateOptions, simulate, simulate_scenes
+from hybridfit.simulation.options import FieldOptions
+from hybridfit.simulation.simulate import SimulateOptions, simulate, simulate_fields
 from hybridfit.training.data import shard_of
 from hybridfit.training.labelled_data import labelled_shard
 from hybridfit.uncertainty.bootstrap import BootstrapOptions, bootstrap
@@ -100,28 +100,30 @@ def test_devices_are_not_mixed(way: Callable[..., Tensor], cutouts: hf.Cutouts) 
 
 @needs_none
 def test_devices_are_not_mixed_in_simulations() -> None:
-    options = SceneOptions(sides=(32, 48), psf_size=21)
-    scout = network().scout
-    assert scout is not None
+    options = FieldOptions(sides=(32, 48), psf_size=21)
+    initial_estimator = network().initial_estimator
+    assert initial_estimator is not None
     # the pretended device takes modules only in inference mode
     with torch.inference_mode(), pretended() as device:
-        made = simulate_scenes(64, 1, options, device="cuda")
+        made = simulate_fields(64, 1, options, device="cuda")
         assert made.cutouts.image.is_cuda
         image = made.cutouts.image.cpu()
-        targets = shard_of(made, scout=scout.to("cuda")).targets.cpu()
+        targets = shard_of(made, initial_estimator=initial_estimator.to("cuda")).targets.cpu()
     assert not device.mixed, dict(device.mixed)
     assert torch.isfinite(image).all()
     assert torch.isfinite(targets).all()
 
 
 @needs_none
-def test_labelled_galaxies_are_measured_where_the_scout_is() -> None:
-    made = simulate_scenes(8, 1, SceneOptions(sides=(32, 48), psf_size=21))
-    scout = network().scout
-    assert scout is not None
-    expected = labelled_shard(made.cutouts, made.theta, scout=scout)
+def test_labelled_galaxies_are_measured_where_the_initial_estimator_is() -> None:
+    made = simulate_fields(8, 1, FieldOptions(sides=(32, 48), psf_size=21))
+    initial_estimator = network().initial_estimator
+    assert initial_estimator is not None
+    expected = labelled_shard(made.cutouts, made.theta, initial_estimator=initial_estimator)
     with torch.inference_mode(), pretended() as device:
-        found = labelled_shard(made.cutouts, made.theta, scout=scout.to("cuda"))
+        found = labelled_shard(
+            made.cutouts, made.theta, initial_estimator=initial_estimator.to("cuda")
+        )
     assert not device.mixed, dict(device.mixed)
     assert device.ops > 100
     assert not found.scalars.is_cuda
@@ -180,8 +182,8 @@ def test_cuda_draws_as_the_cpu(cutouts: hf.Cutouts) -> None:
 
 @needs_cuda
 def test_cuda_simulates() -> None:
-    options = SceneOptions(sides=(32,), psf_size=21)
-    made = simulate_scenes(64, 1, options, device="cuda").cutouts
+    options = FieldOptions(sides=(32,), psf_size=21)
+    made = simulate_fields(64, 1, options, device="cuda").cutouts
     assert made.image.is_cuda
     assert torch.isfinite(made.image).all()
     assert (~made.mask).flatten(1).any(dim=1).all()

@@ -17,18 +17,18 @@ from hybridfit.model.prior import LogNormal, Prior
 from hybridfit.npe.frame import decode, encode, encode_coords, log_jacobian
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.posterior import packaged_estimator
-from hybridfit.npe.refinement import look
+from hybridfit.npe.refinement import estimator_inputs
 from hybridfit.npe.symmetry import TARGET_MIRROR, TARGET_TURN, redrawn, scalar_signs
 from hybridfit.rendering.render import render
 from hybridfit.simulation.options import CLEAN
-from hybridfit.simulation.simulate import simulate_scenes
+from hybridfit.simulation.simulate import simulate_fields
 
 IMAGES = ("image", "sigma", "mask")
 
 
 @pytest.fixture(scope="module")
 def scenes():
-    return simulate_scenes(96, 5)
+    return simulate_fields(96, 5)
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +119,13 @@ def mirrored(cutouts):
 
 
 @pytest.mark.parametrize("looked_back", [False, True], ids=["measured", "looked-back"])
-def test_a_mirrored_stamp_gives_the_mirrored_inputs(looked_back):
-    scenes = simulate_scenes(128, 3, CLEAN)
+def test_a_mirrored_stamp_gives_the_mirrored_inputs(refined):
+    scenes = simulate_fields(128, 3, CLEAN)
     scenes = scenes[(scenes.snr > 30).nonzero()[:, 0].tolist()]
-    scout = packaged_estimator().scout if looked_back else None
-    here = look(scenes.cutouts, scout, False).scalars
-    there = look(mirrored(scenes.cutouts), scout, False).scalars
-    mirror, turn = scalar_signs(looked_back)
+    initial_estimator = packaged_estimator().initial_estimator if refined else None
+    here = estimator_inputs(scenes.cutouts, initial_estimator, False).scalars
+    there = estimator_inputs(mirrored(scenes.cutouts), initial_estimator, False).scalars
+    mirror, turn = scalar_signs(refined)
     width = here.std(dim=0).clamp_min(1e-3)
 
     def distance(signs):
@@ -136,13 +136,13 @@ def test_a_mirrored_stamp_gives_the_mirrored_inputs(looked_back):
         return torch.where(nearer[:, None], straight, turned).median(dim=0).values
 
     # the second step is mostly noise, for it begins where the first one ended: up to 0.25
-    limit = 0.35 if looked_back else 0.2
+    limit = 0.35 if refined else 0.2
     assert distance(mirror).max() < limit
     assert distance(torch.ones_like(mirror)).max() > 0.5  # the twin without the signs
 
 
 def test_targets_of_a_mirrored_galaxy_change_their_signs():
-    scenes = simulate_scenes(128, 3, CLEAN)
+    scenes = simulate_fields(128, 3, CLEAN)
     scenes = scenes[(scenes.snr > 30).nonzero()[:, 0].tolist()]
     cutouts = scenes.cutouts
     theta = scenes.theta.clone()

@@ -18,7 +18,7 @@ from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.pipeline.fit_files import RunOptions, fit_files
 from hybridfit.pipeline.plot import plot_run
 from hybridfit.training.checkpoint import save_checkpoint
-from hybridfit.training.training_log import Journal
+from hybridfit.training.training_log import TrainingLog
 
 RUN = RunOptions(uncertainty="covariance", start="moments", save_models=True, part=2)
 MINE = "do not overwrite"
@@ -163,11 +163,11 @@ def test_files_of_training_do_not_follow_links(tmp_path, victim):
         planted(folder / name, victim / "file")
     save_checkpoint(folder, 1, {"step": 1})
     planted(folder / "log.jsonl", victim / "file")
-    with Journal(folder, 0, False, True) as journal:
+    with TrainingLog(folder, 0, False, True) as journal:
         journal.write("train", 1, {"loss": 1.0})  # what it goes on with is its own file
     planted(folder / "other" / "log.jsonl", victim / "nowhere")
     with (
-        Journal(folder / "other", 0, False, True) as journal,
+        TrainingLog(folder / "other", 0, False, True) as journal,
         pytest.raises(UsageError, match="is a link"),
     ):
         journal.write("train", 1, {"loss": 1.0})

@@ -10,7 +10,7 @@ import torch
 from tolerances import SINGLE
 from torch.distributions import MultivariateNormal
 
-from hybridfit.npe.network import Estimator, NetworkOptions, _gaussian_nll
+from hybridfit.npe.network import Estimator, NetworkOptions, gaussian_nll
 
 SCALARS, TARGETS, BATCH = 11, 8, 6
 SWIN = {"patch": 16, "embed": 8, "depths": (1,), "heads": (2,)}
@@ -194,7 +194,7 @@ def test_contexts_of_one_kind_have_a_distance_too():
 
 
 @pytest.mark.parametrize("n", [1, 3, 8])
-def test_gaussian_nll_is_that_of_torch(n):
+def testgaussian_nll_is_that_of_torch(n):
     generator = torch.Generator().manual_seed(n)
     z = torch.randn(50, n, generator=generator).double()
     head = torch.randn(50, n * (n + 3) // 2, generator=generator).double()
@@ -203,7 +203,7 @@ def test_gaussian_nll_is_that_of_torch(n):
     factor[:, row, column] = head[:, 2 * n :]
     normal = MultivariateNormal(head[:, :n], precision_matrix=factor.mT @ factor)
     # ln(2 pi) / 2 is written with seven digits
-    assert torch.allclose(_gaussian_nll(z, head), -normal.log_prob(z), rtol=1e-6, atol=1e-6)
+    assert torch.allclose(gaussian_nll(z, head), -normal.log_prob(z), rtol=1e-6, atol=1e-6)
 
 
 def test_a_new_head_is_the_prior():

@@ -17,14 +17,14 @@ from hybridfit.model.prior import Prior
 from hybridfit.npe.posterior import packaged_estimator
 from hybridfit.pipeline.network_start import ENDS, N_DRAWS, expectation, starts_from
 from hybridfit.simulation.options import CLEAN
-from hybridfit.simulation.simulate import simulate_scenes
+from hybridfit.simulation.simulate import simulate_fields
 
 SPACE = ParameterSpace()
 
 
 @pytest.fixture(scope="module")
 def scenes():
-    drawn = simulate_scenes(64, 8, dataclasses.replace(CLEAN, sides=(48,), snr=(40.0, 300.0)))
+    drawn = simulate_fields(64, 8, dataclasses.replace(CLEAN, sides=(48,), snr=(40.0, 300.0)))
     return drawn[torch.arange(12)]
 
 

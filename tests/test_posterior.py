@@ -22,16 +22,16 @@ from hybridfit.npe.frame import encode
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.network import Estimator, NetworkOptions
 from hybridfit.npe.posterior import (
-    _reach,
     condition,
     load_estimator,
     packaged_estimator,
     predict_cutouts,
+    usual_range,
 )
-from hybridfit.npe.predict_targets import predict_columns
-from hybridfit.npe.refinement import look
+from hybridfit.npe.predict_targets import predict_targets
+from hybridfit.npe.refinement import estimator_inputs
 from hybridfit.npe.refinement_scalars import N_SCALARS
-from hybridfit.npe.targets import Column
+from hybridfit.npe.targets import TargetColumn
 from hybridfit.npe.weight_files import save_weights
 
 TINY = {"backbone": "none", "width": 16, "blocks": 1, "context": 8}
@@ -45,16 +45,16 @@ def galaxies() -> Cutouts:
 
 
 @pytest.fixture(params=[False, True], ids=["measured", "looking back"])
-def look_back(request: pytest.FixtureRequest) -> bool:
+def refinement(request: pytest.FixtureRequest) -> bool:
     """Both kinds of network: what posteriors promise they promise alike."""
     return bool(request.param)
 
 
-def tiny(galaxies: Cutouts, look_back: bool = False) -> Estimator:
+def tiny(galaxies: Cutouts, refinement: bool = False) -> Estimator:
     """An untrained network whose posteriors differ between galaxies and are not normal."""
     torch.manual_seed(0)
-    n_scalars = make_inputs(galaxies, False).scalars.shape[1] + N_SCALARS * look_back
-    estimator = Estimator(NetworkOptions(**TINY, look_back=look_back), n_scalars)
+    n_scalars = make_inputs(galaxies, False).scalars.shape[1] + N_SCALARS * refinement
+    estimator = Estimator(NetworkOptions(**TINY, refinement=refinement), n_scalars)
     with torch.no_grad():
         for name, parameter in estimator.flow.named_parameters():
             if "final_layer" in name or "direct" in name:
@@ -110,8 +110,8 @@ def test_wrong_shapes_are_named():
         replace(good, log_prob=good.log_prob[:, :1])
 
 
-def test_draws_of_a_galaxy_do_not_depend_on_the_batch(galaxies: Cutouts, look_back: bool):
-    estimator = tiny(galaxies, look_back)
+def test_draws_of_a_galaxy_do_not_depend_on_the_batch(galaxies: Cutouts, refinement: bool):
+    estimator = tiny(galaxies, refinement)
     whole = predict_cutouts(galaxies, estimator, 40)
     assert whole.samples.shape == (6, 40, 8)
     assert whole.samples.dtype == torch.float64
@@ -126,11 +126,11 @@ def test_draws_of_a_galaxy_do_not_depend_on_the_batch(galaxies: Cutouts, look_ba
     assert not torch.equal(whole.samples[0], whole.samples[1])
 
 
-def test_density_is_that_of_whitened_coordinates(galaxies: Cutouts, look_back: bool):
+def test_density_is_that_of_whitened_coordinates(galaxies: Cutouts, refinement: bool):
     """log_prob against the flow's density of t and the Jacobian by finite differences."""
-    estimator = tiny(galaxies, look_back)
+    estimator = tiny(galaxies, refinement)
     posterior = predict_cutouts(galaxies, estimator, 5)
-    space, inputs = posterior.space, look(galaxies, estimator.scout, False)
+    space, inputs = posterior.space, estimator_inputs(galaxies, estimator.initial_estimator, False)
     density = condition(galaxies, estimator)
     box = inputs.frame.box
     for k in range(5):
@@ -164,8 +164,8 @@ def test_density_is_that_of_whitened_coordinates(galaxies: Cutouts, look_back: b
         )
 
 
-def test_galaxies_without_pixels_are_flagged_alone(galaxies: Cutouts, look_back: bool):
-    estimator = tiny(galaxies, look_back)
+def test_galaxies_without_pixels_are_flagged_alone(galaxies: Cutouts, refinement: bool):
+    estimator = tiny(galaxies, refinement)
     clean = predict_cutouts(galaxies, estimator, 20)
     image, mask, flags = galaxies.image.clone(), galaxies.mask.clone(), galaxies.flags.clone()
     image[1] = torch.nan
@@ -223,7 +223,7 @@ def test_lone_draws_are_drawn_again_and_tails_stay():
     t[1, :10, 5] = -100.0
     good = torch.ones(3, 500, dtype=torch.bool)
     good[2, :400] = False
-    middle, reach = _reach(t, good)
+    middle, reach = usual_range(t, good)
     kept = ((t - middle).abs() <= reach).all(dim=2)
     assert (~kept[0]).nonzero()[:, 0].tolist() == [7]
     assert kept[1:].all()
@@ -232,7 +232,7 @@ def test_lone_draws_are_drawn_again_and_tails_stay():
         q = np.quantile(t[i, rows].numpy(), [0.16, 0.5, 0.84], axis=0)
         np.testing.assert_allclose(middle[i, 0].numpy(), q[1], atol=0.05)
         np.testing.assert_allclose(reach[i, 0].numpy(), 7.5 * (q[2] - q[0]), rtol=0.06, atol=SINGLE)
-    nothing, anywhere = _reach(t, torch.zeros_like(good))
+    nothing, anywhere = usual_range(t, torch.zeros_like(good))
     assert torch.isfinite(nothing).all()
     assert (anywhere == torch.inf).all()
 
@@ -242,7 +242,7 @@ def test_a_lone_draw_among_few_is_drawn_again():
     t = torch.randn(2, 64, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     t[0, 7, 2] = 100.0
     t[1, 7:9, 2] = 100.0
-    middle, reach = _reach(t, torch.ones(2, 64, dtype=torch.bool))
+    middle, reach = usual_range(t, torch.ones(2, 64, dtype=torch.bool))
     kept = ((t - middle).abs() <= reach).all(dim=2)
     assert (~kept[0]).nonzero()[:, 0].tolist() == [7]
     assert kept[1].all()
@@ -293,17 +293,17 @@ def test_positions_are_those_of_the_priors_box(galaxies: Cutouts):
     assert reached[0.1] < 0.1 < reached[0.25] < 0.25 < reached[0.5] < 0.5
 
 
-def test_galaxies_without_a_psf_are_flagged(galaxies: Cutouts, look_back: bool):
-    estimator = tiny(galaxies, look_back)
+def test_galaxies_without_a_psf_are_flagged(galaxies: Cutouts, refinement: bool):
+    estimator = tiny(galaxies, refinement)
     both = int(Flag.UNFAMILIAR | Flag.NO_PSF)
     assert (predict_cutouts(galaxies, estimator, 20).flags & both == 0).all()
     bare = predict_cutouts(replace(galaxies, psf=None), estimator, 20)
     assert torch.isfinite(bare.samples).all()
     assert (bare.flags & both == both).all()
-    columns = tiny(galaxies, look_back)
-    columns.columns = tuple(Column(f"c{i}") for i in range(8))
-    assert (predict_columns(galaxies, columns, 20).flags & both == 0).all()
-    assert (predict_columns(replace(galaxies, psf=None), columns, 20).flags & both == both).all()
+    columns = tiny(galaxies, refinement)
+    columns.target_columns = tuple(TargetColumn(f"c{i}") for i in range(8))
+    assert (predict_targets(galaxies, columns, 20).flags & both == 0).all()
+    assert (predict_targets(replace(galaxies, psf=None), columns, 20).flags & both == both).all()
 
 
 def test_options_are_checked(galaxies: Cutouts):
@@ -314,10 +314,10 @@ def test_options_are_checked(galaxies: Cutouts):
         predict_cutouts(galaxies, estimator, 8, space=ParameterSpace(sky="plane"))
 
 
-def test_weights_are_loaded_from_a_folder(galaxies: Cutouts, tmp_path: Path, look_back: bool):
-    estimator = tiny(galaxies, look_back)
+def test_weights_are_loaded_from_a_folder(galaxies: Cutouts, tmp_path: Path, refinement: bool):
+    estimator = tiny(galaxies, refinement)
     config = {
-        "network": {**TINY, "look_back": look_back},
+        "network": {**TINY, "refinement": refinement},
         "n_scalars": estimator.n_scalars,
         "n_targets": 8,
     }

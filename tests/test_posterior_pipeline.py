@@ -50,7 +50,7 @@ def test_the_table_has_what_the_draws_say(bright):
     assert (table["khat"] < 0.7).all()
     assert (table["ess"] > 50).all()
     assert (table["missed"] < 0.5).all()
-    # a network that looks back has the fit near its middle (.12 to .21 here), but is not the fit
+    # a network with refinement has the fit near its middle (.12 to .21 here), but is not the fit
     assert ((table["flow_distance"] > 0.05) & (table["flow_distance"] < 1)).all()
 
 

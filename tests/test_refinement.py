@@ -1,4 +1,4 @@
-"""The look back: its algebra against finite differences, and what it finds against the truth."""
+"""Refinement: its algebra against finite differences, and what it finds against the truth."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.laplace import Laplace
 from hybridfit.npe.network import Estimator, NetworkOptions
 from hybridfit.npe.normal_equations import normal_equations, window_sides
-from hybridfit.npe.refinement import DOUBTS, look, step_from
+from hybridfit.npe.refinement import MODEL_ERRORS, estimator_inputs, gauss_newton_step
 from hybridfit.npe.refinement_scalars import N_SCALARS, scalars_of
 from hybridfit.npe.symmetry import TARGET_MIRROR, TARGET_TURN, scalar_signs
 from hybridfit.rendering.render import render
 from hybridfit.simulation.options import CLEAN
-from hybridfit.simulation.simulate import simulate_scenes
+from hybridfit.simulation.simulate import simulate_fields
 from hybridfit.training.data import shard_of, targets_of
 from hybridfit.training.validation import laplace_limit
 
@@ -31,7 +31,7 @@ TINY = {"backbone": "none", "width": 32, "context": 16, "flow_layers": 2, "flow_
 @pytest.fixture(scope="module")
 def scenes():
     """Clean galaxies of all sizes, brightness and shapes."""
-    return simulate_scenes(192, 5, CLEAN)
+    return simulate_fields(192, 5, CLEAN)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,10 @@ def test_the_noise_map_tells_nothing_that_scalars_do_not(scenes, inputs, truth):
     factor[:, 3:5, 3:5] = 1e-3
     other = dataclasses.replace(some, sigma=some.sigma * factor)
     steps = [
-        [step_from(truth[:16], inputs[slice(0, 16)], cutouts, doubt) for doubt in DOUBTS]
+        [
+            gauss_newton_step(truth[:16], inputs[slice(0, 16)], cutouts, model_error)
+            for model_error in MODEL_ERRORS
+        ]
         for cutouts in (some, other)
     ]
     for here, there in zip(*steps, strict=True):
@@ -186,7 +189,7 @@ def test_units_of_flux_change_nothing(scenes, inputs, truth, noise):
     level = inputs.noise[rows]
     tiny = dataclasses.replace(level, sky=level.sky * unit)
     usual, other = (
-        normal_equations(coords, linear * u, c, n if noise else None, DOUBTS[0])
+        normal_equations(coords, linear * u, c, n if noise else None, MODEL_ERRORS[0])
         for u, c, n in ((1.0, some, level), (unit, small, tiny))
     )
     back = torch.ones(8, dtype=torch.float64)
@@ -207,7 +210,7 @@ def test_a_step_from_near_the_truth_leaves_normal_deviates(scenes, inputs, truth
     bright = (scenes.snr > 60).nonzero()[:, 0]
     some, guess = scenes.cutouts[bright.tolist()], truth[bright]
     start = guess + 0.02 * torch.randn(guess.shape, generator=torch.Generator().manual_seed(0))
-    laplace = step_from(start, inputs[bright], some, None).laplace
+    laplace = gauss_newton_step(start, inputs[bright], some, None).laplace
     w = laplace.whiten(truth[bright][:, None])[:, 0]
     # galaxies come in fours that share a shape: about 70 numbers a coordinate
     assert (w.mean(dim=0).abs() < 0.4).all()
@@ -241,7 +244,9 @@ def test_steps_in_stamps_that_are_not_square(oversampling):
     assert (window_sides(coords, linear[:, 0], cutouts) < 64).all()
     truth = encode(theta, cutouts.zeropoint, inputs.frame)
     start = truth + 0.02 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(7))
-    w = step_from(start, inputs, cutouts, DOUBTS[0]).laplace.whiten(truth[:, None])[:, 0]
+    w = gauss_newton_step(start, inputs, cutouts, MODEL_ERRORS[0]).laplace.whiten(truth[:, None])[
+        :, 0
+    ]
     # four errors of a mean; 3 asinh(d / 3) of a normal deviate has a deviation of 0.93, +- 0.05
     assert (w.mean(dim=0).abs() < 4 * 0.93 / n**0.5).all()
     assert ((w.std(dim=0) > 0.78) & (w.std(dim=0) < 1.08)).all(), w.std(dim=0)
@@ -250,7 +255,7 @@ def test_steps_in_stamps_that_are_not_square(oversampling):
 def test_a_long_step_is_cut_and_told(scenes, inputs, truth):
     start = truth[:32].clone()
     start[:, 2] += 4.0
-    step = step_from(start, inputs[slice(0, 32)], scenes.cutouts[:32], DOUBTS[0])
+    step = gauss_newton_step(start, inputs[slice(0, 32)], scenes.cutouts[:32], MODEL_ERRORS[0])
     assert ((step.laplace.mean - start).abs() <= 3.0 + 1e-9).all()
     assert ((step.laplace.mean - start)[:, 2:6].abs() <= 1.0 + 1e-9).all()
     assert (step.cut <= 1).all()
@@ -265,8 +270,8 @@ def test_a_second_step_is_shorter_where_the_first_ended_well(scenes, inputs, tru
     bright = (scenes.snr > 60).nonzero()[:, 0]
     some, guess = scenes.cutouts[bright.tolist()], truth[bright]
     start = guess + 0.05 * torch.randn(guess.shape, generator=torch.Generator().manual_seed(0))
-    first = step_from(start, inputs[bright], some, DOUBTS[0])
-    second = step_from(first.laplace.mean, inputs[bright], some, DOUBTS[1])
+    first = gauss_newton_step(start, inputs[bright], some, MODEL_ERRORS[0])
+    second = gauss_newton_step(first.laplace.mean, inputs[bright], some, MODEL_ERRORS[1])
     assert second.length.median() < 0.1 * first.length.median()
     off = [s.laplace.whiten(guess[:, None]).square().mean() for s in (first, second)]
     assert off[1] <= off[0]
@@ -285,23 +290,25 @@ def test_a_neighbour_is_forgiven(scenes, inputs, truth):
     noise = some.sigma.masked_fill(some.mask, torch.inf).flatten(1).amin(dim=1)
     beside = dataclasses.replace(some, image=some.image + 30 * noise[:, None, None] * spot)
     off, left, ends = {}, {}, {}
-    for doubt in (None, *DOUBTS):
-        alone, both = (step_from(guess, inputs[rows], c, doubt) for c in (some, beside))
-        off[doubt] = alone.laplace.whiten(both.laplace.mean[:, None])[:, 0].abs().amax(dim=1)
-        left[doubt], ends[doubt] = 1 - both.pixels.kept[:, 0], alone
-        assert (1 - alone.pixels.kept[:, 0]).median() < 0.02, doubt
+    for model_error in (None, *MODEL_ERRORS):
+        alone, both = (
+            gauss_newton_step(guess, inputs[rows], c, model_error) for c in (some, beside)
+        )
+        off[model_error] = alone.laplace.whiten(both.laplace.mean[:, None])[:, 0].abs().amax(dim=1)
+        left[model_error], ends[model_error] = 1 - both.pixels.kept[:, 0], alone
+        assert (1 - alone.pixels.kept[:, 0]).median() < 0.02, model_error
     assert (left[None] == 0).all()
     assert off[None].median() > 5
-    for doubt in DOUBTS:
+    for model_error in MODEL_ERRORS:
         # without a neighbour forgiving costs next to nothing: the same place, within a deviation
-        apart = ends[None].laplace.whiten(ends[doubt].laplace.mean[:, None])[:, 0]
-        assert apart.abs().amax(dim=1).quantile(0.9) < 0.5, doubt
-        assert off[doubt].median() < 0.3 * off[None].median(), doubt
-        assert (left[doubt] > 0.01).all(), doubt
+        apart = ends[None].laplace.whiten(ends[model_error].laplace.mean[:, None])[:, 0]
+        assert apart.abs().amax(dim=1).quantile(0.9) < 0.5, model_error
+        assert off[model_error].median() < 0.3 * off[None].median(), model_error
+        assert (left[model_error] > 0.01).all(), model_error
 
 
-def test_without_a_scout_nothing_is_looked_at(scenes):
-    plain = look(scenes.cutouts[:4], None, with_views=False)
+def test_without_an_initial_estimator_nothing_is_refined(scenes):
+    plain = estimator_inputs(scenes.cutouts[:4], None, with_views=False)
     assert plain.laplace is None
     assert torch.equal(plain.scalars, make_inputs(scenes.cutouts[:4], False).scalars)
 
@@ -309,14 +316,14 @@ def test_without_a_scout_nothing_is_looked_at(scenes):
 def test_targets_are_those_of_the_whitening_and_padding_changes_nothing(scenes):
     torch.manual_seed(0)
     measured = make_inputs(scenes.cutouts[:2], False).scalars.shape[1]
-    estimator = Estimator(NetworkOptions(**TINY, look_back=True), measured + N_SCALARS)
-    shard = shard_of(scenes, False, estimator.scout)
-    inputs = look(scenes.cutouts, estimator.scout, False)
+    estimator = Estimator(NetworkOptions(**TINY, refinement=True), measured + N_SCALARS)
+    shard = shard_of(scenes, False, estimator.initial_estimator)
+    inputs = estimator_inputs(scenes.cutouts, estimator.initial_estimator, False)
     targets, log_slope = targets_of(
         encode(scenes.theta, scenes.cutouts.zeropoint, inputs.frame), inputs
     )
     # a shard measures small stamps without their padding: other Fourier grids, which differ by
-    # 1e-4 of the peak, and the guess of an untrained scout is far off
+    # 1e-4 of the peak, and the guess of an untrained initial estimator is far off
     for mine, theirs in (
         (shard.targets, targets.float()),
         (shard.log_slope, log_slope.float()),
@@ -328,9 +335,9 @@ def test_targets_are_those_of_the_whitening_and_padding_changes_nothing(scenes):
 def test_signs_of_the_steps_scalars(scenes, inputs, truth):
     """Coordinates mirrored or turned give the scalars that symmetry says they have."""
     start = truth[:64] + 0.05
-    step = step_from(start, inputs[slice(0, 64)], scenes.cutouts[:64], None)
+    step = gauss_newton_step(start, inputs[slice(0, 64)], scenes.cutouts[:64], None)
     laplace, scalars = step.laplace, scalars_of([step, step])
-    signs = scalar_signs(looked_back=True)[:, -N_SCALARS:]
+    signs = scalar_signs(refined=True)[:, -N_SCALARS:]
     i, j = torch.tril_indices(8, 8, -1)
     for of_targets, sign in zip((TARGET_MIRROR, TARGET_TURN), signs, strict=True):
         flip = torch.tensor(of_targets, dtype=torch.float64)

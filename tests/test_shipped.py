@@ -15,8 +15,8 @@ from hybridfit.npe.frame import encode
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.posterior import PACKAGED, packaged_estimator, predict_cutouts
 from hybridfit.rendering.render import render
-from hybridfit.simulation.options import SceneOptions
-from hybridfit.simulation.simulate import simulate_scenes
+from hybridfit.simulation.options import FieldOptions
+from hybridfit.simulation.simulate import simulate_fields
 from hybridfit.training.data import shard_of
 from hybridfit.training.validation import gaussian_nll, nll_of
 
@@ -25,12 +25,12 @@ N = 1536  # half are difficult; the views' gain there is .18 nat and scatters by
 
 @pytest.fixture(scope="module")
 def scenes():
-    return simulate_scenes(N, 31_337, SceneOptions(reuse=1))
+    return simulate_fields(N, 31_337, FieldOptions(reuse=1))
 
 
 @pytest.fixture(scope="module")
 def galaxies(scenes):
-    return shard_of(scenes, scout=packaged_estimator().scout)
+    return shard_of(scenes, initial_estimator=packaged_estimator().initial_estimator)
 
 
 def test_they_know_far_more_than_the_prior(scenes, galaxies):

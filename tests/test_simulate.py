@@ -20,12 +20,12 @@ from hybridfit.cli.app import make_app
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
 from hybridfit.rendering.render import render
-from hybridfit.simulation import contaminants as difficulties
+from hybridfit.simulation import contaminants
 from hybridfit.simulation.galaxies import draw_coords, unit_images
-from hybridfit.simulation.options import CLEAN, Kind, SceneOptions, Scenes
+from hybridfit.simulation.options import CLEAN, FieldOptions, Kind, SimulatedFields
 from hybridfit.simulation.psfs import FAMILIES, draw_psfs, fwhm_of, read_psfs
 from hybridfit.simulation.random_numbers import Random, turned_images, turned_theta
-from hybridfit.simulation.simulate import SimulateOptions, simulate_scenes
+from hybridfit.simulation.simulate import SimulateOptions, simulate_fields
 
 CPU = torch.device("cpu")
 
@@ -35,17 +35,17 @@ def source(seed: int = 1) -> Random:
 
 
 @pytest.fixture(scope="module")
-def mixed() -> Scenes:
-    """Scenes with all difficulties."""
-    return simulate_scenes(2048, 7, SceneOptions(sides=(32, 48, 64)))
+def mixed() -> SimulatedFields:
+    """Scenes with all contaminants."""
+    return simulate_fields(2048, 7, FieldOptions(sides=(32, 48, 64)))
 
 
 @pytest.fixture(scope="module")
-def clean() -> Scenes:
-    return simulate_scenes(256, 5, replace(CLEAN, noise_error_share=0.0))
+def clean() -> SimulatedFields:
+    return simulate_fields(256, 5, replace(CLEAN, noise_error_share=0.0))
 
 
-def residuals(scenes: Scenes) -> Tensor:
+def residuals(scenes: SimulatedFields) -> Tensor:
     """(image - truth) / sigma, 0 where masked."""
     model = render(scenes.theta, scenes.cutouts)
     return ((scenes.cutouts.image - model) / scenes.cutouts.sigma).masked_fill(
@@ -53,7 +53,7 @@ def residuals(scenes: Scenes) -> Tensor:
     )
 
 
-def test_noise_is_all_that_parts_clean_scenes_from_their_truth(clean: Scenes):
+def test_noise_is_all_that_parts_clean_scenes_from_their_truth(clean: SimulatedFields):
     pixels = (~clean.cutouts.mask).sum(dim=(1, 2)).double()
     z = (residuals(clean).double().square().sum(dim=(1, 2)) - pixels) / torch.sqrt(2 * pixels)
     # 256 draws: the mean scatters by .063 and the standard deviation by .044
@@ -67,7 +67,7 @@ def test_bright_scenes_are_the_fitters_model():
     options = replace(
         CLEAN, snr=(3e4, 3e4), shot=(1e-9, 1e-9), sky=0.0, noise_error_share=0.0, bad_pixels=0.0
     )
-    scenes = simulate_scenes(192, 5, replace(options, sides=(32, 48)))
+    scenes = simulate_fields(192, 5, replace(options, sides=(32, 48)))
     model = render(scenes.theta, scenes.cutouts)
     error = scenes.cutouts.image - model
     error = error.masked_fill(scenes.cutouts.mask, 0.0)
@@ -102,9 +102,9 @@ def test_turned_galaxies_are_rendered_as_such(turn: int):
     torch.testing.assert_close(direct, expected, atol=1e-4 * float(expected.max()), rtol=0)
 
 
-def test_signal_to_noise_is_as_asked(clean: Scenes):
+def test_signal_to_noise_is_as_asked(clean: SimulatedFields):
     options = replace(CLEAN, snr=(40.0, 40.0), shot=(1e-9, 1e-9), noise_error_share=0.0)
-    asked = simulate_scenes(128, 2, options)
+    asked = simulate_fields(128, 2, options)
     assert float((asked.snr - 40).abs().max()) < 1e-3
     flat = asked.theta.clone()
     flat[:, 7] = 0.0
@@ -116,7 +116,7 @@ def test_signal_to_noise_is_as_asked(clean: Scenes):
     assert stats.kstest(place, "uniform").pvalue > 1e-3
 
 
-def test_padding_is_masked_and_says_its_size(mixed: Scenes):
+def test_padding_is_masked_and_says_its_size(mixed: SimulatedFields):
     cutouts = mixed.cutouts
     assert cutouts.image.shape == (2048, 64, 64)
     assert cutouts.image.dtype == torch.float32
@@ -133,12 +133,12 @@ def test_padding_is_masked_and_says_its_size(mixed: Scenes):
 
 
 def test_same_seed_same_pixels():
-    first, second = (simulate_scenes(40, 3) for _ in range(2))
-    other = simulate_scenes(40, 4)
+    first, second = (simulate_fields(40, 3) for _ in range(2))
+    other = simulate_fields(40, 4)
     assert torch.equal(first.cutouts.image, second.cutouts.image)
     assert torch.equal(first.theta, second.theta)
     assert not torch.equal(first.cutouts.image, other.cutouts.image)
-    assert len(simulate_scenes(7, 3)) == 7
+    assert len(simulate_fields(7, 3)) == 7
     part = first[3:5].to("cpu")
     assert torch.equal(part.theta, first.theta[3:5])
     assert part.cutouts.id == ("sim00003", "sim00004")
@@ -195,7 +195,7 @@ def test_psfs_from_files(tmp_path: Path):
     assert float(real.sum()) == pytest.approx(1.0, abs=1e-5)
     assert int(real[0].argmax()) == 10 * 21 + 10
     options = replace(CLEAN, psf_files=str(tmp_path), psf_real=1.0, psf_size=21, reuse=1)
-    psf = simulate_scenes(64, 1, options).cutouts.psf
+    psf = simulate_fields(64, 1, options).cutouts.psf
     ways = torch.stack([turned_images(real, torch.tensor([t]))[0] for t in range(8)])
     nearest = (psf[:, None] - ways).abs().amax(dim=(2, 3)).amin(dim=1)
     assert float(nearest.max()) < 1e-6
@@ -203,8 +203,8 @@ def test_psfs_from_files(tmp_path: Path):
         read_psfs(str(tmp_path / "none"), 21, CPU)
 
 
-def test_kinds_have_the_asked_frequencies(mixed: Scenes):
-    options = SceneOptions()
+def test_kinds_have_the_asked_frequencies(mixed: SimulatedFields):
+    options = FieldOptions()
     asked = {
         Kind.NEIGHBOUR: options.neighbour,
         Kind.NEIGHBOUR_MASKED: options.neighbour_masked,
@@ -220,10 +220,10 @@ def test_kinds_have_the_asked_frequencies(mixed: Scenes):
     resolved = mixed.theta[:, 3] * mixed.theta[:, 5] > mixed.psf_fwhm
     assert bool(resolved[structured].all())
     assert 0.4 < float((mixed.kind == 0).double().mean()) < 0.6
-    assert int(simulate_scenes(64, 1, CLEAN).kind.abs().max()) == 0
+    assert int(simulate_fields(64, 1, CLEAN).kind.abs().max()) == 0
 
 
-def chi2(scenes: Scenes) -> Tensor:
+def chi2(scenes: SimulatedFields) -> Tensor:
     """(B,) chi2 over the pixels that are left, per pixel."""
     left = (~scenes.cutouts.mask).sum(dim=(1, 2))
     return residuals(scenes).square().sum(dim=(1, 2)) / left
@@ -232,12 +232,12 @@ def chi2(scenes: Scenes) -> Tensor:
 @pytest.mark.parametrize(
     "name", ["neighbour", "neighbour_masked", "mask_through", "structure", "gradient", "artefact"]
 )
-def test_difficulties_do_what_they_say(name: str):
+def test_contaminants_do_what_they_say(name: str):
     options = replace(
         CLEAN, sides=(48, 64), snr=(300.0, 300.0), shot=(1e-6, 1e-6), noise_error_share=0.0
     )
     options = replace(options, **{name: 1.0}, r_eff_min=4.0, psf_fwhm=(2.0, 3.0), bad_pixels=0.0)
-    scenes = simulate_scenes(128, 1, options)
+    scenes = simulate_fields(128, 1, options)
     value = chi2(scenes)
     bit = int(Kind[name.upper()])
     value, rest = value[(scenes.kind & bit) > 0], value[(scenes.kind & bit) == 0]
@@ -262,7 +262,7 @@ def test_moved_images_are_cut_at_the_stamp():
     source_image = torch.zeros(2, 5, 5)
     source_image[1, 2, 2] = 1.0
     rows = torch.tensor([1, 1, 1, 0])
-    moved = difficulties.moved(
+    moved = contaminants.moved(
         source_image, rows, torch.tensor([3, -1, 8, 3]), torch.tensor([6, 2, 2, 3]), 8
     )
     assert moved.sum(dim=(1, 2)).tolist() == [1, 0, 0, 0]
@@ -283,7 +283,7 @@ def test_moved_images_are_cut_at_the_stamp():
 )
 def test_wrong_options_are_named(wrong: dict[str, object], text: str):
     with pytest.raises(ValueError, match=text):
-        SceneOptions(**wrong)  # type: ignore[arg-type]
+        FieldOptions(**wrong)  # type: ignore[arg-type]
 
 
 def test_scenes_are_written_as_files_with_their_truth(tmp_path: Path):
@@ -296,8 +296,8 @@ def test_scenes_are_written_as_files_with_their_truth(tmp_path: Path):
     result = call(tmp_path / "in", "--n", 12, "--config", config)
     assert result.exit_code == 0, result.output
     truth = Table.read(tmp_path / "in" / "truth.fits")
-    options = SceneOptions(sides=(32, 48), psf_size=31)
-    drawn = simulate_scenes(12, 0, options, Prior.from_mapping({"n": {"median": 2.0}}))
+    options = FieldOptions(sides=(32, 48), psf_size=31)
+    drawn = simulate_fields(12, 0, options, Prior.from_mapping({"n": {"median": 2.0}}))
     names = [*ParameterSpace().names, "snr", "psf_fwhm", "kind"]
     assert truth.colnames == ["id", *names, "kinds"]
     for name in names:
@@ -322,9 +322,9 @@ def test_scenes_are_written_as_files_with_their_truth(tmp_path: Path):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (lambda: SceneOptions(sides=(64, 1_000_000)), "sides is .*, up to 4096"),
+        (lambda: FieldOptions(sides=(64, 1_000_000)), "sides is .*, up to 4096"),
         (
-            lambda: SceneOptions(snr=(10, np.inf)),
+            lambda: FieldOptions(snr=(10, np.inf)),
             "snr is .*, expected 0 < low <= high, both finite",
         ),
         (lambda: SimulateOptions(shape=(64, 1_000_000)), "shape is .*, expected 1 to 4096 pixels"),

@@ -31,7 +31,7 @@ from hybridfit.training.recipe import (
     learning_rate,
     progress_of,
 )
-from hybridfit.training.replay_buffer import ReplayStore
+from hybridfit.training.replay_buffer import ReplayBuffer
 from hybridfit.training.train import train_network
 from hybridfit.training.validation import gaussian_nll, laplace_limit
 
@@ -42,10 +42,10 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 @pytest.mark.parametrize("machine", ["", "_gpu"])
 def test_shipped_recipes_are_understood(machine):
-    first, second = (Recipe.read(CONFIGS / f"train{s}{machine}.yaml") for s in ("", "_lookback"))
+    first, second = (Recipe.read(CONFIGS / f"train{s}{machine}.yaml") for s in ("", "_refinement"))
     assert first.train.images > 1e6
-    # the second stage looks back from a network like the first, at other galaxies
-    assert second.network.look_back
+    # the second stage refines the estimates of a network like the first, on other galaxies
+    assert second.network.refinement
     assert second.train.seed != first.train.seed
     names = ("backbone", "embed", "depths", "heads", "width", "context", "flow_hidden")
     for name in names:
@@ -119,7 +119,7 @@ def test_soft_clip_bounds_one_galaxy():
 
 def test_galaxies_without_a_finite_loss_are_dropped_and_counted():
     made, shard = recipe(), scenes(128)(0)
-    learner, store = learner_of(made, shard), ReplayStore(1.0)
+    learner, store = learner_of(made, shard), ReplayBuffer(1.0)
     shard.targets[5:9] = math.nan
     store.add(shard)
     for _ in range(4):  # two passes
@@ -132,7 +132,7 @@ def test_galaxies_without_a_finite_loss_are_dropped_and_counted():
 
 def test_a_batch_without_any_finite_loss_changes_nothing():
     made, shard = recipe(), scenes(128)(0)
-    learner, store = learner_of(made, shard), ReplayStore(1.0)
+    learner, store = learner_of(made, shard), ReplayBuffer(1.0)
     shard.targets[:] = math.nan
     store.add(shard)
     before = {k: v.clone() for k, v in learner.model.state_dict().items()}
@@ -147,7 +147,7 @@ def test_a_batch_without_any_finite_loss_changes_nothing():
 def test_views_are_read_in_their_share_of_the_batches():
     made = recipe(network=SWIN, image_share=[0.5, 0.5])
     shard = scenes(64, views=True)(0)
-    learner, store = learner_of(made, shard), ReplayStore(1.0)
+    learner, store = learner_of(made, shard), ReplayBuffer(1.0)
     store.add(shard)
     for _ in range(10):
         step(learner, store, made.train, 0.0)
@@ -192,9 +192,9 @@ def test_time_ends_a_run_with_its_learning_rate_at_zero(tmp_path):
 
 def test_laplace_limit_against_finite_differences():
     source = scenes(6)
-    from hybridfit.simulation.simulate import simulate_scenes
+    from hybridfit.simulation.simulate import simulate_fields
 
-    made = simulate_scenes(6, 3, source.simulator)
+    made = simulate_fields(6, 3, source.simulator)
     cutouts, theta = made.cutouts, made.theta.double()
     frame = make_inputs(cutouts, with_views=False).frame
     space = ParameterSpace()

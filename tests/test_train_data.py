@@ -10,7 +10,7 @@ import torch
 from train_helpers import dying, failing, numbered, scenes
 
 from hybridfit.training.data import TRAINING, VALIDATION, Producer, Shard, seed_of
-from hybridfit.training.replay_buffer import ReplayStore, Stock, batches_with_views
+from hybridfit.training.replay_buffer import ReplayBuffer, Supply, batches_with_views
 
 
 def same(a: Shard, b: Shard) -> bool:
@@ -75,7 +75,7 @@ def test_leaving_a_producer_ends_its_processes():
 
 def test_store_holds_the_last_shards_and_uses_them_evenly():
     one = numbered(0)
-    store = ReplayStore(memory_gb=3.5 * one.n_bytes / 1e9)  # room for three
+    store = ReplayBuffer(memory_gb=3.5 * one.n_bytes / 1e9)  # room for three
     for k in range(5):
         store.add(numbered(k))
     assert len(store) == 24
@@ -94,7 +94,7 @@ def test_store_holds_the_last_shards_and_uses_them_evenly():
 
 def test_draws_depend_on_their_seed_alone():
     def rows() -> list[list[int]]:
-        store = ReplayStore(1.0)
+        store = ReplayBuffer(1.0)
         store.add(numbered(0))
         return [store.draw(4, [7, step]).tolist() for step in range(20)]
 
@@ -116,7 +116,7 @@ class Late:
 
 def test_training_waits_only_where_galaxies_were_used_too_often():
     late = Late()
-    stock = Stock(late, ReplayStore(1.0), uses=2, uses_max=5)
+    stock = Supply(late, ReplayBuffer(1.0), uses=2, uses_max=5)
     stock.refill(0)
     assert (late.made, stock.distinct) == (1, 8)  # nothing to train with: waits
     stock.refill(16)
@@ -129,7 +129,7 @@ def test_training_waits_only_where_galaxies_were_used_too_often():
 
 def test_new_shards_come_at_the_pace_of_their_use():
     with Producer(numbered) as producer:
-        stock = Stock(producer, ReplayStore(1.0), uses=4, uses_max=8)
+        stock = Supply(producer, ReplayBuffer(1.0), uses=4, uses_max=8)
         for images in range(0, 1600, 8):
             stock.refill(images)
         assert stock.distinct == pytest.approx(1600 / 4, abs=8)

@@ -21,12 +21,12 @@ from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import predict_cutouts
-from hybridfit.npe.predict_targets import predict_columns
-from hybridfit.npe.targets import Column, decode_columns, encode_columns, parse_columns
+from hybridfit.npe.predict_targets import predict_targets
+from hybridfit.npe.targets import TargetColumn, decode_targets, encode_targets, parse_targets
 from hybridfit.npe.weight_files import load_config, load_weights, save_weights
 from hybridfit.pipeline.engine.job import StreamOptions
 from hybridfit.pipeline.predict import PredictOptions
-from hybridfit.simulation.simulate import simulate_scenes
+from hybridfit.simulation.simulate import simulate_fields
 from hybridfit.training.data import Shard
 from hybridfit.training.finetune import STAGES, FinetuneOptions, finetune
 from hybridfit.training.finetune_files import finetune_network, joined
@@ -49,7 +49,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def other_scenes(n: int, seed: int):
     """A survey with a PSF three times as wide, and faint galaxies."""
     source = scenes(n, psf_fwhm=[5.0, 7.0], snr=[10.0, 60.0], reuse=1)
-    return simulate_scenes(n, seed, source.simulator)
+    return simulate_fields(n, seed, source.simulator)
 
 
 def write(made, folder: Path, sky: bool = True, **more: np.ndarray) -> Path:
@@ -165,7 +165,7 @@ def test_wrong_options_say_so(values):
 
 
 def test_a_missing_sky_is_drawn_as_the_pixels_have_it():
-    made = simulate_scenes(300, 5, scenes(300, reuse=1).simulator)
+    made = simulate_fields(300, 5, scenes(300, reuse=1).simulator)
     theta = made.theta.clone()
     theta[::2, 7] = math.nan
     drawn = with_sky(theta, made.cutouts, seed=1)
@@ -283,20 +283,20 @@ def test_wrong_input_says_so(weights, tmp_path):
 
 
 def test_columns_and_their_coordinates():
-    columns = parse_columns(["bulge", {"name": "mass", "transform": "log"}])
-    assert columns == (Column("bulge"), Column("mass", "log"))
+    columns = parse_targets(["bulge", {"name": "mass", "transform": "log"}])
+    assert columns == (TargetColumn("bulge"), TargetColumn("mass", "log"))
     values = torch.tensor([[0.5, 1e10], [math.nan, 1e9], [0.1, -1.0]]).double()
-    t = encode_columns(values, columns)
-    assert torch.allclose(decode_columns(t, columns)[0], values[0], atol=SINGLE)
+    t = encode_targets(values, columns)
+    assert torch.allclose(decode_targets(t, columns)[0], values[0], atol=SINGLE)
     assert torch.isfinite(t).all(dim=1).tolist() == [True, False, False]
     with pytest.raises(ValueError, match="given twice"):
-        parse_columns(["a", "a"])
+        parse_targets(["a", "a"])
     with pytest.raises(ValueError, match="expected one of identity, log"):
-        parse_columns([{"name": "a", "transform": "sqrt"}])
+        parse_targets([{"name": "a", "transform": "sqrt"}])
 
 
 def test_other_parameters_on_the_same_network(weights, tmp_path):
-    made = simulate_scenes(800, 6, scenes(800, reuse=1).simulator)
+    made = simulate_fields(800, 6, scenes(800, reuse=1).simulator)
     theta = made.theta
     rng = np.random.default_rng(0)
     size, n = np.log(theta[:, 3].numpy()), np.log(theta[:, 4].numpy())
@@ -309,19 +309,19 @@ def test_other_parameters_on_the_same_network(weights, tmp_path):
     tuned = finetune_network(folder, tmp_path / "out", weights, config, quiet=True)
     assert tuned.before is None
     estimator = load_weights(tmp_path / "out")
-    assert [c.name for c in estimator.columns] == ["mass", "concentration"]
-    draws = predict_columns(made.cutouts[:400], estimator, n_samples=64).samples
+    assert [c.name for c in estimator.target_columns] == ["mass", "concentration"]
+    draws = predict_targets(made.cutouts[:400], estimator, n_samples=64).samples
     assert draws.shape == (400, 64, 2)
     middle = draws.nanmedian(dim=1).values
     residual = torch.log(middle[:, 0]) - torch.from_numpy(np.log(mass[:400]))
     assert float(residual.std()) < 0.5 * np.log(mass).std()
     width = torch.log(draws[..., 0]).nan_to_num().std(dim=1).median()
     assert float(width) > 0.2  # the scatter that no pixel shows is in the posterior
-    one = predict_columns(made.cutouts[[7]], estimator, n_samples=64).samples
+    one = predict_targets(made.cutouts[[7]], estimator, n_samples=64).samples
     # of the galaxy, not of its batch
     assert torch.allclose(draws[[7]], one, rtol=1e-4, atol=NETWORK)
     with pytest.raises(ValueError, match="use predict_cutouts"):
-        predict_columns(made.cutouts[:2], load_weights(weights))
+        predict_targets(made.cutouts[:2], load_weights(weights))
     with pytest.raises(ValueError, match="these weights predict mass, concentration"):
         predict_cutouts(made.cutouts[:2], estimator)
     table = hf.predict(made.cutouts[:400], estimator=estimator, samples=64, save_samples=True)
@@ -345,10 +345,10 @@ def test_targets_need_labels(weights, tmp_path):
 
 def test_weights_remember_their_columns(weights, tmp_path):
     estimator = load_weights(weights)
-    assert estimator.columns == ()
-    columns = [Column(f"a{k}", "log") for k in range(8)]
+    assert estimator.target_columns == ()
+    columns = [TargetColumn(f"a{k}", "log") for k in range(8)]
     save_weights(estimator, tmp_path, load_config(weights) | {"targets": columns, "n_targets": 8})
-    assert load_weights(tmp_path).columns == tuple(columns)
+    assert load_weights(tmp_path).target_columns == tuple(columns)
 
 
 def test_the_shipped_options_are_understood(weights, tmp_path):

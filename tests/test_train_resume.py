@@ -27,11 +27,11 @@ from hybridfit.training import checkpoint
 from hybridfit.training.learner import step
 from hybridfit.training.loop import claim, train
 from hybridfit.training.recipe import Recipe
-from hybridfit.training.replay_buffer import ReplayStore
+from hybridfit.training.replay_buffer import ReplayBuffer
 from hybridfit.training.train import train_network
 from hybridfit.training.training_log import LOG, last_validation
 from hybridfit.training.validation import nll_of
-from hybridfit.training.warm_start import begin_from, read_start
+from hybridfit.training.warm_start import load_start, read_start
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_checkpoint_round_trip_is_exact(tmp_path):
     made, shard = recipe(), scenes(64)(0)
-    learner, store = learner_of(made, shard), ReplayStore(1.0)
+    learner, store = learner_of(made, shard), ReplayBuffer(1.0)
     store.add(shard)
     for _ in range(3):
         step(learner, store, made.train, 0.1)
@@ -57,7 +57,7 @@ def test_checkpoint_round_trip_is_exact(tmp_path):
     assert other.counters == learner.counters
     for _ in range(2):  # optimiser and averages included: both go the same way from here
         step(learner, store, made.train, 0.1)
-    again = ReplayStore(1.0)
+    again = ReplayBuffer(1.0)
     again.add(shard)
     for k in range(3):
         again.draw(made.train.batch, [made.train.seed, 2, k])
@@ -257,7 +257,7 @@ def test_a_deeper_network_starts_as_good_as_the_one_it_is_made_of(run, tmp_path)
     assert before[-1]["images"] >= recipe().train.images
     deeper = replace(recipe().network, blocks=4, flow_layers=5)
     model = Estimator(deeper, len(weights["scalar_mean"]))
-    begin_from(model, weights)
+    load_start(model, weights)
     was = load_weights(run / "weights")
     shard = scenes(64, seed=9)(0)
     # exported matrices are float16
@@ -267,7 +267,7 @@ def test_a_deeper_network_starts_as_good_as_the_one_it_is_made_of(run, tmp_path)
 
 
 def test_a_network_that_looks_back_starts_from_one_that_does_not(run, tmp_path):
-    looking = recipe({"look_back": True}, images=256)
+    looking = recipe({"refinement": True}, images=256)
     with pytest.raises(ValueError, match="--start"):
         train(looking, tmp_path / "none", quiet=True)
     out = tmp_path / "second"
@@ -277,16 +277,21 @@ def test_a_network_that_looks_back_starts_from_one_that_does_not(run, tmp_path):
     assert card["images"] == 256
     assert card["before"][-1]["images"] == recipe().train.images
     made = load_weights(out / "weights")
-    assert made.scout is not None
-    scout = checkpoint.load_checkpoint(run)["ema"]
-    for name, value in made.scout.named_parameters():  # left as it was, but for being float16
-        assert torch.allclose(value, scout[name], atol=2e-3, rtol=1e-3), name
+    assert made.initial_estimator is not None
+    initial_estimator = checkpoint.load_checkpoint(run)["ema"]
+    for (
+        name,
+        value,
+    ) in made.initial_estimator.named_parameters():  # left as it was, but for being float16
+        assert torch.allclose(value, initial_estimator[name], atol=2e-3, rtol=1e-3), name
     assert torch.isfinite(made.distance_limit)
-    assert torch.isfinite(made.scout.distance_limit)  # fits without a posterior ask it alone
-    assert starting_part(made, "covariance") is made.scout
+    assert torch.isfinite(
+        made.initial_estimator.distance_limit
+    )  # fits without a posterior ask it alone
+    assert starting_part(made, "covariance") is made.initial_estimator
     assert starting_part(made, "posterior") is made
-    # it goes on with more images, from its own scout
-    assert train(recipe({"look_back": True}, images=384), out, resume=True, quiet=True) is not None
+    # it goes on with more images, from its own initial estimator
+    assert train(recipe({"refinement": True}, images=384), out, resume=True, quiet=True) is not None
     # and another one may start from it
     weights, before = read_start(out)
     assert before[0]["images"] == recipe().train.images
@@ -294,7 +299,7 @@ def test_a_network_that_looks_back_starts_from_one_that_does_not(run, tmp_path):
     names = ("entry.weight", "blocks.0.gate.weight", "scalar_mean", "scalar_std")
     fewer = {k: v[..., :-4] if k in names else v for k, v in weights.items()}
     model = Estimator(looking.network, len(weights["scalar_mean"]))
-    begin_from(model, fewer)
+    load_start(model, fewer)
     for name in names[:2]:
         assert torch.equal(model.state_dict()[name][..., :-4], fewer[name]), name
         assert (model.state_dict()[name][..., -4:] == 0).all(), name

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from train_helpers import NETWORK, mapping, recipe, scenes
 
 from hybridfit.data.errors import UsageError
@@ -20,6 +21,7 @@ from hybridfit.training.data import VALIDATION
 from hybridfit.training.export import export_checkpoint
 from hybridfit.training.finetune_files import finetune_network
 from hybridfit.training.loop import train
+from hybridfit.training.recipe import Recipe
 from hybridfit.training.train import train_network
 from hybridfit.training.validation import nll_of
 
@@ -101,3 +103,28 @@ def test_wrong_weights_say_so(run, tmp_path):
         weight_files.load_weights(tmp_path)
     with pytest.raises(ValueError, match="unknown option 'seed'"):
         weight_files.save_weights(estimator, tmp_path, config | {"seed": 1})
+
+
+def test_weights_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    """The shipped tensors carry names of an earlier version; its options had others too."""
+    folder = tmp_path / "old"
+    shutil.copytree(posterior.PACKAGED, folder)
+    config = (folder / weight_files.CONFIG).read_text()
+    (folder / weight_files.CONFIG).write_text(config.replace("refinement: true", "look_back: true"))
+    assert "look_back: true" in (folder / weight_files.CONFIG).read_text()
+    assert any(name.startswith("scout.") for name in load_file(folder / weight_files.WEIGHTS))
+    loaded, expected = (weight_files.load_weights(at) for at in (folder, posterior.PACKAGED))
+    assert loaded.initial_estimator is not None
+    assert loaded.options == expected.options
+    for name, value in expected.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+
+
+def test_checkpoints_and_recipes_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    names = ("scout.entry.weight", "entry.weight", "optimiser.scout")
+    state = {"ema": {name: torch.ones(1) for name in names}, "counters": {"scout.": 1}}
+    checkpoint.save_checkpoint(tmp_path, 1, state)
+    read = checkpoint.load_checkpoint(tmp_path)
+    assert list(read["ema"]) == ["initial_estimator.entry.weight", *names[1:]]
+    assert read["counters"] == {"scout.": 1}
+    assert Recipe.from_mapping({"network": {"look_back": True}}).network.refinement

@@ -12,8 +12,8 @@ import torch
 
 from hybridfit.model.prior import Prior
 from hybridfit.npe.network import Estimator
-from hybridfit.simulation.options import SceneOptions
-from hybridfit.training.data import SceneSource, Shard
+from hybridfit.simulation.options import FieldOptions
+from hybridfit.training.data import Shard, SimulatedSource
 from hybridfit.training.learner import Learner, make_optimiser
 from hybridfit.training.recipe import Recipe
 
@@ -72,7 +72,7 @@ def mapping(network: dict[str, Any] | None = None, **train: Any) -> dict[str, An
 def scenes(size: int = 64, seed: int = 0, stream: int = 0, views: bool = False, **simulator: Any):
     """A source of small clean galaxies."""
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in (SIMPLE | simulator).items()}
-    return SceneSource(SceneOptions(**values), Prior(), seed, size, "cpu", stream, views)
+    return SimulatedSource(FieldOptions(**values), Prior(), seed, size, "cpu", stream, views)
 
 
 def numbered(number: int) -> Shard:
@@ -100,7 +100,7 @@ def dying(number: int) -> Shard:
 class Shuffled:
     """The galaxies of a source with each other's labels."""
 
-    def __init__(self, source: SceneSource) -> None:
+    def __init__(self, source: SimulatedSource) -> None:
         self.source = source
 
     def __call__(self, number: int) -> Shard:

@@ -32,8 +32,8 @@ from hybridfit.npe.weight_files import CONFIG
 from hybridfit.options.yaml_options import check_keys, load_yaml, make
 from hybridfit.pipeline.measure import usable_device
 from hybridfit.rendering.render import render
-from hybridfit.simulation.options import Kind, SceneOptions
-from hybridfit.simulation.simulate import simulate_scenes
+from hybridfit.simulation.options import FieldOptions, Kind
+from hybridfit.simulation.simulate import simulate_fields
 
 AT_ONCE = 256  # galaxies: bounds memory
 SECTIONS = ("simulator", "prior", "calibrate", "network", "train")  # the last two are not read
@@ -138,13 +138,13 @@ def calibrate_network(
     return report
 
 
-def simulated(n: int, seed: int, simulator: SceneOptions, prior: Prior) -> Iterator[Batch]:
+def simulated(n: int, seed: int, simulator: FieldOptions, prior: Prior) -> Iterator[Batch]:
     """Galaxies that are all different: sharing a render would spoil the binomial errors."""
     simulator = replace(simulator, reuse=1)
     for k, first in enumerate(range(0, n, AT_ONCE)):
         # far from the seeds of training, which count from a small number
         state = int(np.random.SeedSequence([seed, k, 2018]).generate_state(1, np.uint64)[0]) >> 1
-        scenes = simulate_scenes(min(AT_ONCE, n - first), state, simulator, prior)
+        scenes = simulate_fields(min(AT_ONCE, n - first), state, simulator, prior)
         ids = [f"{k}-{id}" for id in scenes.cutouts.id]  # draws depend on them
         yield Batch(replace(scenes.cutouts, id=ids), scenes.theta, scenes.snr, scenes.kind)
 
@@ -189,7 +189,7 @@ def _signal(theta: Tensor, cutouts: Cutouts) -> Tensor:
 
 def _options(
     config: Path | None, weights: Path | None
-) -> tuple[CalibrationOptions, SceneOptions, Prior, list[str]]:
+) -> tuple[CalibrationOptions, FieldOptions, Prior, list[str]]:
     """From the configuration; else the simulator and prior that the network was trained on.
 
     The last are lines for the user.
@@ -207,7 +207,7 @@ def _options(
         notes.append(f"simulated without real PSFs: '{folder}', used in training, is not here")
     return (
         make(CalibrationOptions, sections.get("calibrate") or {}, "calibrate"),
-        make(SceneOptions, simulator, "simulator"),
+        make(FieldOptions, simulator, "simulator"),
         Prior.from_mapping(prior),
         notes,
     )

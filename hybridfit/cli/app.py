@@ -199,7 +199,7 @@ def _simulate(
     Tidy and isolated ones to try things on; with --scenes what the posterior is trained on.
     """
     from hybridfit.io.cutout_files import write_cutouts
-    from hybridfit.simulation.simulate import SimulateOptions, simulate, simulate_scenes
+    from hybridfit.simulation.simulate import SimulateOptions, simulate, simulate_fields
 
     with errors(debug):
         if scenes or config is not None:
@@ -212,7 +212,7 @@ def _simulate(
                         "`simulator: {sides: [96], snr: [15, 500]}` into a file for --config"
                     )
                 recipe = Recipe() if config is None else Recipe.read(config)
-            drawn = simulate_scenes(n, seed, recipe.simulator, recipe.prior)
+            drawn = simulate_fields(n, seed, recipe.simulator, recipe.prior)
             cutouts, truth = drawn.cutouts, drawn.table()
         else:
             with usage():

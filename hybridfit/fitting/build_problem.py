@@ -12,7 +12,7 @@ from hybridfit.detection.background import nominal_centre, sky_level
 from hybridfit.fitting.compile import kernels
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import Problem, grid_of, make_pixels
-from hybridfit.rendering.grid import Grid, grid_key, reach_of
+from hybridfit.rendering.grid import Grid, bandlimit_of, grid_key
 
 MODES_AT_ONCE = 2**18  # of a kernel call on a CPU: more fall out of its caches
 PIXELS_AT_ONCE = 2**24  # of one batch: bounds memory, 4 arrays of 64 MiB
@@ -74,7 +74,7 @@ def _groups(cutouts: Cutouts) -> list[Tensor]:
 def _at_once(cutouts: Cutouts, rows: Tensor, options: FitOptions) -> int:
     """How many galaxies of a group fit into memory; modes beyond Nyquist take the most of it."""
     galfit = options.convolution == "galfit"
-    reach = reach_of(cutouts.psf, int(cutouts.psf_oversampling[rows[0]]), galfit=galfit)
+    reach = bandlimit_of(cutouts.psf, int(cutouts.psf_oversampling[rows[0]]), galfit=galfit)
     return max(1, int(PIXELS_AT_ONCE / (cutouts.image[0].numel() * reach**2)))
 
 

@@ -20,7 +20,7 @@ from hybridfit.fitting.fixed import Held
 from hybridfit.fitting.lm import Normal
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.profiles import Profile
-from hybridfit.rendering.grid import Grid, make_grid, reach_of, transfer_function
+from hybridfit.rendering.grid import Grid, bandlimit_of, make_grid, transfer_function
 from hybridfit.rendering.render import Geometry, component_images, geometry
 
 
@@ -79,7 +79,7 @@ def grid_of(cutouts: Cutouts, dtype: torch.dtype, galfit: bool = False) -> Grid:
     radius = 8 if cutouts.psf is None else max(cutouts.psf.shape[-2:]) // 2 // oversampling
     height, width = cutouts.image.shape[-2:]
     galfit = galfit and cutouts.psf is not None  # without one there is nothing to convolve
-    reach = reach_of(cutouts.psf, oversampling, galfit=galfit)
+    reach = bandlimit_of(cutouts.psf, oversampling, galfit=galfit)
     native = galfit and oversampling == 1
     return make_grid(height, width, radius, reach, dtype, cutouts.image.device, galfit, native)
 

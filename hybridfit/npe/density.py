@@ -24,7 +24,7 @@ class FlowDensity(Batch):
         frame: of the same galaxies.
         seen: (B,) bool, whether there was something to see.
         space: whose whitened coordinates u the density is quoted in.
-        laplace: about which the flow works, where the network looks back.
+        laplace: about which the flow works, where the network refines its initial estimate.
     """
 
     estimator: Estimator

@@ -22,7 +22,7 @@ from hybridfit.npe.flow import MaskedFlow
 from hybridfit.npe.frame import N_TARGETS
 from hybridfit.npe.inputs import N_VIEWS
 from hybridfit.npe.refinement_scalars import N_SCALARS
-from hybridfit.npe.targets import Column
+from hybridfit.npe.targets import TargetColumn
 from hybridfit.npe.views import SIDE
 from hybridfit.options.checks import check_fields
 
@@ -42,8 +42,8 @@ class NetworkOptions:
         corrections: further ones, in which the backbone's features correct the scalars' state.
         context: numbers that the flow is given.
         flow_layers, flow_hidden, flow_blocks: of the masked autoregressive flow.
-        look_back: whether the network looks back at the pixels from the guess of a scout, and
-            the flow works about what it found there; see `hybridfit.npe.refinement`.
+        refinement: whether Gauss-Newton steps on the pixels refine the estimate of an initial
+            estimator, and the flow works about the result; see `hybridfit.npe.refinement`.
     """
 
     backbone: str = "small"
@@ -61,7 +61,7 @@ class NetworkOptions:
     flow_layers: int = 5
     flow_hidden: int = 128
     flow_blocks: int = 1
-    look_back: bool = False
+    refinement: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self, "network")
@@ -74,18 +74,20 @@ class NetworkOptions:
             )
         if self.backbone == "none" and not self.moments:
             raise ValueError("backbone is 'none' and moments is false: nothing is left to read")
-        if self.look_back and not self.moments:
-            raise ValueError("look_back is true and moments is false: the scout reads moments")
+        if self.refinement and not self.moments:
+            raise ValueError(
+                "refinement is true and moments is false: the initial estimator reads moments"
+            )
 
 
 class Estimator(nn.Module):
     """Amortized posterior of the flow's coordinates t given views and scalars.
 
-    With ``options.look_back`` the targets are w, see `Laplace`, and not t.
+    With ``options.refinement`` the targets are w, see `Laplace`, and not t.
 
     Args:
         options: see `NetworkOptions`.
-        n_scalars: F, scalars of a galaxy, those of the look back included.
+        n_scalars: F, scalars of a galaxy, those of the refinement included.
         n_targets: P, coordinates of the flow.
     """
 
@@ -93,7 +95,7 @@ class Estimator(nn.Module):
         super().__init__()
         self.options = options
         self.n_scalars, self.n_targets = n_scalars, n_targets
-        self.scout = make_scout(options, n_scalars)
+        self.initial_estimator = make_initial_estimator(options, n_scalars)
         self.backbone = make_backbone(options)
         seen = 0 if self.backbone is None else self.backbone.num_features
         read = n_scalars if options.moments else seen
@@ -133,7 +135,7 @@ class Estimator(nn.Module):
             nn.init.zeros_(self.seen_head.bias)
 
     tokens_of: Callable[[Tensor], Tensor] | None = None  # compiled
-    columns: tuple[Column, ...] = ()  # what is predicted, if not the Sersic parameters
+    target_columns: tuple[TargetColumn, ...] = ()  # predicted instead of the Sersic parameters
 
     scalar_mean: Tensor
     scalar_std: Tensor
@@ -183,7 +185,7 @@ class Estimator(nn.Module):
                 f"these weights read {read} scalars of a galaxy and this version measures "
                 f"{measured}: train or fine-tune them with this version, or use theirs"
             )
-        return self._weighed(scalars, self._seen(views) if use_views else None)
+        return self._context_of(scalars, self._seen(views) if use_views else None)
 
     def compile_backbone(self) -> None:
         """Have the backbone's kernels compiled when it first runs, for one size of batches."""
@@ -197,7 +199,7 @@ class Estimator(nn.Module):
         tokens = (self.tokens_of or self.backbone.forward_features)(views)  # (B, h, w, D)
         return self.seen_norm(tokens.mean(dim=(1, 2)) + self.place(tokens.flatten(1))).float()
 
-    def _weighed(self, scalars: Tensor, seen: Tensor | None) -> Tensor:
+    def _context_of(self, scalars: Tensor, seen: Tensor | None) -> Tensor:
         """Context of scalars (B, F) and the backbone's features (B, D), or without these."""
         if self.options.moments:
             features = ((scalars - self.scalar_mean) / self.scalar_std).clamp(-8.0, 8.0)
@@ -223,15 +225,15 @@ class Estimator(nn.Module):
         backbone's features alone.
         """
         seen = self._seen(views) if use_views else None
-        context = self._weighed(scalars, seen).float()
+        context = self._context_of(scalars, seen).float()
         z = self.standardised(targets)
         with torch.autocast(device_type=z.device.type, enabled=False):
             losses = {
                 "nll": -self.flow.log_prob(z, context) - self.log_scale,
-                "head": _gaussian_nll(z, self.head(context)) - self.log_scale,
+                "head": gaussian_nll(z, self.head(context)) - self.log_scale,
             }
             if seen is not None:
-                losses["seen"] = _gaussian_nll(z, self.seen_head(seen)) - self.log_scale
+                losses["seen"] = gaussian_nll(z, self.seen_head(seen)) - self.log_scale
         return losses
 
     def set_context(self, contexts: Tensor, quantile: float = 0.999) -> None:
@@ -267,11 +269,11 @@ class _Gated(nn.Module):
         return x + self.outer(functional.silu(self.inner(self.norm(x))) * self.gate(features))
 
 
-def make_scout(options: NetworkOptions, n_scalars: int) -> Estimator | None:
-    """The network of the first guess: the same without views, learned before and left as it is."""
-    if not options.look_back:
+def make_initial_estimator(options: NetworkOptions, n_scalars: int) -> Estimator | None:
+    """The network of the initial estimate: without views, trained before and kept fixed."""
+    if not options.refinement:
         return None
-    alone = replace(options, backbone="none", pretrained=False, look_back=False)
+    alone = replace(options, backbone="none", pretrained=False, refinement=False)
     return Estimator(alone, n_scalars - N_SCALARS).requires_grad_(False).eval()
 
 
@@ -316,7 +318,7 @@ def _n_tokens(backbone: Any) -> int:
     return int((SIDE // step) ** 2)
 
 
-def _gaussian_nll(z: Tensor, head: Tensor) -> Tensor:
+def gaussian_nll(z: Tensor, head: Tensor) -> Tensor:
     """Of z (B, P) under a Gaussian; ``head`` has its mean and its precision's Cholesky factor."""
     n = z.shape[1]
     mean, log_diagonal, rest = head[:, :n], head[:, n : 2 * n].clamp(-10, 15), head[:, 2 * n :]

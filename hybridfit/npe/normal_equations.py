@@ -17,8 +17,8 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.detection.background import typical_sigma
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.profiles import Sersic
-from hybridfit.npe.robust_weights import weights_of
-from hybridfit.rendering.grid import grid_key, make_grid, reach_of, transfer_function
+from hybridfit.npe.robust_weights import robust_weights
+from hybridfit.rendering.grid import bandlimit_of, grid_key, make_grid, transfer_function
 from hybridfit.rendering.render import component_images, geometry
 
 SIDES = (32, 48, 64, 96, 128, 192, 256)  # pixels, of windows
@@ -69,7 +69,7 @@ def normal_equations(
     linear: Tensor,
     cutouts: Cutouts,
     noise: NoiseLevel | None = None,
-    doubt: float | None = None,
+    model_error: float | None = None,
 ) -> NormalEquations:
     """Return the normal equations of one Sersic profile and a constant sky.
 
@@ -83,8 +83,8 @@ def normal_equations(
         linear: (B, 2) float64 flux and sky per pixel, image units.
         cutouts: the B galaxies.
         noise: what is known of the noise; None takes the noise map, and whole stamps.
-        doubt: share of its light by which the model may be wrong, beyond which pixels that it does
-            not explain weigh less, see `hybridfit.npe.robust_weights`; None believes all pixels.
+        model_error: share of its light by which the model may be wrong. Pixels that it explains
+            worse get a smaller weight, see `hybridfit.npe.robust_weights`; None trusts all pixels.
     """
     total = coords.shape[1] + linear.shape[1]
     empty = torch.zeros(len(coords), total, total, dtype=torch.float64, device=coords.device)
@@ -101,7 +101,7 @@ def normal_equations(
             width = int(sides[some[0]])
             known = None if noise is None else noise[some]
             chosen = cutouts[some.tolist()]
-            made = _rendered(coords[some], linear[some], chosen, width, known, doubt)
+            made = _rendered(coords[some], linear[some], chosen, width, known, model_error)
             for field in fields(NormalEquations):
                 getattr(found, field.name)[some] = getattr(made, field.name)
     return found
@@ -156,7 +156,7 @@ def _rendered(
     cutouts: Cutouts,
     side: int,
     noise: NoiseLevel | None,
-    doubt: float | None,
+    model_error: float | None,
 ) -> NormalEquations:
     """The normal equations of galaxies that share a Fourier grid and the window's side."""
     unit = typical_sigma(cutouts) if noise is None else noise.sky
@@ -167,7 +167,7 @@ def _rendered(
     if side < max(cutouts.image.shape[-2:]):
         corner, y, x = _window(coords, cutouts, side)
         row = torch.arange(len(coords), device=coords.device)[:, None, None]
-        beyond = _beyond(rest, used.index_put((row, y, x), used.new_zeros(())), doubt)
+        beyond = _beyond(rest, used.index_put((row, y, x), used.new_zeros(())), model_error)
         rest, used = rest[row, y, x], used[row, y, x]
     images = _images(
         torch.cat([coords[:, :2] - corner, coords[:, 2:]], dim=1), cutouts, rest.shape[-2:]
@@ -176,9 +176,13 @@ def _rendered(
     if noise is None:
         variance = (cutouts.sigma / scale).square()
     else:
-        variance = 1 + _rise(model, noise, noise.centre - corner) * model.clamp_min(0)
+        variance = 1 + _variance_per_flux(model, noise, noise.centre - corner) * model.clamp_min(0)
     residual = rest - model
-    weight = used if doubt is None else weights_of(residual, variance, used, doubt * model)
+    weight = (
+        used
+        if model_error is None
+        else robust_weights(residual, variance, used, model_error * model)
+    )
     information, gradient = _products(images, flux, residual, weight / variance)
     square, light = (v.square() / variance * used for v in (residual, model))
     totals = _sums(square, weight, used)
@@ -201,12 +205,12 @@ def _sums(*images: Tensor) -> Tensor:
     return torch.stack([image.sum(dim=(1, 2)) for image in images], dim=1).double()
 
 
-def _beyond(rest: Tensor, used: Tensor, doubt: float | None) -> Tensor:
+def _beyond(rest: Tensor, used: Tensor, model_error: float | None) -> Tensor:
     """Of the pixels beyond a window, in which there is sky alone with a variance of one: sums of
     squares, of weights, of used pixels, and of what they say about the sky, (B, 4) float64."""
     kept = used
-    if doubt is not None:
-        kept = weights_of(rest, torch.ones_like(rest), used, torch.zeros_like(rest))
+    if model_error is not None:
+        kept = robust_weights(rest, torch.ones_like(rest), used, torch.zeros_like(rest))
     return _sums(rest.square() * used, kept, used, rest * kept)
 
 
@@ -226,7 +230,7 @@ def _images(coords: Tensor, cutouts: Cutouts, sides: torch.Size) -> Tensor:
     """Unit-flux images of the galaxies and their derivatives, (B, 7, H, W)."""
     oversampling = int(cutouts.psf_oversampling[0])
     radius = 8 if cutouts.psf is None else max(cutouts.psf.shape[-2:]) // 2 // oversampling
-    reach = reach_of(cutouts.psf, oversampling)
+    reach = bandlimit_of(cutouts.psf, oversampling)
     grid = make_grid(sides[0], sides[1], radius, reach, torch.float32, coords.device)
     transfer = transfer_function(
         cutouts.psf, oversampling, cutouts.psf_includes_pixel, grid, len(coords)
@@ -236,8 +240,8 @@ def _images(coords: Tensor, cutouts: Cutouts, sides: torch.Size) -> Tensor:
     return component_images(shape, profile, grid, transfer, jacobian=True)
 
 
-def _rise(model: Tensor, noise: NoiseLevel, centre: Tensor) -> Tensor:
-    """(B, 1, 1) what the variance rises by with the light of the model, in the sky's noise."""
+def _variance_per_flux(model: Tensor, noise: NoiseLevel, centre: Tensor) -> Tensor:
+    """Variance per unit model flux (B, 1, 1), in units of the sky's noise."""
     height, width = model.shape[-2:]
     y = torch.arange(height, device=model.device) - centre[:, 1, None].float()
     x = torch.arange(width, device=model.device) - centre[:, 0, None].float()
@@ -245,10 +249,10 @@ def _rise(model: Tensor, noise: NoiseLevel, centre: Tensor) -> Tensor:
     window = torch.exp(-((y / wide) ** 2))[:, :, None] * torch.exp(-((x / wide) ** 2))[:, None]
     light = (model * window).sum(dim=(1, 2)) / window.sum(dim=(1, 2)).clamp_min(1e-6)
     excess = (noise.within.float().square() - 1).clamp_min(0)
-    # where there is no light in the window the guess is wrong, and its noise of no matter
-    rise = torch.where(light > 0, excess / light.clamp_min(1e-30), 0.0)
+    # without light in the window the estimate is wrong, and its noise does not matter
+    slope = torch.where(light > 0, excess / light.clamp_min(1e-30), 0.0)
     most = STEEPEST / model.amax(dim=(1, 2)).clamp_min(1e-30)
-    return torch.minimum(rise, most)[:, None, None]
+    return torch.minimum(slope, most)[:, None, None]
 
 
 def _window(coords: Tensor, cutouts: Cutouts, side: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """From cutouts to draws of their posterior: one pass of the network, then the flow.
 
-    draws = decode(flow.sample(context(look(cutouts))))
+    draws = decode(flow.sample(context(estimator_inputs(cutouts))))
 
 What the inverse of an affine flow throws far away is rejected, counted and drawn again: what no
 parameter can be, and lone draws many widths beyond all others.
@@ -26,7 +26,7 @@ from hybridfit.npe.density import FlowDensity
 from hybridfit.npe.frame import LARGEST, Frame, decode, log_jacobian, position
 from hybridfit.npe.laplace import Laplace
 from hybridfit.npe.network import Estimator
-from hybridfit.npe.refinement import look
+from hybridfit.npe.refinement import estimator_inputs
 from hybridfit.npe.weight_files import WEIGHTS, load_weights
 
 PACKAGED = Path(__file__).parent / "weights"
@@ -131,8 +131,8 @@ def condition(
     Raises:
         ValueError: for another kind of space, or a network of other parameters.
     """
-    if estimator.columns:
-        names = ", ".join(column.name for column in estimator.columns)
+    if estimator.target_columns:
+        names = ", ".join(target.name for target in estimator.target_columns)
         raise ValueError(f"these weights predict {names}, not the Sersic parameters")
     if space.names != ParameterSpace().names:
         raise ValueError(f"the network knows {ParameterSpace().names}, not {space.names}")
@@ -146,11 +146,13 @@ def condition(
     context = torch.full((len(cutouts), width), torch.nan, device=device)
     frame = Frame.unknown(len(cutouts), device)
     laplace = None
-    if estimator.scout is not None:
+    if estimator.initial_estimator is not None:
         laplace = Laplace.unknown(len(cutouts), estimator.n_targets, device)
     for rows in _split(usable, step):
         chosen = cutouts[rows.tolist()].to(device)
-        inputs = look(chosen, estimator.scout, with_views=estimator.backbone is not None)
+        inputs = estimator_inputs(
+            chosen, estimator.initial_estimator, with_views=estimator.backbone is not None
+        )
         rows = rows.to(context.device)
         context[rows] = estimator.context(inputs.views, inputs.scalars).float()
         frame = frame.put(rows, inputs.frame)
@@ -244,7 +246,7 @@ def _draw(density: FlowDensity, ids: Sequence[str], n_samples: int, seed: int) -
     count = torch.zeros(b, dtype=torch.int64, device=context.device)
     rejected = torch.zeros_like(count)
     rows = torch.arange(b, device=context.device)
-    middle, reach = frame.centre.new_zeros(b, 1, n), frame.centre.new_full((b, 1, n), torch.inf)
+    middle, limit = frame.centre.new_zeros(b, 1, n), frame.centre.new_full((b, 1, n), torch.inf)
     for attempt in range(ROUNDS):
         noise = own_noise([ids[i] for i in rows.tolist()], n_samples, n, seed, attempt)
         z, log_q = estimator.flow.from_normal(noise.to(context), context[rows])
@@ -252,8 +254,8 @@ def _draw(density: FlowDensity, ids: Sequence[str], n_samples: int, seed: int) -
         log_q = log_q + log_slope
         good = _plausible(z, drawn, frame[rows], density.space)
         if attempt == 0 and n_samples >= ENOUGH:
-            middle, reach = _reach(drawn, good)
-        good &= ((drawn - middle[rows]).abs() <= reach[rows]).all(dim=2)
+            middle, limit = usual_range(drawn, good)
+        good &= ((drawn - middle[rows]).abs() <= limit[rows]).all(dim=2)
         place = count[rows, None] + good.cumsum(dim=1) - 1
         used = place < n_samples  # draws behind the last one that is needed do not count
         rejected[rows] += (~good & used).sum(dim=1)
@@ -290,8 +292,11 @@ def _plausible(z: Tensor, t: Tensor, frame: Frame, space: ParameterSpace) -> Ten
     return inside & ((y - box[..., 1]).abs() < box[..., 3])
 
 
-def _reach(t: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
-    """Median (B, 1, P) of the good draws, and how far from it one may lie; inf in a tail."""
+def usual_range(t: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the median (B, 1, P) of good draws and the farthest plausible distance from it.
+
+    The distance is infinite where the posterior has a tail.
+    """
     count = good.sum(dim=1)[:, None, None]
     ordered = torch.where(good[..., None], t, torch.inf).sort(dim=1).values
     ranks = [
@@ -299,12 +304,12 @@ def _reach(t: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
         for level in (0.16, 0.5, 0.84)
     ]
     low, middle, high = (ordered.gather(1, rank) for rank in ranks)
-    reach = LONE * (high - low) / 2
-    far = ((t - middle).abs() > reach).any(dim=2) & good
+    limit = LONE * (high - low) / 2
+    far = ((t - middle).abs() > limit).any(dim=2) & good
     most = (TAIL * count[:, 0, 0]).clamp_min(1.0)
-    alone = (far.sum(dim=1) <= most) & torch.isfinite(reach).all(dim=2)[:, 0]
-    reach = torch.where(alone[:, None, None], reach, torch.inf)
-    return torch.where(torch.isfinite(middle), middle, 0.0), reach
+    alone = (far.sum(dim=1) <= most) & torch.isfinite(limit).all(dim=2)[:, 0]
+    limit = torch.where(alone[:, None, None], limit, torch.inf)
+    return torch.where(torch.isfinite(middle), middle, 0.0), limit
 
 
 def _physical(

@@ -11,14 +11,14 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.flags import Flag
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import MAX_WHITENED, own_noise, unfamiliar
-from hybridfit.npe.refinement import look
-from hybridfit.npe.targets import decode_columns
+from hybridfit.npe.refinement import estimator_inputs
+from hybridfit.npe.targets import decode_targets
 
 AT_ONCE = 64  # galaxies
 
 
 @dataclass(frozen=True)
-class ColumnDraws:
+class TargetDraws:
     """Draws from the posterior of other parameters.
 
     Args:
@@ -33,20 +33,20 @@ class ColumnDraws:
 
 
 @torch.inference_mode()
-def predict_columns(
+def predict_targets(
     cutouts: Cutouts,
     estimator: Estimator,
     n_samples: int = 256,
     seed: int = 0,
     device: torch.device | str = "cpu",
-) -> ColumnDraws:
+) -> TargetDraws:
     """Draw from the posterior of other parameters.
 
     The draws of a galaxy depend on its pixels, its id and the seed, not on its batch.
 
     Args:
         cutouts: B galaxies.
-        estimator: fine-tuned to other parameters, its ``columns``; moved to ``device``.
+        estimator: fine-tuned to other parameters, its ``target_columns``; moved to ``device``.
         n_samples: S draws of each galaxy.
         seed: of the random numbers.
         device: where the network is evaluated.
@@ -54,7 +54,7 @@ def predict_columns(
     Raises:
         ValueError: for a network of the Sersic parameters.
     """
-    if not estimator.columns:
+    if not estimator.target_columns:
         raise ValueError("the network predicts Sersic parameters: use predict_cutouts")
     estimator = estimator.to(device).eval()
     samples = torch.full(
@@ -66,15 +66,17 @@ def predict_columns(
     known = (~empty & ((flags & int(Flag.NO_DATA | Flag.UNREADABLE)) == 0)).nonzero()[:, 0]
     for rows in known.split(AT_ONCE):
         part = cutouts[rows.tolist()].to(device)
-        inputs = look(part, estimator.scout, with_views=estimator.backbone is not None)
+        inputs = estimator_inputs(
+            part, estimator.initial_estimator, with_views=estimator.backbone is not None
+        )
         context = estimator.context(inputs.views, inputs.scalars).float()
         noise = own_noise(part.id, n_samples, estimator.n_targets, seed, 0)
         z, _ = estimator.flow.from_normal(noise.to(context), context)
         good = (z.abs() < MAX_WHITENED).all(dim=2, keepdim=True)
-        values = decode_columns(estimator.original(z), estimator.columns)
+        values = decode_targets(estimator.original(z), estimator.target_columns)
         samples[rows] = torch.where(good, values, torch.nan).cpu()
         far = estimator.distance(context).double()
         distance[rows] = far.cpu()
         few = ~good[..., 0].all(dim=1) * int(Flag.FEW_DRAWS)
         flags[rows] |= (unfamiliar(part, far, estimator) | few).cpu()
-    return ColumnDraws(samples, flags, distance)
+    return TargetDraws(samples, flags, distance)

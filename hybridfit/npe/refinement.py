@@ -1,8 +1,8 @@
-"""The network looks back at the pixels: two Gauss-Newton steps from its own first guess.
+"""Refinement: two Gauss-Newton steps on the pixels from an initial estimate.
 
-Moments cannot give a bright galaxy's parameters to their last digit, its pixels can. A scout, a
-network that reads the scalars alone, guesses t; the model is rendered there, and its residuals
-and derivatives give the Gaussian N(m, H^-1) that the posterior has about that point:
+Moments cannot give a bright galaxy's parameters to their last digit, its pixels can. The initial
+estimator, a network that reads the scalars alone, gives t; the model is rendered there, and its
+residuals and derivatives give the Gaussian N(m, H^-1) that the posterior has about that point:
 
     H = J^T W J + P,    m = t + H^-1 (J^T W r - P (t - t_prior))
 
@@ -10,11 +10,11 @@ with J = d model / d t, W the pixels' weights, P the prior's precision: one for 
 ellipticity, which t has whitened, so that t_prior is 0 there; position, flux and sky have none
 and are tied loosely to the guess, their t_prior. The flow then works in
 w = 3 asinh(L^T (t - m) / 3), H = L L^T, in which the Gaussian limit is N(0, I) for every galaxy,
-and learns what that limit leaves out; how the steps went is told to the network in further
-scalars. Steps are cut where they are long, and two are taken, converged or not: the network knows
-their lengths and the residuals, and widens the posterior. Pixels that the model does not explain
-weigh less, so that a neighbour does not drag it along; the first step, from a guess that is a
-tenth off, forgives more than the second.
+and learns what that limit leaves out; further scalars describe the steps to the network. Steps
+are cut where they are long, and two are taken, converged or not: the network knows their lengths
+and the residuals, and widens the posterior. Pixels that the model does not explain get a smaller
+weight, so that a neighbour does not drag the fit along; the first step, from an estimate that is
+a tenth off, allows for a larger error of the model than the second.
 """
 
 from __future__ import annotations
@@ -35,67 +35,71 @@ from hybridfit.npe.refinement_scalars import Step, scalars_of
 if TYPE_CHECKING:
     from hybridfit.npe.network import Estimator
 
-N_GUESSES = 32  # draws whose median is the first guess
+N_GUESSES = 32  # draws whose median is the initial estimate
 # precision of the prior in t: x', y', flux and sky have none, and are tied loosely to the guess
 PRECISION = (0.1, 0.1, 1.0, 1.0, 1.0, 1.0, 0.1, 0.1)
 LONGEST = (3.0, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0, 3.0)  # step in each coordinate
 WIDEST = 5.0  # of a guess, as `FAR`: for size, index and ellipticity, in deviations of the prior
-DOUBTS = (0.2, 0.03)  # of the steps: share of its light by which the model may be wrong
+MODEL_ERRORS = (0.2, 0.03)  # of each step: share of its light by which the model may be wrong
 TINY = 1e-7  # added to a unit diagonal, so that rounding does not make H indefinite
 
 
-def look(cutouts: Cutouts, scout: Estimator | None, with_views: bool = True) -> Inputs:
-    """Measure what a network reads of galaxies, and look back at them where it has a scout.
+def estimator_inputs(
+    cutouts: Cutouts, initial_estimator: Estimator | None, with_views: bool = True
+) -> Inputs:
+    """Measure what a network reads of galaxies, and refine the estimate of ``initial_estimator``.
 
     Args:
         cutouts: B galaxies of any size; those without a pixel give numbers without meaning.
-        scout: `Estimator.scout` of the network.
+        initial_estimator: `Estimator.initial_estimator` of the network; None refines nothing.
         with_views: whether the views are made.
 
     Returns:
-        `Inputs` of the B galaxies; where there is a scout their scalars (B, F + `N_SCALARS`) tell
-        of the steps too, and ``laplace`` is the Gaussian that the last one found.
+        `Inputs` of the B galaxies; with an initial estimator their scalars (B, F + `N_SCALARS`)
+        describe the steps too, and ``laplace`` is the Gaussian that the last step found.
     """
     inputs = make_inputs(cutouts, with_views)
-    if scout is None:
+    if initial_estimator is None:
         return inputs
     cutouts = without_dead_pixels(cutouts)
-    guess = first_guess(scout, inputs)
+    guess = initial_guess(initial_estimator, inputs)
     steps = []
-    for doubt in DOUBTS:
-        steps.append(step_from(guess, inputs, cutouts, doubt))
-        guess = _within_reach(steps[-1].laplace.mean)
+    for model_error in MODEL_ERRORS:
+        steps.append(gauss_newton_step(guess, inputs, cutouts, model_error))
+        guess = _bounded(steps[-1].laplace.mean)
     scalars = torch.cat([inputs.scalars, scalars_of(steps)], dim=1)
     return replace(inputs, scalars=scalars, laplace=steps[-1].laplace)
 
 
 @torch.no_grad()
-def first_guess(scout: Estimator, inputs: Inputs) -> Tensor:
-    """Median t (B, 8) float64 of the scout's draws, from the same random numbers for all."""
+def initial_guess(initial_estimator: Estimator, inputs: Inputs) -> Tensor:
+    """Median t (B, 8) float64 of the initial estimator's draws, from one set of random numbers."""
     noise = torch.randn(N_GUESSES, N_TARGETS, generator=torch.Generator().manual_seed(7))
-    context = scout.context(inputs.views, inputs.scalars, use_views=False).float()
+    context = initial_estimator.context(inputs.views, inputs.scalars, use_views=False).float()
     shared = noise.to(context.device).expand(len(context), -1, -1)
-    z, _ = scout.flow.from_normal(shared, context)
-    return _within_reach(scout.original(z).median(dim=1).values.double())
+    z, _ = initial_estimator.flow.from_normal(shared, context)
+    return _bounded(initial_estimator.original(z).median(dim=1).values.double())
 
 
-def _within_reach(t: Tensor) -> Tensor:
-    reach = t.new_tensor([FAR, FAR, *[WIDEST] * 4, FAR, FAR])
-    return torch.minimum(torch.maximum(t.nan_to_num(0.0), -reach), reach)
+def _bounded(t: Tensor) -> Tensor:
+    limit = t.new_tensor([FAR, FAR, *[WIDEST] * 4, FAR, FAR])
+    return torch.minimum(torch.maximum(t.nan_to_num(0.0), -limit), limit)
 
 
 @torch.no_grad()
-def step_from(guess: Tensor, inputs: Inputs, cutouts: Cutouts, doubt: float | None) -> Step:
+def gauss_newton_step(
+    guess: Tensor, inputs: Inputs, cutouts: Cutouts, model_error: float | None
+) -> Step:
     """One Gauss-Newton step from t.
 
     Args:
         guess: (B, 8) float64 t.
         inputs: what was measured of the galaxies: their frame and their noise.
         cutouts: the B galaxies.
-        doubt: see `normal_equations`.
+        model_error: see `normal_equations`.
     """
     coords, linear, slopes = decode_with_slopes(guess, inputs.frame)
-    pixels = normal_equations(coords, linear, cutouts, inputs.noise, doubt)
+    pixels = normal_equations(coords, linear, cutouts, inputs.noise, model_error)
     precision = guess.new_tensor(PRECISION)
     whitened = precision == 1.0
     gradient = (slopes.mT @ pixels.gradient[:, :, None])[:, :, 0] - whitened * guess

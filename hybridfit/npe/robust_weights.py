@@ -1,8 +1,8 @@
-"""Pixels that a model does not explain weigh less: neighbours, artefacts, arms.
+"""Robust weights: pixels that a model does not explain (neighbours, artefacts, arms) count less.
 
-A residual counts alone and averaged over boxes, so that also the faint outskirts of a neighbour
-are seen, over its noise and over what the model itself may be wrong by. A pixel's weight falls as
-its residual's square beyond `OUTLYING` deviations.
+Residuals are taken alone and averaged over boxes, so that the faint outskirts of a neighbour are
+seen too, in units of their noise and of the error of the model itself. Beyond `CUTOFF` deviations
+a pixel's weight falls as the inverse square of its residual.
 """
 
 from __future__ import annotations
@@ -12,39 +12,39 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BOXES = (3, 7, 15)  # pixels, sides of the boxes that residuals are averaged over
-OUTLYING = 3.0  # deviations
+CUTOFF = 3.0  # deviations
 
 
-def weights_of(residual: Tensor, variance: Tensor, used: Tensor, doubted: Tensor) -> Tensor:
-    """Share (B, H, W) that pixels keep of their weight, 0 where they are not used.
+def robust_weights(residual: Tensor, variance: Tensor, used: Tensor, model_sigma: Tensor) -> Tensor:
+    """Return the share (B, H, W) that pixels keep of their weight, 0 where they are not used.
 
     Args:
         residual: (B, H, W) image less model, flux units.
         variance: (B, H, W) of the noise.
         used: (B, H, W) 1 where a pixel is used, 0 elsewhere.
-        doubted: (B, H, W) what the model may be wrong by, flux units.
+        model_sigma: (B, H, W) error of the model, flux units.
     """
-    deviation = residual * (variance + doubted.square()).rsqrt() * used
+    deviation = residual * (variance + model_sigma.square()).rsqrt() * used
     worst = deviation.abs()
-    sums, counts = _integral(deviation), _integral(used)
+    sums, counts = integral_image(deviation), integral_image(used)
     for side in BOXES:
         # of a mean of n deviations with unit variance
-        mean = _box(sums, side) * _box(counts, side).clamp_min(1.0).rsqrt()
+        mean = box_sums(sums, side) * box_sums(counts, side).clamp_min(1.0).rsqrt()
         worst = torch.maximum(worst, mean.abs())
-    return used / (worst / OUTLYING).clamp_min(1.0).square()
+    return used / (worst / CUTOFF).clamp_min(1.0).square()
 
 
-def _integral(image: Tensor) -> Tensor:
-    """(B, H + 2 p, W + 2 p): sums over all pixels before a corner, p that of the largest box."""
-    reach = max(BOXES) // 2
-    padded = F.pad(image, (reach + 1, reach, reach + 1, reach))
+def integral_image(image: Tensor) -> Tensor:
+    """(B, H + 2 p, W + 2 p): sums over all pixels before a corner, p the largest box's margin."""
+    margin = max(BOXES) // 2
+    padded = F.pad(image, (margin + 1, margin, margin + 1, margin))
     return padded.cumsum(dim=1).cumsum(dim=2)
 
 
-def _box(integral: Tensor, side: int) -> Tensor:
+def box_sums(integral: Tensor, side: int) -> Tensor:
     """Sums (B, H, W) over boxes around each pixel; there is nothing beyond the edges."""
-    reach, half = max(BOXES) // 2, side // 2
-    height, width = (n - 2 * reach - 1 for n in integral.shape[-2:])
-    low, high = reach - half, reach + half + 1
+    margin, half = max(BOXES) // 2, side // 2
+    height, width = (n - 2 * margin - 1 for n in integral.shape[-2:])
+    low, high = margin - half, margin + half + 1
     rows = integral[:, high : high + height] - integral[:, low : low + height]
     return rows[:, :, high : high + width] - rows[:, :, low : low + width]

@@ -25,7 +25,7 @@ def _signs(m: int, n: int) -> list[tuple[int, int]]:
     return [(1, turn)] * n + ([(-1, turn)] * n if m else [])
 
 
-def scalar_signs(looked_back: bool = False) -> Tensor:
+def scalar_signs(refined: bool = False) -> Tensor:
     """(2, F): what mirroring and turning multiply the scalars with, in their order."""
     n, n_psf = len(FINE), len(PSF_SCALES)
     signs = _signs(0, n) + _signs(0, n - 1)
@@ -41,7 +41,7 @@ def scalar_signs(looked_back: bool = False) -> Tensor:
     signs += _signs(1, 1)  # the expected centre
     signs += [(1, 1), (1, 1), (-1, 1), (1, 1), (1, 1)]  # rebin, cos, sin of 4 angle, phase, size
     measured = torch.tensor(signs).T.float()
-    if not looked_back:
+    if not refined:
         return measured
     of_targets = torch.tensor([TARGET_MIRROR, TARGET_TURN]).float()
     return torch.cat([measured, step_signs(of_targets)], dim=1)
@@ -65,7 +65,7 @@ def redrawn(
     mirror, turn = (torch.rand(2, len(scalars), generator=generator) < 0.5).to(device)
     signs = scalar_signs()
     if scalars.shape[1] > signs.shape[1]:
-        signs = scalar_signs(looked_back=True)
+        signs = scalar_signs(refined=True)
     signs = signs.to(device)
     of_targets = torch.tensor([TARGET_MIRROR, TARGET_TURN], device=device).float()
     if views.shape[1]:

@@ -19,8 +19,8 @@ TRANSFORMS = ("identity", "log")
 
 
 @dataclass(frozen=True)
-class Column:
-    """A predicted column.
+class TargetColumn:
+    """A column of a table that a network predicts.
 
     Args:
         name: of the table's column.
@@ -40,36 +40,36 @@ class Column:
             )
 
 
-def parse_columns(given: Sequence[Any]) -> tuple[Column, ...]:
-    """Columns of a YAML list of names, or of mappings with name and transform."""
-    columns = []
+def parse_targets(given: Sequence[Any]) -> tuple[TargetColumn, ...]:
+    """Return the targets of a YAML list of names, or of mappings with name and transform."""
+    targets = []
     for item in given:
-        if isinstance(item, Column):
-            columns.append(item)
+        if isinstance(item, TargetColumn):
+            targets.append(item)
         elif isinstance(item, Mapping):
-            columns.append(make(Column, item, "a target"))
+            targets.append(make(TargetColumn, item, "a target"))
         else:
-            columns.append(Column(item))
-    names = [column.name for column in columns]
+            targets.append(TargetColumn(item))
+    names = [target.name for target in targets]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"target '{twice[0]}' is given twice")
-    return tuple(columns)
+    return tuple(targets)
 
 
-def encode_columns(values: Tensor, columns: Sequence[Column]) -> Tensor:
+def encode_targets(values: Tensor, targets: Sequence[TargetColumn]) -> Tensor:
     """The flow's coordinates (B, T) of values (B, T); NaN where a value has none."""
     coordinates = [
-        torch.log(value) if column.transform == "log" else value
-        for value, column in zip(values.double().unbind(-1), columns, strict=True)
+        torch.log(value) if target.transform == "log" else value
+        for value, target in zip(values.double().unbind(-1), targets, strict=True)
     ]
     t = torch.stack(coordinates, dim=-1)
     return torch.where(torch.isfinite(t), t, torch.nan)
 
 
-def decode_columns(t: Tensor, columns: Sequence[Column]) -> Tensor:
+def decode_targets(t: Tensor, targets: Sequence[TargetColumn]) -> Tensor:
     """Values (..., T) float64 of the flow's coordinates."""
     values = [
-        torch.exp(one) if column.transform == "log" else one
-        for one, column in zip(t.double().unbind(-1), columns, strict=True)
+        torch.exp(one) if target.transform == "log" else one
+        for one, target in zip(t.double().unbind(-1), targets, strict=True)
     ]
     return torch.stack(values, dim=-1)

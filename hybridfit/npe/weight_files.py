@@ -20,8 +20,9 @@ from hybridfit.files import check_regular, read_text
 from hybridfit.io.writing import atomic, write_text
 from hybridfit.model.prior import Prior
 from hybridfit.npe.frame import N_TARGETS
+from hybridfit.npe.legacy_names import current_options, current_tensors
 from hybridfit.npe.network import Estimator, NetworkOptions
-from hybridfit.npe.targets import parse_columns
+from hybridfit.npe.targets import parse_targets
 from hybridfit.options.checks import checked
 from hybridfit.options.yaml_options import check_keys, load_yaml, nested, plain
 
@@ -107,9 +108,9 @@ def load_config(folder: str | Path) -> dict[str, Any]:
         for key in ("n_scalars", "n_targets"):
             checked(f"{key} of '{path}'", config[key], int)
         network = checked(f"network of '{path}'", config.get("network") or {}, Mapping)
-        config["network"] = nested(NetworkOptions, network, f"network of {path}")
+        config["network"] = nested(NetworkOptions, current_options(network), f"network of {path}")
         targets = checked(f"targets of '{path}'", list(config.get("targets") or ()), Sequence)
-        config["targets"] = parse_columns(targets)
+        config["targets"] = parse_targets(targets)
         config["prior"] = Prior.from_mapping(config.get("prior") or {})
         wanted = len(config["targets"]) or N_TARGETS
         if config["n_targets"] != wanted:
@@ -150,7 +151,7 @@ def load_weights(folder: str | Path, device: torch.device | str = "cpu") -> Esti
     network = replace(config["network"], pretrained=False)
     with _of_weights(path):
         check_regular(path)
-        tensors = load_file(path)
+        tensors = current_tensors(load_file(path))
     with _of_weights(folder / CONFIG):
         _check_size(network, config, path)
         estimator = Estimator(network, config["n_scalars"], config["n_targets"])
@@ -163,7 +164,7 @@ def load_weights(folder: str | Path, device: torch.device | str = "cpu") -> Esti
         ) from error
     if not all(bool(torch.isfinite(value).all()) for value in estimator.parameters()):
         raise ValueError(f"'{path}' holds weights that are no finite numbers: is it damaged?")
-    estimator.columns = config["targets"]
+    estimator.target_columns = config["targets"]
     return estimator.to(device).eval()
 
 

@@ -66,13 +66,13 @@ def starting_network(start: str, weights: str | None = None) -> Estimator | None
 
 
 def starting_part(estimator: Estimator, uncertainty: str) -> Estimator:
-    """The network that a fit starts from: where it proposes no posterior, the scout alone.
+    """The network that a fit starts from: the initial estimator alone unless it proposes draws.
 
-    To look back costs as much as a step of the fit, which looks anyway.
+    The refinement costs as much as steps of the fit, which takes them anyway.
     """
-    if uncertainty == "posterior" or estimator.scout is None:
+    if uncertainty == "posterior" or estimator.initial_estimator is None:
         return estimator
-    return estimator.scout
+    return estimator.initial_estimator
 
 
 def measure(

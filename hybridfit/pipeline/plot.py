@@ -268,7 +268,7 @@ def _flow_layer(galaxy: _Galaxy, cutouts: Cutouts) -> list[Layer]:
         network = starting_network(start, run.get("weights"))
     except (OSError, ValueError) as error:
         raise UsageError(f"the run's network cannot be read: {error}") from error
-    if network is None or network.columns:
+    if network is None or network.target_columns:
         return []
     posterior = predict_cutouts(cutouts, network, N_FLOW)
     samples = posterior.samples[0].numpy()

@@ -24,7 +24,7 @@ from hybridfit.io.zeropoint_columns import with_zeropoint_metadata
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, predict_cutouts, weights_digest
-from hybridfit.npe.predict_targets import predict_columns
+from hybridfit.npe.predict_targets import predict_targets
 from hybridfit.options.checks import check_fields, checked, or_default
 from hybridfit.options.yaml_options import check_keys
 from hybridfit.pipeline.engine.isolation import Isolation, failed_cutout, ordinary_galaxy
@@ -164,8 +164,8 @@ def predict_files(
 
 def _columns(options: PredictOptions, estimator: Estimator, width: int) -> tuple[Any, ...]:
     kept = options.samples if options.save_samples else 0
-    if estimator.columns:
-        return draws_columns([column.name for column in estimator.columns], width, kept)
+    if estimator.target_columns:
+        return draws_columns([column.name for column in estimator.target_columns], width, kept)
     return posterior_columns(ParameterSpace(), width, kept)
 
 
@@ -176,9 +176,9 @@ def _rows(
     device: torch.device,
     columns: Any,
 ) -> NDArray[np.void]:
-    if estimator.columns:
-        draws = predict_columns(cutouts, estimator, options.samples, options.seed, device)
-        names = [column.name for column in estimator.columns]
+    if estimator.target_columns:
+        draws = predict_targets(cutouts, estimator, options.samples, options.seed, device)
+        names = [column.name for column in estimator.target_columns]
         flags, distance = draws.flags.numpy(), draws.distance.numpy()
         return draws_rows(cutouts, names, draws.samples.numpy(), flags, distance, columns)
     posterior = predict_cutouts(cutouts, estimator, options.samples, options.seed, device)

@@ -241,7 +241,7 @@ def _lanczos_response(u: Tensor) -> Tensor:
     return torch.tensor(value, dtype=u.dtype, device=u.device)
 
 
-def reach_of(
+def bandlimit_of(
     psf: Tensor | None,
     oversampling: int,
     well_sampled: float = WELL_SAMPLED,

@@ -27,8 +27,8 @@ from hybridfit.rendering.grid import (
     CORE_WIDTH,
     S_STEP,
     Grid,
+    bandlimit_of,
     make_grid,
-    reach_of,
     transfer_function,
 )
 
@@ -349,7 +349,7 @@ def render(
         rows = (cutouts.psf_oversampling == oversampling).nonzero()[:, 0]
         part = cutouts[rows.tolist()]
         radius = 8 if part.psf is None else max(part.psf.shape[-2:]) // 2 // oversampling
-        reach = reach_of(part.psf, oversampling, well_sampled=0.0, galfit=galfit)
+        reach = bandlimit_of(part.psf, oversampling, well_sampled=0.0, galfit=galfit)
         native = galfit and oversampling == 1
         grid = make_grid(height, width, radius, reach, dtype, images.device, galfit, native)
         images[rows] = _render(theta[rows].double(), part, space, profiles, grid, galfit)

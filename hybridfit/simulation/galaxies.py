@@ -12,9 +12,9 @@ from hybridfit.model.prior import Prior
 from hybridfit.model.profiles import Sersic
 from hybridfit.rendering.grid import (
     WELL_SAMPLED,
+    bandlimit_of,
     make_grid,
     nyquist_power,
-    reach_of,
     transfer_function,
 )
 from hybridfit.rendering.render import component_images, geometry
@@ -89,7 +89,7 @@ def unit_images(coords: Tensor, side: int, psf: Tensor, which_psf: Tensor) -> Te
         used, which = which_psf[rows].unique(return_inverse=True)
         own = psf[used]
         grid = make_grid(
-            side, side, max(psf.shape[-2:]) // 2, reach_of(own, 1), torch.float32, coords.device
+            side, side, max(psf.shape[-2:]) // 2, bandlimit_of(own, 1), torch.float32, coords.device
         )
         includes_pixel = torch.zeros(len(own), dtype=torch.bool, device=coords.device)
         transfer = transfer_function(own, 1, includes_pixel, grid, len(own))[which]

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from hybridfit.model.prior import Prior
-from hybridfit.simulation import contaminants as difficulties
+from hybridfit.simulation import contaminants
 from hybridfit.simulation.galaxies import physical, unit_images
-from hybridfit.simulation.options import Kind, SceneOptions
+from hybridfit.simulation.options import FieldOptions, Kind
 from hybridfit.simulation.psfs import draw_psfs, fwhm_of, mixed_with_real
 from hybridfit.simulation.random_numbers import Random, per_image, turned_images, turned_theta
 
@@ -60,7 +60,7 @@ def make_galaxies(
     coords: Tensor,
     side: int,
     random: Random,
-    options: SceneOptions,
+    options: FieldOptions,
     real: Tensor | None,
     prior: Prior,
 ) -> Galaxies:
@@ -84,12 +84,12 @@ def make_galaxies(
     structured = random.chance(options.structure, n) & resolved
     rows = structured.nonzero()[:, 0]
     if len(rows):
-        image[rows] = difficulties.structured(image[rows], theta[rows], fwhm[which[rows]], random)
+        image[rows] = contaminants.structured(image[rows], theta[rows], fwhm[which[rows]], random)
     return Galaxies(theta, psf, fwhm, which, image, structured)
 
 
 def expose(
-    galaxies: Galaxies, rows: Tensor, shown: Tensor, random: Random, options: SceneOptions
+    galaxies: Galaxies, rows: Tensor, shown: Tensor, random: Random, options: FieldOptions
 ) -> Part:
     """Make scenes of galaxies.
 
@@ -98,7 +98,7 @@ def expose(
         rows: (B,) places of the scenes in the whole.
         shown: (B,) row of ``galaxies`` that each scene shows.
         random: numbers.
-        options: see `SceneOptions`.
+        options: see `FieldOptions`.
     """
     n, side = len(rows), galaxies.image.shape[-1]
     turn, which = random.integers(8, n), galaxies.which_psf[shown]
@@ -147,7 +147,7 @@ def _signal(images: Tensor, mask: Tensor) -> Tensor:
     return result
 
 
-def _draw_kinds(n: int, random: Random, options: SceneOptions) -> Tensor:
+def _draw_kinds(n: int, random: Random, options: FieldOptions) -> Tensor:
     """(n,) bits of `Kind`, but for structure, which belongs to the galaxy."""
     place = random.uniform((0.0, 1.0), n)
     masked = (place < options.neighbour + options.neighbour_masked) & (place >= options.neighbour)
@@ -162,7 +162,7 @@ def _draw_kinds(n: int, random: Random, options: SceneOptions) -> Tensor:
     return kind
 
 
-def _masks(theta: Tensor, kind: Tensor, side: int, random: Random, options: SceneOptions) -> Tensor:
+def _masks(theta: Tensor, kind: Tensor, side: int, random: Random, options: FieldOptions) -> Tensor:
     """(B, S, S) bool: single bad pixels, and masks through the galaxy."""
     mask = torch.zeros(len(theta), side, side, dtype=torch.bool, device=theta.device)
     rows = random.chance(options.bad_pixels, len(theta)).nonzero()[:, 0]
@@ -174,7 +174,7 @@ def _masks(theta: Tensor, kind: Tensor, side: int, random: Random, options: Scen
     # a pixel drawn twice is bad if its last draw is: no matter which
     mask[rows] = flat.scatter_(1, place, bad).reshape(-1, side, side)
     rows = _rows(kind, Kind.MASK_THROUGH)
-    mask[rows] |= difficulties.masks_through(theta[rows], side, random)
+    mask[rows] |= contaminants.masks_through(theta[rows], side, random)
     return mask
 
 
@@ -192,7 +192,7 @@ def _with_neighbours(
     flux: Tensor,
     shot: Tensor,
     random: Random,
-    options: SceneOptions,
+    options: FieldOptions,
 ) -> Tensor:
     """The galaxies with their neighbours' light; ``mask`` is filled where these are masked."""
     rows = _rows(kind, Kind.NEIGHBOUR | Kind.NEIGHBOUR_MASKED)
@@ -206,8 +206,8 @@ def _with_neighbours(
     partner = (
         first[:, None] + (random.uniform((0.0, 1.0), len(rows), 4) * (last - first)[:, None]).long()
     )
-    light = difficulties.neighbours(
-        difficulties.tapered(galaxies.image),
+    light = contaminants.neighbours(
+        contaminants.tapered(galaxies.image),
         partner,
         galaxies.psf[which],
         galaxies.theta[own],
@@ -221,17 +221,17 @@ def _with_neighbours(
     masked = (kind[rows] & int(Kind.NEIGHBOUR_MASKED)) > 0
     some = rows[masked]
     sigma = torch.sqrt(1 + per_image(shot[some]) * total[some].clamp_min(0.0))
-    mask[some] |= difficulties.neighbour_masks(light[masked], model[some], sigma, random)
+    mask[some] |= contaminants.neighbour_masks(light[masked], model[some], sigma, random)
     return total
 
 
-def _with_extras(total: Tensor, kind: Tensor, random: Random, options: SceneOptions) -> Tensor:
+def _with_extras(total: Tensor, kind: Tensor, random: Random, options: FieldOptions) -> Tensor:
     """Add what is no source: a sky gradient and artefacts."""
     result, side = total.clone(), total.shape[-1]
     rows = _rows(kind, Kind.GRADIENT)
-    result[rows] += difficulties.gradients(len(rows), side, options.gradient_rise, random)
+    result[rows] += contaminants.gradients(len(rows), side, options.gradient_rise, random)
     rows = _rows(kind, Kind.ARTEFACT)
-    result[rows] += difficulties.artefacts(len(rows), side, random)
+    result[rows] += contaminants.artefacts(len(rows), side, random)
     return result
 
 

@@ -38,7 +38,7 @@ PROBABILITIES = (
 
 
 @dataclass(frozen=True)
-class SceneOptions:
+class FieldOptions:
     """What is drawn; pairs are (low, high) of a log-uniform distribution unless said otherwise.
 
     Sizes, indices and ellipticities are the prior's. Signal to noise is
@@ -102,20 +102,20 @@ class SceneOptions:
             raise ValueError("expected reuse >= 1 and psf_reuse >= 1")
 
 
-CLEAN = SceneOptions(
+CLEAN = FieldOptions(
     neighbour=0.0, neighbour_masked=0.0, mask_through=0.0, structure=0.0, gradient=0.0, artefact=0.0
 )
 
 
 @dataclass(frozen=True)
-class Scenes(Batch):
+class SimulatedFields(Batch):
     """Simulated stamps and their truth.
 
     Args:
         cutouts: B stamps, padded to one size.
         theta: (B, 8) float64 x, y, mag, r_eff, n, q, pa, sky: stamp pixels, the cutouts' zero
             points; of the smooth galaxy, where there is structure.
-        snr: (B,) float64, see `SceneOptions`.
+        snr: (B,) float64, see `FieldOptions`.
         kind: (B,) int64 bits of `Kind`.
         psf_fwhm: (B,) float64 pixels.
     """

@@ -1,6 +1,6 @@
 """Simulated galaxies, drawn by the fitter's own renderer and made noisy.
 
-`simulate` makes a few tidy ones for demonstrations and tests. `simulate_scenes` makes stamps as
+`simulate` makes a few tidy ones for demonstrations and tests. `simulate_fields` makes stamps as
 surveys give them, fast: what the posterior is trained on. There rendering is the most of the
 work, so each galaxy is used several times, with a new flux, noise, sky, neighbours and masks,
 and mirrored or turned.
@@ -24,7 +24,7 @@ from hybridfit.options.checks import check_fields, checked, or_default
 from hybridfit.rendering.render import render
 from hybridfit.simulation.galaxies import choose_sides, draw_coords, draw_offsets, physical
 from hybridfit.simulation.observe import Part, expose, make_galaxies
-from hybridfit.simulation.options import LARGEST_SIDE, SceneOptions, Scenes
+from hybridfit.simulation.options import LARGEST_SIDE, FieldOptions, SimulatedFields
 from hybridfit.simulation.psfs import read_psfs
 from hybridfit.simulation.random_numbers import Random
 
@@ -175,13 +175,13 @@ def _wcs(rng: np.random.Generator, options: SimulateOptions) -> WCS:
 
 
 @torch.no_grad()
-def simulate_scenes(
+def simulate_fields(
     n: int,
     seed: int,
-    options: SceneOptions = SceneOptions(),
+    options: FieldOptions = FieldOptions(),
     prior: Prior = Prior(),
     device: torch.device | str = "cpu",
-) -> Scenes:
+) -> SimulatedFields:
     """Draw stamps and their truth.
 
     The same arguments give the same pixels on a CPU; on a GPU a few masked or hot pixels may
@@ -190,7 +190,7 @@ def simulate_scenes(
     Args:
         n: how many; some hundreds at a time are quickest.
         seed: of the random numbers.
-        options: see `SceneOptions`.
+        options: see `FieldOptions`.
         prior: of size, index and ellipticity; positions are the options'.
         device: where to compute and where the result is.
 
@@ -239,4 +239,6 @@ def simulate_scenes(
         zeropoint=columns[:, 8],
         size=columns[:, 9:10].long().expand(n, 2),
     )
-    return Scenes(cutouts, columns[:, :8], columns[:, 10], columns[:, 11].long(), columns[:, 12])
+    return SimulatedFields(
+        cutouts, columns[:, :8], columns[:, 10], columns[:, 11].long(), columns[:, 12]
+    )

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from hybridfit.io.writing import atomic
+from hybridfit.npe.legacy_names import current_tensors
 
+NETWORKS = ("model", "ema")  # parts of a state that hold tensors by name
 KEEP = 2  # checkpoints: the one before the last is there if the last one cannot be read
 
 
@@ -51,5 +53,6 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> dict[st
         except Exception as error:  # torch raises many kinds for a damaged file
             errors.append(f"{path.name}: {str(error).splitlines()[0]}")
         else:
-            return dict(state)
+            named = {name: current_tensors(state[name]) for name in NETWORKS if name in state}
+            return {**state, **named}
     raise ValueError(f"no checkpoint in '{folder}' can be read ({'; '.join(errors)})")

@@ -27,9 +27,9 @@ from hybridfit.model.prior import Prior
 from hybridfit.npe.frame import encode
 from hybridfit.npe.inputs import Inputs
 from hybridfit.npe.network import Estimator
-from hybridfit.npe.refinement import look
-from hybridfit.simulation.options import SceneOptions, Scenes
-from hybridfit.simulation.simulate import simulate_scenes
+from hybridfit.npe.refinement import estimator_inputs
+from hybridfit.simulation.options import FieldOptions, SimulatedFields
+from hybridfit.simulation.simulate import simulate_fields
 
 TRAINING, VALIDATION = 0, 1  # streams of random numbers of one run
 MEASURED_AT_ONCE = 128  # galaxies: small windows fill their kernels, and all stays in the cache
@@ -68,7 +68,7 @@ def seed_of(run: int, stream: int, number: int) -> int:
 
 
 @dataclass(frozen=True)
-class SceneSource:
+class SimulatedSource:
     """Makes shards: ``source(number)``; can be sent to another process.
 
     Args:
@@ -78,34 +78,36 @@ class SceneSource:
         device: where they are simulated.
         stream: `TRAINING` or `VALIDATION`.
         with_views: False leaves the views empty, for networks that never read the images.
-        scout: of the network, where it looks back.
+        initial_estimator: of the network, where it refines an initial estimate.
     """
 
-    simulator: SceneOptions
+    simulator: FieldOptions
     prior: Prior
     seed: int
     size: int
     device: str = "cpu"
     stream: int = TRAINING
     with_views: bool = True
-    scout: Estimator | None = None
+    initial_estimator: Estimator | None = None
 
     def __call__(self, number: int) -> Shard:
         """Simulate shard ``number``."""
         seed = seed_of(self.seed, self.stream, number)
-        scenes = simulate_scenes(self.size, seed, self.simulator, self.prior, self.device)
-        return shard_of(scenes, self.with_views, self.scout)
+        scenes = simulate_fields(self.size, seed, self.simulator, self.prior, self.device)
+        return shard_of(scenes, self.with_views, self.initial_estimator)
 
 
-def shard_of(scenes: Scenes, with_views: bool = True, scout: Estimator | None = None) -> Shard:
-    """What a network with this scout reads of simulated scenes, and their targets."""
+def shard_of(
+    scenes: SimulatedFields, with_views: bool = True, initial_estimator: Estimator | None = None
+) -> Shard:
+    """What a network with this initial estimator reads of simulated fields, and their targets."""
     on_cpu = scenes.cutouts.image.device.type == "cpu"
     side = scenes.cutouts.size.amax(dim=1)
     order = torch.argsort(side, stable=True)  # small stamps together, without their padding
     pieces = []
     for rows in order.split(MEASURED_AT_ONCE if on_cpu else max(1, len(scenes))):
         cutouts = _unpadded(scenes.cutouts[rows.tolist()], int(side[rows].amax()))
-        inputs = look(cutouts, scout, with_views)
+        inputs = estimator_inputs(cutouts, initial_estimator, with_views)
         targets, log_slope = targets_of(
             encode(scenes.theta[rows], cutouts.zeropoint, inputs.frame), inputs
         )

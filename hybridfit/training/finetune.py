@@ -18,11 +18,17 @@ from torch import Tensor, nn
 from hybridfit.npe.frame import N_TARGETS
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.symmetry import redrawn
-from hybridfit.npe.targets import Column
+from hybridfit.npe.targets import TargetColumn
 from hybridfit.options.checks import check_fields
 from hybridfit.training.data import Shard, in_parts
 from hybridfit.training.learner import clipped_step, follow, make_optimiser, soft_clip
-from hybridfit.training.validation import AT_ONCE, contexts_of, nll_of, scouted, set_contexts
+from hybridfit.training.validation import (
+    AT_ONCE,
+    as_initial_reads,
+    contexts_of,
+    nll_of,
+    set_contexts,
+)
 
 CONTEXT = ("entry", "blocks", "corrections", "exit")
 STAGES: dict[str, tuple[str, ...]] = {
@@ -54,7 +60,7 @@ class FinetuneOptions:
     nll_clip: float = 30.0
     ema: float = 0.99
     seed: int = 0
-    targets: tuple[Column, ...] = ()  # other parameters: columns of the truth table
+    targets: tuple[TargetColumn, ...] = ()  # other parameters: columns of the truth table
 
     def __post_init__(self) -> None:
         check_fields(self, "finetune")
@@ -70,7 +76,7 @@ class FinetuneOptions:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class FinetuneResult:
     """A fine-tuned network and what held-out galaxies say of it.
 
     Args:
@@ -92,7 +98,7 @@ def finetune(
     held_out: Shard,
     options: FinetuneOptions = FinetuneOptions(),
     say: Callable[[str], None] = lambda text: None,
-) -> Tuned:
+) -> FinetuneResult:
     """Adapt a trained network to other galaxies; the given one is left as it is.
 
     Args:
@@ -134,7 +140,7 @@ def finetune(
     model.load_state_dict(best.state)
     model.requires_grad_(True).eval()
     set_usual(model, training, held_out)
-    return Tuned(model, before, best.nll, reached)
+    return FinetuneResult(model, before, best.nll, reached)
 
 
 def set_usual(model: Estimator, training: Shard, held_out: Shard) -> None:
@@ -145,8 +151,8 @@ def set_usual(model: Estimator, training: Shard, held_out: Shard) -> None:
     """
     set_contexts(model, training)
     pairs = [(model, held_out)]
-    if model.scout is not None:
-        pairs.append((model.scout, scouted(held_out, model.scout)))
+    if model.initial_estimator is not None:
+        pairs.append((model.initial_estimator, as_initial_reads(held_out, model.initial_estimator)))
     for one, galaxies in pairs:
         far = one.distance(contexts_of(one, galaxies)).quantile(USUAL)
         one.distance_limit.copy_(torch.maximum(one.distance_limit, far))
@@ -157,12 +163,12 @@ def usable(galaxies: Shard) -> Shard:
     return galaxies[torch.isfinite(galaxies.targets).all(dim=1)]
 
 
-def renewed(estimator: Estimator, galaxies: Shard, columns: tuple[Column, ...]) -> Estimator:
+def renewed(estimator: Estimator, galaxies: Shard, columns: tuple[TargetColumn, ...]) -> Estimator:
     """The same network up to its context, with a new flow for other parameters.
 
     One that predicts these already keeps its flow.
     """
-    if estimator.columns == columns:
+    if estimator.target_columns == columns:
         return copy.deepcopy(estimator)
     options = replace(estimator.options, pretrained=False)
     model = Estimator(options, estimator.n_scalars, galaxies.targets.shape[1])
@@ -170,7 +176,7 @@ def renewed(estimator: Estimator, galaxies: Shard, columns: tuple[Column, ...]) 
     old = {k: v for k, v in estimator.state_dict().items() if not k.startswith(fresh)}
     model.load_state_dict(old, strict=False)
     targets = galaxies.targets.double()
-    model.columns = columns
+    model.target_columns = columns
     model.target_mean.copy_(targets.mean(dim=0))
     model.target_std.copy_(targets.std(dim=0).clamp_min(1e-6))
     return model.to(estimator.target_mean.device).eval()

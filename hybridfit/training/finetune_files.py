@@ -19,13 +19,13 @@ from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import PACKAGED, load_estimator
-from hybridfit.npe.targets import parse_columns
+from hybridfit.npe.targets import parse_targets
 from hybridfit.npe.weight_files import WEIGHTS, load_card, load_config, save_weights
 from hybridfit.options.yaml_options import check_keys, load_yaml, nested
 from hybridfit.pipeline.measure import check_threads
-from hybridfit.simulation.options import SceneOptions
-from hybridfit.training.data import TRAINING, VALIDATION, SceneSource, Shard, seed_of
-from hybridfit.training.finetune import FinetuneOptions, Tuned, finetune
+from hybridfit.simulation.options import FieldOptions
+from hybridfit.training.data import TRAINING, VALIDATION, Shard, SimulatedSource, seed_of
+from hybridfit.training.finetune import FinetuneOptions, FinetuneResult, finetune
 from hybridfit.training.labelled_data import labelled_shard
 from hybridfit.training.training_log import provenance
 
@@ -40,7 +40,7 @@ class _Plan:
     """The sections of a fine-tuning's YAML file."""
 
     finetune: FinetuneOptions
-    simulator: SceneOptions
+    simulator: FieldOptions
     prior: Prior
     read: ReadOptions
 
@@ -54,7 +54,7 @@ def finetune_network(
     device: str = "cpu",
     threads: int = 0,
     quiet: bool = False,
-) -> Tuned:
+) -> FinetuneResult:
     """Adapt trained weights to a simulator or to labelled cutouts, and write them.
 
     Args:
@@ -87,9 +87,9 @@ def finetune_network(
         if simulated:
             if plan.finetune.targets:
                 raise ValueError("finetune.targets need labelled cutouts: a simulator has none")
-            training, held_out = _simulated(plan, estimator.scout, device, quiet)
+            training, held_out = _simulated(plan, estimator.initial_estimator, device, quiet)
         else:
-            training, held_out = _labelled(input, truth, plan, estimator.scout, quiet)
+            training, held_out = _labelled(input, truth, plan, estimator.initial_estimator, quiet)
         tuned = finetune(
             estimator, training, held_out, plan.finetune, (lambda _: None) if quiet else tqdm.write
         )
@@ -107,21 +107,23 @@ def _plan(path: Path | None) -> _Plan:
     sections: Mapping[str, Any] = load_yaml(path) if path is not None else {}
     check_keys(sections, list(SECTIONS), str(path))
     given = {name: dict(sections.get(name) or {}) for name in SECTIONS}
-    targets = parse_columns(given["finetune"].pop("targets", None) or ())
+    targets = parse_targets(given["finetune"].pop("targets", None) or ())
     options = nested(FinetuneOptions, given["finetune"], f"section 'finetune' of {path}")
     return _Plan(
         replace(options, targets=targets),
-        nested(SceneOptions, given["simulator"], f"section 'simulator' of {path}"),
+        nested(FieldOptions, given["simulator"], f"section 'simulator' of {path}"),
         Prior.from_mapping(given["prior"]),
         nested(ReadOptions, given["read"], f"section 'read' of {path}"),
     )
 
 
 def _simulated(
-    plan: _Plan, scout: Estimator | None, device: str, quiet: bool
+    plan: _Plan, initial_estimator: Estimator | None, device: str, quiet: bool
 ) -> tuple[Shard, Shard]:
     options = plan.finetune
-    source = SceneSource(plan.simulator, plan.prior, options.seed, SHARD, device, scout=scout)
+    source = SimulatedSource(
+        plan.simulator, plan.prior, options.seed, SHARD, device, initial_estimator=initial_estimator
+    )
     count = max(1, round(options.galaxies / SHARD))
     shards = [source(k) for k in tqdm(range(count), desc="simulating", disable=quiet)]
     held_out = max(100, min(HELD_OUT, int(options.galaxies * options.held_out)))
@@ -130,7 +132,7 @@ def _simulated(
 
 
 def _labelled(
-    input: Path, truth: Path | None, plan: _Plan, scout: Estimator | None, quiet: bool
+    input: Path, truth: Path | None, plan: _Plan, initial_estimator: Estimator | None, quiet: bool
 ) -> tuple[Shard, Shard]:
     """Training and held-out galaxies of labelled cutouts, both in the order of their ids."""
     options = plan.finetune
@@ -161,7 +163,7 @@ def _labelled(
                     values[:, :2] -= cutouts.origin
                 # skies that are drawn must differ from one chunk to the next
                 seed = seed_of(options.seed, VALIDATION if held else TRAINING, start)
-                shard = labelled_shard(cutouts, values, options.targets, seed, scout)
+                shard = labelled_shard(cutouts, values, options.targets, seed, initial_estimator)
                 parts[held].append(shard)
     if not (parts[False] and parts[True]):
         raise ValueError(f"hardly any galaxy of '{input}' can be read")
@@ -173,7 +175,9 @@ def joined(shards: Sequence[Shard]) -> Shard:
     return Shard(*(torch.cat([getattr(s, f.name) for s in shards]) for f in fields(Shard)))
 
 
-def _card(tuned: Tuned, plan: _Plan, training: int, held_out: int, weights: Path) -> dict[str, Any]:
+def _card(
+    tuned: FinetuneResult, plan: _Plan, training: int, held_out: int, weights: Path
+) -> dict[str, Any]:
     return {
         "held_out_nll": {"before": tuned.before, "after": tuned.after, **tuned.stages},
         "galaxies": {"training": training, "held_out": held_out},

@@ -12,8 +12,8 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.frame import encode
 from hybridfit.npe.network import Estimator
-from hybridfit.npe.refinement import look
-from hybridfit.npe.targets import Column, encode_columns
+from hybridfit.npe.refinement import estimator_inputs
+from hybridfit.npe.targets import TargetColumn, encode_targets
 from hybridfit.rendering.render import render
 from hybridfit.training.data import MEASURED_AT_ONCE, Shard, in_parts, targets_of
 
@@ -21,9 +21,9 @@ from hybridfit.training.data import MEASURED_AT_ONCE, Shard, in_parts, targets_o
 def labelled_shard(
     cutouts: Cutouts,
     truth: Tensor,
-    columns: Sequence[Column] = (),
+    columns: Sequence[TargetColumn] = (),
     seed: int = 0,
-    scout: Estimator | None = None,
+    initial_estimator: Estimator | None = None,
 ) -> Shard:
     """What the network reads of labelled cutouts, and their targets.
 
@@ -33,20 +33,23 @@ def labelled_shard(
             what the pixels say about it given the others. With ``columns`` (B, T) their values.
         columns: other parameters than the Sersic ones.
         seed: of the skies.
-        scout: of the network, where it looks back; galaxies are measured on its device.
+        initial_estimator: of the network, where it refines an initial estimate; galaxies are
+            measured on its device.
 
     Returns:
         Shard of B galaxies on the CPU, their signal to noise NaN; targets may be NaN too.
     """
     if not columns:
         truth = with_sky(truth, cutouts, seed)
-    device = torch.device("cpu") if scout is None else scout.context_mean.device
+    device = (
+        torch.device("cpu") if initial_estimator is None else initial_estimator.context_mean.device
+    )
     pieces = []
     for part in in_parts(len(cutouts), MEASURED_AT_ONCE):
         some, true = cutouts[part].to(device), truth[part].to(device)
-        inputs = look(some, scout)
+        inputs = estimator_inputs(some, initial_estimator)
         if columns:
-            targets = encode_columns(true, columns)
+            targets = encode_targets(true, columns)
             log_slope = torch.zeros(len(some))
         else:
             targets, log_slope = targets_of(encode(true, some.zeropoint, inputs.frame), inputs)

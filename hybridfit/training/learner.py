@@ -19,7 +19,7 @@ from hybridfit.training.recipe import (
     learning_rate,
     seen_weight,
 )
-from hybridfit.training.replay_buffer import ReplayStore, batches_with_views
+from hybridfit.training.replay_buffer import ReplayBuffer, batches_with_views
 
 
 @dataclass
@@ -97,7 +97,7 @@ def clipped_step(
 
 
 def step(
-    learner: Learner, store: ReplayStore, options: TrainOptions, progress: float
+    learner: Learner, store: ReplayBuffer, options: TrainOptions, progress: float
 ) -> tuple[bool, Tensor]:
     """One batch: loss, gradient, new weights and their average.
 

@@ -16,15 +16,16 @@ import yaml
 from torch import Tensor
 
 from hybridfit.io.writing import write_text
+from hybridfit.npe.legacy_names import current_options
 from hybridfit.npe.network import Estimator
 from hybridfit.options.yaml_options import load_yaml, plain
 from hybridfit.training import checkpoint
-from hybridfit.training.data import VALIDATION, Producer, SceneSource, Shard, Source
+from hybridfit.training.data import VALIDATION, Producer, Shard, SimulatedSource, Source
 from hybridfit.training.export import VALIDATION_FILE, export
 from hybridfit.training.learner import Counters, Learner, make_optimiser, step
 from hybridfit.training.recipe import RECIPE, Recipe, TrainOptions, learning_rate, progress_of
-from hybridfit.training.replay_buffer import ReplayStore, Stock
-from hybridfit.training.training_log import Journal
+from hybridfit.training.replay_buffer import ReplayBuffer, Supply
+from hybridfit.training.training_log import TrainingLog
 from hybridfit.training.validation import (
     Validation,
     cached_validation,
@@ -32,7 +33,7 @@ from hybridfit.training.validation import (
     set_contexts,
     summary,
 )
-from hybridfit.training.warm_start import Weights, begin_from, read_start, scout_of
+from hybridfit.training.warm_start import Weights, initial_estimator_of, load_start, read_start
 
 LOG_SECONDS = 10.0
 USUAL = 20_000  # galaxies from which the usual contexts are taken
@@ -65,8 +66,8 @@ def train(
 
     Raises:
         ValueError: if ``out`` holds a run and ``resume`` is False, or another network's run.
-            Also if what is in ``start`` does not fit the recipe's network, or that looks back
-            and there is nothing to start from.
+            Also if what is in ``start`` does not fit the recipe's network, or the network
+            refines an initial estimate and there is nothing to start from.
         FileNotFoundError: if there is nothing to resume, or to start from.
     """
     out, options = Path(out), recipe.train
@@ -76,31 +77,31 @@ def train(
     begun = read_start(start) if start is not None and state is None else None
     known = state["ema"] if state else begun[0] if begun else None
     at_home = options.workers == 0
-    scout = scout_of(recipe.network, known)
-    if scout is not None and at_home:
-        scout = scout.to(target)
-    scenes = SceneSource(
+    initial_estimator = initial_estimator_of(recipe.network, known)
+    if initial_estimator is not None and at_home:
+        initial_estimator = initial_estimator.to(target)
+    scenes = SimulatedSource(
         recipe.simulator,
         recipe.prior,
         options.seed,
         options.shard,
         device if at_home else "cpu",
         with_views=max(options.image_share) > 0,
-        scout=scout,
+        initial_estimator=initial_estimator,
     )
     aside = replace(scenes, size=options.validation, stream=VALIDATION)
     validation = cached_validation(out / VALIDATION_FILE, aside, options.validation_limit)
     first = state["counters"]["distinct"] // options.shard if state else 0
     with Producer(source or scenes, first, options.workers) as producer, _signals() as stopped:
-        store = ReplayStore(options.memory_gb, target if at_home else "cpu")
-        stock = Stock(producer, store, options.epochs_per_image, options.reuse_max)
+        store = ReplayBuffer(options.memory_gb, target if at_home else "cpu")
+        stock = Supply(producer, store, options.epochs_per_image, options.reuse_max)
         stock.distinct = first * options.shard
         if state is None or not _whole(Counters(**state["counters"]), options):
             stock.fill(options.whitening)
         learner = _learner(recipe, stock, state, begun, validation, target)
         if options.compile:
             learner.model.compile_backbone()
-        with Journal(out, learner.counters.step, options.tensorboard, quiet) as journal:
+        with TrainingLog(out, learner.counters.step, options.tensorboard, quiet) as journal:
             run = Run(recipe, out, learner, stock, validation, journal)
             if not run.loop(stopped):
                 return None
@@ -110,7 +111,7 @@ def train(
     return values
 
 
-def usual(store: ReplayStore, validation: Validation) -> Shard:
+def usual(store: ReplayBuffer, validation: Validation) -> Shard:
     """Galaxies that show which contexts are usual: those in the store, or of the validation."""
     return store.held()[slice(0, USUAL)] if len(store) else validation.galaxies
 
@@ -130,7 +131,10 @@ def claim(out: Path, recipe: Recipe, resume: bool) -> None:
     if resume and path.is_file():
         theirs = load_yaml(path)
         for name in ("simulator", "prior", "network"):
-            if theirs.get(name) != plain(mine[name]):
+            section = theirs.get(name)
+            if name == "network" and isinstance(section, dict):
+                section = current_options(section)
+            if section != plain(mine[name]):
                 raise ValueError(
                     f"section '{name}' differs from that of the run in '{out}' ({RECIPE}): "
                     "resume with the same one; only the section train may change"
@@ -149,7 +153,7 @@ def claim(out: Path, recipe: Recipe, resume: bool) -> None:
 
 def _learner(
     recipe: Recipe,
-    stock: Stock,
+    stock: Supply,
     state: dict[str, Any] | None,
     begun: tuple[Weights, list[dict[str, Any]]] | None,
     validation: Validation,
@@ -164,7 +168,7 @@ def _learner(
         held = stock.store.held()
         model.set_whitening(held.scalars.cpu(), held.targets.cpu())
     if begun is not None:
-        begin_from(model, begun[0])
+        load_start(model, begun[0])
     model = model.to(device)
     ema = copy.deepcopy(model).requires_grad_(False).eval()
     optimiser = make_optimiser(model, recipe.train.learning_rate, recipe.train.weight_decay)
@@ -186,9 +190,9 @@ class Run:
     recipe: Recipe
     out: Path
     learner: Learner
-    stock: Stock
+    stock: Supply
     validation: Validation
-    journal: Journal
+    journal: TrainingLog
     best: str = ""  # the last validation, in words
 
     def loop(self, stopped: Callable[[], bool]) -> bool:

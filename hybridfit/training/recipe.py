@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hybridfit.model.prior import Prior
+from hybridfit.npe.legacy_names import current_options
 from hybridfit.npe.network import NetworkOptions
 from hybridfit.options.checks import check_fields
 from hybridfit.options.yaml_options import check_keys, load_yaml, nested, plain
-from hybridfit.simulation.options import SceneOptions
+from hybridfit.simulation.options import FieldOptions
 
 T = TypeVar("T")
 DECAYS = ("linear", "cosine")
@@ -81,7 +82,7 @@ class TrainOptions:
 class Recipe:
     """Everything a training run depends on: the sections of its YAML file."""
 
-    simulator: SceneOptions = field(default_factory=SceneOptions)
+    simulator: FieldOptions = field(default_factory=FieldOptions)
     prior: Prior = field(default_factory=Prior)
     network: NetworkOptions = field(default_factory=NetworkOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
@@ -98,6 +99,8 @@ class Recipe:
                 raise ValueError(
                     f"section '{name}' of {where} is {content!r}, expected 'key: value'"
                 )
+            if name == "network":
+                content = current_options(content)
             made[name] = (
                 Prior.from_mapping(content)
                 if name == "prior"
@@ -116,7 +119,7 @@ class Recipe:
 
 
 SECTIONS: dict[str, Any] = {
-    "simulator": SceneOptions,
+    "simulator": FieldOptions,
     "network": NetworkOptions,
     "train": TrainOptions,
 }

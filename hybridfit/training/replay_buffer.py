@@ -11,7 +11,7 @@ from torch import Tensor
 from hybridfit.training.data import Producer, Shard
 
 
-class ReplayStore:
+class ReplayBuffer:
     """Holds the last shards in memory and draws batches from them.
 
     The memory is allocated once, with the first shard; a new shard takes the oldest one's place.
@@ -72,7 +72,7 @@ class ReplayStore:
 
 
 @dataclass
-class Stock:
+class Supply:
     """Producer and store together: keeps new shards coming at the pace of their use.
 
     Args:
@@ -83,7 +83,7 @@ class Stock:
     """
 
     producer: Producer
-    store: ReplayStore
+    store: ReplayBuffer
     uses: float
     uses_max: float
     distinct: int = 0

@@ -19,7 +19,7 @@ from hybridfit.io.writing import appended, real_folder, write_text
 LOG = "log.jsonl"
 
 
-class Journal:
+class TrainingLog:
     """Writes a run's log; lines after the checkpoint that a run goes on from are dropped.
 
     Args:
@@ -44,7 +44,7 @@ class Journal:
             bar_format="{percentage:5.1f} %|{bar}| {elapsed} {desc}",
         )
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> TrainingLog:
         return self
 
     def __exit__(self, *_: object) -> None:

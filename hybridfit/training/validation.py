@@ -20,8 +20,8 @@ from hybridfit.npe.frame import encode, log_jacobian
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.normal_equations import normal_equations
-from hybridfit.simulation.simulate import simulate_scenes
-from hybridfit.training.data import VALIDATION, SceneSource, Shard, in_parts, seed_of, shard_of
+from hybridfit.simulation.simulate import simulate_fields
+from hybridfit.training.data import VALIDATION, Shard, SimulatedSource, in_parts, seed_of, shard_of
 
 SNR_EDGES = (0.0, 10.0, 30.0, 100.0, 300.0, math.inf)
 WORST = 100.0  # nats: a galaxy that is worse counts as this, so that the mean says something
@@ -44,12 +44,12 @@ class Validation:
     prior: float
 
 
-def make_validation(source: SceneSource, n_limit: int) -> Validation:
+def make_validation(source: SimulatedSource, n_limit: int) -> Validation:
     """Simulate the validation galaxies and compute the limit of the first clean ones."""
     assert source.stream == VALIDATION
     seed = seed_of(source.seed, source.stream, 0)
-    scenes = simulate_scenes(source.size, seed, source.simulator, source.prior, source.device)
-    galaxies = shard_of(scenes, source.with_views, source.scout)
+    scenes = simulate_fields(source.size, seed, source.simulator, source.prior, source.device)
+    galaxies = shard_of(scenes, source.with_views, source.initial_estimator)
     t = []
     for part in in_parts(len(scenes), LIMITED_AT_ONCE):
         cutouts = scenes.cutouts[part]
@@ -66,7 +66,7 @@ def make_validation(source: SceneSource, n_limit: int) -> Validation:
     return Validation(galaxies, limit, prior)
 
 
-def cached_validation(path: Path, source: SceneSource, n_limit: int) -> Validation:
+def cached_validation(path: Path, source: SimulatedSource, n_limit: int) -> Validation:
     """Read the validation galaxies of a run, or make and keep them."""
     if path.is_file():
         return read_validation(path, source.device)
@@ -167,18 +167,22 @@ def contexts_of(estimator: Estimator, galaxies: Shard) -> Tensor:
 
 
 def set_contexts(estimator: Estimator, galaxies: Shard) -> None:
-    """Tell a network, and its scout, which contexts are usual: those of these galaxies."""
+    """Set the usual contexts of a network and its initial estimator: those of these galaxies."""
     estimator.set_context(contexts_of(estimator, galaxies))
-    if estimator.scout is not None:
-        estimator.scout.set_context(
-            contexts_of(estimator.scout, scouted(galaxies, estimator.scout))
+    if estimator.initial_estimator is not None:
+        estimator.initial_estimator.set_context(
+            contexts_of(
+                estimator.initial_estimator, as_initial_reads(galaxies, estimator.initial_estimator)
+            )
         )
 
 
-def scouted(galaxies: Shard, scout: Estimator) -> Shard:
-    """What the scout reads of galaxies; their targets are not its own."""
+def as_initial_reads(galaxies: Shard, initial_estimator: Estimator) -> Shard:
+    """What the initial estimator reads of galaxies; their targets are not its own."""
     return replace(
-        galaxies, views=galaxies.views[:, :0], scalars=galaxies.scalars[:, : scout.n_scalars]
+        galaxies,
+        views=galaxies.views[:, :0],
+        scalars=galaxies.scalars[:, : initial_estimator.n_scalars],
     )
 
 

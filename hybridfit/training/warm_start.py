@@ -1,8 +1,9 @@
 """A run that starts from what another one has learned, perhaps with a deeper network.
 
 New gated blocks and layers of the flow are the identity, so a network with more of them begins as
-good as the one it was made of, and only has what they add to learn. A network that looks back
-begins with the other as its scout and with its context; its flow, in other coordinates, is new.
+good as the one it was made of, and only has to learn what they add. A network with refinement
+begins with the other one as its initial estimator and with its context; its flow works in other
+coordinates and is new.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ import torch
 from torch import Tensor
 
 from hybridfit.npe import weight_files
-from hybridfit.npe.network import Estimator, NetworkOptions, make_scout
+from hybridfit.npe.network import Estimator, NetworkOptions, make_initial_estimator
 from hybridfit.npe.refinement_scalars import N_SCALARS
 from hybridfit.training import checkpoint
 from hybridfit.training.learner import Counters
 from hybridfit.training.recipe import Recipe
 
-SCOUT = "scout."
+INITIAL = "initial_estimator."
 # what may be there more often than before, as the identity
-GROWING = re.compile(r"(scout\.)?((blocks|corrections)\.\d+\.|flow\.transform\._transforms\.\d+\.)")
-# what has to do with the flow's coordinates, which are others once the network looks back
+GROWING = re.compile(
+    r"(initial_estimator\.)?((blocks|corrections)\.\d+\.|flow\.transform\._transforms\.\d+\.)"
+)
+# what belongs to the flow's coordinates, which change with refinement
 OF_TARGETS = ("flow.", "head.", "seen_head.", "target_", "context_", "distance_limit")
-# what reads the scalars, of which there are more once the network looks back
+# what reads the scalars, of which there are more with refinement
 READERS = re.compile(r"entry\.weight|blocks\.\d+\.gate\.weight|scalar_(mean|std)")
 
 Weights = dict[str, Tensor]
@@ -60,70 +63,77 @@ def read_start(folder: str | Path) -> tuple[Weights, list[dict[str, Any]]]:
     return weight_files.load_weights(folder).state_dict(), [*card.get("before", []), counters]
 
 
-def scout_of(network: NetworkOptions, weights: Weights | None) -> Estimator | None:
-    """The scout of a network that looks back: that of ``weights``, or what they are themselves.
+def initial_estimator_of(network: NetworkOptions, weights: Weights | None) -> Estimator | None:
+    """Return the initial estimator in ``weights``, or ``weights`` itself; None without refinement.
 
     Raises:
         ValueError: if there are no weights to make it of, or they do not fit.
     """
-    if not network.look_back:
+    if not network.refinement:
         return None
     if weights is None:
         raise ValueError(
-            "network.look_back is true, but there is no scout to look back from: train without it "
-            "first, and give that run with --start"
+            "network.refinement is true, but there is no initial estimator: train a network "
+            "without refinement first, and give that run with --start"
         )
-    own = _scout_in(weights)
-    scout = make_scout(network, len(own["scalar_mean"]) + N_SCALARS)
-    assert scout is not None
-    _load(scout, {name: own[name] for name in scout.state_dict() if name in own})
-    return scout
+    own = _initial_in(weights)
+    initial_estimator = make_initial_estimator(network, len(own["scalar_mean"]) + N_SCALARS)
+    assert initial_estimator is not None
+    _load(
+        initial_estimator,
+        {name: own[name] for name in initial_estimator.state_dict() if name in own},
+    )
+    return initial_estimator
 
 
 def check_start(recipe: Recipe, folder: str | Path | None, resume: bool) -> None:
-    """Raise what the start of a run would, before minutes have gone into simulations."""
+    """Validate the weights of a warm start before simulating for minutes.
+
+    Raises:
+        ValueError: if they do not fit the recipe, or are missing.
+    """
     if folder is None:
         if not resume:
-            scout_of(recipe.network, None)
+            initial_estimator_of(recipe.network, None)
         return
     if resume:
         raise ValueError("a run that is resumed has its own network: leave out --start")
     weights, _ = read_start(folder)
     network = replace(recipe.network, pretrained=False)
     n_scalars = len(weights["scalar_mean"])
-    if network.look_back:
-        n_scalars = len(_scout_in(weights)["scalar_mean"]) + N_SCALARS
-    begin_from(Estimator(network, n_scalars, len(weights["target_mean"])), weights)
+    if network.refinement:
+        n_scalars = len(_initial_in(weights)["scalar_mean"]) + N_SCALARS
+    load_start(Estimator(network, n_scalars, len(weights["target_mean"])), weights)
 
 
-def begin_from(model: Estimator, weights: Weights) -> None:
+def load_start(model: Estimator, weights: Weights) -> None:
     """Load ``weights`` into a network that is theirs, or theirs with more to it.
 
     Raises:
         ValueError: if the networks differ in more than the number of blocks, corrections and
-            layers of the flow, and in looking back.
+            layers of the flow, and in refinement.
     """
-    if model.scout is not None and not _has_scout(weights):
-        weights = _looking_back(model, weights)
+    if model.initial_estimator is not None and not _has_initial(weights):
+        weights = _with_refinement(model, weights)
     _load(model, _reading_more(model, weights))
 
 
-def _has_scout(weights: Weights) -> bool:
-    return any(name.startswith(SCOUT) for name in weights)
+def _has_initial(weights: Weights) -> bool:
+    return any(name.startswith(INITIAL) for name in weights)
 
 
-def _scout_in(weights: Weights) -> Weights:
-    """What a scout is made of, by its own names."""
-    if not _has_scout(weights):
+def _initial_in(weights: Weights) -> Weights:
+    """Weights of the initial estimator, by its own names."""
+    if not _has_initial(weights):
         return weights
-    return {k.removeprefix(SCOUT): v for k, v in weights.items() if k.startswith(SCOUT)}
+    return {k.removeprefix(INITIAL): v for k, v in weights.items() if k.startswith(INITIAL)}
 
 
-def _looking_back(model: Estimator, weights: Weights) -> Weights:
-    """Weights of a network that looks back, of one that does not: it reads nothing new yet."""
-    assert model.scout is not None
+def _with_refinement(model: Estimator, weights: Weights) -> Weights:
+    """Weights of a network with refinement, made of one without: new scalars are not read yet."""
+    assert model.initial_estimator is not None
     own = model.state_dict()
-    made = {SCOUT + k: weights[k] for k in model.scout.state_dict() if k in weights}
+    made = {INITIAL + k: weights[k] for k in model.initial_estimator.state_dict() if k in weights}
     for name, value in weights.items():
         made[name] = own[name] if name.startswith(OF_TARGETS) else value
     return made
@@ -159,6 +169,6 @@ def _load(model: torch.nn.Module, weights: Weights) -> None:
         told = "; ".join(word + ", ".join(names[:3]) for word, names in parts if names)
         raise ValueError(
             f"the weights to start from do not fit the recipe's network: they {told}. Only blocks, "
-            "corrections and flow_layers may be more than they were, and look_back become true"
+            "corrections and flow_layers may be more than they were, and refinement become true"
         )
     model.load_state_dict({**{name: own[name] for name in fresh}, **weights})

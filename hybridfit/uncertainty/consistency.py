@@ -20,7 +20,7 @@ from hybridfit.data.flags import Flag
 from hybridfit.data.samples import Posterior
 from hybridfit.model.parameters import ParameterSpace
 
-# exceeded by 1 in 200 clean simulated galaxies of S/N 3-1500 for a network that does not look back;
+# exceeded by 1 in 200 clean simulated galaxies of S/N 3-1500 for a network without refinement;
 # 1 in 200 of those of the shipped one, which does, exceed 1.1
 MAX_DISAGREEMENT = 1.4
 
