@@ -1,6 +1,6 @@
 """What a galaxy without a drawable posterior costs over an ordinary one, and how true its row is.
 
-    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/blank.py [--side 96]
+    OMP_NUM_THREADS=1 taskset -c 0 python -m benchmarks.blank [--side 96]
 
 Cutouts of the package's own simulator through `hybridfit.fit` as it is by default, eager, on one
 core: 50 blank (noise alone), 25 galaxies of S/N 3, 25 ordinary ones (S/N 15-500), and 25 with a
@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 from astropy.table import Table
-from common import write_result
 from numpy.typing import NDArray
 
 import hybridfit as hf
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.rendering.render import render
 from hybridfit.simulation.simulate import SimulateOptions, simulate
+from validation.common import BENCHMARK_RESULTS, write_result
 
 Array = NDArray[np.float64]
 COUNTS = {"blank": 50, "S/N 3": 25, "ordinary": 25, "companion": 25}
@@ -49,7 +49,7 @@ def main() -> None:
         print(f"{key}: {value}", flush=True)
     figures["called UNRESOLVED, by r_eff [pix] and S/N"] = unresolved()
     print(figures["called UNRESOLVED, by r_eff [pix] and S/N"])
-    print(write_result("blank", figures))
+    print(write_result("blank", figures, BENCHMARK_RESULTS))
 
 
 def costs(side: int, counts: dict[str, int] = COUNTS, runs: int = RUNS) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Simulate noisy galaxies as FITS, fit them with the user's command, show how well it went.
 
-python benchmarks/demo.py [--n 64] [--out demo-out] [--seed 1]
+python -m benchmarks.demo [--n 64] [--out demo-out] [--seed 1]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How quick is it on a GPU, and how far from what the device can do?
 
-    python benchmarks/gpu.py [--device cuda] [--tasks fit posterior predict simulate]
+    python -m benchmarks.gpu [--device cuda] [--tasks fit posterior predict simulate]
         [--sizes 64 128 256] [--batches 64 256 1024 4096] [--no-compile] [--quick]
 
 Validates first: on the device the renderer's pixels, fits, posteriors and the network's draws must
@@ -30,11 +30,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from common import write_result
-from gpu_roof import counted, roofs, seconds_of
 from torch import Tensor
 
 import hybridfit as hf
+from benchmarks.gpu_roof import counted, roofs, seconds_of
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import grid_of
@@ -45,6 +44,7 @@ from hybridfit.pipeline.uncertainty_options import ErrorOptions
 from hybridfit.rendering.render import render
 from hybridfit.simulation.options import FieldOptions
 from hybridfit.simulation.simulate import SimulateOptions, simulate, simulate_fields
+from validation.common import BENCHMARK_RESULTS, write_result
 
 TASKS = ("fit", "posterior", "predict", "simulate")
 DISTINCT = 64  # galaxies drawn; larger batches are these again with new noise
@@ -266,7 +266,8 @@ def main() -> None:
         if given.name or (device.type == "cuda" and not given.quick):
             # after each task: what a time limit cuts off later is not lost
             safe = "".join(c if c.isalnum() else "_" for c in name_of(device)).lower()
-            print(write_result(given.name or f"gpu_{safe}", figures), flush=True)
+            name = given.name or f"gpu_{safe}"
+            print(write_result(name, figures, BENCHMARK_RESULTS), flush=True)
 
 
 def try_point(measure: Callable[[], dict[str, float]]) -> dict[str, float] | str:

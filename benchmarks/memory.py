@@ -1,6 +1,6 @@
 """Is memory flat, and does a killed run end with the same table? On many small cutouts.
 
-    python benchmarks/memory.py [--n 100000] [--folder DIR] [--kills 3]
+    python -m benchmarks.memory [--n 100000] [--folder DIR] [--kills 3]
 
 Some hundred simulated galaxies of 32 x 32 pixels stand in a folder under ever new ids, as links.
 One run fits 100 of them, one all, one all with kill -9 on the way. Printed are the peak memory of

@@ -1,6 +1,6 @@
 """How accurate are the model's pixels? Against GalSim, and what they cost.
 
-    python benchmarks/rendering.py [--n 200]
+    python -m benchmarks.rendering [--n 200]
 
 PSF-convolved, pixel-integrated Sersic galaxies, n .3-6.2, r_eff .3-40 pix, q .1-1, random
 sub-pixel centres and position angles, Moffat PSFs of FWHM 2.5-5 pix given as images. GalSim
@@ -17,10 +17,10 @@ import time
 import galsim
 import numpy as np
 import torch
-from common import write_result
 
 import hybridfit as hf
 from hybridfit.rendering.render import render
+from validation.common import BENCHMARK_RESULTS, write_result
 
 SIZE = 128
 
@@ -124,7 +124,7 @@ def main() -> None:
         print(name)
         for key, value in table.items():
             print(f"    {key:32s} {value:.3g}")
-    print(write_result("rendering", figures))
+    print(write_result("rendering", figures, BENCHMARK_RESULTS))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What does a galaxy cost, and how does that grow? Number, stamp, components, draws, stages.
 
-    python benchmarks/scaling.py [--core 1] [--repeats 2] [--out FOLDER] [--quick] [--only ...]
+    python -m benchmarks.scaling [--core 1] [--repeats 2] [--out FOLDER] [--quick] [--only ...]
 
 Galaxies are of `hybridfit.simulate` (S/N 20-500), the same ones on every stamp. Each measurement is
 a process of its own on one core (`scaling_jobs.py`): it fits, holds the fits against the truth, and
@@ -27,10 +27,10 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from common import RESULTS, environment, write_result
-from laws import power_law, straight_line
 
-JOBS = Path(__file__).with_name("scaling_jobs.py")
+from benchmarks.scaling_laws import power_law, straight_line
+from validation.common import BENCHMARK_RESULTS, ROOT, environment, write_result
+
 MOST_FAILURES = 0.1  # a share: more and there is nothing to time
 PULLS = (0.6, 1.5)  # width of all pulls together; a few galaxies scatter by a tenth
 HOLDS = 0.15  # by which a straight line may miss a run ten times as large
@@ -80,10 +80,10 @@ def _job(kind: str, side: int, n: int, compiled: bool, **more: Any) -> Job:
 def run_job(job: Job, core: int) -> Job:
     """Do a job in a process of its own on one core."""
     # the checkout that this file stands in, wherever the environment's own may be
-    paths = os.pathsep.join([str(JOBS.parent.parent), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     done = subprocess.run(
-        [sys.executable, str(JOBS), json.dumps({**job, "core": core})],
+        [sys.executable, "-m", "benchmarks.scaling_jobs", json.dumps({**job, "core": core})],
         capture_output=True,
         text=True,
         env=environment,
@@ -235,7 +235,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for figures; default results/")
     args = parser.parse_args()
     paths = (False,) if args.quick or args.no_compile else (False, True)
-    folder = args.out or RESULTS
+    folder = args.out or BENCHMARK_RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     file = "scaling_quick" if args.quick else "scaling"
     figures = kept(folder / f"{file}.json") if args.only else {}

@@ -1,6 +1,6 @@
 """One measurement of `scaling.py` in a process of its own: JSON in, JSON out.
 
-    python benchmarks/scaling_jobs.py '{"kind": "memory", "side": 64, "n": 16, "compiled": false}'
+    python -m benchmarks.scaling_jobs '{"kind": "memory", "side": 64, "n": 16, "compiled": false}'
 
 A process of its own has a peak memory of its own, and one core. Each job fits galaxies of
 `hybridfit.simulate`, holds them against the truth, and only then tells what they cost.
@@ -25,7 +25,6 @@ from unittest import mock
 import numpy as np
 import torch
 from astropy.table import Table
-from common import NAMES, quality
 from numpy.typing import NDArray
 
 import hybridfit as hf
@@ -35,6 +34,7 @@ from hybridfit.pipeline.measure import measure, starting_network
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
 from hybridfit.rendering.render import render
 from hybridfit.simulation.simulate import SimulateOptions
+from validation.common import NAMES, quality
 
 Array = NDArray[np.float64]
 DISTINCT = 200  # galaxies behind the many files of a run: the others are links to them

@@ -1,6 +1,6 @@
 """How quick is the fit? Against pyimfit and a plain scipy fitter: same galaxies, starts, core.
 
-    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/throughput.py [--others 20] [--no-compile]
+    OMP_NUM_THREADS=1 taskset -c 0 python -m benchmarks.throughput [--others 20] [--no-compile]
 
 Fits ../shared/data/sims/main.npz where it is there, else galaxies of its own simulator (128 x 128,
 S/N 20-1000). Validates first (failures, pulls), then gives CPU seconds a galaxy, fit only: not the
@@ -17,7 +17,6 @@ from collections.abc import Callable
 import numpy as np
 import pyimfit
 import torch
-from common import NAMES, SIMS, load_sims, quality, write_result
 from numpy.typing import NDArray
 from scipy import fft, optimize, special
 
@@ -28,6 +27,7 @@ from hybridfit.fitting.moments import moment_start
 from hybridfit.fitting.options import FitOptions
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.simulation.simulate import SimulateOptions, simulate
+from validation.common import BENCHMARK_RESULTS, NAMES, SIMS, load_sims, quality, write_result
 
 Array = NDArray[np.float64]
 
@@ -163,7 +163,7 @@ def main() -> None:
     }
     for key, value in figures.items():
         print(f"{key}: {value}")
-    print(write_result("throughput", figures))
+    print(write_result("throughput", figures, BENCHMARK_RESULTS))
 
 
 if __name__ == "__main__":

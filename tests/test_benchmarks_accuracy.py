@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import csv
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
-import answers
-import galfit_bd
-import galfit_real
-import other_tools
-from answers import Answers, gaussian
-
 import hybridfit as hf
+from validation import galfit_bd, galfit_real
+from validation import reference_table as other_tools
+from validation import saved_results as answers
+from validation.saved_results import Answers, gaussian
 
 TRUE = np.array([[31.0, 32.0, 20.0, 4.0, 2.0, 0.5, 1.0]] * 200)
 

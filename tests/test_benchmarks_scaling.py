@@ -8,11 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
-import scaling
-import scaling_jobs
-from laws import power_law, straight_line
+from benchmarks import scaling, scaling_jobs
+from benchmarks.scaling_laws import power_law, straight_line
 
 
 def test_power_law_finds_the_exponent_and_the_scatter() -> None:

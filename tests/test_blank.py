@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from fit_helpers import ZEROPOINT, observe, population
 from tolerances import DOUBLE
 
 import hybridfit as hf
+from benchmarks.blank import costs
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.result import Result
 from hybridfit.fitting.fit import fit_cutouts
@@ -21,9 +20,6 @@ from hybridfit.pipeline.posterior import without_signal
 from hybridfit.sampling import importance_sampling as reconcile
 from hybridfit.sampling.importance_sampling import ReconcileOptions
 from hybridfit.sampling.proposal import Points
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-from blank import costs
 
 EAGER = hf.FitOptions(compile="off")
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 pytest.importorskip("galsim", reason="GalSim makes the galaxies of the benchmarks")
 
-import calibration_sets as sets
-from common import interval_coverage
+from validation import calibration_sets as sets
+from validation.common import interval_coverage
 
 DROP = sets.PIXFRAC / sets.SCALE
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from astropy.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "validation"))
-
-from compare_versions import chosen
-from table_differences import compare_tables, relative_difference
-from version_tables import draw_columns, read_columns
+from validation.compare_versions import chosen
+from validation.table_differences import compare_tables, relative_difference
+from validation.version_tables import draw_columns, read_columns
 
 
 def columns(**changes: object) -> dict[str, np.ndarray]:

@@ -7,7 +7,6 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from pretended_device import pretended
 from torch import Tensor
 
 import hybridfit as hf
+from benchmarks import gpu, gpu_roof
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions
 from hybridfit.model.parameters import ParameterSpace
@@ -29,10 +29,6 @@ from hybridfit.simulation.simulate import SimulateOptions, simulate, simulate_fi
 from hybridfit.training.data import shard_of
 from hybridfit.training.labelled_data import labelled_shard
 from hybridfit.uncertainty.bootstrap import BootstrapOptions, bootstrap
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-import gpu
-import gpu_roof
 
 CPU = torch.device("cpu")
 # a kernel call takes this many on any device: the pretended one is the CPU, and in no hurry

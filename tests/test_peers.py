@@ -10,15 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks" / "adapters"))
-import exchange
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "validation" / "adapters"))
 import fit_scipy
-import peers
 
 from hybridfit.simulation.simulate import SimulateOptions, simulate
-
-BENCHMARKS = Path(peers.__file__).parent
+from validation import peers
+from validation.adapters import exchange
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +183,7 @@ def test_saved_galfit_answers(shared_data: Path) -> None:
 
 
 def test_driver_leaves_out_what_is_not_there(tmp_path: Path) -> None:
-    command = [sys.executable, str(BENCHMARKS / "peers.py"), "--rows", "petrofit"]
+    command = [sys.executable, "-m", "validation.peers", "--rows", "petrofit"]
     name = tmp_path / "told"
     done = subprocess.run(
         [*command, "--n", "main=1", "--name", str(name), "--python", f"petrofit={sys.executable}"],

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,11 +27,11 @@ from hybridfit.npe.weight_files import save_weights
 from hybridfit.pipeline.engine import serial as stream
 from hybridfit.pipeline.predict import judged
 from hybridfit.simulation.simulate import SimulateOptions
+from validation import real_galaxies
 
 SMALL = SimulateOptions(shape=(32, 32), psf_size=15, r_eff=(1.5, 3.0), snr=(40, 300))
 TINY = {"backbone": "none", "width": 16, "blocks": 1, "context": 8}
 TINY |= {"flow_layers": 2, "flow_hidden": 16}
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 NAMES = ("x", "y", "mag", "r_eff", "n", "q", "pa", "sky")
 
 
@@ -246,19 +244,12 @@ def test_yaml_gives_options(simulated, weights: Path, tmp_path: Path):
 
 def test_real_cutouts_go_through(weights: Path, shared_data: Path, tmp_path: Path):
     """Cutouts of 26 to 512 pixels, oversampled PSFs, none, masks that hide the target: no NaN."""
-    if not (BENCHMARKS / "real.py").exists():
-        pytest.skip("benchmarks/ is not beside the tests")
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        real = importlib.import_module("real")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
     few = {"sdss_spf38372865", "ground_ngc777_R", "jwst_2114_f356w", "sdss_J092800"}
-    cases = [case for case in real.read_cases(shared_data / "real") if case["id"] in few]
+    cases = [case for case in real_galaxies.read_cases(shared_data / "real") if case["id"] in few]
     assert len(cases) == 4
     for with_psf in (True, False):
         some = [case for case in cases if bool(case["psf"]) == with_psf]
-        manifest = real.write_manifest(tmp_path / f"{with_psf}.csv", some)
+        manifest = real_galaxies.write_manifest(tmp_path / f"{with_psf}.csv", some)
         summary = hf.predict_files(
             manifest,
             tmp_path / str(with_psf),

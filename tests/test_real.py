@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
-from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+from validation import galfit_real, real_galaxies
+
 # What `make test` looks at: a shared PSF's KiDS wings, a segmentation map for a mask, a mask that
 # hides the centre, a wrong sigma, an oversampled PSF, no PSF at all.
 FEW = (
@@ -31,39 +29,27 @@ NOT_IN = {
 }
 
 
-def script(name: str):
-    """A script of benchmarks/ as a module; skips where the folder is not there."""
-    if not (BENCHMARKS / f"{name}.py").exists():
-        pytest.skip("benchmarks/ is not beside the tests")
-    if str(BENCHMARKS) not in sys.path:
-        sys.path.insert(0, str(BENCHMARKS))
-    return importlib.import_module(name)
-
-
 def test_real_cases_run_and_faults_are_flagged(shared_data, tmp_path):
-    real = script("real")
-    table = real.fit_cases(shared_data / "real", tmp_path, only=FEW)
-    assert real.faults(table, FEW) == []
+    table = real_galaxies.fit_cases(shared_data / "real", tmp_path, only=FEW)
+    assert real_galaxies.faults(table, FEW) == []
     assert all(math.isfinite(row["mag"]) for row in table)
 
 
 @pytest.mark.slow
 def test_every_real_case_runs(shared_data, tmp_path):
-    real = script("real")
-    table = real.fit_cases(shared_data / "real", tmp_path)
-    cases = [case["id"] for case in real.read_cases(shared_data / "real")]
+    table = real_galaxies.fit_cases(shared_data / "real", tmp_path)
+    cases = [case["id"] for case in real_galaxies.read_cases(shared_data / "real")]
     assert len(cases) == 46
-    assert real.faults(table, cases) == []
+    assert real_galaxies.faults(table, cases) == []
     assert sorted(table["id"]) == sorted(cases)
 
 
 def rows_of(data, way, names=()):
     """Saved single-Sersic runs of a good verdict, repeated from their feedmes, beside GALFIT."""
-    galfit = script("galfit_real")
-    cases = galfit.read_cases(data / "real", "single", "good")
+    cases = galfit_real.read_cases(data / "real", "single", "good")
     cases = [case for case in cases if not names or case.id in names]
-    found = galfit.fitted(cases, way, "covariance")
-    return [galfit.compare(case, found[case.feedme], way) for case in cases]
+    found = galfit_real.fitted(cases, way, "covariance")
+    return [galfit_real.compare(case, found[case.feedme], way) for case in cases]
 
 
 def test_galfits_answers(shared_data):

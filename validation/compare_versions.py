@@ -1,7 +1,7 @@
 """Compare the tables, draws and speed of two checkouts of hybridfit.
 
-    python validation/compare_versions.py --old OLD --new . [--n 20] [--only main] [--cache FOLDER]
-    python validation/compare_versions.py --old OLD --new . --speed [--n 200] [--pairs 5]
+    python -m validation.compare_versions --old OLD --new . [--n 20] [--only main] [--cache FOLDER]
+    python -m validation.compare_versions --old OLD --new . --speed [--n 200] [--pairs 5]
 
 Both measure the same galaxies: the simulated sets main and hard, the GALFIT runs of real galaxies,
 and what the demonstration simulates, in several ways (a posterior, a covariance, the network
@@ -28,9 +28,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from table_differences import Comparison, Difference, compare_tables
-from version_speed import TASKS, paired_ratios
-from version_tables import (
+from validation.table_differences import Comparison, Difference, compare_tables
+from validation.version_speed import TASKS, paired_ratios
+from validation.version_tables import (
     ALL_CASES,
     DEFAULT_CASES,
     Checkout,

@@ -3,7 +3,7 @@
 A module meets a cutout when one of its functions takes it as an argument. A return is a step back
 to a module that the cutout has left before: fewer modules and returns are easier to follow.
 
-    python validation/cutout_path.py
+    python -m validation.cutout_path
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class BudgetOptions:
     """Terms of the error budget and what is known beforehand.
 
     The PSF's defaults are those with which 68 % intervals come nearest to 68 % for galaxies whose
-    PSF is right and stay above 60 % where it is 2 % too narrow (benchmarks/calibration.py): a small
+    PSF is right and stay above 60 % where it is 2 % too narrow (validation/calibration.py): a small
     doubt that much may be wrong does that better than the certainty that a little is.
 
     Args:

@@ -1,6 +1,6 @@
 """Do real cutouts of many surveys run, and are known faults of theirs flagged?
 
-    python benchmarks/real.py [--data ../shared/data/real] [--out DIR] [--pictures]
+    python -m validation.real_galaxies [--data ../shared/data/real] [--out DIR] [--pictures]
 
 Each case of the folder becomes a row of a manifest, as a user would write it, and is fitted by
 `hybridfit fit`: those with a PSF in one run, those without in a second one with --no-psf. Printed

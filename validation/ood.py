@@ -1,6 +1,6 @@
 """Which of the signs of trust sees what: galaxies that are not what the network was trained on.
 
-    OMP_NUM_THREADS=1 python benchmarks/unfamiliar.py [--weights FOLDER] [--n 400]
+    OMP_NUM_THREADS=1 python -m validation.ood [--weights FOLDER] [--n 400]
 
 Clean galaxies of the package's simulator are spoiled in one way at a time: a bright neighbour left
 in, a noise map off by a factor, a PSF too narrow, a tilted sky, correlated noise, a companion on
@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import write_result
 from torch.nn import functional
 
 import hybridfit as hf
@@ -37,6 +36,7 @@ from hybridfit.pipeline.uncertainty_options import ErrorOptions
 from hybridfit.simulation.options import CLEAN, SimulatedFields
 from hybridfit.simulation.simulate import simulate_fields
 from hybridfit.uncertainty.consistency import MAX_DISAGREEMENT, disagreement
+from validation.common import write_result
 
 SIGNS = Flag.UNFAMILIAR | Flag.DISAGREES | Flag.POOR_FIT
 BUDGET = Flag.MISFIT | Flag.PSF_DOUBTFUL  # raised by the posterior's error budget

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
-from real import DATA, fit_cases, read_cases
+
+from validation.real_galaxies import DATA, fit_cases, read_cases
 
 Array = NDArray[np.float64]
 

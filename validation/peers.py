@@ -1,6 +1,6 @@
 """How do other fitters do on the same galaxies, from the same starts, on the same core?
 
-    OMP_NUM_THREADS=1 python benchmarks/peers.py --core 1 [--rows hybridfit scipy ...]
+    OMP_NUM_THREADS=1 python -m validation.peers --core 1 [--rows hybridfit scipy ...]
         [--python astrophot=/path/to/its/bin/python ...] [--n main=200 hard=200]
 
 Each tool is driven by a file in `adapters/`, run by the interpreter that has the tool (this one,
@@ -33,8 +33,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from adapters.exchange import CONVERGED, FAILED, UNKNOWN, Answer, Task, load_answer, save
-from common import NAMES, RESULTS, SIMS, environment, load_sims, write_result
 from numpy.typing import NDArray
 
 import hybridfit as hf
@@ -44,6 +42,8 @@ from hybridfit.fitting.options import FitOptions
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.pipeline.measure import model_images
 from hybridfit.simulation.simulate import SimulateOptions, simulate
+from validation.adapters.exchange import CONVERGED, FAILED, UNKNOWN, Answer, Task, load_answer, save
+from validation.common import NAMES, RESULTS, SIMS, environment, load_sims, write_result
 
 Array = NDArray[np.float64]
 

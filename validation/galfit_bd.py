@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from astropy.table import Table
-from common import SIMS
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,6 +22,7 @@ import hybridfit as hf
 from hybridfit.data.fit import Fit
 from hybridfit.fitting.fixed import Given
 from hybridfit.rendering.render import render
+from validation.common import SIMS
 
 Array = NDArray[np.float64]
 MODELS = (("sersic", "exponential"), ("sersic", "sersic"))

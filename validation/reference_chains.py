@@ -17,8 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from calibration_sets import observe, truths
-from common import SIMS, load_sims
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,6 +27,8 @@ from hybridfit.fitting.linearised import whitened_point
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import flux_units
+from validation.calibration_sets import observe, truths
+from validation.common import SIMS, load_sims
 
 Array = NDArray[np.float64]
 

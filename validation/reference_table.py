@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import NAMES
-from galfit_real import chi2_here, names_of
 from numpy.typing import NDArray
-from real import read_cases, write_manifest
 
 import hybridfit as hf
+from validation.common import NAMES
+from validation.galfit_real import chi2_here, names_of
+from validation.real_galaxies import read_cases, write_manifest
 
 Array = NDArray[np.float64]
 COLUMNS = ("x", "y", "mag", "re_pix", "n", "q", "pa_deg")  # of the table, for NAMES

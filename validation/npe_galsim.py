@@ -1,11 +1,11 @@
 """Is the shipped posterior true on galaxies that its simulator did not make, and how sharp?
 
-    OMP_NUM_THREADS=1 python benchmarks/npe_galsim.py --cache FOLDER [--weights FOLDER]
+    OMP_NUM_THREADS=1 python -m validation.npe_galsim --cache FOLDER [--weights FOLDER]
         [--n 4000] [--population prior | uniform] [--draws 512] [--seed 0]
 
-4,000 GalSim galaxies (`galsim_set.py`), kept in the folder. First the package's renderer is held
-against GalSim on 50 of them; then `predict_cutouts` runs over all, timed. Coverage is that of the
-central intervals, per parameter, overall and in bins of S/N. For the population "prior", draws
+4,000 GalSim galaxies (`galsim_galaxies.py`), kept in the folder. First the package's renderer is
+compared with GalSim on 50 of them; then `predict_cutouts` runs over all, timed. Coverage is that of
+the central intervals, per parameter, overall and in bins of S/N. For the population "prior", draws
 outside of the population's limits do not count, so that the posterior is that of these galaxies;
 "raw" is without that cut, as the package gives it. The width is half of p84 - p16 over the
 Cramer-Rao limit at the truth, prior included, its median over the galaxies of a bin and then over
@@ -23,8 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 from astropy.table import Table
-from common import write_result
-from galsim_set import NAMES, PSFS, Shard, galsim_image, inside, psf_image, shards
 
 from hybridfit.calibration.coverage import Calibration, CalibrationOptions, calibrate
 from hybridfit.calibration.cramer_rao import cramer_rao
@@ -33,6 +31,8 @@ from hybridfit.calibration.tarp import MissingLibrary, tarp
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, predict_cutouts
 from hybridfit.rendering.render import render
+from validation.common import write_result
+from validation.galsim_galaxies import NAMES, PSFS, Shard, galsim_image, inside, psf_image, shards
 
 AGREE = 2e-3  # of the peak: where two codes differ by more the pictures are not the same
 CHECKED = 50

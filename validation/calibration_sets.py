@@ -32,7 +32,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from galsim_set import NAMES, PSFS, galsim_image, psf_image
 from numpy.typing import NDArray
 
 import hybridfit as hf
@@ -40,6 +39,7 @@ from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import LogNormal, Prior
 from hybridfit.simulation.contaminants import structured
 from hybridfit.simulation.random_numbers import Random
+from validation.galsim_galaxies import NAMES, PSFS, galsim_image, psf_image
 
 Array = NDArray[np.float64]
 

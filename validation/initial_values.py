@@ -1,6 +1,6 @@
 """Do fits that start from the posterior end where they should, and sooner than from moments?
 
-    OMP_NUM_THREADS=1 python benchmarks/starts.py [--weights FOLDER] [--scenes 600]
+    OMP_NUM_THREADS=1 python -m validation.initial_values [--weights FOLDER] [--scenes 600]
 
 On ../shared/data/sims main.npz and hard.npz, and on scenes of the package's simulator without
 unmasked neighbours and artefacts. Each galaxy is fitted from the network's posterior, as the
@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import SIMS, load_sims, quality, write_result
 
 import hybridfit as hf
 from hybridfit.data.fit import Fit
@@ -38,6 +37,7 @@ from hybridfit.pipeline.measure import starting_part
 from hybridfit.pipeline.network_start import expectation, starts_from
 from hybridfit.simulation.options import FieldOptions, Kind
 from hybridfit.simulation.simulate import simulate_fields
+from validation.common import SIMS, load_sims, quality, write_result
 
 SPACE = ParameterSpace()
 OPTIONS = FitOptions(compile="off")

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the environment they ran in, result files, the simulated sets."""
+"""What the scripts share: the environment they ran in, result files, the simulated sets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 import hybridfit as hf
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = ROOT / "validation" / "results"
+BENCHMARK_RESULTS = ROOT / "benchmarks" / "results"
 SIMS = ROOT.parent / "shared" / "data" / "sims"
 NAMES = ("x", "y", "mag", "r_eff", "n", "q", "pa")
 
@@ -42,7 +43,7 @@ def environment() -> dict[str, str]:
 
 
 def write_result(name: str, figures: dict[str, Any], folder: Path = RESULTS) -> Path:
-    """Write ``<name>.json`` with the figures and the environment into results/ or ``folder``."""
+    """Write ``<name>.json`` with the figures and the environment into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     content = {"figures": figures, "environment": environment()}

@@ -1,13 +1,13 @@
 """How good a proposal is the network: effective draws of 256, with the fit's Gaussian and without.
 
-    OMP_NUM_THREADS=1 python benchmarks/npe_proposal.py --cache FOLDER [--weights FOLDER]
+    OMP_NUM_THREADS=1 python -m validation.npe_proposal --cache FOLDER [--weights FOLDER]
         [--n 1000] [--seed 1]
 
-GalSim galaxies (`galsim_set.py`). One round of importance sampling with 256 draws from a mixture,
-no further rounds and no chains: the flow and the t about the fit in equal parts, the flow with
-next to nothing of the t, the t alone; 8 draws are the prior's in each. The effective sample size is
-(sum w)^2 / sum w^2 over 256. Beside it the share of draws that the flow's inverse throws out of
-the space of parameters, and what is left of these: nothing may reach a user.
+GalSim galaxies (`galsim_galaxies.py`). One round of importance sampling with 256 draws from a
+mixture, no further rounds and no chains: the flow and the t about the fit in equal parts, the flow
+with next to nothing of the t, the t alone; 8 draws are the prior's in each. The effective sample
+size is (sum w)^2 / sum w^2 over 256. The share of draws that the flow's inverse throws
+out of the space of parameters is printed too, and how many of these remain: none may reach a user.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import write_result
-from galsim_set import LIMITS, NAMES, shards
 
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions
@@ -29,6 +27,8 @@ from hybridfit.pipeline.network_start import expectation, starts_from
 from hybridfit.pipeline.posterior import reconcile
 from hybridfit.sampling.importance_sampling import ReconcileOptions
 from hybridfit.uncertainty.error_budget import NONE
+from validation.common import write_result
+from validation.galsim_galaxies import LIMITS, NAMES, shards
 
 DRAWS = 256
 MIXTURES = {  # draws of the t about the fit, and of the flow

@@ -1,7 +1,7 @@
 """What does the Swin Transformer add to moments, on clean stamps and on difficult ones?
 
-    OMP_NUM_THREADS=1 python benchmarks/ablation.py --runs FOLDER [--images 250000] [--only both]
-    OMP_NUM_THREADS=1 python benchmarks/ablation.py --shipped [--weights FOLDER]
+    OMP_NUM_THREADS=1 python -m validation.ablation --runs FOLDER [--images 250000] [--only both]
+    OMP_NUM_THREADS=1 python -m validation.ablation --shipped [--weights FOLDER]
 
 Three networks are trained on the same galaxies in the same order, by the same schedule: moments
 and flow, Swin and flow, both. They are compared on scenes that none of them saw, galaxy by galaxy,
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import ROOT, write_result
 
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator
@@ -29,6 +28,7 @@ from hybridfit.training.data import VALIDATION, Shard, SimulatedSource
 from hybridfit.training.loop import train
 from hybridfit.training.recipe import Recipe
 from hybridfit.training.validation import nll_of
+from validation.common import ROOT, write_result
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "moments": {"backbone": "none"},

@@ -1,6 +1,6 @@
 """Is a posterior right, quick and honest where it matters? Four questions, each by name.
 
-    OMP_NUM_THREADS=1 python benchmarks/posterior.py [hard] [speed] [pairs] [mcmc]
+    OMP_NUM_THREADS=1 python -m validation.posterior_checks [hard] [speed] [pairs] [mcmc]
         [--uncertainty posterior | bootstrap | covariance] [--cache FOLDER]
 
 hard: of the galaxies of hard.npz that are off by .5 mag or a factor 2 in size, through the command
@@ -28,12 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from astropy.table import Table
-from common import SIMS, load_sims, write_result
 from numpy.typing import NDArray
-from pairs import pairs
-from posteriors import measured
-from reference_chains import chain, galaxies
-from sims import write_fits
 
 import hybridfit as hf
 from hybridfit.calibration.diagnostics import LOGARITHMIC
@@ -44,6 +39,11 @@ from hybridfit.calibration.sbc_samples import (
     wrapped,
 )
 from hybridfit.fitting.options import FitOptions
+from validation.common import SIMS, load_sims, write_result
+from validation.measured_draws import measured
+from validation.reference_chains import chain, galaxies
+from validation.repeat_observations import pairs
+from validation.sims import write_fits
 
 Array = NDArray[np.float64]
 

@@ -1,6 +1,6 @@
 """Where does the posterior network lose against the best there could be?
 
-    OMP_NUM_THREADS=1 python benchmarks/npe_loss.py [--weights NAME=FOLDER ...] [--n 8192]
+    OMP_NUM_THREADS=1 python -m validation.npe_loss [--weights NAME=FOLDER ...] [--n 8192]
 
 Scenes of the training's simulator that no run has seen. Of each network: the mean NLL of the true
 parameters, with the views and without, by kind of difficulty, and for scenes whose only
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import ROOT, write_result
 from torch import Tensor
 
 from hybridfit.model.parameters import ParameterSpace
@@ -31,6 +30,7 @@ from hybridfit.simulation.simulate import simulate_fields
 from hybridfit.training.data import in_parts, shard_of
 from hybridfit.training.recipe import Recipe
 from hybridfit.training.validation import LIMITED_AT_ONCE, laplace_limit, nll_of
+from validation.common import ROOT, write_result
 
 SEED = 91_000  # of the scenes; no training has these
 AT_ONCE = 1024

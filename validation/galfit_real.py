@@ -22,9 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accuracy_plots import draw_real
 from astropy.table import Row, Table
-from common import NAMES, ROOT
 from numpy.typing import NDArray
 
 import hybridfit as hf
@@ -33,6 +31,8 @@ from hybridfit.io.galfit import read_feedme, read_feedme_cutout
 from hybridfit.io.read import stack
 from hybridfit.pipeline.galfit.run import fit_feedmes
 from hybridfit.rendering.render import render
+from validation.common import NAMES, ROOT
+from validation.galfit_plots import draw_real
 
 Array = NDArray[np.float64]
 DATA = ROOT.parent / "shared" / "data" / "real"

@@ -1,6 +1,6 @@
 """Does hybridfit agree with GALFIT 3.0.5, and where not, who is right?
 
-    OMP_NUM_THREADS=1 python benchmarks/accuracy_galfit.py [sims] [bd] [real] [--out FOLDER]
+    OMP_NUM_THREADS=1 python -m validation.accuracy_galfit [sims] [bd] [real] [--out FOLDER]
 
 GALFIT's saved answers of ../shared/data on the same pixels, in three parts (all by default):
 
@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accuracy_plots import draw_bd, draw_sims
-from answers import table
-from common import RESULTS, SIMS, write_result
+
+from validation.common import RESULTS, SIMS, write_result
+from validation.galfit_plots import draw_bd, draw_sims
+from validation.saved_results import table
 
 PARTS = ("sims", "bd", "real")
 

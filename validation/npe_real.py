@@ -1,6 +1,6 @@
 """Is the posterior of real galaxies where GALFIT's good fits are, or does it carry a flag?
 
-    OMP_NUM_THREADS=1 python benchmarks/npe_real.py [--weights FOLDER] [--data ../shared/data/real]
+    OMP_NUM_THREADS=1 python -m validation.npe_real [--weights FOLDER] [--data ../shared/data/real]
 
 For each saved GALFIT run of mode single and verdict good, the posterior alone (`hybridfit
 predict`) and the fit that starts from it (`hybridfit fit`) of the same pixels. Printed is the
@@ -18,8 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import NAMES, write_result
-from galfit_real import DATA, read_cases
 
 from hybridfit.data.flags import Flag
 from hybridfit.fitting.options import FitOptions
@@ -27,6 +25,8 @@ from hybridfit.npe.posterior import load_estimator
 from hybridfit.pipeline.measure import measure
 from hybridfit.pipeline.predict import PredictOptions, predict
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
+from validation.common import NAMES, write_result
+from validation.galfit_real import DATA, read_cases
 
 TRUST = Flag.UNFAMILIAR | Flag.DISAGREES | Flag.POOR_FIT | Flag.UNCERTAIN | Flag.FEW_DRAWS
 WITHIN = 3.0

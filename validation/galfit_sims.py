@@ -10,14 +10,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from answers import LEVELS, Answers, Array, agreement, bins, gaussian, judge, lost, nearer
 from astropy.table import Table
-from common import NAMES, SIMS, load_galfit, load_sims
 
 import hybridfit as hf
 from hybridfit.data.samples import Draws
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.rendering.render import render
+from validation.common import NAMES, SIMS, load_galfit, load_sims
+from validation.saved_results import (
+    LEVELS,
+    Answers,
+    Array,
+    agreement,
+    bins,
+    gaussian,
+    judge,
+    lost,
+    nearer,
+)
 
 AT_ONCE = 32  # galaxies rendered in float64
 POSTERIOR, COVARIANCE, GALFIT = "hybridfit", "hybridfit covariance", "GALFIT 3.0.5"

@@ -1,6 +1,6 @@
 """Are the errors true, where all is as assumed and where something is wrong?
 
-    OMP_NUM_THREADS=1 python benchmarks/calibration.py --cache FOLDER [--n 1000] [--out FOLDER]
+    OMP_NUM_THREADS=1 python -m validation.calibration --cache FOLDER [--n 1000] [--out FOLDER]
         [--scenario clean sky ...] [--uncertainty posterior covariance sky-fixed]
 
 GalSim galaxies of a stated prior in the scenarios of `calibration_sets.py`, each measured through
@@ -21,8 +21,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from calibration_sets import NOISE_FACTOR, SCENARIOS, observe, population_weights, prior_of, truths
-from common import (
+from numpy.typing import NDArray
+
+from hybridfit.calibration.coverage import Calibration, CalibrationOptions, calibrate
+from hybridfit.calibration.sbc_samples import Trials
+from hybridfit.calibration.tarp import MissingLibrary, tarp
+from hybridfit.fitting.options import FitOptions
+from validation.calibration_sets import (
+    NOISE_FACTOR,
+    SCENARIOS,
+    observe,
+    population_weights,
+    prior_of,
+    truths,
+)
+from validation.common import (
     NAMES,
     RESULTS,
     SIMS,
@@ -32,13 +45,7 @@ from common import (
     load_sims,
     write_result,
 )
-from numpy.typing import NDArray
-from posteriors import Measured, joined, measured
-
-from hybridfit.calibration.coverage import Calibration, CalibrationOptions, calibrate
-from hybridfit.calibration.sbc_samples import Trials
-from hybridfit.calibration.tarp import MissingLibrary, tarp
-from hybridfit.fitting.options import FitOptions
+from validation.measured_draws import Measured, joined, measured
 
 Array = NDArray[np.float64]
 

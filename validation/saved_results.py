@@ -8,8 +8,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from common import NAMES
 from numpy.typing import NDArray
+
+from validation.common import NAMES
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.bool_]

@@ -11,11 +11,11 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from answers import Answers, Array, held, lost
-from common import NAMES
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from hybridfit.plots.style import FAINT, INK, MUTED, SERIES, plain
+from validation.common import NAMES
+from validation.saved_results import Answers, Array, held, lost
 
 
 def draw_sims(answers: Mapping[str, Answers], truth: Array, snr: Array, path: Path) -> None:

@@ -1,6 +1,6 @@
 """Failures and pulls on the simulated sets, written as FITS and fitted by the command line.
 
-    python benchmarks/sims.py [--compile on] [--uncertainty posterior] [--keep FOLDER]
+    python -m validation.sims [--compile on] [--uncertainty posterior] [--keep FOLDER]
 
 Every galaxy of ../shared/data/sims main.npz and hard.npz becomes <id>_image.fits, _sigma.fits and
 _psf.fits, with truth.fits beside them; `hybridfit fit` runs over them as a user would run it, and
@@ -31,7 +31,8 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 from astropy.table import Table
-from common import NAMES, SIMS, load_sims, quality, write_result
+
+from validation.common import NAMES, SIMS, load_sims, quality, write_result
 
 
 def write_fits(name: str, folder: Path) -> None:

@@ -1,0 +1,1 @@
+"""Scripts that measure speed and scale: see README.md."""
