@@ -105,7 +105,7 @@ def row(apart: float, chi2: float = 100.0, **more: float) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("continuous", "grid", "free", "text"),
+    ("continuous", "grid", "without_prior", "text"),
     [
         (row(2.0), row(9.0), None, ""),
         (row(5.0), row(0.5), None, "convolution on the image's grid"),
@@ -119,10 +119,10 @@ def row(apart: float, chi2: float = 100.0, **more: float) -> dict[str, float]:
         (row(5.0), row(float("nan")), row(9.0, 90.0), "a lower minimum here"),
     ],
 )
-def test_causes(continuous: dict, grid: dict, whitened: dict | None, text: str) -> None:
+def test_causes(continuous: dict, grid: dict, without_prior: dict | None, text: str) -> None:
     ways = {galfit_real.CONTINUOUS: continuous, galfit_real.GRID: grid}
-    if whitened is not None:
-        ways[galfit_real.GRID_ML] = whitened
+    if without_prior is not None:
+        ways[galfit_real.GRID_ML] = without_prior
     assert galfit_real.cause(ways) == text
 
 
