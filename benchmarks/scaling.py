@@ -55,7 +55,7 @@ def plan(quick: bool, compiled: Sequence[bool]) -> dict[str, list[Job]]:
         _job("components", 64, some, c, components=k) for c in compiled for k in counts
     ]
     jobs["draws"] = [
-        _job("memory", 64, some // 2, False, posterior={"ess": ess, "max_draws": 8192})
+        _job("memory", 64, some // 2, False, sampling={"target_ess": ess, "max_draws": 8192})
         for ess in enough
     ]
     for refit, name in ((True, "replicas, fitted"), (False, "replicas, one step")):

@@ -89,10 +89,10 @@ def in_memory(job: Mapping[str, Any]) -> dict[str, Any]:
     cutouts, truth = galaxies(job["n"], job["side"])
     errors = ErrorOptions(
         job.get("uncertainty", "posterior"),
-        hf.ReconcileOptions(**job.get("posterior", {})),
+        hf.SamplingOptions(**job.get("sampling", {})),
         hf.BootstrapOptions(**job.get("bootstrap", {})),
     )
-    network = starting_network("posterior")
+    network = starting_network("network")
     compiled, device = bool(job["compiled"]), torch.device("cpu")
 
     def run(part: hf.Cutouts) -> tuple[hf.Result, dict[str, float]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hybridfit.comparison.compare import compare as compare
-    from hybridfit.comparison.result import CompareOptions as CompareOptions
+    from hybridfit.comparison.options import CompareOptions as CompareOptions
     from hybridfit.data.cutouts import Cutouts as Cutouts
     from hybridfit.data.errors import UsageError as UsageError
     from hybridfit.data.fit import Fit as Fit
@@ -24,34 +24,34 @@ if TYPE_CHECKING:
     from hybridfit.io.arrays import prepare as prepare
     from hybridfit.io.options import ReadOptions as ReadOptions
     from hybridfit.io.read import read as read
-    from hybridfit.io.references import ReferenceOptions as ReferenceOptions
+    from hybridfit.io.references.options import ReferenceOptions as ReferenceOptions
     from hybridfit.model.parameters import Parameter as Parameter
     from hybridfit.model.parameters import ParameterSpace as ParameterSpace
     from hybridfit.model.prior import LogNormal as LogNormal
     from hybridfit.model.prior import Prior as Prior
-    from hybridfit.pipeline.engine.job import StreamOptions as StreamOptions
     from hybridfit.pipeline.fit import fit as fit
     from hybridfit.pipeline.fit import render as render
-    from hybridfit.pipeline.fit_files import RunOptions as RunOptions
     from hybridfit.pipeline.fit_files import fit_files as fit_files
     from hybridfit.pipeline.galfit.run import fit_feedmes as fit_feedmes
-    from hybridfit.pipeline.predict import PredictOptions as PredictOptions
+    from hybridfit.pipeline.options import FileRunOptions as FileRunOptions
+    from hybridfit.pipeline.options import PredictOptions as PredictOptions
+    from hybridfit.pipeline.options import RunOptions as RunOptions
     from hybridfit.pipeline.predict import predict as predict
     from hybridfit.pipeline.predict import predict_files as predict_files
     from hybridfit.plots import plot_residuals as plot_residuals
     from hybridfit.plots import plot_truth as plot_truth
     from hybridfit.rendering.psf_images import prepare_psf as prepare_psf
-    from hybridfit.sampling.importance_sampling import ReconcileOptions as ReconcileOptions
+    from hybridfit.sampling.options import SamplingOptions as SamplingOptions
     from hybridfit.simulation.simulate import simulate as simulate
-    from hybridfit.uncertainty.bootstrap import BootstrapOptions as BootstrapOptions
-    from hybridfit.uncertainty.error_budget import BudgetOptions as BudgetOptions
+    from hybridfit.uncertainty.options import BootstrapOptions as BootstrapOptions
+    from hybridfit.uncertainty.options import BudgetOptions as BudgetOptions
 
     __version__: str
 
 # each is loaded when it is first asked for, so that `hybridfit --help` need not wait for torch
 _HOMES = {
     "comparison.compare": ("compare",),
-    "comparison.result": ("CompareOptions",),
+    "comparison.options": ("CompareOptions",),
     "data.cutouts": ("Cutouts",),
     "data.errors": ("UsageError",),
     "data.fit": ("Fit",),
@@ -69,21 +69,17 @@ _HOMES = {
     "io.arrays": ("prepare",),
     "io.options": ("ReadOptions",),
     "io.read": ("read",),
-    "io.references": ("ReferenceOptions",),
+    "io.references.options": ("ReferenceOptions",),
     "model.parameters": ("Parameter", "ParameterSpace"),
     "model.prior": ("LogNormal", "Prior"),
-    "pipeline.engine.job": ("StreamOptions",),
     "pipeline.fit": (
         "fit",
         "render",
     ),
-    "pipeline.fit_files": (
-        "RunOptions",
-        "fit_files",
-    ),
+    "pipeline.fit_files": ("fit_files",),
     "pipeline.galfit.run": ("fit_feedmes",),
+    "pipeline.options": ("FileRunOptions", "PredictOptions", "RunOptions"),
     "pipeline.predict": (
-        "PredictOptions",
         "predict",
         "predict_files",
     ),
@@ -92,10 +88,9 @@ _HOMES = {
         "plot_truth",
     ),
     "rendering.psf_images": ("prepare_psf",),
-    "sampling.importance_sampling": ("ReconcileOptions",),
+    "sampling.options": ("SamplingOptions",),
     "simulation.simulate": ("simulate",),
-    "uncertainty.bootstrap": ("BootstrapOptions",),
-    "uncertainty.error_budget": ("BudgetOptions",),
+    "uncertainty.options": ("BootstrapOptions", "BudgetOptions"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -108,7 +103,12 @@ def __getattr__(name: str) -> Any:
 
         return version("hybridfit")
     if name not in _HOME:
-        raise AttributeError(f"module 'hybridfit' has no attribute '{name}'")
+        from hybridfit.deprecations import current_name
+
+        new = current_name(name)
+        if new is None:
+            raise AttributeError(f"module 'hybridfit' has no attribute '{name}'")
+        return getattr(import_module(f"hybridfit.{_HOME[new]}"), new)
     value = getattr(import_module(f"hybridfit.{_HOME[name]}"), name)
     globals()[name] = value
     return value

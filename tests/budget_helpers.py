@@ -19,8 +19,9 @@ from hybridfit.fitting.linearised import Linearised, linearise, whitened_point
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import Problem
 from hybridfit.rendering.render import render
-from hybridfit.uncertainty.error_budget import Budget, BudgetOptions, error_budget
+from hybridfit.uncertainty.error_budget import Budget, error_budget
 from hybridfit.uncertainty.nuisance import Whitened, whiten
+from hybridfit.uncertainty.options import BudgetOptions
 
 OPTIONS = FitOptions(compile="off")
 

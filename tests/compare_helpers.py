@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from astropy.table import Table
 
-from hybridfit.io.references import NAMES, Catalogue
-from hybridfit.io.references.catalogue import COLUMN
+from hybridfit.io.references.catalogue import COLUMN, NAMES, Catalogue
 
 ERRORS = {"x": 0.02, "y": 0.03, "mag": 0.02, "r_eff": 0.05, "n": 0.1, "q": 0.01, "pa": 1.5}
 

@@ -25,7 +25,7 @@ from tolerances import SINGLE
 
 import hybridfit as hf
 
-FAST = {"uncertainty": "covariance", "start": "moments"}
+FAST = {"uncertainty": "covariance", "initial_values": "moments"}
 SHAPE = (64, 64)
 IMAGE, PSF = galaxy(seed=3), psf_image()
 SIGMA = np.linspace(0.9, 1.1, 64 * 64).reshape(SHAPE)

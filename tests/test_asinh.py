@@ -17,7 +17,8 @@ from hybridfit.data.flags import Flag
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.read_cutout import read_cutout
 from hybridfit.io.sources import find_sources
-from hybridfit.pipeline.fit_files import RunOptions, fit_files
+from hybridfit.pipeline.fit_files import fit_files
+from hybridfit.pipeline.options import RunOptions
 
 EXPOSURE = 600.0
 A = 1.0857362047581294  # 2.5 log10(e)
@@ -63,7 +64,7 @@ def test_image_and_variance_are_made_linear(tmp_path):
 
 def test_magnitude_of_a_stack(tmp_path):
     written(tmp_path)
-    run = RunOptions(uncertainty="covariance", start="moments")
+    run = RunOptions(uncertainty="covariance", initial_values="moments")
     fit_files(tmp_path, tmp_path / "out", run=run)
     row = Table.read(tmp_path / "out" / "results.fits")[0]
     expected = 25 + 2.5 * math.log10(EXPOSURE) - 2.5 * math.log10(3e5)

@@ -18,7 +18,7 @@ from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.pipeline.fluxes import flux_limits, with_fluxes
 from hybridfit.pipeline.posterior import without_signal
 from hybridfit.sampling import importance_sampling as reconcile
-from hybridfit.sampling.importance_sampling import ReconcileOptions
+from hybridfit.sampling.options import SamplingOptions
 from hybridfit.sampling.proposal import Points
 
 EAGER = hf.FitOptions(compile="off")
@@ -75,7 +75,7 @@ def test_a_blank_stamp_costs_a_few_draws_and_has_a_limit(evaluations: list[int])
     flags = np.asarray(table["flags"])
     assert (flags & int(hf.Flag.NO_SIGNAL) > 0).all()
     assert set(table["quality"]) == {"suspect"}
-    assert sum(evaluations) <= 6 * ReconcileOptions().no_signal_draws
+    assert sum(evaluations) <= 6 * SamplingOptions().no_signal_draws
     flux, error, limit = (np.asarray(table[name]) for name in ("flux", "flux_err", "flux_limit"))
     assert (np.abs(flux / error) < 3.5).all()  # six of the normal distribution: 1 in 400
     assert (limit > np.maximum(flux, 0)).all()

@@ -18,12 +18,8 @@ from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.uncertainty import bootstrap as module
-from hybridfit.uncertainty.bootstrap import (
-    BootstrapOptions,
-    bootstrap,
-    parametric_equations,
-    resampled_equations,
-)
+from hybridfit.uncertainty.bootstrap import bootstrap, parametric_equations, resampled_equations
+from hybridfit.uncertainty.options import BootstrapOptions
 
 KINDS = ("pixels", "parametric")
 
@@ -263,7 +259,7 @@ def test_several_components():
 
 def test_maximum_likelihood_has_no_prior(measured):
     cutouts, _ = measured
-    options = FitOptions(estimator="ml")
+    options = FitOptions(objective="ml")
     fit = fit_cutouts(cutouts, options)
     draws = bootstrap(cutouts, fit, BootstrapOptions("pixels", 100, refit=False), options)
     assert (ratio(draws, fit) - 1).abs().max() < 0.1

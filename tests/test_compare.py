@@ -19,18 +19,19 @@ from hybridfit.cli.app import make_app
 from hybridfit.comparison import html as report
 from hybridfit.comparison.crossmatch import match, nearest, partners
 from hybridfit.comparison.differences import PARAMETERS, Pairs, pairs_of
+from hybridfit.comparison.options import VerdictOptions
 from hybridfit.comparison.statistics import coverage_curve, summarise, suspicions
-from hybridfit.comparison.verdicts import Chi2, VerdictOptions, judge, worst
+from hybridfit.comparison.verdicts import Chi2, judge, worst
 from hybridfit.io.blocks import file_name
 from hybridfit.io.cutout_files import write_cutouts
-from hybridfit.io.references import NAMES
-from hybridfit.io.references.catalogue import COLUMN
-from hybridfit.pipeline.fit_files import RunOptions, fit_files
+from hybridfit.io.references.catalogue import COLUMN, NAMES
+from hybridfit.pipeline.fit_files import fit_files
 from hybridfit.pipeline.galfit.run import FeedmeRunOptions, fit_feedmes
+from hybridfit.pipeline.options import RunOptions
 from hybridfit.simulation.simulate import SimulateOptions
 
 SMALL = SimulateOptions(shape=(32, 32), psf_size=15, r_eff=(1.5, 3.0), snr=(60, 300))
-QUICK = RunOptions(uncertainty="covariance", start="moments")
+QUICK = RunOptions(uncertainty="covariance", initial_values="moments")
 MANY = 4000
 
 
@@ -325,7 +326,7 @@ def test_the_worst_come_first():
     assert worst(found, empty, 10) == [2, 3, 1]
     assert worst(found, empty, 1) == [2]
     with pytest.raises(ValueError, match="limit is 0, expected a number above 0"):
-        VerdictOptions(limit=0)
+        VerdictOptions(max_sigma=0)
 
 
 # --- the page ---------------------------------------------------------------------------------
@@ -477,7 +478,7 @@ def test_imfit_takes_its_zero_point_from_the_pixels(run: Path, tmp_path: Path):
 
 def test_in_python_from_memory(run: Path):
     cutouts, truth = hf.simulate(3, 4, SMALL)
-    table = hf.fit(cutouts, uncertainty="covariance", start="moments")
+    table = hf.fit(cutouts, uncertainty="covariance", initial_values="moments")
     found = hf.compare(table, truth, cutouts=cutouts)
     assert found.out is None
     assert (found.table["delta_chi2"] > 0).all()
@@ -488,7 +489,7 @@ def test_in_python_from_memory(run: Path):
 
 def test_two_runs(run: Path, tmp_path: Path):
     """A run of another estimator: nearly the same, under its folder's name; pixels of ours."""
-    options = hf.FitOptions(estimator="ml")
+    options = hf.FitOptions(objective="ml")
     fit_files(run / "galaxies.csv", tmp_path / "ml", options=options, run=QUICK)
     found = hf.compare(run / "out", tmp_path / "ml")
     (one,) = found.comparisons
@@ -520,7 +521,7 @@ def test_galfit_blocks(run: Path, tmp_path: Path):
 def test_feedmes_are_told_by_their_paths(shared_data: Path, tmp_path: Path):
     """A run of GALFIT's input files against GALFIT's own outputs, on the pixels of the former."""
     folder = shared_data / "real" / "galfit3" / "hst_galfit_example"
-    fit_feedmes([folder], tmp_path, run=FeedmeRunOptions(start="moments"))
+    fit_feedmes([folder], tmp_path, run=FeedmeRunOptions(initial_values="moments"))
     found = hf.compare(tmp_path, folder)
     (one,) = found.comparisons
     assert len(one.matches) == len(found.table["id"][found.table["component"] == 1])
@@ -542,7 +543,7 @@ def test_simulated_set_against_its_truth(shared_data: Path):
         image=image, sigma=sigmas, psf=psf / psf.sum((1, 2))[:, None, None], id=ids
     )
     cutouts = replace(cutouts, zeropoint=np.full(24, 22.5))
-    table = hf.fit(cutouts, uncertainty="covariance", start="moments")
+    table = hf.fit(cutouts, uncertainty="covariance", initial_values="moments")
     found = hf.compare(table, path, id_format="g{id:03d}", cutouts=cutouts)
     (one,) = found.comparisons
     assert len(one.matches.only_theirs) == 176
@@ -597,7 +598,11 @@ def test_means_of_draws(tmp_path: Path):
     cutouts, truth = hf.simulate(2, 4, SMALL)
     quick = hf.BootstrapOptions(replicas=40, refit=False)
     table = hf.fit(
-        cutouts, uncertainty="bootstrap", bootstrap=quick, save_samples=True, start="moments"
+        cutouts,
+        uncertainty="bootstrap",
+        bootstrap=quick,
+        save_samples=True,
+        initial_values="moments",
     )
     table["pa_samples"] = np.tile([179.0, 1.0, 3.0, 177.0], 10) % 180
     found = hf.compare(table, truth, point="mean")

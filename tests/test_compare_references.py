@@ -14,9 +14,10 @@ from scipy.integrate import quad
 from tolerances import SINGLE, TEXT
 
 from hybridfit.io.galfit import Component, Outcome, Value
-from hybridfit.io.references import ReferenceOptions, find_kind, read_reference
 from hybridfit.io.references.catalogue import COLUMN, canonical
 from hybridfit.io.references.galfit_outputs import outcomes_catalogue
+from hybridfit.io.references.options import ReferenceOptions
+from hybridfit.io.references.read import find_kind, read_reference
 
 X, MAG, R, N, Q, PA = (COLUMN[name] for name in ("x", "mag", "r_eff", "n", "q", "pa"))
 

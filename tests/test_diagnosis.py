@@ -37,7 +37,7 @@ def galaxies(count: int, snr=200.0, seed: int = 7, **more):
 
 def said_of(cutouts: hf.Cutouts) -> tuple[list[str], list[str]]:
     """Quality and message of each galaxy, by the quickest way to errors."""
-    table = hf.fit(cutouts, options=OPTIONS, uncertainty="covariance", start="moments")
+    table = hf.fit(cutouts, options=OPTIONS, uncertainty="covariance", initial_values="moments")
     return list(table["quality"]), list(table["message"])
 
 
@@ -123,7 +123,7 @@ def test_notes_come_before_messages_and_follow_their_rows():
         replace(cutouts, zeropoint=1.0, messages=["a", "b", "c"]),
         options=OPTIONS,
         uncertainty="covariance",
-        start="moments",
+        initial_values="moments",
     )
     assert all(text.startswith("mag ") for text in table["message"])
     assert [text.split("; ")[1] for text in table["message"]] == ["a", "b", "c"]

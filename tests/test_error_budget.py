@@ -17,7 +17,8 @@ from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions
 from hybridfit.rendering.render import render
 from hybridfit.uncertainty import correlated_noise as noise
-from hybridfit.uncertainty.error_budget import NONE, TERMS, BudgetOptions, error_budget
+from hybridfit.uncertainty.error_budget import NONE, TERMS, error_budget
+from hybridfit.uncertainty.options import BudgetOptions
 
 # --- the whole ------------------------------------------------------------------------------
 
@@ -112,7 +113,7 @@ def test_a_galaxy_without_a_fit_has_no_budget_and_harms_no_other() -> None:
         FitOptions(sky="plane", compile="off"),
         FitOptions(sky="fixed", compile="off"),
         FitOptions(convolution="galfit", compile="off"),
-        FitOptions(estimator="ml", compile="off"),
+        FitOptions(objective="ml", compile="off"),
     ],
     ids=["two components", "plane", "fixed sky", "galfit", "ml"],
 )
@@ -144,8 +145,8 @@ def test_without_a_psf_there_is_no_doubt_of_it() -> None:
 def test_options_are_checked() -> None:
     with pytest.raises(ValueError, match=r"budget\.psf_width_error is 2"):
         BudgetOptions(psf_width_error=2)
-    with pytest.raises(ValueError, match=r"budget\.psf_doubt"):
-        BudgetOptions(psf_doubt=1.0)
+    with pytest.raises(ValueError, match=r"budget\.psf_wrong_fraction"):
+        BudgetOptions(psf_wrong_fraction=1.0)
 
 
 # --- correlated noise -----------------------------------------------------------------------

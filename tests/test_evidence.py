@@ -21,9 +21,10 @@ from hybridfit.fitting.options import FitOptions
 from hybridfit.pipeline.measure import measure
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
 from hybridfit.sampling.importance_sampling import Sampled
-from hybridfit.uncertainty.error_budget import NONE, BudgetOptions
+from hybridfit.uncertainty.error_budget import NONE
 from hybridfit.uncertainty.evidence import LEAST_DRAWS, log_flux_prior, with_evidence
 from hybridfit.uncertainty.image_noise import measure_noise
+from hybridfit.uncertainty.options import BudgetOptions
 from hybridfit.uncertainty.tempering import temperature
 
 ONE, TWO = ("sersic",), ("sersic", "exponential")
@@ -35,7 +36,7 @@ def ln_evidence(
 ) -> NDArray[np.float64]:
     options = FitOptions(components=components, compile="off", **more)
     return np.array(
-        hf.fit(cutouts, options=options, start="moments", budget=budget)["log_evidence"]
+        hf.fit(cutouts, options=options, initial_values="moments", budget=budget)["log_evidence"]
     )
 
 
@@ -110,7 +111,7 @@ def test_a_bad_model_is_not_forgiven() -> None:
     rows = {}
     for name in ("sersic", "exponential"):
         options = FitOptions(components=(name,), compile="off")
-        rows[name] = hf.fit(cutouts, options=options, start="moments")
+        rows[name] = hf.fit(cutouts, options=options, initial_values="moments")
     heat = temperature(cutouts, measure_noise(cutouts)).numpy()
     worse = np.array(rows["exponential"]["chi2"] - rows["sersic"]["chi2"]) / 2 / heat
     found = np.array(rows["sersic"]["log_evidence"] - rows["exponential"]["log_evidence"])

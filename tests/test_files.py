@@ -18,7 +18,8 @@ from astropy.io import fits
 
 import hybridfit as hf
 from hybridfit.data.errors import BadInput
-from hybridfit.files import FileProblem, check_fits, open_fits, open_regular, read_text
+from hybridfit.files.fits import check_fits, open_fits
+from hybridfit.files.regular import FileProblem, open_regular, read_text
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.planes import read_plane
 from hybridfit.io.read_cutout import read_cutout

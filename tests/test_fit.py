@@ -35,7 +35,7 @@ from hybridfit.rendering.render import render
 from hybridfit.uncertainty.covariance import quote_covariance
 
 NAMES = ParameterSpace().names
-ML = FitOptions(estimator="ml")
+ML = FitOptions(objective="ml")
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_covariance_is_the_inverse_curvature(sky: str) -> None:
     mask[0, 26:30, 20:23] = True
     sigma = 1 + 0.5 * torch.rand(1, 48, 48, generator=torch.Generator().manual_seed(1))
     cutouts = replace(cutouts, mask=mask, sigma=sigma)
-    fit = fit_cutouts(cutouts, FitOptions(estimator="ml", sky=sky, sky_value=0.4))
+    fit = fit_cutouts(cutouts, FitOptions(objective="ml", sky=sky, sky_value=0.4))
     weight = torch.where(mask, 0.0, 1 / sigma.double())[0]
     columns = []
     whitened = len(space.names) - (sky == "fixed")
@@ -203,7 +203,7 @@ def test_different_kinds_of_psf_in_one_batch() -> None:
 def test_large_stamps_take_the_coarse_start_to_the_same_end() -> None:
     """It changes the start alone: 0.1 of an error is what the tolerance leaves, usually less."""
     cutouts, truth = observe(population(16, 6, 100), np.geomspace(30, 300, 16), (100, 110))
-    one, other = (fit_cutouts(cutouts, FitOptions(coarse=c)) for c in (True, False))
+    one, other = (fit_cutouts(cutouts, FitOptions(coarse_fit=c)) for c in (True, False))
     assert apart(one, other) < 0.1
     assert np.abs(pulls(one, truth)).max() < 5
     assert apart(one[3:4], fit_cutouts(cutouts[3:4])) < 1e-3
@@ -276,7 +276,7 @@ def test_float64_agrees(sample: tuple[Cutouts, Array, Fit]) -> None:
 def test_adam_agrees(sample: tuple[Cutouts, Array, Fit]) -> None:
     """0.3 of an error is where Adam says it has converged."""
     cutouts, _, fit = sample
-    adam = fit_cutouts(cutouts[::8], FitOptions(method="adam", second_tries=False))
+    adam = fit_cutouts(cutouts[::8], FitOptions(method="adam", retry=False))
     assert apart(fit[::8], adam) < 0.3
     assert np.median(np.abs(pulls(adam, fit.theta[::8].numpy()))) < 0.05
 
@@ -287,7 +287,7 @@ def test_start_values_are_taken() -> None:
     start = torch.tensor([[24.5, 22.5, 99.0, 4.2, 3.3, 0.42, 77.0]]).double().repeat(3, 1)
     start[1, 4] = torch.nan
     start[2] = torch.nan
-    options = FitOptions(max_iter=1, coarse=False, second_tries=False, tolerance=1e-12)
+    options = FitOptions(max_iter=1, coarse_fit=False, retry=False, tolerance=1e-12)
     fit = fit_cutouts(replace(cutouts, start=start), options)
     whitened = fit_cutouts(cutouts, options)
     torch.testing.assert_close(fit.theta[0, [0, 1, 3, 4, 5, 6]], start[0, [0, 1, 3, 4, 5, 6]])
@@ -509,7 +509,7 @@ def spoilt() -> tuple[Cutouts, list[int]]:
         ML,
         FitOptions(sky="plane"),
         FitOptions(sky="fixed"),
-        FitOptions(method="adam", second_tries=False),
+        FitOptions(method="adam", retry=False),
         FitOptions(components=("sersic", "exponential")),
     ],
     ids=["map", "ml", "plane", "fixed", "adam", "two components"],

@@ -25,7 +25,7 @@ from hybridfit.rendering.render import render
 
 PLANE = ParameterSpace((("n",),), "plane")
 NAMES = PLANE.names
-OPTIONS = FitOptions(sky="plane", compile="off", estimator="ml", precision="float64")
+OPTIONS = FitOptions(sky="plane", compile="off", objective="ml", precision="float64")
 # all that can be held of size, axis ratio and angle, alone and together, and others beside
 PATTERNS = [
     (),

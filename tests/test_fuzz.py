@@ -32,7 +32,7 @@ from hybridfit.simulation.simulate import SimulateOptions
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
 SMALL = SimulateOptions(shape=(48, 48), psf_size=15, r_eff=(1.5, 3.0), snr=(60, 300))
-QUICK = ("--uncertainty", "covariance", "--start", "moments")
+QUICK = ("--uncertainty", "covariance", "--initial-values", "moments")
 ROLES = ("image", "sigma", "psf", "mask", "segmap", "whole")
 IDS = ("other", "target")  # only the second one's files are broken
 CHUNK = 20  # inputs a test
@@ -267,7 +267,7 @@ class Stopped(BaseException):
 def stopped(galaxies: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Table]:
     """A run that was stopped before its table was written, and that table."""
     out = tmp_path_factory.mktemp("stopped")
-    arguments = ("fit", galaxies / "whole", "-o", out / "run", *QUICK, "--part", "1")
+    arguments = ("fit", galaxies / "whole", "-o", out / "run", *QUICK, "--part-size", "1")
     with (
         mock.patch("hybridfit.io.write_tables.write_results", side_effect=Stopped),
         pytest.raises(Stopped),
@@ -294,7 +294,7 @@ def test_parts(galaxies: Path, stopped, tmp_path: Path, seeds: range):
         before = path.read_bytes()
         mutate_text(path, rng) if path.suffix == ".json" else _mutate_bytes(path, rng)
         changed = not path.is_file() or path.read_bytes() != before
-        more = (*QUICK, "--part", "1")
+        more = (*QUICK, "--part-size", "1")
         status, output = run("fit", galaxies / "whole", "-o", place / "out", *more)
         if path.suffix != ".json":
             assert status == 0, output

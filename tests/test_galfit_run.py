@@ -23,13 +23,13 @@ from hybridfit.fitting.options import FitOptions
 from hybridfit.io.galfit import read_block
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.profiles import Sersic
-from hybridfit.pipeline.fit_files import RunOptions
 from hybridfit.pipeline.galfit.run import fit_feedmes
 from hybridfit.pipeline.galfit.tasks import find_tasks, read_task
+from hybridfit.pipeline.options import RunOptions
 from hybridfit.pipeline.plot import plot_run
 
 EAGER = FitOptions(compile="off")
-QUICK = RunOptions(uncertainty="covariance", start="moments")
+QUICK = RunOptions(uncertainty="covariance", initial_values="moments")
 CONTROL = """
 A) {image}      # Input data image
 B) imgblock.fits
@@ -122,7 +122,7 @@ def test_one_galaxy_is_fitted_as_any_other(tmp_path):
         zeropoint=25.0,
         start=torch.tensor([start]),
     )
-    plain = hf.fit(own, options=EAGER, uncertainty="covariance", start="moments")[0]
+    plain = hf.fit(own, options=EAGER, uncertainty="covariance", initial_values="moments")[0]
     for name in ("x", "y", "mag", "r_eff", "n", "q", "pa", "sky", "chi2"):
         # padded to another shape, whose sums round in another order
         assert float(row[name]) == pytest.approx(float(plain[name]), abs=2e-3), name
@@ -173,7 +173,7 @@ def test_several_components_and_held_values(tmp_path):
         write(tmp_path / "in", cutouts, two, "pair.feedme"),
         write(tmp_path / "other", alone, sersic(ONE) + SKY.format(sky=1), "alone.feedme"),
     ]
-    options = RunOptions(uncertainty="covariance", start="moments", save_models=True)
+    options = RunOptions(uncertainty="covariance", initial_values="moments", save_models=True)
     rows = rows_of([tmp_path / "in", paths[1]], tmp_path / "out", run=options)
     pair, lone = rows["pair"], rows["alone"]
     space = ParameterSpace((("n",), ("n",)), "constant")
@@ -357,7 +357,15 @@ def test_command_line_and_resume(tmp_path):
     ]
     run = CliRunner().invoke
     app = make_app(["fit"])
-    options = ["--compile", "off", "--uncertainty", "covariance", "--start", "moments", "--quiet"]
+    options = [
+        "--compile",
+        "off",
+        "--uncertainty",
+        "covariance",
+        "--initial-values",
+        "moments",
+        "--quiet",
+    ]
     command = ["fit", "--galfit", *paths, "-o", str(tmp_path / "out"), *options]
     assert run(app, command).exit_code == 0
     first = (tmp_path / "out" / "results.fits").read_bytes()

@@ -28,7 +28,8 @@ from hybridfit.simulation.options import FieldOptions
 from hybridfit.simulation.simulate import SimulateOptions, simulate, simulate_fields
 from hybridfit.training.data import shard_of
 from hybridfit.training.labelled_data import labelled_shard
-from hybridfit.uncertainty.bootstrap import BootstrapOptions, bootstrap
+from hybridfit.uncertainty.bootstrap import bootstrap
+from hybridfit.uncertainty.options import BootstrapOptions
 
 CPU = torch.device("cpu")
 # a kernel call takes this many on any device: the pretended one is the CPU, and in no hurry

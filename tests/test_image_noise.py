@@ -17,7 +17,7 @@ from hybridfit.detection.noise import estimated_sigma
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions
 from hybridfit.uncertainty import correlated_noise as noise
-from hybridfit.uncertainty.error_budget import BudgetOptions, error_budget, noise_of
+from hybridfit.uncertainty.error_budget import error_budget, noise_of
 from hybridfit.uncertainty.image_noise import (
     FAINT,
     LEAST_PIXELS,
@@ -27,6 +27,7 @@ from hybridfit.uncertainty.image_noise import (
     sky_edge,
     target_place,
 )
+from hybridfit.uncertainty.options import BudgetOptions
 from hybridfit.uncertainty.tempering import temperature
 
 SIDE = 64
@@ -163,7 +164,7 @@ def test_models_do_not_change_the_noise() -> None:
         FitOptions(compile="off"),
         FitOptions(components=("exponential",), compile="off"),
         FitOptions(sky="fixed", sky_value=2.0, compile="off"),
-        FitOptions(sky="plane", estimator="ml", compile="off"),
+        FitOptions(sky="plane", objective="ml", compile="off"),
     ):
         one = about(cutouts, fit_cutouts(cutouts, options), options)
         assert torch.equal(error_budget(*one).noise_inflation, found.inflation)

@@ -20,14 +20,17 @@ from hybridfit.fitting.problem import Problem
 from hybridfit.npe.posterior import draw, packaged_estimator
 from hybridfit.pipeline.network_start import expectation
 from hybridfit.pipeline.posterior import Expected
-from hybridfit.sampling.importance_sampling import ReconcileOptions, Sampled, sample_posterior
+from hybridfit.sampling.importance_sampling import Sampled, sample_posterior
 from hybridfit.sampling.mcmc import MCMCOptions, sample
 from hybridfit.sampling.mcmc_fallback import log_posterior, with_chains
+from hybridfit.sampling.options import SamplingOptions
 from hybridfit.sampling.proposal import Network, Points, evaluated, network_proposal
 from hybridfit.sampling.student_t import factor_of
 
 MIDDLE = np.array([32.0, 32.0, 0, 0, 0, 0, 0, 0])  # moves galaxies of 48 pixels into 112
-CAREFUL = ReconcileOptions(laplace=256, flow=64, round=256, ess=800.0, max_draws=1400)
+CAREFUL = SamplingOptions(
+    fit_draws=256, network_draws=64, round_draws=256, target_ess=800.0, max_draws=1400
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Case:
     problem: Problem
     about: Linearised
 
-    def run(self, network: Network | None = None, options=ReconcileOptions(), near=None) -> Sampled:
+    def run(self, network: Network | None = None, options=SamplingOptions(), near=None) -> Sampled:
         with torch.inference_mode():
             return sample_posterior(
                 self.problem, self.about, self.cutouts.id, network, near, options
@@ -130,7 +133,7 @@ def test_the_flow_is_no_prior(faint, expected, truth):
     moved = Elsewhere(
         whitened=network.whitened + shift, **{name: getattr(network, name) for name in names}
     )
-    options = replace(CAREFUL, ess=1400.0)  # so that all take all rounds
+    options = replace(CAREFUL, target_ess=1400.0)  # so that all take all rounds
     mean, std = moments(faint.run(moved, options))
     assert ((mean - truth[0]) / truth[1]).abs().max() < 0.13
     assert (std / truth[1] - 1).abs().max() < 0.13
@@ -194,7 +197,7 @@ def test_two_components_and_a_sky_with_slopes():
     values = np.array([[20.2, 19.8, 21, 2.0, 3.0, 0.8, 30, 20.1, 20.0, 21, 6.0, 0.6, 40, 0, 0, 0]])
     space = options.space
     cutouts, _ = observe(values, 300.0, (44, 44), space=space, profiles=options.profiles)
-    sampled = make(cutouts, options).run(options=ReconcileOptions(max_draws=2048))
+    sampled = make(cutouts, options).run(options=SamplingOptions(max_draws=2048))
     assert sampled.whitened.shape[2:] == (11,)
     assert sampled.linear.shape[2:] == (5,)
     assert float(sampled.ess[0]) > 50
@@ -293,7 +296,7 @@ def test_what_the_network_missed(faint, expected):
 
 
 def test_options_are_checked():
-    with pytest.raises(ValueError, match="prior is 0, expected 1 or more"):
-        ReconcileOptions(prior=0)
+    with pytest.raises(ValueError, match="prior_draws is 0, expected 1 or more"):
+        SamplingOptions(prior_draws=0)
     with pytest.raises(ValueError, match="at most max_draws"):
-        ReconcileOptions(ess=5000)
+        SamplingOptions(target_ess=5000)

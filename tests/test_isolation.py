@@ -18,19 +18,19 @@ from tolerances import SINGLE
 import hybridfit as hf
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.pipeline import fit as arrays
-from hybridfit.pipeline import predict
 from hybridfit.pipeline.engine.isolation import (
     Isolation,
     error_text,
     is_of_the_run,
     ordinary_galaxy,
 )
-from hybridfit.pipeline.fit_files import RunOptions, fit_files
+from hybridfit.pipeline.fit_files import fit_files
 from hybridfit.pipeline.galfit.run import fit_feedmes
-from hybridfit.pipeline.predict import predict_files
+from hybridfit.pipeline.options import RunOptions
+from hybridfit.pipeline.predict import predict, predict_files
 from hybridfit.simulation.simulate import SimulateOptions
 
-QUICK = RunOptions(uncertainty="covariance", start="moments")
+QUICK = RunOptions(uncertainty="covariance", initial_values="moments")
 IDS = ["sim0000", "sim0001", "sim0002", "sim0003", "sim0004"]
 
 
@@ -89,15 +89,15 @@ def test_a_galaxy_that_raises_is_a_row(galaxies, folder, tmp_path, monkeypatch, 
     """Whatever is raised: the others' numbers are those that they have without it."""
     from hybridfit.pipeline import fit_files as files
 
-    others = hf.fit(galaxies, uncertainty="covariance", start="moments")
+    others = hf.fit(galaxies, uncertainty="covariance", initial_values="moments")
     broken = failing(files.measure, "sim0002", error)
     monkeypatch.setattr(files, "measure", broken)
     monkeypatch.setattr(arrays, "measure", broken)
-    summary = fit_files(folder, tmp_path / "out", run=replace(QUICK, part=4))
+    summary = fit_files(folder, tmp_path / "out", run=replace(QUICK, part_size=4))
     table = Table.read(summary.results)
     check(table, error_text(error)[:40])
     assert summary.flags["FAILED"] == 1
-    direct = hf.fit(galaxies, uncertainty="covariance", start="moments")
+    direct = hf.fit(galaxies, uncertainty="covariance", initial_values="moments")
     check(direct, error_text(error)[:40])
     good = [0, 1, 3, 4]
     for found in (table, direct):
@@ -156,16 +156,16 @@ def test_a_directory_where_a_block_should_be(folder, tmp_path):
 
 
 def test_input_files_of_galfit_that_raise(folder, tmp_path, monkeypatch):
-    from hybridfit.pipeline.galfit.run import run as galfit
-    from hybridfit.pipeline.galfit.run import tasks as galfit_tasks
+    from hybridfit.pipeline.galfit import run as galfit
+    from hybridfit.pipeline.galfit import tasks as galfit_tasks
 
     paths = []
     for name in IDS:
         paths.append(folder / f"{name}.feedme")
         paths[-1].write_text(FEEDME.format(id=name))
     broken = failing(galfit.measure, "sim0002", Trouble("in the fit"))
-    run = hf.pipeline.FeedmeRunOptions(start="moments")
-    options = hf.pipeline.FeedmeFitOptions(compile="off")
+    run = galfit.FeedmeRunOptions(initial_values="moments")
+    options = galfit.FeedmeFitOptions(compile="off")
     with monkeypatch.context() as patch:
         patch.setattr(galfit, "measure", broken)
         table = Table.read(fit_feedmes(paths, tmp_path / "a", options=options, run=run).results)
@@ -340,7 +340,7 @@ def test_bad_files_are_rows_of_read(tmp_path):
     assert int(cutouts.flags[0]) == 0
     assert all(int(cutouts.flags[i]) & hf.Flag.UNREADABLE for i in (1, 3))
     assert all(cutouts.messages[i] for i in (1, 3))
-    table = hf.fit(cutouts, uncertainty="covariance", start="moments")
+    table = hf.fit(cutouts, uncertainty="covariance", initial_values="moments")
     assert np.isfinite(table["mag"][0])
 
 

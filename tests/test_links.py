@@ -15,12 +15,13 @@ from hybridfit.cli.app import make_app
 from hybridfit.data.errors import UsageError
 from hybridfit.io import writing
 from hybridfit.io.cutout_files import write_cutouts
-from hybridfit.pipeline.fit_files import RunOptions, fit_files
+from hybridfit.pipeline.fit_files import fit_files
+from hybridfit.pipeline.options import RunOptions
 from hybridfit.pipeline.plot import plot_run
 from hybridfit.training.checkpoint import save_checkpoint
 from hybridfit.training.training_log import TrainingLog
 
-RUN = RunOptions(uncertainty="covariance", start="moments", save_models=True, part=2)
+RUN = RunOptions(uncertainty="covariance", initial_values="moments", save_models=True, part_size=2)
 MINE = "do not overwrite"
 
 

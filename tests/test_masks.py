@@ -216,6 +216,6 @@ def test_size_beside_bad_pixels(tmp_path, name):
     image[bad] = rng.normal(3, 2, bad.sum())  # scattered light, say
     plane = np.where(bad, 0, 3) if name in ("WGT", "WHT", "CTX") else np.where(bad, 3, 0)
     write_mef(tmp_path / "a.fits", image=image, PSF=cutouts.psf[0], **{name: plane})
-    row = hf.fit(hf.read(tmp_path), uncertainty="covariance", start="moments")[0]
+    row = hf.fit(hf.read(tmp_path), uncertainty="covariance", initial_values="moments")[0]
     for value, true in (("r_eff", 6.0), ("n", 2.0)):
         assert abs(row[value] - true) < 3.5 * row[f"{value}_err"]

@@ -86,7 +86,7 @@ def test_further_starts_find_the_lower_minimum(scenes):
     lost = coords.clone()
     lost[:, :2] += 7.0
     lost[:, 2] -= 3.0
-    options = FitOptions(compile="off", second_tries=True, coarse=False)
+    options = FitOptions(compile="off", retry=True, coarse_fit=False)
     wide = torch.ones(len(coords), dtype=torch.bool)
     both = Starts(torch.stack([lost, coords], dim=1), wide)
     found = fit_cutouts(scenes.cutouts, options, starts=both)

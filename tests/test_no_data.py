@@ -148,7 +148,7 @@ def test_size_beside_a_slanted_edge(tmp_path, sky, wrong):
     stamp = read_cutout(find_sources(tmp_path)[0])
     assert stamp.flags == hf.Flag.BAD_PIXELS
     assert "areas or edges of one value among them (0: " in stamp.message
-    row = hf.fit(hf.read(tmp_path), uncertainty="covariance", start="moments")[0]
+    row = hf.fit(hf.read(tmp_path), uncertainty="covariance", initial_values="moments")[0]
     assert abs(row["r_eff"] - 6.0) < 3 * row["r_eff_err"]  # 99.7 % of noises
     assert abs(row["r_eff"] - wrong) > 3 * row["r_eff_err"]
 

@@ -96,14 +96,14 @@ def test_size_with_one_absurd_pixel(tmp_path, role, value):
     noise = np.ones((64, 64))
     noise[36, 27] = value
     write(tmp_path / f"0_{role}.fits", noise)
-    clean = hf.fit(cutouts, uncertainty="covariance", start="moments")[0]
-    row = hf.fit(hf.read(tmp_path), uncertainty="covariance", start="moments")[0]
+    clean = hf.fit(cutouts, uncertainty="covariance", initial_values="moments")[0]
+    row = hf.fit(hf.read(tmp_path), uncertainty="covariance", initial_values="moments")[0]
     assert row["flags"] == hf.Flag.BAD_PIXELS
     # one pixel of 4,096 less: the fit moves by a few hundredths of its errors
     assert abs(row["r_eff"] - clean["r_eff"]) < 0.2 * clean["r_eff_err"]
     assert abs(row["r_eff"] - 6.0) < 3 * row["r_eff_err"]
     left_in = dataclasses.replace(cutouts, sigma=np.where(noise == 1, 1, 1e-6)[None])
-    drawn = hf.fit(left_in, uncertainty="covariance", start="moments")[0]
+    drawn = hf.fit(left_in, uncertainty="covariance", initial_values="moments")[0]
     assert abs(drawn["r_eff"] - clean["r_eff"]) > 0.5 * clean["r_eff_err"]
     assert ndimage.label(hf.read(tmp_path).mask[0].numpy())[1] == 1
 

@@ -27,7 +27,8 @@ from hybridfit.io.options import ReadOptions
 from hybridfit.io.photometry import calibrate
 from hybridfit.io.read_cutout import read_cutout
 from hybridfit.io.sources import find_sources
-from hybridfit.pipeline.fit_files import RunOptions, fit_files
+from hybridfit.pipeline.fit_files import fit_files
+from hybridfit.pipeline.options import RunOptions
 from hybridfit.rendering.render import render
 
 FLUX = 1e4
@@ -407,7 +408,7 @@ def test_sky_by_noise_made_with_a_gain(blank):
     rng = np.random.default_rng(2)
     images = (rng.poisson(model + blank, (8, 96, 96)) - blank + rng.normal(0, 3, (8, 96, 96))) / 2
     cutouts = hf.prepare(images, psf=psf, gain=2.0, zeropoint=25.0, mask_neighbours=False)
-    table = hf.fit(cutouts, uncertainty="covariance", start="moments")
+    table = hf.fit(cutouts, uncertainty="covariance", initial_values="moments")
     # mean of 8 pulls, 0.35 by chance; 1.2 where 1 / 30 of the old bias and chance come together
     assert abs(np.mean(table["sky"] / table["sky_err"])) < 1.2
     for name, value in (("n", 2.0), ("r_eff", 6.0)):  # means of 8: 0.35 by chance
@@ -426,7 +427,7 @@ def test_shape_by_noise_made_beside_a_gain(tmp_path, unit, factor):
     write(tmp_path / "a_image.fits", (electrons * factor).astype(np.float32), header_of(cards))
     write(tmp_path / "a_psf.fits", psf.astype(np.float32))
     cutouts = hf.read(tmp_path, mask_neighbours=False)
-    row = hf.fit(cutouts, uncertainty="covariance", start="moments")[0]
+    row = hf.fit(cutouts, uncertainty="covariance", initial_values="moments")[0]
     # the sky's noise alone weighs a bright centre too much: 2 % of n, by six noises
     assert row["n"] == pytest.approx(2.0, abs=0.06)
     assert row["n_err"] < 0.02
@@ -499,7 +500,7 @@ def test_tables_tell_what_was_used(tmp_path):
         "none": {"MAGZERO": "abc"},
         "twofold": {"MAGZERO": 25.0, "EXPTIME": 100.0},
     }
-    run = RunOptions(uncertainty="covariance", start="moments")
+    run = RunOptions(uncertainty="covariance", initial_values="moments")
     fit_files(written(tmp_path / "", headers), tmp_path / "out", run=run)
     table = Table.read(tmp_path / "out" / "results.fits")
     row = {str(r["id"]): r for r in table}
@@ -523,7 +524,7 @@ def test_tables_tell_what_was_used(tmp_path):
 
 def test_arrays_without_a_zero_point_are_instrumental():
     image = galaxy()[None]
-    options = {"uncertainty": "covariance", "start": "moments"}
+    options = {"uncertainty": "covariance", "initial_values": "moments"}
     table = hf.fit(image, sigma=np.ones_like(image), psf=psf_image(), **options)
     assert table["flags"][0] & int(Flag.NO_ZEROPOINT)
     assert table.meta["MAGTYPE"] == "instrumental"

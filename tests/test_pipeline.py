@@ -23,7 +23,8 @@ import hybridfit as hf
 from hybridfit.data.errors import UsageError
 from hybridfit.data.result import QUALITY_COLUMNS
 from hybridfit.io.cutout_files import write_cutouts
-from hybridfit.pipeline.fit_files import RunOptions, fit_files
+from hybridfit.pipeline.fit_files import fit_files
+from hybridfit.pipeline.options import RunOptions
 from hybridfit.simulation.simulate import SimulateOptions
 
 SMALL = SimulateOptions(shape=(32, 32), psf_size=15, r_eff=(1.5, 3.0), snr=(40, 300))
@@ -231,7 +232,7 @@ def killed_after(arguments: list[str], parts: Path, count: int, delay: float) ->
 def test_killed_runs_end_with_the_same_table(simulated, tmp_path: Path):
     """kill -9 at random moments, the same command again: the same bytes as without a kill."""
     directory, _, _ = simulated
-    more = ("--part", str(PART), "--quiet", "--uncertainty", "covariance")
+    more = ("--part-size", str(PART), "--quiet", "--uncertainty", "covariance")
     subprocess.run(command(directory, tmp_path / "whole", *more), check=True, env=ENVIRONMENT)
     out, chance, kills = tmp_path / "killed", random.Random(5), 0
     for count in (0, 2, 4):
@@ -255,7 +256,7 @@ def test_a_kill_at_every_step(simulated, tmp_path: Path, moment: int, monkeypatc
 
     directory, _, _ = simulated
     way = "posterior" if moment == 3 else "bootstrap"  # which is quicker
-    run = RunOptions(part=8, uncertainty=way, save_samples=True)
+    run = RunOptions(part_size=8, uncertainty=way, save_samples=True)
     whole = fit_files(directory, tmp_path / "whole", run=run, bootstrap=QUICK)
     replaced, count = os.replace, 0
 
@@ -284,7 +285,7 @@ def test_broken_parts_are_computed_again(simulated, tmp_path: Path, monkeypatch)
     from hybridfit.pipeline import fit_files as files
 
     directory, _, _ = simulated
-    run = replace(PLAIN, part=8)
+    run = replace(PLAIN, part_size=8)
     whole = fit_files(directory, tmp_path / "whole", run=run)
 
     def stop(*_, **__):
@@ -378,8 +379,9 @@ def test_block_names_stay_in_their_folder():
 
 MEMORY = """
 import resource, sys
-from hybridfit.pipeline import RunOptions, fit_files
-fit_files(sys.argv[1], sys.argv[2], run=RunOptions(part=64, uncertainty="covariance"))
+from hybridfit.pipeline.fit_files import fit_files
+from hybridfit.pipeline.options import RunOptions
+fit_files(sys.argv[1], sys.argv[2], run=RunOptions(part_size=64, uncertainty="covariance"))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -19,9 +19,10 @@ from hybridfit.io.blocks import read_block
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.io.read_results import read_results
 from hybridfit.pipeline import plot as plotting
-from hybridfit.pipeline.fit_files import RunOptions, fit_files
+from hybridfit.pipeline.fit_files import fit_files
+from hybridfit.pipeline.options import PredictOptions, RunOptions
 from hybridfit.pipeline.plot import plot_run
-from hybridfit.pipeline.predict import PredictOptions, predict_files
+from hybridfit.pipeline.predict import predict_files
 from hybridfit.plots import DrawsLayer, GaussianLayer
 from hybridfit.simulation.simulate import SimulateOptions
 

@@ -71,8 +71,8 @@ def test_correlated_noise_widens(uncertainty: str):
     # so bright that errors grow as the noise does, and not as the prior lets them
     clear = observe(population(8, 1), 500.0, seed=3)[0]
     cutouts = correlated(clear)
-    looked = hf.BudgetOptions(covariance=True, psf_doubt=0.0, misfit=False)
-    blind = hf.BudgetOptions("off", covariance=True, psf_doubt=0.0, misfit=False)
+    looked = hf.BudgetOptions(covariance=True, psf_wrong_fraction=0.0, misfit=False)
+    blind = hf.BudgetOptions("off", covariance=True, psf_wrong_fraction=0.0, misfit=False)
     wide, plain = (
         hf.fit(cutouts, uncertainty=uncertainty, budget=budget) for budget in (looked, blind)
     )
@@ -90,7 +90,7 @@ def test_the_same_alone_in_parts_and_again(bright):
     cutouts = bright[0]
     whole, again = hf.fit(cutouts), hf.fit(cutouts)
     alone = hf.fit(cutouts[[5]])
-    other = hf.fit(cutouts[[5]], posterior=hf.ReconcileOptions(seed=1))
+    other = hf.fit(cutouts[[5]], sampling=hf.SamplingOptions(seed=1))
     for name in ("mag_err", "r_eff_p84", "n_p50"):
         np.testing.assert_array_equal(whole[name], again[name])
         # float32 sums in another order

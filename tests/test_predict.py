@@ -66,7 +66,7 @@ def call(*arguments: object) -> Result:
 def test_files_and_memory_agree(simulated, weights: Path, tmp_path: Path):
     """`hybridfit.predict` on what was read is the run's table."""
     directory, _ = simulated
-    result = call("predict", directory, "-o", tmp_path, "--weights", weights, "--part", 4)
+    result = call("predict", directory, "-o", tmp_path, "--weights", weights, "--part-size", 4)
     assert result.exit_code == 0, result.output
     assert "10 predicted now" in result.output
     table = Table.read(tmp_path / "results.fits")
@@ -134,7 +134,7 @@ def test_draws_are_written(simulated, weights: Path, tmp_path: Path, format: str
     if format == "parquet":
         pytest.importorskip("pyarrow")
     directory, _ = simulated
-    more = ["--weights", weights, "--samples", 20, "--save-samples", "--limit", 3, "--part", 2]
+    more = ["--weights", weights, "--samples", 20, "--save-samples", "--limit", 3, "--part-size", 2]
     result = call("predict", directory, "-o", tmp_path, "--format", format, *more)
     assert result.exit_code == 0, result.output
     path = tmp_path / f"results.{format}"
@@ -170,7 +170,7 @@ def test_bad_galaxies_are_flagged_rows(simulated, weights: Path, tmp_path: Path)
 def test_a_stopped_run_goes_on_to_the_same_table(simulated, weights: Path, tmp_path: Path):
     directory, _ = simulated
     options = hf.PredictOptions(weights=str(weights), samples=32)
-    run = hf.StreamOptions(part=3)
+    run = hf.FileRunOptions(part_size=3)
     whole = hf.predict_files(directory, tmp_path / "whole", options=options, run=run)
     save, saved = stream.runs.Run.save, []
 
@@ -193,7 +193,7 @@ def test_a_stopped_run_goes_on_to_the_same_table(simulated, weights: Path, tmp_p
     with pytest.raises(hf.UsageError, match="predict seed was 0 and is now 1"):
         hf.predict_files(directory, out, options=replace(options, seed=1), run=run)
     with pytest.raises(hf.UsageError, match="holds a run that was started otherwise"):
-        hf.fit_files(directory, out, run=hf.RunOptions(start="moments"))
+        hf.fit_files(directory, out, run=hf.RunOptions(initial_values="moments"))
 
 
 def test_other_weights_are_another_run(simulated, weights: Path, tmp_path: Path):

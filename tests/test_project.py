@@ -101,7 +101,7 @@ def test_example_config_is_understood():
     assert fit.sky == "plane"
     assert fit.prior.n.high == 8.0
     assert run.save_models
-    assert made["posterior"].ess == 200
+    assert made["sampling"].target_ess == 200
     assert made["budget"].correlated_noise == "measure"
 
 

@@ -43,7 +43,7 @@ def measured(psf: np.ndarray, k: int):
     cutouts = Cutouts(
         image=image[None], sigma=image[None] * 0 + 1, psf=psf, psf_oversampling=k, zeropoint=25.0
     )
-    return hf.fit(cutouts, uncertainty="covariance", start="moments")[0]
+    return hf.fit(cutouts, uncertainty="covariance", initial_values="moments")[0]
 
 
 @pytest.mark.parametrize("k", [2, 3, 4, 5])
@@ -214,7 +214,7 @@ def test_an_stpsf_file_needs_no_option(stpsf_folder):
     said = cutouts.messages[0]
     assert "extension OVERDIST of OVERSAMP, DET_SAMP, OVERDIST, DET_DIST" in said
     assert "psf_oversampling 4 is taken from the PSF's header (DET_SAMP, PIXELSCL)" in said
-    row = hf.fit(cutouts, uncertainty="covariance", start="moments")[0]
+    row = hf.fit(cutouts, uncertainty="covariance", initial_values="moments")[0]
     # the noise moves them by 1e-3
     assert row["r_eff"] == pytest.approx(8.0, rel=5e-3)
     assert row["n"] == pytest.approx(2.0, rel=1e-2)

@@ -135,7 +135,7 @@ def test_cutouts_with_a_pedestal_are_flagged_too():
     cutouts, _ = observe(population(3, 5), 100.0, psf=moffat(41))
     raw = on_pedestal(moffat(41), 0.034).astype(np.float32)
     psf = torch.stack([cutouts.psf[0], torch.tensor(raw), cutouts.psf[0]])
-    table = hf.fit(replace(cutouts, psf=psf), start="moments")
+    table = hf.fit(replace(cutouts, psf=psf), initial_values="moments")
     assert (np.array(table["flags"]) & TRUNCATED).tolist() == [0, TRUNCATED, 0]
     assert "pedestal with 3.3 % of its flux: hybridfit.prepare_psf" in table["message"][1]
     assert table["quality"][1] != "certified"

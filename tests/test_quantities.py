@@ -34,7 +34,7 @@ def test_sigma_in_another_unit_is_converted():
 def test_the_magnitude_is_right():
     """Flux 1e4 nJy is 21.40 mag, also where sigma came in micro-Jy."""
     image = galaxy(flux=1e4)
-    options = {"psf": psf_image(), "uncertainty": "covariance", "start": "moments"}
+    options = {"psf": psf_image(), "uncertainty": "covariance", "initial_values": "moments"}
     plain = hf.fit(image, sigma=np.ones_like(image), zeropoint=31.4, **options)
     table = hf.fit(image * u.nJy, sigma=np.full_like(image, 1e-3) * u.uJy, **options)
     # 1e-6: conversions of sigma round in its last digit

@@ -20,11 +20,12 @@ from hybridfit.cli.exit_status import told
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.pipeline import fit_files as files
 from hybridfit.pipeline.engine import batching
-from hybridfit.pipeline.fit_files import RunOptions, fit_files
-from hybridfit.pipeline.galfit.run import fit_feedmes
+from hybridfit.pipeline.fit_files import fit_files
+from hybridfit.pipeline.galfit.run import FeedmeRunOptions, fit_feedmes
+from hybridfit.pipeline.options import RunOptions
 from hybridfit.simulation.simulate import SimulateOptions
 
-RUN = RunOptions(uncertainty="covariance", start="moments", part=4)
+RUN = RunOptions(uncertainty="covariance", initial_values="moments", part_size=4)
 N = 12
 
 
@@ -155,7 +156,7 @@ def test_ids_of_any_letters_come_back_from_a_table(made, tmp_path, format: str):
         )
     manifest = tmp_path / "galaxies.csv"
     manifest.write_text("\n".join(lines))
-    run = replace(RUN, format=format, part=2)
+    run = replace(RUN, format=format, part_size=2)
     fit_files(manifest, tmp_path / "out", run=run)
     manifest.write_text("\n".join(lines).replace("sim0004_psf", "sim0003_psf"))
     summary = fit_files(manifest, tmp_path / "out", run=run)
@@ -246,7 +247,7 @@ def test_input_files_of_galfit_that_changed(made, tmp_path):
         text = FEEDME.format(id=name).replace("J) 25", f"G) {name}.con\nJ) 25")
         paths[-1].write_text(text)
         (inputs / f"{name}.con").write_text("1 n 0.2 to 8\n")
-    run = hf.pipeline.FeedmeRunOptions(start="moments")
+    run = FeedmeRunOptions(initial_values="moments")
     options = hf.pipeline.FeedmeFitOptions(compile="off")
 
     def again() -> tuple[str, ...]:
@@ -264,7 +265,7 @@ def test_input_files_of_galfit_that_changed(made, tmp_path):
 
 def test_a_part_is_kept_by_time(inputs, tmp_path, monkeypatch):
     """A run of one part that is killed goes on within it, to the same bytes."""
-    run = replace(RUN, part=256)
+    run = replace(RUN, part_size=256)
     monkeypatch.setattr(batching, "CPU_PIXELS", 3 * 32 * 32)  # batches of three galaxies
     whole = fit_files(inputs, tmp_path / "whole", run=run)
     monkeypatch.setattr(batching, "SAVE_EVERY", 0.0)
@@ -309,7 +310,7 @@ def test_the_bar_moves_within_a_part(inputs, tmp_path, monkeypatch, capsys):
 
     with monkeypatch.context() as patch:
         patch.setattr(progress, "tqdm", Bar)
-        fit_files(inputs, tmp_path / "out", run=replace(RUN, part=256), quiet=False)
+        fit_files(inputs, tmp_path / "out", run=replace(RUN, part_size=256), quiet=False)
     assert sum(moves) == pytest.approx(N)
     assert len(moves) == 4, "twice a batch: after the fit, and at its end"
     assert "fitting 6" in inside

@@ -158,7 +158,7 @@ def test_a_centre_off_the_projection_is_told():
         zeropoint=25.0,
         wcs=[WCS(header)],
         uncertainty="covariance",
-        start="moments",
+        initial_values="moments",
     )
     assert math.isnan(table["ra"][0])
     assert "the centre lies off the projection" in table["message"][0]
@@ -205,7 +205,7 @@ def test_tables_have_positions_or_the_reason(tmp_path):
         zeropoint=25.0,
         wcs=[wcs_in("E"), wcs_in("S"), wcs_in("H")],
         uncertainty="covariance",
-        start="moments",
+        initial_values="moments",
     )
     at = [(float(row["x"]), float(row["y"])) for row in table]
     for k, frame in enumerate((BarycentricMeanEcliptic(), Supergalactic())):

@@ -21,6 +21,7 @@ from hybridfit.data.result import Result
 from hybridfit.data.samples import Draws
 from hybridfit.io import table
 from hybridfit.io import write_tables as export
+from hybridfit.io.formats import check_format
 from hybridfit.io.result_table import result_columns, result_rows
 from hybridfit.io.unicode_columns import restored
 from hybridfit.model.parameters import ParameterSpace
@@ -323,9 +324,9 @@ def test_unwritable_results_leave_nothing(tmp_path: Path):
 
 def test_formats_that_cannot_be():
     with pytest.raises(ValueError, match="expected one of fits"):
-        export.check_format("hdf5")
+        check_format("hdf5")
     with pytest.raises(ValueError, match="csv cannot hold"):
-        export.check_format("csv", "covariance matrices")
+        check_format("csv", "covariance matrices")
 
 
 def test_long_paths_do_not_hide_the_reason():

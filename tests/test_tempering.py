@@ -13,7 +13,8 @@ from tolerances import SINGLE
 import hybridfit as hf
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.uncertainty import correlated_noise as noise
-from hybridfit.uncertainty.error_budget import BudgetOptions, error_budget, noise_of
+from hybridfit.uncertainty.error_budget import error_budget, noise_of
+from hybridfit.uncertainty.options import BudgetOptions
 from hybridfit.uncertainty.tempering import mean_excess, temperature, tempered
 
 
@@ -87,7 +88,7 @@ def test_posteriors_follow_correlated_noise() -> None:
         image=clean.image + scale * torch.tensor(rough),
         sigma=clean.sigma * scale,
     )
-    kwargs = {"options": OPTIONS, "start": "moments"}
+    kwargs = {"options": OPTIONS, "initial_values": "moments"}
     aware = hf.fit(cutouts, **kwargs)
     blind = hf.fit(cutouts, budget=BudgetOptions("off", 0, 0, 0, 0, 0, False), **kwargs)
     ratio = np.array([aware[f"{k}_err"] / blind[f"{k}_err"] for k in ("mag", "r_eff", "n", "q")])

@@ -170,7 +170,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             manifest,
             folder / format,
             run=hf.RunOptions(
-                format=format, uncertainty="covariance", start="moments", save_models=True
+                format=format, uncertainty="covariance", initial_values="moments", save_models=True
             ),
         )
     return folder
@@ -236,7 +236,7 @@ def test_a_run_goes_on_and_its_pictures_have_its_names(runs: Path):
         runs / "list.ecsv",
         runs / "fits",
         run=hf.RunOptions(
-            format="fits", uncertainty="covariance", start="moments", save_models=True
+            format="fits", uncertainty="covariance", initial_values="moments", save_models=True
         ),
     )
     assert again.n_fitted == 0  # it was whole

@@ -24,8 +24,7 @@ from hybridfit.npe.posterior import predict_cutouts
 from hybridfit.npe.predict_targets import predict_targets
 from hybridfit.npe.targets import TargetColumn, decode_targets, encode_targets, parse_targets
 from hybridfit.npe.weight_files import load_config, load_weights, save_weights
-from hybridfit.pipeline.engine.job import StreamOptions
-from hybridfit.pipeline.predict import PredictOptions
+from hybridfit.pipeline.options import FileRunOptions, PredictOptions
 from hybridfit.simulation.simulate import simulate_fields
 from hybridfit.training.data import Shard
 from hybridfit.training.finetune import STAGES, FinetuneOptions, finetune
@@ -330,7 +329,7 @@ def test_other_parameters_on_the_same_network(weights, tmp_path):
     assert table["mass_samples"].shape == (400, 64)
     # written and read by the command's own way
     predict = PredictOptions(weights=str(tmp_path / "out"), samples=64)
-    hf.predict_files(folder, tmp_path / "predicted", options=predict, run=StreamOptions(limit=10))
+    hf.predict_files(folder, tmp_path / "predicted", options=predict, run=FileRunOptions(limit=10))
     read = Table.read(tmp_path / "predicted" / "results.fits")
     assert {"mass_p16", "concentration_p975", "distance"} <= set(read.colnames)
     assert "x" not in read.colnames

@@ -97,7 +97,7 @@ def test_what_is_named_here_runs(planted: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delitem(sys.modules, "planted", raising=False)
     cutouts, _ = hf.simulate(1, 1)
     fitted = hf.fit(
-        cutouts, components=("planted:Disk",), uncertainty="covariance", start="moments"
+        cutouts, components=("planted:Disk",), uncertainty="covariance", initial_values="moments"
     )
     assert (planted / "mark").read_text() == "it ran"
     # it is imported now: the table's word is enough
@@ -111,7 +111,8 @@ PLOT = ("plot", "out", "--input", "cutouts", "--quiet")
 
 def with_options(folder: Path) -> None:
     galaxies(folder)
-    text = "fit:\n  components: ['planted:Disk']\nrun: {start: moments, uncertainty: covariance}\n"
+    run = "run: {initial_values: moments, uncertainty: covariance}"
+    text = f"fit:\n  components: ['planted:Disk']\n{run}\n"
     (folder / "options.yaml").write_text(text)
 
 

@@ -140,7 +140,7 @@ def run(*arguments: object) -> str:
 
 
 def test_fit_plot_and_compare_warn_of_nothing(inputs: Path, tmp_path: Path):
-    quick = ("--uncertainty", "covariance", "--start", "moments", "--save-models")
+    quick = ("--uncertainty", "covariance", "--initial-values", "moments", "--save-models")
     run("fit", inputs, "-o", tmp_path / "out", *quick)
     table = Table.read(tmp_path / "out" / "results.fits")
     names = {path.name.removesuffix("_image.fits") for path in inputs.glob("*_image.fits")}
@@ -160,7 +160,7 @@ def test_tables_are_written_without_a_warning(format: str, tmp_path: Path):
         pytest.importorskip("pyarrow")
     cutouts, _ = hf.simulate(2)
     write_cutouts(cutouts, tmp_path / "in")
-    quick = ("--uncertainty", "covariance", "--start", "moments", "--format", format)
+    quick = ("--uncertainty", "covariance", "--initial-values", "moments", "--format", format)
     run("fit", tmp_path / "in", "-o", tmp_path / "out", *quick)
 
 

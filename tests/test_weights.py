@@ -84,7 +84,7 @@ def test_what_cannot_be_exported_says_so(run, tmp_path):
 
 def test_missing_weights_say_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(posterior, "PACKAGED", tmp_path / "package")
-    with pytest.raises(FileNotFoundError, match=r"no weights at .*package.*--start moments"):
+    with pytest.raises(FileNotFoundError, match=r"no weights .*--initial-values moments"):
         posterior.load_estimator()
     with pytest.raises(FileNotFoundError, match=r"expected a folder with .* and config\.yaml"):
         posterior.load_estimator(tmp_path)

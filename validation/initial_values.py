@@ -42,7 +42,7 @@ from validation.common import SIMS, load_sims, quality, write_result
 SPACE = ParameterSpace()
 OPTIONS = FitOptions(compile="off")
 # one start on the whole stamp and nothing else: what a start is worth by itself
-BARE = FitOptions(compile="off", coarse=False, second_tries=False)
+BARE = FitOptions(compile="off", coarse_fit=False, retry=False)
 ONE = ("posterior", "scout", "moments")
 WAYS = (*ONE, *(f"{name}, one start" for name in ONE), "eight")
 AT_ONCE = 100

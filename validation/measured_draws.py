@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import hybridfit as hf
 from hybridfit.fitting.options import FitOptions
-from hybridfit.pipeline.uncertainty_options import DRAWN
+from hybridfit.pipeline.options import DRAWN
 from hybridfit.uncertainty.error_budget import NONE
 
 Array = NDArray[np.float64]

@@ -25,7 +25,7 @@ from hybridfit.fitting.options import FitOptions
 from hybridfit.npe.posterior import load_estimator, predict_cutouts
 from hybridfit.pipeline.network_start import expectation, starts_from
 from hybridfit.pipeline.posterior import reconcile
-from hybridfit.sampling.importance_sampling import ReconcileOptions
+from hybridfit.sampling.options import SamplingOptions
 from hybridfit.uncertainty.error_budget import NONE
 from validation.common import write_result
 from validation.galsim_galaxies import LIMITS, NAMES, shards
@@ -40,9 +40,11 @@ EDGES = (3.0, 10.0, 30.0, 100.0, 300.0, np.inf)
 OPTIONS = FitOptions(compile="off")
 
 
-def options_of(fit: int, flow: int) -> ReconcileOptions:
+def options_of(fit: int, flow: int) -> SamplingOptions:
     """One round, whatever it gives: no room is left for another."""
-    return ReconcileOptions(laplace=fit, flow=flow, prior=8, ess=1.0, max_draws=DRAWS, mcmc=False)
+    return SamplingOptions(
+        fit_draws=fit, network_draws=flow, prior_draws=8, target_ess=1.0, max_draws=DRAWS
+    )
 
 
 def line(share: np.ndarray) -> dict[str, float]:

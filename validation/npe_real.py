@@ -23,7 +23,8 @@ from hybridfit.data.flags import Flag
 from hybridfit.fitting.options import FitOptions
 from hybridfit.npe.posterior import load_estimator
 from hybridfit.pipeline.measure import measure
-from hybridfit.pipeline.predict import PredictOptions, predict
+from hybridfit.pipeline.options import PredictOptions
+from hybridfit.pipeline.predict import predict
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
 from validation.common import NAMES, write_result
 from validation.galfit_real import DATA, read_cases

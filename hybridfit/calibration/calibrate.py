@@ -30,7 +30,7 @@ from hybridfit.model.prior import Prior
 from hybridfit.npe.posterior import PACKAGED, load_estimator, predict_cutouts
 from hybridfit.npe.weight_files import CONFIG
 from hybridfit.options.yaml_options import check_keys, load_yaml, make
-from hybridfit.pipeline.measure import usable_device
+from hybridfit.pipeline.devices import usable_device
 from hybridfit.rendering.render import render
 from hybridfit.simulation.options import FieldOptions, Kind
 from hybridfit.simulation.simulate import simulate_fields

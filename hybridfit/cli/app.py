@@ -375,15 +375,14 @@ def _plot(
 def _fit_stages() -> dict[str, Any]:
     from hybridfit.fitting.options import FitOptions
     from hybridfit.io.options import ReadOptions
-    from hybridfit.pipeline.fit_files import RunOptions
-    from hybridfit.sampling.importance_sampling import ReconcileOptions
-    from hybridfit.uncertainty.bootstrap import BootstrapOptions
-    from hybridfit.uncertainty.error_budget import BudgetOptions
+    from hybridfit.pipeline.options import RunOptions
+    from hybridfit.sampling.options import SamplingOptions
+    from hybridfit.uncertainty.options import BootstrapOptions, BudgetOptions
 
     return {
         "read": ReadOptions,
         "fit": FitOptions,
-        "posterior": ReconcileOptions,
+        "sampling": SamplingOptions,
         "bootstrap": BootstrapOptions,
         "budget": BudgetOptions,
         "run": RunOptions,
@@ -392,7 +391,6 @@ def _fit_stages() -> dict[str, Any]:
 
 def _predict_stages() -> dict[str, Any]:
     from hybridfit.io.options import ReadOptions
-    from hybridfit.pipeline.engine.job import StreamOptions
-    from hybridfit.pipeline.predict import PredictOptions
+    from hybridfit.pipeline.options import FileRunOptions, PredictOptions
 
-    return {"read": ReadOptions, "predict": PredictOptions, "run": StreamOptions}
+    return {"read": ReadOptions, "predict": PredictOptions, "run": FileRunOptions}

@@ -85,25 +85,27 @@ def compare_command(
     radius: Annotated[
         float | None, _own("--radius", "of a match: arcsec [1] or pixels [2]")
     ] = None,
-    point: Annotated[
-        str | None, _own("--point", "best | median | mean: which of our values [best]")
+    estimate: Annotated[
+        str | None, _own("--estimate", "best | median | mean: which of our values [best]")
     ] = None,
     pixels: Annotated[
         bool | None, typer.Option("--pixels/--no-pixels", help="chi2 of both on the pixels")
     ] = None,
-    limit: Annotated[
-        float | None, _own("--limit", "sigma of both errors within which numbers agree [3]")
+    max_sigma: Annotated[
+        float | None, _own("--max-sigma", "sigma of both errors within which numbers agree [3]")
     ] = None,
     delta_chi2: Annotated[
         float | None, _own("--delta-chi2", "difference of chi2 that decides [9]")
     ] = None,
-    poor: Annotated[
-        float | None, _own("--poor", "chi2/dof from which neither model will do [2]")
+    poor_chi2: Annotated[
+        float | None, _own("--poor-chi2", "chi2/dof from which neither model will do [2]")
     ] = None,
-    worst: Annotated[
-        int | None, _own("--worst", "disagreements with pictures, a reference [12]")
+    n_worst: Annotated[
+        int | None, _own("--n-worst", "disagreements with pictures, a reference [12]")
     ] = None,
-    rows: Annotated[int | None, _own("--rows", "of the page's table of galaxies [2000]")] = None,
+    n_rows: Annotated[
+        int | None, _own("--n-rows", "of the page's table of galaxies [2000]")
+    ] = None,
     format: Annotated[
         str | None, _own("--format", "fits | ecsv | parquet | csv: of comparison.* [fits]")
     ] = None,
@@ -122,7 +124,8 @@ def compare_command(
     """
     given = dict(locals())
     from hybridfit.comparison.compare import compare
-    from hybridfit.comparison.result import CompareOptions, told
+    from hybridfit.comparison.options import CompareOptions
+    from hybridfit.comparison.result import told
 
     with errors(debug):
         with usage():
@@ -149,7 +152,7 @@ def compare_command(
 
 def _reading(given: Mapping[str, Any], count: int) -> Sequence[Any]:
     """The reading options of each reference."""
-    from hybridfit.io.references import ReferenceOptions
+    from hybridfit.io.references.options import ReferenceOptions
 
     each: list[dict[str, Any]] = [{} for _ in range(count)]
     for name in READING:

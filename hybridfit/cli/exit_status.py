@@ -87,7 +87,7 @@ def _line(error: Exception, is_usage: bool) -> str:
     if isinstance(error, OSError) and "space on disk" in text:  # astropy's words, without a number
         return "cannot write: no space left: make room and give the same command to go on"
     if isinstance(error, MemoryError) or "out of memory" in text:
-        return f"out of memory: try a smaller --part or --chunk ({text[:200]})"
+        return f"out of memory: try a smaller --part-size or --chunk ({text[:200]})"
     if is_usage:  # by whatever name of its kind
         return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
     return f"{type(error).__name__}: {text[:500]} (--debug shows where)"

@@ -17,9 +17,10 @@ from tqdm import tqdm
 
 from hybridfit.comparison.crossmatch import Matches, match
 from hybridfit.comparison.differences import pairs_of
+from hybridfit.comparison.options import CompareOptions
 from hybridfit.comparison.pixels import Evaluation, Models, evaluate, free_parameters
 from hybridfit.comparison.report import write_report
-from hybridfit.comparison.result import PAGE, CompareOptions, CompareResult, Comparison
+from hybridfit.comparison.result import PAGE, CompareResult, Comparison
 from hybridfit.comparison.statistics import summarise, suspicions
 from hybridfit.comparison.tables import summary_table, table_rows, unmatched_table
 from hybridfit.comparison.verdicts import Chi2, judge
@@ -27,7 +28,10 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import UsageError
 from hybridfit.io import write_tables as export
 from hybridfit.io.read_results import Results, read_results
-from hybridfit.io.references import Catalogue, ReferenceOptions, own_catalogue, read_reference
+from hybridfit.io.references.catalogue import Catalogue
+from hybridfit.io.references.options import ReferenceOptions
+from hybridfit.io.references.own import own_catalogue
+from hybridfit.io.references.read import read_reference
 from hybridfit.io.table import to_table
 from hybridfit.io.writing import write_table
 from hybridfit.options.checks import as_path, checked, or_default
@@ -82,7 +86,7 @@ def compare(
         out = None if out is None else as_path("out", out)
         options, each = _options(options, reading, len(references), more)
         run = _results(results)
-        ours = own_catalogue(run, "ours", options.point)
+        ours = own_catalogue(run, "ours", options.estimate)
         catalogues = [read_reference(s, o) for s, o in zip(references, each, strict=True)]
         catalogues = _renamed(catalogues)
         matched = [match(ours, c, options.match, options.radius) for c in catalogues]
@@ -228,7 +232,7 @@ def _comparison(
         grade == "suspect" or (not grade and bool(flags))
         for grade, flags in zip(mine.quality, mine.flagged, strict=True)
     ]
-    verdicts = judge(pairs, chi2, suspect, [bool(f) for f in its.flagged], options.verdicts)
+    verdicts = judge(pairs, chi2, suspect, [bool(f) for f in its.flagged], options)
     notes = [*theirs.notes]
     if matches.repeated:
         some = ", ".join(f"'{name}'" for name in matches.repeated[:5])

@@ -12,10 +12,9 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
 from hybridfit.comparison.guess_ids import guess_ids
-from hybridfit.io.references import Catalogue
-from hybridfit.io.references.catalogue import COLUMN, NAMES, Array
+from hybridfit.comparison.options import WAYS
+from hybridfit.io.references.catalogue import COLUMN, NAMES, Array, Catalogue
 
-WAYS = ("auto", "id", "guess", "sky", "pixel", "row")
 PIXELS, ARCSEC = 2.0, 1.0  # the radii where none is said
 NEIGHBOUR = 3.0  # pixels: components nearer than this, or than the size, make up one galaxy
 

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridfit.comparison.crossmatch import Matches, partners, total
-from hybridfit.io.references import Catalogue
-from hybridfit.io.references.catalogue import COLUMN, NAMES, Array
+from hybridfit.io.references.catalogue import COLUMN, NAMES, Array, Catalogue
 
 PARAMETERS = (*NAMES, "sky")  # the columns of what follows
 LOGARITHMIC = ("r_eff", "n")  # whose differences are quoted as ratios

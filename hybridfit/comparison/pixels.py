@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.io.references import NAMES, Catalogue
-from hybridfit.io.references.catalogue import COLUMN, Array
+from hybridfit.io.references.catalogue import COLUMN, NAMES, Array, Catalogue
 from hybridfit.pipeline.run_cutouts import CutoutReader, batches
 from hybridfit.rendering.render import render
 

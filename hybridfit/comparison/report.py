@@ -12,10 +12,11 @@ from hybridfit.comparison import html as report
 from hybridfit.comparison.differences import LOGARITHMIC, PARAMETERS, names_with
 from hybridfit.comparison.figures import chi2_picture, first_rows, other_side, overview, rivals
 from hybridfit.comparison.html import Section
-from hybridfit.comparison.result import CompareOptions, Comparison
+from hybridfit.comparison.options import CompareOptions
+from hybridfit.comparison.result import Comparison
 from hybridfit.comparison.statistics import COLUMNS
 from hybridfit.comparison.verdicts import VERDICTS
-from hybridfit.io.references import NAMES
+from hybridfit.io.references.catalogue import NAMES
 from hybridfit.io.writing import atomic
 from hybridfit.pipeline.measure import versions
 from hybridfit.pipeline.run_cutouts import CutoutReader
@@ -195,7 +196,7 @@ def _who(c: Comparison) -> list[str]:
 
 def _worst(c: Comparison, stamps: CutoutReader, galfit: bool, options: CompareOptions) -> list[str]:
     """The galaxies that disagree most, one by one."""
-    chosen = c.worst(options.worst)
+    chosen = c.worst(options.n_worst)
     if not chosen:
         return []
     parts = ["<h3>Worst disagreements</h3>"]
@@ -261,7 +262,7 @@ def _galaxies(c: Comparison, options: CompareOptions) -> list[str]:
     order = c.worst(len(c.matches))
     known = set(order)
     rest = [m for m in range(len(c.matches)) if m not in known]
-    shown = [*order, *rest][: options.rows]
+    shown = [*order, *rest][: options.n_rows]
     if not shown:
         return []
     first = first_rows(c.pairs)
@@ -307,8 +308,8 @@ def _reading(options: CompareOptions) -> list[str]:
                 "deviation of differences over our errors, theirs, and both together.",
                 "Pulls against a truth should have mean 0 and standard deviation 1. Two fits of "
                 "the same pixels share their noise, so that theirs should be well below 1.",
-                f"Agree: no parameter differs by more than {options.limit:g} of both errors. Else "
-                "chi2 decides: both models are rendered by one code on the same pixels, with "
+                f"Agree: no parameter differs by more than {options.max_sigma:g} of both errors. "
+                "Else chi2 decides: both models are rendered by one code on the same pixels, with "
                 "fluxes and sky solved for, so that neither the zero point nor the number of "
                 f"printed digits does. A difference counts from {options.delta_chi2:g} times "
                 "chi2/dof on.",

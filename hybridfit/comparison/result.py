@@ -1,4 +1,4 @@
-"""What a comparison is asked for, and what it gives."""
+"""What a comparison gives."""
 
 from __future__ import annotations
 
@@ -8,50 +8,12 @@ from pathlib import Path
 import numpy as np
 from astropy.table import Table
 
-from hybridfit.comparison.crossmatch import WAYS, Matches
+from hybridfit.comparison.crossmatch import Matches
 from hybridfit.comparison.differences import Pairs
-from hybridfit.comparison.verdicts import AGREE, Chi2, VerdictOptions, Verdicts, worst
-from hybridfit.io import write_tables as export
-from hybridfit.io.references import Catalogue
-from hybridfit.io.references.own import POINTS
-from hybridfit.options.checks import check_fields
+from hybridfit.comparison.verdicts import AGREE, Chi2, Verdicts, worst
+from hybridfit.io.references.catalogue import Catalogue
 
 PAGE = "report.html"
-
-
-@dataclass(frozen=True)
-class CompareOptions:
-    """How catalogues are matched and compared, and what is written."""
-
-    match: str = "auto"  # id | guess | sky | pixel | row; auto: by id, else on the sky
-    radius: float = 0.0  # arcsec on the sky, pixels in the image; 0: 1 and 2
-    point: str = "best"  # best | median | mean: which of our values; mean needs --save-samples
-    pixels: bool = True  # evaluate both on the pixels that were fitted
-    limit: float = 3.0  # sigma of both errors within which parameters agree
-    delta_chi2: float = 9.0  # of two fits, that decides
-    poor: float = 2.0  # chi2/dof from which neither describes the pixels
-    worst: int = 12  # galaxies shown, with pictures
-    rows: int = 2000  # of the page's table of galaxies
-    format: str = "fits"  # of comparison.*: fits | ecsv | parquet | csv
-    threads: int = 1  # of the CPU
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        export.check_format(self.format)
-        for name, known in (("match", WAYS), ("point", POINTS)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} is '{getattr(self, name)}', expected one of {', '.join(known)}"
-                )
-        for name, least in (("radius", 0), ("worst", 0), ("rows", 0), ("threads", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more")
-        _ = self.verdicts
-
-    @property
-    def verdicts(self) -> VerdictOptions:
-        """Those that decide verdicts."""
-        return VerdictOptions(self.limit, self.delta_chi2, self.poor)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy.stats import chi2 as chi2_distribution
 
 from hybridfit.comparison.differences import Pairs
+from hybridfit.comparison.options import VerdictOptions
 from hybridfit.comparison.statistics import outlying
 from hybridfit.io.references.catalogue import NAMES, Array
-from hybridfit.options.checks import check_fields
 
 AGREE = "agree"
 SAME_CHI2 = "same chi2"
@@ -35,21 +35,6 @@ VERDICTS = {
     NONE_THEIRS: "they have no values",
 }
 LIKELY = 0.9973  # of a truth's chi2 above the minimum: three sigma
-
-
-@dataclass(frozen=True)
-class VerdictOptions:
-    """When numbers agree, and when chi2 decides."""
-
-    limit: float = 3.0  # sigma of both errors within which every parameter agrees
-    delta_chi2: float = 9.0  # of two fits, that decides; times chi2/dof where that is above 1
-    poor: float = 2.0  # chi2/dof of the better one from which neither describes the pixels
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        for name in ("limit", "delta_chi2", "poor"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a number above 0")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +89,7 @@ def judge(
 ) -> Verdicts:
     """Give each matched galaxy its verdict.
 
-    Parameters agree where none differs by more than ``options.limit`` of both errors (of those
+    Parameters agree where none differs by more than ``options.max_sigma`` of both errors (of those
     of a truth's: ours alone) and none is catastrophic. Where they do not, chi2 decides if it
     differs by more than it may: two fits of the same pixels by ``options.delta_chi2``, a truth
     by what truths lie above the minimum.
@@ -132,7 +117,7 @@ def judge(
         mine, its = bool(suspect[m]), bool(flagged[m])
         by.append({(1, 0): "us", (0, 1): "them", (1, 1): "both"}.get((mine, its), ""))
         verdict = NONE_OURS if absent[0][m] else NONE_THEIRS if absent[1][m] else ""
-        if not verdict and not far[m] and not distance[m] > options.limit:
+        if not verdict and not far[m] and not distance[m] > options.max_sigma:
             verdict = AGREE
         verdicts.append(verdict or _by_pixels(chi2, m, by[-1], pairs.exact, options))
     return Verdicts(tuple(verdicts), tuple(by), distance, far)
@@ -144,7 +129,7 @@ def _by_pixels(chi2: Chi2, m: int, by: str, exact: bool, options: VerdictOptions
     if not np.isfinite(excess):
         return flags.get(by, DIFFER)
     reduced = float(np.nanmin([chi2.ours_solved[m], chi2.theirs_solved[m]])) / dof
-    if reduced > options.poor:
+    if reduced > options.poor_chi2:
         return BOTH_POOR
     # a model that does not describe the pixels misses by more than noise: chi2 has its scale
     allowed = options.delta_chi2 * max(reduced, 1.0)

@@ -10,21 +10,18 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.flags import Flag
+from hybridfit.data.names import MOST_OVERSAMPLING, OVERSAMPLINGS, START_NAMES
 from hybridfit.data.quantities import without_units
 from hybridfit.data.tensors import as_tensor, entries, expanded, masked_pixels
 
 # what may be given with a unit, beside the image, or follows from it
 WITH_UNITS = ("sigma", "psf", "mask", "zeropoint", "zeropoint_from", "pixel_scale", "wcs")
 NO_ZEROPOINT = int(Flag.NO_ZEROPOINT)
-MOST_OVERSAMPLING = 32  # memory grows by its square
-OVERSAMPLINGS = f"a whole number from 1 to {MOST_OVERSAMPLING}"
 LARGEST, SMALLEST = 1e37, 2e-38  # flux units: their squares and inverses are finite in float32
 # |image| over the noise, and noise over the usual one, beyond which sums of squares are not: what
 # no camera measures, for instance 1e36 where a program has no data
 MOST_SIGNAL, LEAST_NOISE = 1e15, 1e-12
 ORDINARY = 1e9  # |image| over the least noise up to which there is nothing to look at
-NOISE_ROLES = ("sigma", "variance", "ivar")  # what a noise map may hold
-START_NAMES = ("x", "y", "mag", "r_eff", "n", "q", "pa")
 COLUMNS: dict[str, tuple[float, torch.dtype, tuple[int, ...]]] = {  # default, type, shape of a row
     "psf_oversampling": (1, torch.int64, ()),
     "psf_includes_pixel": (False, torch.bool, ()),
@@ -227,8 +224,3 @@ def _can_start(start: Tensor) -> Tensor:
     shape = start[:, [START_NAMES.index(name) for name in ("r_eff", "n", "q")]]
     wrong = torch.isinf(start).any(dim=1) | (shape <= 0).any(dim=1) | (shape[:, 2] > 1)
     return ~wrong
-
-
-def is_oversampling(value: float) -> bool:
-    """Whether a PSF can have so many pixels per image pixel."""
-    return 1 <= value <= MOST_OVERSAMPLING and value == int(value)

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hybridfit.data.cutout_checks import LARGEST, NOISE_ROLES, ORDINARY, SMALLEST, absurd_pixels
+from hybridfit.data.cutout_checks import LARGEST, ORDINARY, SMALLEST, absurd_pixels
 from hybridfit.data.errors import BadInput
 from hybridfit.data.flags import Flag
+from hybridfit.data.names import NOISE_ROLES
 from hybridfit.detection import cropping, detect
 from hybridfit.detection.detect import middle
 from hybridfit.detection.gain_check import Doubt

@@ -59,7 +59,7 @@ def make_problem(cutouts: Cutouts, options: FitOptions, compile: bool = False) -
         options.space,
         options.profiles,
         box,
-        1.0 if options.estimator == "map" else 0.0,
+        1.0 if options.objective == "map" else 0.0,
         _chunk(options, grid),
         kernels(compile),
     )

@@ -58,7 +58,7 @@ def fit_cutouts(
     if options.convolution == "galfit":
         quick = replace(options, convolution="continuous")
         near = fit_cutouts(cutouts, quick, device, compile, starts, given).theta
-        options = replace(options, second_tries=False)
+        options = replace(options, retry=False)
     pieces: list[Fit] = []
     order: list[Tensor] = []
     with torch.inference_mode():
@@ -91,11 +91,11 @@ def _fit_group(
     coords = _nearer(starting_values(cutouts, single, options.space), near, options.space)
     start = options.space.to_whitened(coords, box)
     # the posterior's median is nearer than what the middle of the stamp would give
-    if options.coarse and options.method == "lm" and starts is None and near is None:
+    if options.coarse_fit and options.method == "lm" and starts is None and near is None:
         start = coarse_start(problem, cutouts, start)
     solution = solution_of(_minimise(problem, start, options), problem)
-    if options.second_tries:
-        solution = _second_tries(solution, problem, cutouts, coords, options)
+    if options.retry:
+        solution = _retry(solution, problem, cutouts, coords, options)
         if starts is not None:
             solution = _further_starts(solution, problem, cutouts, starts, options)
     fit = to_fit(solution, problem, cutouts, options.sky_value)
@@ -121,8 +121,8 @@ def _fit_given(
     problem = replace(problem, held=held)
     start = space.to_whitened(_nearer(coords, near, space), problem.box)
     solution = solution_of(_minimise(problem, start, options), problem)
-    if options.second_tries:
-        solution = _second_tries(solution, problem, cutouts, coords, options)
+    if options.retry:
+        solution = _retry(solution, problem, cutouts, coords, options)
     fit = to_fit(solution, problem, cutouts, options.sky_value)
     # exactly, not as whitened space has them
     fixed = given.held & torch.isfinite(fit.theta)
@@ -157,7 +157,7 @@ def _minimise(problem: Problem, start: Tensor, options: FitOptions) -> Minimum:
     return minimise(problem, start, LMOptions(options.max_iter, options.tolerance))
 
 
-def _second_tries(
+def _retry(
     solution: Solution, problem: Problem, cutouts: Cutouts, coords: Tensor, options: FitOptions
 ) -> Solution:
     """Repeat the doubtful fits from other starts and keep whichever cost is lowest."""

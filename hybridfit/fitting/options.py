@@ -1,94 +1,136 @@
-"""Settings of the fit."""
+"""Options of the fit: the model, its prior, and the optimiser."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from hybridfit.model.parameters import ParameterSpace
+from hybridfit.deprecations import renamed_fields
 from hybridfit.model.prior import Prior
-from hybridfit.model.profiles import Profile, find_profile
-from hybridfit.options.checks import check_choice, check_fields
+from hybridfit.options.checks import check_fields
+from hybridfit.options.metadata import option
+
+if TYPE_CHECKING:
+    from hybridfit.model.parameters import ParameterSpace
+    from hybridfit.model.profiles import Profile
 
 MOST_COMPONENTS = 40  # memory grows by the square of their number, and FITS tables have 999 columns
+SKIES = ("constant", "plane", "fixed")
 
 
+@renamed_fields("fit")
 @dataclass(frozen=True)
 class FitOptions:
-    """Settings of the fit.
+    """Options of the fit; each field's help stands in its metadata."""
 
-    Args:
-        components: names in `hybridfit.model.profiles.PROFILES`, or ``"my_module:MyProfile"`` of
-            a module that is imported, one for each component.
-        estimator: "map" (with the prior) or "ml" (maximum likelihood, the prior's bounds only).
-        sky: "constant" (free), "plane" (free with two slopes) or "fixed" (at ``sky_value``).
-        sky_value: flux per pixel of a fixed sky.
-        convolution: "continuous" takes the PSF for samples of a smooth function; "galfit" does as
-            GALFIT does (galaxy and PSF as sums over pixels, the sub-pixel centre by a shift
-            afterwards), ten times slower, to compare with its results to the last digit.
-        method: "lm", or "adam" as a check.
-        max_iter: evaluations a galaxy may use in each try.
-        tolerance: see `LMOptions.tolerance`.
-        coarse: whether stamps of 96 pixels and more are fitted on their middle first, where the
-            fit starts from moments.
-        second_tries: whether doubtful fits are repeated from other starts, the best one kept.
-        compile: "auto" (from 2,000 galaxies of one shape on), "on" or "off".
-        chunk: galaxies a kernel takes at once; 0 chooses up to 8 on a CPU, fewer of
-            large stamps, and 256 on a GPU.
-        precision: "float32", or "float64" to check it.
-        prior: see `Prior`.
-    """
-
-    components: tuple[str, ...] = ("sersic",)
-    estimator: str = "map"
-    sky: str = "constant"
-    sky_value: float = 0.0
-    convolution: str = "continuous"
-    method: str = "lm"
-    max_iter: int = 40
-    tolerance: float = 5e-3
-    coarse: bool = True
-    second_tries: bool = True
-    compile: str = "auto"
-    chunk: int = 0
-    precision: str = "float32"
-    prior: Prior = field(default_factory=Prior)
+    components: tuple[str, ...] = option(
+        ("sersic",),
+        help=(
+            "profile of each component: sersic, exponential, or my_module:MyProfile of an "
+            "imported module"
+        ),
+        group="Model",
+        metavar="NAMES",
+        common=True,
+    )
+    objective: str = option(
+        "map",
+        help="maximise the posterior (map), or the likelihood within the prior's bounds (ml)",
+        choices=("map", "ml"),
+        group="Model",
+    )
+    sky: str = option(
+        "constant",
+        help="sky level: free (constant), free with two slopes (plane), or fixed at sky_value",
+        choices=SKIES,
+        group="Model",
+        common=True,
+    )
+    sky_value: float = option(
+        0.0,
+        help="level of a fixed sky",
+        unit="flux/pix",
+        above=-math.inf,
+        below=math.inf,
+        group="Model",
+    )
+    convolution: str = option(
+        "continuous",
+        help=(
+            "take the PSF as samples of a smooth function (continuous), or convolve sums over "
+            "pixels as GALFIT does, which is ten times slower (galfit)"
+        ),
+        choices=("continuous", "galfit"),
+        group="Model",
+    )
+    method: str = option(
+        "lm",
+        help="optimiser: Levenberg-Marquardt (lm), or Adam as a check (adam)",
+        choices=("lm", "adam"),
+    )
+    max_iter: int = option(
+        40, help="maximum number of model evaluations in each attempt at a galaxy", low=1
+    )
+    tolerance: float = option(
+        5e-3,
+        help="convergence tolerance: expected fall of chi2 / 2 below which a fit has converged",
+        above=0,
+        below=math.inf,
+    )
+    coarse_fit: bool = option(
+        True,
+        help=(
+            "fit the centre of cutouts of 96 pixels and more first, where initial values come "
+            "from moments"
+        ),
+    )
+    retry: bool = option(
+        True, help="repeat doubtful fits from other initial values and keep the best one"
+    )
+    compile: str = option(
+        "auto",
+        help="compile the pixel kernels: always (on), never (off), or from 2,000 galaxies (auto)",
+        choices=("auto", "on", "off"),
+    )
+    chunk: int = option(
+        0,
+        help="galaxies that a kernel takes at once",
+        low=0,
+        default_text="0: up to 8 on a CPU, 256 on a GPU",
+    )
+    precision: str = option(
+        "float32", help="floating-point type of the pixels", choices=("float32", "float64")
+    )
+    prior: Prior = option(
+        default_factory=Prior, help="prior of the parameters, which also bounds the fit"
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.prior, Mapping):
             object.__setattr__(self, "prior", Prior.from_mapping(self.prior))
-        check_fields(self)
-        choices = {
-            "estimator": ("map", "ml"),
-            "convolution": ("continuous", "galfit"),
-            "method": ("lm", "adam"),
-            "compile": ("auto", "on", "off"),
-            "precision": ("float32", "float64"),
-        }
-        for name, allowed in choices.items():
-            check_choice(name, getattr(self, name), allowed)
+        check_fields(self, "fit")
         if not self.components:
-            raise ValueError("components is empty, expected at least one profile")
+            raise ValueError("fit.components is empty, expected at least one profile")
         if len(self.components) > MOST_COMPONENTS:
             raise ValueError(
-                f"components are {len(self.components)}, expected {MOST_COMPONENTS} at most"
+                f"fit.components has {len(self.components)} entries, expected "
+                f"{MOST_COMPONENTS} at most"
             )
-        if self.max_iter < 1 or not 0 < self.tolerance < math.inf or self.chunk < 0:
-            raise ValueError(
-                f"max_iter, tolerance and chunk are {self.max_iter}, {self.tolerance} and "
-                f"{self.chunk}, expected max_iter >= 1, tolerance > 0 and chunk >= 0"
-            )
-        if not math.isfinite(self.sky_value):
-            raise ValueError(f"sky_value is {self.sky_value}, expected a finite number")
-        _ = self.space  # checks profiles, sky and prior
+        if self.components != ("sersic",):  # whose parameters always have a prior
+            _ = self.space  # checks that profiles are known and their parameters have priors
 
     @property
     def profiles(self) -> tuple[Profile, ...]:
         """The profile objects."""
+        from hybridfit.model.profiles import find_profile  # here: options need not wait for torch
+
         return tuple(find_profile(name) for name in self.components)
 
     @property
     def space(self) -> ParameterSpace:
         """The parameters these options fit."""
+        from hybridfit.model.parameters import ParameterSpace
+
         return ParameterSpace(tuple(p.shape for p in self.profiles), self.sky, self.prior)

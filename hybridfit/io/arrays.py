@@ -12,18 +12,23 @@ import torch
 from astropy.nddata import Cutout2D, NDData
 from numpy.typing import ArrayLike, NDArray
 
-from hybridfit.data.cutout_checks import NOISE_ROLES, OVERSAMPLINGS, START_NAMES, is_oversampling
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import BadInput
 from hybridfit.data.flags import joined
+from hybridfit.data.names import (
+    NOISE_ROLES,
+    OVERSAMPLINGS,
+    PSF_CENTERS,
+    START_NAMES,
+    is_oversampling,
+)
 from hybridfit.data.quantities import in_unit_of, without_units
 from hybridfit.data.tensors import entries
 from hybridfit.detection.prepare import Draft
 from hybridfit.detection.prepare import prepare as prepare_planes
-from hybridfit.io.bit_masks import mask_bits_problem
 from hybridfit.io.image_header import text_in
 from hybridfit.io.nddata import Plain, plain_array, plain_image
-from hybridfit.io.options import start_problem
+from hybridfit.io.options import mask_bits_problem, start_problem
 from hybridfit.io.photometry import calibrate
 from hybridfit.io.psf_files import checked_psf, with_span
 from hybridfit.io.quality_planes import merged_quality
@@ -32,7 +37,7 @@ from hybridfit.io.read_cutout import Cutout, assemble_cutout
 from hybridfit.io.wcs import first_number, pixel_area
 from hybridfit.io.wcs import pixel_scale as known_scale
 from hybridfit.options.checks import check_choice, checked, described
-from hybridfit.rendering.psf_images import CENTRES, PreparedPsf
+from hybridfit.rendering.psf_images import PreparedPsf
 
 MISSING: Any = object()
 
@@ -110,7 +115,7 @@ def prepare(
         ValueError: for shapes, units or numbers that do not fit together.
     """
     check_choice("crop", crop, ("auto", "none"))
-    check_choice("psf_center", psf_center, CENTRES)
+    check_choice("psf_center", psf_center, PSF_CENTERS)
     mask_neighbours = checked("mask_neighbours", mask_neighbours, bool)
     mask_bits = checked("mask_bits", mask_bits, str)
     if problem := mask_bits_problem(mask_bits):

@@ -6,7 +6,6 @@ belongs to a detected object, which would be the target itself), so only some ar
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from hybridfit.io.image_header import number_in
+from hybridfit.options.checks import comma_list
 
 # LSST's and HSC's planes are named in the header; DETECTED is every object, the target too
 LSST_BAD = ("BAD", "SAT", "CR", "NO_DATA", "EDGE", "SENSOR_EDGE", "UNMASKEDNAN")
@@ -90,23 +90,9 @@ def chosen_bits(header: fits.Header, telescope: str, chosen: str = "") -> Bits:
     return Bits(ANY, "all bits")
 
 
-def mask_bits_problem(text: str) -> str:
-    """Say what is wrong with the user's choice of bits; "" if nothing is."""
-    for part in _parts(text):
-        if re.fullmatch(r"[+-]?\d+", part):
-            if not 0 < int(part) < 1 << 62:
-                return (
-                    f"mask_bits has {part}, expected the value of a bit (1, 2, 4, 8, ...), or a "
-                    "sum of such"
-                )
-        elif not re.fullmatch(r"[A-Za-z]\w*", part):
-            return f"mask_bits has '{part}', expected names or bit values, as in 'SAT,CR' or '1,4'"
-    return ""
-
-
 def _by_user(names: Mapping[str, int], chosen: str) -> Bits:
     value = 0
-    for part in _parts(chosen):
+    for part in comma_list(chosen):
         if part.isdecimal():
             value |= int(part)
         elif part.upper() in names:
@@ -115,7 +101,3 @@ def _by_user(names: Mapping[str, int], chosen: str) -> Bits:
             known = f"its planes are {', '.join(names)}" if names else "its bits have no names"
             raise ValueError(f"mask_bits has '{part}', which the mask does not: {known}")
     return Bits(value, chosen)
-
-
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.data.flags import Flag
-from hybridfit.files import open_fits
+from hybridfit.files.fits import open_fits
 from hybridfit.io.galfit import Component, Feedme, Outcome, Value, model_header
 from hybridfit.io.writing import atomic
 

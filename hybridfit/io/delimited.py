@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from hybridfit.files import FileProblem, open_regular
+from hybridfit.files.regular import FileProblem, open_regular
 
 SEPARATORS = ",;\t|"
 LONGEST = 1_000_000  # letters in a line

@@ -15,7 +15,7 @@ from hashlib import blake2b
 import numpy as np
 
 from hybridfit.data.errors import BadInput
-from hybridfit.files import FileProblem, open_regular
+from hybridfit.files.regular import FileProblem, open_regular
 from hybridfit.io.address import parse_address
 from hybridfit.io.options import ROLES, VALUES, ReadOptions
 from hybridfit.io.sources import Source

@@ -15,8 +15,9 @@ from astropy.io import fits
 from astropy.table import Table
 from numpy.typing import NDArray
 
-from hybridfit.data.cutout_checks import START_NAMES
-from hybridfit.files import FileProblem, check_regular, check_text, open_fits
+from hybridfit.data.names import START_NAMES
+from hybridfit.files.fits import open_fits
+from hybridfit.files.regular import FileProblem, check_regular, check_text
 from hybridfit.io.delimited import decimal, read_delimited
 from hybridfit.io.options import COLUMNS, ROLES, VALUES, ReadOptions
 from hybridfit.io.unicode_columns import restored

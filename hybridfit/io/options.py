@@ -1,20 +1,45 @@
-"""Options of the reading stage."""
+"""Options of reading: where a galaxy's image, noise, PSF and masks are, and what they mean."""
 
 from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from hybridfit.data.cutout_checks import NOISE_ROLES, OVERSAMPLINGS, START_NAMES, is_oversampling
-from hybridfit.io.bit_masks import mask_bits_problem
-from hybridfit.options.checks import check_fields
-from hybridfit.rendering.psf_images import CENTRES
+from hybridfit.data.names import (
+    NOISE_ROLES,
+    OVERSAMPLINGS,
+    PSF_CENTERS,
+    START_NAMES,
+    is_oversampling,
+)
+from hybridfit.options.checks import check_fields, comma_list
+from hybridfit.options.metadata import option
 
 ROLES = ("image", *NOISE_ROLES, "psf", "mask", "segmap", "dq", "weight")
 VALUES = ("zeropoint", "pixel_scale", "gain", "psf_oversampling", "psf_includes_pixel")
 COLUMNS = ("id", *ROLES, *VALUES, *START_NAMES)
+WEIGHT_HDUS = "WHT,WGT,WEIGHT,CTX,CON,EXP,EXPOSURE,EXPMAP,COVERAGE,NEXP"
+
+
+def _pattern(role: str, what: str) -> Any:
+    """A field for the name of a file of ``role``."""
+    help = f"name of the file with {what}, {{id}} standing for the galaxy's name"
+    return option(f"{{id}}_{role}.fits", help=help, group="File names in a directory")
+
+
+def _hdus(names: str, what: str) -> Any:
+    """A field for the HDUs that hold ``what``."""
+    help = f"names of the HDU with {what}, the first that is there counts"
+    return option(names, help=help, group="HDUs of multi-extension files")
+
+
+def _initial(help: str, unit: str = "") -> Any:
+    """A field for one initial value."""
+    return option(None, help=help, unit=unit, group="Initial values (where no manifest has them)")
 
 
 @dataclass(frozen=True)
@@ -27,53 +52,101 @@ class ReadOptions:
     for all galaxies whose manifest row has none of its own, and go before the FITS header.
     """
 
-    pattern_image: str = "{id}_image.fits"
-    pattern_sigma: str = "{id}_sigma.fits"
-    pattern_variance: str = "{id}_variance.fits"
-    pattern_ivar: str = "{id}_ivar.fits"
-    pattern_psf: str = "{id}_psf.fits"
-    pattern_mask: str = "{id}_mask.fits"
-    pattern_segmap: str = "{id}_segmap.fits"
-    pattern_dq: str = "{id}_dq.fits"
-    pattern_weight: str = "{id}_weight.fits"
-    hdu_image: str = "IMAGE,SCI,DATA"  # if none of these: the first HDU with an image
-    hdu_sigma: str = "SIGMA,ERR,ERROR,RMS"
-    hdu_variance: str = "VARIANCE,VAR"
-    hdu_ivar: str = "IVAR,INVVAR"  # not WHT: a weight map is rarely in units of 1 / flux^2
-    hdu_psf: str = "PSF"
-    hdu_mask: str = "MASK,MSK"
-    hdu_segmap: str = "SEGMAP,SEG,SEGMENTATION"
-    hdu_dq: str = "DQ,FLAG,FLAGS,BADPIX,BPM"  # bits of bad pixels
-    hdu_weight: str = "WHT,WGT,WEIGHT,CTX,CON,EXP,EXPOSURE,EXPMAP,COVERAGE,NEXP"  # 0 = no data
-    mask_bits: str = ""  # of masks and data quality: names or values; else the harmful ones
-    columns: str = ""  # manifest columns under other names, e.g. "id=NAME,mag=MAG_AUTO"
+    pattern_image: str = _pattern("image", "the image")
+    pattern_sigma: str = _pattern("sigma", "the noise's standard deviation")
+    pattern_variance: str = _pattern("variance", "the noise's variance")
+    pattern_ivar: str = _pattern("ivar", "the noise's inverse variance")
+    pattern_psf: str = _pattern("psf", "the PSF")
+    pattern_mask: str = _pattern("mask", "the mask, not 0 where pixels are left out")
+    pattern_segmap: str = _pattern("segmap", "the segmentation map")
+    pattern_dq: str = _pattern("dq", "the bits of data quality")
+    pattern_weight: str = _pattern("weight", "the weights, 0 where there are no data")
+    hdu_image: str = _hdus("IMAGE,SCI,DATA", "the image; else the first HDU with an image")
+    hdu_sigma: str = _hdus("SIGMA,ERR,ERROR,RMS", "the noise's standard deviation")
+    hdu_variance: str = _hdus("VARIANCE,VAR", "the noise's variance")
+    # not WHT: a weight map is rarely in units of 1 / flux^2
+    hdu_ivar: str = _hdus("IVAR,INVVAR", "the noise's inverse variance")
+    hdu_psf: str = _hdus("PSF", "the PSF")
+    hdu_mask: str = _hdus("MASK,MSK", "the mask")
+    hdu_segmap: str = _hdus("SEGMAP,SEG,SEGMENTATION", "the segmentation map")
+    hdu_dq: str = _hdus("DQ,FLAG,FLAGS,BADPIX,BPM", "the bits of data quality")
+    hdu_weight: str = _hdus(WEIGHT_HDUS, "the weights")
+    mask_bits: str = option(
+        "",
+        help="bits of masks and data quality that count, by name (SAT,CR) or value (1,4096)",
+        default_text="the harmful ones",
+    )
+    columns: str = option(
+        "", help='manifest columns that have other names, as in "id=NAME,mag=MAG_AUTO"'
+    )
 
-    psf: str | None = None  # one PSF file (or file.fits[HDU]) for all galaxies without their own
-    no_psf: bool = False  # fit without a PSF, whatever PSF files there are
-    psf_oversampling: int | None = None  # PSF pixels per image pixel; else the PSF header's, or 1
-    # False is GALFIT's convention: such tools integrate the model over the pixel themselves, so
+    psf: str | None = option(
+        None,
+        help="PSF file, or file.fits[HDU], for all galaxies without a PSF of their own",
+        metavar="FILE",
+        common=True,
+    )
+    no_psf: bool = option(False, help="fit without a PSF, whatever PSF files there are")
+    psf_oversampling: int | None = option(
+        None, help="PSF pixels per image pixel", default_text="by the PSF's header, or 1"
+    )
+    # off is GALFIT's convention: such tools integrate the model over the pixel themselves, so
     # a PSF that holds the pixel's response (an ePSF, a star) would count it twice
-    psf_includes_pixel: bool = False
-    # "array": pixel N // 2 as GALFIT, but between the middle pixels where an oversampled PSF of
-    # even sides is centred there; "galfit": N // 2 and no pedestal taken off; "centroid": shifted
-    psf_center: str = "array"
+    psf_includes_pixel: bool = option(
+        False, help="the PSF contains the pixel response already (a star, an effective PSF)"
+    )
+    psf_center: str = option(
+        "array",
+        help=(
+            "what is the PSF's centre: its middle pixel (array), its centroid, or pixel N // 2 "
+            "with no background subtracted (galfit)"
+        ),
+        choices=PSF_CENTERS,
+    )
 
-    zeropoint: float | None = None  # mag; else the header's (`io.header.ZEROPOINT_KEYS`)
-    pixel_scale: float | None = None  # arcsec per pixel; else from the WCS
-    gain: float | None = None  # electrons per image unit; else the header's GAIN or EGAIN
-    crop: str = "auto"  # "auto": large stamps are cut to the galaxy and its sky; "none"
-    mask_neighbours: bool = True  # find and mask neighbours where no mask is given
+    zeropoint: float | None = option(
+        None,
+        help="magnitude of one flux unit",
+        unit="mag",
+        above=-math.inf,
+        below=math.inf,
+        default_text="by the header's unit or keywords",
+        common=True,
+    )
+    pixel_scale: float | None = option(
+        None,
+        help="pixel scale",
+        unit="arcsec/pix",
+        above=0,
+        below=math.inf,
+        default_text="from the WCS",
+    )
+    gain: float | None = option(
+        None,
+        help="electrons per image unit, for the noise of galaxies without a noise map",
+        above=0,
+        below=math.inf,
+        default_text="by the header's GAIN or EGAIN",
+    )
+    crop: str = option(
+        "auto",
+        help="cut large images to the galaxy and its sky (auto), or keep every pixel (none)",
+        choices=("auto", "none"),
+    )
+    mask_neighbours: bool = option(
+        True, help="find and mask neighbouring sources of galaxies without a mask"
+    )
 
-    x: float | None = None  # starting values; x, y in pixels of the file, first pixel 0, 0
-    y: float | None = None
-    mag: float | None = None
-    r_eff: float | None = None
-    n: float | None = None
-    q: float | None = None
-    pa: float | None = None
+    x: float | None = _initial("centre along x; the centre of the file's first pixel is 0", "pix")
+    y: float | None = _initial("centre along y; the centre of the file's first pixel is 0", "pix")
+    mag: float | None = _initial("total magnitude", "mag")
+    r_eff: float | None = _initial("half-light radius along the major axis", "pix")
+    n: float | None = _initial("Sersic index")
+    q: float | None = _initial("axis ratio b/a")
+    pa: float | None = _initial("position angle from +y towards -x", "deg")
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_fields(self, "read")
         for role in ROLES:
             pattern = getattr(self, f"pattern_{role}")
             if pattern.count("{id}") != 1:
@@ -81,39 +154,25 @@ class ReadOptions:
                     f"pattern_{role} is '{pattern}', expected '{{id}}' in it once, as in "
                     f"'{{id}}_{role}.fits'"
                 )
-        for name, known in (("crop", ("auto", "none")), ("psf_center", CENTRES)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} is '{getattr(self, name)}', expected one of {', '.join(known)}"
-                )
         if self.no_psf and self.psf is not None:
             raise ValueError("psf and no_psf are both given: leave one of them out")
         finer = self.psf_oversampling
         if finer is not None and not is_oversampling(finer):
             raise ValueError(f"psf_oversampling is {finer}, expected {OVERSAMPLINGS}")
-        if self.zeropoint is not None and not math.isfinite(self.zeropoint):
-            raise ValueError(f"zeropoint is {self.zeropoint}, expected a finite number")
-        for name in ("pixel_scale", "gain"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} is {value}, expected a number above 0")
-        problem = mask_bits_problem(self.mask_bits)
-        if problem:
-            raise ValueError(problem)
-        problem = start_problem([getattr(self, name) for name in START_NAMES])
-        if problem:
-            raise ValueError(problem)
+        initial = [getattr(self, name) for name in START_NAMES]
+        for problem in (mask_bits_problem(self.mask_bits), start_problem(initial)):
+            if problem:
+                raise ValueError(problem)
         self.renamed()
 
     def hdu_names(self, role: str) -> tuple[str, ...]:
         """The HDU names under which ``role`` is looked for, in upper case."""
-        names = getattr(self, f"hdu_{role}").split(",")
-        return tuple(name.strip().upper() for name in names if name.strip())
+        return tuple(name.upper() for name in comma_list(getattr(self, f"hdu_{role}")))
 
     def renamed(self) -> Mapping[str, str]:
         """The manifest's column for each name that ``columns`` gives another one."""
         pairs: dict[str, str] = {}
-        for item in filter(None, (part.strip() for part in self.columns.split(","))):
+        for item in comma_list(self.columns):
             name, _, column = (part.strip() for part in item.partition("="))
             if name not in COLUMNS or not column:
                 close = difflib.get_close_matches(name, COLUMNS, n=1)
@@ -124,7 +183,7 @@ class ReadOptions:
 
 
 def start_problem(start: list[float | None] | tuple[float, ...]) -> str:
-    """Say what is wrong with starting values x, y, mag, r_eff, n, q, pa; "" if nothing is."""
+    """Say what is wrong with initial values x, y, mag, r_eff, n, q, pa; "" if nothing is."""
     named = {
         name: float(value)
         for name, value in zip(START_NAMES, start, strict=True)
@@ -132,9 +191,23 @@ def start_problem(start: list[float | None] | tuple[float, ...]) -> str:
     }
     for name, value in named.items():
         if not math.isfinite(value):
-            return f"start value {name} is {value}, expected a finite number"
+            return f"initial value {name} is {value}, expected a finite number"
     for name in ("r_eff", "n", "q"):
         if named.get(name, 1.0) <= 0 or (name == "q" and named.get(name, 1.0) > 1):
             expected = "in (0, 1]" if name == "q" else "above 0"
-            return f"start value {name} is {named[name]:g}, expected {expected}"
+            return f"initial value {name} is {named[name]:g}, expected {expected}"
+    return ""
+
+
+def mask_bits_problem(text: str) -> str:
+    """Say what is wrong with the user's choice of bits; "" if nothing is."""
+    for part in comma_list(text):
+        if re.fullmatch(r"[+-]?\d+", part):
+            if not 0 < int(part) < 1 << 62:
+                return (
+                    f"mask_bits has {part}, expected the value of a bit (1, 2, 4, 8, ...), or a "
+                    "sum of such"
+                )
+        elif not re.fullmatch(r"[A-Za-z]\w*", part):
+            return f"mask_bits has '{part}', expected names or bit values, as in 'SAT,CR' or '1,4'"
     return ""

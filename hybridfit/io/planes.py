@@ -13,7 +13,8 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from hybridfit.data.errors import BadInput
-from hybridfit.files import FileProblem, open_fits
+from hybridfit.files.fits import open_fits
+from hybridfit.files.regular import FileProblem
 from hybridfit.io.address import Address, parse_address
 from hybridfit.io.image_header import text_in
 from hybridfit.io.inherit import full_header

@@ -8,9 +8,9 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from hybridfit.data.cutout_checks import NOISE_ROLES
 from hybridfit.data.errors import BadInput
 from hybridfit.data.flags import Flag
+from hybridfit.data.names import NOISE_ROLES
 from hybridfit.io.bit_masks import chosen_bits, named_planes
 from hybridfit.io.image_header import text_in
 

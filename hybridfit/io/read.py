@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from hybridfit.data.cutout_checks import START_NAMES
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import BadInput
+from hybridfit.data.names import START_NAMES
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.read_cutout import Cutout, read_cutout
 from hybridfit.io.sources import Source, find_sources

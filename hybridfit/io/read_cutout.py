@@ -11,9 +11,9 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from hybridfit.data.cutout_checks import NOISE_ROLES, OVERSAMPLINGS, START_NAMES, is_oversampling
 from hybridfit.data.errors import BadInput
 from hybridfit.data.flags import Flag, joined
+from hybridfit.data.names import NOISE_ROLES, OVERSAMPLINGS, START_NAMES, is_oversampling
 from hybridfit.detection.prepare import Draft, prepare
 from hybridfit.io.asinh import LINEAR, is_asinh
 from hybridfit.io.image_header import text_in

@@ -16,10 +16,11 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from hybridfit.data.errors import UsageError
-from hybridfit.files import check_fits, check_regular, check_text
+from hybridfit.files.fits import check_fits
+from hybridfit.files.regular import check_regular, check_text
 from hybridfit.io.delimited import decimal, read_delimited
+from hybridfit.io.formats import FORMATS
 from hybridfit.io.unicode_columns import restored
-from hybridfit.io.write_tables import FORMATS
 from hybridfit.options.checks import as_path
 
 SAMPLES = "_samples"  # what follows a parameter's name in its column of draws

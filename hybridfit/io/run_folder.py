@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridfit.data.errors import UsageError
+from hybridfit.io.formats import FORMATS
 from hybridfit.io.parts import (
     DamagedPart,
     Part,
@@ -29,7 +30,6 @@ from hybridfit.io.parts import (
     write_keys,
     write_part,
 )
-from hybridfit.io.write_tables import FORMATS
 from hybridfit.io.writing import (
     LinkedPath,
     atomic,

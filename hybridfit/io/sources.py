@@ -14,8 +14,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridfit.data.cutout_checks import START_NAMES
 from hybridfit.data.errors import BadInput
+from hybridfit.data.names import START_NAMES
 from hybridfit.io.address import parse_address
 from hybridfit.io.manifest import TABLE_ENDINGS, Manifest, is_fits_table, read_manifest
 from hybridfit.io.options import ROLES, VALUES, ReadOptions

@@ -20,26 +20,7 @@ from hybridfit.io.unicode_columns import in_ascii, with_utf8
 from hybridfit.io.writing import atomic
 
 Rows = NDArray[np.void]
-FORMATS = ("fits", "ecsv", "csv", "parquet")
 FITS_BLOCK = 2880
-
-
-def check_format(format: str, arrays: str = "") -> None:
-    """Raise ValueError for a format that is not known or cannot hold what is asked for.
-
-    Args:
-        format: one of `FORMATS`.
-        arrays: what the table has that is more than a number an entry; "" for nothing.
-    """
-    if format not in FORMATS:
-        raise ValueError(f"format is '{format}', expected one of {', '.join(FORMATS)}")
-    if format == "csv" and arrays:
-        raise ValueError(f"csv cannot hold {arrays}: choose fits, ecsv or parquet")
-    if format == "parquet":
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError as error:
-            raise ValueError("format parquet needs pyarrow: pip install pyarrow") from error
 
 
 def write_results(
@@ -48,7 +29,7 @@ def write_results(
     """Write the parts of a run as one table; the file appears whole or not at all.
 
     Args:
-        path: ends in one of `FORMATS`.
+        path: ends in one of `hybridfit.io.formats.FORMATS`.
         parts: rows of the parts in order, from `hybridfit.io.result_table.result_rows`; gone
             through twice for FITS (`hybridfit.io.unicode_columns.Reiterable`).
         columns: of these rows.

@@ -1,17 +1,18 @@
-"""The prior: what is known about a galaxy's parameters before a pixel is read."""
+"""The prior: what is known of a galaxy before its pixels are read."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
-
-import torch
-from torch import Tensor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from hybridfit.options.checks import check_fields, checked
+from hybridfit.options.metadata import option
 from hybridfit.options.yaml_options import check_keys
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_U = 6.0  # beyond it Phi(u) rounds to 0 or 1 in the truncated priors
 
@@ -23,17 +24,15 @@ class LogNormal:
     ``value = exp(mu + sigma Phi^-1(a + c Phi(u)))`` maps a standard normal ``u`` to it.
     """
 
-    median: float
-    sigma: float  # in ln(value)
-    low: float
-    high: float
+    median: float = option(help="median of the distribution before it is cut", above=0)
+    sigma: float = option(help="standard deviation of ln(value)", above=0, below=math.inf)
+    low: float = option(help="lower bound", above=0)
+    high: float = option(help="upper bound", above=0)
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not (0 < self.low < self.high and self.low <= self.median <= self.high):
-            raise ValueError(f"expected 0 < low <= median <= high and low < high, got {self}")
-        if not 0 < self.sigma < math.inf:
-            raise ValueError(f"expected a finite sigma > 0, got {self}")
+        if not (self.low < self.high and self.low <= self.median <= self.high):
+            raise ValueError(f"expected low <= median <= high and low < high, got {self}")
 
     def _cut(self) -> tuple[float, float, float]:
         mu = math.log(self.median)
@@ -42,6 +41,8 @@ class LogNormal:
 
     def log_value(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return ln(value) and d ln(value) / du, each of the shape of ``u``."""
+        import torch  # here, so that options and their help need not wait for it
+
         mu, low, span = self._cut()
         u = u.clamp(-MAX_U, MAX_U)
         z = torch.special.ndtri(low + span * torch.special.ndtr(u))
@@ -50,6 +51,8 @@ class LogNormal:
 
     def whitened(self, log_value: Tensor) -> Tensor:
         """Return u for ln(value); values outside the cut give the edge, |u| = 4."""
+        import torch
+
         mu, low, span = self._cut()
         cdf = (torch.special.ndtr((log_value - mu) / self.sigma) - low) / span
         return torch.special.ndtri(cdf.clamp(0.0, 1.0)).clamp(-4.0, 4.0)
@@ -66,22 +69,36 @@ class Prior:
     makes q nearly uniform for thin and middling galaxies and its density smooth at q = 1.
     """
 
-    r_circ: LogNormal = LogNormal(4.0, 1.2, 0.03, 1000.0)  # pix, circularised: r_eff sqrt(q)
-    n: LogNormal = LogNormal(1.8, 0.9, 0.15, 12.0)
-    shapes: Mapping[str, LogNormal] = field(default_factory=dict)  # of other profiles' parameters
-    q_min: float = 0.02
-    q_core: float = 0.5  # where the axis ratio's density turns over to be smooth at q = 1
-    position: float = 0.25  # half-width of the box, in units of the stamp's shorter side
+    r_circ: LogNormal = option(
+        LogNormal(4.0, 1.2, 0.03, 1000.0),
+        help="log-normal prior of the circularised radius r_eff sqrt(q)",
+        unit="pix",
+    )
+    n: LogNormal = option(
+        LogNormal(1.8, 0.9, 0.15, 12.0), help="log-normal prior of the Sersic index"
+    )
+    shapes: Mapping[str, LogNormal] = option(
+        default_factory=dict, help="log-normal priors of the shape parameters of other profiles"
+    )
+    q_min: float = option(0.02, help="smallest axis ratio", above=0, below=1)
+    q_core: float = option(
+        0.5,
+        help="axis ratio scale at which the density turns over, so that it is smooth at q = 1",
+        above=0,
+        below=math.inf,
+    )
+    position: float = option(
+        0.25,
+        help="half-width of the box around the target in which the centre lies",
+        unit="shorter cutout sides",
+        above=0,
+        below=math.inf,
+    )
 
     def __post_init__(self) -> None:
         check_fields(self, "prior")
         for name, value in self.shapes.items():
             checked(f"prior.shapes.{name}", value, LogNormal)
-        if not 0 < self.q_min < 1:
-            raise ValueError(f"prior.q_min is {self.q_min}, expected a number between 0 and 1")
-        for name in ("q_core", "position"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"prior.{name} is {getattr(self, name)}, expected more than 0")
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any]) -> Prior:

@@ -57,7 +57,7 @@ def load_estimator(path: str | Path | None = None) -> Estimator:
     if path is None and not (PACKAGED / WEIGHTS).is_file():
         raise FileNotFoundError(
             f"this installation has no weights at '{PACKAGED}': pass --weights FOLDER, or "
-            "--start moments for a fit"
+            "--initial-values moments for a fit"
         )
     return load_weights(PACKAGED if path is None else path)
 

@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from hybridfit.files import check_regular, read_text
+from hybridfit.files.regular import check_regular, read_text
 from hybridfit.io.writing import atomic, write_text
 from hybridfit.model.prior import Prior
 from hybridfit.npe.frame import N_TARGETS

@@ -6,13 +6,13 @@ import errno
 import os
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
-from functools import lru_cache
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import numpy as np
+
+from hybridfit.options.metadata import describe, problem_with
 
 T = TypeVar("T")
 SHOWN = 60  # characters of a value that an error quotes
@@ -24,7 +24,7 @@ class _Unfit(Exception):
 
 
 def check_fields(options: Any, where: str = "") -> None:
-    """Check the fields of a frozen options dataclass against their annotations.
+    """Check the fields of a frozen options dataclass against their annotations and metadata.
 
     Each is put into its plain form: Python numbers for NumPy's, texts for paths, tuples for
     lists, and a tuple of one for a single text where several are meant.
@@ -34,11 +34,18 @@ def check_fields(options: Any, where: str = "") -> None:
         where: its section, put before the field's name in an error.
 
     Raises:
-        ValueError: for the first field of another type, with what was expected and what came.
+        ValueError: for the first field of another type, or with a value that its choices or
+            bounds exclude, with what was expected and what came.
     """
-    for name, kind in _kinds(type(options)).items():  # type: ignore[arg-type]
-        label = f"{where}.{name}" if where else name
-        object.__setattr__(options, name, checked(label, getattr(options, name), kind))
+    kind: Any = type(options)
+    for one in describe(kind):
+        label = f"{where}.{one.name}" if where else one.name
+        value = checked(label, getattr(options, one.name), one.kind)
+        if wanted := problem_with(value, one.facts):
+            shown = f"'{value}'" if isinstance(value, str) else value
+            hint = f"; {one.facts.hint}" if one.facts.hint else ""
+            raise ValueError(f"{label} is {shown}, expected {wanted}{hint}")
+        object.__setattr__(options, one.name, value)
 
 
 def checked(name: str, value: Any, kind: Any) -> Any:
@@ -73,6 +80,11 @@ def or_default(name: str, value: T | None, cls: type[T]) -> T:
             f"{name}={cls.__name__}()"
         )
     return value
+
+
+def comma_list(text: str) -> tuple[str, ...]:
+    """Return the entries of a comma list, without blanks and empty ones."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def as_path(name: str, value: Any) -> Path:
@@ -215,11 +227,3 @@ def _is_union(kind: Any) -> bool:
 
 def _article(noun: str) -> str:
     return f"{'an' if noun[:1] in 'AEIOUaeiou' else 'a'} {noun}"
-
-
-@lru_cache
-def _kinds(cls: type) -> dict[str, Any]:
-    """The annotation of each field."""
-    assert is_dataclass(cls)
-    hints = get_type_hints(cls)
-    return {f.name: hints[f.name] for f in fields(cls)}

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from hybridfit.files import read_text
+from hybridfit.deprecations import current_keys
+from hybridfit.files.regular import read_text
 from hybridfit.options.checks import checked
 
 LARGEST = 200_000  # bytes of a file of options: some seconds of PyYAML's
@@ -112,7 +113,7 @@ def check_keys(given: Mapping[str, Any], known: list[str], where: str) -> None:
 def make(cls: type[T], given: Mapping[str, Any], where: str = "options") -> T:
     """Build the options dataclass ``cls`` from a mapping; unknown keys raise ValueError."""
     assert is_dataclass(cls)
-    checked(where, given, Mapping)
+    given = current_keys(cls, checked(where, given, Mapping))
     check_keys(given, [f.name for f in fields(cls)], where)
     return cls(**given)
 

@@ -148,9 +148,7 @@ def _try_sampling(
         return
     part = cutouts[rows.tolist()]
     part = replace(part, psf_oversampling=torch.full_like(part.psf_oversampling, k))
-    roughly = replace(
-        options, second_tries=False, compile="off", max_iter=STEPS, tolerance=TOLERANCE
-    )
+    roughly = replace(options, retry=False, compile="off", max_iter=STEPS, tolerance=TOLERANCE)
     fit = fit_cutouts(part, roughly, device)
     for row, value in zip(rows.tolist(), fit.chi2.tolist(), strict=True):
         chi2[row][k] = value

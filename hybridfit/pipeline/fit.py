@@ -15,40 +15,41 @@ from numpy.typing import ArrayLike, NDArray
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.quantities import without_units
 from hybridfit.data.tensors import as_tensor, expanded, masked_pixels
+from hybridfit.deprecations import renamed_arguments
 from hybridfit.fitting.options import FitOptions
 from hybridfit.io.arrays import prepare
 from hybridfit.io.result_table import result_columns, result_rows
 from hybridfit.io.table import id_width, record_type, to_table
 from hybridfit.io.zeropoint_columns import with_zeropoint_metadata
 from hybridfit.model.profiles import import_profiles
-from hybridfit.options.checks import checked, or_default
+from hybridfit.options.checks import check_choice, checked, or_default
 from hybridfit.options.yaml_options import check_keys
+from hybridfit.pipeline.devices import usable_device
 from hybridfit.pipeline.engine.isolation import Isolation, failed_cutout, ordinary_galaxy
 from hybridfit.pipeline.measure import (
-    check_start,
     compiles,
     measure,
     metadata,
     model_images,
     starting_network,
-    usable_device,
 )
+from hybridfit.pipeline.options import INITIAL_VALUES, check_samples
 from hybridfit.pipeline.psf_background import with_pedestal_flags
-from hybridfit.pipeline.uncertainty_options import ErrorOptions, check_samples
-from hybridfit.sampling.importance_sampling import ReconcileOptions
-from hybridfit.uncertainty.bootstrap import BootstrapOptions
-from hybridfit.uncertainty.error_budget import BudgetOptions
+from hybridfit.pipeline.uncertainty_options import ErrorOptions
+from hybridfit.sampling.options import SamplingOptions
+from hybridfit.uncertainty.options import BootstrapOptions, BudgetOptions
 
 AT_ONCE = 1024  # galaxies
 
 
+@renamed_arguments("fit", "run")
 def fit(
     cutouts: Cutouts | ArrayLike,
     *,
     options: FitOptions | None = None,
     uncertainty: str = "posterior",
-    start: str = "posterior",
-    posterior: ReconcileOptions | None = None,
+    initial_values: str = "network",
+    sampling: SamplingOptions | None = None,
     bootstrap: BootstrapOptions | None = None,
     budget: BudgetOptions | None = None,
     device: str | torch.device = "cpu",
@@ -68,16 +69,16 @@ def fit(
         options: of the fit; default `FitOptions()`.
         uncertainty: where errors come from: "posterior" (fit and network reconciled by the
             likelihood), "bootstrap" (fits of replicas) or "covariance", (J^T W J)^-1 at the fit.
-        start: where the fit starts: "posterior" of the network, or "moments" of the image;
-            values in ``Cutouts.start`` go first.
-        posterior, bootstrap: settings of these ways to errors.
+        initial_values: where the fit starts: the posterior of the "network", or "moments" of the
+            image; values in ``Cutouts.start`` go first.
+        sampling, bootstrap: settings of these ways to errors.
         budget: of the errors beyond the noise map's, which widen the posterior.
         device: torch device that computes.
         covariance: whether to add the column ``covariance`` (B, P, P), in the order of the
             parameters' columns.
         save_samples: whether to add the draws as <name>_samples (B, S), to be weighted with the
             column ``weight`` (B, S).
-        more: fields of `FitOptions` to change, e.g. ``estimator="ml"``; with images also the
+        more: fields of `FitOptions` to change, e.g. ``objective="ml"``; with images also the
             arguments of `hybridfit.prepare` but ``start``, e.g. ``mask_neighbours=False``; with
             ``prepare=False`` the fields of `Cutouts`, and nothing is masked or made.
 
@@ -92,12 +93,17 @@ def fit(
     Raises:
         ValueError: for options, shapes or names that are not understood; never for a galaxy.
     """
-    check_start(start)
+    check_choice(
+        "initial_values",
+        initial_values,
+        INITIAL_VALUES,
+        "values of single galaxies are Cutouts(start=...)",
+    )
     covariance = checked("covariance", covariance, bool)
     save_samples = checked("save_samples", save_samples, bool)
     errors = ErrorOptions(
         uncertainty,
-        or_default("posterior", posterior, ReconcileOptions),
+        or_default("sampling", sampling, SamplingOptions),
         or_default("bootstrap", bootstrap, BootstrapOptions),
         or_default("budget", budget, BudgetOptions),
     )
@@ -108,7 +114,7 @@ def fit(
     if isinstance(named := more.get("components"), list | tuple):
         import_profiles(name for name in named if isinstance(name, str))
     chosen = replace(or_default("options", options, FitOptions), **more)
-    network, where = starting_network(start), usable_device(device)
+    network, where = starting_network(initial_values), usable_device(device)
     compile = compiles(chosen, len(cutouts), where, errors)
     drawn = errors.n_draws(len(chosen.components))
     columns = result_columns(
@@ -132,7 +138,7 @@ def fit(
             part, compute, lambda one, text: failed_cutout(one, text, columns)
         )
     settings = {name: asdict(values) for name, values in errors.settings.items()}
-    run = {"uncertainty": uncertainty, "start": start}
+    run = {"uncertainty": uncertainty, "initial_values": initial_values}
     meta = metadata({"fit": asdict(chosen), **settings, "run": run})
     named, told = with_zeropoint_metadata([rows], columns)
     return to_table(rows, named, {**meta, **told})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,9 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import UsageError
 from hybridfit.data.fit import Fit
 from hybridfit.data.result import Quality, Result
+from hybridfit.deprecations import renamed_arguments
 from hybridfit.fitting.options import FitOptions
 from hybridfit.io import blocks
-from hybridfit.io import write_tables as export
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.result_table import result_columns, result_rows
 from hybridfit.io.table import Column
@@ -24,41 +23,21 @@ from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import weights_digest
 from hybridfit.pipeline.engine.isolation import ordinary_galaxy
-from hybridfit.pipeline.engine.job import Job, Stage, StreamOptions, Summary
+from hybridfit.pipeline.engine.job import Job, Stage, Summary
 from hybridfit.pipeline.engine.serial import run_stream
 from hybridfit.pipeline.measure import (
-    check_start,
     compiles,
     measure,
     model_images,
     starting_network,
 )
-from hybridfit.pipeline.uncertainty_options import ErrorOptions, check_samples, check_uncertainty
-from hybridfit.sampling.importance_sampling import ReconcileOptions
-from hybridfit.uncertainty.bootstrap import BootstrapOptions
-from hybridfit.uncertainty.error_budget import BudgetOptions
+from hybridfit.pipeline.options import RunOptions
+from hybridfit.pipeline.uncertainty_options import ErrorOptions
+from hybridfit.sampling.options import SamplingOptions
+from hybridfit.uncertainty.options import BootstrapOptions, BudgetOptions
 
 
-@dataclass(frozen=True)
-class RunOptions(StreamOptions):
-    """How a run of fits from files goes about it and what it writes."""
-
-    uncertainty: str = "posterior"  # where errors come from; or "bootstrap", "covariance"
-    start: str = "posterior"  # or "moments"; values given with a galaxy go first
-    weights: str | None = None  # folder of another network's weights
-    covariance: bool = False  # write the covariance matrices
-    save_samples: bool = False  # write the draws and their weights
-    save_models: bool = False  # write models/<id>_block.fits: image, model, residual
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_uncertainty(self.uncertainty)
-        check_start(self.start)
-        check_samples(self.save_samples, self.uncertainty)
-        arrays = "covariance matrices" if self.covariance else ""
-        export.check_format(self.format, "draws" if self.save_samples else arrays)
-
-
+@renamed_arguments()
 def fit_files(
     input: str | Path,
     out: str | Path,
@@ -67,7 +46,7 @@ def fit_files(
     run: RunOptions = RunOptions(),
     overwrite: bool = False,
     quiet: bool = True,
-    posterior: ReconcileOptions = ReconcileOptions(),
+    sampling: SamplingOptions = SamplingOptions(),
     bootstrap: BootstrapOptions = BootstrapOptions(),
     budget: BudgetOptions = BudgetOptions(),
 ) -> Summary:
@@ -82,18 +61,18 @@ def fit_files(
         read, options, run: of reading, fitting, and the run itself.
         overwrite: throw away another run's results in ``out``.
         quiet: without a progress bar.
-        posterior, bootstrap: settings of these ways to errors; ``run.uncertainty`` chooses.
+        sampling, bootstrap: settings of these ways to errors; ``run.uncertainty`` chooses.
         budget: of the errors beyond the noise map's, which widen the posterior.
 
     Raises:
         UsageError: if the input as a whole, or what ``out`` holds already, is not usable.
         OSError: if ``out`` cannot be written.
     """
+    errors = ErrorOptions(run.uncertainty, sampling, bootstrap, budget)
     try:
-        estimator = starting_network(run.start, run.weights)
+        estimator = starting_network(run.initial_values, run.weights)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
-    errors = ErrorOptions(run.uncertainty, posterior, bootstrap, budget)
     drawn = errors.n_draws(len(options.components))
     n_samples = drawn if run.save_samples else 0
 

@@ -24,7 +24,6 @@ from hybridfit.fitting.options import FitOptions
 from hybridfit.model.parameters import SKY_NAMES
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, packaged_estimator
-from hybridfit.options.checks import check_choice, described
 from hybridfit.pipeline.diagnose import diagnosed
 from hybridfit.pipeline.fluxes import with_fluxes
 from hybridfit.pipeline.network_start import expectation, starts_from
@@ -37,8 +36,6 @@ from hybridfit.uncertainty.consistency import disagreement, disagreement_flags
 from hybridfit.uncertainty.covariance import quote_covariance
 from hybridfit.uncertainty.quality import quality, risk, risk_flags, sampling_flags
 
-STARTS = ("posterior", "moments")
-MOST_THREADS = 1024
 RENDER_AT_ONCE = 16  # galaxies: bounds memory
 
 
@@ -50,17 +47,17 @@ def no_clock(what: str) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def starting_network(start: str, weights: str | None = None) -> Estimator | None:
+def starting_network(initial_values: str, weights: str | None = None) -> Estimator | None:
     """The network that fits start from, or None for moments.
 
     Args:
-        start: "posterior" or "moments".
+        initial_values: "network" or "moments".
         weights: folder of a network's weights; default the package's own.
 
     Raises:
         FileNotFoundError: if the weights are not there.
     """
-    if start == "moments":
+    if initial_values == "moments":
         return None
     return packaged_estimator() if weights is None else load_estimator(weights)
 
@@ -148,7 +145,7 @@ def _with_errors(
         known: dict[str, Any] = {"ess": draws.effective, "risk": chance, "disagreement": distance}
         return Result(fit, grade, draws, **known)
     found = reconcile(
-        cutouts, fit, expected, options, errors.posterior, errors.budget, device, compile
+        cutouts, fit, expected, options, errors.sampling, errors.budget, device, compile
     )
     draws, chance = found.draws, risk(found.draws, fit.theta)
     limit = torch.tensor([good_khat(max(int(n), 2)) for n in found.n_draws.nan_to_num().tolist()])
@@ -225,27 +222,3 @@ def metadata(settings: Mapping[str, Any]) -> dict[str, Any]:
         "OPTIONS": json.dumps(settings),
         "VERSIONS": json.dumps(used),
     }
-
-
-def check_start(start: str) -> None:
-    """Raise ValueError for a start that is not there."""
-    check_choice("start", start, STARTS, "values for a galaxy are Cutouts(start=...)")
-
-
-def check_threads(threads: int, least: int = 1) -> None:
-    """Raise ValueError for a number of CPU threads that OpenMP would end the process for."""
-    if not least <= threads <= MOST_THREADS:
-        raise ValueError(f"threads is {threads}, expected {least} or more, up to {MOST_THREADS}")
-
-
-def usable_device(name: str | torch.device) -> torch.device:
-    """The device if it is there, else ValueError."""
-    if not isinstance(name, str | int | torch.device) or isinstance(name, bool):
-        raise ValueError(f"device is {described(name)}, expected a name such as cpu or cuda:0")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ValueError(f"device '{name}' cannot be used: {first}") from error
-    return device

@@ -20,8 +20,9 @@ from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import physical_points
 from hybridfit.npe.density import FlowDensity
 from hybridfit.npe.posterior import draw
-from hybridfit.sampling.importance_sampling import ReconcileOptions, Sampled, sample_posterior
+from hybridfit.sampling.importance_sampling import Sampled, sample_posterior
 from hybridfit.sampling.mcmc_fallback import with_chains
+from hybridfit.sampling.options import SamplingOptions
 from hybridfit.sampling.proposal import Network, network_proposal
 from hybridfit.uncertainty.error_budget import NONE, Budget, BudgetOptions, error_budget, noise_of
 from hybridfit.uncertainty.evidence import with_evidence
@@ -73,7 +74,7 @@ def reconcile(
     fit: Fit,
     expected: Expected | None,
     fit_options: FitOptions = FitOptions(),
-    options: ReconcileOptions = ReconcileOptions(),
+    options: SamplingOptions = SamplingOptions(),
     budget: BudgetOptions = BudgetOptions(),
     device: torch.device | str = "cpu",
     compile: bool = False,
@@ -93,8 +94,8 @@ def reconcile(
     """
     usable = fit_options.components == ("sersic",) and fit_options.sky == "constant"
     proposed = None
-    if expected is not None and usable and options.flow:
-        proposed = draw(expected.density, cutouts, options.flow, options.seed)
+    if expected is not None and usable and options.network_draws:
+        proposed = draw(expected.density, cutouts, options.network_draws, options.seed)
     pieces: list[_Piece] = []
     for rows, part, problem in _pieces(cutouts, fit_options, device, compile):
         whitened, linear = whitened_point(fit[rows].to(device), problem, part)
@@ -112,7 +113,7 @@ def reconcile(
                 expected.density[rows], proposed[rows], floor, problem, part.zeropoint
             )
         galfit = fit_options.convolution == "galfit"
-        near = nearby(problem, part, about, galfit) if options.shortcut else None
+        near = nearby(problem, part, about, galfit) if options.approximate_likelihood else None
         dark = without_signal(fit[rows])
         sampled = sample_posterior(problem, about, part.id, network, near, options, dark)
         sampled = with_evidence(sampled, problem, about, part, hot, noise)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +16,27 @@ from hybridfit.data.errors import UsageError
 from hybridfit.data.flags import Flag
 from hybridfit.data.samples import Posterior
 from hybridfit.io.draws_table import draws_columns, draws_rows
+from hybridfit.io.formats import check_format
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.posterior_table import posterior_columns, posterior_rows
 from hybridfit.io.table import id_width, to_table
-from hybridfit.io.write_tables import check_format
 from hybridfit.io.zeropoint_columns import with_zeropoint_metadata
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, predict_cutouts, weights_digest
 from hybridfit.npe.predict_targets import predict_targets
-from hybridfit.options.checks import check_fields, checked, or_default
+from hybridfit.options.checks import checked, or_default
 from hybridfit.options.yaml_options import check_keys
+from hybridfit.pipeline.devices import usable_device
 from hybridfit.pipeline.engine.isolation import Isolation, failed_cutout, ordinary_galaxy
-from hybridfit.pipeline.engine.job import Job, Stage, StreamOptions, Summary
+from hybridfit.pipeline.engine.job import Job, Stage, Summary
 from hybridfit.pipeline.engine.serial import run_stream
 from hybridfit.pipeline.fit import from_arrays
-from hybridfit.pipeline.measure import metadata, usable_device
+from hybridfit.pipeline.measure import metadata
+from hybridfit.pipeline.options import FileRunOptions, PredictOptions
 
 # half of the 95 % interval: what `Flag.UNCERTAIN` says
 MAX_MAG, MAX_SIZE = 0.5, 0.5  # mag, ln(r_eff)
-
-
-@dataclass(frozen=True)
-class PredictOptions:
-    """How posteriors are drawn, and what is kept of them."""
-
-    samples: int = 256  # draws of each galaxy
-    seed: int = 0  # of the random numbers
-    weights: str | None = None  # folder of another network's weights
-    save_samples: bool = False  # write the draws too
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.samples < 2:
-            raise ValueError(f"samples is {self.samples}, expected 2 or more")
 
 
 def predict(
@@ -113,7 +100,7 @@ def predict_files(
     out: str | Path,
     read: ReadOptions = ReadOptions(),
     options: PredictOptions = PredictOptions(),
-    run: StreamOptions = StreamOptions(),
+    run: FileRunOptions = FileRunOptions(),
     overwrite: bool = False,
     quiet: bool = True,
 ) -> Summary:

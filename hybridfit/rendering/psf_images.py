@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import fft, ndimage
 
 from hybridfit.data.flags import Flag
+from hybridfit.data.names import PSF_CENTERS
 from hybridfit.options.checks import described
 from hybridfit.rendering.psf_wings import find_wings
 
-CENTRES = ("array", "centroid", "galfit")
 NEGATIVE_SHARE = 0.05  # of the flux: noise in a real PSF's wings stays well below it
 EDGE_LEVEL = 0.02  # of the peak, the mean along the middle of one edge
 # image pixels: lopsided PSFs that are well centred stay below, oversampled ones by more; those that
@@ -82,8 +82,8 @@ def examine_psf(psf: ArrayLike, center: str = "array", sampling: float = 1.0) ->
     Raises:
         ValueError: if the array is not two-dimensional or its sum is not positive.
     """
-    if center not in CENTRES:
-        raise ValueError(f"center is '{center}', expected {' or '.join(map(repr, CENTRES))}")
+    if center not in PSF_CENTERS:
+        raise ValueError(f"center is '{center}', expected {' or '.join(map(repr, PSF_CENTERS))}")
     array, flags = _normalised(psf)
     centre = windowed_centroid(array)
     array, notes = _without_pedestal(array, centre, mend=center != "galfit")

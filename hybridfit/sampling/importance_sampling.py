@@ -23,8 +23,8 @@ from hybridfit.fitting.approximate_likelihood import Nearby
 from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.problem import Problem
 from hybridfit.model.parameters import ParameterSpace
-from hybridfit.options.checks import check_fields
 from hybridfit.sampling.checked_likelihood import Likelihood, checked_likelihood
+from hybridfit.sampling.options import SamplingOptions
 from hybridfit.sampling.proposal import (
     Mixture,
     Network,
@@ -46,53 +46,6 @@ FIRST_DOF, LATER_DOF, RIDGE_DOF = 6.0, 8.0, 6.0
 # not do: about S/N 100
 BENT = 0.15
 PRIOR_SKIP = 1 << 16  # of the quasi-random points: far from those of the t's
-
-
-@dataclass(frozen=True)
-class ReconcileOptions:
-    """How the posterior is sampled.
-
-    Args:
-        laplace: draws about the fit, of the t or the ridge.
-        flow: draws of the network.
-        prior: draws of the prior.
-        round: draws of each later round.
-        ess: effective number of draws that is enough.
-        max_draws: of a galaxy, for each component of the model: what is not drawn by then is given
-            up. Ordinary galaxies need 190 to 380.
-        no_signal_draws: the same of a galaxy that is flagged `NO_SIGNAL`: its posterior is little
-            but the prior.
-        mcmc: whether a chain takes over where `max_draws` did not do and there is signal. That
-            costs some thirty times an ordinary galaxy and may fail too.
-        shortcut: whether stamps much larger than the galaxy are rendered in a window.
-        seed: of the random numbers.
-    """
-
-    laplace: int = 96
-    flow: int = 24
-    prior: int = 8
-    round: int = 64
-    ess: float = 120.0
-    max_draws: int = 512
-    no_signal_draws: int = 192
-    mcmc: bool = False
-    shortcut: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_fields(self, "posterior")
-        for name, least in (("laplace", 16), ("flow", 0), ("prior", 1), ("round", 16)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more")
-        if not 0 < self.ess <= self.max_draws:
-            raise ValueError(f"ess is {self.ess}, expected more than 0 and at most max_draws")
-        if self.no_signal_draws < 1:
-            raise ValueError(f"no_signal_draws is {self.no_signal_draws}, expected 1 or more")
-
-    def most_draws(self, n_components: int) -> int:
-        """Return how many draws a galaxy may have, the first round's at least."""
-        first = self.laplace + self.flow + self.prior
-        return max(self.max_draws * n_components, first)
 
 
 @dataclass(frozen=True)
@@ -133,7 +86,7 @@ def sample_posterior(
     ids: Sequence[str],
     network: Network | None = None,
     near: Nearby | None = None,
-    options: ReconcileOptions = ReconcileOptions(),
+    options: SamplingOptions = SamplingOptions(),
     no_signal: Tensor | None = None,
 ) -> Sampled:
     """Sample the posteriors of B galaxies by importance.
@@ -146,7 +99,7 @@ def sample_posterior(
         ids: B names, which seed the random numbers.
         network: what the flow proposes; None does without.
         near: a cheaper likelihood, used where it agrees with the exact one.
-        options: see `ReconcileOptions`.
+        options: see `SamplingOptions`.
         no_signal: (B,) bool, galaxies that get ``no_signal_draws`` at most; default none.
     """
     fitted = torch.isfinite(about.whitened).all(dim=1)
@@ -158,7 +111,7 @@ def sample_posterior(
     if not len(everyone):
         return _collected(len(about), problem, [])
     likelihood = checked_likelihood(problem, near, first, everyone, numbers)
-    network = network if network is not None and options.flow else None
+    network = network if network is not None and options.network_draws else None
     variance = torch.diagonal(about.covariance, dim1=1, dim2=2)[:, plane].amax(dim=1)
     bent = variance > BENT**2
     limit = _draw_limit(options, len(problem.profiles), fitted, no_signal)
@@ -177,7 +130,7 @@ def sample_posterior(
 
 
 def _draw_limit(
-    options: ReconcileOptions, n_components: int, like: Tensor, no_signal: Tensor | None
+    options: SamplingOptions, n_components: int, like: Tensor, no_signal: Tensor | None
 ) -> Tensor:
     """(B,) draws of each galaxy at most, for B and the device of ``like``."""
     limit = torch.full_like(like, options.most_draws(n_components), dtype=torch.int64)
@@ -192,7 +145,7 @@ class _Setting:
 
     likelihood: Likelihood
     numbers: Numbers
-    options: ReconcileOptions
+    options: SamplingOptions
     limit: Tensor  # (B,) draws of each galaxy at most
 
 
@@ -209,10 +162,10 @@ def _rounds(
     n_first = len(state.mixture.proposals)
     while len(rows):
         n = state.points.whitened.shape[1]
-        enough = (state.smoothed.ess >= options.ess) & (state.smoothed.khat < good_khat(n))
+        enough = (state.smoothed.ess >= options.target_ess) & (state.smoothed.khat < good_khat(n))
         # one fitted proposal is always worth its round
         enough &= len(state.mixture.proposals) > n_first
-        done = enough | (n + options.round > setting.limit[rows])
+        done = enough | (n + options.round_draws > setting.limit[rows])
         out, rest = done.nonzero()[:, 0], (~done).nonzero()[:, 0]
         if len(out):
             finished.append((rows[out], state[out]))
@@ -272,21 +225,24 @@ def _first_round(
 ) -> Weighted:
     """Draws about the fit, of the flow and of the prior."""
     options, numbers = setting.options, setting.numbers
-    uniform, normal = numbers.take(rows, options.laplace, 0)
+    uniform, normal = numbers.take(rows, options.fit_draws, 0)
     unknown = torch.full_like(normal, torch.nan)
     parts = [(start.draw(uniform), normal, unknown)]
-    counts = [torch.full((len(rows),), options.laplace, device=rows.device)]
+    counts = [torch.full((len(rows),), options.fit_draws, device=rows.device)]
     proposals: list[Proposal] = [OfShape(start)]
     if network is not None:
         mine = network[rows]
-        whitened, linear = mine.whitened[:, : options.flow], mine.linear[:, : options.flow]
+        whitened, linear = (
+            mine.whitened[:, : options.network_draws],
+            mine.linear[:, : options.network_draws],
+        )
         parts.append((whitened, torch.zeros_like(linear), linear))
         counts.append(torch.isfinite(whitened).all(dim=2).sum(dim=1))
         proposals.append(mine)
-    uniform, normal = numbers.take(rows, options.prior, PRIOR_SKIP)
+    uniform, normal = numbers.take(rows, options.prior_draws, PRIOR_SKIP)
     unknown = torch.full_like(normal, torch.nan)
     parts.append((torch.special.ndtri(uniform[..., :-1]), normal, unknown))
-    counts.append(torch.full((len(rows),), options.prior, device=rows.device))
+    counts.append(torch.full((len(rows),), options.prior_draws, device=rows.device))
     proposals.append(PriorDraws())
     whitened, normal, given = (torch.cat(v, dim=1) for v in zip(*parts, strict=True))
     points = _evaluate(setting.likelihood, rows, whitened, normal, given)
@@ -301,11 +257,11 @@ def _next_round(setting: _Setting, state: Weighted, about: Linearised, rows: Ten
     weights = state.smoothed.weights
     guess = about.whitened[rows], about.covariance[rows, :n_nonlinear, :n_nonlinear]
     student = student_of(*weighted_moments(points.whitened, weights, *guess), LATER_DOF)
-    uniform, normal = setting.numbers.take(rows, options.round, options.laplace + n)
+    uniform, normal = setting.numbers.take(rows, options.round_draws, options.fit_draws + n)
     whitened, given = student.draw(uniform), torch.full_like(normal, torch.nan)
-    half = options.round // 2
+    half = options.round_draws // 2
     counts = torch.full(
-        (len(rows),), float(options.round), dtype=whitened.dtype, device=whitened.device
+        (len(rows),), float(options.round_draws), dtype=whitened.dtype, device=whitened.device
     )
     proposals: list[Proposal] = [OfShape(student)]
     own = [counts]
@@ -314,7 +270,10 @@ def _next_round(setting: _Setting, state: Weighted, about: Linearised, rows: Ten
         again = ridge.reweighted(points.whitened, weights)
         whitened[:, half:] = again.draw(uniform[:, half:])
         proposals.append(OfShape(again))
-        own = [counts - (options.round - half), torch.full_like(counts, options.round - half)]
+        own = [
+            counts - (options.round_draws - half),
+            torch.full_like(counts, options.round_draws - half),
+        ]
     new = _evaluate(setting.likelihood, rows, whitened, normal, given)
     return Weighted.of(joined([points, new]), mixture.extended(proposals, own, points, new))
 

@@ -12,7 +12,7 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from hybridfit.files import open_fits
+from hybridfit.files.fits import open_fits
 from hybridfit.simulation.random_numbers import Random, Range, per_image, turned_images
 
 SIGMA = 1 / math.sqrt(8 * math.log(2))  # of a Gaussian, in units of its FWHM

@@ -22,7 +22,7 @@ from hybridfit.npe.posterior import PACKAGED, load_estimator
 from hybridfit.npe.targets import parse_targets
 from hybridfit.npe.weight_files import WEIGHTS, load_card, load_config, save_weights
 from hybridfit.options.yaml_options import check_keys, load_yaml, nested
-from hybridfit.pipeline.measure import check_threads
+from hybridfit.pipeline.devices import check_threads
 from hybridfit.simulation.options import FieldOptions
 from hybridfit.training.data import TRAINING, VALIDATION, Shard, SimulatedSource, seed_of
 from hybridfit.training.finetune import FinetuneOptions, FinetuneResult, finetune

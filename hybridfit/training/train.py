@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from hybridfit.data.errors import UsageError
-from hybridfit.pipeline.measure import check_threads
+from hybridfit.pipeline.devices import check_threads
 from hybridfit.training.export import export_checkpoint
 from hybridfit.training.loop import claim, train
 from hybridfit.training.recipe import Recipe

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.files import check_regular
+from hybridfit.files.regular import check_regular
 from hybridfit.io.writing import atomic
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.frame import encode, log_jacobian

@@ -33,27 +33,10 @@ from hybridfit.fitting.lm import LMOptions, Normal, minimise
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import physical_points, solution_of, solve
-from hybridfit.options.checks import check_choice, check_fields
+from hybridfit.uncertainty.options import BootstrapOptions
 
-KINDS = ("pixels", "parametric")
 NUMBERS_AT_ONCE = 2**23  # pixels and modes that are held together: bounds memory
 COUNTS_AT_ONCE = 2**22  # random numbers of a galaxy's replicas that are kept together
-
-
-@dataclass(frozen=True)
-class BootstrapOptions:
-    """How replicas are made and measured."""
-
-    kind: str = "pixels"  # or "parametric"
-    replicas: int = 100  # of each galaxy; an error from 100 is known to 7 %
-    refit: bool = True  # False: one step from the fit, ten and more times quicker
-    seed: int = 0  # of the random numbers
-
-    def __post_init__(self) -> None:
-        check_fields(self, "bootstrap")
-        check_choice("kind", self.kind, KINDS)
-        if self.replicas < 2:
-            raise ValueError(f"replicas is {self.replicas}, expected 2 or more")
 
 
 @torch.inference_mode()

@@ -23,12 +23,11 @@ from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.flags import Flag
-from hybridfit.files import open_fits
+from hybridfit.files.fits import open_fits
 from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.moments import psf_moments
 from hybridfit.fitting.problem import Problem
 from hybridfit.model.parameters import ParameterSpace
-from hybridfit.options.checks import check_fields
 from hybridfit.uncertainty import correlated_noise as noise
 from hybridfit.uncertainty.correlated_noise import Autocorrelation
 from hybridfit.uncertainty.image_noise import measure_noise
@@ -42,55 +41,12 @@ from hybridfit.uncertainty.nuisance import (
     positive,
     whiten,
 )
+from hybridfit.uncertainty.options import BudgetOptions
 from hybridfit.uncertainty.psf_error import N_MODES, psf_derivatives, wing_derivatives
 from hybridfit.uncertainty.sky_error import sky_derivatives, sloping
 
 TERMS = ("noise", "misfit", "psf", "sky")
 AT_ONCE = 2**16  # pixels of the galaxies worked on together: more fall out of a CPU's caches
-
-
-@dataclass(frozen=True)
-class BudgetOptions:
-    """Terms of the error budget and what is known beforehand.
-
-    The PSF's defaults are those with which 68 % intervals come nearest to 68 % for galaxies whose
-    PSF is right and stay above 60 % where it is 2 % too narrow (validation/calibration.py): a small
-    doubt that much may be wrong does that better than the certainty that a little is.
-
-    Args:
-        correlated_noise: "measure" the noise's autocorrelation on the sky of each image, "off",
-            or a FITS image of it: odd sides, lag 0 in the middle, the variance over sigma^2 there.
-        psf_width_error: standard deviation of ln(width) of a PSF that is wrong.
-        psf_shape_error: standard deviation of the stretches, about half of 1 - q, of such a PSF.
-        psf_doubt: share of galaxies whose PSF is wrong at all; in the others it is right.
-        sky_error: standard deviation of a bowl of the sky over the stamp, in units of a pixel's
-            noise; of its level too where that is fixed. The wings of galaxies look alike, so that
-            the pixels hardly tell it.
-        sky_slope_error: the same of its slopes, which the pixels do tell.
-        misfit: whether structure in the residuals widens the errors.
-        covariance: whether errors from the curvature at the fit (`--uncertainty covariance`) are
-            widened too, to A^-1 B A^-1 for correlated noise; the posterior's always are.
-    """
-
-    correlated_noise: str = "measure"
-    psf_width_error: float = 0.06
-    psf_shape_error: float = 0.005
-    psf_doubt: float = 0.15
-    sky_error: float = 0.005
-    sky_slope_error: float = 0.5
-    misfit: bool = True
-    covariance: bool = False
-
-    def __post_init__(self) -> None:
-        check_fields(self, "budget")
-        for name in ("psf_width_error", "psf_shape_error", "sky_error", "sky_slope_error"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(
-                    f"budget.{name} is {getattr(self, name)}, expected a number from 0 to 1; "
-                    "0 leaves it out"
-                )
-        if not 0 <= self.psf_doubt < 1:
-            raise ValueError(f"budget.psf_doubt is {self.psf_doubt}, expected a share below 1")
 
 
 # Errors of a fit, all of them together, at which a wrong PSF counts half. A bias that is small
@@ -346,7 +302,7 @@ def _doubts(
         return Doubt(known, moment(known, fit.inverse.new_tensor(sigma), share))
 
     return (
-        doubt(evidence.psf, count, [width, stretch, stretch], options.psf_doubt),
+        doubt(evidence.psf, count, [width, stretch, stretch], options.psf_wrong_fraction),
         doubt(evidence.sky, count + n_psf, sky_sigma, 1.0),
         doubt(evidence.wings, count + n_psf + len(sky_sigma), [1.0] * evidence.wings.shape[1], 1.0),
     )

@@ -44,7 +44,7 @@ class Hybridfit:
         table = hf.fit(
             _cutouts(galaxies),
             uncertainty=uncertainty,
-            start="posterior" if galaxies[0].start is None else "moments",
+            initial_values="network" if galaxies[0].start is None else "moments",
             compile={"compiled": "on", "eager": "off"}[how],
             estimator=estimator[0] if estimator else "map",
         )

@@ -15,7 +15,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from hybridfit.data.errors import BadInput
-from hybridfit.files import FileProblem, open_regular, read_bytes
+from hybridfit.files.regular import FileProblem, open_regular, read_bytes
 from hybridfit.io.galfit import conventions
 from hybridfit.io.galfit.entries import Component, GalfitError, Outcome, Value
 from hybridfit.io.galfit.text import LARGEST, number

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from hybridfit.files import FileProblem, read_bytes
+from hybridfit.files.regular import FileProblem, read_bytes
 from hybridfit.io.galfit.feedme import is_restart
 
 OTHERS = re.compile(

@@ -11,12 +11,14 @@ from astropy.io import fits
 from numpy.typing import NDArray
 from scipy import signal
 
-from hybridfit.data.cutout_checks import LARGEST, START_NAMES
+from hybridfit.data.cutout_checks import LARGEST
 from hybridfit.data.errors import BadInput
 from hybridfit.data.flags import Flag, joined
+from hybridfit.data.names import START_NAMES
 from hybridfit.detection.masking import CENTRE
 from hybridfit.detection.noise import to_sigma
-from hybridfit.files import looks_like_fits, read_text
+from hybridfit.files.fits import looks_like_fits
+from hybridfit.files.regular import read_text
 from hybridfit.io.address import parse_address
 from hybridfit.io.asinh import LINEAR, is_asinh
 from hybridfit.io.galfit.entries import Feedme

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hybridfit.files import FileProblem, read_bytes
+from hybridfit.files.regular import FileProblem, read_bytes
 from hybridfit.io.galfit.entries import GalfitError, Value
 
 # A) ... Z), A1), 0) ... 10), C0), B1), F20), R10), T0), Ti), To), N1)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridfit.data.cutout_checks import START_NAMES
+from hybridfit.data.names import START_NAMES
 
 Array = NDArray[np.float64]
 NAMES = START_NAMES  # x, y, mag, r_eff, n, q, pa: the columns of values and errors
@@ -25,7 +25,7 @@ class Catalogue:
 
     Args:
         name: for reports.
-        kind: one of `hybridfit.io.references.KINDS`.
+        kind: one of `hybridfit.io.references.options.KINDS`.
         id: (N,) names.
         values: (N, K, 7) in the order of `NAMES`, NaN where not known or no such component.
         errors: (N, K, 7) standard deviations, NaN where not known.

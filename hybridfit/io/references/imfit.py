@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import gamma, gammaincinv
 
-from hybridfit.files import FileProblem, peek_text, read_bytes
+from hybridfit.files.regular import FileProblem, peek_text, read_bytes
 from hybridfit.io.references.catalogue import COLUMN, NAMES, Catalogue, canonical, grouped
 from hybridfit.io.references.options import ReferenceOptions
 

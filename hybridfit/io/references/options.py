@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from hybridfit.options.checks import check_fields
+from hybridfit.options.checks import check_fields, comma_list
+from hybridfit.options.metadata import option
 
 KINDS = (
     "hybridfit",
@@ -21,34 +22,58 @@ KINDS = (
 
 @dataclass(frozen=True)
 class ReferenceOptions:
-    """What the content of a reference cannot say of itself; "" and None leave it to its kind."""
+    """What the content of a reference cannot say of itself.
 
-    kind: str = ""  # one of KINDS
-    name: str = ""  # for the report; else of the file
-    columns: str = ""  # "x=XC,r_eff=RE,mag_err=E_MAG": its columns for our names
-    where: str = ""  # "mode=single,verdict=good": rows that count; of directories "path=*/single/*"
-    first_pixel: int | None = None  # what it calls the centre of the first pixel, 0 or 1
-    pa_from: str = ""  # +y | +x, counter-clockwise
-    pa_unit: str = ""  # deg | rad
-    size: str = ""  # semi-major | circularised
-    zeropoint: float | None = None  # mag of one image unit, for fluxes
-    zeropoint_offset: float = 0.0  # added to its magnitudes
-    id_format: str = ""  # what makes its ids ours: "g{id:03d}"
+    "" and None leave it to the conventions of its kind.
+    """
+
+    kind: str = option(
+        "",
+        help="what the reference is",
+        choices=("", *KINDS),
+        default_text="found from its content",
+        common=True,
+    )
+    name: str = option("", help="its name in the report", default_text="the file's")
+    columns: str = option(
+        "",
+        help='its columns for the names used here, as in "x=XC,r_eff=RE,mag_err=E_MAG"',
+        common=True,
+    )
+    where: str = option(
+        "",
+        help='rows that count, as in "mode=single"; of directories "path=*/single/*"',
+        common=True,
+    )
+    first_pixel: int | None = option(
+        None,
+        help="coordinate that it gives to the centre of the first pixel",
+        choices=(0, 1),
+        unit="pix",
+    )
+    pa_from: str = option(
+        "", help="axis from which its angles run, counter-clockwise", choices=("", "+y", "+x")
+    )
+    pa_unit: str = option("", help="unit of its angles", choices=("", "deg", "rad"))
+    size: str = option(
+        "",
+        help="radius that it gives: along the major axis, or circularised",
+        choices=("", "semi-major", "circularised"),
+    )
+    zeropoint: float | None = option(
+        None, help="magnitude of one image unit, where it has fluxes (imfit)", unit="mag"
+    )
+    zeropoint_offset: float = option(
+        0.0,
+        help="number that is added to its magnitudes",
+        unit="mag",
+        above=-math.inf,
+        below=math.inf,
+    )
+    id_format: str = option("", help='format that turns its ids into the run\'s, as in "g{id:03d}"')
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name, known in (
-            ("kind", ("", *KINDS)),
-            ("first_pixel", (None, 0, 1)),
-            ("pa_from", ("", "+x", "+y")),
-            ("pa_unit", ("", "deg", "rad")),
-            ("size", ("", "semi-major", "circularised")),
-        ):
-            if getattr(self, name) not in known:
-                expected = ", ".join(str(value) for value in known if value not in ("", None))
-                raise ValueError(f"{name} is '{getattr(self, name)}', expected one of {expected}")
-        if not math.isfinite(self.zeropoint_offset):
-            raise ValueError(f"zeropoint_offset is {self.zeropoint_offset}, expected a number")
         self.conditions()
         self.renamed()
 
@@ -80,7 +105,7 @@ class ReferenceOptions:
 
 def _pairs(text: str, what: str, example: str) -> dict[str, str]:
     pairs: dict[str, str] = {}
-    for item in filter(None, (part.strip() for part in text.split(","))):
+    for item in comma_list(text):
         name, sign, value = (part.strip() for part in item.partition("="))
         if not (name and sign and value):
             raise ValueError(f"{what} has '{item}', expected NAME=VALUE as in '{example}'")

@@ -15,7 +15,7 @@ from hybridfit.io.references.catalogue import COLUMN, NAMES, Array, Catalogue
 from hybridfit.io.references.columns import texts
 from hybridfit.io.references.options import ReferenceOptions
 
-POINTS = ("best", "median", "mean")
+ESTIMATES = ("best", "median", "mean")
 LEVELS = {0.025: "p025", 0.16: "p16", 0.5: "p50", 0.84: "p84", 0.975: "p975"}
 
 
@@ -32,7 +32,7 @@ def read_own(path: Path, options: ReferenceOptions = ReferenceOptions()) -> Cata
 def own_catalogue(
     results: Results,
     name: str = "hybridfit",
-    point: str = "best",
+    estimate: str = "best",
     options: ReferenceOptions = ReferenceOptions(),
 ) -> Catalogue:
     """Turn a table of results into a catalogue.
@@ -40,12 +40,12 @@ def own_catalogue(
     Args:
         results: of `read_results`.
         name: for the report.
-        point: "best" takes the best fit (of `predict` the mean), "median" the posterior's
+        estimate: "best" takes the best fit (of `predict` the mean), "median" the posterior's
             median, "mean" the mean of the draws that ``--save-samples`` left.
         options: the format of ids, if it is a reference.
 
     Raises:
-        ValueError: for a point that the table does not have, or parameters that are no Sersic's.
+        ValueError: for an estimate that the table lacks, or parameters that are no Sersic's.
     """
     table = results.table
     tails = component_tails(table.colnames)
@@ -71,12 +71,12 @@ def own_catalogue(
         for level, end in LEVELS.items()
         if f"x{tails[0]}_{end}" in table.colnames
     }
-    if point == "median":
+    if estimate == "median":
         values = _median(quantiles, results.path)
-    elif point == "mean":
+    elif estimate == "mean":
         values, errors = _means(results, tails)
-    elif point != "best":
-        raise ValueError(f"point is '{point}', expected one of {', '.join(POINTS)}")
+    elif estimate != "best":
+        raise ValueError(f"estimate is '{estimate}', expected one of {', '.join(ESTIMATES)}")
     values[..., COLUMN["pa"]] %= 180.0
     sky = np.tile([np.nan, np.nan, 0.0, 0.0], (len(table), 1))
     for k, column in enumerate(("sky", "sky_err", "sky_dx", "sky_dy")):
@@ -103,7 +103,7 @@ def own_catalogue(
         flagged=[flag_names(value) for value in flags.tolist()],
         quantiles=quantiles,
         quality=quality,  # type: ignore[arg-type]
-        notes=() if point == "best" else (f"values are the {point} of the posterior",),
+        notes=() if estimate == "best" else (f"values are the {estimate} of the posterior",),
     )
 
 
@@ -131,7 +131,7 @@ def _median(quantiles: dict[float, Array], path: Path) -> Array:
     if 0.5 not in quantiles:
         raise ValueError(
             f"the table of '{path}' has no medians (_p50): they come with the posterior or a "
-            "bootstrap; take point best"
+            "bootstrap; take estimate best"
         )
     return quantiles[0.5].copy()
 
@@ -141,7 +141,7 @@ def _means(results: Results, tails: Sequence[str]) -> tuple[Array, Array]:
     names = [f"{name}{tail}" for tail in tails for name in NAMES]
     if not set(names) <= set(results.drawn):
         raise ValueError(
-            f"the table of '{results.path}' has no draws: point mean needs a run with "
+            f"the table of '{results.path}' has no draws: estimate mean needs a run with "
             "--save-samples; take best or median"
         )
     chosen = [results.drawn.index(name) for name in names]

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from astropy.table import Table
 
-from hybridfit.files import looks_like_fits, open_fits, peek_text
+from hybridfit.files.fits import looks_like_fits, open_fits
+from hybridfit.files.regular import peek_text
+from hybridfit.io.formats import FORMATS
 from hybridfit.io.references.catalogue import Catalogue
 from hybridfit.io.references.galfit_outputs import outcomes_catalogue
 from hybridfit.io.references.imfit import imfit_files, looks_like_imfit, read_imfit
@@ -29,7 +31,6 @@ from hybridfit.io.references.tables import (
     read_truth,
     truth_of,
 )
-from hybridfit.io.write_tables import FORMATS
 from hybridfit.options.checks import as_path
 
 GALFIT_TEXT = re.compile(

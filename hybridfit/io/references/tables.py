@@ -11,14 +11,8 @@ from astropy.io import ascii as text_tables
 from astropy.io import fits
 from astropy.table import Table
 
-from hybridfit.files import (
-    FileProblem,
-    check_regular,
-    check_text,
-    looks_like_fits,
-    open_fits,
-    peek_text,
-)
+from hybridfit.files.fits import looks_like_fits, open_fits
+from hybridfit.files.regular import FileProblem, check_regular, check_text, peek_text
 from hybridfit.io.read_results import read_csv, read_parquet
 from hybridfit.io.references.catalogue import NAMES, Catalogue
 from hybridfit.io.references.columns import QUANTITIES, Convention, catalogue_of, chosen_rows, texts

@@ -1,4 +1,4 @@
-"""What a run from files is made of: its options, what it computes, on what, and what it came to."""
+"""What a run from files is made of: what it computes, on what, and what it came to."""
 
 from __future__ import annotations
 
@@ -13,36 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.io import write_tables as export
 from hybridfit.io.input_keys import source_files
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.read_cutout import Cutout, read_cutout
 from hybridfit.io.sources import Source
 from hybridfit.io.table import Column, failed_row
-from hybridfit.options.checks import check_fields
 from hybridfit.pipeline.engine.isolation import Isolation
 from hybridfit.pipeline.engine.progress import Progress
-from hybridfit.pipeline.measure import check_threads, usable_device
-
-
-@dataclass(frozen=True)
-class StreamOptions:
-    """How a run from files goes about it, whatever it computes."""
-
-    device: str = "cpu"  # any of torch: cpu, cuda, cuda:1
-    threads: int = 1  # of the CPU; stamps are small, more of them seldom pay
-    format: str = "fits"  # fits | ecsv | parquet | csv
-    part: int = 256  # galaxies that are computed and kept at a time
-    limit: int = 0  # only so many galaxies, in the order of their ids; 0: all
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        export.check_format(self.format)
-        for name, least in (("part", 1), ("limit", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more")
-        check_threads(self.threads)
-        usable_device(self.device)
+from hybridfit.pipeline.options import FileRunOptions
 
 
 @dataclass(frozen=True)
@@ -91,7 +69,7 @@ class Stage:
     nothing: Callable[[Cutouts, Job], NDArray[np.void]]
     trial: Callable[[], object]
     read: ReadOptions
-    run: StreamOptions
+    run: FileRunOptions
     identity: Mapping[str, str] = field(default_factory=dict)
     failed: Callable[[str, int, str, Sequence[Column]], NDArray[np.void]] = failed_row
 

@@ -25,9 +25,10 @@ from hybridfit.io.unicode_columns import Reiterable
 from hybridfit.io.zeropoint_columns import with_zeropoint_metadata
 from hybridfit.pipeline.engine.batching import compute_parts
 from hybridfit.pipeline.engine.changes import check_inputs
-from hybridfit.pipeline.engine.job import Input, Job, Stage, StreamOptions, Summary
+from hybridfit.pipeline.engine.job import Input, Job, Stage, Summary
 from hybridfit.pipeline.engine.progress import Progress
 from hybridfit.pipeline.measure import metadata, versions
+from hybridfit.pipeline.options import FileRunOptions
 
 
 def run_stream(
@@ -63,7 +64,7 @@ def run_stream(
     compared = {**_compared(settings, ids), **stage.identity}
     name = input if isinstance(input, list) else str(input)
     record = {"input": name, "compared": compared}
-    edges = (*range(0, n, run.part), n)
+    edges = (*range(0, n, run.part_size), n)
     with (
         runs.open_run(out, run.format, record, record_type(schema), edges, overwrite) as folder,
         _threads(run.threads),
@@ -120,7 +121,7 @@ def _sources(input: Path, out: Path, options: ReadOptions) -> Sources:
         raise UsageError(str(error)) from error
 
 
-def _lasting(run: StreamOptions) -> dict[str, Any]:
+def _lasting(run: FileRunOptions) -> dict[str, Any]:
     """The run's options that shape its table."""
     return {name: value for name, value in asdict(run).items() if name != "threads"}
 

@@ -23,6 +23,7 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import BadInput, UsageError
 from hybridfit.data.flags import Flag, joined
 from hybridfit.data.result import Quality, Result
+from hybridfit.deprecations import renamed_arguments
 from hybridfit.fitting.options import FitOptions
 from hybridfit.io import blocks
 from hybridfit.io.galfit import Feedme, read_block, read_feedme_cutout, with_results, write_feedme
@@ -38,7 +39,7 @@ from hybridfit.npe.posterior import weights_digest
 from hybridfit.pipeline.engine.isolation import ordinary_galaxy
 from hybridfit.pipeline.engine.job import Input, Job, Stage, Summary
 from hybridfit.pipeline.engine.serial import run_stream
-from hybridfit.pipeline.fit_files import RunOptions, no_result
+from hybridfit.pipeline.fit_files import no_result
 from hybridfit.pipeline.fluxes import with_fluxes
 from hybridfit.pipeline.galfit.fits import fit_within, given_limits
 from hybridfit.pipeline.galfit.rows import failed_task, task_columns, task_rows
@@ -52,11 +53,11 @@ from hybridfit.pipeline.galfit.tasks import (
     space_of,
 )
 from hybridfit.pipeline.measure import compiles, measure, model_images, starting_network
+from hybridfit.pipeline.options import RunOptions
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
-from hybridfit.sampling.importance_sampling import ReconcileOptions
-from hybridfit.uncertainty.bootstrap import BootstrapOptions
+from hybridfit.sampling.options import SamplingOptions
 from hybridfit.uncertainty.covariance import quote_covariance
-from hybridfit.uncertainty.error_budget import BudgetOptions
+from hybridfit.uncertainty.options import BootstrapOptions, BudgetOptions
 from hybridfit.uncertainty.quality import quality
 
 
@@ -74,6 +75,7 @@ class FeedmeRunOptions(RunOptions):
     uncertainty: str = "covariance"
 
 
+@renamed_arguments()
 def fit_feedmes(
     inputs: Sequence[str | Path],
     out: str | Path,
@@ -82,7 +84,7 @@ def fit_feedmes(
     run: RunOptions = FeedmeRunOptions(),
     overwrite: bool = False,
     quiet: bool = True,
-    posterior: ReconcileOptions = ReconcileOptions(),
+    sampling: SamplingOptions = SamplingOptions(),
     bootstrap: BootstrapOptions = BootstrapOptions(),
     budget: BudgetOptions = BudgetOptions(),
 ) -> Summary:
@@ -96,7 +98,7 @@ def fit_feedmes(
 
     Args:
         inputs: feedme files, and directories that hold such.
-        out, overwrite, quiet, posterior, bootstrap, budget: see `fit_files`.
+        out, overwrite, quiet, sampling, bootstrap, budget: see `fit_files`.
         read: only ``psf_includes_pixel``, ``psf_center`` and ``gain`` matter here.
         options: of the fit; components and sky are those of the files.
         run: see `RunOptions`. Posteriors with GALFIT's convolution take seconds a galaxy: for
@@ -108,13 +110,13 @@ def fit_feedmes(
     """
     if (options.components, options.sky) != (FitOptions.components, FitOptions.sky):
         raise UsageError("components and sky are those of the feedme files: leave them out")
+    errors = ErrorOptions(run.uncertainty, sampling, bootstrap, budget)
     try:
         found = find_tasks(inputs)
-        estimator = starting_network(run.start, run.weights)
+        estimator = starting_network(run.initial_values, run.weights)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     read_task.cache_clear()  # files may have changed since the last run
-    errors = ErrorOptions(run.uncertainty, posterior, bootstrap, budget)
     work = _Work(found, options, run, errors, estimator)
     chosen = replace(options, components=("sersic",) * work.most, sky="plane")
     stage = Stage(

@@ -1,0 +1,39 @@
+"""Devices and threads that computations run on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hybridfit.options.checks import described
+
+if TYPE_CHECKING:
+    import torch
+
+MOST_THREADS = 1024
+
+
+def check_threads(threads: int, least: int = 1) -> None:
+    """Raise ValueError for a number of CPU threads that OpenMP would end the process for."""
+    if not least <= threads <= MOST_THREADS:
+        raise ValueError(f"threads is {threads}, expected a number from {least} to {MOST_THREADS}")
+
+
+def check_device(name: str) -> None:
+    """Raise ValueError for a device that is not there; torch is not asked about the CPU."""
+    if name != "cpu":
+        usable_device(name)
+
+
+def usable_device(name: str | torch.device) -> torch.device:
+    """The device if it is there, else ValueError."""
+    import torch  # here, so that options and their help need not wait for it
+
+    if not isinstance(name, str | int | torch.device) or isinstance(name, bool):
+        raise ValueError(f"device is {described(name)}, expected a name such as cpu or cuda:0")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ValueError(f"device '{name}' cannot be used: {first}") from error
+    return device
