@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 90
-LEAST_SIDE = 8  # pixels: smaller stamps have no picture
+LEAST_SIDE = 8  # pixels: smaller cutouts have no picture
 
 
 def overview(c: Comparison) -> list[str]:
-    """Differences, pulls and coverage of every parameter."""
+    """Draw differences, pulls and coverage of every parameter."""
     names = names_with(c.pairs)
     labels = [f"ln {name}" if name in LOGARITHMIC else name for name in names]
     columns = [PARAMETERS.index(name) for name in names]
@@ -39,23 +39,28 @@ def overview(c: Comparison) -> list[str]:
         kinds if any(kinds) else (),
         other_side(c),
     )
-    text = "Differences with the errors of both; dark: running median. Triangles lie beyond."
+    text = (
+        "Difference of each parameter against magnitude. Grey bars: errors of both sides together; "
+        "dark line: running median; triangles: points beyond the panel."
+    )
     parts = [report.figure(_png(drawn), text)]
     pull = c.pairs.pull_both
     pulls = {n: pull[:, k] for n, k in zip(names, columns, strict=True) if _any(pull[:, k])}
     if pulls:
         over = "our error" if c.theirs.exact else "both errors"
         drawn = plots.plot_pulls(pulls, f"(ours - {other_side(c)}) / {over}")
-        parts.append(report.figure(_png(drawn), "Pulls beside the normal distribution."))
+        text = "Histograms: pulls (difference over error); curve: normal distribution of width 1."
+        parts.append(report.figure(_png(drawn), text))
         curve = coverage_curve(c.pairs)
         what = "truths" if c.theirs.exact else "theirs"
         drawn = plots.plot_methods({f"within {over}": curve}, inside=what)
-        parts.append(report.figure(_png(drawn), "Coverage of Gaussian intervals."))
+        text = "Fraction of galaxies within Gaussian intervals; grey: two binomial errors."
+        parts.append(report.figure(_png(drawn), text))
     return parts
 
 
 def rivals(c: Comparison, m: int, stamps: CutoutReader, galfit: bool) -> bytes | None:
-    """Data, both models and residuals of one galaxy as PNG; None without pixels or models.
+    """Draw data, both models and residuals of one galaxy as PNG; None without pixels or models.
 
     Args:
         c: the comparison.
@@ -74,34 +79,41 @@ def rivals(c: Comparison, m: int, stamps: CutoutReader, galfit: bool) -> bytes |
     empty = np.full((height, width), np.nan)
     models = [empty if s is None else s.solved[:height, :width] for s in (its, mine)]
     drawn = plots.plot_rivals(
-        stamp.image, models[0], models[1], stamp.sigma, stamp.mask, (other_side(c), "ours")
+        stamp.image,
+        models[0],
+        models[1],
+        stamp.sigma,
+        stamp.mask,
+        (other_side(c), "ours"),
+        stamp.pixel_scale,
+        stamp.wcs,
     )
     return _png(drawn)
 
 
 def chi2_picture(c: Comparison) -> str:
-    """Chi2 of theirs less ours against magnitude."""
+    """Draw chi2 of theirs minus that of ours against magnitude."""
     mag = magnitudes(c.pairs)[first_rows(c.pairs)]
     drawn = plots.plot_chi2(mag, c.chi2.excess, c.verdicts.verdict)
     text = (
-        "Chi2 of their parameters less that of ours, on the same pixels in one renderer; fluxes "
-        "and sky solved for."
+        "Chi2 of their parameters minus chi2 of ours, on the same pixels and with the same "
+        "renderer, after solving for fluxes and sky. Above 0 ours describe the pixels better."
     )
     return report.figure(_png(drawn), text)
 
 
 def other_side(c: Comparison) -> str:
-    """What the other side is called."""
+    """Return what the other side is called."""
     return "truth" if c.theirs.exact else "theirs"
 
 
 def first_rows(pairs: Pairs) -> NDArray[np.int64]:
-    """(M,) the first row of each galaxy."""
+    """Return (M,) the first row of each galaxy."""
     return np.unique(pairs.galaxy, return_index=True)[1]
 
 
 def magnitudes(pairs: Pairs) -> NDArray[np.float64]:
-    """(P,) theirs, ours where they have none."""
+    """Return magnitudes (P,): theirs, ours where they have none."""
     k = PARAMETERS.index("mag")
     theirs, ours = pairs.theirs[:, k], pairs.ours[:, k]
     return np.where(np.isfinite(theirs), theirs, ours)

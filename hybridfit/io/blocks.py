@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from astropy.io import fits
@@ -20,8 +20,10 @@ from hybridfit.data.fit import Fit
 from hybridfit.data.flags import Flag
 from hybridfit.files.fits import open_fits
 from hybridfit.io.galfit import Component, Feedme, Outcome, Value, model_header
+from hybridfit.io.wcs import celestial_wcs
 from hybridfit.io.writing import atomic
 
+SECTION = re.compile(r"\[(\d+):\d+,(\d+):")  # GALFIT's FITSECT, which counts from 1
 LONGEST = 100  # characters of an id in a file name
 # what GALFIT would say of a run, in its own codes, so that its users' scripts see it
 GALFIT_FLAGS = {
@@ -67,10 +69,25 @@ def write_blocks(
     return paths
 
 
-def read_block(
-    directory: Path, id: str
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]] | None:
-    """Read image, model and mask (H, W) of a galaxy's block; None if it has none.
+class Block(NamedTuple):
+    """What a galaxy's block holds.
+
+    Args:
+        image, model: (H, W) flux per pixel.
+        mask: (H, W) True where a pixel was left out.
+        origin: x, y of the first pixel in the image as given.
+        wcs: of the pixels; None without one.
+    """
+
+    image: NDArray[np.float32]
+    model: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    origin: tuple[int, int]
+    wcs: Any
+
+
+def read_block(directory: Path, id: str) -> Block | None:
+    """Read a galaxy's block; None if it has none.
 
     Args:
         directory: that `write_blocks` wrote into.
@@ -81,7 +98,10 @@ def read_block(
         return None
     with open_fits(path) as hdus:
         image, model, residual = (np.asarray(hdu.data, dtype=np.float32) for hdu in hdus[1:4])
-    return image, model, (image == 0) & (residual == 0)
+        wcs, _ = celestial_wcs(hdus[1].header, (0, 0))
+        corner = SECTION.match(str(hdus[2].header.get("FITSECT", "")))
+    origin = (int(corner[1]) - 1, int(corner[2]) - 1) if corner else (0, 0)
+    return Block(image, model, (image == 0) & (residual == 0), origin, wcs)
 
 
 def file_name(id: str) -> str:

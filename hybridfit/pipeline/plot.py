@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,30 +31,25 @@ from hybridfit.io.references.tables import read_table
 from hybridfit.io.run_folder import MODELS
 from hybridfit.io.sources import Source, find_sources
 from hybridfit.io.truth_table import truth_beside
-from hybridfit.io.writing import real_folder, write_figure
+from hybridfit.io.writing import real_folder, write_figure, write_text
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
 from hybridfit.npe.posterior import predict_cutouts
 from hybridfit.options.yaml_options import make
-from hybridfit.pipeline.measure import model_images, starting_network
+from hybridfit.pipeline.galaxy_pictures import picture_of_block, picture_of_cutout, shift, values_of
+from hybridfit.pipeline.measure import starting_network
 from hybridfit.pipeline.run_cutouts import reader_of_run
-from hybridfit.plots import (
-    LABELS,
-    DrawsLayer,
-    GaussianLayer,
-    plot_corner,
-    plot_residuals,
-    plot_truth,
-)
+from hybridfit.plots import LABELS, DrawsLayer, GaussianLayer, plot_corner, plot_galaxy, plot_truth
 from hybridfit.plots.layers import Layer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PLOTS = "plots"
+SUMMARY = "summary.csv"
 N_FLOW = 1024  # draws of the network
-DPI = 110
-NOISE = 1.4826  # median absolute deviation to standard deviation
+DPI = 120
+LISTED = 10  # galaxies that the command names one by one
 
 
 def plot_run(
@@ -66,10 +63,11 @@ def plot_run(
 ) -> list[Path]:
     """Draw pictures of a finished run's galaxies into ``out/plots``.
 
-    For each galaxy ``<id>_fit.png`` (data, model, residual), of the cutouts if given, else of the
-    blocks that ``--save-models`` left; and ``<id>_corner.png``, if its draws were saved: with the
-    cutouts the network's posterior and the fit's Gaussian lie under them. With a truth table also
-    ``truth.png``, fits against truths of the whole run.
+    For each galaxy ``<id>_fit.png`` (data, model, residual, surface-brightness profile and
+    parameters), of the cutouts if given, else of the blocks that ``--save-models`` left; and
+    ``<id>_corner.png``, if its draws were saved: with the cutouts the network's posterior and the
+    fit's Gaussian lie under them. With a truth table also ``truth.png``, fits against truths of
+    the whole run. ``summary.csv`` lists which galaxies were drawn, which not, and why.
 
     Args:
         out: folder of a finished ``fit`` or ``predict``.
@@ -78,7 +76,7 @@ def plot_run(
         truth: table with id and true parameters; default truth.fits beside ``input``.
         limit: how many galaxies, where no ids are given.
         quiet: without a progress bar.
-        say: is told how many galaxies were drawn, and how to draw the others.
+        say: is told how many galaxies were drawn, which were not and why.
 
     Returns:
         The pictures' files.
@@ -92,54 +90,80 @@ def plot_run(
     sources = _sources(input, results)
     true = _truth(truth, input)
     folder = real_folder(results.path / PLOTS)
-    files: list[Path] = []
-    bare, failed = 0, []  # galaxies with neither a model nor draws, and what went wrong
+    drawn = []
     for row in tqdm(rows, unit=" galaxies", disable=True if quiet else None):
         galaxy = _galaxy(results, options, row, sources)
-        try:
-            made = _pictures(galaxy, true, folder)
-            bare += not made
-            files += made
-        except UsageError:
-            raise
-        except Exception as error:  # one galaxy's numbers keep no other from its pictures
-            failed.append(f"'{galaxy.id}': {' '.join(str(error).split())[:200]}")
+        drawn.append(_draw(galaxy, true, folder))
+    files = [file for one in drawn for file in one.files]
     columns = ["id", "flags", *LABELS, *(f"{name}_err" for name in LABELS)]
     if true is not None and _has(results.table, columns) and _has(true, LABELS):
         files.append(folder / "truth.png")
         write_figure(files[-1], plot_truth(results.table[columns], true), DPI)
     if not files:
+        why = f" ({drawn[0].why_not})" if drawn else ""
         raise UsageError(
-            f"'{out}' holds neither models nor draws of these galaxies: pass --input CUTOUTS, or "
-            "fit with --save-models or --save-samples"
+            f"'{out}' holds neither models nor draws of these galaxies{why}: pass --input CUTOUTS, "
+            "or fit with --save-models or --save-samples"
         )
-    say(_told(len(rows) - bare - len(failed), len(rows), bare, len(results.table), bool(ids)))
-    for text in failed:
-        say(f"could not be drawn: {text}")
+    write_text(folder / SUMMARY, _summary_table(drawn))
+    for line in _summary(drawn, len(results.table), bool(ids)):
+        say(line)
     return files
 
 
-def _pictures(galaxy: _Galaxy, true: Table | None, folder: Path) -> list[Path]:
-    """Draw what there is to draw of one galaxy."""
-    files = []
-    for kind, figure in (("fit", _fit_figure(galaxy)), ("corner", _corner(galaxy, true))):
-        if figure is not None:
-            files.append(folder / f"{file_name(galaxy.id)}_{kind}.png")
-            write_figure(files[-1], figure, DPI)
-    return files
+@dataclass(frozen=True)
+class _Drawn:
+    """Which pictures of a galaxy were made, and why not all."""
+
+    id: str
+    files: tuple[Path, ...]
+    why_not: str = ""
 
 
-def _told(drawn: int, chosen: int, bare: int, total: int, named: bool) -> str:
-    """How many galaxies were drawn, and how to draw the others."""
-    text = f"{drawn} of {total} galaxies drawn"
-    if bare:
-        text += (
-            f"; {bare} had neither a fit of pixels that could be read nor draws: their rows of the "
-            "table say why, and --input CUTOUTS names what was fitted"
-        )
-    if chosen < total and not named:
+def _draw(galaxy: _Galaxy, true: Table | None, folder: Path) -> _Drawn:
+    """Draw what there is to draw of one galaxy, and note why something is missing."""
+    files: list[Path] = []
+    why = []
+    kinds: dict[str, Callable[[], Figure | str]] = {
+        "fit": lambda: _fit_figure(galaxy),
+        "corner": lambda: _corner(galaxy, true),
+    }
+    for kind, make_figure in kinds.items():
+        try:
+            figure = make_figure()
+        except UsageError:
+            raise
+        except Exception as error:  # one galaxy's numbers keep no other from its pictures
+            figure = f"could not be drawn: {' '.join(str(error).split())[:200]}"
+        if isinstance(figure, str):
+            why.append(f"{kind}: {figure}")
+            continue
+        files.append(folder / f"{file_name(galaxy.id)}_{kind}.png")
+        write_figure(files[-1], figure, DPI)
+    return _Drawn(galaxy.id, tuple(files), "; ".join(why))
+
+
+def _summary_table(drawn: Sequence[_Drawn]) -> str:
+    """One line for each galaxy as CSV: id, its pictures, and why one is missing."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "pictures", "missing"])
+    for one in drawn:
+        writer.writerow([one.id, " ".join(file.name for file in one.files), one.why_not])
+    return text.getvalue()
+
+
+def _summary(drawn: Sequence[_Drawn], total: int, named: bool) -> list[str]:
+    """How many galaxies were drawn, which were not and why, and how to draw the others."""
+    bare = [one for one in drawn if not one.files]
+    text = f"{len(drawn) - len(bare)} of {total} galaxies drawn"
+    if len(drawn) < total and not named:
         text += f"; the others: --limit {total}, or --id NAME for each"
-    return text
+    lines = [text]
+    lines += [f"not drawn: '{one.id}': {one.why_not}" for one in bare[:LISTED]]
+    if len(bare) > LISTED:
+        lines.append(f"not drawn: {len(bare) - LISTED} more, see {PLOTS}/{SUMMARY}")
+    return lines
 
 
 def _has(table: Table, names: Iterable[str]) -> bool:
@@ -148,12 +172,13 @@ def _has(table: Table, names: Iterable[str]) -> bool:
 
 @dataclass(frozen=True)
 class _Galaxy:
-    """A row of a run, and what was fitted if it can be read."""
+    """A row of a run, and what was fitted; ``missing`` says why if that cannot be read."""
 
     results: Results
     row: int
     cutouts: Cutouts | None
     options: FitOptions = FitOptions()
+    missing: str = ""
 
     @property
     def values(self) -> Row:
@@ -166,14 +191,11 @@ class _Galaxy:
     @property
     def is_fit(self) -> bool:
         """Whether the row is of a fit, and not of the network alone."""
-        table, names = self.results.table, self.options.space.names
-        return _has(table, ("chi2", *names))
+        return _has(self.results.table, ("chi2", *self.options.space.names))
 
     def theta(self, origin: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(Q,) fitted parameters, in pixels of the stamp that begins at ``origin``."""
-        names = self.options.space.names
-        theta = np.array([float(np.ma.filled(self.values[name], np.nan)) for name in names])
-        return theta - shift(names, origin)
+        """(Q,) fitted parameters, in pixels of the cutout that begins at ``origin``."""
+        return values_of(self.values, self.options) - shift(self.options.space.names, origin)
 
 
 def _options(results: Results) -> FitOptions:
@@ -190,63 +212,52 @@ def _options(results: Results) -> FitOptions:
 def _galaxy(
     results: Results, options: FitOptions, row: int, sources: Mapping[str, Source]
 ) -> _Galaxy:
+    """Read what was fitted of a row, if it is there."""
     if "feedme" in results.table.colnames:
-        stamp = reader_of_run(results)(row)
-        return _Galaxy(results, row, None if stamp is None else stack([stamp]), options)
+        cutout = reader_of_run(results)(row)
+        missing = "" if cutout is not None else "the files it names cannot be read"
+        return _Galaxy(results, row, None if cutout is None else stack([cutout]), options, missing)
     source = sources.get(str(results.table["id"][row]))
     if source is None:
-        return _Galaxy(results, row, None, options)
+        missing = "it is not among the cutouts of --input" if sources else "--input was not given"
+        return _Galaxy(results, row, None, options, missing)
     try:
-        stamp = read_cutout(source, make(ReadOptions, results.settings.get("read", {}), "read"))
-    except Exception:
-        return _Galaxy(results, row, None, options)  # its row has the reason
-    return _Galaxy(results, row, None if stamp.mask.all() else stack([stamp]), options)
+        cutout = read_cutout(source, make(ReadOptions, results.settings.get("read", {}), "read"))
+    except Exception as error:
+        missing = f"it cannot be read: {' '.join(str(error).split())[:200]}"
+        return _Galaxy(results, row, None, options, missing)
+    if cutout.mask.all():
+        return _Galaxy(results, row, None, options, "no pixel is left unmasked")
+    return _Galaxy(results, row, stack([cutout]), options)
 
 
-def _fit_figure(galaxy: _Galaxy) -> Figure | None:
-    """Data, model and residual; None where there is no model."""
-    if galaxy.cutouts is not None and galaxy.is_fit:
-        cutouts = galaxy.cutouts
-        height, width = (int(v) for v in cutouts.size[0])
-        theta = torch.from_numpy(galaxy.theta(cutouts.origin[0].numpy()))
-        model = model_images(theta[None], cutouts, galaxy.options)
-        if not np.isfinite(model[:, :height, :width]).all():
-            return None
-        image, sigma, mask = (v.numpy() for v in (cutouts.image, cutouts.sigma, cutouts.mask))
-        image, model, sigma, mask = (
-            plane[:, :height, :width] for plane in (image, model, sigma, mask)
-        )
-        return plot_residuals(image, model, sigma, mask, [_title(galaxy, "")])
-    found = read_block(galaxy.results.path / MODELS, galaxy.id)
-    if found is None or not np.isfinite(found[1]).all():
-        return None
-    image, model, mask = found
-    rest = (image - model)[~mask]
-    noise = NOISE * float(np.median(np.abs(rest - np.median(rest)))) if rest.size else 1.0
-    sigma = np.full_like(image, max(noise, 1e-30))
-    title = _title(galaxy, "; sigma: scatter of the residual")
-    return plot_residuals(image[None], model[None], sigma[None], mask[None], [title])
+def _fit_figure(galaxy: _Galaxy) -> Figure | str:
+    """Draw a galaxy as it was fitted; or why that cannot be."""
+    if not galaxy.is_fit:
+        return "the run made no fits"
+    if galaxy.cutouts is not None:
+        return plot_galaxy(picture_of_cutout(galaxy.values, galaxy.cutouts, galaxy.options))
+    block = read_block(galaxy.results.path / MODELS, galaxy.id)
+    if block is None:
+        return f"no pixels ({galaxy.missing}) and no saved model{_flags(galaxy)}"
+    return plot_galaxy(picture_of_block(galaxy.values, block, galaxy.options))
 
 
-def _title(galaxy: _Galaxy, note: str) -> str:
-    """Name, quality, chi2 and all flags."""
-    values, parts = galaxy.values, []
-    if "quality" in values.colnames:
-        parts.append(str(values["quality"]))
-    if "chi2" in values.colnames and values["dof"] > 0:
-        parts.append(f"chi2/dof {values['chi2'] / values['dof']:.2f}")
-    parts += [str(flag.name) for flag in Flag if int(values["flags"]) & flag]
-    return f"{galaxy.id}: {', '.join(parts)}{note}"
+def _flags(galaxy: _Galaxy) -> str:
+    """The flags of a row behind a reason; nothing where there are none."""
+    flags = int(galaxy.values["flags"])
+    names = ", ".join(str(flag.name) for flag in Flag if flags & flag)
+    return f" [{names}]" if names else ""
 
 
-def _corner(galaxy: _Galaxy, true: Table | None) -> Figure | None:
-    """The posterior's draws over the fit's Gaussian and the network's draws."""
+def _corner(galaxy: _Galaxy, true: Table | None) -> Figure | str:
+    """Draw the posterior over the fit's Gaussian and the network's draws; or say why not."""
     names = galaxy.results.drawn
     if not names:
-        return None
+        return "no draws were saved"
     samples, weights = galaxy.results.draws(galaxy.row)
     if len(samples) < 2:
-        return None
+        return "it has no draws"
     label = galaxy.results.settings.get("run", {}).get("uncertainty", "posterior")
     layers: list[Layer] = [DrawsLayer(label, samples, weights)]
     if galaxy.is_fit and galaxy.cutouts is not None and galaxy.options.space.names == names:
@@ -289,13 +300,6 @@ def _laplace(galaxy: _Galaxy, cutouts: Cutouts) -> Layer:
         covariance = about.to_physical @ about.covariance @ about.to_physical.mT
     mean = theta[0].numpy() + shift(space.names, origin)
     return GaussianLayer("Laplace", mean, covariance[0].numpy())
-
-
-def shift(names: Sequence[str], origin: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(Q,) what leads from a stamp's pixels to those of the image it was cut from."""
-    axes = {"x": 0, "y": 1}
-    plain = [name.split("_")[0] for name in names]
-    return np.array([origin[axes[name]] if name in axes else 0.0 for name in plain])
 
 
 def _sources(input: str | Path | None, results: Results) -> dict[str, Source]:

@@ -4,6 +4,7 @@ The functions return matplotlib figures and leave its global state alone; save t
 ``figure.savefig(path)``.
 """
 
+from hybridfit.plots.annuli import AnnularProfile, Ellipse, annular_profile
 from hybridfit.plots.calibration import (
     plot_coverage,
     plot_methods,
@@ -13,20 +14,28 @@ from hybridfit.plots.calibration import (
 )
 from hybridfit.plots.comparison import plot_chi2, plot_differences, plot_pulls, plot_rivals
 from hybridfit.plots.corner import plot_corner
-from hybridfit.plots.fits import matched, offsets, plot_residuals, plot_truth
+from hybridfit.plots.galaxy import GalaxyPicture, Measured, plot_galaxy
 from hybridfit.plots.layers import DrawsLayer, GaussianLayer
+from hybridfit.plots.residuals import plot_residuals
 from hybridfit.plots.style import LABELS
+from hybridfit.plots.truth import matched, offsets, plot_truth
 
 __all__ = [
     "LABELS",
+    "AnnularProfile",
     "DrawsLayer",
+    "Ellipse",
+    "GalaxyPicture",
     "GaussianLayer",
+    "Measured",
+    "annular_profile",
     "matched",
     "offsets",
     "plot_chi2",
     "plot_corner",
     "plot_coverage",
     "plot_differences",
+    "plot_galaxy",
     "plot_methods",
     "plot_pulls",
     "plot_ranks",

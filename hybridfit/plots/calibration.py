@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BAND = 2.0  # binomial errors of the shaded bands
-BINNED = {"snr": "S/N", "r_eff": "r_eff [pix]", "n": "n"}
+BINNED = {"snr": "signal to noise", "r_eff": "r_eff [pix]", "n": "Sersic index n"}
 
 
 def plot_coverage(curve: Table, table: Table) -> Figure:
-    """Draw coverage less its level for every parameter, and the intervals' coverage by bins.
+    """Draw how far coverage is from nominal for every parameter, and coverage by bins.
 
     Args:
         curve: columns level, error, and one for each parameter.
         table: rows for each bin and parameter with cover_68, cover_95 and their errors.
 
     Returns:
-        The figure. What is right lies in the shaded bands of two binomial errors.
+        The figure. Shaded bands are two binomial errors: a calibrated posterior stays inside.
     """
     from matplotlib.figure import Figure
 
@@ -42,8 +42,8 @@ def plot_coverage(curve: Table, table: Table) -> Figure:
     axis.axhline(0, color=MUTED, lw=1, zorder=1)
     for name, colour in zip(names, _colours(len(names)), strict=True):
         axis.plot(level, np.asarray(curve[name]) - level, color=colour, lw=1.4, label=name)
-    axis.set_xlabel("probability of the central interval", fontsize=9, color=INK)
-    axis.set_ylabel("fraction of truths inside, less the probability", fontsize=9, color=INK)
+    axis.set_xlabel("nominal probability of the central interval", fontsize=9, color=INK)
+    axis.set_ylabel("fraction of truths inside - nominal", fontsize=9, color=INK)
     axis.set_xlim(0, 1)
     axis.legend(frameon=False, fontsize=8, ncols=2)
     plain(axis)
@@ -52,7 +52,9 @@ def plot_coverage(curve: Table, table: Table) -> Figure:
             axis = figure.add_subplot(grid[row, column + 2])
             _coverage_by_bins(axis, table, quantity, percent, names)
             if column == 0:
-                axis.set_ylabel(f"{percent} % intervals cover", fontsize=9, color=INK)
+                axis.set_ylabel(
+                    f"fraction of truths in {percent} % intervals", fontsize=9, color=INK
+                )
     return figure
 
 
@@ -75,7 +77,7 @@ def plot_methods(curves: Mapping[str, Table], title: str = "", inside: str = "tr
     from matplotlib.figure import Figure
 
     if not curves:
-        raise ValueError("no curve came, expected one of a method at least")
+        raise ValueError("curves has no entry, expected one curve for each method")
     first = next(iter(curves.values()))
     names = [name for name in first.colnames if name not in ("level", "error")]
     columns = min(4, max(len(names), 1))
@@ -101,7 +103,7 @@ def plot_methods(curves: Mapping[str, Table], title: str = "", inside: str = "tr
         axis.tick_params(labelbottom=k + columns >= len(names))  # nothing stands below
     for axis in axes[len(names) :]:
         axis.set_axis_off()
-    figure.supxlabel("probability of the central interval", fontsize=9, color=INK)
+    figure.supxlabel("nominal probability of the central interval", fontsize=9, color=INK)
     figure.supylabel(f"fraction of {inside} inside", fontsize=9, color=INK)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(
@@ -124,8 +126,8 @@ def plot_ranks(uniform: Table) -> Figure:
         uniform: rows with parameter, n, histogram, chi2_p and ks_p.
 
     Returns:
-        The figure: flat histograms are right; a hill means posteriors that are too wide, a
-        valley too narrow, a slope a bias.
+        The figure. Flat histograms are calibrated; a hill means posteriors that are too wide, a
+        valley posteriors that are too narrow, a slope a bias.
     """
     from matplotlib.figure import Figure
 
@@ -146,7 +148,8 @@ def plot_ranks(uniform: Table) -> Figure:
         axis.set_title(str(row["parameter"]), loc="left", fontsize=9, color=INK)
         text = f"p = {_p_value(row['chi2_p'])} chi2, {_p_value(row['ks_p'])} KS"
         axis.set_title(text, loc="right", fontsize=7, color=MUTED)
-        axis.set_xlabel("rank of the truth among the draws", fontsize=8, color=MUTED)
+        axis.set_xlabel("rank of the truth / number of draws", fontsize=8, color=INK)
+        axis.set_ylabel("galaxies per bin", fontsize=8, color=INK)
         plain(axis)
     for axis in axes[len(uniform) :]:
         axis.set_visible(False)
@@ -169,7 +172,7 @@ def plot_tarp(curve: Table) -> Figure:
     axis.plot([0, 1], [0, 1], color=MUTED, lw=1, zorder=1)
     axis.plot(level, np.asarray(curve["coverage"]), color=CLEAN, lw=1.6, zorder=2)
     axis.set_title(f"p = {_p_value(curve.meta['p_value'])}", loc="right", fontsize=8, color=MUTED)
-    axis.set_xlabel("credibility", fontsize=9, color=INK)
+    axis.set_xlabel("credibility level", fontsize=9, color=INK)
     axis.set_ylabel("expected coverage (TARP)", fontsize=9, color=INK)
     axis.set_xlim(0, 1)
     axis.set_ylim(0, 1)
@@ -209,8 +212,8 @@ def plot_widths(
         axis.set_ylim(0.3, 10)
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_title(name, loc="left", fontsize=9, color=INK)
-        axis.set_xlabel("S/N", fontsize=8, color=MUTED)
-        axis.set_ylabel("width / limit", fontsize=8, color=MUTED)
+        axis.set_xlabel("signal to noise", fontsize=8, color=INK)
+        axis.set_ylabel("width / Cramer-Rao limit", fontsize=8, color=INK)
         plain(axis)
     for axis in axes[len(widths) :]:
         axis.set_visible(False)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridfit.plots.fits import (
+from hybridfit.plots.orientation import compass, scale_bar
+from hybridfit.plots.panels import (
     IMAGE_MAP,
-    RESIDUAL_LIMIT,
     RESIDUAL_MAP,
-    draw_colourbar,
-    draw_plane,
-    limits_of,
-    stretched,
+    draw_compass,
+    draw_flux_bar,
+    draw_pixels,
+    draw_residual_bar,
+    draw_scale_bar,
+    residual_norm,
+    stretch_of,
 )
-from hybridfit.plots.style import CLEAN, FAINT, INK, MUTED, SERIES, plain
+from hybridfit.plots.residuals import over_sigma
+from hybridfit.plots.style import CLEAN, FAINT, INK, MUTED, SERIES, drawable, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +33,7 @@ Array = NDArray[np.float64]
 UNITS = {"x": "pix", "y": "pix", "mag": "mag", "pa": "deg", "sky": "flux/pix"}
 SHOWN = 0.98  # of the points that a panel's range takes in
 PULL_LIMIT = 5.0
+PAGE = 11.5  # inches of a row of five panels
 RUNNING = 15  # points of each running median
 
 
@@ -65,8 +70,9 @@ def plot_differences(
         value, error = np.asarray(values, float), np.asarray(errors[name], float)
         _difference_panel(axis, mag, value, error, named, order)
         unit = f" [{UNITS[name]}]" if name in UNITS else ""
-        axis.set_title(f"ours - {theirs}: {name}{unit}", loc="left", fontsize=9, color=INK)
-        axis.set_xlabel("mag", fontsize=8, color=MUTED)
+        axis.set_title(f"{name}, ours - {theirs}", loc="left", fontsize=9, color=INK)
+        axis.set_ylabel(f"difference{unit}", fontsize=8, color=INK)
+        axis.set_xlabel("magnitude [mag]", fontsize=8, color=INK)
         plain(axis)
     for axis in axes[len(differences) :]:
         axis.set_visible(False)
@@ -87,7 +93,7 @@ def plot_pulls(pulls: Mapping[str, ArrayLike], title: str = "difference / error"
 
     Args:
         pulls: (P,) of each parameter.
-        title: what was divided by what.
+        title: label of the axis: what was divided by what.
 
     Returns:
         The figure; pulls beyond 5 stand in the outermost bins.
@@ -113,7 +119,8 @@ def plot_pulls(pulls: Mapping[str, ArrayLike], title: str = "difference / error"
         if len(some):
             text = f"{len(some)}: mean {some.mean():.2f}, std {some.std():.2f}"
             axis.set_title(text, loc="right", fontsize=7, color=MUTED)
-        axis.set_xlabel(title, fontsize=8, color=MUTED)
+        axis.set_xlabel(title, fontsize=8, color=INK)
+        axis.set_ylabel("probability density", fontsize=8, color=INK)
         plain(axis)
     for axis in axes[len(pulls) :]:
         axis.set_visible(False)
@@ -154,10 +161,11 @@ def plot_chi2(mag: ArrayLike, excess: ArrayLike, verdicts: Sequence[str]) -> Fig
                 label=f"{kind} ({int(some.sum())})",
             )
     axis.set_yscale("symlog", linthresh=1.0)
-    axis.set_xlabel("mag", fontsize=9, color=INK)
+    axis.set_xlabel("magnitude [mag]", fontsize=9, color=INK)
     axis.set_ylabel("chi2 of theirs - chi2 of ours", fontsize=9, color=INK)
     plain(axis)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    if axis.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     return figure
 
 
@@ -168,13 +176,17 @@ def plot_rivals(
     sigma: ArrayLike,
     mask: ArrayLike,
     names: tuple[str, str] = ("theirs", "ours"),
+    pixel_scale: float = math.nan,
+    wcs: Any = None,
 ) -> Figure:
     """Draw one galaxy: data, both models, and what each leaves.
 
     Args:
         image, theirs, ours, sigma: (H, W) in one flux unit; a model that is NaN stays empty.
-        mask: (H, W) bool, True where a pixel was left out; drawn grey.
+        mask: (H, W) bool, True where a pixel was left out; drawn hatched.
         names: of the two.
+        pixel_scale: arcsec; without one the scale bar is in pixels.
+        wcs: of the cutout, for arrows to North and East.
 
     Returns:
         The figure: data | theirs | ours in one asinh stretch, then residuals over sigma, -5 to 5.
@@ -183,25 +195,27 @@ def plot_rivals(
 
     image, theirs, ours, sigma = (np.asarray(v, float) for v in (image, theirs, ours, sigma))
     keep = ~np.asarray(mask, dtype=bool)
-    ratio = image.shape[0] / image.shape[1]
-    figure = Figure(figsize=(10.4, 1.76 * min(max(ratio, 0.5), 2.0) + 0.3), layout="constrained")
-    grid = figure.add_gridspec(1, 7, width_ratios=(1, 1, 1, 0.05, 1, 1, 0.05))
-    axes = [figure.add_subplot(grid[0, k]) for k in range(7)]
-    panels = [stretched(image, model, sigma, keep) for model in (theirs, ours)]
-    best = panels[1] if np.isfinite(ours).any() else panels[0]
-    limits = limits_of(best[1], best[0])
-    titles = ("data", *names)
-    for axis, values, title in zip(
-        axes, (best[0], panels[0][1], panels[1][1]), titles, strict=False
-    ):
-        drawn = draw_plane(axis, values, IMAGE_MAP, *limits)
-        axis.set_title(title, fontsize=9, color=INK)
-    draw_colourbar(figure, drawn, axes[3], "asinh(flux / 3 sigma)")
-    for axis, model, title in zip(axes[4:6], (theirs, ours), names, strict=True):
-        residual = np.where(keep, (image - model) / sigma, np.nan)
-        drawn = draw_plane(axis, residual, RESIDUAL_MAP, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
-        axis.set_title(f"data - {title}", fontsize=9, color=INK)
-    draw_colourbar(figure, drawn, axes[6], "residual / sigma")
+    height, width = image.shape
+    ratio = min(max(height / width, 0.5), 2.0)
+    figure = Figure(figsize=(PAGE, 0.9 + 1.85 * ratio), layout="constrained")
+    axes = figure.subplots(1, 5)
+    stretch = stretch_of(image, ours if np.isfinite(ours).any() else theirs, sigma, keep)
+    panels = (np.where(keep, image, np.nan), theirs, ours)
+    for axis, values in zip(axes, panels, strict=False):
+        draw_flux_bar(figure, draw_pixels(axis, values, stretch.norm, IMAGE_MAP), stretch, axis)
+    for axis, model in zip(axes[3:], (theirs, ours), strict=True):
+        residual = over_sigma(image - model, sigma, keep)
+        drawn = draw_pixels(axis, residual, residual_norm(), RESIDUAL_MAP)
+        draw_residual_bar(figure, drawn, axis)
+    titles = ("data", *names, *(f"data - {name}" for name in names))
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set_title(drawable(title), loc="left", fontsize=9, color=INK, parse_math=False)
+        axis.set_xlabel("x [pix]", fontsize=8, color=INK, labelpad=1)
+    axes[0].set_ylabel("y [pix]", fontsize=8, color=INK, labelpad=1)
+    draw_scale_bar(axes[0], scale_bar(width, pixel_scale))
+    directions = compass(wcs, (width - 1) / 2, (height - 1) / 2)
+    if directions is not None:
+        draw_compass(axes[0], directions)
     return figure
 
 

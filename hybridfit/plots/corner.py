@@ -11,7 +11,7 @@ import numpy as np
 
 from hybridfit.plots.density import GRID, density, enclosing_levels
 from hybridfit.plots.layers import Array, Layer, Mark, marks_of, true_values
-from hybridfit.plots.style import CLEAN, FLAGGED, INK, LABELS, SERIES, plain
+from hybridfit.plots.style import CLEAN, FLAGGED, INK, SERIES, drawable, label_of, plain, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,6 +51,7 @@ def plot_corner(
             anything to draw.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     names = list(names)
     chosen = names if show is None else list(show)
@@ -63,8 +64,8 @@ def plot_corner(
         chosen, marks = [chosen[k] for k in vary], [mark.take(vary) for mark in marks]
     true = true_values(truth or {}, chosen, marks[main])
     limits = _limits(chosen, marks, main, true)
-    figure = Figure(figsize=(1.45 * len(chosen) + 0.9,) * 2, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)  # type: ignore[union-attr,call-arg]
+    engine = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+    figure = Figure(figsize=(1.45 * len(chosen) + 0.9,) * 2, layout=engine)
     axes = figure.subplots(len(chosen), len(chosen), sharex="col", squeeze=False)
     styles = [_style(mark, k, k == main) for k, mark in enumerate(marks)]
     for (i, j), axis in np.ndenumerate(axes):
@@ -85,7 +86,7 @@ def plot_corner(
         bbox_to_anchor=(0.985, 0.985),
         frameon=False,
         fontsize=10 if len(chosen) > 3 else 8,
-        title=title or None,
+        title=drawable(shortened(title, 60)) or None,
         alignment="left",
     )
     return figure
@@ -194,9 +195,9 @@ def _dress(axis: Axes, names: Sequence[str], i: int, j: int, limits: Array, true
     elif j > 0:
         axis.tick_params(labelleft=False)
     if i == len(names) - 1:
-        axis.set_xlabel(_label(names[j]), fontsize=9, color=INK)
+        axis.set_xlabel(label_of(names[j]), fontsize=9, color=INK)
     if j == 0 and i > 0:
-        axis.set_ylabel(_label(names[i]), fontsize=9, color=INK)
+        axis.set_ylabel(label_of(names[i]), fontsize=9, color=INK)
 
 
 def _quoted(mark: Mark, k: int) -> str:
@@ -221,7 +222,3 @@ def _handles(marks: Sequence[Mark], styles: Sequence[_Style], truth: bool) -> li
     if truth:
         handles.append(Line2D([], [], color=FLAGGED, lw=1.2, label="truth"))
     return handles
-
-
-def _label(name: str) -> str:
-    return LABELS.get(name, name)

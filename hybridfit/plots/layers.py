@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
@@ -15,6 +16,7 @@ from hybridfit.plots.density import quantiles
 Array = NDArray[np.float64]
 
 PERIOD = 180.0  # degrees, of a position angle
+ANGLE = re.compile(r"pa(_\d+)?")  # a position angle's name
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def _expect(
 
 
 def _angular(names: Sequence[str]) -> NDArray[np.bool_]:
-    return np.array([name.split("_")[0] == "pa" for name in names])
+    return np.array([ANGLE.fullmatch(name) is not None for name in names])
 
 
 def _centre(mark: Mark, angular: NDArray[np.bool_]) -> Array:

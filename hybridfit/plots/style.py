@@ -1,26 +1,22 @@
-"""What all pictures share: colours and plain axes."""
+"""What all pictures share: colours, labels, plain axes and texts that can be drawn."""
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-INK, MUTED, FAINT = "#1a1a1a", "#6b6b6b", "#d9d9d9"
-# Okabe & Ito: apart for every kind of eye
+INK, MUTED, FAINT = "#1a1a1a", "#5c5c5c", "#d9d9d9"
+# Okabe & Ito: told apart by every kind of colour vision
 CLEAN, FLAGGED = "#0072b2", "#d55e00"
 SERIES = (CLEAN, "#e69f00", "#009e73", "#cc79a7", FLAGGED, "#56b4e9", INK, MUTED)
 
-LABELS = {
-    "x": "x [pix]",
-    "y": "y [pix]",
-    "mag": "mag",
-    "r_eff": "r_eff [pix]",
-    "n": "n",
-    "q": "q",
-    "pa": "pa [deg]",
-}
+UNITS = {"x": "pix", "y": "pix", "mag": "", "r_eff": "pix", "n": "", "q": "", "pa": "deg"}
+LABELS = {name: f"{name} [{unit}]" if unit else name for name, unit in UNITS.items()}
+LONGEST_ID = 90  # characters of a galaxy's name in a title
 
 
 def plain(axis: Axes) -> None:
@@ -32,3 +28,45 @@ def plain(axis: Axes) -> None:
         axis.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axis.spines[side].set_color(FAINT)
+
+
+def label_of(name: str) -> str:
+    """Return a parameter's name with its unit; of a component's (``r_eff_2``) likewise."""
+    head, _, tail = name.rpartition("_")
+    unit = UNITS.get(head if tail.isdigit() else name, "")
+    return f"{name} [{unit}]" if unit else name
+
+
+def drawable(text: str) -> str:
+    """Return a text in which characters that the font lacks are escaped, and spaces are plain."""
+    plain_spaces = " ".join(text.split())
+    return "".join(
+        c if _has_glyph(c) else c.encode("unicode_escape").decode() for c in plain_spaces
+    )
+
+
+def shortened(text: str, longest: int = LONGEST_ID) -> str:
+    """Return a text whose middle is left out where it has more than ``longest`` characters."""
+    if len(text) <= longest:
+        return text
+    half = (longest - 3) // 2
+    return f"{text[:half]}...{text[-half:]}"
+
+
+def with_error(value: float, error: float) -> str:
+    """Return ``value ± error`` to two digits of the error; a value without error to four."""
+    if not math.isfinite(value):
+        return "–"
+    if not (math.isfinite(error) and error > 0):
+        return f"{value:.4g}"
+    if abs(value) >= 1e7 or error >= 1e5 or error < 1e-6:
+        return f"{value:.4g} ± {error:.2g}"
+    digits = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+@lru_cache(maxsize=4096)
+def _has_glyph(character: str) -> bool:
+    from matplotlib.font_manager import findfont, get_font
+
+    return bool(get_font(findfont("DejaVu Sans")).get_char_index(ord(character)))

@@ -1,92 +1,21 @@
-"""Pictures of fits: data, model and residual of some galaxies, and truth against fit."""
+"""Truth against fit, and the offsets in units of their errors."""
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.table import Table
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from hybridfit.options.checks import checked, described
-from hybridfit.plots.style import CLEAN, FAINT, FLAGGED, INK, LABELS, MUTED, plain
+from hybridfit.options.checks import checked
+from hybridfit.plots.style import CLEAN, FLAGGED, INK, LABELS, MUTED, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
 
-IMAGE_MAP, RESIDUAL_MAP = "viridis", "RdBu_r"
-RESIDUAL_LIMIT = 5.0  # sigma
 LARGEST = 1e30  # of what is drawn: axes overflow beyond
-TITLE_WIDTH = 110  # characters of a line: as wide as the figure
-
-
-def plot_residuals(
-    image: ArrayLike,
-    model: ArrayLike,
-    sigma: ArrayLike,
-    mask: ArrayLike | None = None,
-    titles: Sequence[str] = (),
-) -> Figure:
-    """Draw data, model and residual, one row a galaxy.
-
-    Args:
-        image, model, sigma: (B, H, W) in one flux unit.
-        mask: (B, H, W) bool, True where a pixel was left out; drawn grey.
-        titles: B lines above the rows.
-
-    Returns:
-        The figure. Data and model share an asinh stretch that is linear at the noise; the
-        residual is in units of sigma, from -5 to 5.
-    """
-    from matplotlib.figure import Figure
-
-    image, model, sigma = (
-        _planes(name, v) for name, v in (("image", image), ("model", model), ("sigma", sigma))
-    )
-    hidden = np.zeros(image.shape, bool) if mask is None else _planes("mask", mask).astype(bool)
-    for name, plane in (("model", model), ("sigma", sigma), ("mask", hidden)):
-        if plane.shape != image.shape:
-            raise ValueError(f"{name} has shape {plane.shape}, expected {image.shape} as the image")
-    count = len(image)
-    figure = Figure(figsize=(7.2, 2.3 * count + 0.3), layout="constrained")
-    # data, model and their scale; residual and its scale
-    grid = figure.add_gridspec(count, 5, width_ratios=(1, 1, 0.045, 1, 0.045))
-    for i in range(count):
-        axes = [figure.add_subplot(grid[i, k]) for k in range(5)]
-        keep = ~hidden[i]
-        panels = stretched(image[i], model[i], sigma[i], keep)
-        residual = np.where(keep, _over(image[i] - model[i], sigma[i]), np.nan)
-        limits = limits_of(panels[1], panels[0])
-        for axis, values in zip(axes[:2], panels, strict=True):
-            drawn = draw_plane(axis, values, IMAGE_MAP, *limits)
-        draw_colourbar(figure, drawn, axes[2], "asinh(flux / 3 sigma)")
-        drawn = draw_plane(axes[3], residual, RESIDUAL_MAP, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
-        draw_colourbar(figure, drawn, axes[4], "residual / sigma")
-        if i < len(titles):
-            title = textwrap.fill(titles[i], TITLE_WIDTH)
-            if count == 1:  # over all panels: above the first a long one would push them apart
-                figure.suptitle(title, x=0.01, ha="left", fontsize=8, color=INK)
-            else:
-                axes[0].set_title(title, loc="left", fontsize=8, color=INK, pad=4)
-        if i == count - 1:
-            for axis, name in ((axes[0], "data"), (axes[1], "model"), (axes[3], "data - model")):
-                axis.set_xlabel(name, fontsize=9, color=MUTED)
-    return figure
-
-
-def _planes(name: str, value: ArrayLike) -> NDArray[np.float64]:
-    """Numbers (B, H, W) with at least one pixel."""
-    try:
-        planes = np.asarray(value, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is {described(value)}, expected numbers (B, H, W)") from error
-    if planes.ndim != 3 or planes.size == 0:
-        raise ValueError(f"{name} has shape {planes.shape}, expected pixels (B, H, W)")
-    return planes
 
 
 def plot_truth(table: Table, truth: Table) -> Figure:
@@ -154,54 +83,6 @@ def _numbers(table: Table, name: str) -> NDArray[np.float64]:
     return np.ma.filled(np.ma.asarray(table[name]).astype(float), np.nan)
 
 
-def stretched(
-    image: NDArray, model: NDArray, sigma: NDArray, keep: NDArray
-) -> list[NDArray[np.float64]]:
-    """Data and model (H, W) in one asinh stretch that is linear at the noise; NaN if not kept."""
-    noise = float(np.median(sigma[keep])) if keep.any() else 1.0
-    noise = noise if 0 < noise < np.inf else 1.0
-    level = float(np.nanmedian(model)) if np.isfinite(model).any() else 0.0
-    return [
-        np.arcsinh((np.where(keep, image, np.nan) - level) / (3 * noise)),
-        np.arcsinh((model - level) / (3 * noise)),
-    ]
-
-
-def _over(residual: NDArray, sigma: NDArray) -> NDArray[np.float64]:
-    """Residuals in units of sigma, NaN where there is none."""
-    good = sigma > 0
-    return np.where(good, residual / np.where(good, sigma, 1.0), np.nan)
-
-
-def limits_of(model: NDArray, image: NDArray) -> tuple[float, float]:
-    """Range of a stretched image and its model."""
-    finite = image[np.isfinite(image)]
-    if finite.size == 0 or not np.isfinite(model).any():
-        return -1.0, 1.0
-    return float(np.percentile(finite, 1)), float(max(np.nanmax(model), finite.max()))
-
-
-def draw_plane(axis: Axes, values: NDArray, colours: str, low: float, high: float) -> AxesImage:
-    """Draw pixels without ticks or frame; NaN stays grey."""
-    drawn = axis.imshow(
-        values, origin="lower", cmap=colours, vmin=low, vmax=high, interpolation="nearest"
-    )
-    axis.set_facecolor(FAINT)
-    axis.set_xticks([])
-    axis.set_yticks([])
-    for spine in axis.spines.values():
-        spine.set_visible(False)
-    return drawn
-
-
-def draw_colourbar(figure: Figure, drawn: AxesImage, axis: Axes, label: str) -> None:
-    """Draw the scale of an image into an axis of its own."""
-    bar = figure.colorbar(drawn, cax=axis)
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.set_label(label, fontsize=8, color=MUTED)
-    bar.ax.tick_params(labelsize=7, colors=MUTED, length=2)
-
-
 def _against(axis: Axes, true: NDArray, fit: NDArray, error: NDArray, colour: str) -> None:
     axis.errorbar(
         true,
@@ -251,7 +132,7 @@ def _pull_panel(axis: Axes, table: Table, truth: Table) -> None:
     grid = np.linspace(-5, 5, 201)
     axis.plot(grid, np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi), color=INK, lw=1.2)
     axis.set_xlabel("(fit - truth) / error, all parameters", fontsize=9, color=INK)
-    axis.set_ylabel("density", fontsize=9, color=INK)
+    axis.set_ylabel("probability density", fontsize=9, color=INK)
     axis.set_xlim(-5, 5)
     spread = 1.4826 * float(np.median(np.abs(values - np.median(values)))) if values.size else 0.0
     axis.text(

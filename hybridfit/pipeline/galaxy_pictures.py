@@ -1,0 +1,217 @@
+"""What a picture shows of one galaxy of a finished run: its row, with its pixels read again."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from astropy.table import Row
+from numpy.typing import NDArray
+
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.flags import Flag
+from hybridfit.fitting.options import FitOptions
+from hybridfit.io.blocks import Block
+from hybridfit.io.table import plain_name
+from hybridfit.model.parameters import PARAMETERS, SKY_NAMES
+from hybridfit.pipeline.measure import model_images
+from hybridfit.plots.annuli import Ellipse
+from hybridfit.plots.galaxy import GalaxyPicture, Measured
+from hybridfit.simulation.psfs import fwhm_of
+
+Array = NDArray[np.float64]
+
+NOISE = 1.4826  # median absolute deviation to standard deviation
+DARK = 250.0  # mag: that much fainter a component gives no light
+
+
+def picture_of_cutout(row: Row, cutouts: Cutouts, options: FitOptions) -> GalaxyPicture:
+    """Return what is shown of a galaxy whose pixels are at hand.
+
+    Args:
+        row: of the table of results; without a fit the picture has no model.
+        cutouts: one galaxy.
+        options: it was fitted with.
+    """
+    height, width = (int(v) for v in cutouts.size[0])
+    image, sigma, mask = (
+        plane[0, :height, :width].cpu().numpy()
+        for plane in (cutouts.image, cutouts.sigma, cutouts.mask)
+    )
+    origin = cutouts.origin[0].cpu().numpy()
+    theta = torch.from_numpy(values_of(row, options) - shift(options.space.names, origin))
+    model = model_images(theta[None], cutouts, options)[0, :height, :width].astype(float)
+    known = bool(np.isfinite(model).all())
+    components = _component_images(theta, cutouts, options) if known else None
+    return GalaxyPicture(
+        image=image.astype(float),
+        sigma=sigma.astype(float),
+        mask=mask,
+        model=model if known else None,
+        components=None if components is None else components[:, :height, :width],
+        psf_fwhm=math.nan if cutouts.psf is None else _psf_fwhm(cutouts),
+        pixel_scale=float(cutouts.pixel_scale[0]),
+        wcs=cutouts.wcs[0],
+        **_of_row(row, options, origin, (height, width)),
+    )
+
+
+def picture_of_block(row: Row, block: Block, options: FitOptions) -> GalaxyPicture:
+    """Return what is shown of a galaxy of which a saved block is left.
+
+    The noise is not in a block: the scatter of the residual stands for it, and the picture says
+    so.
+    """
+    residual = (block.image - block.model)[~block.mask]
+    noise = float(np.median(np.abs(residual - np.median(residual)))) if residual.size else 1.0
+    sigma = np.full(block.image.shape, max(NOISE * noise, 1e-30))
+    known = bool(np.isfinite(block.model).all())
+    shown = _of_row(row, options, np.array(block.origin, float), block.image.shape)
+    shown["summary"] += "; sigma: scatter of the residual"
+    return GalaxyPicture(
+        image=block.image.astype(float),
+        sigma=sigma,
+        mask=block.mask,
+        model=block.model.astype(float) if known else None,
+        pixel_scale=_number(row, f"r_eff_arcsec{_tails(options)[0]}")
+        / _number(row, f"r_eff{_tails(options)[0]}"),
+        wcs=block.wcs,
+        **shown,
+    )
+
+
+def values_of(row: Row, options: FitOptions) -> Array:
+    """Return the fitted parameters (Q,), NaN where unknown, in pixels of the image as given."""
+    return np.array([_number(row, name) for name in options.space.names])
+
+
+def shift(names: tuple[str, ...], origin: Array) -> Array:
+    """Return (Q,) by how much each parameter moves with the first pixel's place in the image."""
+    moved = dict(zip("xy", origin.tolist(), strict=True))
+    return np.array([moved.get(plain_name(name), 0.0) for name in names])
+
+
+def _tails(options: FitOptions) -> list[str]:
+    count = len(options.components)
+    return [""] if count == 1 else [f"_{k}" for k in range(1, count + 1)]
+
+
+def _names(options: FitOptions) -> list[str]:
+    """Number and profile of each component; of a user's module the profile alone."""
+    profiles = [name.rpartition(":")[2] for name in options.components]
+    return [f"{k}: {profile}" for k, profile in enumerate(profiles, start=1)]
+
+
+def _number(row: Row, name: str) -> float:
+    """A value of a row, NaN where it is masked or there is no such column."""
+    if name not in row.colnames:
+        return math.nan
+    value = row[name]
+    return math.nan if np.ma.is_masked(value) else float(value)
+
+
+def _text(row: Row, name: str) -> str:
+    value = row[name] if name in row.colnames else ""
+    return "" if np.ma.is_masked(value) else str(value)
+
+
+def _of_row(row: Row, options: FitOptions, origin: Array, shape: tuple[int, ...]) -> dict[str, Any]:
+    """What a row alone tells: sky, shapes, numbers and texts."""
+    tails = _tails(options)
+    sizes = [_number(row, f"mag{tail}") for tail in tails]
+    flags = int(row["flags"])
+    return {
+        "id": str(row["id"]),
+        "sky": _sky(row, options, shape),
+        "ellipses": [_ellipse(row, tail, origin) for tail in tails],
+        "names": _names(options),
+        "main": int(np.nanargmin(sizes)) if np.isfinite(sizes).any() else 0,
+        "zeropoint": _number(row, "zeropoint"),
+        "origin": (float(origin[0]), float(origin[1])),
+        "parameters": _parameters(row, options),
+        "summary": _summary(row, tails[0]),
+        "flags": [str(flag.name) for flag in Flag if flags & flag],
+        "message": _text(row, "message"),
+    }
+
+
+def _ellipse(row: Row, tail: str, origin: Array) -> Ellipse:
+    x, y, r_eff, q, pa = (_number(row, f"{name}{tail}") for name in ("x", "y", "r_eff", "q", "pa"))
+    return Ellipse(x - float(origin[0]), y - float(origin[1]), r_eff, q, pa)
+
+
+def _sky(row: Row, options: FitOptions, shape: tuple[int, ...]) -> Array:
+    """(H, W) of the model's sky, whose slopes are about the cutout's middle."""
+    height, width = shape
+    level, dx, dy = (
+        _number(row, name) if name in options.space.names else 0.0 for name in SKY_NAMES["plane"]
+    )
+    y, x = np.mgrid[:height, :width] - np.reshape([(height - 1) / 2, (width - 1) / 2], (2, 1, 1))
+    return np.nan_to_num(level + dx * x + dy * y)
+
+
+def _component_images(theta: torch.Tensor, cutouts: Cutouts, options: FitOptions) -> Array | None:
+    """(M, H, W) of each component alone, without the sky; None of a single one."""
+    names, tails = options.space.names, _tails(options)
+    if len(tails) == 1:
+        return None
+    mags = [names.index(f"mag{tail}") for tail in tails]
+    alone = theta.repeat(len(tails), 1)
+    for k in range(len(tails)):
+        alone[k, [column for j, column in enumerate(mags) if j != k]] += DARK
+    for name in set(names) & set(SKY_NAMES["plane"]):
+        alone[:, names.index(name)] = 0.0
+    alone = alone[torch.isfinite(theta[mags])]  # a galaxy may have fewer components
+    return np.concatenate([model_images(one[None], cutouts, options) for one in alone]).astype(
+        float
+    )
+
+
+def _psf_fwhm(cutouts: Cutouts) -> float:
+    fwhm = fwhm_of(cutouts.psf) if cutouts.psf is not None else torch.tensor([math.nan])
+    return float(fwhm[0]) / int(cutouts.psf_oversampling[0])
+
+
+def _parameters(row: Row, options: FitOptions) -> dict[str, list[Measured]]:
+    """Parameters of each component under its name; the sky stands with the first."""
+    groups: dict[str, list[Measured]] = {}
+    tails = _tails(options)
+    heads = _names(options) if len(tails) > 1 else [""]
+    for head, tail, shape in zip(heads, tails, options.space.shapes, strict=True):
+        own = ("x", "y", "mag", "r_eff", "r_eff_arcsec", *shape, "q", "pa", "pa_sky")
+        groups[head] = [
+            _measured(row, name, tail) for name in own if f"{name}{tail}" in row.colnames
+        ]
+    sky = [_measured(row, name) for name in options.space.names if name in SKY_NAMES["plane"]]
+    next(iter(groups.values())).extend(sky)
+    return {head: [m for m in group if math.isfinite(m.value)] for head, group in groups.items()}
+
+
+UNITS = {"r_eff_arcsec": "arcsec", "pa_sky": "deg E of N", "sky": "flux/pix"}
+
+
+def _measured(row: Row, name: str, tail: str = "") -> Measured:
+    """One parameter as a row quotes it."""
+    unit = UNITS.get(name) or (PARAMETERS[name].unit if name in PARAMETERS else "")
+    error = _number(row, f"{'pa' if name == 'pa_sky' else name}{tail}_err")
+    label = {"r_eff_arcsec": "r_eff", "pa_sky": "pa"}.get(name, name)
+    return Measured(label, _number(row, f"{name}{tail}"), error, "" if unit == label else unit)
+
+
+def _summary(row: Row, tail: str) -> str:
+    """Quality, chi2, position and zero point in one line."""
+    parts = [quality] if (quality := _text(row, "quality")) else []
+    chi2, dof = _number(row, "chi2"), _number(row, "dof")
+    if dof > 0 and math.isfinite(chi2):
+        parts.append(f"chi2/dof {chi2 / dof:.2f} ({dof:.0f} dof)")
+    ra, dec = _number(row, f"ra{tail}"), _number(row, f"dec{tail}")
+    if math.isfinite(ra) and math.isfinite(dec):
+        parts.append(f"RA {ra:.5f}, Dec {dec:+.5f} deg (ICRS)")
+    zeropoint = _number(row, "zeropoint")
+    if math.isfinite(zeropoint):
+        parts.append(f"zero point {zeropoint:.3f} mag")
+    elif "zeropoint" in row.colnames:
+        parts.append("magnitudes are instrumental")
+    return "; ".join(parts)

@@ -1,0 +1,322 @@
+"""One galaxy on one page: pixels, model, residual, profile, parameters with errors, flags."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridfit.plots.annuli import Ellipse, annular_profile
+from hybridfit.plots.brightness import Brightness, Marks, draw_profile
+from hybridfit.plots.orientation import compass, scale_bar
+from hybridfit.plots.panels import (
+    IMAGE_MAP,
+    RESIDUAL_MAP,
+    AsinhStretch,
+    draw_compass,
+    draw_flux_bar,
+    draw_pixels,
+    draw_residual_bar,
+    draw_scale_bar,
+    residual_norm,
+    stretch_of,
+)
+from hybridfit.plots.residuals import over_sigma
+from hybridfit.plots.style import INK, MUTED, SERIES, drawable, shortened, with_error
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.gridspec import SubplotSpec
+
+Array = NDArray[np.float64]
+Pixel = TypeVar("Pixel", np.float64, np.bool_)
+
+WIDTH, HEIGHT = 10.5, 8.0  # inches
+COMPONENT_WIDTH = 1.3  # inches that each component after the second widens the page by
+LINE = 155  # characters over the width of a page
+ZOOM_REACH = 4.0  # half-light radii from the galaxy's centre to the edge of the zoom
+LEAST_ZOOM = 12.0  # pixels, and
+PSF_ZOOM = 3.0  # FWHM of the PSF likewise
+SMALL = 0.6  # of the cutout's shorter side: a zoom that is larger shows nothing new
+MOST_COMPONENTS = 6  # that the list of parameters has room for; the others stand in the table
+MOST_LINES = 4  # of the message
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One parameter as it is quoted; ``error`` is NaN where it was fixed or is not known."""
+
+    name: str
+    value: float
+    error: float = math.nan
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class GalaxyPicture:
+    """All that is shown of one galaxy.
+
+    Args:
+        id: name of the galaxy.
+        image: (H, W) flux per pixel, the sky included.
+        sigma: (H, W) standard deviation of each pixel.
+        mask: (H, W) True where a pixel was left out.
+        model: (H, W) the sky included; None where there is no fit.
+        sky: (H, W) or a number, the model's.
+        components: (M, H, W) images of the components without the sky, in which the annuli are
+            drawn one by one where there are several.
+        ellipses: M shapes of the components.
+        names: M names of the components.
+        main: number of the component whose ellipses the annuli are, and around which the zoom is.
+        psf_fwhm: pixels; NaN where there is no PSF.
+        pixel_scale: arcsec; NaN where it is not known.
+        zeropoint: magnitude of one flux unit; NaN where it is not known.
+        wcs: of the cutout; None without one.
+        origin: x, y of the first pixel in the image it was cut from [pix].
+        parameters: for each heading (a component's name, or ``""``) its parameters.
+        summary: one line: quality, chi2 and the like.
+        flags: names of all flags that are raised.
+        message: notes on this galaxy.
+    """
+
+    id: str
+    image: Array
+    sigma: Array
+    mask: NDArray[np.bool_]
+    model: Array | None = None
+    sky: Array | float = 0.0
+    components: Array | None = None
+    ellipses: Sequence[Ellipse] = ()
+    names: Sequence[str] = ()
+    main: int = 0
+    psf_fwhm: float = math.nan
+    pixel_scale: float = math.nan
+    zeropoint: float = math.nan
+    wcs: Any = None
+    origin: tuple[float, float] = (0.0, 0.0)
+    parameters: dict[str, Sequence[Measured]] = field(default_factory=dict)
+    summary: str = ""
+    flags: Sequence[str] = ()
+    message: str = ""
+
+    def __post_init__(self) -> None:
+        shape = np.shape(self.image)
+        if len(shape) != 2 or 0 in shape:
+            raise ValueError(f"image has shape {shape}, expected pixels (H, W)")
+        for name in ("sigma", "mask", "model"):
+            value = getattr(self, name)
+            if value is not None and np.shape(value) != shape:
+                raise ValueError(f"{name} has shape {np.shape(value)}, expected {shape}")
+        if self.components is not None and np.shape(self.components)[1:] != shape:
+            raise ValueError(
+                f"components have shape {np.shape(self.components)}, expected (M, *{shape})"
+            )
+
+    @property
+    def ellipse(self) -> Ellipse | None:
+        """Shape of the main component; None where there is no fit."""
+        if self.model is None or not self.main < len(self.ellipses):
+            return None
+        found = self.ellipses[self.main]
+        return found if found.exists else None
+
+
+@dataclass(frozen=True)
+class _Box:
+    """A part of a cutout, in its own pixels: x from left to right (excluded), y likewise."""
+
+    left: int
+    right: int
+    low: int
+    high: int
+
+    def of(self, plane: NDArray[Pixel]) -> NDArray[Pixel]:
+        return plane[self.low : self.high, self.left : self.right]
+
+
+def plot_galaxy(picture: GalaxyPicture) -> Figure:
+    """Draw one galaxy as it was fitted.
+
+    The upper row shows data, model and residual, around the galaxy where it is small. Below
+    stand the whole cutout in that case, the surface-brightness profile in elliptical annuli of
+    the fitted geometry, and the parameters with their errors; flags and notes stand at the foot.
+    Masked pixels are hatched. The stretch is asinh, linear at the noise.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    extra = max(0, min(len(picture.parameters), MOST_COMPONENTS) - 2) * COMPONENT_WIDTH
+    engine = ConstrainedLayoutEngine(h_pad=0.06)
+    figure = Figure(figsize=(WIDTH + extra, HEIGHT), layout=engine)
+    whole = _Box(0, picture.image.shape[1], 0, picture.image.shape[0])
+    zoom = zoom_box(picture)
+    grid = figure.add_gridspec(2, 3, height_ratios=(1.1, 1))
+    above = [figure.add_subplot(grid[0, k]) for k in range(3)]
+    stretch = _draw_row(figure, above, picture, zoom or whole)
+    if zoom is not None:
+        _draw_whole(figure.add_subplot(grid[1, 0]), picture, zoom, stretch)
+    _draw_profile(figure, grid[1, 1] if zoom is not None else grid[1, :2], picture)
+    _draw_parameters(figure.add_subplot(grid[1, 2]), picture)
+    _write_title(figure, picture)
+    return figure
+
+
+def zoom_box(picture: GalaxyPicture) -> _Box | None:
+    """Return the square around a galaxy that is small within its cutout, None for a large one."""
+    middle = picture.ellipse
+    if middle is None:
+        return None
+    height, width = picture.image.shape
+    least = max(LEAST_ZOOM, PSF_ZOOM * np.nan_to_num(picture.psf_fwhm))
+    largest = max(e.r_eff for e in picture.ellipses if e.exists)
+    half = math.ceil(max(least, ZOOM_REACH * min(largest, 1e6)))
+    side = 2 * half + 1
+    if side > SMALL * min(height, width):
+        return None
+    x, y = round(middle.x), round(middle.y)
+    left = min(max(x - half, 0), width - side)
+    low = min(max(y - half, 0), height - side)
+    return _Box(left, left + side, low, low + side)
+
+
+def _draw_row(
+    figure: Figure, axes: Sequence[Axes], picture: GalaxyPicture, box: _Box
+) -> AsinhStretch:
+    """Data, model and residual of a part of the cutout; their stretch."""
+    keep = ~picture.mask
+    data = np.where(keep, picture.image - picture.sky, np.nan)
+    model = np.full(data.shape, np.nan) if picture.model is None else picture.model - picture.sky
+    stretch = stretch_of(box.of(data), box.of(model), box.of(picture.sigma), box.of(keep))
+    origin = (picture.origin[0] + box.left, picture.origin[1] + box.low)
+    residual = over_sigma(data - model, picture.sigma, keep)
+    drawn = draw_pixels(axes[0], box.of(data), stretch.norm, IMAGE_MAP, origin)
+    draw_flux_bar(figure, drawn, stretch, axes[0])
+    drawn = draw_pixels(axes[1], box.of(model), stretch.norm, IMAGE_MAP, origin)
+    draw_flux_bar(figure, drawn, stretch, axes[1])
+    drawn = draw_pixels(axes[2], box.of(residual), residual_norm(), RESIDUAL_MAP, origin)
+    draw_residual_bar(figure, drawn, axes[2])
+    _draw_ellipses(axes[1], picture)
+    if not np.isfinite(model).any():
+        for axis in axes[1:]:
+            axis.text(0.5, 0.5, "no fit", transform=axis.transAxes, ha="center", va="center")
+    for axis, name in zip(axes, ("data", "model", "residual"), strict=True):
+        axis.set_title(name, loc="left", fontsize=9, color=INK, pad=3)
+        axis.set_xlabel("x [pix]", fontsize=8, color=INK, labelpad=1)
+    axes[0].set_ylabel("y [pix]", fontsize=8, color=INK, labelpad=1)
+    _draw_scale_and_north(axes[0], picture, box)
+    return stretch
+
+
+def _draw_scale_and_north(axis: Axes, picture: GalaxyPicture, box: _Box) -> None:
+    draw_scale_bar(axis, scale_bar(box.right - box.left, picture.pixel_scale))
+    middle = (box.left + box.right - 1) / 2, (box.low + box.high - 1) / 2
+    directions = compass(picture.wcs, *middle)
+    if directions is not None:
+        draw_compass(axis, directions)
+
+
+def _draw_ellipses(axis: Axes, picture: GalaxyPicture) -> None:
+    """The half-light ellipses, over the model."""
+    from matplotlib.patches import Ellipse as Patch
+
+    several = len(picture.ellipses) > 1
+    for k, e in enumerate(picture.ellipses):
+        if not e.exists or e.r_eff > 10 * max(picture.image.shape):
+            continue
+        place = (e.x + picture.origin[0], e.y + picture.origin[1])
+        axis.add_patch(
+            Patch(
+                place,
+                2 * e.r_eff,
+                2 * e.r_eff * e.q,
+                angle=math.degrees(e.theta),
+                fill=False,
+                ls="--",
+                lw=1.0,
+                color=SERIES[(k + 1) % len(SERIES)] if several else "white",
+            )
+        )
+
+
+def _draw_whole(axis: Axes, picture: GalaxyPicture, zoom: _Box, stretch: AsinhStretch) -> None:
+    """The whole cutout with the zoom's outline."""
+    from matplotlib.patches import Rectangle
+
+    data = np.where(picture.mask, np.nan, picture.image - picture.sky)
+    draw_pixels(axis, data, stretch.norm, IMAGE_MAP, picture.origin)
+    corner = (picture.origin[0] + zoom.left - 0.5, picture.origin[1] + zoom.low - 0.5)
+    sides = (zoom.right - zoom.left, zoom.high - zoom.low)
+    axis.add_patch(Rectangle(corner, *sides, fill=False, color="white", lw=1.0))
+    axis.set_title("whole cutout", loc="left", fontsize=9, color=INK, pad=3)
+    axis.set_xlabel("x [pix]", fontsize=8, color=INK, labelpad=1)
+    axis.set_ylabel("y [pix]", fontsize=8, color=INK, labelpad=1)
+    box = _Box(0, picture.image.shape[1], 0, picture.image.shape[0])
+    _draw_scale_and_north(axis, picture, box)
+
+
+def _draw_profile(figure: Figure, place: SubplotSpec, picture: GalaxyPicture) -> None:
+    """The surface-brightness profile; nothing without a fit."""
+    ellipse = picture.ellipse
+    if picture.model is None or ellipse is None:
+        return
+    several = picture.components is not None and len(picture.components) > 1
+    models = (picture.model - picture.sky)[None]
+    if several and picture.components is not None:
+        models = np.concatenate([models, picture.components])
+    data = np.where(picture.mask, 0.0, picture.image - picture.sky)
+    profile = annular_profile(data, models, picture.sigma, picture.mask, ellipse)
+    inner = place.subgridspec(2, 1, height_ratios=(3, 1), hspace=0.03)
+    upper = figure.add_subplot(inner[0])
+    lower = figure.add_subplot(inner[1], sharex=upper)
+    units = Brightness(picture.zeropoint, picture.pixel_scale)
+    marks = Marks([e.r_eff for e in picture.ellipses], picture.psf_fwhm)
+    draw_profile(upper, lower, profile, units, marks, picture.names if several else ())
+
+
+def _draw_parameters(axis: Axes, picture: GalaxyPicture) -> None:
+    """Parameters with errors as a small table: a row each, a column for each component."""
+    axis.set_axis_off()
+    groups = dict(list(picture.parameters.items())[:MOST_COMPONENTS])
+    rows = list(dict.fromkeys((m.name, m.unit) for group in groups.values() for m in group))
+    if not rows:
+        return
+    heads = [drawable(shortened(name, 14)) for name in groups]
+    top = 0.0 if any(heads) else 1.0
+    step = 1.0 / max(len(rows) + 1, 13)
+    columns = 0.3 + 0.7 * np.arange(len(groups)) / max(len(groups), 1)
+    size = 8.5 if len(groups) < 2 else 7.5
+    write: dict[str, Any] = {
+        "transform": axis.transAxes,
+        "fontsize": size,
+        "va": "top",
+        "parse_math": False,
+    }
+    for x, head in zip(columns, heads, strict=True):
+        axis.text(x, 1.0, head, color=INK, weight="bold", **write)
+    for k, (name, unit) in enumerate(rows):
+        y = 1.0 - (k + 1 - top) * step
+        axis.text(0.0, y, f"{name} [{unit}]" if unit else name, color=MUTED, **write)
+        for x, group in zip(columns, groups.values(), strict=True):
+            found = [m for m in group if (m.name, m.unit) == (name, unit)]
+            if found:
+                axis.text(x, y, with_error(found[0].value, found[0].error), color=INK, **write)
+
+
+def _write_title(figure: Figure, picture: GalaxyPicture) -> None:
+    """The name and one line above the panels; flags and notes at the foot."""
+    lines = LINE * figure.get_figwidth() / WIDTH
+    head = drawable(shortened(picture.id))
+    if picture.summary:
+        head += "\n" + textwrap.fill(drawable(picture.summary), int(lines))
+    figure.suptitle(head, x=0.01, ha="left", fontsize=10, color=INK, parse_math=False)
+    flags = ", ".join(picture.flags) or "none"
+    foot = textwrap.wrap(f"flags: {flags}", int(lines))
+    notes = drawable(picture.message)
+    foot += textwrap.wrap(notes, int(lines), max_lines=MOST_LINES, placeholder=" ...")
+    figure.supxlabel("\n".join(foot), x=0.01, ha="left", fontsize=8, color=INK, parse_math=False)
