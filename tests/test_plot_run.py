@@ -15,11 +15,13 @@ from typer.testing import CliRunner, Result
 import hybridfit as hf
 from hybridfit.cli.app import make_app
 from hybridfit.data.errors import UsageError
+from hybridfit.fitting.options import FitOptions
 from hybridfit.io.blocks import read_block
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.io.read_results import read_results
 from hybridfit.pipeline import plot as plotting
 from hybridfit.pipeline.fit_files import fit_files
+from hybridfit.pipeline.galaxy_pictures import picture_of_cutout
 from hybridfit.pipeline.options import PredictOptions, RunOptions
 from hybridfit.pipeline.plot import plot_run
 from hybridfit.pipeline.predict import predict_files
@@ -52,7 +54,7 @@ def run(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, list]:
     """What was handed to the plots."""
-    seen: dict[str, list] = {"plot_corner": [], "plot_residuals": []}
+    seen: dict[str, list] = {"plot_corner": [], "plot_galaxy": []}
 
     def spy(name: str):
         original = getattr(plotting, name)
@@ -81,10 +83,11 @@ def test_with_the_cutouts_all_layers_lie_over_each_other(inputs: Path, run: Path
         "sim0000_fit.png",
         "sim0001_corner.png",
         "sim0001_fit.png",
+        "summary.csv",
         "truth.png",
     ]
     (names, layers, known), _ = drawn["plot_corner"][0]
-    assert [layer.label for layer in layers] == ["flow", "Laplace", "bootstrap"]
+    assert [layer.label for layer in layers] == ["network", "Laplace approximation", "bootstrap"]
     table, truth = Table.read(run / "results.fits"), Table.read(inputs / "truth.fits")
     flow, laplace, draws = layers
     assert isinstance(laplace, GaussianLayer)
@@ -101,12 +104,26 @@ def test_with_the_cutouts_all_layers_lie_over_each_other(inputs: Path, run: Path
     for layer in (flow, draws):
         offset = np.abs(np.median(np.asarray(layer.samples)[:, :2], axis=0) - laplace.mean[:2])
         assert (offset < 1).all()
-    (image, model, sigma, mask, titles), _ = drawn["plot_residuals"][0]
-    np.testing.assert_allclose(image, hf.read(inputs).image[:1].numpy(), atol=TEXT)
-    assert titles[0].startswith("sim0000: ")
-    assert "chi2/dof" in titles[0]
-    chi2 = (((image - model) / sigma)[~mask] ** 2).sum()
-    assert chi2 == pytest.approx(table["chi2"][0], rel=1e-3)
+    (picture,), _ = drawn["plot_galaxy"][0]
+    np.testing.assert_allclose(picture.image, hf.read(inputs).image[0].numpy(), atol=TEXT)
+    assert picture.id == "sim0000"
+    assert "chi2/dof" in picture.summary
+    residual = ((picture.image - picture.model) / picture.sigma)[~picture.mask]
+    assert (residual**2).sum() == pytest.approx(table["chi2"][0], rel=1e-3)
+    # the page quotes the row's numbers, in units of the sky where they are known
+    quoted = {(m.name, m.unit): m for m in picture.parameters[""]}
+    for name, unit in (("x", "pix"), ("mag", ""), ("r_eff", "pix"), ("n", ""), ("sky", "flux/pix")):
+        assert quoted[name, unit].value == table[name][0]
+        assert quoted[name, unit].error == table[f"{name}_err"][0]
+    assert quoted["r_eff", "arcsec"].value == table["r_eff_arcsec"][0]
+    cutouts = hf.read(inputs)
+    assert picture.pixel_scale == float(cutouts.pixel_scale[0])
+    assert picture.zeropoint == float(cutouts.zeropoint[0])
+    assert picture.wcs is not None
+    assert picture.psf_fwhm > 1
+    # without its sky the model has the galaxy's flux, the few per cent beyond the edge aside
+    light = (picture.model - picture.sky).sum()
+    assert light == pytest.approx(table["flux"][0], rel=0.05)
 
 
 def test_without_the_cutouts_blocks_and_draws_are_used(run: Path, drawn):
@@ -120,13 +137,18 @@ def test_without_the_cutouts_blocks_and_draws_are_used(run: Path, drawn):
     counted = row["weight"] > 0
     for k, name in enumerate(names):
         np.testing.assert_array_equal(layers[0].samples[:, k], row[f"{name}_samples"][counted])
-    (image, model, sigma, _, titles), _ = drawn["plot_residuals"][0]
+    (picture,), _ = drawn["plot_galaxy"][0]
     with fits.open(run / "models" / "sim0001_block.fits") as block:
-        np.testing.assert_array_equal(image[0], block[1].data)
-        np.testing.assert_array_equal(model[0], block[2].data)
-    # the noise is not in the block: the residual's scatter stands for it, and it is said
-    assert np.std((image - model) / sigma) == pytest.approx(1, abs=0.1)
-    assert "scatter of the residual" in titles[0]
+        np.testing.assert_array_equal(picture.image, block[1].data)
+        np.testing.assert_array_equal(picture.model, block[2].data)
+    # the noise is not in the block: the residual's scatter stands for it, and the page says so
+    residual = (picture.image - picture.model) / picture.sigma
+    assert np.std(residual) == pytest.approx(1, abs=0.1)
+    assert "scatter of the residual" in picture.summary
+    # scale, zero point and North are those of the row and of the block's header
+    assert picture.pixel_scale == pytest.approx(0.2)
+    assert picture.zeropoint == row["zeropoint"]
+    assert picture.wcs is not None
 
 
 def test_positions_of_cropped_stamps(tmp_path: Path, drawn):
@@ -138,6 +160,11 @@ def test_positions_of_cropped_stamps(tmp_path: Path, drawn):
     assert hf.read(tmp_path / "in").origin.max() > 10
     plot_run(tmp_path / "out", input=tmp_path / "in")
     (_, layers, _), _ = drawn["plot_corner"][0]
+    (picture,), _ = drawn["plot_galaxy"][0]
+    # ellipse in pixels of the cutout, axes and numbers in those of the image
+    brightest = np.unravel_index(np.argmax(picture.model), picture.model.shape)
+    assert np.hypot(picture.ellipse.x - brightest[1], picture.ellipse.y - brightest[0]) < 1
+    assert picture.ellipse.x + picture.origin[0] == pytest.approx(239.5, abs=3)
     for layer in layers:
         middle = layer.mean if isinstance(layer, GaussianLayer) else np.median(layer.samples, 0)
         assert np.abs(np.asarray(middle)[:2] - 239.5).max() < 3
@@ -190,31 +217,45 @@ def test_results_are_read_back(run: Path):
     assert read_block(run / "models", "sim0002") is None
 
 
-def test_how_many_were_drawn_is_said_and_how_to_draw_the_others(inputs: Path, run: Path):
-    """Three galaxies, of which one cannot be read: it is drawn by nothing, and not passed over."""
+def test_summary_says_what_was_drawn_and_why_not(inputs: Path, run: Path):
+    """Three galaxies, of which one cannot be read: it is named with the reason."""
     assert "the others" not in call(run, "--input", inputs).output
     first = call(run, "--input", inputs, "--limit", 1).output
     assert "1 of 3 galaxies drawn; the others: --limit 3, or --id NAME for each" in first
     every = call(run, "--input", inputs).output
-    assert "2 of 3 galaxies drawn; 1 had neither" in every
+    assert "2 of 3 galaxies drawn" in every
+    assert "not drawn: 'sim0002': fit: no pixels (it cannot be read:" in every
+    assert "UNREADABLE" in every
+    table = Table.read(run / "plots" / "summary.csv", format="ascii.csv")
+    assert list(table["id"]) == ["sim0000", "sim0001", "sim0002"]
+    assert table["pictures"][0] == "sim0000_fit.png sim0000_corner.png"
+    assert "cannot be read" in table["missing"][2]
     assert "the others" not in call(run, "--input", inputs, "--id", "sim0001").output
     assert call(run, "--input", inputs, "--limit", 1, "--quiet").output == ""
 
 
-def test_a_title_has_all_flags_within_the_picture(inputs: Path, run: Path):
+def test_a_galaxy_without_a_fit_shows_its_pixels_and_flags(inputs: Path, run: Path, drawn):
     results = read_results(run)
-    every = sum(int(flag) for flag in hf.Flag)
-    results.table["flags"][0] = every
-    title = plotting._title(plotting._Galaxy(results, 0, None), "")
-    assert all(str(flag.name) in title for flag in hf.Flag)
-    plane = np.ones((1, 8, 8))
-    figure = hf.plot_residuals(plane, plane, plane, titles=[title])
-    figure.draw_without_rendering()
-    lines = figure._suptitle
-    assert lines.get_text().split() == title.split()
-    # constrained layout keeps it above the pictures, and it is no wider than they are
-    extent, whole = lines.get_window_extent(), figure.bbox
-    assert extent.x0 >= whole.x0
-    assert extent.x1 <= whole.x1
-    assert extent.y1 <= whole.y1
-    assert extent.y0 >= max(axis.get_window_extent().y1 for axis in figure.axes) - 1
+    for name in results.table.colnames:
+        if results.table[name].dtype.kind == "f":
+            results.table[name] = np.nan
+    results.table["flags"] = int(hf.Flag.FAILED | hf.Flag.NO_ZEROPOINT)
+    picture = picture_of_cutout(results.table[0], hf.read(inputs)[:1], FitOptions())
+    assert picture.model is None
+    assert picture.flags == ["NO_ZEROPOINT", "FAILED"]
+    assert "instrumental" in picture.summary
+    assert np.isfinite(picture.image).all()
+
+
+@pytest.mark.parametrize("sky", ["constant", "plane"])
+def test_components_and_sky_add_up_to_the_model(sky: str, tmp_path: Path):
+    cutouts, _ = hf.simulate(1, 7, SMALL)
+    options = FitOptions(components=("sersic", "exponential"), sky=sky)
+    table = hf.fit(cutouts, components=options.components, sky=sky, uncertainty="covariance")
+    picture = picture_of_cutout(table[0], cutouts, options)
+    assert picture.components.shape == (2, 32, 32)
+    total = picture.components.sum(axis=0) + picture.sky
+    # float32 images
+    np.testing.assert_allclose(total, picture.model, atol=1e-5 * np.abs(picture.model).max())
+    assert [len(group) for group in picture.parameters.values()][1] >= 7
+    assert picture.main == int(table["mag_2"][0] < table["mag_1"][0])

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import matplotlib
 import numpy as np
 import pytest
-from astropy.table import Table
+from plots_helpers import tables
 
 from hybridfit import plots
 
 RNG = np.random.default_rng(2)
-
-
-def tables(n: int = 20) -> tuple[Table, Table]:
-    truth = Table({name: RNG.uniform(1, 5, n) for name in plots.LABELS})
-    truth["id"] = [f"g{i}" for i in range(n)]
-    table = truth.copy()
-    for name in plots.LABELS:
-        table[name] += RNG.normal(0, 0.1, n)
-        table[f"{name}_err"] = 0.1
-    table["flags"] = np.arange(n) % 5 // 4
-    return table[::-1], truth
 
 
 def test_residuals(tmp_path):
@@ -31,11 +19,11 @@ def test_residuals(tmp_path):
     model[2] = np.nan  # a galaxy that could not be fitted
     figure = plots.plot_residuals(image, model, image * 0 + 1, mask, ["one", "two", "three"])
     figure.savefig(tmp_path / "a.png")
-    panels = [axis for axis in figure.axes if axis.images]
-    assert [axis.get_title(loc="left") for axis in panels[::3]] == ["one", "two", "three"]
-    assert panels[2].images[0].get_clim() == (-5, 5)
-    assert panels[2].images[0].get_array()[:5].mask.all()
-    assert not matplotlib.pyplot.get_fignums() if hasattr(matplotlib, "pyplot") else True
+    rows = figure.subfigs
+    assert [row.get_suptitle() for row in rows] == ["one", "two", "three"]
+    residual = rows[0].axes[2].images[0]
+    assert residual.get_clim() == (-5, 5)
+    assert residual.get_array()[:5].mask.all()
 
 
 def test_truth(tmp_path):

@@ -157,7 +157,7 @@ def test_misuse():
         plots.plot_corner(PARAMETERS, [plots.DrawsLayer("a", np.ones((5, 3)))])
     with pytest.raises(ValueError, match="covariance of layer 'b'"):
         plots.plot_corner(PARAMETERS, [plots.GaussianLayer("b", MEAN, np.ones((3, 3)))])
-    with pytest.raises(ValueError, match="no curve"):
+    with pytest.raises(ValueError, match="curves has no entry"):
         plots.plot_methods({})
 
 

@@ -283,7 +283,9 @@ def _flow_layer(galaxy: _Galaxy, cutouts: Cutouts) -> list[Layer]:
         return []
     posterior = predict_cutouts(cutouts, network, N_FLOW)
     samples = posterior.samples[0].numpy()
-    return [DrawsLayer("flow", samples + shift(posterior.space.names, cutouts.origin[0].numpy()))]
+    return [
+        DrawsLayer("network", samples + shift(posterior.space.names, cutouts.origin[0].numpy()))
+    ]
 
 
 def _laplace(galaxy: _Galaxy, cutouts: Cutouts) -> Layer:
@@ -299,7 +301,7 @@ def _laplace(galaxy: _Galaxy, cutouts: Cutouts) -> Layer:
         about = linearise(problem, part, *whitened_point(fit, problem, part))
         covariance = about.to_physical @ about.covariance @ about.to_physical.mT
     mean = theta[0].numpy() + shift(space.names, origin)
-    return GaussianLayer("Laplace", mean, covariance[0].numpy())
+    return GaussianLayer("Laplace approximation", mean, covariance[0].numpy())
 
 
 def _sources(input: str | Path | None, results: Results) -> dict[str, Source]:

@@ -80,6 +80,7 @@ def plot_corner(
         _dress(axis, chosen, i, j, limits, true)
         if i == j:
             axis.set_title(_quoted(marks[main], i), fontsize=8, color=INK)
+    figure.align_ylabels(axes[:, 0])
     figure.legend(
         handles=_handles(marks, styles, bool(np.isfinite(true).any())),
         loc="upper right",

@@ -28,7 +28,7 @@ RESIDUAL_LIMIT = 5.0  # sigma
 MASKED, HATCH = "#e3e3e3", "#9a9a9a"
 SOFTENING = 3.0  # sigma up to which the stretch is linear
 TICK_GAP = 0.13  # of the length of a colour bar: the least between two ticks
-BAR_PLACE, BAR_HEIGHT = -0.19, 0.035  # of a colour bar, in units of its panel
+BAR_PLACE, BAR_HEIGHT = -0.165, 0.03  # of a colour bar, in units of its panel
 OUTLINE = "#000000a0"
 
 

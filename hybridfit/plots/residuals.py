@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-WIDTH, ROW = 8.0, 3.1  # inches, of the page and of one galaxy
-TITLE_WIDTH = 115  # characters of a line: as wide as the figure
+WIDTH, PANEL, REST = 7.6, 2.25, 1.1  # inches: the page, a square panel, what stands around it
+TITLE_WIDTH = 110  # characters of a line: as wide as the figure
 FLATTEST, TALLEST = 0.45, 1.6  # height over width of a row's panels
 
 
@@ -70,7 +70,7 @@ def plot_residuals(
     scales = np.broadcast_to(np.asarray(pixel_scale, float), len(image))
     count = len(image)
     shape = min(max(image.shape[1] / image.shape[2], FLATTEST), TALLEST)
-    figure = Figure(figsize=(WIDTH, (0.75 + (ROW - 0.75) * shape) * count), layout="constrained")
+    figure = Figure(figsize=(WIDTH, (REST + PANEL * shape) * count), layout="constrained")
     for i, row in enumerate(figure.subfigures(count, 1, squeeze=False)[:, 0]):
         if i < len(titles):
             title = textwrap.fill(drawable(titles[i]), TITLE_WIDTH)

@@ -14,8 +14,16 @@ INK, MUTED, FAINT = "#1a1a1a", "#5c5c5c", "#d9d9d9"
 CLEAN, FLAGGED = "#0072b2", "#d55e00"
 SERIES = (CLEAN, "#e69f00", "#009e73", "#cc79a7", FLAGGED, "#56b4e9", INK, MUTED)
 
-UNITS = {"x": "pix", "y": "pix", "mag": "", "r_eff": "pix", "n": "", "q": "", "pa": "deg"}
-LABELS = {name: f"{name} [{unit}]" if unit else name for name, unit in UNITS.items()}
+LABELS = {
+    "x": "x [pix]",
+    "y": "y [pix]",
+    "mag": "mag",
+    "r_eff": "r_eff [pix]",
+    "n": "n",
+    "q": "q",
+    "pa": "pa [deg]",
+}
+SKY_UNITS = {"sky": "flux/pix", "sky_dx": "flux/pix$^2$", "sky_dy": "flux/pix$^2$"}
 LONGEST_ID = 90  # characters of a galaxy's name in a title
 
 
@@ -32,9 +40,12 @@ def plain(axis: Axes) -> None:
 
 def label_of(name: str) -> str:
     """Return a parameter's name with its unit; of a component's (``r_eff_2``) likewise."""
+    if name in SKY_UNITS:
+        return f"{name} [{SKY_UNITS[name]}]"
     head, _, tail = name.rpartition("_")
-    unit = UNITS.get(head if tail.isdigit() else name, "")
-    return f"{name} [{unit}]" if unit else name
+    if not tail.isdigit():
+        return LABELS.get(name, name)
+    return LABELS.get(head, head).replace(head, name, 1)
 
 
 def drawable(text: str) -> str:

@@ -138,7 +138,7 @@ def _pull_panel(axis: Axes, table: Table, truth: Table) -> None:
     axis.text(
         0.97,
         0.95,
-        f"width {spread:.2f}\n(1 is right)",
+        f"width {spread:.2f}\n(expected: 1)",
         transform=axis.transAxes,
         ha="right",
         va="top",
