@@ -1,6 +1,7 @@
 # make demo    simulate 64 galaxies, fit them, show how well
 # make test    all tests but the slow ones; make slow runs those
 # make lint    style, types, import layers; make format puts the style right
+# make docs    the documentation, in docs/_build/html; make linkcheck follows its links
 # make clean   remove what these made, the environment included
 #
 # Each makes .venv first where it is missing, and installs again where pyproject.toml changed.
@@ -16,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test slow lint format clean
+.PHONY: help install demo test slow lint format docs linkcheck clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -38,7 +39,7 @@ $(BIN)/python:
 	$$python -m venv --clear $(VENV)
 
 $(STAMP): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,dev,docs]'
 	@touch $@
 
 demo: $(STAMP)
@@ -60,7 +61,13 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+linkcheck: $(STAMP)
+	$(BIN)/python -m sphinx -b linkcheck docs docs/_build/linkcheck
+
 clean:
-	rm -rf $(VENV) build dist demo-out .pytest_cache .mypy_cache .ruff_cache \
-	    .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist demo-out docs/_build docs/reference/_generated \
+	    .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

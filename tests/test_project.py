@@ -11,14 +11,19 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+import yaml
 
-from hybridfit.cli.app import _fit_stages, make_app
+from hybridfit.cli.app import _fit_stages
 from hybridfit.cli.flags import load_options
 from hybridfit.data.flags import FLAG_TEXT, Flag
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+WORKFLOWS = {
+    path.name: yaml.safe_load(path.read_text())
+    for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+}
 
 IMPORT_PROBE = """
 import json, logging, sys, warnings
@@ -49,47 +54,68 @@ def test_import_does_nothing():
     assert not slow & set(seen["modules"]), "loaded at import; import them where they are used"
 
 
-def flag_table() -> str:
-    """README's table of flags, from the texts the package itself gives."""
-    rows = [f"| {flag.value} | `{flag.name}` | {FLAG_TEXT[flag]} |" for flag in Flag]
-    return "\n".join(["| bit | name | meaning |", "|---:|---|---|", *rows])
-
-
 def test_every_flag_has_a_text():
     assert set(FLAG_TEXT) == set(Flag)
 
 
-def test_readme_flags_are_the_packages():
-    assert flag_table() in README, "run `python tests/test_project.py` to bring it up to date"
+def test_readme_fits_on_a_page():
+    """At most 5 KB, with a picture and the first command in the first 15 lines."""
+    assert len(README.encode()) <= 5 * 1024
+    first = README.splitlines()[:15]
+    assert any(line.startswith("$ hybridfit ") for line in first)
+    (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", "\n".join(first))
+    assert (ROOT / picture).stat().st_size <= 200_000
 
 
-def test_readme_commands_exist():
-    """Each `make NAME` in the README is a target, each file it links to is there."""
+def test_files_of_an_open_project_exist():
+    expected = (
+        "CHANGELOG.md CITATION.cff CONTRIBUTING.md LICENSE Makefile .pre-commit-config.yaml"
+        " docs/conf.py docs/index.md hybridfit/py.typed .github/pull_request_template.md"
+        " .github/ISSUE_TEMPLATE/bug.yml .github/workflows/ci.yml .github/workflows/links.yml"
+    )
+    for name in expected.split():
+        assert (ROOT / name).is_file(), name
+
+
+def test_one_version_everywhere():
+    """pyproject.toml, CITATION.cff and the newest section of the changelog agree."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == PROJECT["version"]
+    newest = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == PROJECT["version"]
+
+
+def test_classifiers_are_what_is_tested():
+    """Each Python version in the classifiers is one that the workflows run, and the other way."""
+    classifiers = PROJECT["classifiers"]
+    prefix = "Programming Language :: Python :: 3."
+    claimed = {c.removeprefix(prefix) for c in classifiers if c.startswith(prefix)}
+    matrix = WORKFLOWS["ci.yml"]["jobs"]["tests"]["strategy"]["matrix"]["python-version"]
+    assert {f"3.{minor}" for minor in claimed} == set(matrix)
+    assert "Typing :: Typed" in classifiers
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_workflows_are_careful(name: str):
+    """Read permissions only, pinned actions, limited time, and `make` targets that exist."""
+    workflow = WORKFLOWS[name]
+    assert workflow["permissions"] == {"contents": "read"}
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    assert set(re.findall(r"\bmake ([a-z]+)\b", _code(README))) <= targets
-    for link in re.findall(r"\]\(([^)#]+)\)", README):
-        if "://" not in link:
-            assert (ROOT / link).exists(), f"README links to {link}"
+    for job in workflow["jobs"].values():
+        assert job["timeout-minutes"] <= 60
+        for step in job["steps"]:
+            if "uses" in step:
+                assert re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"])
+            assert set(re.findall(r"\bmake ([a-z]+)", step.get("run", ""))) <= targets
 
 
-def test_readme_options_exist():
-    """Each command in the README is one, and knows the options it is shown with."""
-    code = _code(README)
-    shown = re.findall(r"(?<!import )\bhybridfit ([a-z]+)([^\n`#]*)", code)
-    known = {command: _options_of(command) for command in {command for command, _ in shown}}
-    for command, rest in shown:
-        options = set(re.findall(r"--[a-z][a-z-]+", rest))
-        assert options <= known[command] | {"--help"}, f"hybridfit {command}{rest}"
-    options = set(re.findall(r"--[a-z][a-z-]+", code))
-    assert options
-    assert options <= set().union(*known.values()) | {"--help"}
-
-
-def _options_of(command: str) -> set[str]:
-    environment = {"COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb"}
-    shown = CliRunner().invoke(make_app(), [command, "--help"], env=environment)
-    assert shown.exit_code == 0, f"{command}: {shown.output}"
-    return set(re.findall(r"--[a-z][a-z-]+", shown.output))
+def test_workflows_do_what_was_promised():
+    jobs = WORKFLOWS["ci.yml"]["jobs"]
+    assert set(jobs) == {"lint", "tests", "oldest-dependencies", "docs", "wheel"}
+    assert any("hybridfit --version" in step.get("run", "") for step in jobs["wheel"]["steps"])
+    oldest = jobs["oldest-dependencies"]["steps"]
+    assert any(".ci/floors" in step.get("run", "") for step in oldest)
 
 
 def test_example_config_is_understood():
@@ -116,7 +142,7 @@ def test_wheel_holds_the_package_only(tmp_path: Path):
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     rooms = {name.split("/")[0] for name in names}
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    version = PROJECT["version"]
     assert rooms == {"hybridfit", f"hybridfit-{version}.dist-info"}
     sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "hybridfit").rglob("*.py")}
     assert sources <= set(names), "a pattern of .gitignore swallows part of the package"
@@ -126,15 +152,3 @@ def test_wheel_holds_the_package_only(tmp_path: Path):
 
 
 WEIGHTS = ("weights.safetensors", "config.yaml", "card.json")
-
-
-def _code(markdown: str) -> str:
-    """The code of a Markdown text: fenced blocks and spans."""
-    fenced = re.findall(r"```.*?```", markdown, flags=re.DOTALL)
-    spans = re.findall(r"`[^`\n]+`", re.sub(r"```.*?```", "", markdown, flags=re.DOTALL))
-    return "\n".join([*fenced, *spans])
-
-
-if __name__ == "__main__":
-    table = re.compile(r"\| bit \| name \| meaning \|\n(?:\|.*\n)+")
-    (ROOT / "README.md").write_text(table.sub(lambda _: flag_table() + "\n", README))
