@@ -1,7 +1,7 @@
 """Sphinx configuration; `make docs` builds the site into docs/_build/html."""
 
 import sys
-from importlib.metadata import version as installed_version
+import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -10,7 +10,7 @@ sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
 project = "hybridfit"
 author = "the hybridfit developers"
 copyright = author
-version = release = installed_version("hybridfit")
+version = release = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["version"]
 
 extensions = [
     "myst_parser",
@@ -37,6 +37,7 @@ autodoc_default_options = {"show-inheritance": False}
 autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_rtype = False
 default_role = "code"
 add_module_names = False
 python_maximum_signature_line_length = 80
@@ -53,7 +54,9 @@ html_title = f"hybridfit {release}"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_show_sourcelink = False
+html_sidebars = {name: [] for name in ("quickstart", "accuracy", "faq")}
 html_theme_options = {
+    "header_links_before_dropdown": 7,
     "navbar_align": "left",
     "show_toc_level": 2,
     "navigation_with_keys": False,

@@ -25,11 +25,13 @@ from docs_helpers import (
 from typer.testing import CliRunner
 
 import hybridfit as hf
-from hybridfit.cli import make_app
+from hybridfit.cli.app import make_app
 
 reference = pytest.importorskip("generated_reference", reason="pip install '.[docs]'")
 
 RUN_WHOLLY = ("docs/quickstart.md",)  # every command of these pages is run, in order
+# columns that are renamed in this version, and documented under their new names
+NEW_NAMES = {"missed": "missed_mass", "khat": "pareto_k", "risk": "catastrophic_probability"}
 # phrases that tripped readers, and the private words that stood for the field's own
 NOT_ENGLISH = (
     r"from anybody",
@@ -177,6 +179,7 @@ def test_columns_are_documented(simulated: Path):
         named = {name for name in named if not name.startswith("...")}
         written = {c for c in table.colnames if not any(c.endswith(s) for s in suffixes)}
         written |= {c for c in table.colnames if c in named}
+        written = {NEW_NAMES.get(name, name) for name in written}
         assert written == named
 
 
@@ -202,7 +205,7 @@ def test_site_builds_without_a_warning(tmp_path: Path):
     pytest.importorskip("pydata_sphinx_theme")
     source = tmp_path / "project" / "docs"
     shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns("_build", "_generated"))
-    for name in ("CONTRIBUTING.md", "CHANGELOG.md", "hybridfit", "notebooks", "configs"):
+    for name in ("pyproject.toml", "CONTRIBUTING.md", "CHANGELOG.md", "hybridfit", "notebooks", "configs"):
         (source.parent / name).symlink_to(ROOT / name)
     built = tmp_path / "html"
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "html", str(source), str(built)]

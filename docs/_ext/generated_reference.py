@@ -18,7 +18,7 @@ from sphinx.application import Sphinx
 from typer.testing import CliRunner
 
 import hybridfit
-from hybridfit.cli import make_app
+from hybridfit.cli.app import make_app
 
 WIDTH = 88  # columns of the help texts
 
@@ -185,9 +185,15 @@ def write_pages(app: Sphinx) -> None:
             path.write_text(text)
 
 
+def plain_bars(_app: Sphinx, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]):
+    """Escape bars in docstrings: they are absolute values there, not substitutions."""
+    lines[:] = [line if "``" in line else line.replace("|", "\\|") for line in lines]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
     app.connect("builder-inited", write_pages)
+    app.connect("autodoc-process-docstring", plain_bars)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
