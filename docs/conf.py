@@ -10,7 +10,9 @@ sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
 project = "hybridfit"
 author = "the hybridfit developers"
 copyright = author
-version = release = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["version"]
+version = release = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"][
+    "version"
+]
 
 extensions = [
     "myst_parser",

@@ -1,4 +1,4 @@
-"""Draw docs/_static/fit.png, the picture of README and front page: run this after a change of plots.
+"""Draw docs/_static/fit.png, the picture of README and front page; run it when plots change.
 
 One simulated galaxy is fitted with everything at its default and drawn by the package itself.
 """
@@ -21,7 +21,8 @@ def main() -> None:
     model = hf.render(table, cutouts)
     row = table[0]
     title = ", ".join(
-        f"{name} = {row[name]:.2f} ± {row[f'{name}_err']:.2f}" for name in ("mag", "r_eff", "n", "q")
+        f"{name} = {row[name]:.2f} ± {row[f'{name}_err']:.2f}"
+        for name in ("mag", "r_eff", "n", "q")
     )
     figure = hf.plot_residuals(cutouts.image, model, cutouts.sigma, titles=[title])
     figure.savefig(PICTURE, dpi=110)
