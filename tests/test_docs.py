@@ -25,6 +25,7 @@ from docs_helpers import (
 from typer.testing import CliRunner
 
 import hybridfit as hf
+from hybridfit import deprecations
 from hybridfit.cli.app import make_app
 
 reference = pytest.importorskip("generated_reference", reason="pip install '.[docs]'")
@@ -200,6 +201,8 @@ def test_reference_is_complete():
         assert f"## {name}\n" in configuration
         for field in options.__dataclass_fields__:
             assert f"| `{field}` |" in configuration
+    for row in deprecations.TABLE:
+        assert row.old in reference.deprecations_page()
     api = reference.api_page()
     for name in hf.__all__:
         if not name.startswith("_"):

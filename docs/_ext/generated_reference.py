@@ -18,7 +18,9 @@ from sphinx.application import Sphinx
 from typer.testing import CliRunner
 
 import hybridfit
+from hybridfit import deprecations
 from hybridfit.cli.app import make_app
+from hybridfit.options.metadata import Description, describe
 
 WIDTH = 88  # columns of the help texts
 
@@ -61,18 +63,29 @@ def flags_page() -> str:
     return "\n".join(rows) + "\n"
 
 
+INTRODUCTIONS = {
+    "read": "Input files and how they are prepared; initial values for all galaxies.",
+    "fit": "The model and the optimiser.",
+    "prior": "The prior of the parameters, which also bounds the fit.",
+    "sampling": "How posteriors are sampled (`uncertainty: posterior`).",
+    "bootstrap": "Replicas of the pixels (`uncertainty: bootstrap`).",
+    "budget": "The error budget: errors that the noise map does not include.",
+    "run": "How `hybridfit fit` runs and what it writes.",
+    "predict": "How `hybridfit predict` runs and what it writes.",
+}
+
+
 def sections() -> dict[str, type]:
     """Return the sections of a YAML file and the dataclass of each."""
-    h = hybridfit
     return {
-        "read": h.ReadOptions,
-        "fit": h.FitOptions,
-        "prior": h.Prior,
-        "posterior": h.ReconcileOptions,
-        "bootstrap": h.BootstrapOptions,
-        "budget": h.BudgetOptions,
-        "run": h.RunOptions,
-        "predict": h.PredictOptions,
+        "read": hybridfit.ReadOptions,
+        "fit": hybridfit.FitOptions,
+        "prior": hybridfit.Prior,
+        "sampling": hybridfit.SamplingOptions,
+        "bootstrap": hybridfit.BootstrapOptions,
+        "budget": hybridfit.BudgetOptions,
+        "run": hybridfit.RunOptions,
+        "predict": hybridfit.PredictOptions,
     }
 
 
@@ -80,50 +93,37 @@ def configuration_page() -> str:
     """Return a table of options for each section of a configuration file."""
     parts = []
     for name, options in sections().items():
-        first = (inspect.getdoc(options) or "").split("\n\n")[0]
-        rows = "\n".join(_option(options, field) for field in dataclasses.fields(options))
+        rows = "\n".join(_option(described) for described in describe(options))
         head = "| option | default | meaning |\n|---|---|---|"
-        parts.append(f"## {name}\n\n{' '.join(first.split())}\n\n{head}\n{rows}\n")
+        parts.append(f"## {name}\n\n{INTRODUCTIONS[name]}\n\n{head}\n{rows}\n")
     return "\n".join(parts)
 
 
-def _option(options: type, field: dataclasses.Field[Any]) -> str:
-    """Return a field's row: name, default and meaning."""
-    meaning = field.metadata.get("help") or _arguments(options).get(field.name, "")
-    return f"| `{field.name}` | {_cell(_default(field))} | {_cell(meaning)} |"
+def _option(described: Description) -> str:
+    """Return a field's row: name, default, and meaning with unit and allowed values."""
+    facts = described.facts
+    words = [facts.help]
+    if facts.unit:
+        words.append(f"[{facts.unit}]")
+    if facts.choices:
+        words.append("(" + ", ".join(f"`{choice}`" for choice in facts.choices if choice) + ")")
+    return f"| `{described.name}` | {_default(described)} | {_cell(' '.join(words))} |"
 
 
-def _default(field: dataclasses.Field[Any]) -> str:
-    """Return a field's default as YAML would have it; empty where there is none."""
-    value = field.default
-    if field.default_factory is not dataclasses.MISSING:
-        value = field.default_factory()
-    if value is dataclasses.MISSING or value is None or value == "" or value == {}:
-        return ""
-    if dataclasses.is_dataclass(value):
-        pairs = dataclasses.asdict(value).items()  # type: ignore[arg-type]
-        return "`{" + ", ".join(f"{k}: {v}" for k, v in pairs if v != {}) + "}`"
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    return f"`{value}`" if not isinstance(value, tuple) else f"`{list(value)}`"
-
-
-def _arguments(options: type) -> dict[str, str]:
-    """Return what a class says of its fields under "Args:"."""
-    found: dict[str, str] = {}
-    lines = (inspect.getdoc(options) or "").partition("Args:\n")[2].splitlines()
-    names: list[str] = []
-    for line in lines:
-        indent = len(line) - len(line.lstrip())
-        if indent == 4 and ":" in line:
-            head, _, text = line.strip().partition(":")
-            names = [name.strip() for name in head.split(",")]
-            found |= dict.fromkeys(names, text.strip())
-        elif indent > 4 and names:
-            found |= {name: f"{found[name]} {line.strip()}" for name in names}
-        elif line.strip() and indent < 4:
-            break
-    return found
+def _default(described: Description) -> str:
+    """Return a field's default as YAML has it, or in words; empty where there is none."""
+    value = described.default
+    if described.facts.default_text:
+        return _cell(described.facts.default_text)
+    if isinstance(value, hybridfit.Prior):
+        return "[see prior](#prior)"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        text = "{" + ", ".join(f"{key}: {v}" for key, v in vars(value).items()) + "}"
+    elif isinstance(value, bool):
+        text = str(value).lower()
+    else:
+        text = "" if isinstance(value, Mapping) else described.shown_default
+    return f"`{_cell(text)}`" if text else ""
 
 
 API_GROUPS: Mapping[str, Callable[[str, Any], bool]] = {
@@ -153,16 +153,24 @@ def _directive(name: str) -> str:
     return f".. autoclass:: hybridfit.{name}\n   :members:\n"
 
 
+PLACES = {
+    "name": "`hybridfit.{}`",
+    "argument": "keyword `{}` of `{where}`",
+    "option": "option `{}` of section `{where}`",
+    "value": "`{where}: {}`",
+    "section": "section `{}`",
+    "flag": "option `{}` of `hybridfit {where}`",
+    "column": "column `{}`",
+}
+
+
 def deprecations_page() -> str:
-    """Return the table of old names, or a sentence where there are none."""
-    rows = [f"| `{old}` | `{new}` |" for old, new in deprecated().items()]
-    head = "| old name | new name |\n|---|---|"
-    return "\n".join([head, *rows, ""]) if rows else "There are none.\n"
-
-
-def deprecated() -> dict[str, str]:
-    """Return the old public names and the new ones."""
-    return {}
+    """Return the table of old names, which is the package's own."""
+    rows = ["| old | new |", "|---|---|"]
+    for row in deprecations.TABLE:
+        old = PLACES[row.kind].format(row.old, where=row.where)
+        rows.append(f"| {_cell(old)} | `{_cell(row.new)}` |")
+    return "\n".join(rows) + "\n"
 
 
 PAGES: Mapping[str, Callable[[], str]] = {
