@@ -36,11 +36,11 @@ import hybridfit as hf
 from benchmarks.gpu_roof import counted, roofs, seconds_of
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions
-from hybridfit.fitting.problem import grid_of
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.posterior import packaged_estimator, predict_cutouts
 from hybridfit.pipeline.measure import measure
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
+from hybridfit.rendering.grid import grid_of
 from hybridfit.rendering.render import render
 from hybridfit.simulation.options import FieldOptions
 from hybridfit.simulation.simulate import SimulateOptions, simulate, simulate_fields

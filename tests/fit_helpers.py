@@ -15,6 +15,7 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.profiles import Profile
+from hybridfit.rendering.convolution import CONTINUOUS, Convolution
 from hybridfit.rendering.render import render
 
 Array = NDArray[np.float64]
@@ -28,7 +29,7 @@ def observe(
     seed: int = 0,
     space: ParameterSpace | None = None,
     profiles: tuple[Profile, ...] | None = None,
-    galfit: bool = False,
+    convolution: Convolution = CONTINUOUS,
     **more,
 ) -> tuple[Cutouts, Array]:
     """Noisy cutouts of physical parameters (B, Q) and the truth.
@@ -51,7 +52,7 @@ def observe(
 
     def image(values: Array) -> Array:
         return render(
-            torch.tensor(values), empty, space, profiles, torch.float64, galfit=galfit
+            torch.tensor(values), empty, space, profiles, torch.float64, convolution=convolution
         ).numpy()
 
     now = np.sqrt((image(dark) ** 2).sum(axis=(1, 2)))

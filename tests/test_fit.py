@@ -31,6 +31,7 @@ from hybridfit.fitting.options import FitOptions
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import LogNormal, Prior
 from hybridfit.model.profiles import PROFILES, Sersic
+from hybridfit.rendering.convolution import GalfitConvolution
 from hybridfit.rendering.render import render
 from hybridfit.uncertainty.covariance import quote_covariance
 
@@ -371,7 +372,7 @@ def test_without_a_psf() -> None:
 
 def test_galfit_convolution_fits_what_it_renders() -> None:
     theta = population(6, 12)
-    cutouts, truth = observe(theta, 150.0, galfit=True)
+    cutouts, truth = observe(theta, 150.0, convolution=GalfitConvolution())
     options = FitOptions(convolution="galfit")
     fit = fit_cutouts(cutouts, options)
     assert np.abs(pulls(fit, truth)).max() < 5

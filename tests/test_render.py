@@ -26,12 +26,14 @@ from render_helpers import (
 from scipy import special
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.fitting.problem import grid_of
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import LogNormal, Prior
 from hybridfit.model.profiles import PROFILES, Profile, Sersic
-from hybridfit.rendering.grid import transfer_function
-from hybridfit.rendering.render import component_images, geometry, render
+from hybridfit.rendering.convolution import CONTINUOUS, Convolution, GalfitConvolution
+from hybridfit.rendering.grid import grid_of
+from hybridfit.rendering.kernels import component_images, geometry
+from hybridfit.rendering.render import render
+from hybridfit.rendering.transfer import transfer_of
 
 # what the project promises, of the peak and of the flux
 GOOD, WORST = 1e-3, 3e-3
@@ -432,13 +434,11 @@ def coords_of(galaxy: Galaxy) -> torch.Tensor:
     return ParameterSpace().from_physical(theta, torch.zeros(1, dtype=torch.float64))[0]
 
 
-def kernel(psf: Array | None, oversampling: int, galfit: bool, dtype: torch.dtype):  # type: ignore[no-untyped-def]
+def kernel(psf: Array | None, oversampling: int, way: Convolution, dtype: torch.dtype):  # type: ignore[no-untyped-def]
     """Render coordinates -> images (1 or 7, 64, 64), on the grid that the fitter takes."""
     cutouts = stamps((64, 64), psf, 1, oversampling)
-    grid = grid_of(cutouts, dtype, galfit)
-    transfer = transfer_function(
-        cutouts.psf, oversampling, cutouts.psf_includes_pixel, grid, 1, galfit
-    )
+    grid = grid_of(cutouts, dtype, way)
+    transfer = transfer_of(cutouts, grid)
     profile = Sersic()
 
     def images(coords: torch.Tensor, jacobian: bool) -> Array:
@@ -451,12 +451,12 @@ def kernel(psf: Array | None, oversampling: int, galfit: bool, dtype: torch.dtyp
 
 RAW_NAMES = ("x", "y", "ln r_circ", "ln n", "eta1", "eta2")
 JACOBIANS = {
-    "well sampled": (moffat_psf(3.0, 3.5, 0.05, -0.06), 1, False),
-    "folding": (moffat_psf(1.8, 3.5, 0.05, -0.06), 1, False),
-    "2x": (moffat_psf(1.8, 3.5, 0.05, -0.06, 2), 2, False),
-    "4x": (moffat_psf(1.4, 3.5, 0.05, -0.06, 4), 4, False),
-    "galfit": (moffat_psf(3.0, 3.5, 0.05, -0.06), 1, True),
-    "galfit 2x": (moffat_psf(1.8, 3.5, 0.05, -0.06, 2), 2, True),
+    "well sampled": (moffat_psf(3.0, 3.5, 0.05, -0.06), 1, CONTINUOUS),
+    "folding": (moffat_psf(1.8, 3.5, 0.05, -0.06), 1, CONTINUOUS),
+    "2x": (moffat_psf(1.8, 3.5, 0.05, -0.06, 2), 2, CONTINUOUS),
+    "4x": (moffat_psf(1.4, 3.5, 0.05, -0.06, 4), 4, CONTINUOUS),
+    "galfit": (moffat_psf(3.0, 3.5, 0.05, -0.06), 1, GalfitConvolution()),
+    "galfit 2x": (moffat_psf(1.8, 3.5, 0.05, -0.06, 2), 2, GalfitConvolution()),
 }
 
 
@@ -475,10 +475,10 @@ def test_jacobian_against_finite_differences(case: str) -> None:
     highest, typical = (1e-2, 5e-3) if case == "well sampled" else (5e-2, 1.5e-2)
     if case == "galfit":
         typical = 5e-2
-    psf, oversampling, galfit = JACOBIANS[case]
+    psf, oversampling, way = JACOBIANS[case]
     rng = np.random.default_rng(11)
-    exact = kernel(psf, oversampling, galfit, torch.float64)
-    quick = kernel(psf, oversampling, galfit, torch.float32)
+    exact = kernel(psf, oversampling, way, torch.float64)
+    quick = kernel(psf, oversampling, way, torch.float32)
     for _ in range(10):
         coords = coords_of(small(draw(rng, (0.5, 6.0), (0.8, 20.0))))
         analytic, single = exact(coords, True), quick(coords, True)
@@ -498,7 +498,7 @@ def test_jacobian_against_finite_differences(case: str) -> None:
 def test_jacobian_against_the_truths() -> None:
     """Derivatives of the quadrature itself, which knows of no window: 3e-3 of the extremes."""
     sigma, h = 1.3, 2e-3
-    exact = kernel(gaussian_psf(sigma), 1, False, torch.float64)
+    exact = kernel(gaussian_psf(sigma), 1, CONTINUOUS, torch.float64)
     for galaxy in (
         Galaxy(32.3, 31.8, 4.2, 1.02, 0.15, 20.0),
         Galaxy(31.7, 32.2, 14.4, 4.1, 0.45, 75.0),
@@ -523,7 +523,7 @@ def test_jacobian_of_a_users_profile() -> None:
     """The automatic derivatives of a profile that gives none."""
     cutouts = stamps((48, 48), moffat_psf(3.0))
     grid = grid_of(cutouts, torch.float64)
-    transfer = transfer_function(cutouts.psf, 1, cutouts.psf_includes_pixel, grid, 1)
+    transfer = transfer_of(cutouts, grid)
 
     def images(coords: torch.Tensor, jacobian: bool) -> Array:
         shape = geometry(coords, Moffat(), torch.float64)
@@ -552,7 +552,7 @@ def test_galfit_convolution_is_near_but_not_the_same() -> None:
     theta = torch.tensor([Galaxy(32.0, 32.0, 8.0, 1.0, 0.7, 30.0).theta], dtype=torch.float64)
     cutouts = stamps((64, 64), psf)
     ours = render(theta, cutouts).double().numpy()
-    galfit = render(theta, cutouts, galfit=True).double().numpy()
+    galfit = render(theta, cutouts, convolution=GalfitConvolution()).double().numpy()
     peak = np.abs(ours - galfit).max() / ours.max()
     assert 1e-6 < peak < 1e-2
 
@@ -561,7 +561,9 @@ def test_galfit_convolution_needs_a_psf() -> None:
     """Without one GALFIT renders the galaxy where it is: there is no shift to be told apart."""
     theta = torch.tensor([Galaxy(32.3, 31.6, 4.0, 2.0, 0.7, 30.0).theta], dtype=torch.float64)
     cutouts = stamps((64, 64), None)
-    assert torch.equal(render(theta, cutouts, galfit=True), render(theta, cutouts))
+    assert torch.equal(
+        render(theta, cutouts, convolution=GalfitConvolution()), render(theta, cutouts)
+    )
 
 
 def test_galfit_convolution_on_a_pixel_centre() -> None:
@@ -571,7 +573,9 @@ def test_galfit_convolution_on_a_pixel_centre() -> None:
     psf = moffat_psf(3.0, 3.5, 0.05, -0.06)
     galaxy = Galaxy(40.0, 40.0, 3.0, 1.5, 0.6, 30.0)
     theta = torch.tensor([galaxy.theta], dtype=torch.float64)
-    image = render(theta, stamps((81, 81), psf), galfit=True)[0].double().numpy()
+    image = (
+        render(theta, stamps((81, 81), psf), convolution=GalfitConvolution())[0].double().numpy()
+    )
     sums = by_pixel_quadrature(replace(galaxy, x=60.0, y=60.0), (121, 121))
     truth = fftconvolve(sums, psf, mode="same")[20:-20, 20:-20]
     assert max(errors(image, truth)) < GOOD
@@ -590,7 +594,9 @@ def test_galfit_pixels_far_from_the_centre(q: float) -> None:
     psf[4, 4] = 1.0
     galaxy = Galaxy(60.0, 60.0, 12.0, 4.0, q, 0.0)
     theta = torch.tensor([galaxy.theta], dtype=torch.float64)
-    image = render(theta, stamps((121, 121), psf), dtype=torch.float64, galfit=True)[0].numpy()
+    image = render(
+        theta, stamps((121, 121), psf), dtype=torch.float64, convolution=GalfitConvolution()
+    )[0].numpy()
     sums = by_pixel_quadrature(galaxy, (121, 121))
     b = special.gammaincinv(8.0, 0.5)
     y, x = np.mgrid[:121, :121] - 60.0
@@ -615,7 +621,11 @@ def test_galfit_shift_is_a_windowed_sinc() -> None:
             galaxy = Galaxy(x, 60.0, 5.0, 1.0, 0.8, 30.0)
             theta = torch.tensor([galaxy.theta], dtype=torch.float64)
             cutouts = stamps((121, 121), psf)
-            images.append(render(theta, cutouts, dtype=torch.float64, galfit=True)[0].numpy())
+            images.append(
+                render(theta, cutouts, dtype=torch.float64, convolution=GalfitConvolution())[
+                    0
+                ].numpy()
+            )
         modes = np.fft.fft(images[0], axis=1)
         k = 2 * np.pi * np.fft.fftfreq(121)
         moved = np.fft.ifft(modes * np.exp(-0.4j * k), axis=1).real

@@ -30,6 +30,7 @@ from hybridfit import FitOptions
 from hybridfit.io.galfit import read_feedme, read_feedme_cutout
 from hybridfit.io.read import stack
 from hybridfit.pipeline.galfit.run import fit_feedmes
+from hybridfit.rendering.convolution import Convolution, convolution_of
 from hybridfit.rendering.render import render
 from validation.common import NAMES, ROOT
 from validation.galfit_plots import draw_real
@@ -138,9 +139,10 @@ def compare(case: Case, row: Row, way: str) -> dict[str, Any]:
     off = ours - case.found
     off[:, 6] = (off[:, 6] + 90) % 180 - 90
     ratio = off / case.error
-    chi2, grid = float(row["chi2"]), WAYS[way][0].get("convolution") == "galfit"
+    chi2 = float(row["chi2"])
+    convolution = convolution_of(WAYS[way][0].get("convolution", CONTINUOUS))
     cutouts = case.cutouts
-    above = chi2_here(cutouts, case.found, grid) - chi2_here(cutouts, ours, grid)
+    above = chi2_here(cutouts, case.found, convolution) - chi2_here(cutouts, ours, convolution)
     # where GALFIT made its own sigma, chi2 compares on ours alone
     theirs = chi2 + above if case.sigma_made else case.chi2
     close = bool((abs(ratio[:, 2:]) <= 1).all() and (abs(off[:, :2]) <= CENTRE).all())
@@ -185,7 +187,7 @@ def names_of(flags: int) -> list[str]:
     return [str(flag.name) for flag in hf.Flag if flags & flag]
 
 
-def chi2_here(cutouts: hf.Cutouts, values: Array, galfit: bool) -> float:
+def chi2_here(cutouts: hf.Cutouts, values: Array, convolution: Convolution) -> float:
     """Chi2 of parameters (K, 7) in our renderer, in float64; fluxes and a level sky solved for.
 
     GALFIT prints flux to 1e-4 mag, which alone would cost a bright galaxy some chi2. NaN without
@@ -196,7 +198,8 @@ def chi2_here(cutouts: hf.Cutouts, values: Array, galfit: bool) -> float:
     theta = torch.from_numpy(np.concatenate([values, np.zeros((len(values), 1))], axis=1))
     theta[:, :2] -= cutouts.origin
     models = [
-        render(one[None], cutouts, dtype=torch.float64, galfit=galfit)[0].numpy() for one in theta
+        render(one[None], cutouts, dtype=torch.float64, convolution=convolution)[0].numpy()
+        for one in theta
     ]
     used = ~cutouts.mask[0].numpy()
     image, sigma = (v[0].double().numpy()[used] for v in (cutouts.image, cutouts.sigma))

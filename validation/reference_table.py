@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import hybridfit as hf
+from hybridfit.rendering.convolution import CONTINUOUS
 from validation.common import NAMES
 from validation.galfit_real import chi2_here, names_of
 from validation.real_galaxies import read_cases, write_manifest
@@ -97,7 +98,7 @@ def compare(row: Mapping[str, str], cutouts: hf.Cutouts) -> dict[str, Any]:
     filled = np.where(missing, ours, theirs)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.abs((ours - filled) / errors)[list(SHAPE[:3])]
-    lowest = chi2_here(cutouts, ours[None], galfit=False)
+    lowest = chi2_here(cutouts, ours[None], CONTINUOUS)
     return {
         "id": row["id"],
         "tool": row["tool"],
@@ -106,7 +107,7 @@ def compare(row: Mapping[str, str], cutouts: hf.Cutouts) -> dict[str, Any]:
         "in their errors": round(float(np.nanmax(ratio)), 2) if np.isfinite(ratio).any() else None,
         "not told": [name for name, gone in zip(NAMES, missing, strict=True) if gone],
         "chi2": lowest,
-        "theirs above ours %": 100 * (chi2_here(cutouts, filled[None], False) / lowest - 1),
+        "theirs above ours %": 100 * (chi2_here(cutouts, filled[None], CONTINUOUS) / lowest - 1),
         "flags": names_of(int(fit.flags[0]) | int(cutouts.flags[0])),
     }
 

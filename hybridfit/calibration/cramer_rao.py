@@ -10,10 +10,11 @@ from torch import Tensor
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.detection.background import nominal_centre
 from hybridfit.fitting.lm import Minimum
-from hybridfit.fitting.problem import Problem, grid_of, make_pixels
+from hybridfit.fitting.problem import Problem, make_pixels
 from hybridfit.fitting.solution import solution_of, to_fit
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.profiles import Profile, Sersic
+from hybridfit.rendering.grid import grid_of
 from hybridfit.rendering.render import render
 
 AT_ONCE = 64  # galaxies: bounds memory

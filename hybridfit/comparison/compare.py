@@ -38,6 +38,7 @@ from hybridfit.options.checks import as_path, checked, or_default
 from hybridfit.options.yaml_options import make
 from hybridfit.pipeline.measure import metadata
 from hybridfit.pipeline.run_cutouts import CutoutReader, reader_of_cutouts, reader_of_run
+from hybridfit.rendering.convolution import Convolution, convolution_of
 
 FOLDER = "compare"  # within the results' folder, where no other is named
 
@@ -118,7 +119,7 @@ def compare(
         export.write_results(folder / f"comparison.{options.format}", [rows], columns, meta)
         write_table(folder / "summary.ecsv", found.summary)
         write_table(folder / "unmatched.ecsv", found.unmatched)
-        write_report(folder / PAGE, comparisons, stamps, _galfit(run), options, str(run.path))
+        write_report(folder / PAGE, comparisons, stamps, _convolution(run), options, str(run.path))
     return replace(found, out=folder)
 
 
@@ -185,7 +186,7 @@ def _on_pixels(
         models.append(Models(c, dict(pairs)))
     with tqdm(total=len(rows), unit=" galaxies", disable=True if quiet else None) as bar:
         chosen = rows if options.pixels else []
-        found, zeropoint = evaluate(stamps, chosen, models, _galfit(run), bar.update)
+        found, zeropoint = evaluate(stamps, chosen, models, _convolution(run), bar.update)
     dof = np.full(len(ours), np.nan)
     if chosen:
         dof[: len(found[0].pixels)] = found[0].pixels
@@ -259,9 +260,10 @@ def _comparison(
     )
 
 
-def _galfit(run: Results) -> bool:
-    """Whether the run convolved as GALFIT does."""
-    return bool(run.settings.get("fit", {}).get("convolution") == "galfit")
+def _convolution(run: Results) -> Convolution:
+    """How the run convolved its models."""
+    galfit = run.settings.get("fit", {}).get("convolution") == "galfit"
+    return convolution_of("galfit" if galfit else "continuous")
 
 
 def _no_stamps(row: int) -> None:

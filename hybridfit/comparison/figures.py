@@ -16,6 +16,7 @@ from hybridfit.comparison.result import Comparison
 from hybridfit.comparison.statistics import coverage_curve
 from hybridfit.io.read import stack
 from hybridfit.pipeline.run_cutouts import CutoutReader
+from hybridfit.rendering.convolution import Convolution
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,20 +60,20 @@ def overview(c: Comparison) -> list[str]:
     return parts
 
 
-def rivals(c: Comparison, m: int, stamps: CutoutReader, galfit: bool) -> bytes | None:
+def rivals(c: Comparison, m: int, stamps: CutoutReader, convolution: Convolution) -> bytes | None:
     """Draw data, both models and residuals of one galaxy as PNG; None without pixels or models.
 
     Args:
         c: the comparison.
         m: number of the galaxy.
         stamps: pixels of our rows.
-        galfit: whether models are convolved as GALFIT does.
+        convolution: how models are convolved.
     """
     stamp = stamps(int(c.matches.ours[m]))
     if stamp is None or min(stamp.image.shape) < LEAST_SIDE:
         return None
     cutouts = stack([stamp])
-    mine, its = (scenes(cutouts, side, [m], galfit)[0] for side in (c.ours, c.theirs))
+    mine, its = (scenes(cutouts, side, [m], convolution)[0] for side in (c.ours, c.theirs))
     if mine is None and its is None:
         return None
     height, width = stamp.image.shape

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.io.references.catalogue import COLUMN, NAMES, Array, Catalogue
 from hybridfit.pipeline.run_cutouts import CutoutReader, batches
+from hybridfit.rendering.convolution import CONTINUOUS, Convolution
 from hybridfit.rendering.render import render
 
 
@@ -48,7 +49,7 @@ def evaluate(
     stamps: CutoutReader,
     rows: Sequence[int],
     models: Sequence[Models],
-    galfit: bool = False,
+    convolution: Convolution = CONTINUOUS,
     told: Callable[[int], Any] = lambda n: None,
 ) -> tuple[list[Evaluation], Array]:
     """Evaluate several catalogues on the same stamps, in float64.
@@ -57,7 +58,7 @@ def evaluate(
         stamps: reads one by its number.
         rows: numbers of the stamps.
         models: catalogues; each gives an `Evaluation` over all numbers up to the largest.
-        galfit: convolve as GALFIT does.
+        convolution: how models are convolved.
         told: is called with the number of galaxies that are done.
 
     Returns:
@@ -71,14 +72,17 @@ def evaluate(
         zeropoint[numbers] = cutouts.zeropoint.numpy()
         for wanted, found in zip(models, out, strict=True):
             pick = [wanted.row.get(n, -1) for n in numbers]
-            for i, (given, solved, pixels) in _chi2(cutouts, wanted.catalogue, pick, galfit):
+            for i, (given, solved, pixels) in _chi2(cutouts, wanted.catalogue, pick, convolution):
                 n = numbers[i]
                 found.given[n], found.solved[n], found.pixels[n] = given, solved, pixels
     return out, zeropoint
 
 
 def component_images(
-    cutouts: Cutouts, catalogue: Catalogue, pick: Sequence[int], galfit: bool = False
+    cutouts: Cutouts,
+    catalogue: Catalogue,
+    pick: Sequence[int],
+    convolution: Convolution = CONTINUOUS,
 ) -> tuple[Array, Array]:
     """Render the components of a catalogue's rows, each with unit flux.
 
@@ -86,7 +90,7 @@ def component_images(
         cutouts: B galaxies.
         catalogue: whose parameters, in pixels of the image as given.
         pick: (B,) its rows; -1 for none.
-        galfit: convolve as GALFIT does.
+        convolution: how models are convolved.
 
     Returns:
         (B, K, H, W) float64, 0 where there is no component, NaN where one cannot be rendered; and
@@ -118,7 +122,7 @@ def component_images(
         magnitude = theta[:, 2].copy()
         theta[:, 2] = zeropoint[rows]  # of unit flux
         part = cutouts[rows.tolist()]
-        unit = render(torch.from_numpy(theta), part, dtype=torch.float64, galfit=galfit)
+        unit = render(torch.from_numpy(theta), part, dtype=torch.float64, convolution=convolution)
         images[rows, k] = unit.numpy()
         start = 0.0 if catalogue.counts else zeropoint[rows]
         flux[rows, k] = 10 ** (0.4 * (start - magnitude))
@@ -144,13 +148,16 @@ class Scene:
 
 
 def scenes(
-    cutouts: Cutouts, catalogue: Catalogue, pick: Sequence[int], galfit: bool = False
+    cutouts: Cutouts,
+    catalogue: Catalogue,
+    pick: Sequence[int],
+    convolution: Convolution = CONTINUOUS,
 ) -> list[Scene | None]:
     """Evaluate parameters on pixels; None where they cannot be rendered.
 
     Args: see `component_images`.
     """
-    images, flux = component_images(cutouts, catalogue, pick, galfit)
+    images, flux = component_images(cutouts, catalogue, pick, convolution)
     found: list[Scene | None] = []
     for i, row in enumerate(pick):
         usable = row >= 0 and bool(np.isfinite(images[i]).all()) and bool((flux[i] > 0).any())
@@ -190,9 +197,9 @@ def _plane(cutouts: Cutouts, i: int, slopes: Array) -> Any:
 
 
 def _chi2(
-    cutouts: Cutouts, catalogue: Catalogue, pick: Sequence[int], galfit: bool
+    cutouts: Cutouts, catalogue: Catalogue, pick: Sequence[int], convolution: Convolution
 ) -> Iterator[tuple[int, tuple[float, float, int]]]:
-    for i, scene in enumerate(scenes(cutouts, catalogue, pick, galfit)):
+    for i, scene in enumerate(scenes(cutouts, catalogue, pick, convolution)):
         if scene is not None:
             yield i, (*scene.chi2, scene.pixels)
 

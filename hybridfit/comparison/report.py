@@ -20,6 +20,7 @@ from hybridfit.io.references.catalogue import NAMES
 from hybridfit.io.writing import atomic
 from hybridfit.pipeline.measure import versions
 from hybridfit.pipeline.run_cutouts import CutoutReader
+from hybridfit.rendering.convolution import Convolution
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -55,7 +56,7 @@ def write_report(
     path: Path,
     comparisons: Sequence[Comparison],
     stamps: CutoutReader,
-    galfit: bool,
+    convolution: Convolution,
     options: CompareOptions,
     results: str,
 ) -> None:
@@ -65,11 +66,11 @@ def write_report(
         path: of the file.
         comparisons: one for each reference.
         stamps: pixels of our rows, for the worst disagreements.
-        galfit: whether models are convolved as GALFIT does.
+        convolution: how models are convolved.
         options: how many galaxies are shown.
         results: what was compared, for the first line.
     """
-    text = render_report(comparisons, stamps, galfit, options, results)
+    text = render_report(comparisons, stamps, convolution, options, results)
     with atomic(path) as file:
         file.write(text.encode("utf-8", "replace"))
 
@@ -77,7 +78,7 @@ def write_report(
 def render_report(
     comparisons: Sequence[Comparison],
     stamps: CutoutReader,
-    galfit: bool,
+    convolution: Convolution,
     options: CompareOptions,
     results: str,
 ) -> str:
@@ -88,7 +89,7 @@ def render_report(
         sections.append(Section("Side by side", [_side_by_side(comparisons)], "overview"))
     for number, c in enumerate(comparisons, start=1):
         parts = [*_figures(c), *_who(c)]
-        parts += _worst(c, stamps, galfit, options)
+        parts += _worst(c, stamps, convolution, options)
         parts += ["<h3>Differences and pulls</h3>", *overview(c), *_groups(c)]
         parts += _galaxies(c, options)
         sections.append(Section(f"{c.theirs.name}", parts, f"reference-{number}"))
@@ -194,7 +195,9 @@ def _who(c: Comparison) -> list[str]:
     return parts
 
 
-def _worst(c: Comparison, stamps: CutoutReader, galfit: bool, options: CompareOptions) -> list[str]:
+def _worst(
+    c: Comparison, stamps: CutoutReader, convolution: Convolution, options: CompareOptions
+) -> list[str]:
     """The galaxies that disagree most, one by one."""
     chosen = c.worst(options.n_worst)
     if not chosen:
@@ -204,7 +207,7 @@ def _worst(c: Comparison, stamps: CutoutReader, galfit: bool, options: CompareOp
         parts.append('<div class="case">')
         parts.append(f"<h3>{report.escape(_heading(c, m))}</h3>")
         parts.append(report.paragraph(_sentence(c, m), "muted"))
-        png = rivals(c, m, stamps, galfit)
+        png = rivals(c, m, stamps, convolution)
         if png is not None:
             text = "Data, models and residuals; fluxes and sky solved for."
             parts.append(report.figure(png, text))

@@ -80,20 +80,17 @@ class Nearby:
         return turn
 
 
-def nearby(
-    problem: Problem, cutouts: Cutouts, about: Linearised, galfit: bool = False
-) -> Nearby | None:
+def nearby(problem: Problem, cutouts: Cutouts, about: Linearised) -> Nearby | None:
     """Return the likelihood about the fits, or None where a window would save nothing.
 
     Args:
         problem: of B galaxies.
         cutouts: the same galaxies.
         about: their models about their fits.
-        galfit: see `FitOptions.convolution`; its images have no window.
     """
     height, width = cutouts.image.shape[-2:]
     sides = [side for side in SIDES if side <= WORTH * min(height, width)]
-    if not sides or galfit or problem.space.sky == "plane":
+    if not sides or problem.grid.convolution.galfit or problem.space.sky == "plane":
         return None
     side = sides[0]
     coords, _ = problem.space.from_whitened(about.whitened, problem.box)

@@ -11,8 +11,9 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.detection.background import nominal_centre, sky_level
 from hybridfit.fitting.compile import kernels
 from hybridfit.fitting.options import FitOptions
-from hybridfit.fitting.problem import Problem, grid_of, make_pixels
-from hybridfit.rendering.grid import Grid, bandlimit_of, grid_key
+from hybridfit.fitting.problem import Problem, make_pixels
+from hybridfit.rendering.convolution import convolution_of
+from hybridfit.rendering.grid import Grid, grid_key, grid_of
 
 MODES_AT_ONCE = 2**18  # of a kernel call on a CPU: more fall out of its caches
 PIXELS_AT_ONCE = 2**24  # of one batch: bounds memory, 4 arrays of 64 MiB
@@ -44,12 +45,11 @@ def prepared(
 def make_problem(cutouts: Cutouts, options: FitOptions, compile: bool = False) -> Problem:
     """Return the problem of cutouts that share one Fourier grid."""
     dtype = torch.float32 if options.precision == "float32" else torch.float64
-    galfit = options.convolution == "galfit"
-    grid = grid_of(cutouts, dtype, galfit)
+    grid = grid_of(cutouts, dtype, convolution_of(options.convolution))
     fixed = options.sky == "fixed"
     level = sky_level(cutouts)
     pedestal = torch.full_like(level, options.sky_value) if fixed else level
-    pixels = make_pixels(cutouts, pedestal, options.sky, grid, dtype, galfit)
+    pixels = make_pixels(cutouts, pedestal, options.sky, grid, dtype)
     centre = nominal_centre(cutouts)
     reach = options.prior.position * cutouts.size.amin(dim=1).double().clamp_min(8)
     box = torch.cat([centre, reach[:, None], reach[:, None]], dim=1)
@@ -73,9 +73,9 @@ def _groups(cutouts: Cutouts) -> list[Tensor]:
 
 def _at_once(cutouts: Cutouts, rows: Tensor, options: FitOptions) -> int:
     """How many galaxies of a group fit into memory; modes beyond Nyquist take the most of it."""
-    galfit = options.convolution == "galfit"
-    reach = bandlimit_of(cutouts.psf, int(cutouts.psf_oversampling[rows[0]]), galfit=galfit)
-    return max(1, int(PIXELS_AT_ONCE / (cutouts.image[0].numel() * reach**2)))
+    convolution = convolution_of(options.convolution)
+    bandlimit = convolution.bandlimit(cutouts.psf, int(cutouts.psf_oversampling[rows[0]]))
+    return max(1, int(PIXELS_AT_ONCE / (cutouts.image[0].numel() * bandlimit**2)))
 
 
 def _chunk(options: FitOptions, grid: Grid) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor
 from hybridfit.fitting.problem import EAGER, Kernels, linear_gram, pixel_gram
 from hybridfit.model.profiles import Profile
 from hybridfit.rendering.grid import Grid
-from hybridfit.rendering.render import Geometry, component_images
+from hybridfit.rendering.kernels import Geometry, component_images
 
 MAX_SHAPES = 256  # padded shapes and PSF kinds that one process compiles
 WORTH_COMPILING = 2000  # galaxies of one shape: compiling costs about 20 s, and saves 10 ms each

@@ -20,8 +20,9 @@ from hybridfit.fitting.fixed import Held
 from hybridfit.fitting.lm import Normal
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.profiles import Profile
-from hybridfit.rendering.grid import Grid, bandlimit_of, make_grid, transfer_function
-from hybridfit.rendering.render import Geometry, component_images, geometry
+from hybridfit.rendering.grid import Grid
+from hybridfit.rendering.kernels import Geometry, component_images, geometry
+from hybridfit.rendering.transfer import transfer_of
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,6 @@ def make_pixels(
     sky: str,
     grid: Grid,
     dtype: torch.dtype,
-    galfit: bool = False,
 ) -> Pixels:
     """Normalise a batch whose galaxies share one PSF oversampling."""
     scale = typical_sigma(cutouts)
@@ -59,29 +59,14 @@ def make_pixels(
     weight = torch.where(cutouts.mask, 0.0, unit / cutouts.sigma)
     # the stamps are float32: their difference from a level near their own is exact enough
     data = (cutouts.image - pedestal.to(dtype)[:, None, None]) / unit
-    oversampling = int(cutouts.psf_oversampling[0])
-    transfer = transfer_function(
-        cutouts.psf, oversampling, cutouts.psf_includes_pixel, grid, len(cutouts), galfit
-    )
     return Pixels(
         torch.where(cutouts.mask, 0.0, data).to(dtype),
         weight.to(dtype),
-        transfer,
+        transfer_of(cutouts, grid),
         sky_terms(sky, grid.height, grid.width, dtype, cutouts.image.device),
         scale,
         pedestal,
     )
-
-
-def grid_of(cutouts: Cutouts, dtype: torch.dtype, galfit: bool = False) -> Grid:
-    """The Fourier grid for a batch whose galaxies share one PSF oversampling."""
-    oversampling = int(cutouts.psf_oversampling[0])
-    radius = 8 if cutouts.psf is None else max(cutouts.psf.shape[-2:]) // 2 // oversampling
-    height, width = cutouts.image.shape[-2:]
-    galfit = galfit and cutouts.psf is not None  # without one there is nothing to convolve
-    reach = bandlimit_of(cutouts.psf, oversampling, galfit=galfit)
-    native = galfit and oversampling == 1
-    return make_grid(height, width, radius, reach, dtype, cutouts.image.device, galfit, native)
 
 
 def sky_terms(

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.fitting.problem import Pixels, Problem, grid_of, sky_terms
-from hybridfit.rendering.grid import transfer_function
+from hybridfit.fitting.problem import Pixels, Problem, sky_terms
+from hybridfit.rendering.grid import grid_of
+from hybridfit.rendering.transfer import transfer_of
 
 
 def window_problem(
@@ -39,17 +40,11 @@ def window_problem(
     y = corner[:, 1:, None] + torch.arange(height, device=device)[:, None]
     x = corner[:, :1, None] + torch.arange(width, device=device)[None, :]
     dtype = problem.pixels.data.dtype
-    grid = grid_of(_shape_only(cutouts, sides), dtype)
+    grid = grid_of(cutouts, dtype, shape=sides)
     pixels = Pixels(
         problem.pixels.data[row, y, x],
         problem.pixels.weight[row, y, x],
-        transfer_function(
-            cutouts.psf,
-            int(cutouts.psf_oversampling[0]),
-            cutouts.psf_includes_pixel,
-            grid,
-            len(cutouts),
-        ),
+        transfer_of(cutouts, grid),
         sky_terms(problem.space.sky, height, width, dtype, device),
         problem.pixels.scale,
         problem.pixels.pedestal,
@@ -57,9 +52,3 @@ def window_problem(
     shift = torch.zeros_like(problem.box)
     shift[:, :2] = corner.double()
     return replace(problem, pixels=pixels, grid=grid, box=problem.box - shift), corner
-
-
-def _shape_only(cutouts: Cutouts, sides: tuple[int, int]) -> Cutouts:
-    """The cutouts' PSFs with images of other sides, for the Fourier grid."""
-    image = torch.zeros(len(cutouts), *sides, device=cutouts.image.device)
-    return replace(cutouts, image=image, sigma=image + 1, mask=image > 0)

@@ -18,8 +18,9 @@ from hybridfit.detection.background import typical_sigma
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.profiles import Sersic
 from hybridfit.npe.robust_weights import robust_weights
-from hybridfit.rendering.grid import bandlimit_of, grid_key, make_grid, transfer_function
-from hybridfit.rendering.render import component_images, geometry
+from hybridfit.rendering.grid import grid_key, grid_of
+from hybridfit.rendering.kernels import component_images, geometry
+from hybridfit.rendering.transfer import transfer_of
 
 SIDES = (32, 48, 64, 96, 128, 192, 256)  # pixels, of windows
 WORTH = 0.8  # of the stamp's side, above which a window saves too little
@@ -228,13 +229,8 @@ def _products(
 
 def _images(coords: Tensor, cutouts: Cutouts, sides: torch.Size) -> Tensor:
     """Unit-flux images of the galaxies and their derivatives, (B, 7, H, W)."""
-    oversampling = int(cutouts.psf_oversampling[0])
-    radius = 8 if cutouts.psf is None else max(cutouts.psf.shape[-2:]) // 2 // oversampling
-    reach = bandlimit_of(cutouts.psf, oversampling)
-    grid = make_grid(sides[0], sides[1], radius, reach, torch.float32, coords.device)
-    transfer = transfer_function(
-        cutouts.psf, oversampling, cutouts.psf_includes_pixel, grid, len(coords)
-    )
+    grid = grid_of(cutouts, torch.float32, shape=sides)
+    transfer = transfer_of(cutouts, grid)
     profile = Sersic()
     shape = geometry(coords, profile, torch.float32)
     return component_images(shape, profile, grid, transfer, jacobian=True)

@@ -15,6 +15,7 @@ from hybridfit.detection.detect import find_scene
 from hybridfit.detection.noise import sigma_ratio
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions
+from hybridfit.rendering.convolution import convolution_of
 from hybridfit.rendering.render import render
 from hybridfit.uncertainty.diagnosis import (
     neighbour_cause,
@@ -174,8 +175,10 @@ def _by_pixels(cutouts: Cutouts, result: Result, row: int, options: FitOptions) 
         return neighbour
     names = result.fit.space.names
     theta = result.fit.theta[row : row + 1].cpu()
-    galfit = options.convolution == "galfit"
-    model = render(theta, cutouts[[row]].to("cpu"), options.space, options.profiles, galfit=galfit)
+    convolution = convolution_of(options.convolution)
+    model = render(
+        theta, cutouts[[row]].to("cpu"), options.space, options.profiles, convolution=convolution
+    )
     residual = (image - model[0, :height, :width].numpy()) / sigma
     centre = float(theta[0, names.index("x")]), float(theta[0, names.index("y")])
     return residual_cause(residual.astype(np.float64), mask, centre, origin)

@@ -29,6 +29,7 @@ from hybridfit.pipeline.fluxes import with_fluxes
 from hybridfit.pipeline.network_start import expectation, starts_from
 from hybridfit.pipeline.posterior import Expected, budgeted, reconcile
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
+from hybridfit.rendering.convolution import convolution_of
 from hybridfit.rendering.render import render
 from hybridfit.sampling.psis import good_khat
 from hybridfit.uncertainty.bootstrap import bootstrap
@@ -178,12 +179,14 @@ def model_images(theta: Tensor, cutouts: Cutouts, options: FitOptions) -> NDArra
     then, and they are left out.
     """
     images = torch.full(cutouts.image.shape, torch.nan)
-    galfit = options.convolution == "galfit"
+    convolution = convolution_of(options.convolution)
     for rows, few in _by_components(theta, options):
         where = [options.space.names.index(name) for name in _numbered(few, options)]
         for part in rows.split(RENDER_AT_ONCE):
             values, own = theta[part][:, where], cutouts[part.tolist()]
-            images[part] = render(values, own, few.space, few.profiles, galfit=galfit).cpu()
+            images[part] = render(
+                values, own, few.space, few.profiles, convolution=convolution
+            ).cpu()
     return images.numpy()
 
 

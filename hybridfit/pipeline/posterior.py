@@ -112,8 +112,7 @@ def reconcile(
             network = network_proposal(
                 expected.density[rows], proposed[rows], floor, problem, part.zeropoint
             )
-        galfit = fit_options.convolution == "galfit"
-        near = nearby(problem, part, about, galfit) if options.approximate_likelihood else None
+        near = nearby(problem, part, about) if options.approximate_likelihood else None
         dark = without_signal(fit[rows])
         sampled = sample_posterior(problem, about, part.id, network, near, options, dark)
         sampled = with_evidence(sampled, problem, about, part, hot, noise)

@@ -10,14 +10,10 @@ from torch import Tensor
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
 from hybridfit.model.profiles import Sersic
-from hybridfit.rendering.grid import (
-    WELL_SAMPLED,
-    bandlimit_of,
-    make_grid,
-    nyquist_power,
-    transfer_function,
-)
-from hybridfit.rendering.render import component_images, geometry
+from hybridfit.rendering.convolution import WELL_SAMPLED, nyquist_power
+from hybridfit.rendering.grid import fourier_grid
+from hybridfit.rendering.kernels import component_images, geometry
+from hybridfit.rendering.transfer import transfer_function
 from hybridfit.simulation.random_numbers import Random, Range
 
 TRIES = 100  # a prior that almost never gives what is asked for is an error
@@ -88,9 +84,7 @@ def unit_images(coords: Tensor, side: int, psf: Tensor, which_psf: Tensor) -> Te
     for rows in _chunks(aliased, CHUNK.get(coords.device.type, 256)):
         used, which = which_psf[rows].unique(return_inverse=True)
         own = psf[used]
-        grid = make_grid(
-            side, side, max(psf.shape[-2:]) // 2, bandlimit_of(own, 1), torch.float32, coords.device
-        )
+        grid = fourier_grid((side, side), own, 1, torch.float32, coords.device)
         includes_pixel = torch.zeros(len(own), dtype=torch.bool, device=coords.device)
         transfer = transfer_function(own, 1, includes_pixel, grid, len(own))[which]
         shape = geometry(coords[rows], profile, torch.float32)

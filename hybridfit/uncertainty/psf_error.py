@@ -20,8 +20,8 @@ from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.fitting.problem import Problem
-from hybridfit.rendering.grid import transfer_function
 from hybridfit.rendering.psf_wings import find_wings
+from hybridfit.rendering.transfer import transfer_function
 
 N_WINGS = 2  # a pedestal, and wings that are cut off
 N_MODES = 3  # ln width, and the stretches along x against y and along the diagonals
@@ -67,13 +67,12 @@ def wing_derivatives(
     own = _model(problem, problem.pixels.transfer, whitened, linear)
     side = oversampling * min(problem.grid.rows, problem.grid.columns)
     images = [other_wings(one, side - 1 + side % 2) for one in psf.double().cpu().numpy()]
-    galfit = not torch.equal(problem.grid.kx, problem.grid.phase_kx)
     modes = []
     for k in range(N_WINGS):
         image = torch.stack([torch.from_numpy(found[0][k]) for found in images]).to(psf)
         width = torch.tensor([found[1][k] for found in images]).to(own)[:, None, None]
         includes = cutouts.psf_includes_pixel
-        transfer = transfer_function(image, oversampling, includes, problem.grid, len(psf), galfit)
+        transfer = transfer_function(image, oversampling, includes, problem.grid, len(psf))
         modes.append(width * (_model(problem, transfer, whitened, linear) - own))
     return torch.stack(modes, dim=1)
 
@@ -127,8 +126,6 @@ def _transfer_slopes(problem: Problem, cutouts: Cutouts) -> list[Tensor]:
     """Derivatives of the transfer function by the three stretches, each (B, 2, K, L)."""
     psf, grid = cutouts.psf, problem.grid
     assert psf is not None
-    # as GALFIT has it the centre moves by other frequencies than the modes' own
-    galfit = not torch.equal(grid.kx, grid.phase_kx)
     oversampling = int(cutouts.psf_oversampling[0])
     height, width = psf.shape[-2:]
     x = (torch.arange(width, device=psf.device) - width // 2) / oversampling
@@ -136,7 +133,7 @@ def _transfer_slopes(problem: Problem, cutouts: Cutouts) -> list[Tensor]:
 
     def moment(weighted: Tensor) -> Tensor:
         includes = cutouts.psf_includes_pixel
-        both = transfer_function(weighted, oversampling, includes, grid, len(psf), galfit)
+        both = transfer_function(weighted, oversampling, includes, grid, len(psf))
         return torch.stack([both[:, 1], -both[:, 0]], dim=1)  # times -i
 
     by_kx, by_ky = moment(psf * x), moment(psf * y)
