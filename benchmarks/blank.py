@@ -1,14 +1,14 @@
-"""What a galaxy without a drawable posterior costs over an ordinary one, and how true its row is.
+"""What do blank cutouts, faint galaxies and companions cost, and are their limits right?
 
     OMP_NUM_THREADS=1 taskset -c 0 python -m benchmarks.blank [--side 96]
 
-Cutouts of the package's own simulator through `hybridfit.fit` as it is by default, eager, on one
-core: 50 blank (noise alone), 25 galaxies of S/N 3, 25 ordinary ones (S/N 15-500), and 25 with a
-companion that is not masked: 0.3 to 1 of the flux, at 1-2 r_eff or 14 pixels away. CPU seconds a
-stamp are the process's own, the least of three runs; the ordinary ones are measured before and
-after. Of each group: how many lack signal, how many posteriors were not drawn (`UNSAMPLED`), and of
-how many the true flux lies below the limit. Stars: point sources, and small galaxies, that are
-called `UNRESOLVED`.
+Simulated cutouts are fitted by `hybridfit.fit` with its defaults, without compiled kernels, on one
+core: 50 blank ones (noise alone), 25 galaxies of S/N 3, 25 ordinary ones (S/N 15-500), and 25 with
+an unmasked companion of 0.3 to 1 of the flux, 1-2 r_eff or 14 pixels away. CPU seconds a cutout are
+the least of three runs; the ordinary ones are measured first and last. For each group it counts
+galaxies without signal, posteriors that could not be drawn (`UNSAMPLED`), and true fluxes below the
+upper limit. Point sources and small galaxies show from which size on a source is not called
+`UNRESOLVED`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from validation.common import BENCHMARK_RESULTS, write_result
 
 Array = NDArray[np.float64]
 COUNTS = {"blank": 50, "S/N 3": 25, "ordinary": 25, "companion": 25}
-RUNS = 3  # the least of their seconds counts: others use the machine too
-LIMIT = 3.0  # times an ordinary galaxy that any may cost
+RUNS = 3  # the least of their seconds counts, as the machine may be shared
+LIMIT = 3.0  # largest allowed cost, in units of an ordinary galaxy's
 EAGER = hf.FitOptions(compile="off")
 N_SOURCES = 40  # stars, or galaxies of one size, of each S/N
 POINT = 1e-3  # pix, r_eff of a star for the renderer
@@ -41,41 +41,41 @@ SIZES, SNRS = (0.0, 0.3, 0.5, 0.8, 1.2, 2.0), (20.0, 50.0, 200.0, 800.0)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--side", type=int, default=96, help="of the stamps, pixels")
+    parser.add_argument("--side", type=int, default=96, help="of the cutouts, pixels")
     given = parser.parse_args()
     torch.set_num_threads(1)
     figures: dict[str, Any] = {"side": given.side, **costs(given.side)}
     for key, value in figures.items():
         print(f"{key}: {value}", flush=True)
-    figures["called UNRESOLVED, by r_eff [pix] and S/N"] = unresolved()
-    print(figures["called UNRESOLVED, by r_eff [pix] and S/N"])
+    figures["flagged UNRESOLVED, by r_eff [pix] and S/N"] = unresolved()
+    print(figures["flagged UNRESOLVED, by r_eff [pix] and S/N"])
     print(write_result("blank", figures, BENCHMARK_RESULTS))
 
 
 def costs(side: int, counts: dict[str, int] = COUNTS, runs: int = RUNS) -> dict[str, Any]:
-    """CPU seconds a stamp of each group, and what their rows say."""
+    """Return CPU seconds a cutout of each group, and a summary of their rows."""
     sets = groups(side, counts)
     hf.fit(sets["ordinary"][0], options=EAGER)  # a warm-up
     order = ("ordinary", *(name for name in sets if name != "ordinary"), "ordinary")
     seconds: dict[str, list[float]] = {name: [] for name in sets}
-    told: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     for _ in range(runs):
         for name in order:
             cutouts, flux = sets[name]
             before = time.process_time()
             table = hf.fit(cutouts, options=EAGER)
             seconds[name].append((time.process_time() - before) / len(cutouts))
-            told[name] = rows_of(table, flux)
+            report[name] = rows_of(table, flux)
     ordinary = min(seconds["ordinary"])
-    for name, row in told.items():
+    for name, row in report.items():
         row["CPU seconds"] = round(min(seconds[name]), 4)
         row["over an ordinary one"] = round(min(seconds[name]) / ordinary, 2)
-    dear = [name for name, row in told.items() if row["over an ordinary one"] > LIMIT]
-    return {**told, f"dearer than {LIMIT:g} ordinary ones": dear}
+    costly = [name for name, row in report.items() if row["over an ordinary one"] > LIMIT]
+    return {**report, f"costlier than {LIMIT:g} ordinary ones": costly}
 
 
 def rows_of(table: Table, flux: Array) -> dict[str, Any]:
-    """What the table says of one group whose true fluxes are known."""
+    """Summarise the rows of one group whose true fluxes are known."""
     flags = np.asarray(table["flags"])
     dark = flags & int(hf.Flag.NO_SIGNAL) > 0
     failed = flags & int(hf.Flag.UNSAMPLED) > 0
@@ -94,7 +94,7 @@ def rows_of(table: Table, flux: Array) -> dict[str, Any]:
 
 
 def groups(side: int, counts: dict[str, int] = COUNTS) -> dict[str, tuple[hf.Cutouts, Array]]:
-    """Cutouts and true fluxes of each group."""
+    """Return cutouts and true fluxes of each group."""
     shape = (side, side)
     usual, faint = SimulateOptions(shape=shape), SimulateOptions(shape=shape, snr=(3.0, 3.0))
     made = {
@@ -122,7 +122,7 @@ def _with_image(cutouts: hf.Cutouts, image: Array) -> hf.Cutouts:
 
 
 def companions(cutouts: hf.Cutouts, truth: Table) -> Array:
-    """Images (B, H, W) of one more galaxy beside each."""
+    """Return images (B, H, W) of a companion near each galaxy."""
     rng, n, space = np.random.default_rng(6), len(truth), ParameterSpace()
     theta = np.stack([np.asarray(truth[name], float) for name in space.names], axis=1)
     near = np.arange(n) % 2 == 0
@@ -138,7 +138,7 @@ def companions(cutouts: hf.Cutouts, truth: Table) -> Array:
 
 
 def sources(r_eff: float, snr: float, n: int = N_SOURCES, seed: int = 11) -> hf.Cutouts:
-    """Galaxies of one size and S/N, or stars for a size of 0, in stamps of 48 pixels."""
+    """Return galaxies of one size and S/N, or stars for a size of 0, in cutouts of 48 pixels."""
     options = SimulateOptions(
         shape=(48, 48), r_eff=(max(r_eff, 0.1),) * 2, n=(0.7, 4.0), fwhm=(2.0, 4.0)
     )
@@ -154,7 +154,7 @@ def sources(r_eff: float, snr: float, n: int = N_SOURCES, seed: int = 11) -> hf.
 
 
 def unresolved() -> dict[str, dict[str, float]]:
-    """Share of sources of each size and S/N that are called UNRESOLVED."""
+    """Return the fraction of sources of each size and S/N that are flagged UNRESOLVED."""
     return {
         f"{size:g}" if size else "star": {
             f"{snr:g}": _share(sources(size, snr, 3 * N_SOURCES if size == 0 else N_SOURCES))

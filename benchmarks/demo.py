@@ -1,4 +1,4 @@
-"""Simulate noisy galaxies as FITS, fit them with the user's command, show how well it went.
+"""Simulate noisy galaxies as FITS, fit them on the command line, and show how good the fits are.
 
 python -m benchmarks.demo [--n 64] [--out demo-out] [--seed 1]
 """
@@ -71,12 +71,12 @@ def compare(table: Table, truth: Table) -> None:
         pull = off / np.asarray(fitted[f"{name}_err"])
         scatter = 1.4826 * np.median(np.abs(off - np.median(off)))
         print(f"{label:12}{np.median(off):>10.4f}{scatter:>10.4f}{np.std(pull):>8.2f}")
-    lost = (np.abs(offsets(fitted, true, "mag")) > 0.5) | (
+    catastrophic = (np.abs(offsets(fitted, true, "mag")) > 0.5) | (
         np.abs(np.log2(fitted["r_eff"] / true["r_eff"])) > 1
     )
     print(
-        f"off by 0.5 mag or a factor 2 in size: {int(lost.sum())}, {int((lost & clean).sum())}"
-        " of them without a flag"
+        f"off by 0.5 mag or a factor 2 in size: {int(catastrophic.sum())}, "
+        f"{int((catastrophic & clean).sum())} of them without a flag"
     )
 
 

@@ -1,18 +1,18 @@
-"""How quick is it on a GPU, and how far from what the device can do?
+"""How fast is it on a GPU, and how far from what the device can do?
 
     python -m benchmarks.gpu [--device cuda] [--tasks fit posterior predict simulate]
         [--sizes 64 128 256] [--batches 64 256 1024 4096] [--no-compile] [--quick]
 
-Validates first: on the device the renderer's pixels, fits, posteriors and the network's draws must
-be those of the CPU, and compiled fits those of eager ones, to a stated share of the quoted errors
-(float32 sums in another order are all that may differ). Then measures the device itself (a copy, a
-triad, matrix products, an op that does nothing) and, for every task, stamp size and batch size:
-galaxies a second (wall time, the device waited for, galaxies in main memory at the start and
-results there at the end), peak memory of the device, and the share of the measured bandwidth and
-flops that this is. Bytes, flops and ops a galaxy are counted, not read off counters: see
-`gpu_roof.Count`; "bytes at least" is data, weights and transfer function read once an evaluation,
-which is what a perfect kernel would move. A batch that takes longer than --seconds ends its row.
-Compiled kernels are timed for the fit; their compiling is told apart.
+It validates first: on the device the renderer's pixels, fits, posteriors and the network's draws
+must be those of the CPU, and compiled fits those of eager ones, to a stated fraction of the quoted
+errors (only the order of float32 sums may differ). Then it measures the device itself (a copy, a
+triad, matrix products, an empty op) and, for every task, cutout size and batch size, the galaxies a
+second (wall time including synchronisation, with galaxies in main memory at the start and results
+there at the end), the peak memory of the device, and the fraction of the measured bandwidth and
+flops. Bytes, flops and ops a galaxy are counted in software, see `gpu_roof.Count`; "bytes at least"
+is data, weights and transfer function read once an evaluation, as a perfect kernel would do. A
+batch that takes longer than --seconds ends its row. For the fit, compiled kernels are timed too;
+the time of compiling is reported apart.
 
 Galaxies are hybridfit's own simulations; neither ../shared nor GalSim is needed. Without CUDA it
 says so, checks itself on the CPU (`--device cpu --quick`) and exits with 0. The result goes to
@@ -50,13 +50,13 @@ TASKS = ("fit", "posterior", "predict", "simulate")
 DISTINCT = 64  # galaxies drawn; larger batches are these again with new noise
 DRAWS = 256  # of the network's posterior
 POSTERIOR = ErrorOptions("posterior")
-# the largest |device - CPU|: of pixels over the peak, of parameters over their errors. Fits end
-# within .07 sigma of the minimum by their own tolerance; weighted draws have few effective ones.
+# largest |device - CPU|, of pixels over the peak, of parameters over their errors. The tolerance of
+# the fit alone allows .07 sigma; weighted draws have few effective ones.
 PIXELS, FITTED, WEIGHTED, DRAWN = 2e-5, 0.1, 0.2, 0.02
 
 
 def galaxies(n: int, side: int, seed: int = 0) -> hf.Cutouts:
-    """n noisy galaxies of S/N 20-1000 with names of their own, on the CPU."""
+    """Return n noisy galaxies of S/N 20-1000 with different ids, on the CPU."""
     options = SimulateOptions(shape=(side, side), snr=(20, 1000))
     few, _ = simulate(min(n, DISTINCT), seed, options)
     if n <= len(few):
@@ -64,7 +64,7 @@ def galaxies(n: int, side: int, seed: int = 0) -> hf.Cutouts:
     rows = [i % len(few) for i in range(n)]
     many = few[rows]
     noise = torch.randn(many.image.shape, generator=torch.Generator().manual_seed(seed))
-    image = many.image + many.sigma * noise / 3  # a little more noise: none is another's copy
+    image = many.image + many.sigma * noise / 3  # a little more noise, so that no galaxy is a copy
     return replace(many, image=image, sigma=many.sigma * math.hypot(1, 1 / 3), id=list(range(n)))
 
 
@@ -84,13 +84,13 @@ def predict(cutouts: hf.Cutouts, device: torch.device) -> Any:
 
 
 def scenes(n: int, side: int, device: torch.device) -> Any:
-    """Training scenes on stamps of one size; they stay on the device."""
+    """Simulate training fields of one size; they stay on the device."""
     stamp = {"psf_size": min(61, side - 3 + side % 2)}
     return simulate_fields(n, 1, FieldOptions(sides=(side,), **stamp), device=device)
 
 
 def work_of(task: str, n: int, side: int, device: torch.device) -> Callable[[], Any]:
-    """The task as a call without arguments, its galaxies made before."""
+    """Return the task as a call without arguments, with its galaxies already made."""
     if task == "simulate":
         return lambda: scenes(n, side, device)
     cutouts = galaxies(n, side)
@@ -106,32 +106,32 @@ def validate(device: torch.device, n: int, side: int, compile: bool) -> dict[str
     truth = render(theta, cutouts, space)
     there_pixels = render(theta.to(device), cutouts.to(device), space).cpu()
     peak = truth.abs().amax(dim=(1, 2), keepdim=True)
-    told = {
+    report = {
         "pixels over the peak": (float(((there_pixels - truth) / peak).abs().max()), PIXELS),
         "fits over their errors": (_apart(there.theta, theta, here.error), FITTED),
         "errors, relative": (float((there.error / here.error - 1).abs().max()), FITTED),
     }
     if compile:
         other = fit(cutouts, device, compile=True)
-        told["compiled fits"] = (_apart(other.theta, there.theta, here.error), FITTED)
+        report["compiled fits"] = (_apart(other.theta, there.theta, here.error), FITTED)
     one, two = posterior(cutouts, cpu), posterior(cutouts, device)
     assert one.draws is not None
     assert two.draws is not None
     means = [_mean(r.draws.samples, r.draws.weights) for r in (one, two)]
-    told["posterior means over their errors"] = (_apart(*means, one.fit.error), WEIGHTED)
+    report["posterior means over their errors"] = (_apart(*means, one.fit.error), WEIGHTED)
     one, two = predict(cutouts, cpu), predict(cutouts, device)
     spread = one.samples.std(dim=1, keepdim=True)
-    told["network's draws over their scatter"] = (
+    report["network's draws over their scatter"] = (
         float(_wrapped((two.samples - one.samples), 6).div(spread).abs().quantile(0.99)),
         DRAWN,
     )
     made = scenes(n, side, device).cutouts
     empty = int((~torch.isfinite(made.image)).sum()) + int((made.mask.flatten(1).all(1)).sum())
-    told["scenes not finite or empty"] = (float(empty), 0.5)
-    wrong = [f"{name}: {v:.3g} > {most}" for name, (v, most) in told.items() if not v <= most]
+    report["scenes not finite or empty"] = (float(empty), 0.5)
+    wrong = [f"{name}: {v:.3g} > {most}" for name, (v, most) in report.items() if not v <= most]
     if wrong:
-        sys.exit(f"{device} does not do what the CPU does: {'; '.join(wrong)}")
-    return {name: f"{value:.2g} (at most {most})" for name, (value, most) in told.items()}
+        sys.exit(f"{device} does not agree with the CPU: {'; '.join(wrong)}")
+    return {name: f"{value:.2g} (at most {most})" for name, (value, most) in report.items()}
 
 
 def _mean(samples: Tensor, weights: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ def demand(task: str, n: int, side: int, device: torch.device) -> dict[str, floa
     """Bytes, flops and ops of a batch, a galaxy's share."""
     work = work_of(task, n, side, device)
     count = counted(work)
-    told = {
+    report = {
         "counted on a batch of": float(n),
         "MB a galaxy": count.bytes / n / 1e6,
         "MFLOP a galaxy": count.flops / n / 1e6,
@@ -172,15 +172,15 @@ def demand(task: str, n: int, side: int, device: torch.device) -> dict[str, floa
     if task == "fit":
         cutouts = galaxies(n, side)
         evaluations = float(fit(cutouts, device).n_iter.double().mean())
-        told["evaluations a galaxy"] = evaluations
-        told["MB a galaxy at least"] = least_bytes(cutouts, evaluations) / 1e6
-    return {name: float(f"{value:.4g}") for name, value in told.items()}
+        report["evaluations a galaxy"] = evaluations
+        report["MB a galaxy at least"] = least_bytes(cutouts, evaluations) / 1e6
+    return {name: float(f"{value:.4g}") for name, value in report.items()}
 
 
 def point(
     task: str, n: int, side: int, device: torch.device, roof: dict[str, float]
 ) -> dict[str, float]:
-    """One line: time, memory, and the share of the roofs."""
+    """Return one line: time, memory, and fractions of what the device can do."""
     work = work_of(task, n, side, device)
     needed = demand(task, n, side, device)  # warms up, too
     if device.type == "cuda":
@@ -223,11 +223,11 @@ def compiled_fit(n: int, side: int, device: torch.device) -> dict[str, float]:
 
 
 def name_of(device: torch.device) -> str:
-    """For people and file names."""
+    """Return the device's name, for print and file names."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def main() -> None:
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
@@ -241,11 +241,16 @@ def main() -> None:
     if given.device.startswith("cuda") and not torch.cuda.is_available():
         print("no CUDA device here: a quick check on the CPU instead, nothing is recorded")
         given.device, given.quick = "cpu", True
+    if given.quick:
+        given.sizes, given.batches, given.no_compile = [32], [4, 16], True
+    return given
+
+
+def main() -> None:
+    given = parsed()
     device = torch.device(given.device)
     torch.set_num_threads(1)
     compile = not given.no_compile
-    if given.quick:
-        given.sizes, given.batches, compile = [32], [4, 16], False
     figures: dict[str, Any] = {"device": name_of(device), "torch CUDA": torch.version.cuda or "-"}
     figures["agreement"] = validate(device, 8 if given.quick else 64, given.sizes[0], compile)
     roof = figures["roofs"] = roofs(device, given.quick)
@@ -264,14 +269,14 @@ def main() -> None:
                     rows[f"batch {n}, compiled"] = also
                     print(task, side, n, "compiled", also, flush=True)
         if given.name or (device.type == "cuda" and not given.quick):
-            # after each task: what a time limit cuts off later is not lost
+            # written after each task: a time limit later loses nothing
             safe = "".join(c if c.isalnum() else "_" for c in name_of(device)).lower()
             name = given.name or f"gpu_{safe}"
             print(write_result(name, figures, BENCHMARK_RESULTS), flush=True)
 
 
 def try_point(measure: Callable[[], dict[str, float]]) -> dict[str, float] | str:
-    """A line, or why there is none: a batch may be more than the memory holds."""
+    """Return a line, or "out of memory" where the batch does not fit."""
     try:
         return measure()
     except torch.OutOfMemoryError:

@@ -1,4 +1,4 @@
-"""What a device can do, measured in place, and what a computation asks of it, counted."""
+"""Measure what a device can do, and count what a computation demands of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-# ops that only move numbers, by parts of their names
+# ops that only move numbers, recognised by parts of their names
 MOVES = (
     *(
         "copy",
@@ -30,7 +30,7 @@ MOVES = (
     ),
     *("arange", "empty", "eye", "where", "expand", "roll", "flip", "nonzero"),
 )
-VIEWS = ("_unsafe_view", "_reshape_alias")  # which torch does not call so
+VIEWS = ("_unsafe_view", "_reshape_alias")  # views that torch does not mark as such
 FFTS = {"_fft_r2c": 2.5, "_fft_c2r": 2.5, "_fft_c2c": 5.0}
 
 
@@ -53,7 +53,7 @@ class Count(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func not in flop_registry and func._overloadpacket not in flop_registry:
-            with self:  # in inference mode ops arrive whole: take them apart
+            with self:  # in inference mode composite ops arrive undivided: decompose them
                 parts = func.decompose(*args, **kwargs)
                 if parts is not NotImplemented:
                     return parts
@@ -84,7 +84,7 @@ def _flops(
 
 
 def counted(work: Callable[[], Any]) -> Count:
-    """What eager ``work`` asks for."""
+    """Count the demands of ``work`` in eager mode."""
     with Count() as count:
         work()
     return count
@@ -119,7 +119,7 @@ def roofs(device: torch.device, quick: bool = False) -> dict[str, float]:
     """Bandwidths [GB/s] and floating point operations [GFLOP/s] of the device, measured."""
     small = quick or device.type == "cpu"
     # 64 MiB or 1 GiB an array: beyond any cache
-    told = bandwidths(device, 1 << (24 if small else 28))
+    report = bandwidths(device, 1 << (24 if small else 28))
     side = 1024 if small else 8192
     before = torch.backends.cuda.matmul.allow_tf32
     for name, dtype, tf32 in (
@@ -133,12 +133,12 @@ def roofs(device: torch.device, quick: bool = False) -> dict[str, float]:
         torch.backends.cuda.matmul.allow_tf32 = tf32
         x, y = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
         once = seconds_of(lambda x=x, y=y: x @ y, device, 5)
-        told[f"matrix product {name} GFLOP/s"] = 2 * side**3 / once / 1e9
+        report[f"matrix product {name} GFLOP/s"] = 2 * side**3 / once / 1e9
     torch.backends.cuda.matmul.allow_tf32 = before
-    # what an op costs before it does anything: the floor of many small ones
+    # the overhead of an op, which limits many small ones
     tiny = torch.zeros(1, device=device)
     many = 1000
-    told["us an op of nothing"] = (
+    report["us an op of nothing"] = (
         seconds_of(lambda: [tiny.add_(1.0) for _ in range(many)], device, 3) / many * 1e6
     )
-    return {name: round(value, 2) for name, value in told.items()}
+    return {name: round(value, 2) for name, value in report.items()}

@@ -1,10 +1,10 @@
-"""Is memory flat, and does a killed run end with the same table? On many small cutouts.
+"""Is memory flat over many cutouts, and does a killed run end with the same table?
 
     python -m benchmarks.memory [--n 100000] [--folder DIR] [--kills 3]
 
-Some hundred simulated galaxies of 32 x 32 pixels stand in a folder under ever new ids, as links.
-One run fits 100 of them, one all, one all with kill -9 on the way. Printed are the peak memory of
-each process, rates, and whether the tables are the same to the last bit.
+A few hundred simulated galaxies of 32 x 32 pixels are linked into a folder under many ids. One run
+fits 100 of them, one all, and one all but is killed (kill -9) several times. Printed are the peak
+memory of each process, the rates, and whether the tables are identical.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
     args = parser.parse_args()
     folder = args.folder or Path(tempfile.mkdtemp(prefix="hybridfit-memory-"))
     inputs = make_inputs(folder, args.n)
-    if "--compile" not in args.options:  # the compiler's own 200 MiB in all runs or in none
+    if "--compile" not in args.options:  # the compiler needs 200 MiB: in all runs or in none
         args.options += ["--compile", "on" if args.n >= 2000 else "off"]
 
     few = run(inputs, folder / "few", [*args.options, "--limit", "100"])
@@ -53,7 +53,7 @@ def main() -> None:
     report(f"{args.n} with {killed['kills']} kills", killed, args.n)
     same = filecmp.cmp(folder / "whole/results.fits", folder / "killed/results.fits", False)
     growth = whole["peak_mib"] - few["peak_mib"]
-    print(f"the same table to the last bit: {same}; memory grew by {growth:.0f} MiB")
+    print(f"identical tables: {same}; memory grew by {growth:.0f} MiB")
     if args.json:
         figures = {"n": args.n, "few": few, "whole": whole, "killed": killed, "same": same}
         figures["environment"] = {
@@ -84,9 +84,9 @@ def make_inputs(folder: Path, n: int) -> Path:
 def run(
     inputs: Path, out: Path, options: list[str], kills: int = 0, expected: float = 0.0
 ) -> dict[str, float]:
-    """Run the command, killed at random moments ``kills`` times; time and peak memory."""
+    """Run the command, kill it ``kills`` times at random moments; return time and peak memory."""
     command = [sys.executable, "-m", "hybridfit", "fit", str(inputs), "-o", str(out)]
-    # the quickest errors, unless the options say otherwise: the last one counts
+    # the fastest way to errors; a later option overrides it
     command += ["--uncertainty", "covariance", *options]
     chance, done, peak, start = random.Random(1), 0, 0.0, time.monotonic()
     while True:
@@ -108,7 +108,7 @@ def run(
 
 
 def peak_mib(pid: int) -> float:
-    """Peak resident memory of a running process, 0 where it cannot be told (Linux only)."""
+    """Peak resident memory of a running process, 0 where it is not known (Linux only)."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

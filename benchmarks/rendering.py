@@ -1,12 +1,12 @@
-"""How accurate are the model's pixels? Against GalSim, and what they cost.
+"""How accurate are the model's pixels compared with GalSim, and what do they cost?
 
     python -m benchmarks.rendering [--n 200]
 
 PSF-convolved, pixel-integrated Sersic galaxies, n .3-6.2, r_eff .3-40 pix, q .1-1, random
 sub-pixel centres and position angles, Moffat PSFs of FWHM 2.5-5 pix given as images. GalSim
-interpolates the same images with Lanczos(30): its default, a quintic, is itself off by 3e-3.
-Cases with r_eff > 30 pix and n < .6, where GalSim is off by up to 4e-3 in the central pixel
-(brute-force quadrature shows it), are counted apart.
+interpolates the same images with Lanczos(30), as its default, a quintic, is itself off by 3e-3.
+Cases with r_eff > 30 pix and n < .6 are excluded and counted: there GalSim is off by up to 4e-3 in
+the central pixel, as brute-force quadrature shows.
 """
 
 from __future__ import annotations

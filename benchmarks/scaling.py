@@ -1,14 +1,16 @@
-"""What does a galaxy cost, and how does that grow? Number, stamp, components, draws, stages.
+"""What does a galaxy cost, stage by stage, and how does the cost grow?
 
     python -m benchmarks.scaling [--core 1] [--repeats 2] [--out FOLDER] [--quick] [--only ...]
 
-Galaxies are of `hybridfit.simulate` (S/N 20-500), the same ones on every stamp. Each measurement is
-a process of its own on one core (`scaling_jobs.py`): it fits, holds the fits against the truth, and
-tells CPU seconds and peak memory. Other work on the machine costs CPU seconds too (shared caches
-and hardware threads), so of several repeats the quickest counts. Fits that are wrong are not timed:
-the run ends there. Each dependence gets a power law; the number of galaxies a straight line through
-runs of up to 1,000, which is then held against ten times as many. Failures: magnitude off by .5 or
-size by a factor 2; with several components chi2 more than 10 above that of the truth.
+Varied are the number of galaxies, the side of the cutout, the number of components and of draws.
+Galaxies are of `hybridfit.simulate` (S/N 20-500), the same ones at every side. Each measurement is
+a process of its own on one core (`scaling_jobs.py`): it fits, compares the fits with the truth, and
+returns CPU seconds and peak memory. Other work on the machine costs CPU seconds too (shared caches
+and hardware threads), so the fastest of several repeats counts. Wrong fits are not timed: the run
+ends there. Each dependence is described by a power law, and the number of galaxies also by a
+straight line through runs of up to 1,000, which must predict a run of ten times as many. A fit
+fails if its magnitude is off by .5 or its size by a factor 2; with several components, if its chi2
+is more than 10 above that of the truth.
 """
 
 from __future__ import annotations
@@ -31,9 +33,9 @@ import matplotlib.pyplot as plt
 from benchmarks.scaling_laws import power_law, straight_line
 from validation.common import BENCHMARK_RESULTS, ROOT, environment, write_result
 
-MOST_FAILURES = 0.1  # a share: more and there is nothing to time
-PULLS = (0.6, 1.5)  # width of all pulls together; a few galaxies scatter by a tenth
-HOLDS = 0.15  # by which a straight line may miss a run ten times as large
+MOST_FAILURES = 0.1  # largest fraction of failures
+PULLS = (0.6, 1.5)  # allowed width of all pulls together; of few galaxies it scatters by a tenth
+HOLDS = 0.15  # largest relative error of the line's prediction
 LARGE = 128  # pixels a side
 PATHS = {False: "eager", True: "compiled"}
 
@@ -78,8 +80,8 @@ def _job(kind: str, side: int, n: int, compiled: bool, **more: Any) -> Job:
 
 
 def run_job(job: Job, core: int) -> Job:
-    """Do a job in a process of its own on one core."""
-    # the checkout that this file stands in, wherever the environment's own may be
+    """Run a job in a process of its own on one core."""
+    # the checkout that holds this file, not the one installed in the environment
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     done = subprocess.run(
@@ -95,23 +97,23 @@ def run_job(job: Job, core: int) -> Job:
 
 
 def check(row: Mapping[str, Any]) -> None:
-    """Stop where fits are not right: the time of a wrong fit is worth nothing.
+    """Stop where fits are wrong, as their time means nothing.
 
     Raises:
-        SystemExit: with what was expected and what came.
+        SystemExit: saying what was expected and what was found.
     """
     share = row["failures"] / row["n"]
     if share > MOST_FAILURES:
         raise SystemExit(f"{row['failures']} of {row['n']} fits failed, expected at most a tenth")
-    # replicas by the handful know no error, and means of few galaxies no width
+    # few replicas give no error, and few galaxies no width
     known = row.get("bootstrap", {}).get("replicas", 100) >= 30 and row["n"] >= 16
     if "pull" in row and known and not PULLS[0] < row["pull"] < PULLS[1]:
         raise SystemExit(f"pulls are {row['pull']} wide, expected {PULLS[0]} to {PULLS[1]}: {row}")
 
 
-# what each dependence is over: the column that is varied, and the cost it is of
+# of each dependence: the quantity that is varied, the cost, and the axis label
 OVER: dict[str, tuple[Callable[[Job], float], Callable[[Job], float], str]] = {
-    "stamp": (lambda r: r["side"], lambda r: r["seconds"], "side of the stamp [pix]"),
+    "stamp": (lambda r: r["side"], lambda r: r["seconds"], "side of the cutout [pix]"),
     "number": (lambda r: r["n"], lambda r: r["seconds_in_all"], "galaxies"),
     "components": (lambda r: r["components"], lambda r: r["seconds"], "Sersic components"),
     "draws": (lambda r: r["draws"], lambda r: r["stages"]["posterior"], "draws of the posterior"),
@@ -129,7 +131,7 @@ OVER: dict[str, tuple[Callable[[Job], float], Callable[[Job], float], str]] = {
 
 
 def laws(name: str, rows: Sequence[Job]) -> dict[str, Any]:
-    """Power laws of the cost and, of stamps, of each stage and of the memory above the start."""
+    """Fit power laws to the cost; over the side of cutouts, to that of each stage too."""
     x, cost, _ = OVER[name]
     found: dict[str, Any] = {}
     for compiled, path in PATHS.items():
@@ -140,7 +142,7 @@ def laws(name: str, rows: Sequence[Job]) -> dict[str, Any]:
         found[path] = asdict(power_law(places, [cost(row) for row in part]))
         if name == "stamp":
             large = [row for row in part if row["side"] >= LARGE]
-            if len(large) > 1:  # fixed costs of a batch flatten the law of small stamps
+            if len(large) > 1:  # fixed costs of a batch flatten the law of small cutouts
                 sides, spent = [x(row) for row in large], [cost(row) for row in large]
                 found[f"{path}, from {LARGE} on"] = asdict(power_law(sides, spent))
             for stage in part[0]["stages"]:
@@ -152,7 +154,7 @@ def laws(name: str, rows: Sequence[Job]) -> dict[str, Any]:
 
 
 def extrapolated(numbers: Sequence[float], seconds: Sequence[float]) -> dict[str, Any]:
-    """A line through all runs but the largest, and how near to that one it comes."""
+    """Fit a line to all runs but the largest, and compare its prediction with that one."""
     line = straight_line(numbers[:-1], seconds[:-1])
     ratio = seconds[-1] / line.at(numbers[-1])
     return {
@@ -228,10 +230,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny: does it run?")
     parser.add_argument("--no-compile", action="store_true", help="eager only")
     parser.add_argument(
-        "--only", nargs="*", choices=list(OVER), help="some dependences; others are kept"
+        "--only", nargs="*", choices=list(OVER), help="dependences to measure; the others are kept"
     )
     parser.add_argument("--core", type=int, default=0, help="the core that all jobs run on")
-    parser.add_argument("--repeats", type=int, default=1, help="of each job; the quickest counts")
+    parser.add_argument("--repeats", type=int, default=1, help="of each job; the fastest counts")
     parser.add_argument("--out", type=Path, help="folder for figures; default results/")
     args = parser.parse_args()
     paths = (False,) if args.quick or args.no_compile else (False, True)
@@ -250,14 +252,14 @@ def main() -> None:
         print_rows(name, rows)
         figures[name] = {"rows": rows, "laws": laws(name, rows), "commit": environment()["commit"]}
         print_laws(name, figures[name]["laws"])
-        # after each of them, so that what was measured is kept
+        # written after each, so that an interrupted run loses nothing
         path = write_result(file, figures, folder)
     draw(figures, folder / f"{file}.png")
     print(f"written: {path} and {file}.png")
 
 
 def kept(path: Path) -> dict[str, Any]:
-    """The figures of an earlier run, of which some dependences are to be measured again."""
+    """Return the figures of an earlier run, some of which will be measured again."""
     if not path.exists():
         return {}
     figures: dict[str, Any] = json.loads(path.read_text())["figures"]

@@ -1,9 +1,9 @@
-"""One measurement of `scaling.py` in a process of its own: JSON in, JSON out.
+"""Make one measurement of `scaling.py` in a process of its own: JSON in, JSON out.
 
     python -m benchmarks.scaling_jobs '{"kind": "memory", "side": 64, "n": 16, "compiled": false}'
 
-A process of its own has a peak memory of its own, and one core. Each job fits galaxies of
-`hybridfit.simulate`, holds them against the truth, and only then tells what they cost.
+A process of its own has its own peak memory, and one core. Each job fits galaxies of
+`hybridfit.simulate`, compares them with the truth, and only then reports their cost.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from hybridfit.simulation.simulate import SimulateOptions
 from validation.common import NAMES, quality
 
 Array = NDArray[np.float64]
-DISTINCT = 200  # galaxies behind the many files of a run: the others are links to them
-WORSE = 10.0  # in chi2 above the truth's own: the fit stands in another minimum
+DISTINCT = 200  # different galaxies of a run; its other files are links to these
+WORSE = 10.0  # chi2 above the truth's: the fit is in another minimum
 # x, y are of the simulated galaxy; mag (of the whole), r_eff, n, q: nucleus, disk and bar
 PARTS = ((0.9, 2.2, 3.0, 0.85), (0.0, 7.0, 1.0, 0.7), (1.2, 4.5, 0.5, 0.35))
 
 
 class CpuClock:
-    """Counts CPU seconds of this process by what was being done."""
+    """Count the CPU seconds of this process stage by stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -57,7 +57,7 @@ class CpuClock:
 
 
 def galaxies(n: int, side: int) -> tuple[hf.Cutouts, Array]:
-    """n galaxies and their truth (n, 7); all that differs between sides is the sky around them."""
+    """Return n galaxies and their truth (n, 7), the same ones at every side."""
     options = SimulateOptions(
         shape=(side, side), psf_size=25, r_eff=(1.5, 3.5), snr=(20, 500), fwhm=(2.5, 3.0)
     )
@@ -74,8 +74,8 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def judged(values: Array, errors: Array, truth: Array) -> dict[str, Any]:
-    """Failures, and the robust width of all pulls together (1 where errors are right)."""
+def failures_and_pulls(values: Array, errors: Array, truth: Array) -> dict[str, Any]:
+    """Return failures, and the robust width of all pulls (1 where errors are right)."""
     whole = quality(values.copy(), errors, truth)
     offset = values - truth
     offset[:, 6] = (offset[:, 6] + 90) % 180 - 90
@@ -85,7 +85,7 @@ def judged(values: Array, errors: Array, truth: Array) -> dict[str, Any]:
 
 
 def in_memory(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Network, fit and errors of ``n`` galaxies that are in memory, stage by stage."""
+    """Measure ``n`` galaxies in memory: network, fit and errors, stage by stage."""
     cutouts, truth = galaxies(job["n"], job["side"])
     errors = ErrorOptions(
         job.get("uncertainty", "posterior"),
@@ -101,12 +101,12 @@ def in_memory(job: Mapping[str, Any]) -> dict[str, Any]:
         return result, clock.seconds
 
     base = peak_mib()
-    # compiled kernels are met one by one, some of them by second tries alone
+    # a warm-up must reach all compiled kernels, some of which only retries need
     few = cutouts if compiled else cutouts[: min(job["n"], 16)]
     warm_up, _ = _cpu(lambda: run(few))
     total, (result, stages) = _cpu(lambda: run(cutouts))
     fit = result.fit
-    figures = judged(fit.theta[:, :7].numpy(), fit.error[:, :7].numpy(), truth)
+    figures = failures_and_pulls(fit.theta[:, :7].numpy(), fit.error[:, :7].numpy(), truth)
     if result.draws is not None:
         count = (result.draws.weights > 0).sum(dim=1).double().mean()
         figures["draws"] = round(float(count), 1)
@@ -114,16 +114,16 @@ def in_memory(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_files(job: Mapping[str, Any]) -> dict[str, Any]:
-    """A run over ``n`` cutouts from FITS to the table, as the command line makes it."""
+    """Measure ``n`` cutouts from FITS files to the table, as the command line does."""
     n = job["n"]
     cutouts, truth = galaxies(min(n, DISTINCT), job["side"])
     run = hf.RunOptions(uncertainty=job.get("uncertainty", "covariance"))
     options = hf.FitOptions(compile="on" if job["compiled"] else "off")
-    # the run's own clock counts wall time, which on a shared machine is others' work too
+    # the run's own clock counts wall time, which includes the work of others
     cpu = SimpleNamespace(perf_counter=time.process_time)
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(stream, "time", cpu):
         inputs = linked(cutouts, Path(folder), n)
-        # a few hundred meet every kernel there is, that of second tries too
+        # a few hundred galaxies reach every kernel, that of retries too
         few = replace(run, limit=min(n, 300 if job["compiled"] else 16))
         base = peak_mib()
         warm_up, _ = _cpu(lambda: hf.fit_files(inputs, f"{folder}/few", options=options, run=few))
@@ -135,13 +135,13 @@ def from_files(job: Mapping[str, Any]) -> dict[str, Any]:
         np.stack([np.asarray(table[name + end], float) for name in NAMES], axis=1)
         for end in ("", "_err")
     )
-    figures = judged(values, quoted, truth[np.arange(n) % len(truth)])
+    figures = failures_and_pulls(values, quoted, truth[np.arange(n) % len(truth)])
     figures["seconds_in_all"] = round(total, 3)
     return figures | _costs(total, summary.seconds, n, warm_up, base)
 
 
 def linked(cutouts: hf.Cutouts, folder: Path, n: int) -> Path:
-    """A directory of n cutouts: those given, over and over again under new ids, as links."""
+    """Return a directory of n cutouts: those given, linked repeatedly under new ids."""
     write_cutouts(cutouts, folder / "base")
     inputs = folder / "in"
     inputs.mkdir()
@@ -153,9 +153,9 @@ def linked(cutouts: hf.Cutouts, folder: Path, n: int) -> Path:
 
 
 def of_components(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Fits of galaxies of as many Sersic components as are fitted, from moments.
+    """Fit galaxies of several Sersic components with as many, from moments.
 
-    A failure is a fit more than WORSE in chi2 above the truth's own chi2: another minimum.
+    A fit fails if its chi2 is more than WORSE above that of the truth: another minimum.
     """
     count, options = job["components"], hf.FitOptions(("sersic",) * job["components"])
     cutouts, theta = composed(job["n"], job["side"], options)
@@ -166,7 +166,7 @@ def of_components(job: Mapping[str, Any]) -> dict[str, Any]:
     total, fit = _cpu(lambda: hf.fit_cutouts(cutouts, options, compile=compiled))
     best = render(theta, cutouts, options.space, options.profiles)
     chi2 = (((cutouts.image - best) / cutouts.sigma) ** 2).flatten(1).sum(dim=1)
-    worse = ~(fit.chi2 <= chi2 + WORSE)  # a lost galaxy's NaN too
+    worse = ~(fit.chi2 <= chi2 + WORSE)  # NaN counts as worse
     columns = [k for k, name in enumerate(fit.space.names) if name.startswith("mag")]
     flux, true = ((10 ** (-0.4 * v[:, columns])).sum(dim=1) for v in (fit.theta, theta))
     off = -2.5 * torch.log10(flux / true)
@@ -182,7 +182,7 @@ def of_components(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def composed(n: int, side: int, options: hf.FitOptions) -> tuple[hf.Cutouts, torch.Tensor]:
-    """n galaxies of several components with noise, and their parameters (n, Q)."""
+    """Simulate n noisy galaxies of several components; return their parameters (n, Q) too."""
     cutouts, single = galaxies(n, side)
     rng = np.random.default_rng(2)
     names = options.space.names
@@ -229,8 +229,8 @@ def _costs(
 KINDS = {"memory": in_memory, "files": from_files, "components": of_components}
 
 
-def do(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Do a job in this process; its own keys stand in the answer too."""
+def run_here(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Run a job in this process; return its own keys and its results."""
     if job.get("kind") not in KINDS:
         raise ValueError(f"kind is {job.get('kind')!r}, expected one of {', '.join(KINDS)}")
     return {**job, **KINDS[job["kind"]](job)}
@@ -241,7 +241,7 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity") and "core" in job:
         os.sched_setaffinity(0, {job["core"]})
     torch.set_num_threads(1)
-    print(json.dumps(do(job)))
+    print(json.dumps(run_here(job)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Laws fitted to costs: powers of what a cost grows with, and straight lines to extrapolate."""
+"""Fit power laws to costs, and straight lines for extrapolation."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def power_law(x: Sequence[float], cost: Sequence[float]) -> Power:
 
 
 def straight_line(x: Sequence[float], cost: Sequence[float]) -> Line:
-    """Fit a line by least squares in relative differences: times scatter by a share of themselves.
+    """Fit a line by least squares in relative differences, as times scatter in proportion.
 
     Raises:
         ValueError: with fewer than two different x, or costs that are not above 0.

@@ -1,11 +1,12 @@
-"""How quick is the fit? Against pyimfit and a plain scipy fitter: same galaxies, starts, core.
+"""How fast is the fit, compared with pyimfit and a plain scipy fitter?
 
     OMP_NUM_THREADS=1 taskset -c 0 python -m benchmarks.throughput [--others 20] [--no-compile]
 
-Fits ../shared/data/sims/main.npz where it is there, else galaxies of its own simulator (128 x 128,
-S/N 20-1000). Validates first (failures, pulls), then gives CPU seconds a galaxy, fit only: not the
-start of Python, not compiling, not reading files. pyimfit (its default Levenberg-Marquardt) and
-scipy get our starting values for nothing; their cost is over the first OTHERS galaxies.
+All fit the galaxies of ../shared/data/sims/main.npz, or simulated ones (128 x 128, S/N 20-1000)
+where it is missing, from the same initial values on the same core. The script validates first
+(failures, pulls), then gives CPU seconds a galaxy of the fit alone, without the start of Python,
+compiling and reading files. pyimfit (its default Levenberg-Marquardt) and scipy get our initial
+values at no cost; their cost is measured on the first OTHERS galaxies.
 """
 
 from __future__ import annotations

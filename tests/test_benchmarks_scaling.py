@@ -62,7 +62,7 @@ def test_what_was_measured_before_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_job_validates_and_tells_its_stages() -> None:
-    row = scaling_jobs.do({"kind": "memory", "side": 32, "n": 4, "compiled": False})
+    row = scaling_jobs.run_here({"kind": "memory", "side": 32, "n": 4, "compiled": False})
     assert row["failures"] == 0
     assert set(row["stages"]) == {"predicting", "fitting", "posterior", "diagnosing"}
     assert 0 < sum(row["stages"].values()) <= row["seconds"]
@@ -70,7 +70,7 @@ def test_a_job_validates_and_tells_its_stages() -> None:
     assert sum(row["stages"].values()) > 0.8 * row["seconds"]
     assert row["draws"] >= 100
     with pytest.raises(ValueError, match="kind is 'disk', expected one of memory, files"):
-        scaling_jobs.do({"kind": "disk"})
+        scaling_jobs.run_here({"kind": "disk"})
 
 
 def test_composed_galaxies_hold_what_their_components_do() -> None:

@@ -1,19 +1,20 @@
-"""What does the Swin Transformer add to moments, on clean stamps and on difficult ones?
+"""What does the Swin Transformer add to moments, on clean cutouts and on difficult ones?
 
     OMP_NUM_THREADS=1 python -m validation.ablation --runs FOLDER [--images 250000] [--only both]
     OMP_NUM_THREADS=1 python -m validation.ablation --shipped [--weights FOLDER]
 
-Three networks are trained on the same galaxies in the same order, by the same schedule: moments
-and flow, Swin and flow, both. They are compared on scenes that none of them saw, galaxy by galaxy,
-by kind of difficulty; differences of the mean NLL have their standard errors. With ``--shipped``
-the package's network is compared with itself when its views are withheld, as it was in part of
-its training. Each run is resumed where it was stopped; figures are of the runs there are.
+Three networks are trained on the same galaxies in the same order, by the same schedule: moments and
+flow, Swin and flow, both. They are compared on simulated fields that none of them saw, galaxy by
+galaxy, by kind of contaminant; differences of the mean NLL have their standard errors. With
+``--shipped`` the package's network is compared with itself without its views, as it was used in
+part of its training. A run that was stopped is resumed.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ BRIGHT = 30.0
 
 
 def variant(recipe: Recipe, name: str, images: int) -> Recipe:
-    """The recipe of one network; all see the pixels in every batch that can."""
+    """Return the recipe of one network; those with a backbone see the pixels in every batch."""
     share = (0.0, 0.0) if name == "moments" else (1.0, 1.0)
     network = replace(recipe.network, **VARIANTS[name])
     settings = replace(recipe.train, images=images, image_share=share, tensorboard=False)
@@ -48,7 +49,7 @@ def variant(recipe: Recipe, name: str, images: int) -> Recipe:
 
 
 def groups(scenes: Shard) -> dict[str, torch.Tensor]:
-    """Rows of each kind of scene; a field with two contaminants is in both."""
+    """Return the rows of each kind of field; one with two contaminants is in both."""
     found = {"all": torch.ones(len(scenes), dtype=torch.bool), "clean": scenes.kind == 0}
     found["difficult"] = ~found["clean"]
     for kind in Kind:
@@ -60,7 +61,7 @@ def groups(scenes: Shard) -> dict[str, torch.Tensor]:
 
 
 def compared_scenes(recipe: Recipe, n: int, initial_estimator: Estimator | None = None) -> Shard:
-    """Scenes that no run has seen, as a network with this initial estimator reads them."""
+    """Simulate fields that no run has seen, as a network with this initial estimator reads them."""
     parts = [
         SimulatedSource(
             recipe.simulator,
@@ -76,7 +77,7 @@ def compared_scenes(recipe: Recipe, n: int, initial_estimator: Estimator | None 
 
 
 def compared(nll: dict[str, torch.Tensor], scenes: Shard, against: str) -> dict[str, Any]:
-    """Mean NLL of each network and kind, and what it gains over ``against`` with its error."""
+    """Return the mean NLL of each network and kind, and its gain over ``against``."""
     table: dict[str, Any] = {}
     for group, rows in groups(scenes).items():
         line: dict[str, Any] = {"scenes": int(rows.sum())}
@@ -98,33 +99,43 @@ def show(table: dict[str, Any]) -> None:
         print(f"{group:24s}" + "".join(f"{line[c]:22}" for c in columns))
 
 
-def main() -> None:
+def trained(runs: Path, names: Sequence[str], recipe: Recipe, images: int) -> dict[str, Estimator]:
+    """Return the networks of these names, training those that are not trained yet."""
+    networks = {}
+    for name in names:
+        out = runs / name
+        if not (out / "weights").is_dir():
+            resume = bool(out.is_dir() and checkpoints(out))
+            if train(variant(recipe, name, images), out, resume) is None:
+                sys.exit("stopped: the same command continues")
+        networks[name] = load_estimator(out / "weights")
+    return networks
+
+
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, help="folder for the training runs")
     parser.add_argument("--images", type=int, default=250_000)
     parser.add_argument("--only", choices=list(VARIANTS), help="train this one and stop")
     parser.add_argument("--shipped", action="store_true")
-    parser.add_argument("--weights", type=Path, help="instead of the package's")
+    parser.add_argument("--weights", type=Path, help="folder of the network; default the package's")
     parser.add_argument("--scenes", type=int, default=6144)
     given = parser.parse_args()
     if not given.shipped and given.runs is None:
         parser.error("expected --runs FOLDER, --shipped or both")
+    return given
+
+
+def main() -> None:
+    given = parsed()
     recipe = Recipe.read(ROOT / "configs" / "train.yaml")
     torch.set_num_threads(1)
-    networks: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     if given.runs is not None:
-        for name in [given.only] if given.only else VARIANTS:
-            out = given.runs / name
-            done = (out / "weights").is_dir()
-            if not done:
-                started = bool(out.is_dir() and checkpoints(out))
-                if train(variant(recipe, name, given.images), out, started) is None:
-                    sys.exit("stopped: the same command goes on")
-            networks[name] = load_estimator(out / "weights")
+        names = [given.only] if given.only else list(VARIANTS)
+        networks = trained(given.runs, names, recipe, given.images)
         if given.only:
             return
-    figures: dict[str, Any] = {}
-    if networks:
         scenes = compared_scenes(recipe, given.scenes)
         nll = {name: nll_of(network, scenes) for name, network in networks.items()}
         figures["trained alike"] = {"images": given.images, **compared(nll, scenes, "moments")}

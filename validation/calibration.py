@@ -1,14 +1,14 @@
-"""Are the errors true, where all is as assumed and where something is wrong?
+"""Are the errors right, both where all assumptions hold and where one is wrong?
 
     OMP_NUM_THREADS=1 python -m validation.calibration --cache FOLDER [--n 1000] [--out FOLDER]
         [--scenario clean sky ...] [--uncertainty posterior covariance sky-fixed]
 
-GalSim galaxies of a stated prior in the scenarios of `calibration_sets.py`, each measured through
-`hybridfit.fit` with every way to errors. Coverage, pulls and ranks are those of
-`hybridfit.calibration.coverage`, by parameter for S/N of at least 10, and by S/N, size and
-index; TARP looks at all parameters at once. "sky-fixed" is the plain covariance of a fit that
-takes the sky for subtracted, "budget-free" the posterior with the pixels' noise alone. GALFIT's
-own intervals, on main.npz of the simulated sets, stand beside those of the same galaxies here.
+GalSim galaxies drawn from a stated prior, in the scenarios of `calibration_sets.py`, are measured
+by `hybridfit.fit` with every way to errors. Coverage, pulls and ranks are those of
+`hybridfit.calibration.coverage`, by parameter for S/N of at least 10, and by S/N, size and index;
+TARP tests all parameters together. "sky-fixed" is the covariance of a fit that assumes a sky of
+zero, "budget-free" the posterior with the pixels' noise alone. GALFIT's intervals on main.npz of
+the simulated sets are compared with ours on the same galaxies.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ from validation.measured_draws import Measured, joined, measured
 Array = NDArray[np.float64]
 
 METHODS = ("posterior", "budget-free", "bootstrap", "covariance", "sky-fixed")
-SKY_SCENARIOS = ("clean", "sky", "gradient")  # in which a fixed sky has something to say
-COMMIT = environment()["commit"]  # now: a run takes long, and others may commit meanwhile
-BRIGHT = 10.0  # S/N from which on errors must be true
+SKY_SCENARIOS = ("clean", "sky", "gradient")  # in which a fixed sky is of interest
+COMMIT = environment()["commit"]  # at the start, as a run takes long and the checkout may change
+BRIGHT = 10.0  # S/N from which on errors must be right
 OPTIONS = CalibrationOptions(snr_edges=(3.0, 10.0, 30.0, 100.0, 300.0, np.inf))
-ASKED = {  # limits of the 68 and 95 % intervals' coverage of every parameter
+REQUIRED = {  # limits of the 68 and 95 % intervals' coverage of every parameter
     "clean": ((0.66, 0.70), (0.94, 0.96)),
     **dict.fromkeys(("sky", "psf", "drizzle"), ((0.60, 0.76), None)),
 }
@@ -73,14 +73,16 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--out", type=Path, help="for pictures")
     parser.add_argument("--name", default="calibration", help="of the file in results/")
-    parser.add_argument("--add", action="store_true", help="keep what the file holds of others")
+    parser.add_argument(
+        "--add", action="store_true", help="keep the file's other scenarios and ways"
+    )
     parser.add_argument("--compile", default="off", choices=("auto", "on", "off"))
     given = parser.parse_args()
     torch.set_num_threads(1)
     result: dict[str, Any] = {"noise factor of drizzle": NOISE_FACTOR}
-    held = RESULTS / f"{given.name}.json"
-    if given.add and held.exists():
-        result |= json.loads(held.read_text())["figures"]
+    earlier = RESULTS / f"{given.name}.json"
+    if given.add and earlier.exists():
+        result |= json.loads(earlier.read_text())["figures"]
     for scenario in given.scenario:
         n = given.n_clean if scenario == "clean" and given.n_clean else given.n
         seen: dict[str, Calibration] = {}
@@ -89,7 +91,9 @@ def main() -> None:
                 continue
             found, seen[method] = measure(given.cache, n, scenario, method, given.compile)
             result.setdefault(scenario, {})[method] = found
-            write_result(given.name, result)  # a run that is cut off keeps what is done
+            write_result(
+                given.name, result
+            )  # written after each, so that an interrupted run loses nothing
             show(f"{scenario}, {method}", found)
         if given.out:
             draw(seen, scenario, given.out)
@@ -103,24 +107,24 @@ def main() -> None:
 def measure(
     cache: Path, n: int, scenario: str, method: str, compile: str = "off"
 ) -> tuple[dict[str, Any], Calibration]:
-    """All figures of one scenario and one way to errors, and the tables of its pictures."""
+    """Return the figures of one scenario and one way to errors, and the tables for pictures."""
     parts, theta, snr = [], [], []
     for truth in truths(cache, n):
-        cutouts, asked = observe(truth, scenario)
+        cutouts, expected = observe(truth, scenario)
         options = options_of(method, truth.side, compile)
         parts.append(measured(cutouts, uncertainty_of(method), options))
-        theta.append(asked)
+        theta.append(expected)
         snr.append(truth.snr)
     return figures(joined(parts), np.concatenate(theta), np.concatenate(snr), scenario)
 
 
 def uncertainty_of(method: str) -> str:
-    """What `hybridfit.fit` calls it."""
+    """Return the name of the method in `hybridfit.fit`."""
     return "covariance" if method == "sky-fixed" else method
 
 
 def options_of(method: str, side: int, compile: str = "off") -> FitOptions:
-    """The fit with the prior that the galaxies are drawn from."""
+    """Return options with the prior that the galaxies are drawn from."""
     sky = "fixed" if method == "sky-fixed" else "constant"
     return FitOptions(prior=prior_of(side), sky=sky, compile=compile)
 
@@ -128,13 +132,13 @@ def options_of(method: str, side: int, compile: str = "off") -> FitOptions:
 def figures(
     found: Measured, theta: Array, snr: Array, scenario: str
 ) -> tuple[dict[str, Any], Calibration]:
-    """Coverage, pulls, ranks and TARP of draws against the truth, and what was asked for."""
-    truth = theta[:, : len(found.names)]  # the sky comes last, and has no draws where it is fixed
+    """Compare draws with the truth: coverage, pulls, ranks, TARP, and verdicts."""
+    truth = theta[:, : len(found.names)]  # the sky comes last, and a fixed one has no draws
     trials = Trials(found.names, found.samples, truth, found.weights)
     bright = snr >= BRIGHT
     main = calibrate(trials[bright], snr[bright], options=OPTIONS)
     every = calibrate(trials, snr, options=OPTIONS)
-    told: dict[str, Any] = {
+    report: dict[str, Any] = {
         "commit": COMMIT,
         "galaxies": len(snr),
         "S/N >= 10": int(bright.sum()),
@@ -144,21 +148,21 @@ def figures(
         "catastrophic": catastrophic(found, theta),
         "bins": bins(every),
         "tarp": tarp_figures(trials[bright]),
-        **certificate(found, bright),
+        **draw_quality(found, bright),
     }
     mag = found.samples[:, :, found.names.index("mag")]
     weights = found.weights * population_weights(np.where(np.isfinite(mag), mag, np.nan))
     as_drawn = Trials(found.names, found.samples, truth, np.nan_to_num(weights))[bright]
-    told["by parameter, flux log-uniform as drawn"] = {
+    report["by parameter, flux log-uniform as drawn"] = {
         name: {key: row[key] for key in ("cover_68", "cover_95")}
         for name, row in by_parameter(calibrate(as_drawn, snr[bright], options=OPTIONS)).items()
     }
-    told["asked"] = verdicts(told, scenario)
-    return told, every
+    report["required"] = verdicts(report, scenario)
+    return report, every
 
 
 def by_parameter(calibration: Calibration) -> dict[str, dict[str, float]]:
-    """Coverage, pulls and the ranks' p-value of each parameter, all galaxies."""
+    """Return coverage, pulls and the ranks' p-value of each parameter, all galaxies."""
     rows = calibration.table[calibration.table["bin"] == "all"]
     tests = {str(row["parameter"]): row for row in calibration.uniform}
     columns = ("cover_68", "cover_68_err", "cover_95", "cover_95_err", "pull_mean", "pull_std")
@@ -172,7 +176,7 @@ def by_parameter(calibration: Calibration) -> dict[str, dict[str, float]]:
 
 
 def bins(calibration: Calibration) -> dict[str, dict[str, list[float]]]:
-    """For each bin of S/N, size and index: galaxies, then 68 and 95 % coverage by parameter."""
+    """Return galaxies and 68 and 95 % coverage by parameter, in bins of S/N, size and index."""
     table = calibration.table[calibration.table["bin"] != "all"]
     out: dict[str, dict[str, list[float]]] = {}
     for row in table:
@@ -183,7 +187,7 @@ def bins(calibration: Calibration) -> dict[str, dict[str, list[float]]]:
 
 
 def tarp_figures(trials: Trials) -> dict[str, float] | str:
-    """Area (positive: too wide), largest distance and p-value of TARP."""
+    """Return area (positive: too wide), largest distance and p-value of TARP."""
     try:
         meta = tarp(trials).meta
     except MissingLibrary as error:
@@ -192,7 +196,7 @@ def tarp_figures(trials: Trials) -> dict[str, float] | str:
 
 
 def catastrophic(found: Measured, theta: Array) -> dict[str, int]:
-    """Galaxies whose value is off by .5 mag or a factor 2 in size, and how they are labelled."""
+    """Count galaxies off by .5 mag or a factor 2 in size, by quality."""
     values = {name: np.asarray(found.table[name], float) for name in ("mag", "r_eff")}
     with np.errstate(invalid="ignore", divide="ignore"):
         good = np.abs(values["mag"] - theta[:, 2]) <= 0.5
@@ -205,31 +209,31 @@ def catastrophic(found: Measured, theta: Array) -> dict[str, int]:
     return out
 
 
-def certificate(found: Measured, bright: NDArray[np.bool_]) -> dict[str, Any]:
-    """Effective draws, Pareto k and quality, where the table has them; S/N >= 10."""
+def draw_quality(found: Measured, bright: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return effective draws, Pareto k and quality, where the table has them; S/N >= 10."""
     table = found.table[bright]
-    told: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     if "ess" in table.colnames and np.isfinite(table["ess"]).any():
         share = np.asarray(table["ess"], float) / (found.weights[bright] > 0).sum(axis=1)
-        told["ess over draws, median and 1 %"] = np.nanpercentile(share, (50, 1)).tolist()
-        told["draws, median"] = float(np.median((found.weights[bright] > 0).sum(axis=1)))
+        report["ess over draws, median and 1 %"] = np.nanpercentile(share, (50, 1)).tolist()
+        report["draws, median"] = float(np.median((found.weights[bright] > 0).sum(axis=1)))
         khat = np.asarray(table["khat"], float)
-        told["share of khat < .7"] = float((khat < KHAT).mean())
+        report["share of khat < .7"] = float((khat < KHAT).mean())
     if "quality" in table.colnames:
         kinds, count = np.unique(np.asarray(table["quality"]).astype(str), return_counts=True)
-        told["quality"] = dict(zip(kinds.tolist(), count.tolist(), strict=True))
-    return told
+        report["quality"] = dict(zip(kinds.tolist(), count.tolist(), strict=True))
+    return report
 
 
-def verdicts(told: dict[str, Any], scenario: str) -> dict[str, Any]:
-    """What the project asks for, the worst that came, and whether that is enough.
+def verdicts(report: dict[str, Any], scenario: str) -> dict[str, Any]:
+    """Compare coverage with what is required.
 
-    "pass" takes the number as it is; "within noise" asks whether it is also within two binomial
-    errors of what is allowed, for a sample of this size.
+    "pass" takes the numbers as they are; "within noise" is whether the worst is within two
+    binomial errors of the limits, for a sample of this size.
     """
-    rows = {name: row for name, row in told["by parameter"].items() if name != "all"}
+    rows = {name: row for name, row in report["by parameter"].items() if name != "all"}
     out: dict[str, Any] = {}
-    for level, limits in zip((68, 95), ASKED.get(scenario, ()), strict=False):
+    for level, limits in zip((68, 95), REQUIRED.get(scenario, ()), strict=False):
         if limits is None:
             continue
         off = {
@@ -244,16 +248,16 @@ def verdicts(told: dict[str, Any], scenario: str) -> dict[str, Any]:
             "pass": all(value <= 0 for value in off.values()),
             "within noise": off[worst] <= slack,
         }
-    if scenario == "clean" and "share of khat < .7" in told:
-        median = told["ess over draws, median and 1 %"][0]
-        share = told["share of khat < .7"]
+    if scenario == "clean" and "share of khat < .7" in report:
+        median = report["ess over draws, median and 1 %"][0]
+        share = report["share of khat < .7"]
         out[f"median ess over draws >= {ESS}"] = {"came": median, "pass": median >= ESS}
         out[f"khat < {KHAT} for >= {CERTAIN}"] = {"came": share, "pass": share >= CERTAIN}
     return out
 
 
 def against_galfit(methods: tuple[str, ...]) -> dict[str, Any]:
-    """Coverage on main.npz: GALFIT's saved values and errors, and ours."""
+    """Return coverage on main.npz: of GALFIT's saved values and errors, and of ours."""
     cutouts, truth, _ = load_sims("main")
     values, errors, _ = load_galfit("main")
     out = {"GALFIT": interval_coverage(values, errors, truth)}
@@ -268,29 +272,29 @@ def against_galfit(methods: tuple[str, ...]) -> dict[str, Any]:
     return out
 
 
-def show(title: str, told: dict[str, Any]) -> None:
-    print(f"\n{title}: {told['galaxies']} galaxies, {told['CPU s a galaxy']} CPU s each")
-    names = list(told["by parameter"])
+def show(title: str, report: dict[str, Any]) -> None:
+    print(f"\n{title}: {report['galaxies']} galaxies, {report['CPU s a galaxy']} CPU s each")
+    names = list(report["by parameter"])
     print(" " * 22 + "".join(f"{name:>8}" for name in names))
     for key in ("cover_68", "cover_95", "pull_mean", "pull_std", "sbc_ks_p"):
-        row = "".join(f"{told['by parameter'][n].get(key, np.nan):8.3f}" for n in names)
+        row = "".join(f"{report['by parameter'][n].get(key, np.nan):8.3f}" for n in names)
         print(f"    {key:18}{row}")
     for level, i in ((68, 0), (95, 1)):
-        for bin_, row in told["bins"].items():
+        for bin_, row in report["bins"].items():
             if bin_.startswith("snr"):
                 values = "".join(f"{row[n][i]:8.3f}" for n in names)
                 print(f"    {level} % {bin_:13}{values}  ({row['galaxies'][0]})")
     for key in ("catastrophic", "tarp", "quality", "ess over draws, median and 1 %",
                 "share of khat < .7", "without draws"):  # fmt: skip
-        if key in told:
-            print(f"    {key}: {told[key]}")
-    for text, row in told["asked"].items():
+        if key in report:
+            print(f"    {key}: {report[key]}")
+    for text, row in report["required"].items():
         print(f"    {text}: {row}")
     sys.stdout.flush()
 
 
 def draw(seen: dict[str, Calibration], scenario: str, out: Path) -> None:
-    """Coverage curves of all ways together, and bins and ranks of each, as PNG."""
+    """Draw coverage curves of all ways together, and bins and ranks of each, as PNG."""
     from hybridfit.plots.calibration import plot_coverage, plot_methods, plot_ranks
 
     out.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ NAMES = ("x", "y", "mag", "r_eff", "n", "q", "pa")
 
 
 def environment() -> dict[str, str]:
-    """Versions, processor and commit, to stand beside every figure."""
+    """Return versions, processor and commit, which are saved with every figure."""
     packages = ("hybridfit", "torch", "numpy", "scipy", "astropy")
     found = {name: version(name) for name in packages}
     cpu = [
@@ -51,8 +51,25 @@ def write_result(name: str, figures: dict[str, Any], folder: Path = RESULTS) -> 
     return path
 
 
+def add_run(name: str, run: str, figures: dict[str, Any], folder: Path = RESULTS) -> Path:
+    """Write the figures and the environment of one run into ``<name>.json``; keep the other runs.
+
+    Args:
+        name: of the file.
+        run: name of the run, under "runs" in the file; an earlier run of that name is replaced.
+        figures: what was measured.
+        folder: of the file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    content = json.loads(path.read_text()) if path.exists() else {"runs": {}}
+    content["runs"][run] = {"figures": figures, "environment": environment()}
+    path.write_text(json.dumps(content, indent=1, default=float) + "\n")
+    return path
+
+
 def load_sims(name: str, rows: slice = slice(None)) -> tuple[hf.Cutouts, NDArray[np.float64], Any]:
-    """Cutouts, truth (B, 7) in the project's conventions, and S/N of ``sims/<name>.npz``."""
+    """Return cutouts, truth (B, 7) in the project's conventions, and S/N of ``sims/<name>.npz``."""
     with np.load(SIMS / f"{name}.npz") as data:
         sims = {key: data[key][rows] for key in data.files}
     psf = sims["psf"] / sims["psf"].sum(axis=(1, 2), keepdims=True)
@@ -65,9 +82,9 @@ def load_sims(name: str, rows: slice = slice(None)) -> tuple[hf.Cutouts, NDArray
 
 
 def load_galfit(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """GALFIT's saved values and errors (B, 7) on ``sims/<name>.npz``, and what it called suspect.
+    """Return GALFIT's saved values and errors (B, 7) on ``sims/<name>.npz``, and its doubts.
 
-    The table counts x and y from 0 and angles from +x, as the sets' truth does.
+    The table counts x and y from 0 and angles from +x, like the truth of the sets.
     """
     saved = Table.read(SIMS / f"galfit_{name}.csv", format="ascii.csv")
     columns = ("x", "y", "mag", "re", "n", "q", "pa")
@@ -83,7 +100,7 @@ def load_galfit(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64], ND
 def quality(
     values: NDArray[np.float64], errors: NDArray[np.float64], truth: NDArray[np.float64]
 ) -> dict[str, Any]:
-    """Catastrophic failures (mag off by .5 or size by 2) and pulls (mean, std) of the others."""
+    """Count catastrophic failures (mag off by .5 or size by 2); return pulls of the others."""
     offset = values - truth
     offset[:, 6] = (offset[:, 6] + 90) % 180 - 90
     with np.errstate(invalid="ignore"):
@@ -101,9 +118,11 @@ def quality(
 def interval_coverage(
     values: NDArray[np.float64], errors: NDArray[np.float64], truth: NDArray[np.float64]
 ) -> dict[str, list[float]]:
-    """Share of truths in Gaussian intervals of 68 and 95 %; a lost galaxy is outside."""
+    """Return the fraction of truths in Gaussian intervals of 68 and 95 %; NaN is outside."""
     offset = values - truth
     offset[:, 6] = (offset[:, 6] + 90) % 180 - 90
     with np.errstate(invalid="ignore"):
-        held = [(np.abs(offset) <= k * errors).mean(axis=0).round(3) for k in (0.994458, 1.959964)]
-    return {name: [float(h[j]) for h in held] for j, name in enumerate(NAMES)}
+        inside = [
+            (np.abs(offset) <= k * errors).mean(axis=0).round(3) for k in (0.994458, 1.959964)
+        ]
+    return {name: [float(share[j]) for share in inside] for j, name in enumerate(NAMES)}

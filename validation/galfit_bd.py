@@ -1,8 +1,8 @@
 """Bulge and disk: how often does a fit of two components find the lowest minimum, and the truth?
 
-Part of `accuracy_galfit.py`, on ../shared/data/sims/bd.npz (no answers of GALFIT are kept there).
-Each galaxy is fitted from the package's own start, from four others made of a single-Sersic fit,
-and from the truth. Whichever ends lowest is the best known minimum.
+Part of `accuracy_galfit.py`, on ../shared/data/sims/bd.npz (for which GALFIT's results are not
+saved). Each galaxy is fitted from the package's own initial values, from four others derived from a
+single-Sersic fit, and from the truth. The lowest of all is the best known minimum.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from validation.common import SIMS
 
 Array = NDArray[np.float64]
 MODELS = (("sersic", "exponential"), ("sersic", "sersic"))
-# share of the light, then sizes in units of the single fit's, of bulge and disk
+# bulge-to-total, and the sizes of bulge and disk in units of the single fit's
 STARTS = ((0.2, 0.3, 1.2), (0.5, 0.5, 1.6), (0.8, 0.9, 3.0), (0.4, 0.15, 1.0))
 WORSE = (1.0, 10.0)  # in chi2 above the best known minimum
 OWN, TRUTH = "own start", "from the truth"
@@ -35,7 +35,7 @@ COLUMNS = ("mag", "bt", "r_bulge", "r_disk", "n_bulge", "q_bulge", "q_disk")
 
 @dataclass(frozen=True)
 class Set:
-    """The galaxies, and for each the true parameters of bulge and disk (B, 7)."""
+    """Galaxies and their true parameters of bulge and disk (B, 7)."""
 
     cutouts: hf.Cutouts
     bulge: Array
@@ -62,14 +62,14 @@ def load() -> Set:
 
 
 def theta_of(bulge: Array, disk: Array, options: hf.FitOptions) -> Tensor:
-    """Parameters (B, Q) of a model of two components; a disk without index loses it."""
+    """Return parameters (B, Q) of a model of two components; an exponential disk has no index."""
     of_disk = disk if "n" in options.profiles[1].shape else np.delete(disk, 4, axis=1)
     sky = np.zeros((len(bulge), 1))
     return torch.from_numpy(np.concatenate([bulge, of_disk, sky], axis=1))
 
 
 def parts_of(fit: Fit) -> tuple[Array, Array]:
-    """Values (B, 7) of bulge and disk of a fit: of two free indices the smaller is the bulge."""
+    """Return values (B, 7) of bulge and disk: of two free indices the smaller size is the bulge."""
     names, theta = fit.space.names, fit.theta.numpy()
     parts = []
     for k in (1, 2):
@@ -87,7 +87,7 @@ def parts_of(fit: Fit) -> tuple[Array, Array]:
 
 
 def summary(bulge: Array, disk: Array) -> Array:
-    """`COLUMNS` (B, 7): total magnitude, bulge-to-total, ln of sizes and index, axis ratios."""
+    """Return `COLUMNS` (B, 7): total magnitude, bulge-to-total, ln of sizes and index, ratios."""
     with np.errstate(invalid="ignore", divide="ignore"):
         flux = [10 ** (-0.4 * part[:, 2]) for part in (bulge, disk)]
         total = flux[0] + flux[1]
@@ -97,7 +97,7 @@ def summary(bulge: Array, disk: Array) -> Array:
 
 
 def starting_points(cutouts: hf.Cutouts, options: hf.FitOptions) -> list[Tensor]:
-    """Starts (B, Q) of `STARTS`, made of a single-Sersic fit."""
+    """Return initial values (B, Q) for each of `STARTS`, derived from a single-Sersic fit."""
     single = hf.fit_cutouts(cutouts, hf.FitOptions(compile="off")).theta.numpy()[:, :7]
     points = []
     for light, small, large in STARTS:
@@ -111,7 +111,7 @@ def starting_points(cutouts: hf.Cutouts, options: hf.FitOptions) -> list[Tensor]
 
 
 def run() -> tuple[dict[str, Any], dict[str, tuple[Array, Array]]]:
-    """The figures of both models, and for each what was true and what was found (B, 7)."""
+    """Return the figures of both models, and true and fitted values (B, 7) of each."""
     known = load()
     figures: dict[str, Any] = {"one Sersic": flags_of_one(known.cutouts)}
     points = {}
@@ -139,13 +139,13 @@ def run() -> tuple[dict[str, Any], dict[str, tuple[Array, Array]]]:
 def compared(
     known: Set, fits: Mapping[str, Fit], at_truth: Array, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Share in worse minima by start, and how true the own start's and the best minima are."""
+    """Count worse minima by initial values, and compare own and best minima with the truth."""
     chi2 = {name: fit.chi2.numpy() for name, fit in fits.items()}
     all_of_them = np.nan_to_num(np.stack(list(chi2.values())), nan=np.inf)
     lowest = all_of_them.min(axis=0)
     starts = {
         name: {
-            "lost": int((~np.isfinite(value)).sum()),
+            "failed": int((~np.isfinite(value)).sum()),
             **{
                 f"more than {d:g} above the best": int((~(value <= lowest + d)).sum())
                 for d in WORSE
@@ -173,9 +173,9 @@ def compared(
 
 
 def truths(known: Set, fit: Fit) -> dict[str, Any]:
-    """Offsets of what matters of a decomposition, and how many are far off.
+    """Return offsets of the main parameters of a decomposition, and the number far off.
 
-    A component whose flux came out negative has no magnitude, and its galaxy counts as far off.
+    A component of negative flux has no magnitude, and its galaxy counts as far off.
     """
     found, true = summary(*parts_of(fit)), summary(known.bulge, known.disk)
     off = found - true
@@ -198,9 +198,9 @@ def truths(known: Set, fit: Fit) -> dict[str, Any]:
 
 
 def pulls(known: Set, fit: Fit, lowest: Array) -> dict[str, dict[str, float]]:
-    """Mean and deviation of (fit - truth) / error of the own start's fits in the best minimum."""
+    """Return mean and width of (fit - truth) / error of fits in the best minimum."""
     if "n_2" in fit.space.names:
-        return {}  # which of two alike is the bulge is a choice: errors are not of the choice
+        return {}  # two Sersic components can be swapped, which errors do not describe
     options = hf.FitOptions(MODELS[0])
     truth = theta_of(known.bulge, known.disk, options)
     off = (fit.theta - truth).numpy()
@@ -222,7 +222,7 @@ def pulls(known: Set, fit: Fit, lowest: Array) -> dict[str, dict[str, float]]:
 
 
 def flags_of_one(cutouts: hf.Cutouts) -> dict[str, Any]:
-    """What flags say where one Sersic profile is fitted to bulge and disk (the default fit)."""
+    """Count flags where one Sersic profile is fitted to bulge and disk (the default fit)."""
     table: Table = hf.fit(cutouts, compile="off")
     flags = np.asarray(table["flags"])
     grades = np.asarray(table["quality"]).astype(str)

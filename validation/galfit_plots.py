@@ -1,4 +1,4 @@
-"""The pictures of `accuracy_galfit.py`."""
+"""Draw the pictures of `accuracy_galfit.py`."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from hybridfit.plots.style import FAINT, INK, MUTED, SERIES, plain
 from validation.common import NAMES
-from validation.saved_results import Answers, Array, held, lost
+from validation.saved_results import Array, FitResults, covered, is_catastrophic
 
 
-def draw_sims(answers: Mapping[str, Answers], truth: Array, snr: Array, path: Path) -> None:
-    """Coverage by parameter, and each galaxy's distance from the truth, ours against GALFIT's."""
-    shown = [name for name in answers if "convolution" not in name]
+def draw_sims(results: Mapping[str, FitResults], truth: Array, snr: Array, path: Path) -> None:
+    """Draw coverage by parameter, and each galaxy's distance from the truth, ours and GALFIT's."""
+    shown = [name for name in results if "convolution" not in name]
     figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
     for axis, level, share in zip(axes, (0, 1), (0.68, 0.95), strict=False):
-        # binomial: two deviations of what a right fitter may show
+        # two binomial standard deviations
         two = 2 * np.sqrt(share * (1 - share) / len(truth))
         axis.axhspan(share - two, share + two, color=FAINT, zorder=1)
         axis.axhline(share, color=INK, lw=1, zorder=2)
         for k, name in enumerate(shown):
-            cover = held(answers[name], truth)[:, level].mean(axis=0)
+            cover = covered(results[name], truth)[:, level].mean(axis=0)
             places = np.arange(len(NAMES)) + 0.18 * (k - (len(shown) - 1) / 2)
             axis.plot(places, cover, "o", color=SERIES[k], label=name, zorder=3)
         axis.set_xticks(range(len(NAMES)), NAMES)
         axis.set_title(f"truths in intervals of {100 * share:.0f} %", loc="left", fontsize=9)
         plain(axis)
     axes[0].legend(frameon=False, fontsize=8, loc="lower left")
-    theirs, ours = answers["GALFIT 3.0.5"], answers["hybridfit covariance"]
-    bad = lost(theirs.values, truth) | lost(ours.values, truth)
+    theirs, ours = results["GALFIT 3.0.5"], results["hybridfit covariance"]
+    bad = is_catastrophic(theirs.values, truth) | is_catastrophic(ours.values, truth)
     axis = axes[2]
     for rows, colour, label in ((~bad, SERIES[0], None), (bad, SERIES[4], "either catastrophic")):
         axis.scatter(
@@ -57,7 +57,7 @@ def draw_sims(answers: Mapping[str, Answers], truth: Array, snr: Array, path: Pa
 
 
 def draw_bd(points: Mapping[str, tuple[Array, Array]], path: Path) -> None:
-    """What a fit of two components finds of what is there."""
+    """Draw fitted against true values of two components."""
     figure, axes = plt.subplots(
         len(points), 4, figsize=(13, 3.3 * len(points)), layout="constrained"
     )
@@ -87,7 +87,7 @@ def draw_bd(points: Mapping[str, tuple[Array, Array]], path: Path) -> None:
 
 
 def draw_real(rows: Mapping[str, list[dict[str, Any]]], path: Path) -> None:
-    """How far ours and GALFIT's real galaxies are apart, and whose chi2 is lower."""
+    """Draw how far our and GALFIT's fits of real galaxies differ, and which chi2 is lower."""
     marks = {"good": "o", "poor": "s", "failed": "X"}
     figure, axes = plt.subplots(1, len(rows), figsize=(6.5 * len(rows), 4.6), layout="constrained")
     for axis, (title, part) in zip(np.atleast_1d(axes), rows.items(), strict=True):

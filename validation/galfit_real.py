@@ -1,10 +1,10 @@
-"""Are GALFIT 3.0.5's answers on real galaxies reproduced from its own input files?
+"""Are GALFIT 3.0.5's results on real galaxies reproduced from its own input files?
 
-Part of `accuracy_galfit.py`. Every run kept in ../shared/data/real/galfit3 is repeated from its
-feedme as `hybridfit fit --galfit` does, with the PSF taken as a smooth function and as GALFIT takes
-it. Compared are chi2 on the same pixels, parameters in GALFIT's own errors, GALFIT's parameters in
-our renderer (flux and sky solved for; below 0 our fit would have missed the minimum), and what our
-flags say where GALFIT's run was judged poor or failed.
+Part of `accuracy_galfit.py`. Every run saved in ../shared/data/real/galfit3 is repeated from its
+input file as `hybridfit fit --galfit` does, once with continuous convolution and once with
+GALFIT's. Compared are chi2 on the same pixels, parameters in units of GALFIT's errors, chi2 of
+GALFIT's parameters in our renderer (flux and sky solved for; a negative difference means that our
+fit missed the minimum), and our flags where GALFIT's run was poor or failed.
 
 GALFIT multiplies its errors by sqrt(chi2 / dof), and prints nothing beyond the fourth digit.
 """
@@ -39,8 +39,8 @@ Array = NDArray[np.float64]
 DATA = ROOT.parent / "shared" / "data" / "real"
 COLUMNS = ("x", "y", "mag", "re_pix", "n", "q", "pa_deg")  # GALFIT's names for NAMES
 CENTRE = 0.05  # pixels
-PRINTED = 5e-5  # half of the last digit of GALFIT's block headers: nothing is known better
-ABOVE = 1e-3  # of chi2: what a single-component fit may lie above GALFIT's
+PRINTED = 5e-5  # half of the last digit in GALFIT's block headers
+ABOVE = 1e-3  # largest relative chi2 of a single-component fit above GALFIT's
 FAR = 3.0  # GALFIT's errors
 CONTINUOUS, GRID, GRID_ML = "continuous", "galfit", "galfit, no prior"
 WAYS: dict[str, tuple[dict[str, Any], str]] = {
@@ -55,7 +55,7 @@ class Case:
     """One saved GALFIT run: its input file, and what it found (x, y counted from 0).
 
     ``found`` and ``error`` are (K, 7) of the K Sersic-like components in the file's order.
-    Without a sigma image GALFIT makes one, in a way that is not published: ``sigma_made``.
+    ``sigma_made`` says that GALFIT made the sigma image itself, by an unpublished algorithm.
     """
 
     id: str
@@ -70,14 +70,14 @@ class Case:
 
     @property
     def cutouts(self) -> hf.Cutouts:
-        """The pixels that the input file asks for."""
+        """The pixels that the input file selects."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old headers
             return stack([read_feedme_cutout(read_feedme(self.feedme), id=self.id)])
 
 
 def read_cases(data: Path, mode: str = "", verdict: str = "") -> list[Case]:
-    """The saved runs; those of a mode or verdict alone where one is given."""
+    """Return the saved runs, or those of one mode or verdict."""
     runs: dict[tuple[str, str], list[dict[str, str]]] = {}
     with (data / "galfit3" / "galfit3.csv").open(newline="") as file:
         for row in csv.DictReader(file):
@@ -111,7 +111,7 @@ def _number(text: str) -> float:
 
 
 def fitted(cases: Sequence[Case], way: str, uncertainty: str = "") -> dict[Path, Row]:
-    """Rows of our table by input file."""
+    """Fit the runs, and return the rows of our table by input file."""
     changes, usual = WAYS[way]
     run = hf.RunOptions(uncertainty=uncertainty or usual)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -127,14 +127,14 @@ def fitted(cases: Sequence[Case], way: str, uncertainty: str = "") -> dict[Path,
 
 
 def values_of(row: Row, count: int) -> Array:
-    """Our values (count, 7) of a row, whose columns may be numbered."""
+    """Return our values (count, 7) of a row, whose columns may be numbered."""
     numbered = "mag_1" in row.colnames
     ends = [f"_{k + 1}" if numbered else "" for k in range(count)]
     return np.array([[float(row[name + end]) for name in NAMES] for end in ends])
 
 
 def compare(case: Case, row: Row, way: str) -> dict[str, Any]:
-    """One of our fits beside GALFIT's."""
+    """Compare one of our fits with GALFIT's."""
     ours = values_of(row, len(case.found))
     off = ours - case.found
     off[:, 6] = (off[:, 6] + 90) % 180 - 90
@@ -176,7 +176,7 @@ def compare(case: Case, row: Row, way: str) -> dict[str, Any]:
 
 
 def beyond_prior(values: Array) -> bool:
-    """Whether values (K, 7) lie where our prior does not reach: its limits of size, index, q."""
+    """Return whether any of the values (K, 7) lies beyond our prior's limits of size, index, q."""
     prior = hf.Prior()
     size, index, ratio = values[:, 3] * np.sqrt(values[:, 5]), values[:, 4], values[:, 5]
     inside = (size > prior.r_circ.low) & (size < prior.r_circ.high) & (ratio > prior.q_min)
@@ -188,7 +188,7 @@ def names_of(flags: int) -> list[str]:
 
 
 def chi2_here(cutouts: hf.Cutouts, values: Array, convolution: Convolution) -> float:
-    """Chi2 of parameters (K, 7) in our renderer, in float64; fluxes and a level sky solved for.
+    """Return chi2 of parameters (K, 7) in our renderer; fluxes and a constant sky solved for.
 
     GALFIT prints flux to 1e-4 mag, which alone would cost a bright galaxy some chi2. NaN without
     parameters.
@@ -210,7 +210,7 @@ def chi2_here(cutouts: hf.Cutouts, values: Array, convolution: Convolution) -> f
 
 
 def cause(ways: Mapping[str, Mapping[str, Any]]) -> str:
-    """Why a run lies more than FAR of GALFIT's errors away; "" where it does not.
+    """Explain why a run lies more than FAR of GALFIT's errors away; "" where it does not.
 
     Args:
         ways: our fits of it by way: with GALFIT's convolution, and then without the prior too.
@@ -241,12 +241,12 @@ def cause(ways: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def run(out: Path, only: Sequence[str] = (), data: Path = DATA) -> dict[str, Any]:
-    """Fit, print and draw; the figures."""
+    """Fit, print and draw; return the figures."""
     cases = [case for case in read_cases(data) if not only or case.id in only]
     rows: dict[str, list[dict[str, Any]]] = {}
     for way in (CONTINUOUS, GRID):
         rows[way] = compared(cases, way)
-    # the prior only where the convolution explains nothing
+    # without the prior only where the convolution does not explain the difference
     far = [r["id"] + r["mode"] for way in rows for r in rows[way] if not r["apart"] <= FAR]
     rows[GRID_ML] = compared([c for c in cases if far.count(c.id + c.mode) == 2], GRID_ML)
     return drawn_up(rows, out)
@@ -261,15 +261,15 @@ def compared(cases: Sequence[Case], way: str) -> list[dict[str, Any]]:
 
 
 def drawn_up(rows: dict[str, list[dict[str, Any]]], out: Path) -> dict[str, Any]:
-    """The figures of runs by way, printed and drawn."""
+    """Print and draw the figures of runs by way, and return them."""
     by_run: dict[str, dict[str, dict[str, Any]]] = {}
     for way, part in rows.items():
         for row in part:
             by_run.setdefault(f"{row['id']} {row['mode']}", {})[way] = row
     causes = {name: text for name, ways in by_run.items() if (text := cause(ways))}
     for name, text in causes.items():
-        told = [f"{way} {r['apart']:.1f}" for way, r in by_run[name].items()]
-        causes[name] = f"{text} ({', '.join(told)})"
+        report = [f"{way} {r['apart']:.1f}" for way, r in by_run[name].items()]
+        causes[name] = f"{text} ({', '.join(report)})"
     figures = {
         "summary": {way: summary(rows[way]) for way in (CONTINUOUS, GRID)},
         "flags": flags_by_verdict(rows[CONTINUOUS]),
@@ -285,14 +285,14 @@ def drawn_up(rows: dict[str, list[dict[str, Any]]], out: Path) -> dict[str, Any]
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How many runs are reproduced, by components and verdict."""
-    told: dict[str, Any] = {}
+    """Count reproduced runs, by components and verdict."""
+    report: dict[str, Any] = {}
     for count in (1, 2):
         part = [r for r in rows if r["components"] == count]
         for verdict in ("good", "poor", "failed"):
             of = [r for r in part if r["verdict"] == verdict]
             known = [r for r in of if math.isfinite(r["chi2_galfit"])]
-            told[f"{'single' if count == 1 else 'two'}, {verdict}"] = {
+            report[f"{'single' if count == 1 else 'two'}, {verdict}"] = {
                 "runs": len(of),
                 "chi2 at most .1 % above": sum(r["passes"] for r in known),
                 "chi2 lower": sum(r["chi2"] < r["chi2_galfit"] for r in known),
@@ -301,12 +301,12 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 "within 3 errors": sum(r["apart"] <= FAR for r in of),
                 "no fit": sum(not math.isfinite(r["chi2"]) for r in of),
             }
-    return told
+    return report
 
 
 def flags_by_verdict(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What our flags say of single-component runs, by the verdict on GALFIT's."""
-    told: dict[str, Any] = {}
+    """Count our flags of single-component runs, by the verdict on GALFIT's."""
+    report: dict[str, Any] = {}
     for verdict in ("good", "poor", "failed"):
         of = [r for r in rows if r["components"] == 1 and r["verdict"] == verdict]
         counts: dict[str, int] = {}
@@ -314,12 +314,12 @@ def flags_by_verdict(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             for flag in row["flags"]:
                 counts[flag] = counts.get(flag, 0) + 1
         grades = [row["quality"] for row in of]
-        told[verdict] = {
+        report[verdict] = {
             "runs": len(of),
             "quality": {name: grades.count(name) for name in sorted(set(grades))},
             "flags": counts,
         }
-    return told
+    return report
 
 
 def print_rows(way: str, rows: Sequence[Mapping[str, Any]]) -> None:

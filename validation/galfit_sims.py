@@ -1,7 +1,7 @@
-"""GALFIT 3.0.5 and hybridfit on the same simulated galaxies: who is nearer the truth?
+"""GALFIT 3.0.5 and hybridfit on the same simulated galaxies: which is nearer the truth?
 
-Part of `accuracy_galfit.py`. GALFIT's answers stand beside the galaxies of ../shared/data/sims;
-ours are of `hybridfit.fit` as it is by default, and of its plain covariance.
+Part of `accuracy_galfit.py`. GALFIT's results are saved in ../shared/data/sims; ours
+are those of `hybridfit.fit` with its defaults, and with errors from the covariance.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from hybridfit.rendering.render import render
 from validation.common import NAMES, SIMS, load_galfit, load_sims
 from validation.saved_results import (
     LEVELS,
-    Answers,
     Array,
-    agreement,
+    FitResults,
+    accuracy_summary,
     bins,
+    distances,
     gaussian,
-    judge,
-    lost,
+    is_catastrophic,
     nearer,
 )
 
@@ -40,13 +40,13 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(name: str) -> tuple[dict[str, Any], dict[str, Answers], Array, Array]:
-    """The figures of ``sims/<name>.npz``, the answers behind them, truth and S/N."""
+def run(name: str) -> tuple[dict[str, Any], dict[str, FitResults], Array, Array]:
+    """Return the figures of ``sims/<name>.npz``, the results behind them, truth and S/N."""
     cutouts, truth, snr = load_sims(name)
     values, errors, problem = load_galfit(name)
     true = true_images(name, cutouts, truth)
     flags: dict[str, Any] = {}
-    found = {GALFIT: answers(GALFIT, cutouts, true, values, errors, *gaussian(values, errors))}
+    found = {GALFIT: results_of(GALFIT, cutouts, true, values, errors, *gaussian(values, errors))}
     for who, options in WAYS.items():
         table = hf.fit(cutouts, compile="off", **options)
         value, error = (
@@ -54,23 +54,25 @@ def run(name: str) -> tuple[dict[str, Any], dict[str, Answers], Array, Array]:
             for end in ("", "_err")
         )
         ends = intervals(table) if who == POSTERIOR else gaussian(value, error)
-        found[who] = answers(who, cutouts, true, value, error, *ends)
-        flags[who] = flagged(table, lost(value, truth))
-    flags[GALFIT] = flagged_by_galfit(problem, lost(values, truth))
+        found[who] = results_of(who, cutouts, true, value, error, *ends)
+        flags[who] = flagged(table, is_catastrophic(value, truth))
+    flags[GALFIT] = flagged_by_galfit(problem, is_catastrophic(values, truth))
     figures: dict[str, Any] = {"flags": flags}
     for label, rows in bins(snr).items():
         figures[label] = {
-            "fitters": {who: judge(answer, truth, rows) for who, answer in found.items()},
+            "fitters": {
+                who: accuracy_summary(result, truth, rows) for who, result in found.items()
+            },
             "against GALFIT": nearer(found[COVARIANCE], found[GALFIT], truth, rows),
             "apart from GALFIT": {
-                who: agreement(found[who], found[GALFIT], rows) for who in (COVARIANCE, SAME)
+                who: distances(found[who], found[GALFIT], rows) for who in (COVARIANCE, SAME)
             },
         }
     return figures, found, truth, snr
 
 
 def true_images(name: str, cutouts: hf.Cutouts, truth: Array) -> Array:
-    """Noise-free images (B, H, W): GalSim's own where they are kept, else ours of the truth."""
+    """Return noise-free images (B, H, W): GalSim's where they are kept, else ours of the truth."""
     with np.load(SIMS / f"{name}.npz") as data:
         if "model" in data.files:
             return np.asarray(data["model"], float)
@@ -78,7 +80,7 @@ def true_images(name: str, cutouts: hf.Cutouts, truth: Array) -> Array:
 
 
 def images(cutouts: hf.Cutouts, values: Array) -> Array:
-    """Our renderer's images (B, H, W) of parameters (B, 7), without sky, in float64."""
+    """Render images (B, H, W) of parameters (B, 7), without sky, in float64."""
     theta = torch.from_numpy(np.concatenate([values, np.zeros((len(values), 1))], axis=1))
     parts = [
         render(theta[rows], cutouts[rows.tolist()], dtype=torch.float64)
@@ -87,7 +89,7 @@ def images(cutouts: hf.Cutouts, values: Array) -> Array:
     return torch.cat(parts).numpy()
 
 
-def answers(
+def results_of(
     name: str,
     cutouts: hf.Cutouts,
     true: Array,
@@ -95,18 +97,18 @@ def answers(
     errors: Array,
     low: Array,
     high: Array,
-) -> Answers:
-    """Answers with their chi2 on the same pixels, and their models' distance from the true one."""
+) -> FitResults:
+    """Return results with chi2 on the same pixels, and the models' distance from the true one."""
     model = images(cutouts, values)
     sigma, image = (v.double().numpy() for v in (cutouts.sigma, cutouts.image))
     used = ~cutouts.mask.numpy()
     distance = np.where(used, ((model - true) / sigma) ** 2, 0.0).sum(axis=(1, 2))
     chi2 = np.array([best_chi2(*planes) for planes in zip(model, image, sigma, used, strict=True)])
-    return Answers(name, values, errors, low, high, chi2, distance)
+    return FitResults(name, values, errors, low, high, chi2, distance)
 
 
 def best_chi2(model: Array, image: Array, sigma: Array, used: Array) -> float:
-    """Chi2 of one model with its flux and a level sky solved for; NaN without a model.
+    """Return chi2 of one model with its flux and a constant sky solved for; NaN without a model.
 
     The saved magnitudes have four digits, which alone would cost a bright galaxy some chi2, and
     GALFIT's sky was not kept.
@@ -120,7 +122,7 @@ def best_chi2(model: Array, image: Array, sigma: Array, used: Array) -> float:
 
 
 def intervals(table: Table) -> tuple[Array, Array]:
-    """Ends (B, L, 7) of the central intervals of a table's draws."""
+    """Return ends (B, L, 7) of the central intervals of a table's draws."""
     samples = np.stack([np.asarray(table[f"{k}_samples"], float) for k in NAMES], axis=2)
     sky = np.zeros((*samples.shape[:2], 1))
     whole = torch.from_numpy(np.concatenate([samples, sky], axis=2))
@@ -131,7 +133,7 @@ def intervals(table: Table) -> tuple[Array, Array]:
 
 
 def flagged(table: Table, bad: Array) -> dict[str, Any]:
-    """How many rows carry a flag or are suspect, and how many of the catastrophic are not."""
+    """Count rows that are flagged or suspect, and catastrophic ones that are not."""
     flags, grade = np.asarray(table["flags"]), np.asarray(table["quality"]).astype(str)
     counts = {flag.name: int((flags & int(flag) != 0).sum()) for flag in hf.Flag}
     return {
@@ -143,7 +145,7 @@ def flagged(table: Table, bad: Array) -> dict[str, Any]:
 
 
 def flagged_by_galfit(problem: Array, bad: Array) -> dict[str, Any]:
-    """How many of GALFIT's rows have a parameter that it marked with asterisks."""
+    """Count rows with a parameter that GALFIT marked with asterisks."""
     return {
         "flagged": int(problem.sum()),
         "catastrophic and not flagged": int((bad & ~problem).sum()),

@@ -1,20 +1,20 @@
-"""GalSim galaxies that the package's own simulator did not make, cached as npz shards.
+"""Simulate galaxies with GalSim instead of the package's own simulator, cached as npz shards.
 
-Single Sersic profiles through three PSFs (an elliptical Moffat of FWHM 2.6 pix with heavy wings,
-a Kolmogorov of 4.0, an obscured Airy pattern of 1.9 that is a little undersampled), at three
-exposure times, on stamps of 64, 96 and 128 pixels. Sky noise and the galaxy's own; the noise map
-is the true one. GalSim reads the same PSF image as the fitter, between its samples by Lanczos(30):
-its default, a quintic, is itself off by 3e-3.
+Single Sersic profiles through three PSFs (an elliptical Moffat of FWHM 2.6 pix with heavy wings, a
+Kolmogorov of 4.0, an obscured Airy pattern of 1.9 that is a little undersampled), at three exposure
+times, on cutouts of 64, 96 and 128 pixels. There is noise of the sky and of the galaxy; the noise
+map is the true one. GalSim uses the same PSF image as the fitter, interpolated by Lanczos(30): its
+default, a quintic, is itself off by 3e-3.
 
 Two populations:
 
 prior: sizes, indices and shapes from the package's own `Prior`, cut to what GalSim can render
-    (`LIMITS`); stamps, positions and signal to noise distributed as the package's simulator has
-    them, so that they tell no more of a galaxy than they do there. Then coverage is exactly
-    defined, if draws of the posterior are cut to the same limits (`inside`): the prior of these
-    galaxies is the package's, given the limits. Without that cut indices at low signal to noise
-    cover too often: the posterior's tails reach to where no galaxy was put.
-uniform: what an astronomer might write down; the prior is not the population's there.
+    (`LIMITS`); cutouts, positions and signal to noise are distributed as in the package's
+    simulator. Coverage is then exactly defined if draws of the posterior are cut to the same limits
+    (`inside`), as the prior of these galaxies is the package's within the limits. Without that cut
+    intervals of the index cover too often at low signal to noise, as the posterior's tails extend
+    beyond the limits.
+uniform: uniform in n, q and ln r_eff; here the prior is not that of the population.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Array = NDArray[np.float64]
 NAMES = ("x", "y", "mag", "r_eff", "n", "q", "pa", "sky")
 LIMITS = {"r_eff": (0.7, 12.0), "n": (0.5, 6.2), "q": (0.15, 1.0)}
 SIDES = (64, 64, 96, 128)  # pixels, of the shards in turn
-ALL_SIDES = (32, 48, 64, 96, 128)  # among which the simulator chooses
+ALL_SIDES = (32, 48, 64, 96, 128)  # of the package's simulator
 FILL = (5.0, 12.0)  # the least side in units of r_eff, log-uniform, as the simulator's
 OFFSET, WIDE, WIDE_SHARE = 0.8, 5.0, 0.15  # pix from the middle: normal, or uniform for a share
 PSFS = ("moffat", "kolmogorov", "airy")
@@ -46,14 +46,14 @@ PSF_SIDE = 51
 EXPOSURES = (10.0, 100.0, 1000.0)  # s
 SKY_RATE = 5.0  # electrons / s / pix
 ZEROPOINT = 25.0  # mag of one electron / s
-SNR = (3.0, 1500.0)  # log-uniform, as the simulator's: of the sky's noise alone
-SKY_OFFSET = 2.0  # standard deviation of the sky that is left, in units of the sky's noise
+SNR = (3.0, 1500.0)  # log-uniform, as in the simulator; of the sky's noise alone
+SKY_OFFSET = 2.0  # standard deviation of the residual sky, in units of its noise
 SHARD = 250
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Galaxies of one stamp size.
+    """Galaxies of one cutout size.
 
     Args:
         cutouts: B galaxies.
@@ -77,13 +77,13 @@ def shards(cache: Path, n: int, population: str, seed: int = 0) -> Iterator[Shar
         if not path.exists():
             temporary = path.with_suffix(f".{os.getpid()}.tmp.npz")
             np.savez(temporary, **_make(k, population, seed))
-            temporary.replace(path)  # a run killed in between leaves no half file
+            temporary.replace(path)  # so that a killed run leaves no partial file
         with np.load(path) as data:
             yield _shard({key: data[key][: n - k * SHARD] for key in data.files}, f"{k}")
 
 
 def inside(samples: Array) -> NDArray[np.bool_]:
-    """Which draws (..., 8) lie within `LIMITS`, as the population "prior" does."""
+    """Return whether draws (..., 8) lie within `LIMITS`, as the population "prior" does."""
     keep = np.ones(samples.shape[:-1], bool)
     for name, (low, high) in LIMITS.items():
         value = samples[..., NAMES.index(name)]
@@ -92,7 +92,7 @@ def inside(samples: Array) -> NDArray[np.bool_]:
 
 
 def psf_image(kind: str, stretch: float = 1.0) -> Array:
-    """Samples of a PSF without the pixel's response, sum 1; wider by the factor ``stretch``."""
+    """Return samples of a PSF without the pixel's response, sum 1, widened by ``stretch``."""
     import galsim
 
     if kind == "moffat":
@@ -109,7 +109,7 @@ def psf_image(kind: str, stretch: float = 1.0) -> Array:
 
 
 def galsim_image(theta: Array, psf: Array, side: int) -> Array:
-    """GalSim's image (side, side) of unit flux, for one row of physical parameters."""
+    """Return GalSim's image (side, side) of unit flux, for one row of physical parameters."""
     import galsim
 
     fine = galsim.GSParams(
@@ -163,14 +163,14 @@ def _shard(data: dict[str, NDArray], name: str) -> Shard:
         sigma=data["sigma"],
         psf=psfs[data["psf"]],
         zeropoint=np.full(len(data["snr"]), ZEROPOINT),
-        # a galaxy's draws depend on its id: no two may have the same
+        # a galaxy's draws depend on its id, so ids must differ
         id=[f"{name}-{i}" for i in range(len(data["snr"]))],
     )
     return Shard(cutouts, data["theta"], data["snr"], data["psf"], data["exposure"])
 
 
 def _from_prior(rng: np.random.Generator, side: int) -> Array:
-    """(SHARD, 8) with size, index and shape from the package's prior, cut to `LIMITS`."""
+    """Draw (SHARD, 8) with size, index and shape from the package's prior, cut to `LIMITS`."""
     space = ParameterSpace(prior=Prior())
     kept: list[Array] = []
     while sum(map(len, kept)) < SHARD:
@@ -192,7 +192,7 @@ def _sides(r_eff: Array, rng: np.random.Generator) -> NDArray[np.int64]:
 
 
 def _uniform(rng: np.random.Generator) -> Array:
-    """(SHARD, 8) uniform in n, q and ln r_eff."""
+    """Draw (SHARD, 8) uniform in n, q and ln r_eff."""
     theta = np.zeros((SHARD, len(NAMES)))
     theta[:, 3] = np.exp(rng.uniform(*np.log(LIMITS["r_eff"]), SHARD))
     theta[:, 4] = rng.uniform(*LIMITS["n"], SHARD)

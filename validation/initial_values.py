@@ -1,22 +1,25 @@
-"""Do fits that start from the posterior end where they should, and sooner than from moments?
+"""Do fits that start from the network end in better minima, and sooner, than from moments?
 
     OMP_NUM_THREADS=1 python -m validation.initial_values [--weights FOLDER] [--scenes 600]
 
-On ../shared/data/sims main.npz and hard.npz, and on scenes of the package's simulator without
-unmasked neighbours and artefacts. Each galaxy is fitted from the network's posterior, as the
-package does by default, from its initial estimator's, as it does for other errors than the
-posterior's, from moments, and from eight starts (moments, the posterior's median, five of its
-draws, the truth), of which the best counts. Compared is what the fit minimises, chi2 plus the
-prior's u^2. Catastrophic:
-magnitude off by more than 0.5 or size by a factor 2. "One start" is without a first fit on the
-middle of the stamp, second tries and further draws; iterations are counted there.
+The galaxies are those of ../shared/data/sims main.npz and hard.npz, and of fields of the package's
+simulator without unmasked neighbours and artefacts. Each galaxy is fitted from the network's
+posterior (the package's default), from the network's initial estimator (as for errors other than
+the posterior's), from moments, and from eight sets of initial values (moments, the posterior's
+median, five of its draws, the truth), of which the best counts. Compared is what the fit minimises,
+chi2 plus the prior's u^2. Catastrophic means that the magnitude is off by more than 0.5 or the size
+by a factor 2. "One start" leaves out the first fit on the middle of the cutout, retries and
+further draws; evaluations are counted there.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +44,17 @@ from validation.common import SIMS, load_sims, quality, write_result
 
 SPACE = ParameterSpace()
 OPTIONS = FitOptions(compile="off")
-# one start on the whole stamp and nothing else: what a start is worth by itself
+# one fit on the whole cutout from one set of initial values: what these are worth by themselves
 BARE = FitOptions(compile="off", coarse_fit=False, retry=False)
-ONE = ("posterior", "scout", "moments")
+ONE = ("posterior", "initial", "moments")
 WAYS = (*ONE, *(f"{name}, one start" for name in ONE), "eight")
 AT_ONCE = 100
 DRAWS = 5
-WITHIN = 1.0  # of what is minimised: where a second minimum begins to matter
+WITHIN = 1.0  # of what is minimised: a second minimum matters from here on
 
 
 def objective(fit: Fit, cutouts: hf.Cutouts) -> np.ndarray:
-    """chi2 + u^2 (B,), what a MAP fit minimises."""
+    """Return chi2 + u^2 (B,), which a MAP fit minimises."""
     box = make_inputs(cutouts, with_views=False).frame.box
     coords, _ = SPACE.from_physical(fit.theta, cutouts.zeropoint)
     whitened = SPACE.to_whitened(coords, box)
@@ -59,7 +62,7 @@ def objective(fit: Fit, cutouts: hf.Cutouts) -> np.ndarray:
 
 
 def eight_starts(cutouts: hf.Cutouts, posterior: Any, truth: torch.Tensor) -> Starts:
-    """Moments, the median, five draws and the truth; all of them tried."""
+    """Return moments, the median, five draws and the truth as initial values, all to be tried."""
     reach = 0.25 * cutouts.size.amin(dim=1).double()
     moments = moment_start(cutouts, sky_level(cutouts), nominal_centre(cutouts), reach)
     zeropoint = cutouts.zeropoint
@@ -70,58 +73,90 @@ def eight_starts(cutouts: hf.Cutouts, posterior: Any, truth: torch.Tensor) -> St
     return Starts(coords, torch.ones(len(cutouts), dtype=torch.bool))
 
 
-def measure(cutouts: hf.Cutouts, truth: torch.Tensor, estimator: Estimator) -> dict[str, Any]:
-    """Fit a set in the ways compared."""
-    ways: dict[str, list[Any]] = {name: [] for name in WAYS}
-    costs: dict[str, list[Any]] = {name: [] for name in ways}
-    parts = {"posterior": estimator, "scout": starting_part(estimator, "covariance")}
-    seconds = dict.fromkeys([*parts, *(f"fit from {name}" for name in ONE)], 0.0)
-    wide = 0
-    for low in range(0, len(cutouts), AT_ONCE):
-        part = cutouts[low : low + AT_ONCE]
-        true = truth[low : low + AT_ONCE]
+@dataclass
+class Fits:
+    """The fits of a set in the ways compared, part by part, and what they cost.
+
+    Args:
+        fits, costs: of each way, one entry a part; costs are what the fit minimises.
+        seconds: CPU seconds of each network and of the fits from each kind of initial values.
+        wide: galaxies whose posterior is so wide that its draws are tried too.
+    """
+
+    fits: dict[str, list[Fit]] = field(default_factory=lambda: {way: [] for way in WAYS})
+    costs: dict[str, list[Any]] = field(default_factory=lambda: {way: [] for way in WAYS})
+    seconds: Counter[str] = field(default_factory=Counter)
+    wide: int = 0
+
+    def add(self, part: hf.Cutouts, truth: torch.Tensor, networks: dict[str, Estimator]) -> None:
+        """Fit some galaxies in all ways."""
         starts: dict[str, Starts | None] = {"moments": None}
         expected = {}
-        for name, network in parts.items():
-            clock = time.process_time()
-            expected[name] = expectation(part, network).posterior
-            starts[name] = starts_from(expected[name], part)
-            seconds[name] += time.process_time() - clock
-        wide += int(starts["posterior"].wide.sum())
+        for name, network in networks.items():
+            with self.timed(name):
+                expected[name] = expectation(part, network).posterior
+                starts[name] = starts_from(expected[name], part)
+        self.wide += int(starts["posterior"].wide.sum())
         fits = {}
         for name, given in starts.items():
-            clock = time.process_time()
-            fits[name] = fit_cutouts(part, OPTIONS, starts=given)
-            seconds[f"fit from {name}"] += time.process_time() - clock
+            with self.timed(f"fit from {name}"):
+                fits[name] = fit_cutouts(part, OPTIONS, starts=given)
             fits[f"{name}, one start"] = fit_cutouts(part, BARE, starts=given)
-        fits["eight"] = fit_cutouts(
-            part, OPTIONS, starts=eight_starts(part, expected["posterior"], true)
-        )
+        eight = eight_starts(part, expected["posterior"], truth)
+        fits["eight"] = fit_cutouts(part, OPTIONS, starts=eight)
         for name, fit in fits.items():
-            ways[name].append(fit)
-            costs[name].append(objective(fit, part))
-    cost = {name: np.concatenate(values) for name, values in costs.items()}
+            self.fits[name].append(fit)
+            self.costs[name].append(objective(fit, part))
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Add the CPU seconds of a block to those of ``name``."""
+        begin = time.process_time()
+        yield
+        self.seconds[name] += time.process_time() - begin
+
+
+def summary(fits: list[Fit], above: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+    """Return failures, and how far fits end above the best known minimum.
+
+    Args:
+        fits: of one way, all parts.
+        above: (B,) what is minimised, above the least of all ways.
+        truth: (B, 8).
+    """
+    theta = np.concatenate([fit.theta.numpy()[:, :7] for fit in fits])
+    error = np.concatenate([fit.error.numpy()[:, :7] for fit in fits])
+    flags = np.concatenate([fit.flags.numpy() for fit in fits])
+    with np.errstate(invalid="ignore"):
+        near = np.abs(theta[:, 2] - truth[:, 2]) <= 0.5
+        near &= np.abs(np.log(theta[:, 3] / truth[:, 3])) < np.log(2)
+    return {
+        "catastrophic": quality(theta, error, truth[:, :7])["catastrophic"],
+        "of them without a flag of the fit": int((~near & (flags == 0)).sum()),
+        "within 1 of the best": round(float((above < WITHIN).mean()), 4),
+        "worst": round(float(above.max()), 2),
+    }
+
+
+def measure(cutouts: hf.Cutouts, truth: torch.Tensor, estimator: Estimator) -> dict[str, Any]:
+    """Fit a set in the ways compared, and return the figures of each."""
+    networks = {"posterior": estimator, "initial": starting_part(estimator, "covariance")}
+    done = Fits()
+    for low in range(0, len(cutouts), AT_ONCE):
+        rows = slice(low, low + AT_ONCE)
+        done.add(cutouts[rows], truth[rows], networks)
+    cost = {name: np.concatenate(values) for name, values in done.costs.items()}
     best = np.minimum.reduce(list(cost.values()))
-    result: dict[str, Any] = {"galaxies": len(cutouts), "wide": wide}
-    for name, found in ways.items():
-        theta = np.concatenate([fit.theta.numpy()[:, :7] for fit in found])
-        error = np.concatenate([fit.error.numpy()[:, :7] for fit in found])
-        flags = np.concatenate([fit.flags.numpy() for fit in found])
-        with np.errstate(invalid="ignore"):
-            near = np.abs(theta[:, 2] - truth[:, 2].numpy()) <= 0.5
-            near &= np.abs(np.log(theta[:, 3] / truth[:, 3].numpy())) < np.log(2)
-        result[name] = {
-            "catastrophic": quality(theta, error, truth[:, :7].numpy())["catastrophic"],
-            "of them without a flag of the fit": int((~near & (flags == 0)).sum()),
-            "within 1 of the best": round(float((cost[name] < best + WITHIN).mean()), 4),
-            "worst": round(float((cost[name] - best).max()), 2),
-        }
+    result: dict[str, Any] = {"galaxies": len(cutouts), "wide": done.wide}
+    for name, fits in done.fits.items():
+        result[name] = summary(fits, cost[name] - best, truth.numpy())
         if "one start" in name:
-            counts = np.concatenate([fit.n_iter.numpy() for fit in found])
+            counts = np.concatenate([fit.n_iter.numpy() for fit in fits])
             result[name]["evaluations, mean"] = round(float(counts.mean()), 2)
             result[name]["evaluations, median"] = float(np.median(counts))
+    seconds = done.seconds
     result["CPU ms a galaxy"] = {k: round(1e3 * v / len(cutouts), 2) for k, v in seconds.items()}
-    for name in parts:
+    for name in networks:
         total = seconds[name] + seconds[f"fit from {name}"]
         result[f"share of the network: {name}"] = round(seconds[name] / total, 3)
     return result
@@ -151,7 +186,7 @@ def main() -> None:
         print(name)
         for key, value in figures[name].items():
             print(f"    {key}: {value}")
-    print(write_result("starts", figures))
+    print(write_result("initial_values", figures))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a way to errors says of galaxies, as weighted draws and a table: one place for all ways."""
+"""Measure galaxies by any way to errors, and return weighted draws and a table."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from hybridfit.uncertainty.error_budget import NONE
 
 Array = NDArray[np.float64]
 
-N_DRAWS = 512  # of a Gaussian that stands for value and covariance
-LEAST = 0.02  # of a size or an index over its value: a Gaussian's draws may be negative
+N_DRAWS = 512  # of the Gaussian that represents value and covariance
+LEAST = 0.02  # least size or index over its value, as a Gaussian's draws may be negative
 
 
 @dataclass(frozen=True)
 class Measured:
-    """B galaxies, their draws and their rows.
+    """B galaxies with their draws and table rows.
 
     Args:
         names: of the P parameters.
@@ -43,13 +43,13 @@ class Measured:
 def measured(
     cutouts: hf.Cutouts, uncertainty: str, options: FitOptions = FitOptions(), **more: Any
 ) -> Measured:
-    """Measure galaxies as a user would, and return what stands for their posterior.
+    """Measure galaxies as a user would, and return draws from their posterior.
 
     Args:
         cutouts: B galaxies.
-        uncertainty: of `hybridfit.fit`. "covariance" has no draws: a Gaussian with the quoted
-            values and covariance stands for them. "budget-free" is the posterior without the
-            error budget: the pixels' noise as the noise map has it, and nothing else.
+        uncertainty: of `hybridfit.fit`. "covariance" has no draws, which are taken from a Gaussian
+            with the quoted values and covariance. "budget-free" is the posterior without the
+            error budget, with the noise map's noise alone.
         options: of the fit.
         more: for `hybridfit.fit`.
     """
@@ -71,7 +71,7 @@ def measured(
 
 
 def joined(parts: list[Measured]) -> Measured:
-    """Several batches as one; draws that are fewer are filled up with some of no weight."""
+    """Join several batches; fewer draws are padded with draws of no weight."""
     most = max(part.samples.shape[1] for part in parts)
     samples, weights = [], []
     for part in parts:
@@ -90,7 +90,7 @@ def joined(parts: list[Measured]) -> Measured:
 
 
 def _gaussian(table: Table, names: tuple[str, ...], columns: tuple[str, ...]) -> Array:
-    """Draws (B, N_DRAWS, P) about the values with the covariance."""
+    """Return draws (B, N_DRAWS, P) about the values with the covariance."""
     use = [columns.index(name) for name in names]
     covariance = np.asarray(table["covariance"], float)[:, use][:, :, use]
     values = np.stack([np.asarray(table[name], float) for name in names], axis=1)

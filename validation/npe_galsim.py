@@ -1,15 +1,15 @@
-"""Is the shipped posterior true on galaxies that its simulator did not make, and how sharp?
+"""Is the network's posterior calibrated and sharp on galaxies made by GalSim?
 
     OMP_NUM_THREADS=1 python -m validation.npe_galsim --cache FOLDER [--weights FOLDER]
-        [--n 4000] [--population prior | uniform] [--draws 512] [--seed 0]
+        [--n 4000] [--population prior | uniform] [--draws 512] [--seed 0] [--run NAME]
 
-4,000 GalSim galaxies (`galsim_galaxies.py`), kept in the folder. First the package's renderer is
-compared with GalSim on 50 of them; then `predict_cutouts` runs over all, timed. Coverage is that of
-the central intervals, per parameter, overall and in bins of S/N. For the population "prior", draws
-outside of the population's limits do not count, so that the posterior is that of these galaxies;
-"raw" is without that cut, as the package gives it. The width is half of p84 - p16 over the
-Cramer-Rao limit at the truth, prior included, its median over the galaxies of a bin and then over
-the parameters.
+GalSim makes 4,000 galaxies (`galsim_galaxies.py`), which are kept in the folder. First the
+package's renderer is compared with GalSim on 50 of them; then `predict_cutouts` runs over all,
+timed. Coverage is that of the central intervals, per parameter, overall and in bins of S/N. For the
+population "prior", draws outside the population's limits do not count, so that the posterior is
+that of these galaxies; "raw" is without that cut, as the package returns it. The width is half of
+p84 - p16 over the Cramer-Rao limit at the truth, prior included, its median over the galaxies of a
+bin and then over the parameters.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from hybridfit.calibration.tarp import MissingLibrary, tarp
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, predict_cutouts
 from hybridfit.rendering.render import render
-from validation.common import write_result
+from validation.common import add_run
 from validation.galsim_galaxies import NAMES, PSFS, Shard, galsim_image, inside, psf_image, shards
 
-AGREE = 2e-3  # of the peak: where two codes differ by more the pictures are not the same
+AGREE = 2e-3  # of the peak: the largest difference that the two codes may have
 CHECKED = 50
 LIMIT = "limit_{}{}.npz"
-GPU_WIDTH = (1.08, 1.08, 1.08, 1.2, 1.6)  # asked of networks that were trained on a GPU
+GPU_WIDTH = (1.08, 1.08, 1.08, 1.2, 1.6)  # required of networks that were trained on a GPU
 
 
 def check_images(sets: list[Shard]) -> dict[str, float]:
-    """Largest difference over the peak, and all of it in units of the noise, of some galaxies."""
+    """Compare images with GalSim's: largest difference over the peak, and chi of all pixels."""
     peaks, noises = [], []
     for shard in sets[:4]:  # one of each size of stamp
         side = shard.cutouts.image.shape[-1]
@@ -64,10 +64,10 @@ def check_images(sets: list[Shard]) -> dict[str, float]:
 
 
 def limits(sets: list[Shard], path: Path) -> np.ndarray:
-    """(N, 8) standard deviations at the limit; kept beside the galaxies, they do not change."""
+    """Return (N, 8) standard deviations at the Cramer-Rao limit, kept beside the galaxies."""
     count = sum(len(shard.snr) for shard in sets)
-    if path.exists() and len(held := np.load(path)["sigma"]) >= count:
-        return held[:count]
+    if path.exists() and len(saved := np.load(path)["sigma"]) >= count:
+        return saved[:count]
     sigma = []
     for shard in sets:
         covariance = cramer_rao(torch.from_numpy(shard.theta), shard.cutouts)
@@ -77,9 +77,9 @@ def limits(sets: list[Shard], path: Path) -> np.ndarray:
 
 
 def predict(sets: list[Shard], estimator: Estimator, draws: int) -> tuple[np.ndarray, Any]:
-    """Draws (N, S, 8), and what is to be said of them."""
+    """Return draws (N, S, 8), and a report on their number and cost."""
     samples, rejected, flags = [], 0, []
-    predict_cutouts(sets[0].cutouts[:8], estimator, draws)  # what is made once is not timed
+    predict_cutouts(sets[0].cutouts[:8], estimator, draws)  # a warm-up, not timed
     before = time.process_time()
     for shard in sets:
         posterior = predict_cutouts(shard.cutouts, estimator, draws)
@@ -88,7 +88,7 @@ def predict(sets: list[Shard], estimator: Estimator, draws: int) -> tuple[np.nda
         flags.append(posterior.flags.numpy())
     seconds = time.process_time() - before
     count = sum(map(len, samples))
-    told = {
+    report = {
         "draws a galaxy": draws,
         "rejected draws": rejected,
         "share of rejected draws": rejected / (count * draws),
@@ -99,11 +99,11 @@ def predict(sets: list[Shard], estimator: Estimator, draws: int) -> tuple[np.nda
         "CPU seconds": seconds,
         "galaxies a CPU second": count / seconds,
     }
-    return np.concatenate(samples), told
+    return np.concatenate(samples), report
 
 
 def by_parameter(table: Table, kind: str, low: float | None = None) -> dict[str, dict[str, float]]:
-    """Coverage, pull and width of each parameter in one bin."""
+    """Return coverage, pull and width of each parameter in one bin."""
     rows = table[table["bin"] == kind]
     rows = rows if low is None else rows[rows["low"] == low]
     columns = ("cover_68", "cover_95", "pull_mean", "pull_std", "width")
@@ -113,9 +113,9 @@ def by_parameter(table: Table, kind: str, low: float | None = None) -> dict[str,
     }
 
 
-def judged(result: Calibration, options: CalibrationOptions) -> dict[str, dict[str, Any]]:
-    """What the issue asks for, what came, and whether that is enough."""
-    table, asked = result.table, {}
+def verdicts(result: Calibration, options: CalibrationOptions) -> dict[str, dict[str, Any]]:
+    """Compare coverage and widths with what is required of them."""
+    table, required = result.table, {}
     parameters = table["parameter"] != "all"
     for quantity, text, tolerances in (
         ("all", "overall", (options.tolerance_68, options.tolerance_95)),
@@ -126,25 +126,25 @@ def judged(result: Calibration, options: CalibrationOptions) -> dict[str, dict[s
             off = np.abs(np.asarray(some[f"cover_{level}"]) - level / 100)
             worst = some[int(off.argmax())]
             where = f" at S/N {worst['low']:g}-{worst['high']:g}" if quantity == "snr" else ""
-            asked[f"{level} % intervals cover {level} +- {100 * tolerance:g} % {text}"] = {
+            required[f"{level} % intervals cover {level} +- {100 * tolerance:g} % {text}"] = {
                 "worst": f"{100 * worst[f'cover_{level}']:.1f} % ({worst['parameter']}{where})",
                 "missed": int((off > tolerance).sum()),
                 "pass": bool((off <= tolerance).all()),
             }
     rows = table[(table["bin"] == "snr") & ~parameters]
     for row, most, gpu in zip(rows, options.width, GPU_WIDTH, strict=True):
-        asked[f"width over the limit, S/N {row['low']:g}-{row['high']:g}: <= {most}"] = {
+        required[f"width over the limit, S/N {row['low']:g}-{row['high']:g}: <= {most}"] = {
             "worst": f"{row['width']:.3f}",
             "pass": bool(row["width"] <= most),
             "pass as GPU-trained": bool(row["width"] <= gpu),
         }
-    return asked
+    return required
 
 
 def figures(
     samples: np.ndarray, weights: np.ndarray | None, sets: list[Shard], limit: np.ndarray
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All figures of one reading of the draws, and the verdicts."""
+    """Return all figures of the draws with these weights, and the verdicts."""
     options = CalibrationOptions()
     trials = Trials(NAMES, samples, np.concatenate([shard.theta for shard in sets]), weights)
     snr = np.concatenate([shard.snr for shard in sets])
@@ -173,11 +173,11 @@ def figures(
         found["TARP"] = {k: float(v) for k, v in tarp(trials).meta.items()}
     except MissingLibrary as error:
         found["TARP"] = str(error)
-    return found, judged(result, options)
+    return found, verdicts(result, options)
 
 
-def show(name: str, found: dict[str, Any], asked: dict[str, Any]) -> None:
-    """Print coverage of 68 and 95 % and width of one reading, and what was asked for."""
+def show(name: str, found: dict[str, Any], required: dict[str, Any]) -> None:
+    """Print coverage of 68 and 95 %, widths, and the verdicts."""
     print(f"\n{name}\n{'':>16}" + "".join(f"{p:>19}" for p in (*NAMES, "all")))
     for where, values in found.items():
         if isinstance(values, dict) and "mag" in values and isinstance(values["mag"], dict):
@@ -185,51 +185,55 @@ def show(name: str, found: dict[str, Any], asked: dict[str, Any]) -> None:
                 f"{v['cover_68']:.3f} {v['cover_95']:.3f}{v['width']:6.2f}" for v in values.values()
             )
             print(f"{where:>16}" + "".join(f"{cell:>19}" for cell in cells))
-    for what, came in asked.items():
-        print(f"{'pass' if came['pass'] else 'FAIL':>6}  {what}: {came['worst']}")
+    for text, row in required.items():
+        print(f"{'pass' if row['pass'] else 'FAIL':>6}  {text}: {row['worst']}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cache", type=Path, required=True, help="folder for the galaxies")
-    parser.add_argument("--weights", type=Path, help="folder of the network; else the package's")
-    parser.add_argument("--n", type=int, default=4000)
-    parser.add_argument("--population", default="prior", choices=("prior", "uniform"))
-    parser.add_argument("--draws", type=int, default=512)
-    parser.add_argument("--seed", type=int, default=0, help="of the galaxies")
-    parser.add_argument("--name", default="npe_galsim", help="of the result file")
-    given = parser.parse_args()
+    given = parsed()
     torch.set_num_threads(1)
     estimator = load_estimator(given.weights)
     sets = list(shards(given.cache, given.n, given.population, given.seed))
     images = check_images(sets)
-    for what, value in images.items():
-        print(f"{what}: {value:.3g}")
+    for key, value in images.items():
+        print(f"{key}: {value:.3g}")
     if images["worst max|d| / peak"] > AGREE:
         sys.exit(f"GalSim and the package differ by more than {AGREE} of the peak: stopping")
-    other = f"_{given.seed}" if given.seed else ""
-    limit = limits(sets, given.cache / LIMIT.format(given.population, other))
-    samples, told = predict(sets, estimator, given.draws)
-    for what, value in told.items():
-        print(f"{what}: {value:.4g}")
+    samples, report = predict(sets, estimator, given.draws)
     kept = inside(samples) & np.isfinite(samples).all(axis=2)
-    told["share of draws within the limits"] = float(kept.mean())
-    told["galaxies with less than 50 draws within"] = int((kept.sum(axis=1) < 50).sum())
+    report["share of draws within the limits"] = float(kept.mean())
+    report["galaxies with less than 50 draws within"] = int((kept.sum(axis=1) < 50).sum())
+    for key, value in report.items():
+        print(f"{key}: {value:.4g}")
     result: dict[str, Any] = {
         "galaxies": len(samples),
         "population": given.population,
         "seed": given.seed,
         "images against GalSim": images,
-        "network": told,
+        "network": report,
     }
+    other = f"_{given.seed}" if given.seed else ""
+    limit = limits(sets, given.cache / LIMIT.format(given.population, other))
     readings = {"raw": None}
     if given.population == "prior":
         readings = {"within the limits": kept.astype(float), "raw": None}
     for name, weights in readings.items():
-        found, asked = figures(samples, weights, sets, limit)
-        show(name, found, asked)
-        result[name] = {"asked": asked, **found}
-    print(write_result(given.name, result))
+        found, required = figures(samples, weights, sets, limit)
+        show(name, found, required)
+        result[name] = {"required": required, **found}
+    print(add_run("npe_galsim", given.run or f"seed {given.seed}", result))
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cache", type=Path, required=True, help="folder for the galaxies")
+    parser.add_argument("--weights", type=Path, help="folder of the network; default the package's")
+    parser.add_argument("--n", type=int, default=4000)
+    parser.add_argument("--population", default="prior", choices=("prior", "uniform"))
+    parser.add_argument("--draws", type=int, default=512)
+    parser.add_argument("--seed", type=int, default=0, help="of the galaxies")
+    parser.add_argument("--run", help='name of the run in the result file; default "seed <seed>"')
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

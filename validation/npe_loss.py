@@ -1,14 +1,14 @@
-"""Where does the posterior network lose against the best there could be?
+"""Where does the posterior network lose against the Laplace limit?
 
     OMP_NUM_THREADS=1 python -m validation.npe_loss [--weights NAME=FOLDER ...] [--n 8192]
 
-Scenes of the training's simulator that no run has seen. Of each network: the mean NLL of the true
-parameters, with the views and without, by kind of difficulty, and for scenes whose only
-difficulty is a mask the gap to the Laplace limit in nats (`laplace_limit`: 1/2 ln det 2 pi e C at
-the truth, for 8 parameters), by signal to noise, size, index, axis ratio, PSF, stamp and sky. One
-galaxy's gap scatters by 2 nats however good the network, so differences between networks, galaxy
-by galaxy, are given with their errors. Below S/N 30 posteriors are no Gaussians and the limit is
-no bound.
+It simulates fields that no training run has seen. For each network it gives the mean NLL of the
+true parameters, with and without the views, by kind of contaminant, and for fields whose only
+contaminant is a mask the gap to the Laplace limit in nats (`laplace_limit`: 1/2 ln det 2 pi e C at
+the truth, for 8 parameters), by signal to noise, size, index, axis ratio, PSF, cutout and sky. One
+galaxy's gap scatters by 2 nats even for a perfect network, so differences between networks are
+taken galaxy by galaxy and given with their errors. Below S/N 30 posteriors are not Gaussian and the
+limit is not a bound.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from hybridfit.training.recipe import Recipe
 from hybridfit.training.validation import LIMITED_AT_ONCE, laplace_limit, nll_of
 from validation.common import ROOT, write_result
 
-SEED = 91_000  # of the scenes; no training has these
+SEED = 91_000  # of the fields; no training run has these
 AT_ONCE = 1024
 ONLY_MASKED = int(Kind.MASK_THROUGH)
 EDGES: dict[str, tuple[float, ...]] = {
@@ -42,14 +42,14 @@ EDGES: dict[str, tuple[float, ...]] = {
     "n": (0, 0.5, 1, 2, 4, math.inf),
     "q": (0, 0.2, 0.4, 0.6, 0.8, 1.01),
     "PSF FWHM [pix]": (0, 2, 3, 4.5, 6, math.inf),
-    "stamp [pix]": (32, 48, 64, 96, 128, math.inf),
-    "stamp / r_eff": (0, 4, 6, 9, 13, math.inf),
+    "cutout [pix]": (32, 48, 64, 96, 128, math.inf),
+    "cutout / r_eff": (0, 4, 6, 9, 13, math.inf),
     "|sky| [sigma]": (0, 0.01, 10, 100, math.inf),
 }
 
 
 def properties(scenes: SimulatedFields) -> dict[str, Tensor]:
-    """What the galaxies are binned by."""
+    """Return the properties by which the galaxies are binned."""
     r_eff, side = scenes.theta[:, 3], scenes.cutouts.size.amin(dim=1).double()
     sigma = scenes.cutouts.sigma.masked_fill(scenes.cutouts.mask, torch.inf)
     return {
@@ -59,8 +59,8 @@ def properties(scenes: SimulatedFields) -> dict[str, Tensor]:
         "n": scenes.theta[:, 4],
         "q": scenes.theta[:, 5],
         "PSF FWHM [pix]": scenes.psf_fwhm,
-        "stamp [pix]": side,
-        "stamp / r_eff": side / r_eff,
+        "cutout [pix]": side,
+        "cutout / r_eff": side / r_eff,
         "|sky| [sigma]": scenes.theta[:, 7].abs() / sigma.flatten(1).amin(dim=1).double(),
     }
 
@@ -68,7 +68,7 @@ def properties(scenes: SimulatedFields) -> dict[str, Tensor]:
 def measured(
     networks: dict[str, Estimator], n: int, limited: bool = True
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """NLL with views and without ("NAME, scalars") of the networks; properties, kind, limit."""
+    """Return NLL with and without ("NAME, scalars") views; properties and limits."""
     recipe = Recipe.read(ROOT / "configs" / "train.yaml")
     nll: dict[str, list[Tensor]] = {}
     known: dict[str, list[Tensor]] = {}
@@ -94,12 +94,12 @@ def measured(
 
 
 def mean_and_error(values: Tensor, per: int = 4) -> tuple[float, float]:
-    """Mean and its error; galaxies come in groups of four exposures of one."""
+    """Return mean and error; galaxies come in groups of four exposures of one."""
     return float(values.mean()), float(values.std() * (per / max(len(values), 2)) ** 0.5)
 
 
 def line(nll: dict[str, Tensor], rows: Tensor, limit: Tensor | None) -> dict[str, Any]:
-    """One line of the table: NLL, or gap to the limit, of each network, and their differences."""
+    """Return one line: NLL, or gap to the limit, of each network, and their differences."""
     found: dict[str, Any] = {"galaxies": int(rows.sum())}
     names = list(nll)
     for name in names:
@@ -114,7 +114,7 @@ def line(nll: dict[str, Tensor], rows: Tensor, limit: Tensor | None) -> dict[str
 
 
 def tables(nll: dict[str, Tensor], known: dict[str, Tensor]) -> dict[str, Any]:
-    """By kind of scene the NLL; by property of clean galaxies the gap to the limit."""
+    """Return the NLL by kind of field, and the gap to the limit by property of clean galaxies."""
     kind, limit = known["kind"], known["limit"]
     kinds = {"all": torch.ones_like(kind, dtype=torch.bool), "clean": kind == 0}
     kinds["difficult"] = ~kinds["clean"]
@@ -149,7 +149,11 @@ def show(found: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--weights", nargs="*", default=[], metavar="NAME=FOLDER", help="beside the package's own"
+        "--weights",
+        nargs="*",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="networks to compare",
     )
     parser.add_argument("--n", type=int, default=8192, help="scenes")
     parser.add_argument("--name", default="npe_loss", help="of the result file")

@@ -1,34 +1,40 @@
-"""How good a proposal is the network: effective draws of 256, with the fit's Gaussian and without.
+"""How many of 256 draws are effective when network or fit propose them?
 
     OMP_NUM_THREADS=1 python -m validation.npe_proposal --cache FOLDER [--weights FOLDER]
         [--n 1000] [--seed 1]
 
-GalSim galaxies (`galsim_galaxies.py`). One round of importance sampling with 256 draws from a
-mixture, no further rounds and no chains: the flow and the t about the fit in equal parts, the flow
-with next to nothing of the t, the t alone; 8 draws are the prior's in each. The effective sample
-size is (sum w)^2 / sum w^2 over 256. The share of draws that the flow's inverse throws
-out of the space of parameters is printed too, and how many of these remain: none may reach a user.
+On GalSim galaxies (`galsim_galaxies.py`), one round of importance sampling takes 256 draws from a
+mixture: flow and the t distribution about the fit in equal parts, the flow with a little of the t,
+or the t alone, each with 8 draws of the prior. There are no further rounds and no chains. The
+effective sample size is (sum w)^2 / sum w^2 over 256. Also counted are draws of the network that
+were rejected as implausible, and implausible ones that were not.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+import hybridfit as hf
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions
+from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, predict_cutouts
 from hybridfit.pipeline.network_start import expectation, starts_from
 from hybridfit.pipeline.posterior import reconcile
 from hybridfit.sampling.options import SamplingOptions
 from hybridfit.uncertainty.error_budget import NONE
 from validation.common import write_result
-from validation.galsim_galaxies import LIMITS, NAMES, shards
+from validation.galsim_galaxies import LIMITS, NAMES, Shard, shards
+
+Array = NDArray[np.float64]
 
 DRAWS = 256
 MIXTURES = {  # draws of the t about the fit, and of the flow
@@ -41,14 +47,14 @@ OPTIONS = FitOptions(compile="off")
 
 
 def options_of(fit: int, flow: int) -> SamplingOptions:
-    """One round, whatever it gives: no room is left for another."""
+    """Return options for one round only, whatever its effective sample size."""
     return SamplingOptions(
         fit_draws=fit, network_draws=flow, prior_draws=8, target_ess=1.0, max_draws=DRAWS
     )
 
 
-def line(share: np.ndarray) -> dict[str, float]:
-    """Figures of effective sample sizes over the draws."""
+def line(share: Array) -> dict[str, float]:
+    """Return figures of effective sample sizes over the number of draws."""
     return {
         "galaxies": len(share),
         "median": round(float(np.median(share)), 3),
@@ -58,20 +64,19 @@ def line(share: np.ndarray) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cache", type=Path, required=True, help="folder for the galaxies")
-    parser.add_argument("--weights", type=Path, help="folder of the network; else the package's")
-    parser.add_argument("--n", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=1, help="of the galaxies")
-    parser.add_argument("--name", default="npe_proposal", help="of the result file")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    estimator = load_estimator(given.weights)
-    snr: list[np.ndarray] = []
-    found: dict[str, list[np.ndarray]] = {name: [] for name in MIXTURES}
-    rejected = outside = drawn = missing = 0
-    for shard in shards(given.cache, given.n, "prior", given.seed):
+@dataclass
+class Tally:
+    """What the draws of all shards add up to."""
+
+    snr: list[Array] = field(default_factory=list)
+    shares: dict[str, list[Array]] = field(default_factory=lambda: {name: [] for name in MIXTURES})
+    rejected: int = 0
+    outside: int = 0
+    drawn: int = 0
+    missing: int = 0
+
+    def add_mixtures(self, shard: Shard, estimator: Estimator) -> None:
+        """Draw one round from each mixture and keep the effective sample sizes."""
         cutouts = shard.cutouts
         expected = expectation(cutouts, estimator)
         fit = fit_cutouts(cutouts, OPTIONS, starts=starts_from(expected.posterior, cutouts))
@@ -79,37 +84,63 @@ def main() -> None:
             options = options_of(of_fit, of_flow)
             result = reconcile(cutouts, fit, expected, OPTIONS, options, NONE)
             assert (result.n_draws <= DRAWS).all(), "a further round was drawn"
-            found[name].append(result.ess.numpy() / DRAWS)
-        snr.append(shard.snr)
+            self.shares[name].append(result.ess.numpy() / DRAWS)
+        self.snr.append(shard.snr)
+
+    def add_draws(self, cutouts: hf.Cutouts, estimator: Estimator) -> None:
+        """Count the network's draws that were rejected, and implausible ones that were not."""
         posterior = predict_cutouts(cutouts, estimator, DRAWS)
-        rejected += int(posterior.rejected.sum())
+        self.rejected += int(posterior.rejected.sum())
         theta = posterior.samples.numpy()
-        missing += int((~np.isfinite(theta).all(axis=(1, 2))).sum())
+        self.missing += int((~np.isfinite(theta).all(axis=(1, 2))).sum())
         side = cutouts.image.shape[-1]
         r_eff, x = theta[..., NAMES.index("r_eff")], theta[..., :2]
-        outside += int(((r_eff > 1000) | (np.abs(x - side / 2) > side / 2).any(axis=2)).sum())
-        drawn += r_eff.size
+        beyond = (np.abs(x - side / 2) > side / 2).any(axis=2)
+        self.outside += int(((r_eff > 1000) | beyond).sum())
+        self.drawn += r_eff.size
+
+
+def tables(tally: Tally) -> dict[str, dict[str, Any]]:
+    """Return the figures of each mixture, of all galaxies and in bins of S/N."""
+    snr = np.concatenate(tally.snr)
+    found = {}
+    for name, pieces in tally.shares.items():
+        share = np.nan_to_num(np.concatenate(pieces))
+        found[name] = {"all": line(share)}
+        for low, high in pairwise(EDGES):
+            rows = (snr >= low) & (snr < high)
+            if rows.any():
+                found[name][f"S/N {low:g}-{high:g}"] = line(share[rows])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cache", type=Path, required=True, help="folder for the galaxies")
+    parser.add_argument("--weights", type=Path, help="folder of the network; default the package's")
+    parser.add_argument("--n", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1, help="of the galaxies")
+    parser.add_argument("--name", default="npe_proposal", help="of the result file")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    estimator, tally = load_estimator(given.weights), Tally()
+    for shard in shards(given.cache, given.n, "prior", given.seed):
+        tally.add_mixtures(shard, estimator)
+        tally.add_draws(shard.cutouts, estimator)
     figures: dict[str, Any] = {
         "draws a galaxy": DRAWS,
         "population": {k: list(v) for k, v in LIMITS.items()},
-        "rejected draws": rejected,
-        "draws of the flow": drawn,
-        "draws beyond the stamp or 1000 pixels large that a user sees": outside,
-        "galaxies without a posterior": missing,
+        "rejected draws": tally.rejected,
+        "draws of the flow": tally.drawn,
+        "draws beyond the stamp or 1000 pixels large that a user sees": tally.outside,
+        "galaxies without a posterior": tally.missing,
     }
-    where = np.concatenate(snr)
-    for name, pieces in found.items():
-        share = np.nan_to_num(np.concatenate(pieces))
-        lines = {"all": line(share)}
-        for low, high in pairwise(EDGES):
-            rows = (where >= low) & (where < high)
-            if rows.any():
-                lines[f"S/N {low:g}-{high:g}"] = line(share[rows])
+    print(figures)
+    for name, lines in tables(tally).items():
         figures[name] = lines
         print(f"\n{name}")
         for label, values in lines.items():
             print(f"{label:>14s}  " + "  ".join(f"{k} {v}" for k, v in values.items()))
-    print({k: v for k, v in figures.items() if k not in MIXTURES})
     print(write_result(given.name, figures))
 
 

@@ -1,15 +1,15 @@
-"""Which of the signs of trust sees what: galaxies that are not what the network was trained on.
+"""Which diagnostics notice galaxies unlike those that the network was trained on?
 
     OMP_NUM_THREADS=1 python -m validation.ood [--weights FOLDER] [--n 400]
 
-Clean galaxies of the package's simulator are spoiled in one way at a time: a bright neighbour left
-in, a noise map off by a factor, a PSF too narrow, a tilted sky, correlated noise, a companion on
-the galaxy itself, a hole in its centre. For each way stand the area under the ROC curve of each
-sign (distance of the context, reduced chi2 of the fit, distance of fit and flow) against the same
-galaxies unspoiled, the share that each flag marks, and how many fits were harmed: off by more than
-5 of their own errors in mag, r_eff, n or q, and how many of those carry no flag at all. The first
-line, galaxies as they are, says how often a flag is raised for nothing; the limits of context and
-disagreement were set there.
+Clean simulated galaxies are corrupted in one way at a time: an unmasked bright neighbour, a noise
+map off by a factor, a PSF too narrow, a tilted sky, correlated noise, a companion on the galaxy
+itself, a hole in its centre. For each corruption it gives the area under the ROC curve of each
+diagnostic (distance of the context, reduced chi2 of the fit, distance of fit and flow) against the
+same galaxies uncorrupted, the fraction that each flag marks, and the fraction of fits harmed: off
+by more than 5 of their own errors in mag, r_eff, n or q, and of those the fraction without a flag.
+The first line, of uncorrupted galaxies, shows how often a flag is raised without cause; the limits
+of context and disagreement were set there.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from hybridfit.simulation.simulate import simulate_fields
 from hybridfit.uncertainty.consistency import MAX_DISAGREEMENT, disagreement
 from validation.common import write_result
 
-SIGNS = Flag.UNFAMILIAR | Flag.DISAGREES | Flag.POOR_FIT
+NETWORK_FLAGS = Flag.UNFAMILIAR | Flag.DISAGREES | Flag.POOR_FIT
 BUDGET = Flag.MISFIT | Flag.PSF_DOUBTFUL  # raised by the posterior's error budget
-TRUST = SIGNS | BUDGET | Flag.UNCERTAIN
+TRUST = NETWORK_FLAGS | BUDGET | Flag.UNCERTAIN
 NAMED = (
     Flag.UNFAMILIAR,
     Flag.POOR_FIT,
@@ -51,7 +51,7 @@ NAMED = (
 )
 HARMED = 5.0
 OPTIONS = FitOptions(compile="off")
-Spoil = Callable[[SimulatedFields], hf.Cutouts]
+Corruption = Callable[[SimulatedFields], hf.Cutouts]
 
 
 def noise_of(scenes: SimulatedFields) -> torch.Tensor:
@@ -73,11 +73,11 @@ def as_they_are(scenes: SimulatedFields) -> hf.Cutouts:
 
 
 def neighbour(scenes: SimulatedFields, distance: float = 14.0, share: float = 1.0) -> hf.Cutouts:
-    """Another galaxy of the set at ``distance`` pixels, as bright, its sky taken off."""
+    """Add another galaxy of the set at ``distance`` pixels, as bright, with its sky subtracted."""
     other = scenes.cutouts.image.roll(1, 0) - scenes.theta[:, 7].float().roll(1)[:, None, None]
     scale = noise_of(scenes) / noise_of(scenes).roll(1, 0)
     scale = scale * share * (scenes.snr / scenes.snr.roll(1)).float()[:, None, None]
-    # blurred a little: its own noise must not be what is noticed
+    # blurred a little, so that its noise is not what is noticed
     kernel = torch.ones(1, 1, 3, 3) / 9
     smooth = functional.conv2d(other[:, None], kernel, padding=1)[:, 0]
     shift = round(distance / 2**0.5)
@@ -88,15 +88,15 @@ def companion(scenes: SimulatedFields) -> hf.Cutouts:
     return neighbour(scenes, 4.0, 0.4)
 
 
-def noise_times(factor: float) -> Spoil:
-    """A noise map that says ``factor`` times what the noise is."""
+def noise_times(factor: float) -> Corruption:
+    """Return a corruption that multiplies the noise map by ``factor``."""
     return lambda scenes: replace(scenes.cutouts, sigma=scenes.cutouts.sigma * factor)
 
 
-def psf_narrower(by: float) -> Spoil:
-    """A PSF whose width is too small by the fraction ``by``."""
+def psf_narrower(by: float) -> Corruption:
+    """Return a corruption that makes the PSF narrower by the fraction ``by``."""
 
-    def spoil(scenes: SimulatedFields) -> hf.Cutouts:
+    def corrupt(scenes: SimulatedFields) -> hf.Cutouts:
         psf = scenes.cutouts.psf
         assert psf is not None
         affine = torch.tensor([[1 / (1 - by), 0.0, 0.0], [0.0, 1 / (1 - by), 0.0]])
@@ -107,17 +107,17 @@ def psf_narrower(by: float) -> Spoil:
         narrow = narrow[:, 0]
         return replace(scenes.cutouts, psf=narrow / narrow.sum(dim=(1, 2), keepdim=True))
 
-    return spoil
+    return corrupt
 
 
 def tilted_sky(scenes: SimulatedFields) -> hf.Cutouts:
-    """A slope of 4 sigma over the stamp."""
+    """Add a slope of 4 sigma over the cutout."""
     x, _ = grid(scenes)
     return with_image(scenes, scenes.cutouts.image + 4 * noise_of(scenes) * (x / x.amax() - 0.5))
 
 
 def correlated(scenes: SimulatedFields) -> hf.Cutouts:
-    """More noise as drizzling leaves it: correlated with the next pixels, as much as there was."""
+    """Add as much noise again, correlated between neighbouring pixels as by drizzling."""
     generator = torch.Generator().manual_seed(5)
     white = torch.randn(scenes.cutouts.image.shape, generator=generator)
     kernel = torch.tensor([1.0, 2.0, 1.0])
@@ -128,7 +128,7 @@ def correlated(scenes: SimulatedFields) -> hf.Cutouts:
 
 
 def hollow(scenes: SimulatedFields) -> hf.Cutouts:
-    """Dust, or saturation: the middle 2.5 pixels at half of their light."""
+    """Halve the light within 2.5 pixels of the centre, as by dust or saturation."""
     x, y = grid(scenes)
     centre = scenes.theta[:, :2].float()
     distance = (x - centre[:, :1, None]) ** 2 + (y - centre[:, 1:, None]) ** 2
@@ -137,7 +137,7 @@ def hollow(scenes: SimulatedFields) -> hf.Cutouts:
     return with_image(scenes, torch.where(distance < 2.5**2, dimmed, scenes.cutouts.image))
 
 
-WAYS: dict[str, Spoil] = {
+CORRUPTIONS: dict[str, Corruption] = {
     "as they are": as_they_are,
     "neighbour as bright, 14 pix": neighbour,
     "companion of .4, 4 pix": companion,
@@ -152,9 +152,9 @@ WAYS: dict[str, Spoil] = {
 }
 
 
-def area(spoiled: np.ndarray, plain: np.ndarray) -> float:
-    """Area under the ROC curve: chance that a spoiled galaxy has the larger sign."""
-    one, other = (v[np.isfinite(v)] for v in (spoiled, plain))
+def area(corrupted: np.ndarray, plain: np.ndarray) -> float:
+    """Return the area under the ROC curve: chance that a corrupted galaxy has the larger value."""
+    one, other = (v[np.isfinite(v)] for v in (corrupted, plain))
     above = (one[:, None] > other[None]).mean() + 0.5 * (one[:, None] == other[None]).mean()
     return round(float(above), 3)
 
@@ -178,16 +178,16 @@ def measured(
 
 
 def summary(here: dict[str, np.ndarray], plain: dict[str, np.ndarray]) -> dict[str, Any]:
-    signs = ("context", "chi2", "disagreement")
+    diagnostics = ("context", "chi2", "disagreement")
     harmed = here["pull"] > HARMED
     flagged = (here["flags"] & int(TRUST)) != 0
     return {
-        **{f"AUC {name}": area(here[name], plain[name]) for name in signs},
+        **{f"AUC {name}": area(here[name], plain[name]) for name in diagnostics},
         **{
             str(flag.name): round(float(((here["flags"] & int(flag)) != 0).mean()), 3)
             for flag in NAMED
         },
-        "any of the three": round(float(((here["flags"] & int(SIGNS)) != 0).mean()), 3),
+        "any of the three": round(float(((here["flags"] & int(NETWORK_FLAGS)) != 0).mean()), 3),
         "flagged": round(float(flagged.mean()), 3),
         "harmed": round(float(harmed.mean()), 3),
         "certified": round(float((here["quality"] == int(Quality.CERTIFIED)).mean()), 3),
@@ -213,15 +213,15 @@ def main() -> None:
         print(f"{name}: quantiles .5 .9 .99 .995 of galaxies as they are: {levels.round(2)}")
     print(f"limits: context {float(estimator.distance_limit):.2f}, fit-flow {MAX_DISAGREEMENT}")
     figures: dict[str, Any] = {"errors": given.uncertainty, "galaxies": given.n, "S/N": [20, 500]}
-    for name, spoil in WAYS.items():
+    for name, corrupt in CORRUPTIONS.items():
         here = (
             plain
             if name == "as they are"
-            else measured(spoil(scenes), scenes, estimator, given.uncertainty)
+            else measured(corrupt(scenes), scenes, estimator, given.uncertainty)
         )
         figures[name] = summary(here, plain)
         print(f"{name:28}" + "  ".join(f"{k} {v:.2f}" for k, v in figures[name].items()))
-    print(write_result("unfamiliar", figures))
+    print(write_result("ood", figures))
 
 
 if __name__ == "__main__":

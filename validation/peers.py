@@ -1,22 +1,22 @@
-"""How do other fitters do on the same galaxies, from the same starts, on the same core?
+"""How do other fitters do on the same galaxies, initial values and core?
 
     OMP_NUM_THREADS=1 python -m validation.peers --core 1 [--rows hybridfit scipy ...]
         [--python astrophot=/path/to/its/bin/python ...] [--n main=200 hard=200]
 
-Each tool is driven by a file in `adapters/`, run by the interpreter that has the tool (this one,
-or what --python says); a tool that is not there is left out and named. Galaxies: main.npz and
-hard.npz of ../shared/data/sims where they are there, else a set of hybridfit's simulator. Starts:
-hybridfit's moments, an index of 1.8, and flux and sky solved for that shape, the same numbers for
-all ("given"); rows marked "own" are what a tool finds by itself. Every tool fits a Sersic profile
-and a flat sky to all pixels with the true noise map; hybridfit and pysersic have a prior on it.
+Each tool is driven by a file in `adapters/`, run by the interpreter that has the tool (this one, or
+that of --python); a missing tool is named and left out. The galaxies are main.npz and hard.npz of
+../shared/data/sims, or simulated ones where these are missing. Initial values are hybridfit's
+moments, an index of 1.8, and flux and sky solved for that shape, the same numbers for all; rows
+marked "own" use those of the tool itself. Every tool fits a Sersic profile and a flat sky to all
+pixels with the true noise map; hybridfit and pysersic also use a prior.
 
-Validates first: each tool renders four known models, which must be within a stated distance of
-hybridfit's renderer (itself within 1e-3 of GalSim, `rendering.py`); half a pixel of the centre is
-.13 away, a mirrored angle .5. Then CPU seconds a galaxy of one process held to one core and
-thread, errors included, without start-up and one warm-up fit, which are told apart. Catastrophic:
-off by .5 mag or a factor 2 in size, or no value. Slow tools get the first galaxies only; their
-number is told. GALFIT's rows are its answers saved beside the sets (3.0.5, same galaxies, starts
-of that day, CPU seconds of that machine).
+The script validates first: each tool renders four known models, which must be within a stated
+distance of hybridfit's renderer (itself within 1e-3 of GalSim, `rendering.py`); half a pixel of the
+centre is .13 away, a mirrored angle .5. Then it measures CPU seconds a galaxy of one process pinned
+to one core and thread, including errors, without start-up and one warm-up fit, which are reported
+apart. Catastrophic means off by .5 mag or a factor 2 in size, or no value. Slow tools get only the
+first galaxies, whose number is reported. GALFIT's rows are its saved results (3.0.5, same galaxies,
+other initial values, CPU seconds of another machine).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ ONE_THREAD = {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
     "MPLBACKEND": "Agg",
 }
-# x, y, mag, r_eff, n, q, pa, sky: no symmetry that could hide a wrong convention
+# x, y, mag, r_eff, n, q, pa, sky, without a symmetry that could hide a wrong convention
 KNOWN = np.array(
     [
         [63.7, 64.4, 17.0, 6.0, 1.0, 0.6, 30.0, 0.0],
@@ -68,15 +68,15 @@ KNOWN = np.array(
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table.
+    """One row of the table.
 
     Args:
         tool: name of its adapter's file and for --python.
         variant: of the adapter.
-        own: whether it finds its starts itself.
-        most: galaxies of a set at most; 0 for all.
-        tolerance: of the known models, of max|d| / peak and of sum|d| / flux.
-        install: what installs it.
+        own: whether it finds its initial values itself.
+        most: largest number of galaxies of a set; 0 for all.
+        tolerance: for the known models, of max|d| / peak and of sum|d| / flux.
+        install: command that installs it.
     """
 
     tool: str
@@ -118,7 +118,7 @@ ROWS = (
 
 
 def galaxies(name: str, n: int) -> tuple[hf.Cutouts, Array, str] | None:
-    """Cutouts, truth (B, 7) and where they are from; None where the set cannot be had."""
+    """Return cutouts, truth (B, 7) and their source; None where the set is missing."""
     if SIMS.is_dir():
         cutouts, truth, _ = load_sims(name, slice(0, n))
         return cutouts, truth, f"sims/{name}.npz"
@@ -130,7 +130,7 @@ def galaxies(name: str, n: int) -> tuple[hf.Cutouts, Array, str] | None:
 
 
 def starts(cutouts: hf.Cutouts) -> Array:
-    """Starting values (B, 8): shape from moments, flux and sky solved for that shape."""
+    """Return initial values (B, 8): shape from moments, flux and sky solved for that shape."""
     reach = torch.full((len(cutouts),), 30.0, dtype=torch.float64)
     coords = moment_start(cutouts, sky_level(cutouts), nominal_centre(cutouts), reach)
     linear = torch.tensor([[1.0, 0.0]], dtype=torch.float64).expand(len(cutouts), 2)
@@ -141,7 +141,7 @@ def starts(cutouts: hf.Cutouts) -> Array:
     gram = columns * weight.flatten(1)[:, None] @ columns.mT
     moment = columns * weight.flatten(1)[:, None] @ cutouts.image.double().flatten(1)[..., None]
     flux, sky = torch.linalg.solve(gram, moment)[..., 0].unbind(1)
-    # a faint galaxy may be solved as negative: then a flux of three sigma
+    # the flux of a faint galaxy may come out negative: then take three sigma
     least = 3 * gram[:, 0, 0] ** -0.5
     theta[:, 2] = cutouts.zeropoint - 2.5 * torch.log10(torch.maximum(flux, least))
     theta[:, 7] = sky
@@ -149,7 +149,7 @@ def starts(cutouts: hf.Cutouts) -> Array:
 
 
 def known_models(cutouts: hf.Cutouts) -> tuple[Array, Array]:
-    """The known models as hybridfit renders them (K, H, W), and their PSFs (K, h, w)."""
+    """Return the known models rendered by hybridfit (K, H, W), and their PSFs (K, h, w)."""
     first = cutouts[[0] * len(KNOWN)]
     assert first.psf is not None
     images = model_images(torch.from_numpy(KNOWN), first, FitOptions())
@@ -157,7 +157,7 @@ def known_models(cutouts: hf.Cutouts) -> tuple[Array, Array]:
 
 
 def task_of(row: Row, cutouts: hf.Cutouts, first: Array) -> Task:
-    """What the row's adapter is to do."""
+    """Return the task of the row's adapter."""
     rows = slice(0, min(row.most or len(cutouts), len(cutouts)))
     part = cutouts[rows]
     assert part.psf is not None
@@ -166,25 +166,25 @@ def task_of(row: Row, cutouts: hf.Cutouts, first: Array) -> Task:
 
 
 def run(row: Row, task: Task, python: str, core: int | None) -> Answer | str:
-    """Run the row's adapter; what it said where it gave no answer."""
+    """Run the row's adapter; return its answer, or its error message."""
     with tempfile.TemporaryDirectory() as folder:
-        asked, told = Path(folder) / "task.npz", Path(folder) / "answer.npz"
-        save(asked, task)
+        task_file, answer = Path(folder) / "task.npz", Path(folder) / "answer.npz"
+        save(task_file, task)
         done = subprocess.run(
-            [python, str(ADAPTERS / f"fit_{row.tool}.py"), str(asked), str(told)],
+            [python, str(ADAPTERS / f"fit_{row.tool}.py"), str(task_file), str(answer)],
             env={**os.environ, **ONE_THREAD},
-            cwd=folder,  # where a tool leaves its log
+            cwd=folder,  # where a tool may leave its log
             capture_output=True,
             text=True,
             preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
         )
-        if done.returncode == 0 and told.exists():
-            return load_answer(told)
+        if done.returncode == 0 and answer.exists():
+            return load_answer(answer)
         return done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no answer"
 
 
 def distance(images: Array, known: Array) -> float:
-    """The larger of max|d| / peak and sum|d| / flux over the known models."""
+    """Return the larger of max|d| / peak and sum|d| / flux over the known models."""
     sky = KNOWN[:, 7, None, None]
     off, light = np.abs(images - known), known - sky
     peak = off.max(axis=(1, 2)) / light.max(axis=(1, 2))
@@ -192,9 +192,9 @@ def distance(images: Array, known: Array) -> float:
     return float(np.maximum(peak, total).max())
 
 
-def judged(answer: Answer, truth: Array) -> dict[str, Any]:
-    """Failures, pulls and coverage."""
-    told = {
+def summary(answer: Answer, truth: Array) -> dict[str, Any]:
+    """Return failures, pulls, coverage and costs."""
+    report = {
         **accuracy(
             answer.values[:, :7],
             answer.errors[:, :7],
@@ -210,9 +210,9 @@ def judged(answer: Answer, truth: Array) -> dict[str, Any]:
         "python": answer.python,
     }
     if np.isfinite(answer.seconds_of_errors).any():
-        told["of that, errors"] = float(np.nanmean(answer.seconds_of_errors))
+        report["of that, errors"] = float(np.nanmean(answer.seconds_of_errors))
     raised = [m for m, v in zip(answer.messages, answer.values, strict=True) if np.isnan(v).all()]
-    return told | ({"said where it failed": raised[0]} if raised else {})
+    return report | ({"said where it failed": raised[0]} if raised else {})
 
 
 def accuracy(
@@ -222,13 +222,13 @@ def accuracy(
     converged: NDArray[np.int64],
     interval: Array | None = None,
 ) -> dict[str, Any]:
-    """Failures, pulls and coverage of fits (B, 7).
+    """Return failures, pulls and coverage of fits (B, 7).
 
     Args:
         values, errors: NaN where a tool gives none.
         truth: (B, 7).
-        converged: (B,) what the tool said.
-        interval: (B, 2, 7) of 68 %; default value -+ error. A lost galaxy is outside.
+        converged: (B,) as the tool says.
+        interval: (B, 2, 7) of 68 %; default value -+ error. A failed fit is outside.
     """
     if interval is None:
         interval = np.stack([values - errors, values + errors], axis=1)
@@ -239,33 +239,33 @@ def accuracy(
             np.abs(np.log(values[:, 3] / truth[:, 3])) < np.log(2)
         )
         pull = np.where(errors > 0, offset / errors, np.nan)
-    lost = ~good
-    told: dict[str, Any] = {
+    catastrophic = ~good
+    report: dict[str, Any] = {
         "galaxies": len(values),
-        "catastrophic": int(lost.sum()),
-        "of them said to be good": int((lost & (converged == CONVERGED)).sum()),
+        "catastrophic": int(catastrophic.sum()),
+        "of them said to be good": int((catastrophic & (converged == CONVERGED)).sum()),
         "said to be good": int((converged == CONVERGED).sum()),
         "said to be bad": int((converged == FAILED).sum()),
     }
     if (converged == UNKNOWN).all():
-        told |= dict.fromkeys(("of them said to be good", "said to be good", "said to be bad"))
+        report |= dict.fromkeys(("of them said to be good", "said to be good", "said to be bad"))
     columns = list(zip(NAMES, pull.T, strict=True))
-    # a galaxy at a limit often has no error: the share with one stands beside the pulls, which
-    # are those of the galaxies that are not lost
+    # a galaxy at a limit often has no error, so the fraction with one is given too; pulls are
+    # those of the galaxies that are not catastrophic
     have = {k: np.isfinite(p) & good for k, p in columns}
     some = {k: p[have[k]] for k, p in columns if have[k].sum() > 1}
-    told["pull std"] = {k: round(float(p.std()), 3) for k, p in some.items()}
-    told["pull mean"] = {k: round(float(p.mean()), 3) for k, p in some.items()}
+    report["pull std"] = {k: round(float(p.std()), 3) for k, p in some.items()}
+    report["pull mean"] = {k: round(float(p.mean()), 3) for k, p in some.items()}
     width, above = interval[:, 1] - interval[:, 0], truth - interval[:, 0]
     above[:, 6] %= 180
     inside = ((above >= 0) & (above <= width)).mean(axis=0).round(3).tolist()
-    told["68 % cover"] = {k: h for k, h in zip(NAMES, inside, strict=True) if k in some}
-    told["share with an error"] = {k: round(float(np.isfinite(p).mean()), 3) for k, p in columns}
-    return told
+    report["68 % cover"] = {k: h for k, h in zip(NAMES, inside, strict=True) if k in some}
+    report["share with an error"] = {k: round(float(np.isfinite(p).mean()), 3) for k, p in columns}
+    return report
 
 
 def saved_galfit(name: str, truth: Array) -> dict[str, Any]:
-    """GALFIT's saved answers, in the project's conventions."""
+    """Return figures of GALFIT's saved results, in the project's conventions."""
     table = np.genfromtxt(
         SIMS / f"galfit_{name}.csv", delimiter=",", names=True, dtype=None, encoding="utf8"
     )[: len(truth)]
@@ -282,20 +282,20 @@ def saved_galfit(name: str, truth: Array) -> dict[str, Any]:
     return {
         **accuracy(values, errors, truth, converged),
         "CPU s a galaxy": float(np.mean(table["cpu_seconds"])),
-        "version": "3.0.5, saved answers: timed on another day",
+        "version": "3.0.5, saved results, timed on another day",
     }
 
 
 def measure(
     name: str, n: int, rows: list[Row], pythons: dict[str, str], core: int | None
 ) -> dict[str, Any]:
-    """All rows on one set."""
+    """Measure all rows on one set."""
     found = galaxies(name, n)
     if found is None:
-        return {"left out": f"the set is not there: {SIMS}"}
+        return {"left out": f"the set is missing: {SIMS}"}
     cutouts, truth, source = found
     first, (known, _) = starts(cutouts), known_models(cutouts)
-    told: dict[str, Any] = {
+    report: dict[str, Any] = {
         "galaxies": f"the first {len(cutouts)} of {source}",
         "the starts themselves": accuracy(
             first[:, :7], np.full_like(truth, np.nan), truth, np.full(len(truth), UNKNOWN)
@@ -304,33 +304,33 @@ def measure(
     for row in rows:
         answer = run(row, task_of(row, cutouts, first), pythons.get(row.tool, sys.executable), core)
         if isinstance(answer, str):
-            told[row.name] = {"left out": f"{answer} ({row.install or 'part of this project'})"}
+            report[row.name] = {"left out": f"{answer} ({row.install or 'part of this project'})"}
         elif (off := distance(answer.check_image, known)) > row.tolerance:
-            told[row.name] = {
+            report[row.name] = {
                 "left out": f"its known models are off by {off:.3g}, expected {row.tolerance}"
             }
         else:
-            told[row.name] = {
-                **judged(answer, truth[: len(answer.values)]),
+            report[row.name] = {
+                **summary(answer, truth[: len(answer.values)]),
                 "measured at": environment()["commit"],
                 "known models off by": off,
             }
-        show(f"{name}: {row.name}", told[row.name])
+        show(f"{name}: {row.name}", report[row.name])
     if source.startswith("sims"):
-        told["GALFIT"] = saved_galfit(name, truth)
-        show(f"{name}: GALFIT", told["GALFIT"])
-    return told
+        report["GALFIT"] = saved_galfit(name, truth)
+        show(f"{name}: GALFIT", report["GALFIT"])
+    return report
 
 
-def show(title: str, told: dict[str, Any]) -> None:
+def show(title: str, report: dict[str, Any]) -> None:
     print(f"\n{title}")
-    for key, value in told.items():
+    for key, value in report.items():
         print(f"    {key}: {value}")
     sys.stdout.flush()
 
 
 def _least(one: int, two: int) -> int:
-    """The smaller of two limits, where 0 is none."""
+    """Return the smaller of two limits, where 0 means none."""
     return min(one, two) if one and two else one or two
 
 
@@ -341,8 +341,8 @@ def main() -> None:
     parser.add_argument("--python", nargs="+", default=[], metavar="TOOL=PATH")
     parser.add_argument("--n", nargs="+", default=["main=200", "hard=200"], metavar="SET=N")
     parser.add_argument("--most", type=int, default=0, help="galaxies of a set for any tool")
-    parser.add_argument("--core", type=int, help="hold the adapters to this core")
-    parser.add_argument("--add", action="store_true", help="to the rows that the file has")
+    parser.add_argument("--core", type=int, help="pin the adapters to this core")
+    parser.add_argument("--add", action="store_true", help="keep the rows that the file has")
     parser.add_argument("--name", default="peers", help="of the file in results/")
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,17 +1,17 @@
-"""Is a posterior right, quick and honest where it matters? Four questions, each by name.
+"""Is the posterior right, fast and honest? Four questions, each chosen by name.
 
-    OMP_NUM_THREADS=1 python -m validation.posterior_checks [hard] [speed] [pairs] [mcmc]
+    OMP_NUM_THREADS=1 python -m validation.posterior_checks [hard] [speed] [repeats] [mcmc]
         [--uncertainty posterior | bootstrap | covariance] [--cache FOLDER]
 
-hard: of the galaxies of hard.npz that are off by .5 mag or a factor 2 in size, through the command
-    line, how many are called suspect, and how many of the good ones are.
+hard: the command line fits hard.npz; how many of the galaxies that are off by .5 mag or a factor 2
+    in size are suspect, and how many of the good ones are.
 speed: CPU seconds a galaxy of main.npz, fit included, on one core: from Python after a warm-up, and
-    of the command less that of one galaxy; effective draws and Pareto k beside it.
-pairs: five galaxies seen by KiDS and by SDSS (../shared/data/real, KiDS with the substitute PSFs):
-    the difference over the quoted errors, and the same for GALFIT's saved fits.
-mcmc: means and widths against long emcee chains on twenty galaxies (`reference_chains.py`; needs
-    --cache). The Monte Carlo noise of few draws hides a few per cent in width, so each galaxy is
-    measured many times under other names, and what comes out is averaged: what is left is a bias.
+    of the command minus those of one galaxy; also effective draws and Pareto k.
+repeats: five galaxies observed by KiDS and by SDSS (../shared/data/real, KiDS with the substitute
+    PSFs): the difference over the quoted errors, and the same for GALFIT's saved fits.
+mcmc: means and widths compared with long emcee chains of twenty galaxies (`reference_chains.py`;
+    needs --cache). The Monte Carlo noise of few draws would hide a bias of a few per cent in width,
+    so each galaxy is measured many times under different ids and the results are averaged.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ from hybridfit.fitting.options import FitOptions
 from validation.common import SIMS, load_sims, write_result
 from validation.measured_draws import measured
 from validation.reference_chains import chain, galaxies
-from validation.repeat_observations import pairs
+from validation.repeat_observations import repeat_differences
 from validation.sims import write_fits
 
 Array = NDArray[np.float64]
 
 COMMAND = [sys.executable, "-m", "hybridfit", "fit"]
-REPEATS = 32  # of each galaxy under other names
+REPEATS = 32  # of each galaxy under different ids
 WARM_UP = 16  # galaxies
-QUESTIONS = ("hard", "speed", "pairs", "mcmc")
+QUESTIONS = ("hard", "speed", "repeats", "mcmc")
 KINDS = ("mean", "half of p84 - p16", "standard deviation")
-MEAN, WIDTH = 0.1, 0.05  # asked of agreement: in sigma, and relative
+MEAN, WIDTH = 0.1, 0.05  # required agreement: in sigma, and relative
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("question", nargs="*", default=QUESTIONS, help=", ".join(QUESTIONS))
     parser.add_argument("--uncertainty", default="posterior")
     parser.add_argument("--cache", type=Path, help="folder of galaxies and chains, for mcmc")
-    parser.add_argument("--name", default="posterior", help="of the file in results/")
+    parser.add_argument("--name", default="posterior_checks", help="of the file in results/")
     given = parser.parse_args()
     if unknown := set(given.question) - set(QUESTIONS):
         parser.error(f"unknown question {', '.join(unknown)}: expected {', '.join(QUESTIONS)}")
@@ -68,15 +68,15 @@ def main() -> None:
     figures: dict[str, Any] = {"uncertainty": given.uncertainty}
     for question in given.question:
         if question in ("hard", "speed") and not SIMS.is_dir():
-            figures[question] = f"the simulated sets are not there: {SIMS}"
+            figures[question] = f"the simulated sets are missing: {SIMS}"
         elif question == "mcmc" and given.cache is None:
-            figures[question] = "not asked: it needs --cache"
+            figures[question] = "left out: it needs --cache"
         elif question == "hard":
             figures[question] = hard(given.uncertainty)
         elif question == "speed":
             figures[question] = speed(given.uncertainty)
-        elif question == "pairs":
-            figures[question] = pairs(given.uncertainty)
+        elif question == "repeats":
+            figures[question] = repeat_differences(given.uncertainty)
         else:
             figures[question] = mcmc(given.uncertainty, given.cache)
         show(question, figures[question])
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def run_command(folder: Path, images: Path, *options: str) -> tuple[Table, float]:
-    """The table that the command writes, and the CPU seconds that it took, start-up included."""
+    """Run the command; return its table and CPU seconds, start-up included."""
     out = folder / "out"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [*COMMAND, str(images), "-o", str(out), "--zeropoint", "22.5", "--overwrite"]
@@ -95,7 +95,7 @@ def run_command(folder: Path, images: Path, *options: str) -> tuple[Table, float
 
 
 def hard(uncertainty: str) -> dict[str, Any]:
-    """Catastrophic galaxies of hard.npz and what they are called."""
+    """Count catastrophic galaxies of hard.npz, by quality."""
     _, truth, _ = load_sims("hard")
     with np.load(SIMS / "hard.npz") as sims:
         regime = sims["t_regime"].astype(str)
@@ -104,36 +104,36 @@ def hard(uncertainty: str) -> dict[str, Any]:
         table, _ = run_command(
             Path(folder), Path(folder) / "in", "--uncertainty", uncertainty, "--compile", "off"
         )
-    told: dict[str, Any] = {"galaxies": len(table)}
-    suspect = called(table, "suspect")
+    report: dict[str, Any] = {"galaxies": len(table)}
+    suspect = has_quality(table, "suspect")
     bad = np.zeros(len(table), bool)
     for kind in ("", "_p50"):
         if f"mag{kind}" not in table.colnames:
             continue
         wrong = is_catastrophic(table, truth, kind)
         bad |= wrong
-        told[f"by {'the median' if kind else 'the value'}"] = {
+        report[f"by {'the median' if kind else 'the value'}"] = {
             "catastrophic": int(wrong.sum()),
             "of them suspect": int((wrong & suspect).sum()),
             "rows not suspect": [
                 f"{i} {regime[i]}" for i in np.flatnonzero(wrong & ~suspect).tolist()
             ],
         }
-    told["catastrophic by either"] = int(bad.sum())
-    told["of them suspect"] = int((bad & suspect).sum())
-    told["good"] = int((~bad).sum())
-    told["good, but suspect"] = int((~bad & suspect).sum())
-    told["share of the good that is suspect"] = float((suspect & ~bad).sum() / (~bad).sum())
-    told["by regime: galaxies, catastrophic, suspect"] = {
+    report["catastrophic by either"] = int(bad.sum())
+    report["of them suspect"] = int((bad & suspect).sum())
+    report["good"] = int((~bad).sum())
+    report["good, but suspect"] = int((~bad & suspect).sum())
+    report["share of the good that is suspect"] = float((suspect & ~bad).sum() / (~bad).sum())
+    report["by regime: galaxies, catastrophic, suspect"] = {
         kind: [int(((regime == kind) & k).sum()) for k in (regime == kind, bad, suspect)]
         for kind in np.unique(regime).tolist()
     }
-    told["quality"] = qualities(table)
-    return told
+    report["quality"] = qualities(table)
+    return report
 
 
 def is_catastrophic(table: Table, truth: Array, kind: str = "") -> NDArray[np.bool_]:
-    """Off by more than .5 mag or a factor 2 in size, or without a value."""
+    """Return whether a fit is off by > .5 mag or a factor 2 in size, or has no value."""
     mag, size = (np.asarray(table[name + kind], float) for name in ("mag", "r_eff"))
     with np.errstate(invalid="ignore", divide="ignore"):
         near = np.abs(mag - truth[:, 2]) <= 0.5
@@ -141,31 +141,31 @@ def is_catastrophic(table: Table, truth: Array, kind: str = "") -> NDArray[np.bo
     return np.asarray(~near)
 
 
-def called(table: Table, kind: str) -> NDArray[np.bool_]:
-    """(B,) rows of this quality; none where the table has no such column."""
+def has_quality(table: Table, kind: str) -> NDArray[np.bool_]:
+    """Return (B,) whether rows have this quality; False where the table has no such column."""
     if "quality" not in table.colnames:
         return np.zeros(len(table), bool)
     return np.char.strip(np.asarray(table["quality"]).astype(str)) == kind
 
 
 def qualities(table: Table) -> dict[str, int]:
-    return {k: int(called(table, k).sum()) for k in ("certified", "usable", "suspect")}
+    return {k: int(has_quality(table, k).sum()) for k in ("certified", "usable", "suspect")}
 
 
 def speed(uncertainty: str) -> dict[str, Any]:
-    """CPU seconds a galaxy of main.npz, and the draws' certificates."""
+    """Return CPU seconds a galaxy of main.npz, and diagnostics of the draws."""
     cutouts, truth, _ = load_sims("main")
-    told: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     for compile in ("off", "on"):
         options = FitOptions(compile=compile)
         hf.fit(cutouts[:WARM_UP], options=options, uncertainty=uncertainty)
         before = time.process_time()
         table = hf.fit(cutouts, options=options, uncertainty=uncertainty)
         seconds = time.process_time() - before
-        told[f"from Python, compile {compile}"] = round(seconds / len(cutouts), 4)
+        report[f"from Python, compile {compile}"] = round(seconds / len(cutouts), 4)
         if compile == "off":
-            told["catastrophic"] = int(is_catastrophic(table, truth).sum())
-            told |= certificates(table)
+            report["catastrophic"] = int(is_catastrophic(table, truth).sum())
+            report |= draw_diagnostics(table)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_fits("main", folder / "in")
@@ -179,26 +179,26 @@ def speed(uncertainty: str) -> dict[str, Any]:
             alone = min(run_command(folder, folder / "one", *options)[1] for _ in range(2))
             _, seconds = run_command(folder, folder / "in", *options)
             each = (seconds - alone) / (len(cutouts) - 1)
-            told[f"command, compile {compile}"] = {
+            report[f"command, compile {compile}"] = {
                 "all": round(seconds, 2), "one galaxy": round(alone, 2), "each": round(each, 4)
             }  # fmt: skip
-    return told
+    return report
 
 
-def certificates(table: Table) -> dict[str, Any]:
-    """Percentiles of effective draws and Pareto k, where the table has them."""
-    told: dict[str, Any] = {"quality": qualities(table)} if "quality" in table.colnames else {}
+def draw_diagnostics(table: Table) -> dict[str, Any]:
+    """Return percentiles of effective draws and Pareto k, where the table has them."""
+    report: dict[str, Any] = {"quality": qualities(table)} if "quality" in table.colnames else {}
     for name in ("ess", "khat"):
         if name in table.colnames:
             found = np.nanpercentile(np.asarray(table[name], float), (1, 16, 50, 84, 99))
-            told[f"{name}, 1 16 50 84 99 %"] = found.round(3).tolist()
+            report[f"{name}, 1 16 50 84 99 %"] = found.round(3).tolist()
     if "khat" in table.colnames:
-        told["share of khat < .7"] = float((np.asarray(table["khat"], float) < 0.7).mean())
-    return told
+        report["share of khat < .7"] = float((np.asarray(table["khat"], float) < 0.7).mean())
+    return report
 
 
 def mcmc(uncertainty: str, cache: Path) -> dict[str, Any]:
-    """Means and widths against the chains, galaxy by galaxy."""
+    """Compare means and widths with those of the chains, galaxy by galaxy."""
     rows: dict[str, Any] = {}
     off, scatter, noise = [], [], []
     for name, cutouts in galaxies(cache):
@@ -225,25 +225,25 @@ def mcmc(uncertainty: str, cache: Path) -> dict[str, Any]:
         }
         print(name, rows[name], flush=True)
     values, error = np.stack(off), np.stack(noise)
-    told: dict[str, Any] = {"galaxies": len(rows), "parameters": values.shape[2]}
-    for k, (kind, asked) in enumerate(zip(KINDS, (MEAN, WIDTH, WIDTH), strict=True)):
+    report: dict[str, Any] = {"galaxies": len(rows), "parameters": values.shape[2]}
+    for k, (kind, required) in enumerate(zip(KINDS, (MEAN, WIDTH, WIDTH), strict=True)):
         distance = np.abs(values[:, k])
-        told[kind] = {
-            "asked": asked,
+        report[kind] = {
+            "required": required,
             "worst": round(float(distance.max()), 3),
             "median": round(float(np.median(distance)), 3),
-            "beyond": int((distance > asked).sum()),
-            "beyond by 2 of its Monte Carlo noise": int((distance > asked + 2 * error).sum()),
+            "beyond": int((distance > required).sum()),
+            "beyond by 2 of its Monte Carlo noise": int((distance > required + 2 * error).sum()),
             "of": int(distance.size),
             "scatter of one run": round(float(np.median(np.stack(scatter)[:, k])), 3),
         }
-    return told | {"rows": rows}
+    return report | {"rows": rows}
 
 
 def moments(samples: Array, weights: Array | None, about: Array, names: tuple[str, ...]) -> Array:
-    """Mean, half of p84 - p16 and standard deviation (3, N, P) of N sets of draws (N, S, P).
+    """Return mean, half of p84 - p16 and standard deviation (3, N, P) of draws (N, S, P).
 
-    Sizes and indices count as logarithms, angles as distances from ``about`` (1,).
+    Sizes and indices are taken as logarithms, angles as distances from ``about`` (1,).
     """
     values = samples.copy()
     for j, name in enumerate(names):
@@ -260,9 +260,9 @@ def moments(samples: Array, weights: Array | None, about: Array, names: tuple[st
     return np.stack([mean, (high - low) / 2, deviation])
 
 
-def show(question: str, told: Any) -> None:
+def show(question: str, report: Any) -> None:
     print(f"\n{question}")
-    for key, value in told.items() if isinstance(told, dict) else [("", told)]:
+    for key, value in report.items() if isinstance(report, dict) else [("", report)]:
         if key != "rows":
             print(f"    {key}: {value}")
     sys.stdout.flush()

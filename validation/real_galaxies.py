@@ -1,10 +1,10 @@
-"""Do real cutouts of many surveys run, and are known faults of theirs flagged?
+"""Does every real case run, and are known faults of the inputs flagged?
 
     python -m validation.real_galaxies [--data ../shared/data/real] [--out DIR] [--pictures]
 
 Each case of the folder becomes a row of a manifest, as a user would write it, and is fitted by
-`hybridfit fit`: those with a PSF in one run, those without in a second one with --no-psf. Printed
-are one row a case, and what the checks of known faults say; the status is 1 if one fails.
+`hybridfit fit`: those with a PSF in one run, those without in a second one with --no-psf. One row
+is printed for each case, then the checks of known faults; the exit status is 1 if one fails.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FILES = ("image", "sigma", "psf", "mask", "segmap")
 COLUMNS = ("id", *FILES, "zeropoint", "pixel_scale", "psf_oversampling", "gain", "x", "y")
 SHOWN = ("x", "y", "mag", "r_eff", "n", "q", "pa")
 MASK_FLAGS = Flag.SUSPECT_MASK | Flag.MASKED_CENTRE
-# what each case has to be flagged with, any of the bits: faults that are known of its inputs
+# known faults of the inputs: each case must have at least one of these flags
 KNOWN_FAULTS = {
     **dict.fromkeys(
         [f"gama{n}_kids" for n in (265911, 266033, 266662, 267489, 278109)], Flag.BAD_PSF
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def read_cases(data: Path) -> list[dict[str, Any]]:
-    """Manifest rows of all cases, paths absolute; "" for what a case has not."""
+    """Return manifest rows of all cases, paths absolute; "" for missing entries."""
     with (data / "reference.csv").open(newline="") as file:
         targets = {row["id"]: row for row in csv.DictReader(file) if row["target"] == "1"}
     paths = sorted((data / "cases").glob("*/meta.json"))
@@ -78,11 +78,11 @@ def _row(path: Path, meta: Mapping[str, Any], targets: Mapping[str, Any]) -> dic
     for role in FILES:
         if role in meta["files"]:
             row[role] = str((path.parent / meta["files"][role]).resolve())
-    # magnitudes are those of counts a second, images are counts
+    # magnitudes are of counts per second, images are counts
     row["zeropoint"] = meta["zeropoint"] + 2.5 * math.log10(meta["exptime"] or 1)
     row["pixel_scale"] = meta.get("pixscale_arcsec") or ""
     row["psf_oversampling"] = meta.get("psf_sampling") or 1
-    if meta["id"] == "ground_ngc777_R":  # the one frame whose target is not in its middle
+    if meta["id"] == "ground_ngc777_R":  # the only frame whose target is not in its middle
         target = targets[meta["id"]]
         row["x"], row["y"] = float(target["x"]) - 1, float(target["y"]) - 1
     return row
@@ -101,8 +101,8 @@ def fit_cases(
     tables = []
     for name, some, extra in (
         ("psf", [r for r in rows if r["psf"]], []),
-        # without a PSF every image takes its core's modes to six times the sampling frequency:
-        # hundreds of them a galaxy, as its posterior needs, are minutes
+        # without a PSF an image needs modes up to six times the sampling frequency, and a
+        # posterior hundreds of images: minutes a galaxy
         (
             "no_psf",
             [r for r in rows if not r["psf"]],
@@ -140,14 +140,14 @@ def print_rows(table: Table) -> None:
 
 
 def names(flags: int) -> str:
-    """Names of the bits that are set."""
+    """Return the names of the bits that are set."""
     return " ".join(str(flag.name) for flag in Flag if flag & int(flags)) or "-"
 
 
 def faults(table: Table, expected: Sequence[str]) -> list[str]:
-    """What is wrong with the table: rows that are lost, values without a flag, known faults."""
+    """Return problems of the table: missing rows, NaN without a flag, unflagged known faults."""
     flags = {str(row["id"]): Flag(int(row["flags"])) for row in table}
-    problems = [f"{name}: its row is lost" for name in expected if name not in flags]
+    problems = [f"{name}: its row is missing" for name in expected if name not in flags]
     for name, wanted in KNOWN_FAULTS.items():
         if name in flags and not flags[name] & wanted:
             found = names(flags[name])
@@ -159,7 +159,7 @@ def faults(table: Table, expected: Sequence[str]) -> list[str]:
 
 
 def draw(data: Path, out: Path, table: Table) -> None:
-    """One picture a case: data, model, residual; masked pixels grey."""
+    """Draw data, model and residual of each case; masked pixels are grey."""
     for name in ("psf", "no_psf"):
         options = ReadOptions(no_psf=name == "no_psf")
         for source in find_sources(out / f"{name}.csv", options):

@@ -1,9 +1,9 @@
 """Long emcee chains of the posterior that the package samples, kept as npz.
 
 The target is the fit's own, with pixels and arithmetic in float64: the stated prior, N(0, I) in
-the whitened coordinates, times the Gaussian likelihood, flux and sky (flat priors) integrated out.
+whitened coordinates, times the Gaussian likelihood, with flux and sky (flat priors) integrated out.
 Nothing else is shared with what is tested: no proposal, no weights, no network. A chain of 64
-walkers moves by differential evolution; flux and sky of what it leaves are drawn from their
+walkers moves by differential evolution; flux and sky of its samples are drawn from their
 conditional Gaussian.
 """
 
@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,11 +39,15 @@ STRIDE = 100  # steps between looks at the autocorrelation time
 MOST = 12_000  # steps
 KEPT = 8192  # samples written, after thinning
 SNR = (10.0, 300.0)
-COUNT = {64: 15, 96: 3, 128: 2}  # galaxies by stamp; those of 128 are of main.npz where it is
+COUNT = {
+    64: 15,
+    96: 3,
+    128: 2,
+}  # galaxies by side; those of 128 are of main.npz
 
 
 def galaxies(cache: Path) -> Iterator[tuple[str, hf.Cutouts]]:
-    """Twenty galaxies, evenly over the logarithm of S/N, small stamps first."""
+    """Yield twenty galaxies, spread evenly over the logarithm of S/N, small cutouts first."""
     left = dict(COUNT)
     if SIMS.is_dir():
         cutouts, _, snr = load_sims("main")
@@ -59,13 +64,13 @@ def galaxies(cache: Path) -> Iterator[tuple[str, hf.Cutouts]]:
 
 
 def _spread(snr: Array, count: int) -> list[int]:
-    """Rows nearest to ``count`` values of S/N."""
+    """Return the rows nearest to ``count`` values of S/N."""
     wanted = np.linspace(*np.log(SNR), count + 2)[1:-1]
     return [int(np.abs(np.log(snr) - value).argmin()) for value in wanted]
 
 
 def chain(name: str, cutouts: hf.Cutouts, cache: Path) -> dict[str, NDArray]:
-    """The chain of one galaxy, from the cache or sampled: samples (S, Q), tau, acceptance."""
+    """Return one galaxy's chain, from the cache or sampled: samples (S, Q), tau, acceptance."""
     path = cache / f"chain_{name}.npz"
     if not path.exists():
         temporary = path.with_suffix(f".{os.getpid()}.tmp.npz")
@@ -77,7 +82,7 @@ def chain(name: str, cutouts: hf.Cutouts, cache: Path) -> dict[str, NDArray]:
 
 
 def log_posterior(problem: Problem, whitened: Tensor) -> Tensor:
-    """(b,) of points (b, P) of the one galaxy of a problem, up to a constant."""
+    """Return (b,) log densities of points (b, P) of the problem's one galaxy, up to a constant."""
     found = problem.profile(whitened, torch.zeros(len(whitened), dtype=torch.int64))
     volume = torch.diagonal(found.factor, dim1=1, dim2=2).log().sum(dim=1)
     value = -found.cost - volume - 0.5 * (whitened**2).sum(dim=1)
@@ -95,8 +100,27 @@ def _sample(cutouts: hf.Cutouts) -> dict[str, NDArray]:
     spread = torch.linalg.cholesky(torch.linalg.inv(normal.hessian[0]))
     rng = np.random.default_rng(0)
     noise = torch.from_numpy(rng.standard_normal((WALKERS, centre.shape[1])))
-    first = (centre + noise @ spread.T).numpy()
-    # not DESnookerMove: emcee 3.1 gives it a direction that is no unit vector and half the power
+    before = time.process_time()
+    sampler, burn, tau = _run(emcee, problem, (centre + noise @ spread.T).numpy())
+    flat = torch.from_numpy(sampler.get_chain(discard=burn, flat=True))
+    pick = torch.linspace(0, len(flat) - 1, min(KEPT, len(flat))).long()
+    return {
+        "samples": _physical(problem, cutouts, flat[pick], rng),
+        "whitened": flat[pick].numpy(),
+        "tau": np.array(tau),
+        "independent": np.array((sampler.iteration - burn) * WALKERS / tau),
+        "acceptance": np.array(sampler.acceptance_fraction.mean()),
+        "seconds": np.array(time.process_time() - before),
+    }
+
+
+def _run(emcee: Any, problem: Problem, first: Array) -> tuple[Any, int, float]:
+    """Run the walkers until enough samples are independent.
+
+    Returns:
+        The sampler, the steps to discard, and the autocorrelation time in steps.
+    """
+    # not DESnookerMove: emcee 3.1 gives it a direction that is not a unit vector and half the power
     # of its factor, so that it does not keep the target: a Gaussian comes out 2 % too narrow
     sampler = emcee.EnsembleSampler(
         WALKERS,
@@ -106,31 +130,21 @@ def _sample(cutouts: hf.Cutouts) -> dict[str, NDArray]:
         vectorize=True,
     )
     sampler.random_state = np.random.RandomState(1).get_state()
-    before, state = time.process_time(), first
+    state = first
     while True:
         state = sampler.run_mcmc(state, STRIDE, skip_initial_state_check=True)
         tau = float(np.max(sampler.get_autocorr_time(tol=0)))
         steps = sampler.iteration
         burn = int(min(10 * tau, steps / 3))
-        independent = (steps - burn) * WALKERS / tau
-        if (steps > 30 * tau and independent > WANTED) or steps >= MOST:
-            break
-    flat = torch.from_numpy(sampler.get_chain(discard=burn, flat=True))
-    pick = torch.linspace(0, len(flat) - 1, min(KEPT, len(flat))).long()
-    return {
-        "samples": _physical(problem, cutouts, flat[pick], rng),
-        "whitened": flat[pick].numpy(),
-        "tau": np.array(tau),
-        "independent": np.array(independent),
-        "acceptance": np.array(sampler.acceptance_fraction.mean()),
-        "seconds": np.array(time.process_time() - before),
-    }
+        enough = steps > 30 * tau and (steps - burn) * WALKERS / tau > WANTED
+        if enough or steps >= MOST:
+            return sampler, burn, tau
 
 
 def _physical(
     problem: Problem, cutouts: hf.Cutouts, whitened: Tensor, rng: np.random.Generator
 ) -> Array:
-    """Physical parameters (S, Q), flux and sky drawn from their conditional Gaussian."""
+    """Return physical parameters (S, Q), flux and sky drawn from their conditional Gaussian."""
     found = problem.profile(whitened, torch.zeros(len(whitened), dtype=torch.int64))
     noise = torch.from_numpy(rng.standard_normal(tuple(found.linear.shape)))
     step = torch.linalg.solve_triangular(found.factor.mT, noise[:, :, None], upper=True)
@@ -149,8 +163,8 @@ def main() -> None:
     cache = parser.parse_args().cache
     for name, cutouts in galaxies(cache):
         found = chain(name, cutouts, cache)
-        told = {k: float(found[k]) for k in ("tau", "independent", "acceptance", "seconds")}
-        print(name, {k: round(v, 3) for k, v in told.items()}, flush=True)
+        figures = {k: float(found[k]) for k in ("tau", "independent", "acceptance", "seconds")}
+        print(name, {k: round(v, 3) for k, v in figures.items()}, flush=True)
 
 
 if __name__ == "__main__":

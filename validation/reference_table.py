@@ -1,9 +1,9 @@
-"""Saved answers of other tools on real galaxies: ours on the same files, and both on our chi2.
+"""Compare published results of other tools on real galaxies with ours on the same files.
 
-Part of `accuracy_galfit.py`: single-Sersic rows of ../shared/data/real/reference.csv (GALFIT 2, 3
-and M as others ran it, GALFITS, imfit, pysersic, statmorph). Their set-ups differ from ours (sigma
-and masks of their own, part of the frame, several bands at once, no PSF), so this says how far
-answers of several tools on one galaxy lie apart, and whether ours has the lower chi2 on our pixels.
+Part of `accuracy_galfit.py`, on single-Sersic rows of ../shared/data/real/reference.csv (GALFIT 2,
+3 and M, GALFITS, imfit, pysersic, statmorph, run by others). Their set-ups differ from ours (their
+own sigma and masks, part of the frame, several bands at once, no PSF), so this shows how far
+results of several tools on one galaxy differ, and whether ours has the lower chi2 on our pixels.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from validation.real_galaxies import read_cases, write_manifest
 Array = NDArray[np.float64]
 COLUMNS = ("x", "y", "mag", "re_pix", "n", "q", "pa_deg")  # of the table, for NAMES
 ERRORS = ("x_err", "y_err", "mag_err", "re_err", "n_err", "q_err", "pa_err")
-SHAPE = (3, 4, 5, 6)  # r_eff, n, q, pa: magnitudes are on scales of their own
+SHAPE = (3, 4, 5, 6)  # r_eff, n, q, pa; magnitudes have different zero points
 
 
 def references(data: Path) -> dict[str, dict[str, str]]:
-    """The targets' rows of reference.csv that hold the fit of one Sersic profile."""
+    """Return the rows of reference.csv with the fit of one Sersic profile, by id."""
     with (data / "reference.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["target"] == "1"]
     return {
@@ -40,12 +40,12 @@ def references(data: Path) -> dict[str, dict[str, str]]:
         for row in rows
         if row["n_components"] == "1"
         and all(row[name] for name in ("re_pix", "n", "q"))
-        and row["class"] != "galfit_rendering"  # made from the parameters, not fitted
+        and row["class"] != "galfit_rendering"  # rendered from the parameters, not fitted
     }
 
 
-def answer(row: Mapping[str, str]) -> tuple[Array, Array]:
-    """Values and errors (7,) in the project's conventions, NaN where a tool tells none."""
+def result_of(row: Mapping[str, str]) -> tuple[Array, Array]:
+    """Return values and errors (7,) in the project's conventions, NaN where they are missing."""
     values, errors = (
         np.array([float(row[name]) if row[name] else math.nan for name in names])
         for names in (COLUMNS, ERRORS)
@@ -54,8 +54,8 @@ def answer(row: Mapping[str, str]) -> tuple[Array, Array]:
     return values, errors
 
 
-def beside(theirs: Array, ours: Array) -> dict[str, float]:
-    """Ours less theirs: sizes, indices in ln, axis ratio, angle in degrees the short way."""
+def difference(theirs: Array, ours: Array) -> dict[str, float]:
+    """Return ours minus theirs: sizes and indices in ln, axis ratio, angle within 90 deg."""
     turn = (ours[6] - theirs[6] + 90) % 180 - 90
     logs = [math.log(ours[k] / theirs[k]) for k in (3, 4)]
     found = dict(
@@ -65,7 +65,7 @@ def beside(theirs: Array, ours: Array) -> dict[str, float]:
 
 
 def read(rows: Sequence[Mapping[str, Any]], with_psf: bool) -> list[hf.Cutouts]:
-    """The galaxies of manifest rows one by one, as each has its own shape."""
+    """Read the galaxies of manifest rows one by one, as each has its own shape."""
     found = []
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # old headers
@@ -76,24 +76,24 @@ def read(rows: Sequence[Mapping[str, Any]], with_psf: bool) -> list[hf.Cutouts]:
 
 
 def run(data: Path) -> list[dict[str, Any]]:
-    """Fit, compare and print all of them."""
+    """Fit all galaxies, compare and print them."""
     known = references(data)
     cases = [case for case in read_cases(data) if case["id"] in known]
-    told = []
+    rows = []
     for with_psf in (True, False):
         part = [case for case in cases if bool(case["psf"]) == with_psf]
         for case, cutouts in zip(part, read(part, with_psf), strict=True):
-            told.append(compare(known[case["id"]], cutouts))
-            print_row(told[-1])
-    return told
+            rows.append(compare(known[case["id"]], cutouts))
+            print_row(rows[-1])
+    return rows
 
 
 def compare(row: Mapping[str, str], cutouts: hf.Cutouts) -> dict[str, Any]:
-    """Our fit of one galaxy beside a tool's answer; what the tool does not tell is ours."""
+    """Compare our fit of one galaxy with a tool's result; values it lacks are taken from ours."""
     fit = hf.fit_cutouts(cutouts, hf.FitOptions(compile="off"))
     ours = fit.theta[0, :7].numpy().copy()
     ours[:2] += cutouts.origin[0].numpy()
-    theirs, errors = answer(row)
+    theirs, errors = result_of(row)
     missing = ~np.isfinite(theirs)
     filled = np.where(missing, ours, theirs)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -103,9 +103,9 @@ def compare(row: Mapping[str, str], cutouts: hf.Cutouts) -> dict[str, Any]:
         "id": row["id"],
         "tool": row["tool"],
         "use": row["recommended_use"].split(" ")[0].strip("("),
-        "difference": beside(filled, ours),
+        "difference": difference(filled, ours),
         "in their errors": round(float(np.nanmax(ratio)), 2) if np.isfinite(ratio).any() else None,
-        "not told": [name for name, gone in zip(NAMES, missing, strict=True) if gone],
+        "missing": [name for name, gone in zip(NAMES, missing, strict=True) if gone],
         "chi2": lowest,
         "theirs above ours %": 100 * (chi2_here(cutouts, filled[None], CONTINUOUS) / lowest - 1),
         "flags": names_of(int(fit.flags[0]) | int(cutouts.flags[0])),

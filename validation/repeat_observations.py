@@ -1,9 +1,9 @@
-"""Five galaxies seen by two surveys: how far apart are they, in units of the quoted errors?
+"""Compare five galaxies observed by two surveys, in units of the quoted errors.
 
-KiDS (0.2 arcsec, deep) and SDSS (0.339 arcsec) saw them with other pixels, PSFs, depths and
-noise: what an error leaves out shows in the difference. The KiDS PSF files are unphysical
-and are replaced by round Moffat profiles; masks hide the other segments. GALFIT's fits are of the
-same files. Magnitudes are as calibrated by the surveys: a difference of their filters is in them.
+KiDS (0.2 arcsec, deep) and SDSS (0.339 arcsec) have different pixels, PSFs, depths and noise, so
+that the difference shows what the errors leave out. The KiDS PSF files are unphysical and are
+replaced by round Moffat profiles; masks hide the other segments. GALFIT fitted the same files.
+Magnitudes are as calibrated by the surveys and include the difference of their filters.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ COMPARED = ("mag", "ln r_eff", "ln n", "q")
 GALFIT = {"mag": "mag", "ln r_eff": "re_pix", "ln n": "n", "q": "q"}
 
 
-def pairs(uncertainty: str, data: Path = DATA) -> dict[str, Any] | str:
-    """Scatter between the surveys over the quoted error, ours and GALFIT's."""
+def repeat_differences(uncertainty: str, data: Path = DATA) -> dict[str, Any] | str:
+    """Return differences between the surveys over the quoted errors, ours and GALFIT's."""
     if not data.is_dir():
         return f"the real cases are not there: {data}"
     with tempfile.TemporaryDirectory() as folder:
         table = fit_cases(
             data, Path(folder), ["--uncertainty", uncertainty], rows=manifest_rows(data)
         )
-    told: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     for kind, values in {"ours": our_values(table), "GALFIT": galfit_values(data)}.items():
         difference = values[:, 0, :, 0] - values[:, 1, :, 0]  # (galaxies, parameters)
         over = difference / np.sqrt((values[:, :, :, 1] ** 2).sum(axis=1))
-        told[kind] = {name: scatter(over[:, j]) for j, name in enumerate(COMPARED)}
-        told[f"{kind}, KiDS less SDSS"] = {
+        report[kind] = {name: scatter(over[:, j]) for j, name in enumerate(COMPARED)}
+        report[f"{kind}, KiDS minus SDSS"] = {
             name: difference[:, j].round(4).tolist() for j, name in enumerate(COMPARED)
         }
-        told[f"{kind}, errors of KiDS and SDSS"] = {
+        report[f"{kind}, errors of KiDS and SDSS"] = {
             name: values[:, :, j, 1].round(4).tolist() for j, name in enumerate(COMPARED)
         }
     if "quality" in table.colnames:
-        told["quality"] = {str(r["id"]): str(r["quality"]) for r in table}
-    return told
+        report["quality"] = {str(r["id"]): str(r["quality"]) for r in table}
+    return report
 
 
 def manifest_rows(data: Path) -> list[dict[str, Any]]:
-    """The cases with the masks and PSFs that GALFIT was given."""
+    """Return the cases with the masks and PSFs that GALFIT used."""
     wanted = {f"gama{n}_{survey}" for n in GALAXIES for survey in SURVEYS}
     rows = [row for row in read_cases(data) if row["id"] in wanted]
     for row in rows:
@@ -66,7 +66,7 @@ def manifest_rows(data: Path) -> list[dict[str, Any]]:
 
 
 def our_values(table: Table) -> Array:
-    """(galaxies, surveys, parameters, value and error) of a table of fits."""
+    """Return (galaxies, surveys, parameters, value and error) of a table of fits."""
     rows = {str(row["id"]): row for row in table}
     out = np.full((len(GALAXIES), len(SURVEYS), len(COMPARED), 2), np.nan)
     for i, number in enumerate(GALAXIES):
@@ -80,7 +80,7 @@ def our_values(table: Table) -> Array:
 
 
 def galfit_values(data: Path) -> Array:
-    """The same of GALFIT's saved fits of one Sersic profile."""
+    """Return the same of GALFIT's saved fits of one Sersic profile."""
     with (data / "galfit3" / "galfit3.csv").open(newline="") as file:
         rows = {(row["id"], row["mode"]): row for row in csv.DictReader(file)}
     out = np.full((len(GALAXIES), len(SURVEYS), len(COMPARED), 2), np.nan)
@@ -95,14 +95,14 @@ def galfit_values(data: Path) -> Array:
 
 
 def _scaled(name: str, value: float, error: float, scale: float) -> tuple[float, float]:
-    """Value and error in what is compared: logarithms, sizes in arcsec."""
+    """Return value and error as they are compared: logarithms, sizes in arcsec."""
     if not name.startswith("ln "):
         return value, error
     return math.log(value * (scale if name == "ln r_eff" else 1.0)), error / value
 
 
 def scatter(over: Array) -> dict[str, Any]:
-    """Of differences over their errors: rms, deviation about their mean, robust deviation."""
+    """Return rms, standard deviation and robust deviation of differences over their errors."""
     return {
         "rms": round(float(np.sqrt(np.mean(over**2))), 2),
         "std": round(float(np.std(over, ddof=1)), 2),

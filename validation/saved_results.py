@@ -1,4 +1,4 @@
-"""Answers of a fitter on simulated galaxies, and how they stand to the truth and to others."""
+"""Results of a fitter on simulated galaxies, compared with the truth and with other fitters."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ SNR = (0, 15, 50, 150, 1e9)  # edges of the bins in signal-to-noise
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a fitter says of B galaxies.
+class FitResults:
+    """The results of a fitter for B galaxies.
 
     Args:
         name: of the fitter.
-        values, errors: (B, 7) in the project's conventions; NaN where a galaxy is lost.
+        values, errors: (B, 7) in the project's conventions; NaN where a fit failed.
         low, high: (B, L, 7) ends of its intervals of `LEVELS`.
-        chi2: (B,) of its model in our renderer, flux and sky solved for; NaN where lost.
+        chi2: (B,) of its model in our renderer, flux and sky solved for; NaN where it failed.
         pixels: (B,) distance of its noise-free model from the true one, in sigma, squared.
     """
 
@@ -41,13 +41,13 @@ class Answers:
 
 
 def gaussian(values: Array, errors: Array) -> tuple[Array, Array]:
-    """Ends (B, L, 7) of the intervals that value and error stand for."""
+    """Return ends (B, L, 7) of the Gaussian intervals of these values and errors."""
     half = np.array(GAUSS)[None, :, None] * errors[:, None]
     return values[:, None] - half, values[:, None] + half
 
 
 def offsets(values: Array, truth: Array) -> Array:
-    """values - truth (..., 7), position angles the short way round, sizes and indices in ln."""
+    """Return values - truth (..., 7), position angles within 90 deg, sizes and indices in ln."""
     off = values - truth
     off[..., 6] = (off[..., 6] + 90) % 180 - 90
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -56,15 +56,15 @@ def offsets(values: Array, truth: Array) -> Array:
     return off
 
 
-def lost(values: Array, truth: Array) -> Rows:
-    """(B,) catastrophic: magnitude off by more than .5 or size by a factor 2, or no answer."""
+def is_catastrophic(values: Array, truth: Array) -> Rows:
+    """Return (B,) whether the magnitude is off by > .5, the size by a factor 2, or no result."""
     off = offsets(values, truth)
     with np.errstate(invalid="ignore"):
         return np.asarray(~((np.abs(off[:, 2]) <= 0.5) & (np.abs(off[:, 3]) < np.log(2))))
 
 
-def held(answers: Answers, truth: Array) -> NDArray[np.bool_]:
-    """(B, L, 7) whether the truth lies in the interval; never of a galaxy without one."""
+def covered(answers: FitResults, truth: Array) -> NDArray[np.bool_]:
+    """Return (B, L, 7) whether the truth lies in the interval; False without an interval."""
     middle = (answers.low + answers.high) / 2
     off = truth[:, None] - middle
     off[..., 6] = (off[..., 6] + 90) % 180 - 90
@@ -72,19 +72,19 @@ def held(answers: Answers, truth: Array) -> NDArray[np.bool_]:
         return np.asarray(np.abs(off) <= (answers.high - answers.low) / 2)
 
 
-def judge(answers: Answers, truth: Array, rows: Rows) -> dict[str, Any]:
-    """Bias, scatter, pulls and coverage of the galaxies of ``rows``, by parameter.
+def accuracy_summary(answers: FitResults, truth: Array, rows: Rows) -> dict[str, Any]:
+    """Return bias, scatter, pulls and coverage of the galaxies of ``rows``, by parameter.
 
     Bias is the median offset and scatter 1.4826 times the median distance from it, over all
-    galaxies; pulls are mean and deviation of (value - truth) / error without the catastrophic;
-    a catastrophic galaxy is outside of no interval by definition: its interval counts as it is.
+    galaxies. Pulls are mean and deviation of (value - truth) / error without the catastrophic
+    galaxies. In coverage the interval of a catastrophic galaxy counts as any other.
     """
     values, errors = answers.values[rows], answers.errors[rows]
-    off, bad = offsets(values, truth[rows]), lost(values, truth[rows])
+    off, bad = offsets(values, truth[rows]), is_catastrophic(values, truth[rows])
     straight = values - truth[rows]
     straight[:, 6] = off[:, 6]
     pull = (straight / errors)[~bad]
-    cover = held(answers, truth)[rows].mean(axis=0)
+    cover = covered(answers, truth)[rows].mean(axis=0)
     bias = np.nanmedian(off, axis=0)
     scatter = 1.4826 * np.nanmedian(np.abs(off - bias), axis=0)
     columns = {
@@ -95,19 +95,20 @@ def judge(answers: Answers, truth: Array, rows: Rows) -> dict[str, Any]:
         "cover_68": cover[0],
         "cover_95": cover[1],
     }
-    told: dict[str, Any] = {"galaxies": int(rows.sum()), "catastrophic": int(bad.sum())}
+    report: dict[str, Any] = {"galaxies": int(rows.sum()), "catastrophic": int(bad.sum())}
     for key, numbers in columns.items():
-        told[key] = {n: round(float(v), 4) for n, v in zip(NAMES, numbers, strict=True)}
-    told["pixels"] = round(float(np.nanmedian(answers.pixels[rows])), 2)
-    told["chi2"] = round(float(np.nanmedian(answers.chi2[rows])), 1)
-    return told
+        report[key] = {n: round(float(v), 4) for n, v in zip(NAMES, numbers, strict=True)}
+    report["pixels"] = round(float(np.nanmedian(answers.pixels[rows])), 2)
+    report["chi2"] = round(float(np.nanmedian(answers.chi2[rows])), 1)
+    return report
 
 
-def nearer(ours: Answers, theirs: Answers, truth: Array, rows: Rows) -> dict[str, Any]:
-    """Of the galaxies of ``rows``: whose answer is nearer the truth, and whose chi2 is lower.
+def nearer(ours: FitResults, theirs: FitResults, truth: Array, rows: Rows) -> dict[str, Any]:
+    """Compare two results: which is nearer the truth, and which has the lower chi2.
 
-    ``nearer`` is the share of galaxies where ours is: by parameter, and over all pixels (the
-    model's distance from the true one). Neither answer counts as nearer where one is missing.
+    ``nearer`` is the fraction of the galaxies of ``rows`` where ours is nearer, by parameter and
+    over all pixels (the model's distance from the true one). Where one result is missing, neither
+    counts as nearer.
     """
     a, b = (np.abs(offsets(v.values[rows], truth[rows])) for v in (ours, theirs))
     gain = theirs.chi2[rows] - ours.chi2[rows]
@@ -124,11 +125,11 @@ def nearer(ours: Answers, theirs: Answers, truth: Array, rows: Rows) -> dict[str
     }
 
 
-def agreement(ours: Answers, theirs: Answers, rows: Rows) -> dict[str, Any]:
-    """How far two answers are apart in errors of the second, in mag, r_eff, n, q and pa.
+def distances(ours: FitResults, theirs: FitResults, rows: Rows) -> dict[str, Any]:
+    """Return the distance of two results in errors of the second, in mag, r_eff, n, q and pa.
 
-    Of the galaxies of ``rows``: the median and the 90th percentile of the largest of the five,
-    and the share of galaxies where all five are within one and within three errors.
+    Given are, for the galaxies of ``rows``, the median and the 90th percentile of the largest of
+    the five, and the fraction where all five are within one and within three errors.
     """
     off = ours.values[rows] - theirs.values[rows]
     off[:, 6] = (off[:, 6] + 90) % 180 - 90
@@ -143,7 +144,7 @@ def agreement(ours: Answers, theirs: Answers, rows: Rows) -> dict[str, Any]:
 
 
 def bins(snr: Array) -> dict[str, Rows]:
-    """All galaxies, and those of each bin in S/N that has ten of them."""
+    """Return the rows of all galaxies, and of each bin in S/N with at least ten."""
     found = {"all": np.ones(len(snr), bool)}
     for low, high in pairwise(SNR):
         rows = (snr >= low) & (snr < high)
@@ -152,11 +153,11 @@ def bins(snr: Array) -> dict[str, Rows]:
     return found
 
 
-def table(told: Mapping[str, Mapping[str, Any]], key: str, names: Sequence[str] = NAMES) -> str:
-    """Lines of one figure, a fitter a line."""
+def table(report: Mapping[str, Mapping[str, Any]], key: str, names: Sequence[str] = NAMES) -> str:
+    """Format one figure, a line for each fitter."""
     head = " " * 32 + "".join(f"{name:>9}" for name in names)
     lines = [
         f"{who:32}" + "".join(f"{figures[key][name]:9.3f}" for name in names)
-        for who, figures in told.items()
+        for who, figures in report.items()
     ]
     return "\n".join([f"{key:32}{head[32:]}", *lines])

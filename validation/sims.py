@@ -1,16 +1,16 @@
-"""Failures and pulls on the simulated sets, written as FITS and fitted by the command line.
+"""How often does the command line fail on simulated galaxies, and are the errors right?
 
     python -m validation.sims [--compile on] [--uncertainty posterior] [--keep FOLDER]
 
-Every galaxy of ../shared/data/sims main.npz and hard.npz becomes <id>_image.fits, _sigma.fits and
-_psf.fits, with truth.fits beside them; `hybridfit fit` runs over them as a user would run it, and
-its table is held against the truth. Catastrophic: magnitude off by more than 0.5 or size by a
-factor 2. `hybridfit compare` must give the same pulls to the last digit, or this fails. With
---keep all of it stays, and the comparison can be looked at, or made again:
+Every galaxy of ../shared/data/sims main.npz and hard.npz is written as <id>_image.fits, _sigma.fits
+and _psf.fits, together with truth.fits; `hybridfit fit` runs over them as a user would, and its
+table is compared with the truth. Catastrophic means that the magnitude is off by more than 0.5 or
+the size by a factor 2. `hybridfit compare` must give exactly the same pulls, or this script fails.
+With --keep all files stay, and the comparison can be repeated:
 
     hybridfit compare FOLDER/main/out FOLDER/main/in/truth.fits
 
-Pulls of the draws' mean and deviation, the default's in the README, take the draws:
+Pulls of the draws' mean and standard deviation need the draws:
 
     hybridfit fit FOLDER/main/in -o post --zeropoint 22.5 --save-samples
     hybridfit compare post FOLDER/main/in/truth.fits --point mean
@@ -52,7 +52,7 @@ def write_fits(name: str, folder: Path) -> None:
 
 @contextmanager
 def folder_for(name: str, keep: Path | None) -> Iterator[Path]:
-    """A folder for one set, in ``keep`` or for the time being."""
+    """Yield a folder for one set, in ``keep`` or temporary."""
     if keep is not None:
         yield keep / name
         return
@@ -93,7 +93,7 @@ def measure(name: str, options: Sequence[str], keep: Path | None = None) -> dict
 
 
 def compare(folder: Path) -> Table:
-    """The summary of `hybridfit compare` of one set with its truth."""
+    """Return the summary of `hybridfit compare` of one set with its truth."""
     command = [sys.executable, "-m", "hybridfit", "compare", str(folder / "out")]
     subprocess.run([*command, str(folder / "in" / "truth.fits"), "--quiet"], check=True)
     summary = Table.read(folder / "out" / "compare" / "summary.ecsv")
@@ -101,24 +101,24 @@ def compare(folder: Path) -> Table:
 
 
 def check_same(compared: Table, figures: dict[str, Any]) -> None:
-    """Raise if `hybridfit compare` gives other failures or pulls than this script."""
+    """Raise if failures or pulls of `hybridfit compare` differ from those of this script."""
     for row, name in zip(compared, NAMES, strict=False):
-        told = (row["catastrophic"], round(row["pull_std"], 3), round(row["pull_mean"], 3))
+        report = (row["catastrophic"], round(row["pull_std"], 3), round(row["pull_mean"], 3))
         own = (figures["catastrophic"], figures["pull_std"][name], figures["pull_mean"][name])
-        if row["parameter"].removeprefix("ln ") != name or told != own:
-            raise AssertionError(f"compare gives {told} for {name}, expected {own}")
+        if row["parameter"].removeprefix("ln ") != name or report != own:
+            raise AssertionError(f"compare gives {report} for {name}, expected {own}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--compile", default="off", choices=("auto", "on", "off"))
-    # errors as other tools have them, of the curvature at the fit
+    # errors from the curvature at the fit, as of other tools
     parser.add_argument("--uncertainty", default="covariance")
     parser.add_argument("--keep", type=Path, help="folder for inputs, results and comparisons")
     args = parser.parse_args()
     options = ["--compile", args.compile, "--uncertainty", args.uncertainty]
     if not SIMS.is_dir():
-        sys.exit(f"the simulated sets are not there: {SIMS}")
+        sys.exit(f"the simulated sets are missing: {SIMS}")
     figures = {name: measure(name, options, args.keep) for name in ("main", "hard")}
     for name, table in figures.items():
         print(name)

@@ -141,7 +141,7 @@ def _difference(
 
 
 def _scale(name: str, old: Columns) -> NDArray[np.float64] | None:
-    """Sizes that a difference may be held against: quoted errors, variances of a covariance."""
+    """Return the scale of differences: quoted errors, or standard deviations of a covariance."""
     values = old[name]
     if name == "covariance":
         with np.errstate(invalid="ignore"):

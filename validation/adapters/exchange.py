@@ -1,7 +1,7 @@
-"""What `peers.py` and its adapters say to each other: a task and an answer, as npz files.
+"""The files that `peers.py` and its adapters exchange: a task and an answer, as npz.
 
 An adapter runs in the environment of the tool that it drives, ``PYTHON fit_<tool>.py task.npz
-answer.npz``, so this file needs numpy and scipy alone. Parameters are in hybridfit's conventions
+answer.npz``, so this file needs only numpy and scipy. Parameters are in hybridfit's conventions
 on both sides: x, y counted from 0 [pix], mag, r_eff the semi-major half-light radius [pix], n, q,
 pa from +y towards -x [deg], sky [flux/pix].
 """
@@ -23,22 +23,22 @@ from scipy.special import gamma, gammaincinv
 Array = NDArray[np.float64]
 
 NAMES = ("x", "y", "mag", "r_eff", "n", "q", "pa", "sky")
-WARM_UP = 16  # galaxies of a first fit, where batches are fitted
-UNKNOWN, FAILED, CONVERGED = -1, 0, 1  # what a tool says of its own fit
+WARM_UP = 16  # galaxies of a warm-up fit, where batches are fitted
+UNKNOWN, FAILED, CONVERGED = -1, 0, 1  # as a tool says of its own fit
 
 
 @dataclass(frozen=True)
 class Task:
-    """What an adapter is given; never the truth of the galaxies that it fits.
+    """What an adapter is given; this never includes the truth.
 
     Args:
-        variant: which of the tool's ways to fit.
-        own_start: whether the tool shall find its own starting values and leave ``start`` alone.
+        variant: of the tool's methods.
+        own_start: whether the tool must find its own initial values and ignore ``start``.
         image, sigma: (B, H, W) flux units.
         psf: (B, h, w) sum 1, without the pixel's response.
         zeropoint: (B,) mag of one flux unit.
-        start: (B, 8) starting values, all finite.
-        check_theta: (K, 8) known models to render without noise before anything is timed.
+        start: (B, 8) initial values, all finite.
+        check_theta: (K, 8) known models to render without noise before timing.
         check_psf: (K, h, w) their PSFs; they have the zero point of the first galaxy.
     """
 
@@ -69,7 +69,7 @@ class Task:
         return len(self.image)
 
     def galaxies(self) -> Iterator[Galaxy]:
-        """Yield the galaxies one by one, their start as the task has it."""
+        """Yield the galaxies one by one with their initial values."""
         for i in range(len(self)):
             pixels = (np.ascontiguousarray(a[i]) for a in (self.image, self.sigma, self.psf))
             start = None if self.own_start else self.start[i]
@@ -78,7 +78,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Galaxy:
-    """One galaxy of a task; ``start`` (8,) is None where the tool is to find its own."""
+    """One galaxy of a task; ``start`` (8,) is None where the tool must find its own."""
 
     image: Array
     sigma: Array
@@ -94,10 +94,10 @@ class Fitted:
     Args:
         values, errors: (8,) in the order of `NAMES`, NaN where the tool gives none.
         converged: `CONVERGED`, `FAILED` or, where a tool does not say, `UNKNOWN`.
-        low, high: (8,) of its 68 % interval, where the tool gives one besides its errors.
-        seconds_of_errors: CPU seconds that went into errors after the fit, where the tool does
-            that in a step of its own; NaN where not.
-        message: what the tool said.
+        low, high: (8,) of its 68 % interval, where the tool gives one in addition to errors.
+        seconds_of_errors: CPU seconds of errors, where the tool computes them in a separate step;
+            else NaN.
+        message: of the tool.
     """
 
     values: Array
@@ -110,7 +110,7 @@ class Fitted:
 
     @property
     def interval(self) -> Array:
-        """(2, 8) where 68 % of the truths should lie: value -+ error, if nothing else is said."""
+        """(2, 8) interval of 68 %: value -+ error, unless the tool gives one."""
         if self.low is None or self.high is None:
             return np.stack([self.values - self.errors, self.values + self.errors])
         return np.stack([self.low, self.high])
@@ -118,19 +118,19 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Answer:
-    """What comes back: arrays over the galaxies, and what was seen on the way.
+    """The results of an adapter: arrays over the galaxies, and costs.
 
     Args:
         values, errors: (B, 8).
         interval: (B, 2, 8), see `Fitted.interval`.
         converged: (B,).
-        seconds: (B,) CPU seconds of each fit with its errors; of a tool that fits batches their
-            mean.
+        seconds: (B,) CPU seconds of each fit with its errors; their mean for a tool that fits
+            batches.
         seconds_of_errors: (B,), see `Fitted`.
         messages: (B,) text.
-        check_image: (K, H, W) the known models as the tool renders them.
+        check_image: (K, H, W) the known models rendered by the tool.
         start_up: CPU seconds before the first fit: the interpreter, imports, the known models.
-        warm_up: CPU seconds of a first fit that is thrown away (compiling, caches).
+        warm_up: CPU seconds of a first fit that is discarded (compiling, caches).
         version, python: of the tool and of the interpreter.
     """
 
@@ -149,11 +149,11 @@ class Answer:
 
 
 class Adapter(Protocol):
-    """What an adapter's file provides."""
+    """The interface of an adapter."""
 
     version: str
-    batched: bool  # whether all galaxies are one call, and their seconds a mean
-    warms_up: bool  # whether a first fit is thrown away
+    batched: bool  # whether all galaxies are fitted in one call, and seconds are a mean
+    warms_up: bool  # whether a first fit is discarded
 
     def render(self, theta: Array, psf: Array, zeropoint: float, shape: tuple[int, int]) -> Array:
         """The image (H, W) of one known model (8,)."""
@@ -190,7 +190,7 @@ def serve(adapter: Adapter) -> None:
 
 
 def answer(adapter: Adapter, task: Task) -> Answer:
-    """See `serve`. A galaxy on which the tool raises is one without values, and does not end it."""
+    """Render the known models, warm up, and fit; where the tool raises, values are NaN."""
     zeropoint, shape = float(task.zeropoint[0]), task.image.shape[1:]
     check = [
         adapter.render(theta, psf, zeropoint, shape)

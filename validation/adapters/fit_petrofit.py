@@ -28,7 +28,7 @@ from exchange import (
 
 WINDOW = (21, 5)  # pixels a side, points a side of a pixel
 # the model's order is amplitude, r_eff, n, x_0, y_0, ellip, theta of the galaxy, amplitude of the
-# sky, psf_pa, which is held
+# sky, psf_pa, which is fixed
 FREE = ("amplitude_0", "r_eff_0", "n_0", "x_0_0", "y_0_0", "ellip_0", "theta_0", "amplitude_1")
 
 
@@ -84,42 +84,27 @@ def _fit(galaxy: Galaxy) -> Fitted:
             weights=1 / galaxy.sigma.ravel(),
             maxiter=5000,
         )
-    level, r_eff, n, x0, y0, ell, theta, sky = (getattr(best, name).value for name in FREE)
-    q = 1 - ell
     covariance = np.full((8, 8), np.nan)
     if fitter.fit_info.param_cov is not None:
         covariance = fitter.fit_info.param_cov
-    error = np.sqrt(np.diag(covariance))
+    values, errors = _ours(best, covariance, galaxy.zeropoint)
+    said = CONVERGED if fitter.fit_info.success else FAILED
+    return Fitted(values, errors, said, message=str(fitter.fit_info.message))
+
+
+def _ours(best: petrofit.PSFConvolvedModel2D, covariance: Array, zeropoint: float) -> tuple:
+    """Values and errors (8,) in hybridfit's conventions."""
+    level, r_eff, n, x0, y0, ell, theta, sky = (getattr(best, name).value for name in FREE)
+    q = 1 - ell
     gradient = magnitude_gradient(r_eff, n, q) / np.array([level, r_eff, n, -q])
     light = np.ix_((0, 1, 2, 5), (0, 1, 2, 5))
     mag_error = np.sqrt(gradient @ covariance[light] @ gradient)
-    return Fitted(
-        np.array(
-            [
-                x0,
-                y0,
-                magnitude(level, r_eff, n, q, galaxy.zeropoint),
-                r_eff,
-                n,
-                q,
-                (math.degrees(theta) - 90) % 180,
-                sky,
-            ]
-        ),
-        np.array(
-            [
-                error[3],
-                error[4],
-                mag_error,
-                error[1],
-                error[2],
-                error[5],
-                np.rad2deg(error[6]),
-                error[7],
-            ]
-        ),
-        CONVERGED if fitter.fit_info.success else FAILED,
-        message=str(fitter.fit_info.message),
+    mag, pa = magnitude(level, r_eff, n, q, zeropoint), (math.degrees(theta) - 90) % 180
+    error = np.sqrt(np.diag(covariance))
+    shape = (error[1], error[2], error[5], np.rad2deg(error[6]))
+    return (
+        np.array([x0, y0, mag, r_eff, n, q, pa, sky]),
+        np.array([error[3], error[4], mag_error, *shape, error[7]]),
     )
 
 

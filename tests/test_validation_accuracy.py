@@ -1,8 +1,9 @@
-"""What the accuracy benchmark makes of answers: offsets, intervals, who is nearer, causes."""
+"""Comparison of fit results: offsets, intervals, what is nearer the truth; result files."""
 
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,9 @@ import pytest
 import torch
 
 import hybridfit as hf
-from validation import galfit_bd, galfit_real
-from validation import reference_table as other_tools
-from validation import saved_results as answers
-from validation.saved_results import Answers, gaussian
+from validation import galfit_bd, galfit_real, reference_table, saved_results
+from validation.common import add_run
+from validation.saved_results import FitResults, gaussian
 
 TRUE = np.array([[31.0, 32.0, 20.0, 4.0, 2.0, 0.5, 1.0]] * 200)
 
@@ -21,67 +21,67 @@ TRUE = np.array([[31.0, 32.0, 20.0, 4.0, 2.0, 0.5, 1.0]] * 200)
 def made(values: np.ndarray, errors: np.ndarray, chi2: float = 100.0, pixels: float = 7.0):
     size = len(values)
     ends = gaussian(values, errors)
-    return Answers("x", values, errors, *ends, np.full(size, chi2), np.full(size, pixels))
+    return FitResults("x", values, errors, *ends, np.full(size, chi2), np.full(size, pixels))
 
 
 def scattered(width: float, seed: int = 0) -> np.ndarray:
-    """Answers whose errors of .02 are ``width`` times too small; angles wrap at 180."""
+    """Values whose errors of .02 are ``width`` times too small; angles wrap at 180."""
     values = TRUE + width * 0.02 * np.random.default_rng(seed).standard_normal(TRUE.shape)
     values[:, 6] %= 180
     return values
 
 
-@pytest.mark.parametrize(("width", "held"), [(1.0, 0.68), (2.0, 0.383)])
-def test_coverage_tells_true_errors_from_small_ones(width: float, held: float) -> None:
-    told = answers.judge(
+@pytest.mark.parametrize(("width", "expected"), [(1.0, 0.68), (2.0, 0.383)])
+def test_coverage_distinguishes_right_errors_from_small_ones(width: float, expected: float) -> None:
+    report = saved_results.accuracy_summary(
         made(scattered(width), np.full(TRUE.shape, 0.02)), TRUE, np.ones(200, bool)
     )
-    # 1,400 numbers: 1.3 % binomial; 2 sigma hold erf(1 / 2 / sqrt 2) of a twice too wide scatter
-    assert np.mean(list(told["cover_68"].values())) == pytest.approx(held, abs=0.04)
-    assert np.mean(list(told["pull_std"].values())) == pytest.approx(width, rel=0.06)
-    assert told["catastrophic"] == 0
+    # 1,400 numbers: 1.3 % binomial; 2 sigma contain erf(1 / 2 / sqrt 2) of a twice too wide scatter
+    assert np.mean(list(report["cover_68"].values())) == pytest.approx(expected, abs=0.04)
+    assert np.mean(list(report["pull_std"].values())) == pytest.approx(width, rel=0.06)
+    assert report["catastrophic"] == 0
 
 
 def test_offsets_go_the_short_way_and_in_ln() -> None:
     values = TRUE[:1].copy()
     values[0, 3], values[0, 6] = 8.0, 179.0
-    off = answers.offsets(values, TRUE[:1])
+    off = saved_results.offsets(values, TRUE[:1])
     assert off[0, 6] == pytest.approx(-2)
     assert off[0, 3] == pytest.approx(np.log(2))
     assert values[0, 6] == 179.0  # its argument stays as it was
 
 
-def test_lost_is_magnitude_size_or_nothing() -> None:
+def test_catastrophic_is_magnitude_size_or_nan() -> None:
     values = TRUE[:4].copy()
     values[1, 2] += 0.6
     values[2, 3] *= 2.1
     values[3] = np.nan
-    assert answers.lost(values, TRUE[:4]).tolist() == [False, True, True, True]
+    assert saved_results.is_catastrophic(values, TRUE[:4]).tolist() == [False, True, True, True]
     known = made(values, np.full(values.shape, 9.0))
-    assert not answers.held(known, TRUE[:4])[3].any()
+    assert not saved_results.covered(known, TRUE[:4])[3].any()
 
 
-def test_nearer_counts_those_that_both_answered() -> None:
+def test_nearer_counts_galaxies_with_both_results() -> None:
     ours, theirs = TRUE[:4].copy(), TRUE[:4].copy()
     ours[:, 2] += 0.01
     theirs[:3, 2] += (0.02, 0.005, 0.02)
     theirs[3] = np.nan
     pixels, errors = np.array([5.0, 5.0, 5.0, 5.0]), np.full((4, 7), 0.1)
-    a = Answers("a", ours, errors, *gaussian(ours, errors), np.full(4, 100.0), pixels)
-    b = Answers(
+    a = FitResults("a", ours, errors, *gaussian(ours, errors), np.full(4, 100.0), pixels)
+    b = FitResults(
         "b", theirs, errors, *gaussian(theirs, errors), np.array([130, 99.8, 100.0, np.nan]),
         np.array([9.0, 4.0, 9.0, np.nan]),
     )  # fmt: skip
-    told = answers.nearer(a, b, TRUE[:4], np.ones(4, bool))
-    assert told["galaxies"] == 3
-    assert told["nearer"]["mag"] == pytest.approx(2 / 3, abs=1e-3)
-    assert told["nearer in pixels"] == pytest.approx(2 / 3, abs=1e-3)
-    assert (told["ours more than .1 above"], told["ours more than 10 below"]) == (1, 1)
-    apart = answers.agreement(a, b, np.arange(4) < 2)
+    report = saved_results.nearer(a, b, TRUE[:4], np.ones(4, bool))
+    assert report["galaxies"] == 3
+    assert report["nearer"]["mag"] == pytest.approx(2 / 3, abs=1e-3)
+    assert report["nearer in pixels"] == pytest.approx(2 / 3, abs=1e-3)
+    assert (report["ours more than .1 above"], report["ours more than 10 below"]) == (1, 1)
+    apart = saved_results.distances(a, b, np.arange(4) < 2)
     assert apart["within 1"] == 1.0
 
 
-def test_two_components_are_told_apart() -> None:
+def test_bulge_and_disk_are_distinguished() -> None:
     options = hf.FitOptions(("sersic", "sersic"))
     bulge, disk = np.full((2, 7), 1.0), np.full((2, 7), 1.0)
     bulge[:, 3], disk[:, 3], bulge[:, 2], disk[:, 2] = 2.0, 9.0, 21.0, 20.0
@@ -154,12 +154,23 @@ def test_saved_runs_are_read_in_our_conventions(tmp_path: Path) -> None:
 
 
 def test_other_tools_keep_what_they_do_not_tell_open() -> None:
-    names = (*other_tools.COLUMNS, *other_tools.ERRORS)
+    names = (*reference_table.COLUMNS, *reference_table.ERRORS)
     text = dict.fromkeys(names, "") | {"x": "5", "re_pix": "2.0", "n": "1.5", "q": "0.4"}
-    values, errors = other_tools.answer(text)
+    values, errors = reference_table.result_of(text)
     assert values[0] == 4.0
     assert np.isnan(values[[1, 2, 6]]).all()
     assert np.isnan(errors).all()
     ours = np.array([4.0, 4.0, 20.0, 2.0 * np.e, 1.5, 0.5, 178.0])
-    told = other_tools.beside(np.array([4.0, 4.0, 20.0, 2.0, 1.5, 0.4, -178.0]), ours)
-    assert told == {"ln r_eff": 1.0, "ln n": 0.0, "q": 0.1, "pa": -4.0}
+    report = reference_table.difference(np.array([4.0, 4.0, 20.0, 2.0, 1.5, 0.4, -178.0]), ours)
+    assert report == {"ln r_eff": 1.0, "ln n": 0.0, "q": 0.1, "pa": -4.0}
+
+
+def test_a_result_file_keeps_its_other_runs(tmp_path: Path) -> None:
+    for run, value in (("seed 0", 1.0), ("seed 1", 2.0), ("seed 0", 3.0)):
+        path = add_run("galaxies", run, {"width": np.float64(value)}, tmp_path)
+    runs = json.loads(path.read_text())["runs"]
+    assert {name: run["figures"]["width"] for name, run in runs.items()} == {
+        "seed 0": 3.0,
+        "seed 1": 2.0,
+    }
+    assert "commit" in runs["seed 1"]["environment"]
