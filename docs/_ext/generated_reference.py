@@ -122,7 +122,7 @@ def _default(described: Description) -> str:
     elif isinstance(value, bool):
         text = str(value).lower()
     else:
-        text = "" if isinstance(value, Mapping) else described.shown_default
+        text = "" if isinstance(value, Mapping) else described.shown_default.replace(",", ", ")
     return f"`{_cell(text)}`" if text else ""
 
 
