@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -149,6 +150,24 @@ def test_wheel_holds_the_package_only(tmp_path: Path):
     weights = {f"hybridfit/npe/weights/{n}" for n in WEIGHTS}
     assert weights <= set(names)
     assert wheel.stat().st_size < 30e6  # what an installation may have to download
+
+
+def test_source_distribution_is_complete(tmp_path: Path):
+    """It holds what builds the documentation and runs the tests."""
+    pytest.importorskip("hatchling")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as files:
+        names = {name.partition("/")[2] for name in files.getnames()}
+    for name in ("docs/conf.py", "docs/_static/fit.png", "notebooks/quickstart.ipynb"):
+        assert name in names
+    assert {"README.md", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "Makefile"} <= names
+    assert not [name for name in names if "_build" in name or "_generated" in name]
 
 
 WEIGHTS = ("weights.safetensors", "config.yaml", "card.json")

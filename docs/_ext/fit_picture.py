@@ -1,31 +1,37 @@
 """Draw docs/_static/fit.png, the picture of README and front page; run it when plots change.
 
-One simulated galaxy is fitted with everything at its default and drawn by the package itself.
+One simulated galaxy is fitted with everything at its default and drawn by `hybridfit plot`.
 """
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
-import hybridfit as hf
-from hybridfit.simulation.simulate import SimulateOptions
+from PIL import Image
+from typer.testing import CliRunner
+
+from hybridfit.cli.app import make_app
 
 PICTURE = Path(__file__).resolve().parents[1] / "_static" / "fit.png"
-GALAXY = SimulateOptions(shape=(64, 64), snr=(150, 150), r_eff=(5, 5), n=(2.5, 2.5), q=(0.5, 0.5))
+GALAXY = "sim0006"
+COMMANDS = """
+simulate -o {folder}/cutouts --n 12 --seed 5 --size 96 --snr-min 150 --snr-max 400
+fit {folder}/cutouts -o {folder}/out --quiet --pixel-scale 0.2
+plot {folder}/out --input {folder}/cutouts --id {galaxy} --quiet
+"""
 
 
 def main() -> None:
     """Simulate, fit and draw."""
-    cutouts, _ = hf.simulate(1, 4, GALAXY)
-    table = hf.fit(cutouts)
-    model = hf.render(table, cutouts)
-    row = table[0]
-    title = ", ".join(
-        f"{name} = {row[name]:.2f} ± {row[f'{name}_err']:.2f}"
-        for name in ("mag", "r_eff", "n", "q")
-    )
-    figure = hf.plot_residuals(cutouts.image, model, cutouts.sigma, titles=[title])
-    figure.savefig(PICTURE, dpi=110)
+    with tempfile.TemporaryDirectory() as folder:
+        for line in COMMANDS.format(folder=folder, galaxy=GALAXY).strip().splitlines():
+            arguments = line.split()
+            result = CliRunner().invoke(make_app(arguments[:1]), arguments)
+            if result.exit_code != 0:
+                raise RuntimeError(f"hybridfit {line}: {result.output}")
+        drawn = Image.open(Path(folder) / "out" / "plots" / f"{GALAXY}_fit.png")
+        drawn.convert("RGB").save(PICTURE, optimize=True)
 
 
 if __name__ == "__main__":
