@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hybridfit.model.profiles import Profile
+from hybridfit.model.profiles import LEAST_EXPONENT, Profile
 from hybridfit.rendering.galfit_pixels import far_pixels, shift_response
 from hybridfit.rendering.grid import CORE_WIDTH, S_STEP, Grid
 
@@ -230,7 +230,7 @@ def _outer(shape: Geometry, profile: Profile, grid: Grid, jacobian: bool) -> Ten
     scale = torch.exp(-2 * log_size)
     coefficients = _columns(shape.coefficients, 3)
     decay = 0.5 / width**2
-    gauss = torch.exp(-rho2 * decay)
+    gauss = torch.exp((-rho2 * decay).clamp_min(LEAST_EXPONENT))
     hole = 1 - gauss
     hole2 = hole * hole  # ** is a slow general power here
     window = hole2 * hole2 * scale
