@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hybridfit.io.arrays import prepare as prepare
     from hybridfit.io.options import ReadOptions as ReadOptions
     from hybridfit.io.read import read as read
+    from hybridfit.io.read_results import read_draws as read_draws
     from hybridfit.io.references.options import ReferenceOptions as ReferenceOptions
     from hybridfit.model.parameters import Parameter as Parameter
     from hybridfit.model.parameters import ParameterSpace as ParameterSpace
@@ -70,6 +71,7 @@ _HOMES = {
     "io.options": ("ReadOptions",),
     "io.read": ("read",),
     "io.references.options": ("ReferenceOptions",),
+    "io.read_results": ("read_draws",),
     "model.parameters": ("Parameter", "ParameterSpace"),
     "model.prior": ("LogNormal", "Prior"),
     "pipeline.fit": (

@@ -9,6 +9,7 @@ value     an old value of such a field; ``where`` is "section.field"
 section   a section of a YAML file
 flag      a flag of the command ``where`` that belongs to no options' section
 column    a column of results, where tables of an earlier version are read
+attribute an attribute of the class ``where``
 """
 
 from __future__ import annotations
@@ -63,6 +64,17 @@ TABLE: tuple[Renamed, ...] = (
     Renamed("option", "compare", "poor", "poor_chi2"),
     Renamed("option", "compare", "worst", "n_worst"),
     Renamed("option", "compare", "rows", "n_rows"),
+    Renamed("column", "", "missed", "missed_mass"),
+    Renamed("column", "", "khat", "pareto_k"),
+    Renamed("column", "", "risk", "catastrophic_probability"),
+    Renamed("column", "", "disagreement", "fit_network_distance"),
+    Renamed("column", "", "distance", "training_distance"),
+    Renamed("column", "", "held", "fixed"),
+    Renamed("column", "", "message", "notes"),
+    Renamed("attribute", "Result", "missed", "missed_mass"),
+    Renamed("attribute", "Result", "khat", "pareto_k"),
+    Renamed("attribute", "Result", "risk", "catastrophic_probability"),
+    Renamed("attribute", "Result", "disagreement", "fit_network_distance"),
 )
 
 

@@ -242,3 +242,11 @@ def test_cutouts_are_shown_in_one_line():
     assert len(text) < 100
     assert text.startswith("Cutouts(5 of 4 x 6 pixels, PSFs 3 x 3, id: 'galaxy 0', 'galaxy 1'")
     assert "no PSF" in repr(replace(cutouts(), psf=None))
+
+
+def test_old_names_of_a_result_are_told():
+    with pytest.warns(FutureWarning, match=r"Result\.khat is now called Result\.pareto_k"):
+        old = replace(result(), pareto_k=numbers()).khat
+    assert torch.equal(old, numbers())
+    with pytest.raises(AttributeError, match="no attribute 'kappa'"):
+        _ = result().kappa

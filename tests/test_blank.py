@@ -85,7 +85,7 @@ def test_a_blank_stamp_costs_a_few_draws_and_has_a_limit(evaluations: list[int])
         table["mag_limit"], ZEROPOINT - 2.5 * np.log10(limit), rtol=1e-12, atol=DOUBLE
     )
     # a posterior that was not drawn is told
-    drawn = np.asarray((table["ess"] >= 50) & (table["khat"] < 0.7))
+    drawn = np.asarray((table["ess"] >= 50) & (table["pareto_k"] < 0.7))
     assert ((flags & int(hf.Flag.UNSAMPLED) > 0) | drawn).all()
 
 

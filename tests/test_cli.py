@@ -23,6 +23,7 @@ import hybridfit as hf
 from hybridfit.cli.app import _fit_stages, _predict_stages, main, make_app
 from hybridfit.cli.flags import option_name
 from hybridfit.io.cutout_files import write_cutouts
+from hybridfit.io.read_results import read_results
 from hybridfit.simulation.simulate import SimulateOptions
 
 SMALL = SimulateOptions(shape=(32, 32), psf_size=15, r_eff=(1.5, 3.0), snr=(40, 300))
@@ -75,11 +76,14 @@ def test_ways_to_errors(inputs: Path, tmp_path: Path):
     assert result.exit_code == 0, result.output
     assert re.search(r"\d+ (certified|usable|suspect)", result.output)
     table = Table.read(tmp_path / "one" / "results.fits")
-    assert table["weight"].shape == table["r_eff_samples"].shape == (3, 7)
+    draws = Table.read(tmp_path / "one" / "draws.fits")
+    assert draws["weight"].shape == draws["r_eff"].shape == (3, 7)
+    assert list(draws["id"]) == list(table["id"])
+    assert "weight" not in table.colnames
     assert (table["n_p16"] < table["n_p84"]).all()
     more = (*more, "--bootstrap-replicas", 5, "--bootstrap-kind", "parametric")
     assert fit(inputs, tmp_path / "two", *more).exit_code == 0
-    other = Table.read(tmp_path / "two" / "results.fits")
+    other = Table.read(tmp_path / "two" / "draws.fits")
     assert other["weight"].shape == (3, 5)
     assert '"kind": "parametric"' in other.meta["OPTIONS"]
 
@@ -96,14 +100,16 @@ def test_fit_writes_a_table(inputs: Path, tmp_path: Path):
     assert "complete already" in again.output
 
 
-@pytest.mark.parametrize("format", ["ecsv", "csv", "parquet"])
+@pytest.mark.parametrize("format", ["ecsv", "csv", "parquet", "votable"])
 def test_formats(inputs: Path, tmp_path: Path, format: str):
     if format == "parquet":
         pytest.importorskip("pyarrow")
     result = fit(inputs, tmp_path, "--format", format, "--limit", 2, "--quiet")
     assert result.exit_code == 0, result.output
     assert result.output == ""
-    assert (tmp_path / f"results.{format}").exists()
+    assert len(read_results(tmp_path).table) == 2
+    again = fit(inputs, tmp_path, "--format", format, "--limit", 2)
+    assert "complete already" in again.output
 
 
 def test_yaml_gives_options_and_flags_win(inputs: Path, tmp_path: Path):

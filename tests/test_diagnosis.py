@@ -38,7 +38,7 @@ def galaxies(count: int, snr=200.0, seed: int = 7, **more):
 def said_of(cutouts: hf.Cutouts) -> tuple[list[str], list[str]]:
     """Quality and message of each galaxy, by the quickest way to errors."""
     table = hf.fit(cutouts, options=OPTIONS, uncertainty="covariance", initial_values="moments")
-    return list(table["quality"]), list(table["message"])
+    return list(table["quality"]), list(table["notes"])
 
 
 def share(texts: list[str], words: str) -> float:
@@ -125,8 +125,8 @@ def test_notes_come_before_messages_and_follow_their_rows():
         uncertainty="covariance",
         initial_values="moments",
     )
-    assert all(text.startswith("mag ") for text in table["message"])
-    assert [text.split("; ")[1] for text in table["message"]] == ["a", "b", "c"]
+    assert all(text.startswith("mag ") for text in table["notes"])
+    assert [text.split("; ")[1] for text in table["notes"]] == ["a", "b", "c"]
     result = measure(
         replace(cutouts, zeropoint=[1.0, 25.0, 1.0]),
         OPTIONS,

@@ -132,7 +132,7 @@ def test_one_galaxy_is_fitted_as_any_other(tmp_path):
     ]
     assert np.abs(pull).max() < 4
     assert row["dof"] == 52 * 56 - 8
-    assert str(row["held"]) == "sky_dx,sky_dy"
+    assert str(row["fixed"]) == "sky_dx,sky_dy"
     assert str(row["feedme"]).endswith("gal7/galfit.feedme")
 
 
@@ -178,7 +178,7 @@ def test_several_components_and_held_values(tmp_path):
     pair, lone = rows["pair"], rows["alone"]
     space = ParameterSpace((("n",), ("n",)), "constant")
     held = {"x_1", "pa_1", "n_2", "sky", "sky_dx", "sky_dy"}
-    assert set(str(pair["held"]).split(",")) == held
+    assert set(str(pair["fixed"]).split(",")) == held
     for name, value in zip(space.names, truth[0], strict=True):
         if name in held:
             assert pair[f"{name}_err"] == 0.0
@@ -257,7 +257,7 @@ def test_positions_move_together(tmp_path):
     assert not flags_of(rows["kept"]) & Flag.NOT_MODELLED
     assert flags_of(rows["lost"]) & Flag.NOT_MODELLED
     assert rows["lost"]["quality"] == "suspect"
-    assert "1_2 r_eff ratio, 1/2 r_eff 3 9 (is" in str(rows["lost"]["message"])
+    assert "1_2 r_eff ratio, 1/2 r_eff 3 9 (is" in str(rows["lost"]["notes"])
 
 
 def test_what_cannot_be_fitted_is_a_flagged_row(tmp_path):
@@ -284,7 +284,7 @@ def test_what_cannot_be_fitted_is_a_flagged_row(tmp_path):
     for name, (_, _, flag, text) in files.items():
         row = rows[name]
         assert not flag or flags_of(row) & flag, name
-        assert text in str(row["message"]), (name, str(row["message"]))
+        assert text in str(row["notes"]), (name, str(row["notes"]))
         assert math.isfinite(row["mag"]) == (name == "good"), name
         assert (row["quality"] == "suspect") == (name != "good"), name
         assert str(row["feedme"]).endswith(f"{name}/galfit.feedme")
@@ -300,7 +300,7 @@ def test_posterior_where_it_can_be(tmp_path):
     assert rows["plain"]["ess"] > 20
     assert math.isnan(rows["held"]["mag_p50"])
     assert rows["held"]["mag_err"] > 0
-    assert "curvature" in str(rows["held"]["message"])
+    assert "curvature" in str(rows["held"]["notes"])
 
 
 def test_pictures_are_of_the_pixels_that_were_fitted(tmp_path):
@@ -415,4 +415,4 @@ def test_a_file_of_too_many_components_is_a_row(tmp_path):
         paths[-1].write_text(head + part * count)
     table = rows_of(paths, tmp_path / "out")
     assert len(table) == 2
-    assert "there are 300 components, expected 40 at most" in table["many"]["message"]
+    assert "there are 300 components, expected 40 at most" in table["many"]["notes"]

@@ -511,8 +511,8 @@ def test_tables_tell_what_was_used(tmp_path):
     assert str(row["jwst"]["zeropoint_from"]) == "BUNIT MJy/sr"
     assert row["lsst"]["zeropoint"] == pytest.approx(31.4)
     assert row["none"]["zeropoint"] is np.ma.masked  # NaN in the file
-    assert "MAGZERO = abc is no zero point" in row["none"]["message"]
-    assert "add 5.000 (EXPTIME 100)" in row["twofold"]["message"]
+    assert "MAGZERO = abc is no zero point" in row["none"]["notes"]
+    assert "add 5.000 (EXPTIME 100)" in row["twofold"]["notes"]
     assert table.meta["MAGTYPE"] == "mixed"
     told = json.loads(table.meta["ZEROPNTS"])
     assert told["BUNIT nJy"] == {"31.4": 1}

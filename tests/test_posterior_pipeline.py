@@ -47,9 +47,9 @@ def test_the_table_has_what_the_draws_say(bright):
         assert np.abs(below - 0.16).max() < 0.03  # one draw of a few per cent
     for name in QUALITY_COLUMNS:
         assert np.isfinite(table[name]).all(), name
-    assert (table["khat"] < 0.7).all()
+    assert (table["pareto_k"] < 0.7).all()
     assert (table["ess"] > 50).all()
-    assert (table["missed"] < 0.5).all()
+    assert (table["missed_mass"] < 0.5).all()
     # a network with refinement has the fit near its middle (.12 to .21 here), but is not the fit
     assert ((table["flow_distance"] > 0.05) & (table["flow_distance"] < 1)).all()
 

@@ -20,6 +20,7 @@ from hybridfit.cli.app import make_app
 from hybridfit.data.samples import Posterior
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.io.posterior_table import LEVELS
+from hybridfit.io.read_results import read_results
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.network import Estimator, NetworkOptions
 from hybridfit.npe.posterior import load_estimator, predict_cutouts
@@ -129,7 +130,7 @@ def test_predict_takes_arrays_and_a_network(simulated, weights: Path):
         hf.predict(cutouts, samples=1)
 
 
-@pytest.mark.parametrize("format", ["fits", "ecsv", "parquet"])
+@pytest.mark.parametrize("format", ["fits", "ecsv", "parquet", "votable"])
 def test_draws_are_written(simulated, weights: Path, tmp_path: Path, format: str):
     if format == "parquet":
         pytest.importorskip("pyarrow")
@@ -137,15 +138,9 @@ def test_draws_are_written(simulated, weights: Path, tmp_path: Path, format: str
     more = ["--weights", weights, "--samples", 20, "--save-samples", "--limit", 3, "--part-size", 2]
     result = call("predict", directory, "-o", tmp_path, "--format", format, *more)
     assert result.exit_code == 0, result.output
-    path = tmp_path / f"results.{format}"
-    if format == "parquet":
-        from pyarrow import parquet
-
-        table = parquet.read_table(path).to_pydict()
-    else:
-        table = Table.read(path)
-    assert np.shape(table["pa_samples"]) == (3, 20)
-    np.testing.assert_allclose(np.mean(table["n_samples"], axis=1), table["n"], atol=TEXT)
+    table, draws = read_results(tmp_path).table, hf.read_draws(tmp_path)
+    assert np.shape(draws["pa"]) == np.shape(draws["log_prob"]) == (3, 20)
+    np.testing.assert_allclose(np.mean(draws["n"], axis=1), table["n"], atol=TEXT)
 
 
 def test_bad_galaxies_are_flagged_rows(simulated, weights: Path, tmp_path: Path):
@@ -164,7 +159,7 @@ def test_bad_galaxies_are_flagged_rows(simulated, weights: Path, tmp_path: Path)
         assert np.isfinite(values[~bad]).all()
     assert table["flags"][3] & hf.Flag.UNREADABLE
     assert table["flags"][5] & (hf.Flag.NO_DATA | hf.Flag.UNREADABLE)
-    assert all(len(text) > 20 for text in table["message"][bad])
+    assert all(len(text) > 20 for text in table["notes"][bad])
 
 
 def test_a_stopped_run_goes_on_to_the_same_table(simulated, weights: Path, tmp_path: Path):
@@ -280,5 +275,5 @@ def test_flags_follow_from_the_draws(simulated):
     zero = torch.zeros(4, dtype=torch.int64)
     posterior = Posterior(hf.ParameterSpace(), samples, samples[..., 0], zero, zero.double(), zero)
     flags = judged(posterior, cutouts[:4]).flags
-    uncertain, large = int(hf.Flag.UNCERTAIN), int(hf.Flag.LARGER_THAN_STAMP)
+    uncertain, large = int(hf.Flag.UNCERTAIN), int(hf.Flag.LARGER_THAN_CUTOUT)
     assert flags.tolist() == [0, uncertain, uncertain, large]

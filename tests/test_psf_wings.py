@@ -137,7 +137,7 @@ def test_cutouts_with_a_pedestal_are_flagged_too():
     psf = torch.stack([cutouts.psf[0], torch.tensor(raw), cutouts.psf[0]])
     table = hf.fit(replace(cutouts, psf=psf), initial_values="moments")
     assert (np.array(table["flags"]) & TRUNCATED).tolist() == [0, TRUNCATED, 0]
-    assert "pedestal with 3.3 % of its flux: hybridfit.prepare_psf" in table["message"][1]
+    assert "pedestal with 3.3 % of its flux: hybridfit.prepare_psf" in table["notes"][1]
     assert table["quality"][1] != "certified"
 
 

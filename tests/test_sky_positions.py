@@ -161,7 +161,7 @@ def test_a_centre_off_the_projection_is_told():
         initial_values="moments",
     )
     assert math.isnan(table["ra"][0])
-    assert "the centre lies off the projection" in table["message"][0]
+    assert "the centre lies off the projection" in table["notes"][0]
 
 
 class Broken:
@@ -215,9 +215,9 @@ def test_tables_have_positions_or_the_reason(tmp_path):
         there = SkyCoord(table["ra"][k], table["dec"][k], unit="deg")
         # a pixel is 200 mas; the convergence of meridians over 25 pixels is below 1 mas
         assert placed(frame, lon, 2.0 + SCALE * (y - 9)).separation(there).to_value("mas") < 5
-        assert "ra, dec" not in table["message"][k]
+        assert "ra, dec" not in table["notes"][k]
     assert math.isnan(table["ra"][2])
-    assert "HLON coordinates cannot be transformed to ICRS" in table["message"][2]
+    assert "HLON coordinates cannot be transformed to ICRS" in table["notes"][2]
 
 
 def test_axes_that_are_not_of_the_sky_are_told(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -10,20 +11,23 @@ import numpy as np
 import pytest
 import torch
 from astropy.coordinates import SkyCoord
-from astropy.io import fits
+from astropy.io import fits, votable
 from astropy.table import Table
 from astropy.wcs import WCS
 from tolerances import TEXT
 
+import hybridfit as hf
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.data.result import Result
 from hybridfit.data.samples import Draws
 from hybridfit.io import table
 from hybridfit.io import write_tables as export
-from hybridfit.io.formats import check_format
+from hybridfit.io.formats import FORMATS, check_format, table_path
+from hybridfit.io.old_columns import RENAMED
+from hybridfit.io.read_results import read_results
 from hybridfit.io.result_table import result_columns, result_rows
-from hybridfit.io.unicode_columns import restored
+from hybridfit.io.rows_back import rows_back
 from hybridfit.model.parameters import ParameterSpace
 
 NAMES = ["x", "y", "mag", "r_eff", "n", "q", "pa", "sky"]
@@ -34,19 +38,19 @@ N_DRAWS = 5
 def expected(*ends: str) -> list[str]:
     """Names of the columns, with these behind each parameter's."""
     return [
-        *["id", "flags", "quality"],
+        *["id", "flags", "flag_names", "quality"],
         *[f"{name}{end}" for name in (*NAMES, "r_eff_arcsec") for end in ("", "_err", *ends)],
         *["ra", "dec", "pa_sky", "flux", "flux_err", "flux_limit", "mag_limit"],
         *["zeropoint", "zeropoint_from", "chi2", "dof", "n_iter"],
         *[
             "ess",
-            "khat",
+            "pareto_k",
             "log_evidence",
-            "missed",
-            "disagreement",
+            "missed_mass",
+            "fit_network_distance",
             "flow_distance",
-            "risk",
-            "message",
+            "catastrophic_probability",
+            "notes",
         ],
     ]
 
@@ -78,7 +82,9 @@ def made(
     weights = torch.tensor([0.4, 0.3, 0.2, 0.1, 0.0], dtype=torch.float64).repeat(n, 1)
     samples[0, -1] = torch.nan
     samples[-1], weights[-1] = torch.nan, 0.0
-    certificate = {name: theta[:, 1] + k for k, name in enumerate(("ess", "khat", "missed"))}
+    certificate = {
+        name: theta[:, 1] + k for k, name in enumerate(("ess", "pareto_k", "missed_mass"))
+    }
     return cutouts, Result(fit, whole % 3, Draws(space, samples, weights), **certificate)
 
 
@@ -94,7 +100,7 @@ def make_table(
         quantiles=draws is not None,
         n_samples=N_DRAWS if samples and draws is not None else 0,
     )
-    return table.to_table(result_rows(cutouts, result, columns), columns)
+    return export.whole_table(result_rows(cutouts, result, columns), columns)
 
 
 def test_columns_units_and_values():
@@ -112,7 +118,7 @@ def test_columns_units_and_values():
     assert np.isnan(result["ra"]).all()
     assert list(result["flags"]) == [0, 2, 4]
     assert list(result["quality"]) == ["suspect", "usable", "certified"]
-    for name in ("ess", "khat", "log_evidence", "missed", "disagreement"):
+    for name in ("ess", "pareto_k", "log_evidence", "missed_mass", "fit_network_distance"):
         assert np.isnan(result[name]).all(), "a covariance has no such number"
 
 
@@ -137,7 +143,7 @@ def test_draws_bring_quantiles():
     assert np.isnan(found["n_p50"][2]), "no draws, no quantiles"
     assert np.isfinite(found["n"][2])
     np.testing.assert_allclose(found["ess"], result.ess, atol=TEXT)
-    np.testing.assert_allclose(found["missed"], result.missed, atol=TEXT)
+    np.testing.assert_allclose(found["missed_mass"], result.missed_mass, atol=TEXT)
     assert np.isnan(found["log_evidence"]).all()
     assert found["pa_p16"].unit == "deg"
     assert "within 90 deg" in found["pa_p16"].description
@@ -238,57 +244,166 @@ def parts_of(cutouts: Cutouts, result: Result, covariance: bool):
     return [rows[:2], rows[2:]], columns
 
 
-def read_parquet(path: Path) -> Table:
-    """As ``Table.read``, which would want pandas for it."""
-    from astropy.table.meta import get_header_from_yaml
-    from pyarrow import parquet
-
-    data = parquet.read_table(path)
-    lines = data.schema.metadata[b"table_meta_yaml"].decode().splitlines()
-    header = get_header_from_yaml(lines)
-    read = Table({name: data[name].to_pylist() for name in data.column_names}, meta=header["meta"])
-    for column in header["datatype"]:
-        read[column["name"]].unit = column.get("unit")
-        read[column["name"]].description = column.get("description")
-    return read
+FILES = {"fits": "results.fits", "ecsv": "results.ecsv", "votable": "results.vot"}
+FILES |= {"csv": "results.csv", "parquet": "results.parquet"}
 
 
-@pytest.mark.parametrize("format", export.FORMATS)
-def test_files_give_the_table_back(format: str, tmp_path: Path):
-    """Written in two parts, read by astropy: the same values, units, descriptions, options."""
+def needs(format: str) -> None:
     if format == "parquet":
         pytest.importorskip("pyarrow")
-    covariance = format != "csv"
-    ids = ["a", "galaxy with a longer name", "Ü1"]
-    cutouts, result = made(
-        draws=True,
-        id=ids,
-        wcs=[tan_wcs(), None, None],
-        messages=["é, a note", "", "x" * 900],
-    )
-    parts, columns = parts_of(cutouts, result, covariance)
-    meta = {"CREATOR": "hybridfit", "OPTIONS": json.dumps({"psf": "x" * 300, "n": [1, 2]})}
-    path = tmp_path / f"results.{format}"
-    export.write_results(path, iter(parts), columns, meta)
-    read = restored(read_parquet(path) if format == "parquet" else Table.read(path))
-    direct = make_table(cutouts, result, covariance, samples=covariance)
+
+
+def assert_same_columns(read: Table, direct: Table, format: str) -> None:
+    """The same values, units, descriptions and UCDs, as far as a format has room for them."""
     assert read.colnames == direct.colnames
     for name in direct.colnames:
         if direct[name].dtype.kind == "U":
-            continue
-        values = np.ma.filled(np.ma.array(read[name]), np.nan)
-        values = np.reshape(values, direct[name].shape)
-        np.testing.assert_array_equal(values, direct[name], err_msg=name)
+            texts = np.ma.filled(np.ma.asarray(read[name]).astype(str), "")
+            assert list(texts) == list(direct[name]), name
+        else:
+            values = np.ma.filled(np.ma.asarray(read[name]).astype(float), np.nan)
+            values = np.reshape(values, direct[name].shape)
+            np.testing.assert_array_equal(values, direct[name], err_msg=name)
         if format != "csv":
             assert read[name].unit == direct[name].unit
             assert read[name].description == direct[name].description
-    assert [str(name) for name in read["id"]] == ids
-    assert [str(quality) for quality in read["quality"]] == ["suspect", "usable", "certified"]
-    assert str(read["message"][2]).endswith("x...")
-    assert len(str(read["message"][2])) == table.MESSAGE_WIDTH
-    if format != "csv":
-        assert json.loads(read.meta["OPTIONS"])["psf"] == "x" * 300
-    assert [p.name for p in tmp_path.iterdir()] == [path.name], "scratch files were left"
+            assert read[name].meta["ucd"] == direct[name].meta["ucd"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_files_give_the_tables_back(format: str, tmp_path: Path):
+    """Written in two parts: results and, beside them, draws, a row a galaxy in both."""
+    needs(format)
+    arrays = format != "csv"
+    ids = ["a", "galaxy <with> a longer name", "Ü1"]
+    notes = ["é, a note", "", "x" * 900]
+    cutouts, result = made(draws=True, id=ids, wcs=[tan_wcs(), None, None], messages=notes)
+    parts, columns = parts_of(cutouts, result, arrays)
+    meta = {"CREATOR": "hybridfit", "OPTIONS": json.dumps({"psf": "x" * 300, "n": [1, 2]})}
+    export.write_tables(tmp_path, format, parts, columns, meta)
+    names = {path.name for path in tmp_path.iterdir()}
+    drawn = {FILES[format].replace("results", "draws")} if arrays else set()
+    assert names == {FILES[format]} | drawn, "scratch files were left, or a table is missing"
+
+    found, direct = read_results(tmp_path), make_table(cutouts, result, arrays)
+    assert [str(name) for name in found.table["id"]] == ids
+    if format == "fits":  # whose notes are ASCII
+        found.table["notes"], direct["notes"] = ["", "", ""], ["", "", ""]
+        found.table["notes"].description, found.table["notes"].meta["ucd"] = (
+            direct["notes"].description,
+            direct["notes"].meta["ucd"],
+        ) = ("notes on this galaxy", "meta.note")
+    assert_same_columns(found.table, direct, format)
+    assert list(direct["flag_names"]) == ["", "AT_LIMIT", "NO_SIGNAL"]
+    if not arrays:
+        assert found.draws_table is None
+        return
+    assert found.settings["psf"] == "x" * 300
+    assert found.drawn == result.fit.space.names
+    samples, weights = found.draws(0)
+    np.testing.assert_array_equal(samples, result.draws.samples[0, :-1])
+    np.testing.assert_array_equal(weights, result.draws.weights[0, :-1])
+    assert len(found.draws(2)[0]) == 0
+
+
+def test_draws_are_read_by_their_galaxy(tmp_path: Path):
+    """`read_draws` gives all draws, a row a galaxy, or those of one galaxy, a row each."""
+    cutouts, result = made(draws=True, id=["a", "b", "Ü1"], origin=[10.0, 20.0])
+    parts, columns = parts_of(cutouts, result, covariance=True)
+    export.write_tables(tmp_path, "fits", parts, columns, {})
+    whole = hf.read_draws(tmp_path)
+    assert whole.colnames == ["id", *NAMES, "weight"]
+    assert whole["mag"].shape == (3, N_DRAWS)
+    assert (str(whole["mag"].unit), whole["mag"].meta["ucd"]) == ("mag", "phot.mag")
+    one = hf.read_draws(tmp_path, "b")
+    assert one.colnames == [*NAMES, "weight"]
+    assert len(one) == N_DRAWS - 1, "one has weight 0"
+    np.testing.assert_allclose(one["x"], result.draws.samples[1, :-1, 0] + 10, atol=TEXT)
+    np.testing.assert_allclose(one["weight"].sum(), 1, atol=TEXT)
+    assert one["r_eff"].unit == "pix"
+    assert len(hf.read_draws(tmp_path, "Ü1")) == 0, "it has none"
+    with pytest.raises(hf.UsageError, match="no galaxy 'c'"):
+        hf.read_draws(tmp_path, "c")
+    (tmp_path / "draws.fits").unlink()
+    with pytest.raises(hf.UsageError, match="left no draws: give it --save-samples"):
+        hf.read_draws(tmp_path)
+
+
+def test_draws_of_other_galaxies_are_refused(tmp_path: Path):
+    for ids in (["a", "b", "c"], ["a", "b", "d"]):
+        cutouts, result = made(draws=True, id=ids)
+        parts, columns = parts_of(cutouts, result, covariance=True)
+        (tmp_path / ids[2]).mkdir()
+        export.write_tables(tmp_path / ids[2], "ecsv", parts, columns, {})
+    (tmp_path / "d" / "draws.ecsv").rename(tmp_path / "c" / "draws.ecsv")
+    with pytest.raises(hf.UsageError, match="has other galaxies than the results beside it"):
+        hf.read_draws(tmp_path / "c")
+
+
+def test_tables_of_the_last_version(tmp_path: Path):
+    """Their columns come under the names of today; their draws were among them."""
+    cutouts, result = made(draws=True, id=["a", "b", "c"])
+    parts, columns = parts_of(cutouts, result, covariance=True)
+    now = make_table(cutouts, result, samples=True)
+    old = now.copy()
+    old.remove_column("flag_names")
+    for name, new in RENAMED.items():
+        if new in old.colnames:
+            old.rename_column(new, name)
+    assert {"khat", "missed", "risk", "message", "x_samples"} <= set(old.colnames)
+    old.write(tmp_path / "results.fits")
+    found = read_results(tmp_path)
+    kept = [name for name in now.colnames if not name.endswith("_samples") and name != "weight"]
+    assert set(kept) <= set(found.table.colnames)
+    for name in ("pareto_k", "missed_mass", "flag_names"):
+        assert list(found.table[name]) == list(now[name])
+    samples, weights = found.draws(1)
+    np.testing.assert_array_equal(samples, result.draws.samples[1, :-1])
+    np.testing.assert_array_equal(weights, result.draws.weights[1, :-1])
+    back = rows_back(tmp_path / "results.fits", columns, ["a", "b", "c"])
+    assert back is not None
+    assert back(0, 2).tobytes() == parts[0].tobytes()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_rows_come_back_as_they_were_written(format: str, tmp_path: Path):
+    """Rows of a finished run can be kept as parts again, their draws too."""
+    needs(format)
+    arrays = format != "csv"
+    cutouts, result = made(draws=True, id=["a", "b", "Ü1"], messages=["a note", "", ""])
+    parts, columns = parts_of(cutouts, result, arrays)
+    export.write_tables(tmp_path, format, parts, columns, {})
+    path = table_path(tmp_path, format)
+    back = rows_back(path, columns, ["a", "b", "Ü1"])
+    assert back is not None
+    assert back(0, 2).tobytes() == parts[0].tobytes()
+    assert back(2, 3).tobytes() == parts[1].tobytes()
+    assert rows_back(path, columns, ["a", "b", "c"]) is None
+    if arrays:
+        table_path(tmp_path, format, "draws").unlink()
+        assert rows_back(path, columns, ["a", "b", "Ü1"]) is None, "there are no draws any more"
+
+
+def test_votable_is_valid(tmp_path: Path):
+    """By astropy's validator, UCDs against the vocabulary; positions have their system."""
+    cutouts, result = made(draws=True, id=["a", "b & c", "Ü1"], wcs=[tan_wcs(), None, None])
+    parts, columns = parts_of(cutouts, result, covariance=True)
+    export.write_tables(tmp_path, "votable", parts, columns, {"OPTIONS": '{"a": "<"}'})
+    for name in ("results.vot", "draws.vot"):
+        said = io.StringIO()
+        assert votable.validate(tmp_path / name, output=said), said.getvalue()
+        assert "W" not in {word[0] for word in said.getvalue().split() if word[1:3].isdigit()}
+    found = votable.parse(tmp_path / "results.vot", verify="exception")
+    field = found.get_first_table().get_field_by_id_or_name("ra")
+    assert (field.ref, field.ucd, str(field.unit)) == ("icrs", "pos.eq.ra;meta.main", "deg")
+    assert [system.system for system in found.iter_coosys()] == ["ICRS"]
+
+
+def test_votable_that_refers_elsewhere_is_refused(tmp_path: Path):
+    text = '<VOTABLE><RESOURCE><TABLE><DATA><BINARY><STREAM href="file:///etc/passwd"/>'
+    (tmp_path / "results.vot").write_text(text)
+    with pytest.raises(hf.UsageError, match="refers to data in other files"):
+        read_results(tmp_path)
 
 
 def test_fits_is_plain(tmp_path: Path):
@@ -303,6 +418,9 @@ def test_fits_is_plain(tmp_path: Path):
         assert len(hdus) == 2
         assert hdus[1].header["NAXIS2"] == 3
         assert hdus[1].header["TCOMM1"] == "name of the galaxy"
+        number = hdus[1].columns.names.index("mag") + 1
+        assert hdus[1].header[f"TUCD{number}"] == "phot.mag"
+        assert hdus[1].header[f"TUNIT{number}"] == "mag"
         assert hdus[1].data["id"][2] == "\\xdc1"
         assert bytes(hdus[1].data["id_utf8"][2]).rstrip(b"\0").decode() == "Ü1"
         np.testing.assert_array_equal(hdus[1].data["mag"], result.fit.theta[:, 2])
@@ -333,4 +451,4 @@ def test_long_paths_do_not_hide_the_reason():
     text = f"'/{'folder/' * 30}g1_image.fits' has no HDU 'SCI': it has 0 PRIMARY"
     assert table.shortened(text) == b"'.../g1_image.fits' has no HDU 'SCI': it has 0 PRIMARY"
     assert table.shortened("short '/a/b.fits'") == b"short '/a/b.fits'"
-    assert len(table.shortened("é" * 300)) <= table.MESSAGE_WIDTH
+    assert len(table.shortened("é" * 300)) <= table.NOTES_WIDTH

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -204,8 +205,12 @@ def test_a_fits_table_is_ascii_with_utf8_beside(runs: Path):
     assert sorted(map(str, table["id"])) == sorted(NAMED)
 
 
+ID = Column("id", "S4", "", "name", "meta.id")
+X = Column("x", "f8", "", "number", "pos.cartesian.x")
+
+
 def test_ascii_ids_have_no_column_beside(tmp_path: Path):
-    columns = (Column("id", "S4", "", "name"), Column("x", "f8", "", "number"))
+    columns = (ID, X)
     rows = np.array([(b"a", 1.0), (b"b", 2.0)], record_type(columns))
     write_results(tmp_path / "results.fits", [rows], columns, {})
     assert Table.read(tmp_path / "results.fits").colnames == ["id", "x"]
@@ -214,9 +219,9 @@ def test_ascii_ids_have_no_column_beside(tmp_path: Path):
 def test_parts_of_a_fits_table_have_one_width(tmp_path: Path):
     """Letters beyond ASCII in the last part only; all rows keep their numbers."""
     columns = (
-        Column("id", "S16", "", "name"),
-        Column("x", "f8", "", "number"),
-        Column("message", "S20", "", "prose"),
+        replace(ID, format="S16"),
+        X,
+        Column("notes", "S20", "", "prose", "meta.note"),
     )
     parts = [
         np.array([(name.encode(), k, name.encode())], record_type(columns))
@@ -226,7 +231,7 @@ def test_parts_of_a_fits_table_have_one_width(tmp_path: Path):
     table = read_results(tmp_path).table
     assert list(map(str, table["id"])) == ["a", "b", "éß", ""]
     assert table["x"].tolist() == [0, 1, 2, 3]
-    assert str(table["message"][2]) == "??"
+    assert str(table["notes"][2]) == "??"
 
 
 def test_a_run_goes_on_and_its_pictures_have_its_names(runs: Path):

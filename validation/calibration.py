@@ -217,7 +217,7 @@ def draw_quality(found: Measured, bright: NDArray[np.bool_]) -> dict[str, Any]:
         share = np.asarray(table["ess"], float) / (found.weights[bright] > 0).sum(axis=1)
         report["ess over draws, median and 1 %"] = np.nanpercentile(share, (50, 1)).tolist()
         report["draws, median"] = float(np.median((found.weights[bright] > 0).sum(axis=1)))
-        khat = np.asarray(table["khat"], float)
+        khat = np.asarray(table["pareto_k"], float)
         report["share of khat < .7"] = float((khat < KHAT).mean())
     if "quality" in table.colnames:
         kinds, count = np.unique(np.asarray(table["quality"]).astype(str), return_counts=True)

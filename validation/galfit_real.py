@@ -170,8 +170,8 @@ def compare(case: Case, row: Row, way: str) -> dict[str, Any]:
         "passes": chi2 <= (1 + ABOVE) * theirs,
         "flags": names_of(int(row["flags"])),
         "quality": str(row["quality"]),
-        "message": str(row["message"]),
-        "held": str(row["held"]),
+        "message": str(row["notes"]),
+        "held": str(row["fixed"]),
     }
 
 

@@ -188,12 +188,12 @@ def speed(uncertainty: str) -> dict[str, Any]:
 def draw_diagnostics(table: Table) -> dict[str, Any]:
     """Return percentiles of effective draws and Pareto k, where the table has them."""
     report: dict[str, Any] = {"quality": qualities(table)} if "quality" in table.colnames else {}
-    for name in ("ess", "khat"):
+    for name in ("ess", "pareto_k"):
         if name in table.colnames:
             found = np.nanpercentile(np.asarray(table[name], float), (1, 16, 50, 84, 99))
             report[f"{name}, 1 16 50 84 99 %"] = found.round(3).tolist()
-    if "khat" in table.colnames:
-        report["share of khat < .7"] = float((np.asarray(table["khat"], float) < 0.7).mean())
+    if "pareto_k" in table.colnames:
+        report["share of khat < .7"] = float((np.asarray(table["pareto_k"], float) < 0.7).mean())
     return report
 
 

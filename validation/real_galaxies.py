@@ -135,7 +135,7 @@ def print_rows(table: Table) -> None:
     for row in table:
         values = "".join(f"{row[name]:9.3f}" for name in SHOWN)
         reduced = row["chi2"] / row["dof"] if row["dof"] > 0 else math.nan
-        said = f": {row['message']}" if row["message"] else ""
+        said = f": {row['notes']}" if row["notes"] else ""
         print(f"{row['id']:24}{values}{reduced:10.3f}  {names(row['flags'])}{said}")
 
 

@@ -22,8 +22,9 @@ RENAMED_COLUMNS: dict[str, str] = {
     "disagreement": "fit_network_distance",
     "distance": "training_distance",
     "held": "fixed",
+    "message": "notes",
 }
-WORDING = ("message", "held", "fixed")  # texts for people, which may be reworded
+WORDING = ("message", "notes", "held", "fixed")  # texts for people, which may be reworded
 SUFFIXES = re.compile(r"_(err|p025|p16|p50|p84|p975)$")
 
 Columns = Mapping[str, NDArray[Any]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
@@ -27,6 +26,7 @@ from hybridfit.comparison.verdicts import Chi2, judge
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import UsageError
 from hybridfit.io import write_tables as export
+from hybridfit.io.formats import table_path
 from hybridfit.io.read_results import Results, read_results
 from hybridfit.io.references.catalogue import Catalogue
 from hybridfit.io.references.options import ReferenceOptions
@@ -116,7 +116,8 @@ def compare(
             return found
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
-        export.write_results(folder / f"comparison.{options.format}", [rows], columns, meta)
+        path = table_path(folder, options.format, "comparison")
+        export.write_results(path, [rows], columns, meta)
         write_table(folder / "summary.ecsv", found.summary)
         write_table(folder / "unmatched.ecsv", found.unmatched)
         write_report(folder / PAGE, comparisons, stamps, _convolution(run), options, str(run.path))
@@ -151,7 +152,7 @@ def _options(
 
 def _results(results: str | Path | Table) -> Results:
     if isinstance(results, Table):
-        return Results(Path("table"), results, json.loads(results.meta.get("OPTIONS", "{}")))
+        return Results.of_table(results)
     path = as_path("results", results)
     if path.is_file() and path.stem == "results":
         path = path.parent

@@ -7,29 +7,40 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridfit.data.ucd import ucd_of
+from hybridfit.io.common_columns import id_column
 from hybridfit.io.table import Column, id_width, parameter_of, record_type, shortened
 
-TEXTS = {  # columns of texts, beside the id
-    "reference": "what was compared with",
-    "their_id": "what the reference calls the galaxy",
-    "quality": "certified, usable or suspect: ours",
-    "verdict": "agree, or who describes the pixels better",
-    "flagged_by": "us, them, both, or nobody",
-    "flags": "ours",
-    "their_flags": "what the reference says against its numbers",
+TEXTS = {  # columns of texts, beside the id: what they hold, and their UCD
+    "reference": ("name of the reference", "meta.ref"),
+    "their_id": ("the galaxy's id in the reference", "meta.id.cross"),
+    "quality": ("quality of our row: certified, usable or suspect", "meta.code.qual"),
+    "verdict": ("agree, or who describes the pixels better", "meta.code.class"),
+    "flagged_by": ("who flagged it: us, them, both, or nobody", "meta.code"),
+    "flags": ("names of our flags", "meta.code"),
+    "their_flags": ("warnings that the reference gives with its numbers", "meta.note"),
 }
-NUMBERS = {
-    "component": "of ours, from 1",
-    "their_component": "of theirs, from 1",
-    "distance": "largest difference of the galaxy's parameters over both errors",
-    "catastrophic": "1 where magnitude is off by 0.5 or size by a factor 2",
-    "chi2": "of our parameters on the pixels, fluxes and sky as quoted",
-    "their_chi2": "of theirs on the same pixels, as quoted (the sky solved for if not given)",
-    "chi2_solved": "of ours with fluxes and sky solved for",
-    "their_chi2_solved": "of theirs with fluxes and sky solved for",
-    "delta_chi2": "their_chi2_solved - chi2_solved: above 0 ours describe the pixels better",
-    "dof": "unmasked pixels less the parameters of ours",
-    "snr": "signal to noise as the reference gives it",
+NUMBERS = {  # columns of numbers: what they hold, and their UCD
+    "component": ("number of our component, from 1", "meta.number"),
+    "their_component": ("number of their component, from 1", "meta.number"),
+    "max_pull": (
+        "largest difference of the galaxy's parameters over both errors",
+        "stat.fit.residual;stat.max",
+    ),
+    "catastrophic": ("1 where mag is off by 0.5 or r_eff by a factor of 2, else 0", "meta.code"),
+    "chi2": ("chi2 of our parameters, fluxes and sky as quoted", "stat.fit.chi2"),
+    "their_chi2": (
+        "chi2 of theirs on the same pixels, as quoted (a sky that is not given is solved for)",
+        "stat.fit.chi2",
+    ),
+    "chi2_solved": ("chi2 of ours with fluxes and sky solved for", "stat.fit.chi2"),
+    "their_chi2_solved": ("chi2 of theirs with fluxes and sky solved for", "stat.fit.chi2"),
+    "delta_chi2": (
+        "their_chi2_solved - chi2_solved: above 0 ours describe the pixels better",
+        "stat.fit.chi2;arith.diff",
+    ),
+    "dof": ("unmasked pixels minus our parameters", "stat.fit.dof"),
+    "snr": ("signal-to-noise ratio as the reference gives it", "stat.snr"),
 }
 
 
@@ -43,23 +54,25 @@ def comparison_columns(
         texts: entries of the columns of `TEXTS`, for their widths.
         ids: of the galaxies.
     """
-    chosen = [Column("id", f"S{id_width(ids)}", "", "name of the galaxy")]
-    for name, words in TEXTS.items():
+    chosen = [id_column(id_width(ids))]
+    for name, (words, ucd) in TEXTS.items():
         width = max((len(shortened(text)) for text in texts[name]), default=1)
-        chosen.append(Column(name, f"S{max(width, 1)}", "", words))
-    chosen += [Column(name, "f8", "", words) for name, words in NUMBERS.items()]
+        chosen.append(Column(name, f"S{max(width, 1)}", "", words, ucd))
+    chosen += [Column(name, "f8", "", words, ucd) for name, (words, ucd) in NUMBERS.items()]
     for name in names:
-        unit = parameter_of(name)[0]
-        for column, words in (
-            (name, "ours"),
-            (f"{name}_err", "our error"),
-            (f"their_{name}", "theirs"),
-            (f"their_{name}_err", "their error"),
-            (f"d_{name}", "ours - theirs"),
+        unit, value, error = parameter_of(name)[0], ucd_of(name), ucd_of(name, "_err")
+        difference = value if value.endswith("arith.diff") else f"{value};arith.diff"
+        for column, words, ucd in (
+            (name, "ours", value),
+            (f"{name}_err", "our error", error),
+            (f"their_{name}", "theirs", value),
+            (f"their_{name}_err", "their error", error),
+            (f"d_{name}", "ours - theirs", difference),
         ):
-            chosen.append(Column(column, "f8", unit, f"{name}: {words}"))
-        words = "(ours - theirs) over both errors; of a truth over ours"
-        chosen.append(Column(f"pull_{name}", "f8", "", f"{name}: {words}"))
+            chosen.append(Column(column, "f8", unit, f"{name}: {words}", ucd))
+        words = "(ours - theirs) over both errors, or over ours where theirs is the truth"
+        ucd = f"stat.fit.residual;{value}"
+        chosen.append(Column(f"pull_{name}", "f8", "", f"{name}: {words}", ucd))
     return tuple(chosen)
 
 

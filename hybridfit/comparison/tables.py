@@ -47,7 +47,7 @@ def _entries(
     numbers: dict[str, NDArray[np.float64]] = {
         "component": number[:, 0],
         "their_component": number[:, 1],
-        "distance": c.verdicts.distance[galaxy],
+        "max_pull": c.verdicts.distance[galaxy],
         "catastrophic": c.verdicts.far[galaxy].astype(float),
         "chi2": c.chi2.ours[galaxy],
         "their_chi2": c.chi2.theirs[galaxy],

@@ -27,7 +27,7 @@ class Flag(IntFlag):
     POOR_FIT = 1 << 14
     UNCERTAIN = 1 << 15
     UNRESOLVED = 1 << 16
-    LARGER_THAN_STAMP = 1 << 17
+    LARGER_THAN_CUTOUT = 1 << 17
     OFF_CENTRE = 1 << 18
     BAD_SIGMA = 1 << 19
     SUSPECT_MASK = 1 << 20
@@ -42,6 +42,7 @@ class Flag(IntFlag):
     FAILED = 1 << 29
     PSF_TRUNCATED = 1 << 30
     SEVERAL_SOURCES = 1 << 31
+    LARGER_THAN_STAMP = LARGER_THAN_CUTOUT  # its old name, until the next release
 
 
 FLAG_TEXT: dict[Flag, str] = {
@@ -49,39 +50,51 @@ FLAG_TEXT: dict[Flag, str] = {
     Flag.AT_LIMIT: "a parameter lies at the edge of what the prior allows",
     Flag.NO_SIGNAL: "no flux was found, or less than 5 sigma of it",
     Flag.MASKED_CENTRE: "pixels at the centre of the galaxy are masked or have no data",
-    Flag.SIGMA_ESTIMATED: "no noise map was given: sigma was made from the background",
+    Flag.SIGMA_ESTIMATED: "no noise map was given: sigma was estimated from the background",
     Flag.MASK_ESTIMATED: "no mask was given: neighbours were found and masked",
     Flag.BAD_PSF: "the PSF is unphysical (negative, flux at its edge) or unlike its header",
-    Flag.PSF_OFF_CENTRE: "the PSF's centroid is not in its central pixel: x, y are shifted with it",
+    Flag.PSF_OFF_CENTRE: "the PSF's centroid is not in its central pixel: x and y shift with it",
     Flag.PSF_NORMALISED: "the PSF did not sum to 1 and was normalised",
-    Flag.NO_PSF: "measured without a PSF, as asked",
+    Flag.NO_PSF: "measured without a PSF, as requested",
     Flag.BAD_PIXELS: "pixels without data (NaN, fill values) or a usable sigma were masked",
-    Flag.CROPPED: "the stamp was cropped to the galaxy and the sky around it",
+    Flag.CROPPED: "the cutout was cropped to the galaxy and the sky around it",
     Flag.NO_DATA: "no pixel is left to fit",
-    Flag.UNREADABLE: "the input could not be read: see the message column",
+    Flag.UNREADABLE: "the input could not be read: see the column notes",
     Flag.POOR_FIT: "the model does not describe the pixels (chi2 far above its expectation)",
-    Flag.UNCERTAIN: "magnitude may be off by 0.5 or size by a factor 2 (chance above 2.5 %)",
-    Flag.UNRESOLVED: "the pixels cannot tell it from a point source: size and shape are prior",
-    Flag.LARGER_THAN_STAMP: "the half-light radius exceeds half of the stamp",
-    Flag.OFF_CENTRE: "the fit left the target's position",
+    Flag.UNCERTAIN: "magnitude may be off by 0.5 or size by a factor of 2 (probability > 2.5 %)",
+    Flag.UNRESOLVED: "not distinguishable from a point source: size and shape follow the prior",
+    Flag.LARGER_THAN_CUTOUT: "the half-light radius exceeds half of the cutout",
+    Flag.OFF_CENTRE: "the fit moved away from the target's position",
     Flag.BAD_SIGMA: "the noise map does not agree with the scatter of the blank sky",
     Flag.SUSPECT_MASK: "the mask hides the target or looks like a segmentation map",
-    Flag.FEW_DRAWS: "most draws of the posterior were implausible: it is not to be trusted",
-    Flag.UNFAMILIAR: "the network saw nothing like this galaxy in training",
-    Flag.DISAGREES: "the fit lies far outside of the network's posterior: one of them is wrong",
-    Flag.UNSAMPLED: "the posterior, or enough replicas, could not be drawn: mistrust the errors",
-    Flag.MISFIT: "structure under the galaxy's light that the model does not follow",
-    Flag.PSF_DOUBTFUL: "the pixels ask for a PSF of another width or shape",
-    Flag.NOT_MODELLED: "a model was asked for that cannot be fitted: see the message column",
+    Flag.FEW_DRAWS: "most draws of the posterior were implausible: do not trust it",
+    Flag.UNFAMILIAR: "unlike every galaxy that the network was trained on",
+    Flag.DISAGREES: "the fit lies far outside the network's posterior: one of them is wrong",
+    Flag.UNSAMPLED: "too few draws of the posterior, or replicas: do not trust the errors",
+    Flag.MISFIT: "structure in the galaxy's light that the model does not describe",
+    Flag.PSF_DOUBTFUL: "the pixels favour a PSF of another width or shape",
+    Flag.NOT_MODELLED: "the requested model cannot be fitted: see the column notes",
     Flag.NO_ZEROPOINT: "no zero point is known: magnitudes are instrumental, -2.5 log10(flux)",
-    Flag.FAILED: "the computation failed for this galaxy: see the message column",
-    Flag.PSF_TRUNCATED: "the PSF has a pedestal, or its stamp cuts off its wings",
-    Flag.SEVERAL_SOURCES: "the image is a frame of many sources, of which one was measured",
+    Flag.FAILED: "the computation failed for this galaxy: see the column notes",
+    Flag.PSF_TRUNCATED: "the PSF has a background, or its image cuts off its wings",
+    Flag.SEVERAL_SOURCES: "the image is a field of many sources, one of which was measured",
 }
 
 
+SEPARATOR = "|"  # between the names of flags
+
+
+def flag_names(value: int, separator: str = SEPARATOR) -> str:
+    """Return the names of the bits set in ``value``, lowest bit first; "" for 0.
+
+    >>> flag_names(512 + 2)
+    'AT_LIMIT|NO_PSF'
+    """
+    return separator.join(str(flag.name) for flag in Flag if value & flag)
+
+
 def joined(*texts: str) -> str:
-    """Return what is said about a galaxy as one message: the texts that are not empty."""
+    """Return the texts that are not empty as one."""
     return "; ".join(filter(None, texts))
 
 

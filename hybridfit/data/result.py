@@ -12,15 +12,16 @@ from torch import Tensor
 from hybridfit.data.batch import Batch
 from hybridfit.data.fit import Fit
 from hybridfit.data.samples import Draws
+from hybridfit.deprecations import rows, warn
 
 QUALITY_COLUMNS = (
     "ess",
-    "khat",
+    "pareto_k",
     "log_evidence",
-    "missed",
-    "disagreement",
+    "missed_mass",
+    "fit_network_distance",
     "flow_distance",
-    "risk",
+    "catastrophic_probability",
 )
 FLUXES = ("flux", "flux_err", "flux_limit")
 
@@ -48,17 +49,19 @@ class Result(Batch):
         draws: weighted draws of the posterior or the bootstrap; None for errors from a
             covariance alone.
         ess: (B,) effective number of draws; NaN where it does not apply, as in all that follow.
-        khat: (B,) Pareto k of the weights: below .7 they can be trusted.
+        pareto_k: (B,) shape of the weights' tail: below 0.7 they can be trusted.
         log_evidence: (B,) ln of the evidence: the likelihood over the prior, which compares models
             of one cutout, whatever their components and sky; NaN where draws or sky are too few to
             tell. The prior of total flux and sky has density 1 for the noise of a typical pixel,
             that of the components' shares is uniform, see `hybridfit.uncertainty.evidence`.
-        missed: (B,) share of the posterior's mass where the network's has next to none.
-        disagreement: (B,) distance of fit and network's posterior in their joint errors.
-        flow_distance: (B,) of the fit from the middle of the network's posterior, in the
-            coordinates in which that is a standard normal: root mean square; some tenths are usual.
-        risk: (B,) probability that magnitude or size are off by 0.5 mag or a factor 2.
-        notes: B sentences on what is most likely wrong, "" where nothing is seen.
+        missed_mass: (B,) share of the posterior's mass where the network puts almost none.
+        fit_network_distance: (B,) distance between the fit and the network's posterior in units
+            of their joint errors.
+        flow_distance: (B,) root-mean-square distance of the fit from the centre of the network's
+            posterior, in the coordinates in which that is a standard normal; usually 0.3 to 1.
+        catastrophic_probability: (B,) probability that the magnitude is off by more than 0.5 mag,
+            or the size by more than a factor of 2.
+        notes: B sentences on what is most likely wrong, "" where nothing is.
         flux, flux_err: (B,) of all components together, flux units; of a galaxy without signal
             that of a profile forced at the target's position, which may be negative.
         flux_limit: (B,) its upper limit of 95 %; NaN where there is signal.
@@ -68,12 +71,12 @@ class Result(Batch):
     quality: Tensor
     draws: Draws | None = None
     ess: Tensor = unknown()
-    khat: Tensor = unknown()
+    pareto_k: Tensor = unknown()
     log_evidence: Tensor = unknown()
-    missed: Tensor = unknown()
-    disagreement: Tensor = unknown()
+    missed_mass: Tensor = unknown()
+    fit_network_distance: Tensor = unknown()
     flow_distance: Tensor = unknown()
-    risk: Tensor = unknown()
+    catastrophic_probability: Tensor = unknown()
     notes: tuple[str, ...] = ()
     flux: Tensor = unknown()
     flux_err: Tensor = unknown()
@@ -93,3 +96,10 @@ class Result(Batch):
                     f"{name} has shape {tuple(value.shape)}, expected {(batch,)} as the fit"
                 )
             object.__setattr__(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        new = rows("attribute", "Result").get(name)
+        if new is None:
+            raise AttributeError(f"'Result' object has no attribute '{name}'")
+        warn(f"Result.{name}", f"Result.{new}")
+        return getattr(self, new)

@@ -73,7 +73,7 @@ def judge(fit: Fit, solution: Solution, problem: Problem, cutouts: Cutouts) -> T
             rise = torch.full_like(radius, torch.inf)
             rise[rows] = point_rise(solution, problem, rows)
             raise_flag(rise < POINT_RISE, Flag.UNRESOLVED)
-        raise_flag(r_eff > longest / 2, Flag.LARGER_THAN_STAMP)
+        raise_flag(r_eff > longest / 2, Flag.LARGER_THAN_CUTOUT)
         raise_flag(q < 2 * space.prior.q_min, Flag.AT_LIMIT)
     return flags
 

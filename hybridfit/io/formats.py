@@ -1,10 +1,15 @@
-"""Formats of the tables that are written."""
+"""Formats of the tables that are written, and the names of their files."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hybridfit.options.checks import check_choice
 
-FORMATS = ("fits", "ecsv", "csv", "parquet")
+# endings of the files of each format
+ENDINGS = {"fits": "fits", "ecsv": "ecsv", "csv": "csv", "parquet": "parquet", "votable": "vot"}
+FORMATS = tuple(ENDINGS)
+RESULTS, DRAWN = "results", "draws"  # names of a run's two tables
 
 
 def check_format(format: str, arrays: str = "") -> None:
@@ -16,9 +21,19 @@ def check_format(format: str, arrays: str = "") -> None:
     """
     check_choice("format", format, FORMATS)
     if format == "csv" and arrays:
-        raise ValueError(f"csv cannot hold {arrays}: choose fits, ecsv or parquet")
+        raise ValueError(f"csv cannot hold {arrays}: choose fits, ecsv, votable or parquet")
     if format == "parquet":
         try:
             import pyarrow  # noqa: F401
         except ImportError as error:
             raise ValueError("format parquet needs pyarrow: pip install pyarrow") from error
+
+
+def table_path(folder: Path, format: str, name: str = RESULTS) -> Path:
+    """Return the file of a table in a folder."""
+    return folder / f"{name}.{ENDINGS[format]}"
+
+
+def tables_in(folder: Path, name: str = RESULTS) -> list[Path]:
+    """Return the files of a table in a folder, of whatever format."""
+    return [path for format in FORMATS if (path := table_path(folder, format, name)).exists()]

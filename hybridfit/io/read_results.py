@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ from numpy.typing import NDArray
 from hybridfit.data.errors import UsageError
 from hybridfit.files.fits import check_fits
 from hybridfit.files.regular import check_regular, check_text
+from hybridfit.io.common_columns import DRAWS
 from hybridfit.io.delimited import decimal, read_delimited
-from hybridfit.io.formats import FORMATS
+from hybridfit.io.formats import DRAWN, FORMATS, table_path, tables_in
+from hybridfit.io.old_columns import with_current_names
 from hybridfit.io.unicode_columns import restored
+from hybridfit.io.votable import read_votable
 from hybridfit.options.checks import as_path
 
-SAMPLES = "_samples"  # what follows a parameter's name in its column of draws
+OF_DRAWS = ("weight", "log_prob")  # columns of draws that are no parameters
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,23 @@ class Results:
         table: one row a galaxy, as written.
         settings: sections of options that it was made with; empty where the table's format has
             no room for them (csv).
+        in_memory: whether the table is not from a file; then ``path`` is only a name.
     """
 
     path: Path
     table: Table
     settings: dict[str, Any]
+    in_memory: bool = False
+
+    @classmethod
+    def of_table(cls, table: Table) -> Results:
+        """Return the results of a table in memory, as `hybridfit.fit` gives it.
+
+        Raises:
+            UsageError: if its metadata are damaged.
+        """
+        current = with_current_names(table.copy(copy_data=False))
+        return cls(Path("table"), current, _settings(table, "the table"), in_memory=True)
 
     def rows_of(self, ids: Sequence[str]) -> list[int]:
         """Return the row numbers of galaxies; UsageError for the first that is not there."""
@@ -54,22 +70,43 @@ class Results:
             rows.append(number.get(name, number.get(escaped, -1)))
         return rows
 
+    @cached_property
+    def draws_table(self) -> Table | None:
+        """A row a galaxy, in the order of ``table``, with S draws in each column; None without.
+
+        Raises:
+            UsageError: if it cannot be read, or has other galaxies than the results.
+        """
+        found = [] if self.in_memory else tables_in(self.path, DRAWN)
+        if not found:
+            return _inner_draws(self.table)
+        table = _read(found[0])
+        if len(table) != len(self.table) or (table["id"] != self.table["id"]).any():
+            raise UsageError(
+                f"'{found[0]}' has other galaxies than the results beside it: run it again with "
+                "--overwrite"
+            )
+        return table
+
     @property
     def drawn(self) -> tuple[str, ...]:
         """Names of the parameters of which there are draws."""
-        names = self.table.colnames
-        return tuple(n.removesuffix(SAMPLES) for n in names if n.endswith(SAMPLES))
+        names = [] if self.draws_table is None else self.draws_table.colnames
+        return tuple(name for name in names if name not in ("id", *OF_DRAWS))
 
     def draws(self, row: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the draws (S, Q) of the parameters `drawn`, and weights (S,), of one galaxy.
 
         Only draws that count come back: S may be 0.
         """
-        columns = [np.asarray(self.table[f"{name}{SAMPLES}"][row]) for name in self.drawn]
+        table = self.draws_table
+        if table is None:
+            return np.zeros((0, 0)), np.zeros(0)
+        columns = [np.asarray(table[name][row]) for name in self.drawn]
         samples = np.stack([np.ma.filled(c, np.nan).astype(float) for c in columns], axis=1)
         weights = np.ones(len(samples))
-        if "weight" in self.table.colnames:
-            weights = np.ma.filled(np.asarray(self.table["weight"][row]), 0.0).astype(float)
+        if "weight" in table.colnames:
+            weights = np.ma.filled(np.asarray(table["weight"][row]), 0.0).astype(float)
         counts = np.isfinite(samples).all(axis=1) & (weights > 0)
         return samples[counts], weights[counts]
 
@@ -84,21 +121,84 @@ def read_results(path: str | Path) -> Results:
         UsageError: if there is no table, or it cannot be read.
     """
     path = as_path("results", path)
-    found = [file for format in FORMATS if (file := path / f"results.{format}").is_file()]
+    found = tables_in(path)
     if not found:
-        expected = ", ".join(f"results.{format}" for format in FORMATS)
+        expected = ", ".join(table_path(Path(), format).name for format in FORMATS)
         raise UsageError(f"no results in '{path}': expected one of {expected} of a finished run")
+    table = _read(found[0])
+    return Results(path, with_current_names(table), _settings(table, f"results '{found[0]}'"))
+
+
+def read_draws(path: str | Path, id: str | None = None) -> Table:
+    """Read the draws that a run with ``save_samples`` left.
+
+    >>> table = hybridfit.read_draws("out")  # table["mag"] is (N, S), table["weight"] too
+    >>> draws = hybridfit.read_draws("out", "galaxy7")  # one row a draw
+
+    Args:
+        path: folder of the run.
+        id: of one galaxy; None for all of them.
+
+    Returns:
+        Of all galaxies a row each, in the order of the results, with S draws in every column: the
+        parameters under their names, positions in the parent image, and ``weight`` (of `predict`
+        ``log_prob``). Of one galaxy a row for each draw that has a weight.
+
+    Raises:
+        UsageError: if the run left no draws, or has no galaxy of that name.
+    """
+    results = read_results(path)
+    table = results.draws_table
+    if table is None:
+        raise UsageError(f"the run in '{results.path}' left no draws: give it --save-samples")
+    if id is None:
+        return table
+    samples, weights = results.draws(results.rows_of([id])[0])
+    chosen = Table(samples, names=list(results.drawn), meta={"id": id})
+    for name in results.drawn:
+        chosen[name].unit, chosen[name].description = table[name].unit, table[name].description
+    if "weight" in table.colnames:
+        chosen["weight"] = weights
+    return chosen
+
+
+def _settings(table: Table, name: str) -> dict[str, Any]:
+    """The sections of options in a table's metadata."""
     try:
-        table = _table_of(found[0])
         settings = json.loads(table.meta.get("OPTIONS", "{}"))
         if not isinstance(settings, dict):
             raise ValueError("its metadata OPTIONS are no mapping")
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name} cannot be read: {error}") from error
+    return settings
+
+
+def _inner_draws(table: Table) -> Table | None:
+    """The draws among the columns of results, as they were kept in the last version."""
+    names = [name for name in table.colnames if name.endswith(DRAWS)]
+    if not names:
+        return None
+    chosen = Table({name.removesuffix(DRAWS): table[name] for name in names}, copy=False)
+    for name in OF_DRAWS:
+        if name in table.colnames:
+            chosen[name] = table[name]
+    chosen.add_column(table["id"], 0, "id")
+    return chosen
+
+
+def _read(file: Path) -> Table:
+    """The table of a file.
+
+    Raises:
+        UsageError: if it cannot be read.
+    """
+    try:
+        return _table_of(file)
     except ImportError as error:
-        raise UsageError(f"reading '{found[0]}' needs pyarrow: pip install pyarrow") from error
+        raise UsageError(f"reading '{file}' needs pyarrow: pip install pyarrow") from error
     except Exception as error:  # each reader has its own kinds
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise UsageError(f"results '{found[0]}' cannot be read: {reason}") from error
-    return Results(path, table, settings)
+        raise UsageError(f"results '{file}' cannot be read: {reason}") from error
 
 
 def _table_of(file: Path) -> Table:
@@ -107,6 +207,8 @@ def _table_of(file: Path) -> Table:
         return read_parquet(file)
     if file.suffix == ".csv":
         return read_csv(file)
+    if file.suffix == ".vot":
+        return read_votable(file)
     if file.suffix == ".fits":
         return restored(Table.read(file, memmap=True))
     check_text(file)
@@ -125,11 +227,16 @@ def read_csv(path: Path) -> Table:
 
 
 def read_parquet(path: Path) -> Table:
-    """Read a parquet table and its metadata; ``Table.read`` would want pandas for it."""
+    """Read a parquet table with its metadata; ``Table.read`` would want pandas for it."""
     from astropy.table.meta import get_header_from_yaml
     from pyarrow import parquet  # an extra of the installation
 
     data = parquet.read_table(path)
     lines = (data.schema.metadata or {}).get(b"table_meta_yaml", b"").decode().splitlines()
-    meta = get_header_from_yaml(lines).get("meta", {}) if lines else {}
-    return Table({name: data[name].to_pylist() for name in data.column_names}, meta=meta)
+    header = get_header_from_yaml(lines) if lines else {}
+    table = Table({n: data[n].to_pylist() for n in data.column_names}, meta=header.get("meta", {}))
+    for column in header.get("datatype", ()):
+        found = table[column["name"]]
+        found.unit, found.description = column.get("unit"), column.get("description")
+        found.meta.update(column.get("meta", {}))
+    return table

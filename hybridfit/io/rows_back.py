@@ -9,9 +9,9 @@ import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
 
-from hybridfit.io.read_results import read_csv, read_parquet
+from hybridfit.io.common_columns import DRAWS
+from hybridfit.io.read_results import OF_DRAWS, read_results
 from hybridfit.io.table import Column, blank_rows
-from hybridfit.io.unicode_columns import restored
 
 Rows = Callable[[int, int], NDArray[np.void]]
 
@@ -28,10 +28,15 @@ def rows_back(path: Path, columns: Sequence[Column], ids: Sequence[str]) -> Rows
         The function; None if the file is not that table any more.
     """
     try:
-        table = _table(path)
+        results = read_results(path.parent)
+        drawn = results.draws_table if any(c.is_draws for c in columns) else None
     except Exception:  # readers of damaged files raise nearly every type there is
         return None
-    if len(table) != len(ids) or any(c.name not in table.colnames for c in columns):
+    table = results.table
+    names = {name: table[name] for name in table.colnames}
+    if drawn is not None:
+        names |= {n if n in OF_DRAWS else f"{n}{DRAWS}": drawn[n] for n in drawn.colnames}
+    if len(table) != len(ids) or any(c.name not in names for c in columns):
         return None
     if not _same_ids(table, ids):
         return None
@@ -39,7 +44,7 @@ def rows_back(path: Path, columns: Sequence[Column], ids: Sequence[str]) -> Rows
     def rows(first: int, last: int) -> NDArray[np.void]:
         found = blank_rows(last - first, columns)
         for column in columns:
-            values = table[column.name][first:last]
+            values = names[column.name][first:last]
             if column.name == "id":
                 found["id"] = [name.encode() for name in ids[first:last]]
             elif column.is_text:
@@ -47,22 +52,13 @@ def rows_back(path: Path, columns: Sequence[Column], ids: Sequence[str]) -> Rows
                 found[column.name] = [str(text).encode() for text in texts]
             elif column.format.startswith("f"):
                 numbers = np.ma.filled(np.ma.asarray(values).astype(float), np.nan)
-                found[column.name] = numbers
+                # parquet has matrices as plain lists
+                found[column.name] = numbers.reshape(found[column.name].shape)
             else:
                 found[column.name] = np.ma.filled(np.ma.asarray(values), 0)
         return found
 
     return rows
-
-
-def _table(path: Path) -> Table:
-    if path.suffix == ".parquet":
-        return read_parquet(path)
-    if path.suffix == ".csv":
-        return read_csv(path)
-    if path.suffix == ".fits":
-        return restored(Table.read(path, format="fits", memmap=True))
-    return Table.read(path, format=f"ascii{path.suffix}")
 
 
 def _same_ids(table: Table, ids: Sequence[str]) -> bool:

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridfit.data.errors import UsageError
-from hybridfit.io.formats import FORMATS
+from hybridfit.io.common_columns import DRAWS
+from hybridfit.io.formats import DRAWN, table_path, tables_in
 from hybridfit.io.parts import (
     DamagedPart,
     Part,
@@ -72,6 +73,12 @@ class Run:
     def __len__(self) -> int:
         return len(self.edges) - 1
 
+    @property
+    def draws(self) -> Path | None:
+        """The table of draws that it shall end with; None where none are kept."""
+        kept = any(name.endswith(DRAWS) for name in self.row_type.names or ())
+        return self.results.with_stem(DRAWN) if kept else None
+
     def galaxies(self, part: int) -> range:
         """Return the numbers of a part's galaxies."""
         return range(self.edges[part], self.edges[part + 1])
@@ -79,7 +86,8 @@ class Run:
     def is_complete(self) -> bool:
         """Whether the table is there and belongs to this record."""
         found = _read_record(self.path)
-        return self.results.is_file() and bool(found.get("complete")) and "outcome" in found
+        there = self.results.is_file() and (self.draws is None or self.draws.is_file())
+        return there and bool(found.get("complete")) and "outcome" in found
 
     def part(self, part: int) -> Part:
         """Return what is kept of a part; of one that is missing or damaged nothing is done."""
@@ -169,12 +177,12 @@ def open_run(
     if path.exists() and not path.is_dir():
         raise UsageError(f"output '{path}' is a file, expected a directory")
     path.mkdir(parents=True, exist_ok=True)
-    results = path / f"results.{format}"
+    results = table_path(path, format)
     check_no_folder(path / LOCK)
     with _lock(path):
         for name in (PARTS, MODELS):
             check_unlinked(path / name)
-        for file in (path / RECORD, path / INPUTS, results):
+        for file in (path / RECORD, path / INPUTS, results, table_path(path, format, DRAWN)):
             check_no_folder(file)
         _sweep(path)
         if overwrite:
@@ -262,7 +270,7 @@ def _write_record(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def _tables(path: Path) -> list[Path]:
-    return [file for format in FORMATS if (file := path / f"results.{format}").exists()]
+    return [*tables_in(path), *tables_in(path, DRAWN)]
 
 
 def _clear(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What all tables share: columns with units and descriptions, records, messages.
+"""What all tables share: columns with units, descriptions and UCDs, records, notes.
 
 Rows are made as numpy records with fixed widths, so that parts of a long run can be put together
 byte by byte; `to_table` turns them into what users hold in their hands.
@@ -18,22 +18,35 @@ from numpy.typing import NDArray
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.flags import joined
+from hybridfit.data.positions import plain_name
 from hybridfit.io.sky_positions import frame_problem
 from hybridfit.io.sky_positions import on_sky as on_sky
 from hybridfit.model.parameters import PARAMETERS
 
-MESSAGE_WIDTH = 240  # characters; longer messages end in "..."
+NOTES_WIDTH = 240  # bytes; longer notes end in "..."
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: name, numpy format of an entry, unit, description and shape of an entry."""
+    """One column of a table.
+
+    Args:
+        name: of the column.
+        format: numpy format of an entry's numbers; ``S`` and the bytes of a text.
+        unit: as astropy writes it; "" for numbers without one, and for image units.
+        description: in one sentence.
+        ucd: unified content descriptor (UCD1+), see `hybridfit.data.ucd`.
+        shape: of an entry.
+        is_draws: whether it holds draws, which are written to a table of their own.
+    """
 
     name: str
     format: str
     unit: str
     description: str
+    ucd: str
     shape: tuple[int, ...] = ()
+    is_draws: bool = False
 
     @property
     def is_text(self) -> bool:
@@ -60,6 +73,7 @@ def to_table(
             values = values.astype(values.dtype.newbyteorder("="))
         table[column.name] = values
         table[column.name].description = column.description
+        table[column.name].meta["ucd"] = column.ucd
         if column.unit:
             table[column.name].unit = Unit(column.unit)
     return table
@@ -76,27 +90,21 @@ def parameter_of(name: str) -> tuple[str, str]:
     return (parameter.unit, parameter.description) if parameter else ("", name)
 
 
-def plain_name(name: str) -> str:
-    """Return a parameter's name without its component."""
-    head, _, tail = name.rpartition("_")
-    return head if tail.isdigit() else name
-
-
 def shortened(text: str) -> bytes:
     """Return text in the column's width; a long path loses its folders before the reason."""
     text = " ".join(text.split())
     data = text.encode()
-    if len(data) > MESSAGE_WIDTH:
+    if len(data) > NOTES_WIDTH:
         data = re.sub(r"'[^']*/(?=[^'/]+')", "'.../", text).encode()
-    if len(data) <= MESSAGE_WIDTH:
+    if len(data) <= NOTES_WIDTH:
         return data
-    return data[: MESSAGE_WIDTH - 3].decode(errors="ignore").encode() + b"..."
+    return data[: NOTES_WIDTH - 3].decode(errors="ignore").encode() + b"..."
 
 
-def messages_of(
+def notes_of(
     cutouts: Cutouts, lost: NDArray[np.bool_] | None = None, notes: Sequence[str] = ()
 ) -> list[bytes]:
-    """Return the text of each galaxy for the column ``message``.
+    """Return the text of each galaxy for the column ``notes``.
 
     Args:
         cutouts: B galaxies.
@@ -132,7 +140,7 @@ def failed_row(id: str, flags: int, text: str, columns: Sequence[Column]) -> NDA
         columns: of the table.
     """
     rows = blank_rows(1, columns)
-    rows["id"], rows["flags"], rows["message"] = id.encode(), flags, shortened(text)
+    rows["id"], rows["flags"], rows["notes"] = id.encode(), flags, shortened(text)
     names = rows.dtype.names or ()
     if "quality" in names:
         rows["quality"] = b"suspect"

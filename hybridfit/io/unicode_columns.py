@@ -18,7 +18,7 @@ from hybridfit.io.table import Column, record_type
 
 Rows = NDArray[np.void]
 BESIDE = "_utf8"
-LOOSE = ("message",)  # prose: question marks will do
+LOOSE = ("notes",)  # prose: question marks will do
 
 
 class Reiterable:
@@ -48,9 +48,9 @@ def with_utf8(parts: Iterable[Rows], columns: Sequence[Column]) -> tuple[Column,
     for column in columns:
         chosen.append(column)
         if width.get(column.name):
-            told = f"{column.name} in UTF-8, zeros behind"
+            text = f"{column.name} in UTF-8, padded with zeros"
             name, size = f"{column.name}{BESIDE}", np.dtype(column.format).itemsize
-            chosen.append(Column(name, "u1", "", told, (size,)))
+            chosen.append(Column(name, "u1", "", text, "meta.id", (size,)))
     return tuple(chosen)
 
 
@@ -83,6 +83,6 @@ def restored(table: Table) -> Table:
         texts = [bytes(row).rstrip(b"\0").decode(errors="replace") for row in table[beside]]
         old = table[name]
         kind = MaskedColumn if isinstance(old, MaskedColumn) else type(old)
-        table[name] = kind(texts, name=name, description=old.description)
+        table[name] = kind(texts, name=name, description=old.description, meta=old.meta)
         table.remove_column(beside)
     return table

@@ -1,4 +1,8 @@
-"""The results file, written part by part so that no run's length shows in memory."""
+"""The files of a run's tables, written part by part so that no run's length shows in memory.
+
+A run writes one table of results, a row a galaxy, and where draws are kept another one beside it,
+with the same galaxies in the same order: `hybridfit.io.read_results` reads both.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,13 +19,77 @@ from astropy.io import fits
 from astropy.table import Table
 from numpy.typing import NDArray
 
+from hybridfit.io.common_columns import DRAWS
 from hybridfit.io.delimited import guarded
+from hybridfit.io.flag_names import chosen_columns, with_flag_names
+from hybridfit.io.formats import DRAWN, table_path
 from hybridfit.io.table import Column, record_type, to_table
-from hybridfit.io.unicode_columns import in_ascii, with_utf8
+from hybridfit.io.unicode_columns import Reiterable, in_ascii, with_utf8
+from hybridfit.io.votable import write_votable
 from hybridfit.io.writing import atomic
+from hybridfit.io.zeropoint_columns import with_zeropoint_metadata
 
 Rows = NDArray[np.void]
 FITS_BLOCK = 2880
+
+
+def finished(
+    parts: Iterable[Rows], columns: Sequence[Column]
+) -> tuple[tuple[Column, ...], dict[str, Any]]:
+    """Return the columns that a whole table has, and metadata of its zero points.
+
+    Args:
+        parts: rows, all of them; gone through twice.
+        columns: of these rows.
+    """
+    named, meta = with_zeropoint_metadata(parts, columns)
+    return with_flag_names(parts, named), meta
+
+
+def whole_table(
+    rows: Rows, columns: Sequence[Column], meta: Mapping[str, Any] | None = None
+) -> Table:
+    """Return all rows of a table as users get it in memory, draws among its columns."""
+    whole, more = finished([rows], columns)
+    return to_table(chosen_columns(rows, whole), whole, {**(meta or {}), **more})
+
+
+def write_tables(
+    folder: Path,
+    format: str,
+    parts: Iterable[Rows],
+    columns: Sequence[Column],
+    meta: Mapping[str, Any],
+) -> None:
+    """Write the table of results of a run and, where its rows have draws, the table of draws.
+
+    Draws are written first: once there are results, the run is whole.
+
+    Args:
+        folder: of the run.
+        format: one of `FORMATS`.
+        parts: rows in order; gone through several times (`hybridfit.io.unicode_columns`).
+        columns: of these rows.
+        meta: for the tables' metadata; FITS keywords have at most 8 letters.
+
+    Raises:
+        OSError: if a file cannot be written.
+    """
+    whole, more = finished(parts, columns)
+    main = tuple(column for column in whole if not column.is_draws)
+    drawn = [column for column in columns if column.is_draws]
+    if drawn:
+        kept = (columns[0], *drawn)  # the id goes with them
+        names = [column.name.removesuffix(DRAWS) for column in kept]
+        plain = tuple(replace(c, name=name) for c, name in zip(kept, names, strict=True))
+
+        def of_draws() -> Iterator[Rows]:
+            for rows in parts:
+                yield chosen_columns(rows, kept).view(record_type(plain))
+
+        write_results(table_path(folder, format, DRAWN), Reiterable(of_draws), plain, meta)
+    chosen = Reiterable(lambda: (chosen_columns(rows, main) for rows in parts))
+    write_results(table_path(folder, format), chosen, main, {**meta, **more})
 
 
 def write_results(
@@ -29,9 +98,8 @@ def write_results(
     """Write the parts of a run as one table; the file appears whole or not at all.
 
     Args:
-        path: ends in one of `hybridfit.io.formats.FORMATS`.
-        parts: rows of the parts in order, from `hybridfit.io.result_table.result_rows`; gone
-            through twice for FITS (`hybridfit.io.unicode_columns.Reiterable`).
+        path: ends in one of `ENDINGS`.
+        parts: rows of ``columns`` in order; gone through twice for FITS.
         columns: of these rows.
         meta: for the table's metadata; FITS keywords have at most 8 letters.
 
@@ -44,6 +112,8 @@ def write_results(
             _write_fits(file, again, columns, meta)
         elif path.suffix == ".parquet":
             _write_parquet(file, parts, columns, meta)
+        elif path.suffix == ".vot":
+            write_votable(file, parts, columns, meta)
         else:
             _write_text(file, parts, columns, meta, "ascii" + path.suffix)
 
@@ -51,22 +121,23 @@ def write_results(
 def fits_header(columns: Sequence[Column], meta: Mapping[str, Any]) -> tuple[bytes, fits.Header]:
     """Return the primary HDU's bytes and the table's header, for no rows as yet.
 
-    Descriptions stand there twice: as TCOMM keywords, which TOPCAT shows, and as astropy puts
-    them, so that ``Table.read`` gives them back.
+    Descriptions and UCDs stand there twice: as TCOMM and TUCD keywords, which TOPCAT shows, and as
+    astropy puts them, so that ``Table.read`` gives them back.
     """
     buffer = io.BytesIO()
     empty = to_table(np.zeros(0, record_type(columns)), columns, meta)
     for column in columns:
         if column.is_text:  # a text column without rows has lost its width
-            attributes = empty[column.name].description
+            old = empty[column.name]
             empty[column.name] = np.zeros(0, column.format)
-            empty[column.name].description = attributes
+            empty[column.name].description, empty[column.name].meta = old.description, old.meta
     empty.write(buffer, format="fits")
     buffer.seek(0)
     with fits.open(buffer) as hdus:
         header = hdus[1].header
         for k, column in enumerate(columns, start=1):
             header.set(f"TCOMM{k}", column.description, after=f"TFORM{k}")
+            header.set(f"TUCD{k}", column.ucd, after=f"TCOMM{k}")
         header["EXTNAME"] = "HYBRIDFIT"
         return hdus[0].header.tostring().encode("ascii"), header.copy()
 

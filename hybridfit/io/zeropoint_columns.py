@@ -23,8 +23,20 @@ INSTRUMENTAL = "instrumental, -2.5 log10(flux): no zero point is known"
 def zeropoint_columns() -> tuple[Column, Column]:
     """Return the columns of the zero point that was used, and of where it is from."""
     return (
-        Column("zeropoint", "f8", "mag", "magnitude of one unit of the image, as it was used"),
-        Column("zeropoint_from", f"S{ORIGIN_WIDTH}", "", "what that is taken from; empty: unknown"),
+        Column(
+            "zeropoint",
+            "f8",
+            "mag",
+            "magnitude of one unit of the image, as it was used",
+            "phot.mag;arith.zp",
+        ),
+        Column(
+            "zeropoint_from",
+            f"S{ORIGIN_WIDTH}",
+            "",
+            "source of the zero point; empty where none is known",
+            "meta.note",
+        ),
     )
 
 

@@ -37,7 +37,7 @@ TELLING = (
     | Flag.AT_LIMIT
     | Flag.POOR_FIT
     | Flag.UNRESOLVED
-    | Flag.LARGER_THAN_STAMP
+    | Flag.LARGER_THAN_CUTOUT
     | Flag.OFF_CENTRE
     | Flag.BAD_SIGMA
     | Flag.UNFAMILIAR
@@ -46,7 +46,9 @@ TELLING = (
     | Flag.MISFIT
     | Flag.PSF_DOUBTFUL
 )
-BY_THE_PSF = TELLING & ~(Flag.BAD_SIGMA | Flag.OFF_CENTRE | Flag.LARGER_THAN_STAMP | Flag.UNSAMPLED)
+BY_THE_PSF = TELLING & ~(
+    Flag.BAD_SIGMA | Flag.OFF_CENTRE | Flag.LARGER_THAN_CUTOUT | Flag.UNSAMPLED
+)
 NO_DATA = Flag.NO_DATA | Flag.UNREADABLE
 
 

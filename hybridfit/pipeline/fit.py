@@ -19,8 +19,8 @@ from hybridfit.deprecations import renamed_arguments
 from hybridfit.fitting.options import FitOptions
 from hybridfit.io.arrays import prepare
 from hybridfit.io.result_table import result_columns, result_rows
-from hybridfit.io.table import id_width, record_type, to_table
-from hybridfit.io.zeropoint_columns import with_zeropoint_metadata
+from hybridfit.io.table import id_width, record_type
+from hybridfit.io.write_tables import whole_table
 from hybridfit.model.profiles import import_profiles
 from hybridfit.options.checks import check_choice, checked, or_default
 from hybridfit.options.yaml_options import check_keys
@@ -83,12 +83,12 @@ def fit(
             ``prepare=False`` the fields of `Cutouts`, and nothing is masked or made.
 
     Returns:
-        Table with id, flags (`describe_flags` puts them into words), quality (certified, usable,
-        suspect), each parameter [pix, mag, deg] at the best fit with its _err, and but for
-        "covariance" _p16, _p50, _p84; positions on the sky where a WCS is known; the
-        zeropoint that was used; chi2, dof, n_iter; ess, khat, log_evidence, missed,
-        disagreement, NaN where they do not apply; message. Galaxies that
-        could not be fitted are rows too, flagged.
+        Table with id, flags and flag_names (`describe_flags` explains them), quality (certified,
+        usable, suspect), each parameter [pix, mag, deg] at the best fit with its _err and, unless
+        errors come from "covariance", _p16, _p50, _p84; positions on the sky where a WCS is known;
+        the zeropoint that was used; chi2, dof, n_iter; ess, pareto_k, log_evidence, missed_mass,
+        fit_network_distance, NaN where they do not apply; notes. Galaxies that could not be fitted
+        are rows too, flagged.
 
     Raises:
         ValueError: for options, shapes or names that are not understood; never for a galaxy.
@@ -139,9 +139,7 @@ def fit(
         )
     settings = {name: asdict(values) for name, values in errors.settings.items()}
     run = {"uncertainty": uncertainty, "initial_values": initial_values}
-    meta = metadata({"fit": asdict(chosen), **settings, "run": run})
-    named, told = with_zeropoint_metadata([rows], columns)
-    return to_table(rows, named, {**meta, **told})
+    return whole_table(rows, columns, metadata({"fit": asdict(chosen), **settings, "run": run}))
 
 
 def render(table: Table, cutouts: Cutouts) -> NDArray[np.float32]:

@@ -135,7 +135,7 @@ def _with_errors(
         if errors.budget.covariance:
             fit = budgeted(cutouts, fit, options, errors.budget, device, compile)
         fit = quote_covariance(fit)
-        return Result(fit, quality(fit.flags, sampled=False), disagreement=distance)
+        return Result(fit, quality(fit.flags, sampled=False), fit_network_distance=distance)
     if errors.uncertainty == "bootstrap":
         draws = bootstrap(cutouts, fit, errors.bootstrap, options, device, compile)
         failed = fitted & (draws.effective < errors.bootstrap.replicas / 2)
@@ -143,8 +143,14 @@ def _with_errors(
         flags = risk_flags(fit.flags, chance) | failed * int(Flag.UNSAMPLED)
         fit = replace(fit, covariance=draws.covariance, flags=flags)
         grade = quality(flags, sampled=False)
-        known: dict[str, Any] = {"ess": draws.effective, "risk": chance, "disagreement": distance}
-        return Result(fit, grade, draws, **known)
+        return Result(
+            fit,
+            grade,
+            draws,
+            ess=draws.effective,
+            fit_network_distance=distance,
+            catastrophic_probability=chance,
+        )
     found = reconcile(
         cutouts, fit, expected, options, errors.sampling, errors.budget, device, compile
     )
@@ -155,10 +161,18 @@ def _with_errors(
     wanted = fitted | ((fit.flags & int(Flag.NO_SIGNAL)) != 0)
     flags = flags | wanted * sampling_flags(found.ess, found.khat, limit)
     fit = replace(fit, covariance=draws.covariance, flags=flags)
-    names = ("ess", "khat", "log_evidence", "missed", "flow_distance")
-    values: dict[str, Any] = {name: getattr(found, name) for name in names}
-    values |= {"disagreement": distance, "risk": chance}
-    return Result(fit, quality(flags, sampled=True), draws, **values)
+    return Result(
+        fit,
+        quality(flags, sampled=True),
+        draws,
+        ess=found.ess,
+        pareto_k=found.khat,
+        log_evidence=found.log_evidence,
+        missed_mass=found.missed,
+        fit_network_distance=distance,
+        flow_distance=found.flow_distance,
+        catastrophic_probability=chance,
+    )
 
 
 # what a compiled kernel saves of a posterior, in units of what it saves of a fit

@@ -15,12 +15,12 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import UsageError
 from hybridfit.data.flags import Flag
 from hybridfit.data.samples import Posterior
-from hybridfit.io.draws_table import draws_columns, draws_rows
 from hybridfit.io.formats import check_format
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.posterior_table import posterior_columns, posterior_rows
-from hybridfit.io.table import id_width, to_table
-from hybridfit.io.zeropoint_columns import with_zeropoint_metadata
+from hybridfit.io.table import id_width
+from hybridfit.io.targets_table import targets_columns, targets_rows
+from hybridfit.io.write_tables import whole_table
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, predict_cutouts, weights_digest
@@ -91,8 +91,7 @@ def predict(
         lambda part: _rows(part, network, chosen, where, columns),
         lambda one, text: failed_cutout(one, text, columns),
     )
-    named, told = with_zeropoint_metadata([rows], columns)
-    return to_table(rows, named, {**metadata({"predict": asdict(chosen)}), **told})
+    return whole_table(rows, columns, metadata({"predict": asdict(chosen)}))
 
 
 def predict_files(
@@ -152,7 +151,7 @@ def predict_files(
 def _columns(options: PredictOptions, estimator: Estimator, width: int) -> tuple[Any, ...]:
     kept = options.samples if options.save_samples else 0
     if estimator.target_columns:
-        return draws_columns([column.name for column in estimator.target_columns], width, kept)
+        return targets_columns([column.name for column in estimator.target_columns], width, kept)
     return posterior_columns(ParameterSpace(), width, kept)
 
 
@@ -167,7 +166,7 @@ def _rows(
         draws = predict_targets(cutouts, estimator, options.samples, options.seed, device)
         names = [column.name for column in estimator.target_columns]
         flags, distance = draws.flags.numpy(), draws.distance.numpy()
-        return draws_rows(cutouts, names, draws.samples.numpy(), flags, distance, columns)
+        return targets_rows(cutouts, names, draws.samples.numpy(), flags, distance, columns)
     posterior = predict_cutouts(cutouts, estimator, options.samples, options.seed, device)
     return posterior_rows(cutouts, judged(posterior, cutouts), columns)
 
@@ -181,5 +180,5 @@ def judged(posterior: Posterior, cutouts: Cutouts) -> Posterior:
         torch.log(high[:, size] / low[:, size]) > 2 * MAX_SIZE
     )
     large = median[:, size] > cutouts.size.amax(dim=1).cpu() / 2
-    flags = posterior.flags | uncertain * int(Flag.UNCERTAIN) | large * int(Flag.LARGER_THAN_STAMP)
+    flags = posterior.flags | uncertain * int(Flag.UNCERTAIN) | large * int(Flag.LARGER_THAN_CUTOUT)
     return replace(posterior, flags=flags)

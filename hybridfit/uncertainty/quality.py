@@ -27,7 +27,7 @@ SUSPECT = (
     | Flag.UNREADABLE
     | Flag.POOR_FIT
     | Flag.UNCERTAIN
-    | Flag.LARGER_THAN_STAMP
+    | Flag.LARGER_THAN_CUTOUT
     | Flag.OFF_CENTRE
     | Flag.BAD_SIGMA
     | Flag.SUSPECT_MASK

@@ -57,7 +57,7 @@ class Hybridfit:
                 errors[i],
                 FAILED if suspect[i] else CONVERGED,
                 *(side[i] for side in interval),
-                message=str(table["message"][i]),
+                message=str(table["notes"][i]),
             )
             for i in range(len(galaxies))
         ]

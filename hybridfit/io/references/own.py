@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from astropy.table import Table
 
-from hybridfit.data.flags import Flag
+from hybridfit.data.flags import flag_names
 from hybridfit.io.read_results import Results, read_results
 from hybridfit.io.references.catalogue import COLUMN, NAMES, Array, Catalogue
 from hybridfit.io.references.columns import texts
@@ -100,7 +100,7 @@ def own_catalogue(
         sky=sky,
         world=np.stack([_filled(table, c) for c in world], axis=1) if has_world else None,  # type: ignore[arg-type]
         said=np.stack(said, axis=1),
-        flagged=[flag_names(value) for value in flags.tolist()],
+        flagged=[flag_names(value, " ") for value in flags.tolist()],
         quantiles=quantiles,
         quality=quality,  # type: ignore[arg-type]
         notes=() if estimate == "best" else (f"values are the {estimate} of the posterior",),
@@ -113,11 +113,6 @@ def component_tails(names: Sequence[str]) -> list[str]:
         return [""]
     numbers = [int(m[1]) for name in names if (m := re.fullmatch(r"mag_(\d+)", name))]
     return [f"_{k}" for k in sorted(numbers) if f"x_{k}" in names]
-
-
-def flag_names(value: int) -> str:
-    """The names of the flags that are set, with spaces between them."""
-    return " ".join(str(flag.name) for flag in Flag if value & flag)
 
 
 def _feedmes(table: Table) -> list[tuple[str, ...]]:

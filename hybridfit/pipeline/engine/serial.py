@@ -22,7 +22,6 @@ from hybridfit.io.options import ReadOptions
 from hybridfit.io.sources import Source, Sources, find_sources
 from hybridfit.io.table import id_width, record_type
 from hybridfit.io.unicode_columns import Reiterable
-from hybridfit.io.zeropoint_columns import with_zeropoint_metadata
 from hybridfit.pipeline.engine.batching import compute_parts
 from hybridfit.pipeline.engine.changes import check_inputs
 from hybridfit.pipeline.engine.job import Input, Job, Stage, Summary
@@ -78,9 +77,7 @@ def run_stream(
             notes += [f"{text}: measured again" for _, text in sorted(folder.damaged.items())]
             meta = metadata({**settings, "input": name})
             with job.clock("writing"):
-                named, zeropoints = with_zeropoint_metadata(folder.rows(), schema)
-                meta = {**meta, **zeropoints}
-                export.write_results(folder.results, Reiterable(folder.rows), named, meta)
+                export.write_tables(out, run.format, Reiterable(folder.rows), schema, meta)
                 counted, keys = _counted(folder)
                 folder.keep_keys(keys)
             folder.finish({"n": n, **counted, "notes": notes})

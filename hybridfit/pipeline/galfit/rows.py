@@ -15,15 +15,21 @@ from hybridfit.io.table import Column, blank_rows, failed_row
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.pipeline.galfit.tasks import SKY, Task, space_of
 
-HELD_WIDTH = 120  # characters of the column that names what was held
+FIXED_WIDTH = 120  # bytes of the column that names fixed parameters
 
 
 def task_columns(paths: Sequence[Path]) -> tuple[Column, ...]:
     """The columns that say what was asked."""
     width = max(len(str(path).encode()) for path in paths)
     return (
-        Column("feedme", f"S{width}", "", "the GALFIT input file"),
-        Column("held", f"S{HELD_WIDTH}", "", "what was held, a comma list"),
+        Column("feedme", f"S{width}", "", "the GALFIT input file", "meta.ref"),
+        Column(
+            "fixed",
+            f"S{FIXED_WIDTH}",
+            "",
+            "names of the fixed parameters, a comma list",
+            "meta.note",
+        ),
     )
 
 
@@ -49,7 +55,7 @@ def task_rows(
         at = [total.names.index(renamed[name]) for name in space.names]
         rows["covariance"][np.ix_(range(len(rows)), at, at)] = result.fit.covariance.numpy()
     rows["feedme"] = [str(task.feedme.path).encode() for task in batch]
-    rows["held"] = [",".join(task.held_names).encode()[:HELD_WIDTH] for task in batch]
+    rows["fixed"] = [",".join(task.held_names).encode()[:FIXED_WIDTH] for task in batch]
     return rows
 
 

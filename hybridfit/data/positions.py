@@ -1,0 +1,31 @@
+"""Positions in a cutout and in the image that it was cut from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def plain_name(name: str) -> str:
+    """Return a parameter's name without its component: ``r_eff`` for ``r_eff_2``."""
+    head, _, tail = name.rpartition("_")
+    return head if tail.isdigit() else name
+
+
+def parent_shift(names: Sequence[str], origin: Tensor) -> Tensor:
+    """Return what has to be added to parameters of a cutout to have those of its parent image.
+
+    Args:
+        names: of Q parameters; x and y of each component are shifted.
+        origin: (B, 2) x and y of the cutouts' first pixels in the parent image, pixels.
+
+    Returns:
+        (B, Q) float64 on the CPU.
+    """
+    shift = torch.zeros(len(origin), len(names), dtype=torch.float64)
+    for k, name in enumerate(names):
+        if plain_name(name) in ("x", "y"):
+            shift[:, k] = origin[:, "xy".index(plain_name(name))]
+    return shift

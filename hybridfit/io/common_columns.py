@@ -1,0 +1,122 @@
+"""Columns that several tables share, and the rows of those that follow from the cutouts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.positions import plain_name
+from hybridfit.data.ucd import ucd_of
+from hybridfit.io.sky_positions import on_sky
+from hybridfit.io.table import NOTES_WIDTH, Column, parameter_of
+
+DRAWS = "_samples"  # follows a parameter's name in its column of draws, among other columns
+
+
+def id_column(width: int) -> Column:
+    """Return the column of the galaxies' names, ``width`` bytes at most."""
+    return Column("id", f"S{max(width, 1)}", "", "name of the galaxy", "meta.id;meta.main")
+
+
+def flags_column() -> Column:
+    """Return the column of the bits; their names stand beside it, see `hybridfit.io.flag_names`."""
+    text = "bits of the flags, see flag_names and hybridfit.describe_flags; 0 for none"
+    return Column("flags", "i8", "", text, "meta.code")
+
+
+def notes_column() -> Column:
+    """Return the column of texts."""
+    return Column("notes", f"S{NOTES_WIDTH}", "", "notes on this galaxy", "meta.note")
+
+
+def value_columns(name: str, unit: str, best: str) -> tuple[Column, Column]:
+    """Return the columns of a parameter's value and its standard deviation.
+
+    Args:
+        name: of the parameter, with its component.
+        unit: of both.
+        best: how the value was chosen.
+    """
+    plain = plain_name(name)
+    text = parameter_of("r_eff" if plain == "r_eff_arcsec" else name)[1]
+    return (
+        Column(name, "f8", unit, f"{text}; {best}", ucd_of(plain)),
+        Column(f"{name}_err", "f8", unit, f"standard deviation of {name}", ucd_of(plain, "_err")),
+    )
+
+
+def quantile_columns(name: str, unit: str, levels: Mapping[str, float]) -> list[Column]:
+    """Return the columns of a parameter's quantiles.
+
+    Args:
+        name, unit: of the parameter.
+        levels: in [0, 1] by what follows the parameter's name in the column's, "p16" for ``_p16``.
+    """
+    plain = plain_name(name)
+    near = ", within 90 deg of the mean" if plain == "pa" else ""
+    return [
+        Column(
+            f"{name}_{end}",
+            "f8",
+            unit,
+            f"{100 * level:g} % quantile of {name}{near}",
+            ucd_of(plain, f"_{end}"),
+        )
+        for end, level in levels.items()
+    ]
+
+
+def sky_columns(tail: str = "", is_main: bool = True) -> tuple[Column, Column, Column]:
+    """Return the columns of a component's position and angle on the sky.
+
+    Args:
+        tail: what stands behind the names of its component.
+        is_main: whether it is the galaxy's main position.
+    """
+    main = ";meta.main" if is_main else ""
+    text = "position angle East of North, in [0, 180)"
+    return (
+        Column(f"ra{tail}", "f8", "deg", "right ascension of x, y, ICRS", f"pos.eq.ra{main}"),
+        Column(f"dec{tail}", "f8", "deg", "declination of x, y, ICRS", f"pos.eq.dec{main}"),
+        Column(f"pa_sky{tail}", "f8", "deg", text, ucd_of("pa_sky")),
+    )
+
+
+def fill_sky(
+    rows: NDArray[np.void], cutouts: Cutouts, ellipse: NDArray[np.float64], tail: str = ""
+) -> None:
+    """Fill the columns of `sky_columns`.
+
+    Args:
+        rows: (B,) records.
+        cutouts: the B galaxies.
+        ellipse: (B, 4) x, y, q and pa of a component, in pixels of the cutouts.
+        tail: what stands behind the names of its component.
+    """
+    sky = [on_sky(wcs, *values) for wcs, values in zip(cutouts.wcs, ellipse, strict=True)]
+    for k, name in enumerate(("ra", "dec", "pa_sky")):
+        rows[f"{name}{tail}"] = [position[k] for position in sky]
+
+
+def draws_columns(names: Sequence[str], n_draws: int) -> list[Column]:
+    """Return the columns of S draws of each galaxy's parameters.
+
+    Args:
+        names: of the parameters.
+        n_draws: S.
+    """
+    return [
+        Column(
+            f"{name}{DRAWS}",
+            "f8",
+            parameter_of(name)[0],
+            f"draws of {name}",
+            ucd_of(plain_name(name)),
+            (n_draws,),
+            is_draws=True,
+        )
+        for name in names
+    ]
