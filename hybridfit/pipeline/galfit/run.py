@@ -93,7 +93,7 @@ def fit_feedmes(
     Image, sigma, PSF, mask, region, zero point, EXPTIME, start values and what is held are the
     file's. The table has the columns of `hybridfit.fit`; where any file has several components
     their names end in _1, _2... in the file's order, NaN where a file has fewer. ``feedme`` and
-    ``held`` say what was asked. The run may be killed and goes on where it stopped. With
+    ``fixed`` say what was asked. The run may be killed and goes on where it stopped. With
     ``save_models`` there are image blocks and restart files in ``out/models``, as of GALFIT.
 
     Args:
