@@ -83,7 +83,7 @@ def predict(cutouts: hf.Cutouts, device: torch.device) -> Any:
     return predict_cutouts(cutouts, packaged_estimator(), DRAWS, device=device)
 
 
-def scenes(n: int, side: int, device: torch.device) -> Any:
+def simulated_fields(n: int, side: int, device: torch.device) -> Any:
     """Simulate training fields of one size; they stay on the device."""
     stamp = {"psf_size": min(61, side - 3 + side % 2)}
     return simulate_fields(n, 1, FieldOptions(sides=(side,), **stamp), device=device)
@@ -92,7 +92,7 @@ def scenes(n: int, side: int, device: torch.device) -> Any:
 def work_of(task: str, n: int, side: int, device: torch.device) -> Callable[[], Any]:
     """Return the task as a call without arguments, with its galaxies already made."""
     if task == "simulate":
-        return lambda: scenes(n, side, device)
+        return lambda: simulated_fields(n, side, device)
     cutouts = galaxies(n, side)
     call = {"fit": fit, "posterior": posterior, "predict": predict}[task]
     return lambda: call(cutouts, device)
@@ -125,9 +125,9 @@ def validate(device: torch.device, n: int, side: int, compile: bool) -> dict[str
         float(_wrapped((two.samples - one.samples), 6).div(spread).abs().quantile(0.99)),
         DRAWN,
     )
-    made = scenes(n, side, device).cutouts
+    made = simulated_fields(n, side, device).cutouts
     empty = int((~torch.isfinite(made.image)).sum()) + int((made.mask.flatten(1).all(1)).sum())
-    report["scenes not finite or empty"] = (float(empty), 0.5)
+    report["fields not finite or empty"] = (float(empty), 0.5)
     wrong = [f"{name}: {v:.3g} > {most}" for name, (v, most) in report.items() if not v <= most]
     if wrong:
         sys.exit(f"{device} does not agree with the CPU: {'; '.join(wrong)}")

@@ -36,7 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "swin": {"moments": False},
     "both": {},
 }
-SEED = 77_000  # of the compared scenes; training runs have others
+SEED = 77_000  # of the compared fields; training runs have others
 BRIGHT = 30.0
 
 
@@ -48,19 +48,19 @@ def variant(recipe: Recipe, name: str, images: int) -> Recipe:
     return replace(recipe, network=network, train=settings)
 
 
-def groups(scenes: Shard) -> dict[str, torch.Tensor]:
+def groups(simulated: Shard) -> dict[str, torch.Tensor]:
     """Return the rows of each kind of field; one with two contaminants is in both."""
-    found = {"all": torch.ones(len(scenes), dtype=torch.bool), "clean": scenes.kind == 0}
+    found = {"all": torch.ones(len(simulated), dtype=torch.bool), "clean": simulated.kind == 0}
     found["difficult"] = ~found["clean"]
     for kind in Kind:
         if kind:
-            found[kind.name.lower()] = (scenes.kind & int(kind)) != 0
+            found[kind.name.lower()] = (simulated.kind & int(kind)) != 0
     for name in ("clean", "difficult"):
-        found[f"{name}, S/N > {BRIGHT:g}"] = found[name] & (scenes.snr > BRIGHT)
+        found[f"{name}, S/N > {BRIGHT:g}"] = found[name] & (simulated.snr > BRIGHT)
     return found
 
 
-def compared_scenes(recipe: Recipe, n: int, initial_estimator: Estimator | None = None) -> Shard:
+def compared_fields(recipe: Recipe, n: int, initial_estimator: Estimator | None = None) -> Shard:
     """Simulate fields that no run has seen, as a network with this initial estimator reads them."""
     parts = [
         SimulatedSource(
@@ -76,11 +76,11 @@ def compared_scenes(recipe: Recipe, n: int, initial_estimator: Estimator | None 
     return Shard(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Shard)))
 
 
-def compared(nll: dict[str, torch.Tensor], scenes: Shard, against: str) -> dict[str, Any]:
+def compared(nll: dict[str, torch.Tensor], simulated: Shard, against: str) -> dict[str, Any]:
     """Return the mean NLL of each network and kind, and its gain over ``against``."""
     table: dict[str, Any] = {}
-    for group, rows in groups(scenes).items():
-        line: dict[str, Any] = {"scenes": int(rows.sum())}
+    for group, rows in groups(simulated).items():
+        line: dict[str, Any] = {"fields": int(rows.sum())}
         for name, values in nll.items():
             line[name] = round(float(values[rows].mean()), 3)
             if name != against:
@@ -94,7 +94,7 @@ def compared(nll: dict[str, torch.Tensor], scenes: Shard, against: str) -> dict[
 
 def show(table: dict[str, Any]) -> None:
     columns = list(next(iter(table.values())))
-    print(f"{'scenes':24s}" + "".join(f"{c:>22s}" for c in columns))
+    print(f"{'fields':24s}" + "".join(f"{c:>22s}" for c in columns))
     for group, line in table.items():
         print(f"{group:24s}" + "".join(f"{line[c]:22}" for c in columns))
 
@@ -119,7 +119,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--only", choices=list(VARIANTS), help="train this one and stop")
     parser.add_argument("--shipped", action="store_true")
     parser.add_argument("--weights", type=Path, help="folder of the network; default the package's")
-    parser.add_argument("--scenes", type=int, default=6144)
+    parser.add_argument("--fields", type=int, default=6144)
     given = parser.parse_args()
     if not given.shipped and given.runs is None:
         parser.error("expected --runs FOLDER, --shipped or both")
@@ -136,18 +136,18 @@ def main() -> None:
         networks = trained(given.runs, names, recipe, given.images)
         if given.only:
             return
-        scenes = compared_scenes(recipe, given.scenes)
-        nll = {name: nll_of(network, scenes) for name, network in networks.items()}
-        figures["trained alike"] = {"images": given.images, **compared(nll, scenes, "moments")}
+        simulated = compared_fields(recipe, given.fields)
+        nll = {name: nll_of(network, simulated) for name, network in networks.items()}
+        figures["trained alike"] = {"images": given.images, **compared(nll, simulated, "moments")}
         show({k: v for k, v in figures["trained alike"].items() if k != "images"})
     if given.shipped:
         network = load_estimator(given.weights)
-        scenes = compared_scenes(recipe, given.scenes, network.initial_estimator)
+        simulated = compared_fields(recipe, given.fields, network.initial_estimator)
         nll = {
-            "views withheld": nll_of(network, scenes, use_views=False),
-            "shipped": nll_of(network, scenes),
+            "views withheld": nll_of(network, simulated, use_views=False),
+            "shipped": nll_of(network, simulated),
         }
-        figures["shipped"] = compared(nll, scenes, "views withheld")
+        figures["shipped"] = compared(nll, simulated, "views withheld")
         show(figures["shipped"])
     print(write_result("ablation", figures))
 

@@ -1,6 +1,6 @@
 """Do fits that start from the network end in better minima, and sooner, than from moments?
 
-    OMP_NUM_THREADS=1 python -m validation.initial_values [--weights FOLDER] [--scenes 600]
+    OMP_NUM_THREADS=1 python -m validation.initial_values [--weights FOLDER] [--fields 600]
 
 The galaxies are those of ../shared/data/sims main.npz and hard.npz, and of fields of the package's
 simulator without unmasked neighbours and artefacts. Each galaxy is fitted from the network's
@@ -165,7 +165,7 @@ def measure(cutouts: hf.Cutouts, truth: torch.Tensor, estimator: Estimator) -> d
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=Path, help="instead of the package's")
-    parser.add_argument("--scenes", type=int, default=600)
+    parser.add_argument("--fields", type=int, default=600)
     given = parser.parse_args()
     torch.set_num_threads(1)
     estimator = load_estimator(given.weights)
@@ -176,11 +176,11 @@ def main() -> None:
         sky = np.zeros((len(truth), 1))
         sets[name] = (cutouts, torch.from_numpy(np.concatenate([truth, sky], axis=1)))
     options = replace(FieldOptions(), reuse=1, sides=(64,))
-    scenes = simulate_fields(2 * given.scenes, 4242, options)
+    simulated = simulate_fields(2 * given.fields, 4242, options)
     hidden = int(Kind.NEIGHBOUR | Kind.ARTEFACT | Kind.STRUCTURE)
-    rows = ((scenes.kind & hidden) == 0).nonzero()[: given.scenes, 0]
-    scenes = scenes[rows.tolist()]
-    sets["scenes"] = (scenes.cutouts, scenes.theta)
+    rows = ((simulated.kind & hidden) == 0).nonzero()[: given.fields, 0]
+    simulated = simulated[rows.tolist()]
+    sets["fields"] = (simulated.cutouts, simulated.theta)
     for name, (cutouts, truth) in sets.items():
         figures[name] = measure(cutouts, truth, estimator)
         print(name)

@@ -43,7 +43,7 @@ GPU_WIDTH = (1.08, 1.08, 1.08, 1.2, 1.6)  # required of networks that were train
 def check_images(sets: list[Shard]) -> dict[str, float]:
     """Compare images with GalSim's: largest difference over the peak, and chi of all pixels."""
     peaks, noises = [], []
-    for shard in sets[:4]:  # one of each size of stamp
+    for shard in sets[:4]:  # one of each side
         side = shard.cutouts.image.shape[-1]
         for i in range(CHECKED // 4 + 1):
             theta = shard.theta[i].copy()
@@ -154,7 +154,7 @@ def figures(
         for k in range(3)
     }
     groups |= {
-        f"stamp {side}": np.concatenate(
+        f"side {side}": np.concatenate(
             [np.full(len(s.snr), s.cutouts.image.shape[-1] == side) for s in sets]
         )
         for side in (64, 96, 128)

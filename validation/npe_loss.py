@@ -48,20 +48,20 @@ EDGES: dict[str, tuple[float, ...]] = {
 }
 
 
-def properties(scenes: SimulatedFields) -> dict[str, Tensor]:
+def properties(simulated: SimulatedFields) -> dict[str, Tensor]:
     """Return the properties by which the galaxies are binned."""
-    r_eff, side = scenes.theta[:, 3], scenes.cutouts.size.amin(dim=1).double()
-    sigma = scenes.cutouts.sigma.masked_fill(scenes.cutouts.mask, torch.inf)
+    r_eff, side = simulated.theta[:, 3], simulated.cutouts.size.amin(dim=1).double()
+    sigma = simulated.cutouts.sigma.masked_fill(simulated.cutouts.mask, torch.inf)
     return {
-        "S/N": scenes.snr,
+        "S/N": simulated.snr,
         "r_eff [pix]": r_eff,
-        "r_eff / PSF FWHM": r_eff / scenes.psf_fwhm,
-        "n": scenes.theta[:, 4],
-        "q": scenes.theta[:, 5],
-        "PSF FWHM [pix]": scenes.psf_fwhm,
+        "r_eff / PSF FWHM": r_eff / simulated.psf_fwhm,
+        "n": simulated.theta[:, 4],
+        "q": simulated.theta[:, 5],
+        "PSF FWHM [pix]": simulated.psf_fwhm,
         "cutout [pix]": side,
         "cutout / r_eff": side / r_eff,
-        "|sky| [sigma]": scenes.theta[:, 7].abs() / sigma.flatten(1).amin(dim=1).double(),
+        "|sky| [sigma]": simulated.theta[:, 7].abs() / sigma.flatten(1).amin(dim=1).double(),
     }
 
 
@@ -73,18 +73,18 @@ def measured(
     nll: dict[str, list[Tensor]] = {}
     known: dict[str, list[Tensor]] = {}
     for k in range(-(-n // AT_ONCE)):
-        scenes = simulate_fields(AT_ONCE, SEED + k, recipe.simulator, recipe.prior)
+        simulated = simulate_fields(AT_ONCE, SEED + k, recipe.simulator, recipe.prior)
         for name, network in networks.items():
-            shard = shard_of(scenes, initial_estimator=network.initial_estimator)
+            shard = shard_of(simulated, initial_estimator=network.initial_estimator)
             for label, views in ((name, True), (f"{name}, scalars", False)):
                 nll.setdefault(label, []).append(nll_of(network, shard, views).double())
-        limit = torch.full((len(scenes),), math.nan, dtype=torch.float64)
-        clean = ((scenes.kind & ~ONLY_MASKED) == 0).nonzero()[:, 0]
+        limit = torch.full((len(simulated),), math.nan, dtype=torch.float64)
+        clean = ((simulated.kind & ~ONLY_MASKED) == 0).nonzero()[:, 0]
         space = ParameterSpace(prior=recipe.prior)
         for part in in_parts(len(clean) if limited else 0, LIMITED_AT_ONCE):
-            some = scenes[clean[part].tolist()]
+            some = simulated[clean[part].tolist()]
             limit[clean[part]] = laplace_limit(some.theta, some.cutouts, space)
-        found = {**properties(scenes), "kind": scenes.kind, "limit": limit}
+        found = {**properties(simulated), "kind": simulated.kind, "limit": limit}
         for label, value in found.items():
             known.setdefault(label, []).append(value)
     return (
@@ -155,7 +155,7 @@ def main() -> None:
         metavar="NAME=FOLDER",
         help="networks to compare",
     )
-    parser.add_argument("--n", type=int, default=8192, help="scenes")
+    parser.add_argument("--n", type=int, default=8192, help="fields")
     parser.add_argument("--name", default="npe_loss", help="of the result file")
     parser.add_argument("--out", type=Path, help="folder of the result file")
     given = parser.parse_args()

@@ -132,7 +132,7 @@ def main() -> None:
         "population": {k: list(v) for k, v in LIMITS.items()},
         "rejected draws": tally.rejected,
         "draws of the flow": tally.drawn,
-        "draws beyond the stamp or 1000 pixels large that a user sees": tally.outside,
+        "draws returned beyond the cutout or larger than 1000 pixels": tally.outside,
         "galaxies without a posterior": tally.missing,
     }
     print(figures)

@@ -54,50 +54,54 @@ OPTIONS = FitOptions(compile="off")
 Corruption = Callable[[SimulatedFields], hf.Cutouts]
 
 
-def noise_of(scenes: SimulatedFields) -> torch.Tensor:
-    return scenes.cutouts.sigma.flatten(1).median(dim=1).values[:, None, None]
+def noise_of(simulated: SimulatedFields) -> torch.Tensor:
+    return simulated.cutouts.sigma.flatten(1).median(dim=1).values[:, None, None]
 
 
-def grid(scenes: SimulatedFields) -> tuple[torch.Tensor, torch.Tensor]:
-    side = scenes.cutouts.image.shape[-1]
+def grid(simulated: SimulatedFields) -> tuple[torch.Tensor, torch.Tensor]:
+    side = simulated.cutouts.image.shape[-1]
     line = torch.arange(side, dtype=torch.float32)
     return line[None, None, :], line[None, :, None]
 
 
-def with_image(scenes: SimulatedFields, image: torch.Tensor) -> hf.Cutouts:
-    return replace(scenes.cutouts, image=image)
+def with_image(simulated: SimulatedFields, image: torch.Tensor) -> hf.Cutouts:
+    return replace(simulated.cutouts, image=image)
 
 
-def as_they_are(scenes: SimulatedFields) -> hf.Cutouts:
-    return scenes.cutouts
+def as_they_are(simulated: SimulatedFields) -> hf.Cutouts:
+    return simulated.cutouts
 
 
-def neighbour(scenes: SimulatedFields, distance: float = 14.0, share: float = 1.0) -> hf.Cutouts:
+def neighbour(simulated: SimulatedFields, distance: float = 14.0, share: float = 1.0) -> hf.Cutouts:
     """Add another galaxy of the set at ``distance`` pixels, as bright, with its sky subtracted."""
-    other = scenes.cutouts.image.roll(1, 0) - scenes.theta[:, 7].float().roll(1)[:, None, None]
-    scale = noise_of(scenes) / noise_of(scenes).roll(1, 0)
-    scale = scale * share * (scenes.snr / scenes.snr.roll(1)).float()[:, None, None]
+    other = (
+        simulated.cutouts.image.roll(1, 0) - simulated.theta[:, 7].float().roll(1)[:, None, None]
+    )
+    scale = noise_of(simulated) / noise_of(simulated).roll(1, 0)
+    scale = scale * share * (simulated.snr / simulated.snr.roll(1)).float()[:, None, None]
     # blurred a little, so that its noise is not what is noticed
     kernel = torch.ones(1, 1, 3, 3) / 9
     smooth = functional.conv2d(other[:, None], kernel, padding=1)[:, 0]
     shift = round(distance / 2**0.5)
-    return with_image(scenes, scenes.cutouts.image + scale * smooth.roll((shift, shift), (1, 2)))
+    return with_image(
+        simulated, simulated.cutouts.image + scale * smooth.roll((shift, shift), (1, 2))
+    )
 
 
-def companion(scenes: SimulatedFields) -> hf.Cutouts:
-    return neighbour(scenes, 4.0, 0.4)
+def companion(simulated: SimulatedFields) -> hf.Cutouts:
+    return neighbour(simulated, 4.0, 0.4)
 
 
 def noise_times(factor: float) -> Corruption:
     """Return a corruption that multiplies the noise map by ``factor``."""
-    return lambda scenes: replace(scenes.cutouts, sigma=scenes.cutouts.sigma * factor)
+    return lambda simulated: replace(simulated.cutouts, sigma=simulated.cutouts.sigma * factor)
 
 
 def psf_narrower(by: float) -> Corruption:
     """Return a corruption that makes the PSF narrower by the fraction ``by``."""
 
-    def corrupt(scenes: SimulatedFields) -> hf.Cutouts:
-        psf = scenes.cutouts.psf
+    def corrupt(simulated: SimulatedFields) -> hf.Cutouts:
+        psf = simulated.cutouts.psf
         assert psf is not None
         affine = torch.tensor([[1 / (1 - by), 0.0, 0.0], [0.0, 1 / (1 - by), 0.0]])
         where = functional.affine_grid(
@@ -105,36 +109,38 @@ def psf_narrower(by: float) -> Corruption:
         )
         narrow = functional.grid_sample(psf[:, None], where, mode="bicubic", align_corners=True)
         narrow = narrow[:, 0]
-        return replace(scenes.cutouts, psf=narrow / narrow.sum(dim=(1, 2), keepdim=True))
+        return replace(simulated.cutouts, psf=narrow / narrow.sum(dim=(1, 2), keepdim=True))
 
     return corrupt
 
 
-def tilted_sky(scenes: SimulatedFields) -> hf.Cutouts:
+def tilted_sky(simulated: SimulatedFields) -> hf.Cutouts:
     """Add a slope of 4 sigma over the cutout."""
-    x, _ = grid(scenes)
-    return with_image(scenes, scenes.cutouts.image + 4 * noise_of(scenes) * (x / x.amax() - 0.5))
+    x, _ = grid(simulated)
+    return with_image(
+        simulated, simulated.cutouts.image + 4 * noise_of(simulated) * (x / x.amax() - 0.5)
+    )
 
 
-def correlated(scenes: SimulatedFields) -> hf.Cutouts:
+def correlated(simulated: SimulatedFields) -> hf.Cutouts:
     """Add as much noise again, correlated between neighbouring pixels as by drizzling."""
     generator = torch.Generator().manual_seed(5)
-    white = torch.randn(scenes.cutouts.image.shape, generator=generator)
+    white = torch.randn(simulated.cutouts.image.shape, generator=generator)
     kernel = torch.tensor([1.0, 2.0, 1.0])
     kernel = (kernel[:, None] * kernel)[None, None]
     noise = functional.conv2d(white[:, None], kernel / kernel.norm(), padding=1)[:, 0]
-    image = scenes.cutouts.image + noise * scenes.cutouts.sigma
-    return replace(scenes.cutouts, image=image, sigma=scenes.cutouts.sigma * 2**0.5)
+    image = simulated.cutouts.image + noise * simulated.cutouts.sigma
+    return replace(simulated.cutouts, image=image, sigma=simulated.cutouts.sigma * 2**0.5)
 
 
-def hollow(scenes: SimulatedFields) -> hf.Cutouts:
+def hollow(simulated: SimulatedFields) -> hf.Cutouts:
     """Halve the light within 2.5 pixels of the centre, as by dust or saturation."""
-    x, y = grid(scenes)
-    centre = scenes.theta[:, :2].float()
+    x, y = grid(simulated)
+    centre = simulated.theta[:, :2].float()
     distance = (x - centre[:, :1, None]) ** 2 + (y - centre[:, 1:, None]) ** 2
-    sky = scenes.theta[:, 7].float()[:, None, None]
-    dimmed = sky + (scenes.cutouts.image - sky) / 2
-    return with_image(scenes, torch.where(distance < 2.5**2, dimmed, scenes.cutouts.image))
+    sky = simulated.theta[:, 7].float()[:, None, None]
+    dimmed = sky + (simulated.cutouts.image - sky) / 2
+    return with_image(simulated, torch.where(distance < 2.5**2, dimmed, simulated.cutouts.image))
 
 
 CORRUPTIONS: dict[str, Corruption] = {
@@ -160,13 +166,13 @@ def area(corrupted: np.ndarray, plain: np.ndarray) -> float:
 
 
 def measured(
-    cutouts: hf.Cutouts, scenes: SimulatedFields, estimator: Estimator, uncertainty: str
+    cutouts: hf.Cutouts, simulated: SimulatedFields, estimator: Estimator, uncertainty: str
 ) -> dict[str, np.ndarray]:
     posterior = expectation(cutouts, starting_part(estimator, uncertainty)).posterior
     errors = ErrorOptions(uncertainty)
     result = measure(cutouts, OPTIONS, torch.device("cpu"), errors=errors, estimator=estimator)
     fit = result.fit
-    pull = ((fit.theta - scenes.theta) / fit.error)[:, 2:6].abs().amax(dim=1)
+    pull = ((fit.theta - simulated.theta) / fit.error)[:, 2:6].abs().amax(dim=1)
     return {
         "context": posterior.distance.numpy(),
         "chi2": (fit.chi2 / fit.dof).numpy(),
@@ -206,8 +212,10 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     estimator = load_estimator(given.weights)
-    scenes = simulate_fields(given.n, 991, replace(CLEAN, sides=(64,), reuse=1, snr=(20.0, 500.0)))
-    plain = measured(scenes.cutouts, scenes, estimator, given.uncertainty)
+    simulated = simulate_fields(
+        given.n, 991, replace(CLEAN, sides=(64,), reuse=1, snr=(20.0, 500.0))
+    )
+    plain = measured(simulated.cutouts, simulated, estimator, given.uncertainty)
     for name in ("context", "disagreement"):
         levels = np.nanquantile(plain[name], [0.5, 0.9, 0.99, 0.995])
         print(f"{name}: quantiles .5 .9 .99 .995 of galaxies as they are: {levels.round(2)}")
@@ -217,7 +225,7 @@ def main() -> None:
         here = (
             plain
             if name == "as they are"
-            else measured(corrupt(scenes), scenes, estimator, given.uncertainty)
+            else measured(corrupt(simulated), simulated, estimator, given.uncertainty)
         )
         figures[name] = summary(here, plain)
         print(f"{name:28}" + "  ".join(f"{k} {v:.2f}" for k, v in figures[name].items()))

@@ -40,13 +40,13 @@ class Hybridfit:
 
     def fit(self, galaxies: list[Galaxy], variant: str) -> list[Fitted]:
         torch.set_num_threads(1)
-        uncertainty, how, *estimator = variant.split()
+        uncertainty, how, *objective = variant.split()
         table = hf.fit(
             _cutouts(galaxies),
             uncertainty=uncertainty,
             initial_values="network" if galaxies[0].start is None else "moments",
             compile={"compiled": "on", "eager": "off"}[how],
-            estimator=estimator[0] if estimator else "map",
+            objective=objective[0] if objective else "map",
         )
         suspect = [str(word).strip() == "suspect" for word in table["quality"]]
         ends = ("_p16", "_p84") if uncertainty == "posterior" else ()
