@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridfit.calibration.sbc_samples import Trials
+from hybridfit.calibration.sbc_samples import SbcSamples
 
 NAMES = ("x", "mag", "r_eff", "n", "pa")
 PRIOR_SIGMA = 1.0
@@ -33,8 +33,8 @@ class Experiment:
     snr: NDArray[np.float64]
 
     @property
-    def trials(self) -> Trials:
-        return Trials(NAMES, self.samples, self.truth)
+    def sbc(self) -> SbcSamples:
+        return SbcSamples(NAMES, self.samples, self.truth)
 
 
 def experiment(twin: str = "exact", n: int = 4000, draws: int = 200, seed: int = 5) -> Experiment:

@@ -16,7 +16,12 @@ from tolerances import SINGLE
 from typer.testing import CliRunner
 
 from hybridfit import plots
-from hybridfit.calibration.calibrate import calibrate_network, labelled, simulated, told
+from hybridfit.calibration.calibrate import (
+    calibrate_network,
+    format_summary,
+    labelled_batches,
+    simulated_batches,
+)
 from hybridfit.calibration.coverage import calibrate
 from hybridfit.cli.app import make_app
 from hybridfit.data.errors import UsageError
@@ -75,7 +80,7 @@ def test_simulations(weights, tmp_path):
     assert "clean" in set(table["bin"])
     clean = table[(table["bin"] == "clean") & (table["parameter"] == "mag")]
     assert clean["n"] == ((galaxies["kind"] == 0) & kept).sum()
-    assert f"{kept.sum()} galaxies" in told(report)
+    assert f"{kept.sum()} galaxies" in format_summary(report)
 
 
 def test_without_sbi_it_says_what_is_missing(weights, tmp_path, monkeypatch):
@@ -83,7 +88,7 @@ def test_without_sbi_it_says_what_is_missing(weights, tmp_path, monkeypatch):
     report = calibrate_network(tmp_path, weights, n=8, n_samples=32, quiet=True)
     assert report.tarp is None
     assert not (tmp_path / "tarp.png").exists()
-    assert "pip install 'hybridfit[validation]'" in told(report)
+    assert "pip install 'hybridfit[validation]'" in format_summary(report)
 
 
 def test_psfs_that_training_had_may_be_missing(weights, tmp_path):
@@ -100,10 +105,10 @@ def test_psfs_that_training_had_may_be_missing(weights, tmp_path):
 
 
 def test_simulated_galaxies_are_all_different():
-    batches = list(simulated(20, 0, SMALL, Prior()))
+    batches = list(simulated_batches(20, 0, SMALL, Prior()))
     theta = torch.cat([batch.theta for batch in batches])
     assert len(theta[:, 3].unique()) == 20
-    again = next(simulated(20, 1, SMALL, Prior())).theta
+    again = next(simulated_batches(20, 1, SMALL, Prior())).theta
     assert not torch.equal(theta[: len(again)], again)
 
 
@@ -111,7 +116,7 @@ def test_labelled_files(weights, tmp_path):
     scenes = simulate_fields(6, 3, SMALL)
     truth = scenes.table()
     write_cutouts(scenes.cutouts, tmp_path / "in", truth)
-    batches, count = labelled(tmp_path / "in", 5)
+    batches, count = labelled_batches(tmp_path / "in", 5)
     batch = next(batches)
     assert count == 5 == len(batch.theta)
     order = [list(truth["id"]).index(id) for id in batch.cutouts.id]
@@ -122,7 +127,7 @@ def test_labelled_files(weights, tmp_path):
     truth.remove_columns(["sky", "snr"])
     truth.write(tmp_path / "in" / "truth.fits", overwrite=True)
     report = calibrate_network(tmp_path / "out", weights, tmp_path / "in", n_samples=32, quiet=True)
-    assert "sky left out: its truth is not known" in told(report)
+    assert "sky left out: its truth is not known" in format_summary(report)
     assert list(report.calibration.curve.colnames[2:]) == list(ParameterSpace().names[:-1])
     assert np.isfinite(report.galaxies["snr"]).all()
 
@@ -134,7 +139,7 @@ def test_files_that_cannot_be_read_are_left_out_and_told(weights, tmp_path):
     image.write_bytes(image.read_bytes()[:1000])
     report = calibrate_network(tmp_path / "out", weights, tmp_path / "in", n_samples=32, quiet=True)
     assert set(report.galaxies["id"]) == {f"sim{i:05d}" for i in (0, 1, 3, 4)}
-    assert "1 galaxies that cannot be read left out" in told(report)
+    assert "1 galaxies that cannot be read left out" in format_summary(report)
 
 
 def test_wrong_usage_is_told(weights, tmp_path):
@@ -150,7 +155,7 @@ def test_wrong_usage_is_told(weights, tmp_path):
 
 def test_pictures_show_what_the_tables_hold(tmp_path):
     some = experiment("narrow", n=600)
-    found = calibrate(some.trials, some.snr, some.limit)
+    found = calibrate(some.sbc, some.snr, some.limit)
     figure = plots.plot_coverage(found.curve, found.table)
     figure.savefig(tmp_path / "a.png")
     first = figure.axes[0]
@@ -163,7 +168,7 @@ def test_pictures_show_what_the_tables_hold(tmp_path):
     assert [axis.get_title(loc="left") for axis in figure.axes if axis.get_visible()] == list(
         found.uniform["parameter"]
     )
-    widths = {name: found.width[:, j] for j, name in enumerate(some.trials.names)}
+    widths = {name: found.width[:, j] for j, name in enumerate(some.sbc.names)}
     figure = plots.plot_widths(some.snr, widths, found.table)
     figure.savefig(tmp_path / "c.png")
     assert np.median(figure.axes[0].lines[1].get_ydata()) == pytest.approx(0.5, abs=0.05)

@@ -20,8 +20,8 @@ from hybridfit.comparison import html as report
 from hybridfit.comparison.crossmatch import match, nearest, partners
 from hybridfit.comparison.differences import PARAMETERS, Pairs, pairs_of
 from hybridfit.comparison.options import VerdictOptions
-from hybridfit.comparison.statistics import coverage_curve, summarise, suspicions
-from hybridfit.comparison.verdicts import Chi2, judge, worst
+from hybridfit.comparison.statistics import convention_warnings, coverage_curve, summarise
+from hybridfit.comparison.verdicts import Chi2, assign_verdicts, worst
 from hybridfit.io.blocks import file_name
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.io.references.catalogue import COLUMN, NAMES
@@ -74,9 +74,9 @@ def test_a_shift_of_a_pixel_is_found_and_told():
     assert row(table, "x")["median"] == pytest.approx(1.0, abs=2e-3)
     assert row(table, "y")["median"] == pytest.approx(0.0, abs=3e-3)
     assert row(table, "x")["outliers"] == 1
-    (said,) = suspicions(some)
+    (said,) = convention_warnings(some)
     assert "first-pixel" in said
-    assert suspicions(against_truth()) == []
+    assert convention_warnings(against_truth()) == []
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_other_slips_of_convention_are_told(change: dict[str, float], word: str)
         moved[:, COLUMN[name]] += shift
     moved[:, COLUMN["pa"]] %= 180
     some = pairs(catalogue(truth, sigma(200)), catalogue(moved, sigma(200)))
-    assert any(word in text for text in suspicions(some))
+    assert any(word in text for text in convention_warnings(some))
 
 
 def test_circularised_radii_are_told():
@@ -101,7 +101,7 @@ def test_circularised_radii_are_told():
     other = noisy(truth)
     other[:, COLUMN["r_eff"]] *= np.sqrt(truth[:, COLUMN["q"]])
     some = pairs(catalogue(truth, sigma(200)), catalogue(other, sigma(200)))
-    assert any("circularised" in text for text in suspicions(some))
+    assert any("circularised" in text for text in convention_warnings(some))
 
 
 def test_angles_differ_the_short_way():
@@ -135,9 +135,9 @@ def test_a_galaxy_without_a_fit_is_lost_and_outside():
     assert row(table, "x")["catastrophic"] == 3
     assert row(table, "x")["cover_68"] <= 0.75
     assert row(table, "x")["n"] == 3
-    verdicts = judge(some, no_pixels(4), [False] * 4, [False] * 4)
+    verdicts = assign_verdicts(some, no_pixels(4), [False] * 4, [False] * 4)
     assert verdicts.verdict[0] == "no fit of ours"
-    assert verdicts.far.tolist() == [True, True, True, False]
+    assert verdicts.catastrophic.tolist() == [True, True, True, False]
 
 
 def test_held_values_are_not_compared():
@@ -300,7 +300,7 @@ def test_verdicts(off: float, numbers: tuple[float, float], by: str, verdict: st
     other[:, COLUMN["r_eff"]] += off  # .5 over .05 sqrt 2: seven sigma
     some = pairs(catalogue(values, sigma(1)), catalogue(other, sigma(1)))
     suspect, flagged = by in ("us", "both"), by in ("them", "both")
-    found = judge(some, chi2(*numbers), [suspect], [flagged])
+    found = assign_verdicts(some, chi2(*numbers), [suspect], [flagged])
     assert found.verdict == (verdict,)
     assert found.flagged_by == (by,)
 
@@ -310,8 +310,8 @@ def test_a_truth_lies_above_the_minimum_by_its_parameters():
     truth = values.copy()
     truth[:, COLUMN["n"]] += 0.5
     some = pairs(catalogue(values, sigma(1)), catalogue(truth, exact=True))
-    assert judge(some, chi2(1000, 1020), [False], [False]).verdict == ("same chi2",)
-    assert judge(some, chi2(1000, 1030), [False], [False]).verdict == ("ours lower chi2",)
+    assert assign_verdicts(some, chi2(1000, 1020), [False], [False]).verdict == ("same chi2",)
+    assert assign_verdicts(some, chi2(1000, 1030), [False], [False]).verdict == ("ours lower chi2",)
 
 
 def test_the_worst_come_first():
@@ -322,7 +322,7 @@ def test_the_worst_come_first():
     other[3, COLUMN["r_eff"]] += 0.8
     some = pairs(catalogue(values, sigma(5)), catalogue(other, sigma(5)))
     empty = no_pixels(5)
-    found = judge(some, empty, [False] * 5, [False] * 5)
+    found = assign_verdicts(some, empty, [False] * 5, [False] * 5)
     assert worst(found, empty, 10) == [2, 3, 1]
     assert worst(found, empty, 1) == [2]
     with pytest.raises(ValueError, match="limit is 0, expected a number above 0"):

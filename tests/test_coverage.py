@@ -13,7 +13,7 @@ from calibration_helpers import NAMES, Experiment, experiment
 from hybridfit.calibration.coverage import Calibration, CalibrationOptions, calibrate
 from hybridfit.calibration.cramer_rao import cramer_rao
 from hybridfit.calibration.diagnostics import ranks, width_over_limit
-from hybridfit.calibration.sbc_samples import Trials, circular_median, weighted_quantiles
+from hybridfit.calibration.sbc_samples import SbcSamples, circular_median, weighted_quantiles
 from hybridfit.calibration.tarp import MissingLibrary, tarp
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.model.parameters import ParameterSpace
@@ -33,7 +33,7 @@ def made(twin: str) -> Experiment:
 @cache
 def calibrated(twin: str) -> Calibration:
     some = made(twin)
-    return calibrate(some.trials, some.snr, some.limit, OPTIONS)
+    return calibrate(some.sbc, some.snr, some.limit, OPTIONS)
 
 
 def overall(twin: str) -> dict[str, str]:
@@ -107,7 +107,7 @@ def test_every_bin_is_counted():
 
 def test_few_galaxies_get_no_verdict():
     some = made("wide")
-    part = some.trials[:90]
+    part = some.sbc[:90]
     found = calibrate(part, some.snr[:90])
     assert set(found.table["verdict_cover"]) == {"few", ""}
     assert np.isnan(found.table["width"]).all()  # no limit was given
@@ -120,10 +120,10 @@ def test_weighted_draws_of_a_wrong_posterior_pass():
     z = unit_draws(wide)
     # N(z; 0, 1) / N(z; 0, 2); pa's noise is beyond its circle for some, so it is left out
     weights = np.exp(-0.5 * (z**2).sum(axis=2) * (1 - 1 / 4))
-    trials = Trials(NAMES[:4], wide.samples[:, :, :4], wide.truth[:, :4], weights)
+    sbc = SbcSamples(NAMES[:4], wide.samples[:, :, :4], wide.truth[:, :4], weights)
     # effective draws: the fraction (sqrt 7 / 4)^4 = .19 of 300
-    assert 45 < np.median(trials.effective) < 70
-    found = calibrate(trials, wide.snr, exact.limit[:, :4], OPTIONS)
+    assert 45 < np.median(sbc.effective) < 70
+    found = calibrate(sbc, wide.snr, exact.limit[:, :4], OPTIONS)
     everywhere = found.table[found.table["bin"] == "all"]
     assert set(everywhere["verdict_cover"]) <= {"pass", ""}
     assert np.median(found.width) == pytest.approx(1, abs=0.05)
@@ -144,12 +144,12 @@ def test_draws_that_are_not_finite_do_not_count():
     samples = some.samples.copy()
     samples[:, ::4, 1] = np.nan
     samples[7] = np.inf
-    found = calibrate(Trials(NAMES, samples, some.truth), some.snr)
+    found = calibrate(SbcSamples(NAMES, samples, some.truth), some.snr)
     assert found.table.meta["left_out"] == 1
     assert np.isnan(found.ranks[7]).all()
     assert np.isfinite(np.delete(found.ranks, 7, axis=0)).all()
     less = np.delete(samples, np.s_[::4], axis=1)
-    again = ranks(Trials(NAMES, less, some.truth))
+    again = ranks(SbcSamples(NAMES, less, some.truth))
     kept = np.delete(np.arange(len(samples)), 7)
     # the same but for the random part of a rank, 1 in 151
     assert np.abs(found.ranks[kept] - again[kept]).max() < 0.01
@@ -158,11 +158,11 @@ def test_draws_that_are_not_finite_do_not_count():
 def test_misuse_is_told():
     some = made("exact")
     with pytest.raises(ValueError, match=r"truth has shape \(3, 5\), expected \(4000, 5\)"):
-        Trials(NAMES, some.samples, some.truth[:3])
+        SbcSamples(NAMES, some.samples, some.truth[:3])
     with pytest.raises(ValueError, match="none negative"):
-        Trials(NAMES, some.samples, some.truth, -np.ones(some.samples.shape[:2]))
+        SbcSamples(NAMES, some.samples, some.truth, -np.ones(some.samples.shape[:2]))
     with pytest.raises(ValueError, match="nothing to calibrate"):
-        calibrate(Trials(NAMES, some.samples * np.nan, some.truth), some.snr)
+        calibrate(SbcSamples(NAMES, some.samples * np.nan, some.truth), some.snr)
     with pytest.raises(ValueError, match="width has 2 numbers, expected 5"):
         CalibrationOptions(width=(1, 2))
 
@@ -190,15 +190,15 @@ def test_weighted_quantiles_are_those_of_repeated_draws():
 
 def test_a_width_that_is_not_known_is_that_of_a_uniform_angle():
     rng = np.random.default_rng(1)
-    trials = Trials(("pa",), rng.uniform(0, 180, (50, 1000, 1)), rng.uniform(0, 180, (50, 1)))
-    ratio = width_over_limit(trials, np.full((50, 1), 1e6))
+    sbc = SbcSamples(("pa",), rng.uniform(0, 180, (50, 1000, 1)), rng.uniform(0, 180, (50, 1)))
+    ratio = width_over_limit(sbc, np.full((50, 1), 1e6))
     assert np.median(ratio) == pytest.approx(1, abs=0.03)  # of 1,000 draws each
 
 
 @pytest.mark.parametrize("twin", ["exact", "blind", "wide", "narrow", "biased"])
 def test_tarp(twin):
     pytest.importorskip("sbi", reason="TARP needs the extra 'validation'")
-    curve = tarp(made(twin).trials)
+    curve = tarp(made(twin).sbc)
     right = twin in ("exact", "blind")
     assert (curve.meta["p_value"] > OPTIONS.p_value) == right
     if right:
@@ -213,14 +213,14 @@ def test_tarp_of_an_angle_wrapped_wrongly():
     for twin in ("exact", "mirrored"):
         some = made(twin)
         faint = some.snr < 30
-        curve = tarp(Trials(("pa",), some.samples[faint, :, 4:], some.truth[faint, 4:]))
+        curve = tarp(SbcSamples(("pa",), some.samples[faint, :, 4:], some.truth[faint, 4:]))
         assert (curve.meta["p_value"] > OPTIONS.p_value) == (twin == "exact")
 
 
 def test_tarp_without_its_library_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "sbi.diagnostics", None)
     with pytest.raises(MissingLibrary, match=r"pip install 'hybridfit\[validation\]'"):
-        tarp(made("exact").trials)
+        tarp(made("exact").sbc)
 
 
 # --- the limit ------------------------------------------------------------------------------

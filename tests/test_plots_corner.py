@@ -164,7 +164,7 @@ def test_misuse():
 def test_coverage_of_several_methods(tmp_path):
     """The exact posterior stays on the diagonal that is drawn, its twin of half the width not."""
     curves = {
-        label: coverage_curve(ranks(experiment(twin, 500, 64).trials), NAMES)
+        label: coverage_curve(ranks(experiment(twin, 500, 64).sbc), NAMES)
         for label, twin in (("posterior", "exact"), ("covariance", "narrow"))
     }
     curves["covariance"].remove_column("pa")

@@ -154,7 +154,7 @@ def test_wing_derivatives_are_differences_of_renders(oversampling):
     cutouts, _ = observe(population(3, 5), 100.0, psf=psf, psf_oversampling=oversampling)
     fit = fit_cutouts(cutouts, options)
     linearised, problem, part = about(cutouts, fit, options)
-    found = wing_derivatives(problem, part, linearised.free, linearised.linear)
+    found = wing_derivatives(problem, part, linearised.whitened, linearised.linear)
     images, widths = other_wings(psf.astype(np.float32).astype(float), 3 * side)
     assert widths[1] == pytest.approx(0.02, abs=0.015)
     inside = images[1].sum()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hybridfit.calibration.coverage import calibrate
-from hybridfit.calibration.sbc_samples import Trials
+from hybridfit.calibration.sbc_samples import SbcSamples
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.npe.frame import encode
 from hybridfit.npe.inputs import make_inputs
@@ -67,7 +67,9 @@ def test_intervals_cover_what_they_say(scenes):
     scenes = scenes[list(range(768))]
     posterior = predict_cutouts(scenes.cutouts, packaged_estimator(), n_samples=128, seed=3)
     names = posterior.space.names
-    result = calibrate(Trials(names, posterior.samples.numpy(), scenes.theta.numpy()), scenes.snr)
+    result = calibrate(
+        SbcSamples(names, posterior.samples.numpy(), scenes.theta.numpy()), scenes.snr
+    )
     overall = result.table[(result.table["bin"] == "all") & (result.table["parameter"] != "all")]
     assert len(overall) == len(names)
     for row in overall:

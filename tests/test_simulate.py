@@ -275,7 +275,7 @@ def test_moved_images_are_cut_at_the_stamp():
         ({"snr": (5.0, 3.0)}, "snr is"),
         ({"neighbour": 0.7, "neighbour_masked": 0.7}, "exclude each other"),
         ({"gradient": 1.5}, "expected a probability"),
-        ({"sides": (8,)}, "16 pixels"),
+        ({"sides": (8,)}, "16 to 4096 pixels"),
         ({"psf_size": 60}, "odd"),
         ({"psf_families": (1.0,)}, "a weight for each"),
         ({"reuse": 0}, "reuse >= 1"),
@@ -322,7 +322,10 @@ def test_scenes_are_written_as_files_with_their_truth(tmp_path: Path):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (lambda: FieldOptions(sides=(64, 1_000_000)), "sides is .*, up to 4096"),
+        (
+            lambda: FieldOptions(sides=(64, 1_000_000)),
+            "sides is .*, expected cutouts of 16 to 4096",
+        ),
         (
             lambda: FieldOptions(snr=(10, np.inf)),
             "snr is .*, expected 0 < low <= high, both finite",

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from hybridfit.calibration.coverage import Calibration, CalibrationOptions, calibrate
-from hybridfit.calibration.sbc_samples import Trials
+from hybridfit.calibration.sbc_samples import SbcSamples
 from hybridfit.calibration.tarp import MissingLibrary, tarp
 from hybridfit.fitting.options import FitOptions
 from validation.calibration_sets import (
@@ -134,7 +134,7 @@ def figures(
 ) -> tuple[dict[str, Any], Calibration]:
     """Compare draws with the truth: coverage, pulls, ranks, TARP, and verdicts."""
     truth = theta[:, : len(found.names)]  # the sky comes last, and a fixed one has no draws
-    trials = Trials(found.names, found.samples, truth, found.weights)
+    trials = SbcSamples(found.names, found.samples, truth, found.weights)
     bright = snr >= BRIGHT
     main = calibrate(trials[bright], snr[bright], options=OPTIONS)
     every = calibrate(trials, snr, options=OPTIONS)
@@ -152,7 +152,7 @@ def figures(
     }
     mag = found.samples[:, :, found.names.index("mag")]
     weights = found.weights * population_weights(np.where(np.isfinite(mag), mag, np.nan))
-    as_drawn = Trials(found.names, found.samples, truth, np.nan_to_num(weights))[bright]
+    as_drawn = SbcSamples(found.names, found.samples, truth, np.nan_to_num(weights))[bright]
     report["by parameter, flux log-uniform as drawn"] = {
         name: {key: row[key] for key in ("cover_68", "cover_95")}
         for name, row in by_parameter(calibrate(as_drawn, snr[bright], options=OPTIONS)).items()
@@ -186,7 +186,7 @@ def bins(calibration: Calibration) -> dict[str, dict[str, list[float]]]:
     return out
 
 
-def tarp_figures(trials: Trials) -> dict[str, float] | str:
+def tarp_figures(trials: SbcSamples) -> dict[str, float] | str:
     """Return area (positive: too wide), largest distance and p-value of TARP."""
     try:
         meta = tarp(trials).meta
@@ -265,7 +265,7 @@ def against_galfit(methods: tuple[str, ...]) -> dict[str, Any]:
         found = measured(cutouts, uncertainty_of(method), FitOptions(
             sky="fixed" if method == "sky-fixed" else "constant"
         ))  # fmt: skip
-        trials = Trials(NAMES, found.samples[:, :, :7], truth, found.weights)
+        trials = SbcSamples(NAMES, found.samples[:, :, :7], truth, found.weights)
         rows = by_parameter(calibrate(trials, np.full(len(truth), 100.0), options=OPTIONS))
         out[method] = {k: [round(v["cover_68"], 3), round(v["cover_95"], 3)]
                        for k, v in rows.items()}  # fmt: skip

@@ -26,7 +26,7 @@ from astropy.table import Table
 
 from hybridfit.calibration.coverage import Calibration, CalibrationOptions, calibrate
 from hybridfit.calibration.cramer_rao import cramer_rao
-from hybridfit.calibration.sbc_samples import Trials
+from hybridfit.calibration.sbc_samples import SbcSamples
 from hybridfit.calibration.tarp import MissingLibrary, tarp
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, predict_cutouts
@@ -146,7 +146,7 @@ def figures(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return all figures of the draws with these weights, and the verdicts."""
     options = CalibrationOptions()
-    trials = Trials(NAMES, samples, np.concatenate([shard.theta for shard in sets]), weights)
+    sbc = SbcSamples(NAMES, samples, np.concatenate([shard.theta for shard in sets]), weights)
     snr = np.concatenate([shard.snr for shard in sets])
     groups = {
         f"{field} {k}": np.concatenate([getattr(shard, field) for shard in sets]) == k
@@ -159,7 +159,7 @@ def figures(
         )
         for side in (64, 96, 128)
     }
-    result = calibrate(trials, snr, limit, options, groups)
+    result = calibrate(sbc, snr, limit, options, groups)
     found: dict[str, Any] = {"left out": result.table.meta["left_out"]}
     found["overall"] = by_parameter(result.table, "all")
     for low, high in zip(options.snr_edges, options.snr_edges[1:], strict=False):
@@ -170,7 +170,7 @@ def figures(
         str(r["parameter"]): [float(r["chi2_p"]), float(r["ks_p"])] for r in result.uniform
     }
     try:
-        found["TARP"] = {k: float(v) for k, v in tarp(trials).meta.items()}
+        found["TARP"] = {k: float(v) for k, v in tarp(sbc).meta.items()}
     except MissingLibrary as error:
         found["TARP"] = str(error)
     return found, verdicts(result, options)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from hybridfit import plots
 from hybridfit.calibration.coverage import Calibration, CalibrationOptions, calibrate
 from hybridfit.calibration.cramer_rao import cramer_rao
-from hybridfit.calibration.sbc_samples import Trials
+from hybridfit.calibration.sbc_samples import SbcSamples
 from hybridfit.calibration.tarp import MissingLibrary, tarp
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import UsageError
@@ -40,12 +40,12 @@ SECTIONS = ("simulator", "prior", "calibrate", "network", "train")  # the last t
 
 
 @dataclass(frozen=True)
-class Batch:
+class LabelledBatch:
     """Galaxies with their truth.
 
     Args:
         cutouts: B galaxies.
-        theta: (B, 8) physical parameters in stamp pixels; a column is NaN where it is not known.
+        theta: (B, 8) physical parameters in cutout pixels; a column is NaN where it is not known.
         snr: (B,).
         kind: (B,) bits of `hybridfit.simulation.simulate.Kind`; 0 for files.
     """
@@ -109,9 +109,9 @@ def calibrate_network(
         options, simulator, prior, notes = _options(config, weights)
         usable_device(device)
         if input is None:
-            batches = simulated(n, seed, simulator, prior)
+            batches = simulated_batches(n, seed, simulator, prior)
         else:
-            batches, n = labelled(input, n)
+            batches, n = labelled_batches(input, n)
     except (ValueError, TypeError, OSError) as error:
         raise UsageError(str(error)) from error
     space = ParameterSpace(prior=prior)
@@ -138,18 +138,22 @@ def calibrate_network(
     return report
 
 
-def simulated(n: int, seed: int, simulator: FieldOptions, prior: Prior) -> Iterator[Batch]:
+def simulated_batches(
+    n: int, seed: int, simulator: FieldOptions, prior: Prior
+) -> Iterator[LabelledBatch]:
     """Galaxies that are all different: sharing a render would spoil the binomial errors."""
     simulator = replace(simulator, reuse=1)
     for k, first in enumerate(range(0, n, AT_ONCE)):
         # far from the seeds of training, which count from a small number
         state = int(np.random.SeedSequence([seed, k, 2018]).generate_state(1, np.uint64)[0]) >> 1
-        scenes = simulate_fields(min(AT_ONCE, n - first), state, simulator, prior)
-        ids = [f"{k}-{id}" for id in scenes.cutouts.id]  # draws depend on them
-        yield Batch(replace(scenes.cutouts, id=ids), scenes.theta, scenes.snr, scenes.kind)
+        simulated = simulate_fields(min(AT_ONCE, n - first), state, simulator, prior)
+        ids = [f"{k}-{id}" for id in simulated.cutouts.id]  # draws depend on them
+        yield LabelledBatch(
+            replace(simulated.cutouts, id=ids), simulated.theta, simulated.snr, simulated.kind
+        )
 
 
-def labelled(input: Path, n: int) -> tuple[Iterator[Batch], int]:
+def labelled_batches(input: Path, n: int) -> tuple[Iterator[LabelledBatch], int]:
     """Galaxies from files with a truth table; returns them and their number.
 
     Raises:
@@ -164,7 +168,7 @@ def labelled(input: Path, n: int) -> tuple[Iterator[Batch], int]:
     if not sources:
         raise ValueError(f"none of the ids in the truth table is among the galaxies of '{input}'")
 
-    def batches() -> Iterator[Batch]:
+    def batches() -> Iterator[LabelledBatch]:
         for first in range(0, len(sources), AT_ONCE):
             cutouts = readable(sources[first : first + AT_ONCE], options)
             if cutouts is None:
@@ -173,13 +177,13 @@ def labelled(input: Path, n: int) -> tuple[Iterator[Batch], int]:
             theta = truth_values(rows, space.names)
             theta[:, :2] -= cutouts.origin
             snr = truth_values(rows, ("snr",))[:, 0]
-            snr = torch.where(torch.isfinite(snr), snr, _signal(theta, cutouts))
-            yield Batch(cutouts, theta, snr, torch.zeros(len(theta), dtype=torch.int64))
+            snr = torch.where(torch.isfinite(snr), snr, signal_to_noise(theta, cutouts))
+            yield LabelledBatch(cutouts, theta, snr, torch.zeros(len(theta), dtype=torch.int64))
 
     return batches(), len(sources)
 
 
-def _signal(theta: Tensor, cutouts: Cutouts) -> Tensor:
+def signal_to_noise(theta: Tensor, cutouts: Cutouts) -> Tensor:
     """(B,) matched-filter signal to noise of the true galaxies, with the noise as given."""
     flat = theta.clone()
     flat[:, -1] = 0.0
@@ -225,12 +229,10 @@ def _report(
     for j in set(range(len(names))) - set(known):
         notes.append(f"{names[j]} left out: its truth is not known")
     used = [names[j] for j in known]
-    trials = Trials(used, found["samples"][:, :, known], found["theta"][:, known])
-    result = calibrate(
-        trials, found["snr"], found["limit"][:, known], options, _groups(found["kind"])
-    )
+    sbc = SbcSamples(used, found["samples"][:, :, known], found["theta"][:, known])
+    result = calibrate(sbc, found["snr"], found["limit"][:, known], options, _groups(found["kind"]))
     try:
-        curve = tarp(trials, seed)
+        curve = tarp(sbc, seed)
     except MissingLibrary as error:
         curve = None
         notes.append(str(error))
@@ -248,7 +250,7 @@ def _report(
 
 
 def _groups(kind: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
-    """Galaxies of each kind of scene that there is, and the clean ones."""
+    """Galaxies of each contaminant that occurs, and the clean ones."""
     if not kind.any():
         return {}
     bits = {str(bit.name).lower(): (kind & int(bit)) > 0 for bit in Kind if bit}
@@ -275,7 +277,7 @@ def _write(report: Report, out: Path) -> None:
         write_figure(out / f"{name}.png", figure, dpi=130)
 
 
-def told(report: Report) -> str:
+def format_summary(report: Report) -> str:
     """The tables in short, for the terminal."""
     table = report.calibration.table
     names = [str(name) for name in report.calibration.curve.colnames[2:]]

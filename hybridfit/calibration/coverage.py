@@ -2,7 +2,7 @@
 
 Ranks and coverage say whether stated probabilities are true; they cannot tell a sharp posterior
 from one that ignores the data, which the width over the Cramer-Rao limit does. All diagnostics
-read `Trials`: N galaxies drawn from the prior, with posterior draws and truth.
+read `SbcSamples`: N galaxies drawn from the prior, with posterior draws and truth.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from hybridfit.calibration.diagnostics import coverage, pulls, ranks, usable, width_over_limit
-from hybridfit.calibration.sbc_samples import Array, Trials, weighted_quantiles
+from hybridfit.calibration.sbc_samples import Array, SbcSamples, weighted_quantiles
 from hybridfit.options.checks import check_fields
 
 INTERVALS = (0.68, 0.95)
@@ -81,7 +81,7 @@ class Calibration:
 
 
 def calibrate(
-    trials: Trials,
+    sbc: SbcSamples,
     snr: ArrayLike,
     limit: ArrayLike | None = None,
     options: CalibrationOptions = CalibrationOptions(),
@@ -95,7 +95,7 @@ def calibrate(
     for the signal to noise, which the data tell so well that it does not matter.
 
     Args:
-        trials: N galaxies; those without a draw or with a truth that is not finite are left out.
+        sbc: N galaxies; those without a draw or with a truth that is not finite are left out.
         snr: (N,) signal to noise.
         limit: (N, P) standard deviations at the Cramer-Rao limit; None leaves the widths out.
         options: bins and targets.
@@ -105,12 +105,12 @@ def calibrate(
         ValueError: if shapes disagree, or no galaxy is left.
     """
     snr = np.asarray(snr, dtype=np.float64)
-    if snr.shape != (len(trials),):
-        raise ValueError(f"snr has shape {snr.shape}, expected {(len(trials),)}")
-    used = usable(trials)
+    if snr.shape != (len(sbc),):
+        raise ValueError(f"snr has shape {snr.shape}, expected {(len(sbc),)}")
+    used = usable(sbc)
     if not used.any():
         raise ValueError("no galaxy has finite draws and a finite truth: nothing to calibrate")
-    kept = trials[used]
+    kept = sbc[used]
     bins = {"snr": snr[used], **_medians(kept)}
     rank = ranks(kept)
     if limit is None:
@@ -124,8 +124,8 @@ def calibrate(
         table,
         coverage_curve(rank, kept.names),
         uniformity(rank, kept.names, options),
-        _back(rank, used),
-        _back(ratio, used),
+        _in_all_rows(rank, used),
+        _in_all_rows(ratio, used),
     )
 
 
@@ -166,7 +166,7 @@ def uniformity(
 
 
 def summarise(
-    trials: Trials,
+    sbc: SbcSamples,
     rank: Array,
     ratio: Array,
     bins: dict[str, NDArray],
@@ -176,7 +176,7 @@ def summarise(
     """One row for each bin and parameter, and one over the parameters.
 
     Args:
-        trials: N galaxies.
+        sbc: N galaxies.
         rank: (N, P) from `ranks`.
         ratio: (N, P) from `width_over_limit`.
         bins: the (N,) quantities of the bins: snr, and r_eff and n where there are such.
@@ -190,14 +190,14 @@ def summarise(
         has the mean coverage and the median of the widths. ``verdict_cover`` and
         ``verdict_width`` are "pass", "fail", "few" galaxies, or empty where there is no target.
     """
-    pull = pulls(trials)
+    pull = pulls(sbc)
     rows = []
     for quantity, number, low, high, some in _selections(bins, options, groups or {}):
         found = _figures(rank[some], pull[some], ratio[some])
         tolerance = (options.tolerance_bin,) * 2
         if quantity == ALL:
             tolerance = (options.tolerance_68, options.tolerance_95)
-        for name, figures in zip((*trials.names, ALL), found, strict=True):
+        for name, figures in zip((*sbc.names, ALL), found, strict=True):
             count = int(some.sum())
             good = all(
                 abs(held - level) <= allowed
@@ -216,10 +216,10 @@ def summarise(
     return Table(rows=rows, names=names)
 
 
-def _medians(trials: Trials) -> dict[str, Array]:
+def _medians(sbc: SbcSamples) -> dict[str, Array]:
     """The posterior's median (N,) of size and index, where they are among the parameters."""
-    columns = {name: trials.names.index(name) for name in ("r_eff", "n") if name in trials.names}
-    middle = weighted_quantiles(trials.samples, (0.5,), trials.weights)[0]
+    columns = {name: sbc.names.index(name) for name in ("r_eff", "n") if name in sbc.names}
+    middle = weighted_quantiles(sbc.samples, (0.5,), sbc.weights)[0]
     return {name: middle[:, j] for name, j in columns.items()}
 
 
@@ -262,7 +262,7 @@ def _verdict(good: bool, count: int, options: CalibrationOptions) -> str:
     return "pass" if good else "fail"
 
 
-def _back(values: Array, used: NDArray[np.bool_]) -> Array:
+def _in_all_rows(values: Array, used: NDArray[np.bool_]) -> Array:
     """Rows of the galaxies in use, NaN in those left out."""
     out = np.full((len(used), values.shape[1]), np.nan)
     out[used] = values

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridfit.calibration.sbc_samples import HALF_WIDTHS, Array, Trials, weighted_quantiles
+from hybridfit.calibration.sbc_samples import HALF_WIDTHS, Array, SbcSamples, weighted_quantiles
 
 LOGARITHMIC = ("r_eff", "n")  # whose widths are compared in the logarithm: nearer to Gaussian
 
 
-def usable(trials: Trials) -> NDArray[np.bool_]:
+def usable(sbc: SbcSamples) -> NDArray[np.bool_]:
     """(N,) whether a galaxy has a draw that counts and a finite truth."""
-    return (trials.weights.sum(axis=1) > 0) & np.isfinite(trials.truth).all(axis=1)
+    return (sbc.weights.sum(axis=1) > 0) & np.isfinite(sbc.truth).all(axis=1)
 
 
-def ranks(trials: Trials, seed: int = 0) -> Array:
+def ranks(sbc: SbcSamples, seed: int = 0) -> Array:
     """Where the truth stands among the draws: uniform on (0, 1) where the posterior is right.
 
     The rank r of S draws, 0 ... S, becomes (r + U) / (S + 1) with U uniform, so that nothing is
@@ -28,11 +28,11 @@ def ranks(trials: Trials, seed: int = 0) -> Array:
         (N, P).
     """
     rng = np.random.default_rng(seed)
-    truth, weight = trials.truth[:, None, :], trials.weights[:, :, None]
-    below = np.sum(weight * (trials.samples < truth), axis=1)
-    tied = np.sum(weight * (trials.samples == truth), axis=1)
+    truth, weight = sbc.truth[:, None, :], sbc.weights[:, :, None]
+    below = np.sum(weight * (sbc.samples < truth), axis=1)
+    tied = np.sum(weight * (sbc.samples == truth), axis=1)
     unit = rng.random((2, *below.shape))
-    count = trials.effective[:, None]
+    count = sbc.effective[:, None]
     return (count * (below + tied * unit[0]) + unit[1]) / (count + 1)
 
 
@@ -41,48 +41,48 @@ def coverage(rank: Array, level: float) -> NDArray[np.bool_]:
     return np.abs(rank - 0.5) <= level / 2
 
 
-def half_widths(trials: Trials) -> Array:
+def half_widths(sbc: SbcSamples) -> Array:
     """(N, P) half of p84 - p16, of the logarithm for sizes and indices."""
-    low, high = weighted_quantiles(_scaled(trials), HALF_WIDTHS, trials.weights)
+    low, high = weighted_quantiles(_scaled(sbc), HALF_WIDTHS, sbc.weights)
     return (high - low) / 2
 
 
-def width_over_limit(trials: Trials, limit: Array) -> Array:
+def width_over_limit(sbc: SbcSamples, limit: Array) -> Array:
     """Width of the posterior over the standard deviation at the Cramer-Rao limit.
 
     The width is half of p84 - p16, of the logarithm for sizes and indices. An angle's limit is
     at most that of an angle of which nothing is known.
 
     Args:
-        trials: N galaxies.
+        sbc: N galaxies.
         limit: (N, P) standard deviations in the parameters' own units.
 
     Returns:
         (N, P).
     """
-    if limit.shape != trials.truth.shape:
-        raise ValueError(f"limit has shape {limit.shape}, expected {trials.truth.shape}")
+    if limit.shape != sbc.truth.shape:
+        raise ValueError(f"limit has shape {limit.shape}, expected {sbc.truth.shape}")
     limit = limit.copy()
-    for j, name in enumerate(trials.names):
+    for j, name in enumerate(sbc.names):
         if name in LOGARITHMIC:
-            limit[:, j] /= trials.truth[:, j]
-        if name in trials.periods:
+            limit[:, j] /= sbc.truth[:, j]
+        if name in sbc.periods:
             # a uniform angle: its p84 - p16 is that share of the period
             share = (HALF_WIDTHS[1] - HALF_WIDTHS[0]) / 2
-            limit[:, j] = np.minimum(limit[:, j], share * trials.periods[name])
-    return half_widths(trials) / limit
+            limit[:, j] = np.minimum(limit[:, j], share * sbc.periods[name])
+    return half_widths(sbc) / limit
 
 
-def pulls(trials: Trials) -> Array:
+def pulls(sbc: SbcSamples) -> Array:
     """(N, P) mean minus truth over the standard deviation of the draws; logarithms as above."""
-    samples, weight = _scaled(trials), trials.weights[:, :, None]
+    samples, weight = _scaled(sbc), sbc.weights[:, :, None]
     mean = (weight * samples).sum(axis=1)
     variance = (weight * (samples - mean[:, None]) ** 2).sum(axis=1)
-    return (mean - _log(trials.truth, trials.names)) / np.sqrt(variance)
+    return (mean - _log(sbc.truth, sbc.names)) / np.sqrt(variance)
 
 
-def _scaled(trials: Trials) -> Array:
-    return _log(trials.samples, trials.names)
+def _scaled(sbc: SbcSamples) -> Array:
+    return _log(sbc.samples, sbc.names)
 
 
 def _log(values: Array, names: Sequence[str]) -> Array:

@@ -23,7 +23,7 @@ HALF_WIDTHS = (0.15865525393145707, 0.8413447460685429)  # of a normal: median -
 
 
 @dataclass(frozen=True)
-class Trials:
+class SbcSamples:
     """Draws of N posteriors, and the truth that each of them is about.
 
     Args:
@@ -84,7 +84,7 @@ class Trials:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, rows: slice | NDArray) -> Trials:
+    def __getitem__(self, rows: slice | NDArray) -> SbcSamples:
         return replace(
             self, samples=self.samples[rows], truth=self.truth[rows], weights=self.weights[rows]
         )

@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor
 
 from hybridfit.calibration.diagnostics import usable
-from hybridfit.calibration.sbc_samples import Trials
+from hybridfit.calibration.sbc_samples import SbcSamples
 
 MISSING = "TARP comes from sbi, which is not installed: pip install 'hybridfit[validation]'"
 
@@ -22,7 +22,7 @@ class MissingLibrary(ImportError):
     """A library of the extra ``validation`` is not installed."""
 
 
-def tarp(trials: Trials, seed: int = 0, n_draws: int | None = None) -> Table:
+def tarp(sbc: SbcSamples, seed: int = 0, n_draws: int | None = None) -> Table:
     """Expected coverage against credibility, by `sbi.diagnostics.run_tarp`.
 
     A region is the ball around a reference point that reaches to the truth; its credibility is
@@ -33,7 +33,7 @@ def tarp(trials: Trials, seed: int = 0, n_draws: int | None = None) -> Table:
     the data alone, as the method asks.
 
     Args:
-        trials: N galaxies, some hundreds at least, with as many draws each.
+        sbc: N galaxies, some hundreds at least, with as many draws each.
         seed: of the reference points, and of the draws taken of weighted ones.
         n_draws: taken of weighted draws; default as many as there are.
 
@@ -52,7 +52,7 @@ def tarp(trials: Trials, seed: int = 0, n_draws: int | None = None) -> Table:
             from sbi.diagnostics import check_tarp, run_tarp
     except ImportError as error:
         raise MissingLibrary(MISSING) from error
-    samples, truth = _whitened(trials[usable(trials)], seed, n_draws)
+    samples, truth = _whitened(sbc[usable(sbc)], seed, n_draws)
     rng = np.random.default_rng([seed, 1])
     reference = torch.from_numpy(1.0 + rng.standard_normal(tuple(truth.shape)))
     count = len(truth)
@@ -93,13 +93,13 @@ class _Drawn:
         return self.samples[:, x[:, 0].long()]
 
 
-def _whitened(trials: Trials, seed: int, n_draws: int | None) -> tuple[Tensor, Tensor]:
+def _whitened(sbc: SbcSamples, seed: int, n_draws: int | None) -> tuple[Tensor, Tensor]:
     """Draws (S, N, P) and truth (N, P) relative to each galaxy's own mean and deviation."""
-    samples = trials.samples
-    if np.ptp(trials.weights) > 0:
+    samples = sbc.samples
+    if np.ptp(sbc.weights) > 0:
         rng = np.random.default_rng([seed, 2])
         size = n_draws or samples.shape[1]
-        edges = np.cumsum(trials.weights, axis=1)
+        edges = np.cumsum(sbc.weights, axis=1)
         place = rng.random((len(samples), size)) * edges[:, -1:]
         rows = zip(edges, place, strict=True)
         pick = np.stack([np.searchsorted(edge, p, side="right") for edge, p in rows])
@@ -109,4 +109,4 @@ def _whitened(trials: Trials, seed: int, n_draws: int | None) -> tuple[Tensor, T
     deviation = samples.std(axis=1, keepdims=True)
     deviation = np.where(deviation > 0, deviation, 1.0)
     white = torch.from_numpy((samples - mean) / deviation).transpose(0, 1).contiguous()
-    return white, torch.from_numpy((trials.truth - mean[:, 0]) / deviation[:, 0])
+    return white, torch.from_numpy((sbc.truth - mean[:, 0]) / deviation[:, 0])

@@ -337,13 +337,12 @@ def _calibrate(
     Held against galaxies as the network was trained on, or cutouts whose truth is known. OUT gets
     calibration.ecsv, by signal to noise, size and index, and pictures.
     """
-    from hybridfit.calibration.calibrate import calibrate_network
-    from hybridfit.calibration.calibrate import told as told_of
+    from hybridfit.calibration.calibrate import calibrate_network, format_summary
 
     with errors(debug):
         report = calibrate_network(out, weights, input, config, n, samples, seed, device, quiet)
         if not quiet:
-            typer.echo(told_of(report), err=True)
+            typer.echo(format_summary(report), err=True)
 
 
 def _plot(

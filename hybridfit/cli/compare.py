@@ -125,7 +125,7 @@ def compare_command(
     given = dict(locals())
     from hybridfit.comparison.compare import compare
     from hybridfit.comparison.options import CompareOptions
-    from hybridfit.comparison.result import told
+    from hybridfit.comparison.result import format_summary
 
     with errors(debug):
         with usage():
@@ -147,7 +147,7 @@ def compare_command(
             quiet=quiet,
         )
         if not quiet:
-            typer.echo(told(found))
+            typer.echo(format_summary(found))
 
 
 def _reading(given: Mapping[str, Any], count: int) -> Sequence[Any]:

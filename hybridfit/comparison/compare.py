@@ -17,14 +17,15 @@ from tqdm import tqdm
 from hybridfit.comparison.crossmatch import Matches, match
 from hybridfit.comparison.differences import pairs_of
 from hybridfit.comparison.options import CompareOptions
-from hybridfit.comparison.pixels import Evaluation, Models, evaluate, free_parameters
+from hybridfit.comparison.pixels import Evaluation, Models, evaluate, n_free_parameters
 from hybridfit.comparison.report import write_report
 from hybridfit.comparison.result import PAGE, CompareResult, Comparison
-from hybridfit.comparison.statistics import summarise, suspicions
+from hybridfit.comparison.statistics import convention_warnings, summarise
 from hybridfit.comparison.tables import summary_table, table_rows, unmatched_table
-from hybridfit.comparison.verdicts import Chi2, judge
+from hybridfit.comparison.verdicts import Chi2, assign_verdicts
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import UsageError
+from hybridfit.deprecations import current_keys
 from hybridfit.io import write_tables as export
 from hybridfit.io.formats import table_path
 from hybridfit.io.read_results import Results, read_results
@@ -80,7 +81,7 @@ def compare(
         UsageError: for options, references or results that cannot be used.
         OSError: if ``out`` cannot be written.
     """
-    with _usage():
+    with _usage_errors():
         if cutouts is not None:
             checked("cutouts", cutouts, Cutouts)
         input = None if input is None else as_path("input", input)
@@ -92,13 +93,15 @@ def compare(
         catalogues = _renamed(catalogues)
         matched = [match(ours, c, options.match, options.radius) for c in catalogues]
     if not options.pixels:
-        stamps: CutoutReader = _no_stamps
+        read_cutout: CutoutReader = _no_cutouts
     elif cutouts is not None:
-        stamps = reader_of_cutouts(cutouts, ours.id)
+        read_cutout = reader_of_cutouts(cutouts, ours.id)
     else:
-        stamps = reader_of_run(run, input)
+        read_cutout = reader_of_run(run, input)
     with _threads(options.threads):
-        chi2, catalogues = _on_pixels(ours, catalogues, matched, run, stamps, options, quiet)
+        chi2, catalogues = _evaluate_pixels(
+            ours, catalogues, matched, run, read_cutout, options, quiet
+        )
         comparisons = tuple(
             _comparison(ours, c, m, x, options)
             for c, m, x in zip(catalogues, matched, chi2, strict=True)
@@ -120,7 +123,9 @@ def compare(
         export.write_results(path, [rows], columns, meta)
         write_table(folder / "summary.ecsv", found.summary)
         write_table(folder / "unmatched.ecsv", found.unmatched)
-        write_report(folder / PAGE, comparisons, stamps, _convolution(run), options, str(run.path))
+        write_report(
+            folder / PAGE, comparisons, read_cutout, _convolution(run), options, str(run.path)
+        )
     return replace(found, out=folder)
 
 
@@ -144,6 +149,7 @@ def _options(
         )
     of_reading = {f.name for f in fields(ReferenceOptions)}
     own = {name: value for name, value in more.items() if name not in of_reading}
+    own = current_keys(CompareOptions, own)
     theirs = {name: value for name, value in more.items() if name in of_reading}
     options = or_default("options", options, CompareOptions)
     options = make(CompareOptions, {**asdict(options), **own}, "compare")
@@ -170,16 +176,16 @@ def _renamed(catalogues: Sequence[Catalogue]) -> list[Catalogue]:
     return out
 
 
-def _on_pixels(
+def _evaluate_pixels(
     ours: Catalogue,
     catalogues: Sequence[Catalogue],
     matched: Sequence[Matches],
     run: Results,
-    stamps: CutoutReader,
+    read_cutout: CutoutReader,
     options: CompareOptions,
     quiet: bool,
 ) -> tuple[list[Chi2], list[Catalogue]]:
-    """Chi2 of both for each reference; magnitudes in counts get the stamps' zero points."""
+    """Chi2 of both for each reference; magnitudes in counts get the cutouts' zero points."""
     rows = sorted({int(i) for m in matched for i in m.ours})
     models = [Models(ours, {i: i for i in rows})]
     for c, m in zip(catalogues, matched, strict=True):
@@ -187,11 +193,11 @@ def _on_pixels(
         models.append(Models(c, dict(pairs)))
     with tqdm(total=len(rows), unit=" galaxies", disable=True if quiet else None) as bar:
         chosen = rows if options.pixels else []
-        found, zeropoint = evaluate(stamps, chosen, models, _convolution(run), bar.update)
+        found, zeropoint = evaluate(read_cutout, chosen, models, _convolution(run), bar.update)
     dof = np.full(len(ours), np.nan)
     if chosen:
         dof[: len(found[0].pixels)] = found[0].pixels
-    dof -= free_parameters(ours)
+    dof -= n_free_parameters(ours)
     out, calibrated = [], []
     for c, m, theirs in zip(catalogues, matched, found[1:], strict=True):
         out.append(_chi2(found[0], theirs, m, dof, len(ours)))
@@ -211,7 +217,7 @@ def _chi2(
 
 
 def _with_zeropoint(c: Catalogue, m: Matches, zeropoint: NDArray[np.float64]) -> Catalogue:
-    """Magnitudes of image counts with the zero points of the stamps, NaN without a stamp."""
+    """Magnitudes of image counts with the zero points of the cutouts, NaN without a cutout."""
     if not c.counts:
         return c
     added = np.full(len(c), np.nan)
@@ -234,7 +240,7 @@ def _comparison(
         grade == "suspect" or (not grade and bool(flags))
         for grade, flags in zip(mine.quality, mine.flagged, strict=True)
     ]
-    verdicts = judge(pairs, chi2, suspect, [bool(f) for f in its.flagged], options)
+    verdicts = assign_verdicts(pairs, chi2, suspect, [bool(f) for f in its.flagged], options)
     notes = [*theirs.notes]
     if matches.repeated:
         some = ", ".join(f"'{name}'" for name in matches.repeated[:5])
@@ -257,7 +263,7 @@ def _comparison(
         verdicts,
         summarise(pairs, mine.quality, its.snr),
         tuple(notes),
-        tuple(suspicions(pairs)),
+        tuple(convention_warnings(pairs)),
     )
 
 
@@ -267,12 +273,12 @@ def _convolution(run: Results) -> Convolution:
     return convolution_of("galfit" if galfit else "continuous")
 
 
-def _no_stamps(row: int) -> None:
+def _no_cutouts(row: int) -> None:
     return None
 
 
 @contextmanager
-def _usage() -> Iterator[None]:
+def _usage_errors() -> Iterator[None]:
     """What is raised in here is wrong usage."""
     try:
         yield

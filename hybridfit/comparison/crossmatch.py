@@ -60,7 +60,7 @@ def match(ours: Catalogue, theirs: Catalogue, way: str = "auto", radius: float =
         raise ValueError(f"radius is {radius}, expected 0 or more")
     repeated: tuple[str, ...] = ()
     if way in ("auto", "id"):
-        a, b, repeated = _by_id(ours, theirs)
+        a, b, repeated = _match_by_id(ours, theirs)
         if len(a) or way == "id":
             return _checked(ours, theirs, a, b, "id", repeated)
         both = np.isfinite(ours.world).all(1).any() and np.isfinite(theirs.world).all(1).any()
@@ -72,8 +72,8 @@ def match(ours: Catalogue, theirs: Catalogue, way: str = "auto", radius: float =
         if guess is None:
             raise ValueError(_no_ids(ours, theirs))
         rows = np.array(guess.pairs, dtype=np.int64).reshape(-1, 2)
-        told = f"guess: {guess.words}"
-        return _checked(ours, theirs, rows[:, 0], rows[:, 1], told, guess.repeated)
+        found_by = f"guess: {guess.words}"
+        return _checked(ours, theirs, rows[:, 0], rows[:, 1], found_by, guess.repeated)
     if way == "row":
         if len(ours) != len(theirs):
             raise ValueError(
@@ -83,21 +83,21 @@ def match(ours: Catalogue, theirs: Catalogue, way: str = "auto", radius: float =
         a = b = np.arange(len(ours))
         return _checked(ours, theirs, a, b, way, ())
     if way == "sky":
-        places, scale = [_on_sphere(c.world) for c in (ours, theirs)], np.radians(1 / 3600)
+        places, scale = [_unit_vectors(c.world) for c in (ours, theirs)], np.radians(1 / 3600)
     else:
         places, scale = [c.values[:, 0, :2] for c in (ours, theirs)], 1.0
-    reach = (radius or (ARCSEC if way == "sky" else PIXELS)) * scale
-    a, b = nearest(places[0], places[1], reach)
+    limit = (radius or (ARCSEC if way == "sky" else PIXELS)) * scale
+    a, b = nearest(places[0], places[1], limit)
     return _checked(ours, theirs, a, b, way, ())
 
 
-def nearest(ours: Array, theirs: Array, reach: float) -> tuple[NDArray, NDArray]:
-    """Pair points (N, D) and (M, D) one to one, the closest pairs first, none beyond ``reach``."""
+def nearest(ours: Array, theirs: Array, radius: float) -> tuple[NDArray, NDArray]:
+    """Pair points (N, D) and (M, D) one to one, the closest pairs first, none beyond ``radius``."""
     usable = [np.flatnonzero(np.isfinite(points).all(axis=1)) for points in (ours, theirs)]
     if not (len(usable[0]) and len(usable[1])):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     trees = [cKDTree(points[rows]) for points, rows in zip((ours, theirs), usable, strict=True)]
-    found = trees[0].sparse_distance_matrix(trees[1], reach, output_type="ndarray")
+    found = trees[0].sparse_distance_matrix(trees[1], radius, output_type="ndarray")
     taken: tuple[set[int], set[int]] = (set(), set())
     pairs = []
     for i, j, _ in sorted(found.tolist(), key=lambda pair: (pair[2], pair[0], pair[1])):
@@ -171,8 +171,8 @@ def _close(single: Array, many: Array, numbers: Sequence[int]) -> list[int]:
     """Which of the components make up one galaxy with the single one."""
     apart = np.hypot(*(many[list(numbers), :2] - single[:2]).T)
     size = single[COLUMN["r_eff"]]
-    reach = max(NEIGHBOUR, float(size)) if np.isfinite(size) else NEIGHBOUR
-    return [k for k, d in zip(numbers, apart, strict=True) if d <= reach]
+    radius = max(NEIGHBOUR, float(size)) if np.isfinite(size) else NEIGHBOUR
+    return [k for k, d in zip(numbers, apart, strict=True) if d <= radius]
 
 
 def _present(values: Array) -> list[int]:
@@ -190,8 +190,8 @@ def _cost(ours: Array, theirs: Array) -> Array:
     return np.sum(parts, axis=0)
 
 
-def _by_id(ours: Catalogue, theirs: Catalogue) -> tuple[NDArray, NDArray, tuple[str, ...]]:
-    """Rows whose names agree, by the first of theirs that is one of ours and of theirs alone."""
+def _match_by_id(ours: Catalogue, theirs: Catalogue) -> tuple[NDArray, NDArray, tuple[str, ...]]:
+    """Match on the first alias that is unique in both catalogues."""
     number: dict[str, int] = {}
     for i, (name, aliases) in enumerate(zip(ours.id, ours.aliases, strict=True)):
         for called_so in (name, *aliases):
@@ -263,7 +263,7 @@ def _offer(ours: Catalogue, theirs: Catalogue) -> str:
     )
 
 
-def _on_sphere(world: Array) -> Array:
+def _unit_vectors(world: Array) -> Array:
     """Unit vectors (N, 3): chords are angles, for small ones."""
     ra, dec = np.radians(world).T
     return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)

@@ -48,7 +48,7 @@ class Pairs:
     @property
     def difference(self) -> Array:
         """(P, 8) ours - theirs; of angles the short way round."""
-        return short_way(self.ours - self.theirs)
+        return wrap_angles(self.ours - self.theirs)
 
     @property
     def quoted(self) -> Array:
@@ -103,7 +103,7 @@ class Pairs:
         )
 
 
-def short_way(difference: Array) -> Array:
+def wrap_angles(difference: Array) -> Array:
     """Differences (..., 7 or 8) with those of pa in [-90, 90)."""
     out = difference.copy()
     k = COLUMN["pa"]
@@ -188,7 +188,7 @@ def _chosen(ours: Catalogue, theirs: Catalogue, matches: Matches) -> _Chosen:
 def _inside(mine: Array, its: Array, error: Array, quantiles: Mapping[float, Array]) -> Array:
     """(P, 2, 8): 1 where theirs lies in our interval, else 0; NaN where there is none to ask."""
     out = np.full((len(mine), 2, len(PARAMETERS)), np.nan)
-    off = np.abs(short_way(its - mine))
+    off = np.abs(wrap_angles(its - mine))
     for row, width in enumerate((GAUSSIAN_68, GAUSSIAN_95)):
         with np.errstate(invalid="ignore"):
             out[:, row] = np.where(np.isfinite(error), off <= width * error, np.nan)
@@ -197,7 +197,7 @@ def _inside(mine: Array, its: Array, error: Array, quantiles: Mapping[float, Arr
             ends = quantiles[low], quantiles[high]
             middle = (ends[0] + ends[1]) / 2
             # an angle's interval may leave [0, 180): the value is taken on the interval's turn
-            placed = middle + short_way(its[:, :-1] - middle)
+            placed = middle + wrap_angles(its[:, :-1] - middle)
             with np.errstate(invalid="ignore"):
                 held = (placed >= ends[0]) & (placed <= ends[1])
             out[:, row, :-1] = np.where(np.isfinite(middle), held, out[:, row, :-1])
@@ -214,7 +214,7 @@ def _over(difference: Array, error: Array) -> Array:
         return np.where(error > 0, difference / error, np.nan)
 
 
-def names_with(pairs: Pairs) -> Sequence[str]:
+def shared_parameters(pairs: Pairs) -> Sequence[str]:
     """The parameters of which any pair has both values."""
     known = np.isfinite(pairs.difference)
     return [name for k, name in enumerate(PARAMETERS) if known[:, k].any()]

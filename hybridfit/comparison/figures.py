@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from hybridfit import plots
 from hybridfit.comparison import html as report
-from hybridfit.comparison.differences import LOGARITHMIC, PARAMETERS, Pairs, names_with
-from hybridfit.comparison.pixels import scenes
+from hybridfit.comparison.differences import LOGARITHMIC, PARAMETERS, Pairs, shared_parameters
+from hybridfit.comparison.pixels import model_images
 from hybridfit.comparison.result import Comparison
 from hybridfit.comparison.statistics import coverage_curve
 from hybridfit.io.read import stack
@@ -27,7 +27,7 @@ LEAST_SIDE = 8  # pixels: smaller cutouts have no picture
 
 def overview(c: Comparison) -> list[str]:
     """Draw differences, pulls and coverage of every parameter."""
-    names = names_with(c.pairs)
+    names = shared_parameters(c.pairs)
     labels = [f"ln {name}" if name in LOGARITHMIC else name for name in names]
     columns = [PARAMETERS.index(name) for name in names]
     quoted, error = c.pairs.quoted, _errors(c.pairs)
@@ -60,34 +60,36 @@ def overview(c: Comparison) -> list[str]:
     return parts
 
 
-def rivals(c: Comparison, m: int, stamps: CutoutReader, convolution: Convolution) -> bytes | None:
+def galaxy_picture(
+    c: Comparison, m: int, read_cutout: CutoutReader, convolution: Convolution
+) -> bytes | None:
     """Draw data, both models and residuals of one galaxy as PNG; None without pixels or models.
 
     Args:
         c: the comparison.
         m: number of the galaxy.
-        stamps: pixels of our rows.
+        read_cutout: pixels of our rows.
         convolution: how models are convolved.
     """
-    stamp = stamps(int(c.matches.ours[m]))
-    if stamp is None or min(stamp.image.shape) < LEAST_SIDE:
+    cutout = read_cutout(int(c.matches.ours[m]))
+    if cutout is None or min(cutout.image.shape) < LEAST_SIDE:
         return None
-    cutouts = stack([stamp])
-    mine, its = (scenes(cutouts, side, [m], convolution)[0] for side in (c.ours, c.theirs))
+    cutouts = stack([cutout])
+    mine, its = (model_images(cutouts, side, [m], convolution)[0] for side in (c.ours, c.theirs))
     if mine is None and its is None:
         return None
-    height, width = stamp.image.shape
+    height, width = cutout.image.shape
     empty = np.full((height, width), np.nan)
     models = [empty if s is None else s.solved[:height, :width] for s in (its, mine)]
     drawn = plots.plot_rivals(
-        stamp.image,
+        cutout.image,
         models[0],
         models[1],
-        stamp.sigma,
-        stamp.mask,
+        cutout.sigma,
+        cutout.mask,
         (other_side(c), "ours"),
-        stamp.pixel_scale,
-        stamp.wcs,
+        cutout.pixel_scale,
+        cutout.wcs,
     )
     return _png(drawn)
 

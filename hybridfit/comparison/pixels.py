@@ -19,7 +19,7 @@ from hybridfit.rendering.render import render
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Chi2 of one catalogue's parameters on N stamps, NaN where they cannot be evaluated.
+    """Chi2 of one catalogue's parameters on N cutouts, NaN where they cannot be evaluated.
 
     Args:
         given: (N,) with the fluxes, and the sky where it is known, as quoted.
@@ -34,11 +34,11 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class Models:
-    """What is to be rendered: a catalogue's rows beside the numbers of the stamps.
+    """What is to be rendered: a catalogue's rows beside the numbers of the cutouts.
 
     Args:
         catalogue: whose parameters.
-        row: stamp number to row of the catalogue.
+        row: cutout number to row of the catalogue.
     """
 
     catalogue: Catalogue
@@ -46,29 +46,29 @@ class Models:
 
 
 def evaluate(
-    stamps: CutoutReader,
+    read_cutout: CutoutReader,
     rows: Sequence[int],
     models: Sequence[Models],
     convolution: Convolution = CONTINUOUS,
-    told: Callable[[int], Any] = lambda n: None,
+    progress: Callable[[int], Any] = lambda n: None,
 ) -> tuple[list[Evaluation], Array]:
-    """Evaluate several catalogues on the same stamps, in float64.
+    """Evaluate several catalogues on the same cutouts, in float64.
 
     Args:
-        stamps: reads one by its number.
-        rows: numbers of the stamps.
+        read_cutout: reads one by its number.
+        rows: numbers of the cutouts.
         models: catalogues; each gives an `Evaluation` over all numbers up to the largest.
         convolution: how models are convolved.
-        told: is called with the number of galaxies that are done.
+        progress: is called with the number of galaxies that are done.
 
     Returns:
-        An `Evaluation` for each of ``models``, indexed by the stamp's number; and the zero points
-        (N,) of the stamps, NaN where there is none.
+        An `Evaluation` for each of ``models``, indexed by the cutout's number; and the zero points
+        (N,) of the cutouts, NaN where there is none.
     """
     size = max(rows, default=-1) + 1
     out = [Evaluation(*(np.full(size, np.nan) for _ in range(3))) for _ in models]
     zeropoint = np.full(size, np.nan)
-    for numbers, cutouts in batches(stamps, rows, told):
+    for numbers, cutouts in batches(read_cutout, rows, progress):
         zeropoint[numbers] = cutouts.zeropoint.numpy()
         for wanted, found in zip(models, out, strict=True):
             pick = [wanted.row.get(n, -1) for n in numbers]
@@ -78,7 +78,7 @@ def evaluate(
     return out, zeropoint
 
 
-def component_images(
+def catalogue_images(
     cutouts: Cutouts,
     catalogue: Catalogue,
     pick: Sequence[int],
@@ -131,7 +131,7 @@ def component_images(
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class ModelImages:
     """Model images of one galaxy's parameters, and what they leave of the pixels.
 
     Args:
@@ -147,26 +147,26 @@ class Scene:
     pixels: int
 
 
-def scenes(
+def model_images(
     cutouts: Cutouts,
     catalogue: Catalogue,
     pick: Sequence[int],
     convolution: Convolution = CONTINUOUS,
-) -> list[Scene | None]:
+) -> list[ModelImages | None]:
     """Evaluate parameters on pixels; None where they cannot be rendered.
 
-    Args: see `component_images`.
+    Args: see `catalogue_images`.
     """
-    images, flux = component_images(cutouts, catalogue, pick, convolution)
-    found: list[Scene | None] = []
+    images, flux = catalogue_images(cutouts, catalogue, pick, convolution)
+    found: list[ModelImages | None] = []
     for i, row in enumerate(pick):
         usable = row >= 0 and bool(np.isfinite(images[i]).all()) and bool((flux[i] > 0).any())
         sky = catalogue.sky[row] if row >= 0 else np.full(4, np.nan)
-        found.append(_scene(cutouts, i, images[i], flux[i], sky) if usable else None)
+        found.append(_model_images(cutouts, i, images[i], flux[i], sky) if usable else None)
     return found
 
 
-def _scene(cutouts: Cutouts, i: int, images: Array, flux: Array, sky: Array) -> Scene:
+def _model_images(cutouts: Cutouts, i: int, images: Array, flux: Array, sky: Array) -> ModelImages:
     image, sigma = (v[i].double().numpy() for v in (cutouts.image, cutouts.sigma))
     used = ~cutouts.mask[i].numpy()
     slope = _plane(cutouts, i, sky[2:])
@@ -183,11 +183,11 @@ def _scene(cutouts: Cutouts, i: int, images: Array, flux: Array, sky: Array) -> 
     solution, *_ = np.linalg.lstsq(scaled, target, rcond=None)
     solved = np.tensordot(solution[:-1], images[own], axes=1) + solution[-1] + slope
     chi2 = [float((((image - m) / sigma)[used] ** 2).sum()) for m in (given, solved)]
-    return Scene(given, solved, (chi2[0], chi2[1]), int(used.sum()))
+    return ModelImages(given, solved, (chi2[0], chi2[1]), int(used.sum()))
 
 
 def _plane(cutouts: Cutouts, i: int, slopes: Array) -> Any:
-    """The tilt of the sky about the stamp's middle; 0 for a level one."""
+    """The tilt of the sky about the cutout's middle; 0 for a level one."""
     if not np.any(slopes):
         return 0.0
     height, width = cutouts.image.shape[-2:]
@@ -199,11 +199,11 @@ def _plane(cutouts: Cutouts, i: int, slopes: Array) -> Any:
 def _chi2(
     cutouts: Cutouts, catalogue: Catalogue, pick: Sequence[int], convolution: Convolution
 ) -> Iterator[tuple[int, tuple[float, float, int]]]:
-    for i, scene in enumerate(scenes(cutouts, catalogue, pick, convolution)):
-        if scene is not None:
-            yield i, (*scene.chi2, scene.pixels)
+    for i, found in enumerate(model_images(cutouts, catalogue, pick, convolution)):
+        if found is not None:
+            yield i, (*found.chi2, found.pixels)
 
 
-def free_parameters(catalogue: Catalogue) -> NDArray[np.int64]:
+def n_free_parameters(catalogue: Catalogue) -> NDArray[np.int64]:
     """(N,) how many numbers a Sersic model of so many components and a level sky has."""
     return catalogue.n_components * len(NAMES) + 1

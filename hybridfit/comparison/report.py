@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hybridfit.comparison import html as report
-from hybridfit.comparison.differences import LOGARITHMIC, PARAMETERS, names_with
-from hybridfit.comparison.figures import chi2_picture, first_rows, other_side, overview, rivals
+from hybridfit.comparison.differences import LOGARITHMIC, PARAMETERS, shared_parameters
+from hybridfit.comparison.figures import (
+    chi2_picture,
+    first_rows,
+    galaxy_picture,
+    other_side,
+    overview,
+)
 from hybridfit.comparison.html import Section
 from hybridfit.comparison.options import CompareOptions
 from hybridfit.comparison.result import Comparison
@@ -55,7 +61,7 @@ DIGITS = {"x": ".3f", "y": ".3f", "mag": ".3f", "r_eff": ".3f", "n": ".3f", "q":
 def write_report(
     path: Path,
     comparisons: Sequence[Comparison],
-    stamps: CutoutReader,
+    read_cutout: CutoutReader,
     convolution: Convolution,
     options: CompareOptions,
     results: str,
@@ -65,19 +71,19 @@ def write_report(
     Args:
         path: of the file.
         comparisons: one for each reference.
-        stamps: pixels of our rows, for the worst disagreements.
+        read_cutout: pixels of our rows, for the worst disagreements.
         convolution: how models are convolved.
         options: how many galaxies are shown.
         results: what was compared, for the first line.
     """
-    text = render_report(comparisons, stamps, convolution, options, results)
+    text = render_report(comparisons, read_cutout, convolution, options, results)
     with atomic(path) as file:
         file.write(text.encode("utf-8", "replace"))
 
 
 def render_report(
     comparisons: Sequence[Comparison],
-    stamps: CutoutReader,
+    read_cutout: CutoutReader,
     convolution: Convolution,
     options: CompareOptions,
     results: str,
@@ -88,19 +94,19 @@ def render_report(
     if len(comparisons) > 1:
         sections.append(Section("Side by side", [_side_by_side(comparisons)], "overview"))
     for number, c in enumerate(comparisons, start=1):
-        parts = [*_figures(c), *_who(c)]
-        parts += _worst(c, stamps, convolution, options)
-        parts += ["<h3>Differences and pulls</h3>", *overview(c), *_groups(c)]
-        parts += _galaxies(c, options)
+        parts = [*_summary_section(c), *_verdict_section(c)]
+        parts += _worst_section(c, read_cutout, convolution, options)
+        parts += ["<h3>Differences and pulls</h3>", *overview(c), *_group_section(c)]
+        parts += _galaxy_section(c, options)
         sections.append(Section(f"{c.theirs.name}", parts, f"reference-{number}"))
-    sections.append(Section("How to read this", _reading(options), "reading"))
+    sections.append(Section("How to read this", _legend(options), "reading"))
     used = ", ".join(f"{name} {version}" for name, version in versions().items())
     sections.append(Section("Made with", [report.paragraph(used, "muted")], "made"))
     names = ", ".join(c.theirs.name for c in comparisons)
     return report.page(f"hybridfit compared with {names}", lead, sections)
 
 
-def _figures(c: Comparison) -> list[str]:
+def _summary_section(c: Comparison) -> list[str]:
     """Matching, warnings and the summary of all."""
     rest = [len(c.matches.only_ours), len(c.matches.only_theirs)]
     parts = [
@@ -117,7 +123,7 @@ def _figures(c: Comparison) -> list[str]:
     return parts
 
 
-def _groups(c: Comparison) -> list[str]:
+def _group_section(c: Comparison) -> list[str]:
     """The summary by quality and by bins."""
     rows = c.summary[c.summary["group"] != "all"]
     if not len(rows):
@@ -160,12 +166,12 @@ def _side_by_side(comparisons: Sequence[Comparison]) -> str:
     counts: dict[str, list[Any]] = {"": ["galaxies", "catastrophic", *seen]}
     for c in comparisons:
         tally = [c.verdicts.verdict.count(v) for v in seen]
-        counts[c.theirs.name] = [len(c.matches), int(c.verdicts.far.sum()), *tally]
+        counts[c.theirs.name] = [len(c.matches), int(c.verdicts.catastrophic.sum()), *tally]
     formats = {c.theirs.name: ".3g" for c in comparisons}
     return report.table(counts, sortable=False) + report.table(rows, formats)
 
 
-def _who(c: Comparison) -> list[str]:
+def _verdict_section(c: Comparison) -> list[str]:
     """Verdicts in numbers, and chi2 against magnitude."""
     tally = [v for v in VERDICTS if v in c.verdicts.verdict]
     counted = np.array(c.verdicts.verdict)
@@ -174,7 +180,7 @@ def _who(c: Comparison) -> list[str]:
     columns: dict[str, Sequence[Any]] = {
         "verdict": tally,
         "galaxies": [int((counted == v).sum()) for v in tally],
-        "catastrophic": [int(((counted == v) & c.verdicts.far).sum()) for v in tally],
+        "catastrophic": [int(((counted == v) & c.verdicts.catastrophic).sum()) for v in tally],
     }
     columns |= {
         f"flagged by {who}": [int(((counted == v) & (by == who)).sum()) for v in tally]
@@ -195,8 +201,8 @@ def _who(c: Comparison) -> list[str]:
     return parts
 
 
-def _worst(
-    c: Comparison, stamps: CutoutReader, convolution: Convolution, options: CompareOptions
+def _worst_section(
+    c: Comparison, read_cutout: CutoutReader, convolution: Convolution, options: CompareOptions
 ) -> list[str]:
     """The galaxies that disagree most, one by one."""
     chosen = c.worst(options.n_worst)
@@ -207,7 +213,7 @@ def _worst(
         parts.append('<div class="case">')
         parts.append(f"<h3>{report.escape(_heading(c, m))}</h3>")
         parts.append(report.paragraph(_sentence(c, m), "muted"))
-        png = rivals(c, m, stamps, convolution)
+        png = galaxy_picture(c, m, read_cutout, convolution)
         if png is not None:
             text = "Data, models and residuals; fluxes and sky solved for."
             parts.append(report.figure(png, text))
@@ -260,7 +266,7 @@ def _numbers(c: Comparison, m: int) -> str:
     return report.table(columns, formats, sortable=False)
 
 
-def _galaxies(c: Comparison, options: CompareOptions) -> list[str]:
+def _galaxy_section(c: Comparison, options: CompareOptions) -> list[str]:
     """All matched galaxies, those that disagree most first."""
     order = c.worst(len(c.matches))
     known = set(order)
@@ -277,7 +283,7 @@ def _galaxies(c: Comparison, options: CompareOptions) -> list[str]:
         "largest pull": [float(c.verdicts.distance[m]) for m in shown],
         "chi2 theirs - ours": [float(c.chi2.excess[m]) for m in shown],
     }
-    names = [name for name in names_with(c.pairs) if name != "sky"]
+    names = [name for name in shared_parameters(c.pairs) if name != "sky"]
     for name in names:
         k = PARAMETERS.index(name)
         columns[f"d {name}"] = [float(c.pairs.difference[first[m], k]) for m in shown]
@@ -298,7 +304,7 @@ def _galaxies(c: Comparison, options: CompareOptions) -> list[str]:
     return parts
 
 
-def _reading(options: CompareOptions) -> list[str]:
+def _legend(options: CompareOptions) -> list[str]:
     return [
         report.bullets(
             [

@@ -65,12 +65,12 @@ class CompareResult:
     out: Path | None = None
 
 
-def told(found: CompareResult) -> str:
+def format_summary(found: CompareResult) -> str:
     """What a comparison came to, as lines of text."""
     lines = []
     for c in found.comparisons:
         n = len(c.matches)
-        lost = int(c.verdicts.far.sum())
+        lost = int(c.verdicts.catastrophic.sum())
         lines.append(f"{c.theirs.name} ({c.theirs.kind}): {n} galaxies, matched by {c.matches.way}")
         rest = [len(c.matches.only_ours), len(c.matches.only_theirs)]
         if any(rest):

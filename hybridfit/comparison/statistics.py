@@ -12,7 +12,13 @@ from astropy.table import Table
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from hybridfit.comparison.differences import LOGARITHMIC, OUTLIER, PARAMETERS, Pairs, names_with
+from hybridfit.comparison.differences import (
+    LOGARITHMIC,
+    OUTLIER,
+    PARAMETERS,
+    Pairs,
+    shared_parameters,
+)
 from hybridfit.io.references.catalogue import COLUMN, Array
 
 ALL = "all"
@@ -65,7 +71,7 @@ def summarise(
         chosen = pairs[some]
         lost = set(chosen.galaxy[~chosen.near].tolist())
         counted = {"galaxies": len(set(chosen.galaxy.tolist())), "catastrophic": len(lost)}
-        for name in names_with(pairs):
+        for name in shared_parameters(pairs):
             rows.append({"group": group, **figures(chosen, name), **counted})
     table = Table({c: [row[c] for row in rows] for c in COLUMNS})
     for column, text in COLUMNS.items():
@@ -96,11 +102,13 @@ def figures(pairs: Pairs, name: str) -> dict[str, float | int | str]:
         "pull_both_nmad": nmad(_finite(both)),
         "cover_68": _of(np.mean, _finite(pairs.inside[:, 0, k])),
         "cover_95": _of(np.mean, _finite(pairs.inside[:, 1, k])),
-        "outliers": _of(lambda v: np.mean(np.abs(v) > OUTLIER), _finite(outlying(pairs)[:, k])),
+        "outliers": _of(
+            lambda v: np.mean(np.abs(v) > OUTLIER), _finite(outlier_pulls(pairs)[:, k])
+        ),
     }
 
 
-def outlying(pairs: Pairs) -> Array:
+def outlier_pulls(pairs: Pairs) -> Array:
     """(P, 8) pulls by which outliers are told: of both errors, else of those that are there."""
     pull = pairs.pull_both
     for other in (pairs.pull, pairs.pull_theirs):
@@ -142,7 +150,7 @@ def coverage_curve(pairs: Pairs, n_levels: int = 39) -> Table:
     level = np.arange(1, n_levels + 1) / (n_levels + 1)
     pull = np.abs(pairs.pull_both)
     columns = {}
-    for name in names_with(pairs):
+    for name in shared_parameters(pairs):
         k = PARAMETERS.index(name)
         some = _finite(pull[:, k])
         if len(some):
@@ -151,7 +159,7 @@ def coverage_curve(pairs: Pairs, n_levels: int = 39) -> Table:
     return Table({"level": level, "error": error, **columns})
 
 
-def suspicions(pairs: Pairs) -> list[str]:
+def convention_warnings(pairs: Pairs) -> list[str]:
     """What differences that are the same for all galaxies tell of conventions, in sentences."""
     said: list[str] = []
     off = pairs.difference

@@ -8,7 +8,7 @@ import numpy as np
 from astropy.table import Table, vstack
 from numpy.typing import NDArray
 
-from hybridfit.comparison.differences import PARAMETERS, names_with
+from hybridfit.comparison.differences import PARAMETERS, shared_parameters
 from hybridfit.comparison.result import Comparison
 from hybridfit.comparison.row_table import comparison_columns, comparison_rows
 from hybridfit.io.table import Column
@@ -16,7 +16,7 @@ from hybridfit.io.table import Column
 
 def table_rows(comparisons: Sequence[Comparison]) -> tuple[NDArray[np.void], tuple[Column, ...]]:
     """The table of all comparisons: a row for each reference and component."""
-    known = {name for c in comparisons for name in names_with(c.pairs)}
+    known = {name for c in comparisons for name in shared_parameters(c.pairs)}
     names = [name for name in PARAMETERS if name in known]
     parts = [_entries(c, names) for c in comparisons]
     texts = {key: [v for part in parts for v in part[1][key]] for key in parts[0][1]}
@@ -48,7 +48,7 @@ def _entries(
         "component": number[:, 0],
         "their_component": number[:, 1],
         "max_pull": c.verdicts.distance[galaxy],
-        "catastrophic": c.verdicts.far[galaxy].astype(float),
+        "catastrophic": c.verdicts.catastrophic[galaxy].astype(float),
         "chi2": c.chi2.ours[galaxy],
         "their_chi2": c.chi2.theirs[galaxy],
         "chi2_solved": c.chi2.ours_solved[galaxy],

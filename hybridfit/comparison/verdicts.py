@@ -11,7 +11,7 @@ from scipy.stats import chi2 as chi2_distribution
 
 from hybridfit.comparison.differences import Pairs
 from hybridfit.comparison.options import VerdictOptions
-from hybridfit.comparison.statistics import outlying
+from hybridfit.comparison.statistics import outlier_pulls
 from hybridfit.io.references.catalogue import NAMES, Array
 
 AGREE = "agree"
@@ -71,16 +71,16 @@ class Verdicts:
         verdict: (M,) keys of `VERDICTS`.
         flagged_by: (M,) "", "us", "them" or "both".
         distance: (M,) the largest pull of any parameter; NaN where there is none.
-        far: (M,) catastrophic: magnitude or size far off.
+        catastrophic: (M,) whether magnitude or size are far off.
     """
 
     verdict: tuple[str, ...]
     flagged_by: tuple[str, ...]
     distance: Array
-    far: NDArray[np.bool_]
+    catastrophic: NDArray[np.bool_]
 
 
-def judge(
+def assign_verdicts(
     pairs: Pairs,
     chi2: Chi2,
     suspect: Sequence[bool],
@@ -101,8 +101,8 @@ def judge(
         flagged: (M,) whether they flag theirs.
     """
     count = len(suspect)
-    # the sky goes into the stamp, not the galaxy
-    pull = np.nan_to_num(np.abs(outlying(pairs)[:, : len(NAMES)]), nan=-1.0).max(axis=1)
+    # the sky goes into the cutout, not the galaxy
+    pull = np.nan_to_num(np.abs(outlier_pulls(pairs)[:, : len(NAMES)]), nan=-1.0).max(axis=1)
     distance, far = np.full(count, -1.0), np.zeros(count, bool)
     np.maximum.at(distance, pairs.galaxy, pull)
     np.logical_or.at(far, pairs.galaxy, ~pairs.near)
@@ -152,5 +152,5 @@ def worst(verdicts: Verdicts, chi2: Chi2, number: int) -> list[int]:
             continue
         excess = np.abs(np.nan_to_num(chi2.excess[m]))
         size = np.nan_to_num(verdicts.distance[m])
-        keys.append((-int(verdicts.far[m]), -graver.get(verdict, 2), -size, -excess, m))
+        keys.append((-int(verdicts.catastrophic[m]), -graver.get(verdict, 2), -size, -excess, m))
     return [key[-1] for key in sorted(keys)[:number]]

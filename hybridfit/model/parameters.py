@@ -40,7 +40,7 @@ PARAMETERS: dict[str, Parameter] = {
         Parameter("n", "", "Sersic index"),
         Parameter("q", "", "axis ratio b/a"),
         Parameter("pa", "deg", "position angle from +y towards -x, in [0, 180)"),
-        Parameter("sky", "", "sky level at the centre of the stamp, flux per pixel"),
+        Parameter("sky", "", "sky level at the centre of the cutout, flux per pixel"),
         Parameter("sky_dx", "", "sky gradient along the first axis, flux per pixel per pixel"),
         Parameter("sky_dy", "", "sky gradient along the second axis, flux per pixel per pixel"),
     )

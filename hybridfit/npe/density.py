@@ -56,7 +56,7 @@ class FlowDensity(Batch):
         """Log density in (u, ln flux, sky), (B, S) float64; -inf where there is none.
 
         Args:
-            coords: (B, S, 6) render coordinates, stamp pixels.
+            coords: (B, S, 6) render coordinates, cutout pixels.
             linear: (B, S, 2) flux and sky per pixel, image units.
         """
         b, s, _ = coords.shape
@@ -74,7 +74,7 @@ class FlowDensity(Batch):
         """How far out in the flow's own coordinates points lie: sqrt(mean z^2), about 1 for draws.
 
         Args:
-            coords: (B, 6) render coordinates, stamp pixels.
+            coords: (B, 6) render coordinates, cutout pixels.
             linear: (B, 2) flux and sky per pixel, image units.
 
         Returns:

@@ -36,13 +36,13 @@ LARGEST = float(WHITENED.r_circ.whitened(torch.tensor(math.log(BASE / 2), dtype=
 
 @dataclass(frozen=True)
 class Frame(Batch):
-    """Where and how the network sees B galaxies; all (B,) or (B, 2) float64, stamp pixels.
+    """Where and how the network sees B galaxies; all (B,) or (B, 2) float64, cutout pixels.
 
     Args:
         centre: (B, 2) measured x, y.
         angle: (B,) radians, of the long side from +x towards +y.
         spread: (B,) pixels, what the centre is roughly known to.
-        rebin: (B,) stamp pixels per view pixel.
+        rebin: (B,) cutout pixels per view pixel.
         noise: (B,) typical sigma of a pixel, flux units.
         flux: (B,) flux units, as measured.
         sky: (B,) flux per pixel, as measured.
@@ -87,7 +87,7 @@ def encode(theta: Tensor, zeropoint: Tensor, frame: Frame) -> Tensor:
     """The flow's coordinates of physical parameters.
 
     Args:
-        theta: (B, 8) x, y, mag, r_eff, n, q, pa, sky in stamp pixels.
+        theta: (B, 8) x, y, mag, r_eff, n, q, pa, sky in cutout pixels.
         zeropoint: (B,) mag.
         frame: of B galaxies.
 
@@ -156,7 +156,7 @@ def _rotation(angle: Tensor) -> Tensor:
 
 
 def position(t: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
-    """Centres x, y (B, S) in stamp pixels of coordinates t (B, S, 8), float64."""
+    """Centres x, y (B, S) in cutout pixels of coordinates t (B, S, 8), float64."""
     wide = LINEAR * frame.spread[:, None]
     along, across = (
         wide * torch.sinh((t[..., i].double() / LINEAR).clamp(-30, 30)) for i in (0, 1)

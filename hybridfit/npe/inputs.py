@@ -32,12 +32,12 @@ from hybridfit.npe.views import (
     turned_views,
 )
 
-ROUGH = (1.5, 2.4, 3.8, 6.1, 9.8, 15.7, 25.0, 40.0, 64.0)  # stamp pixels, to find the target
+ROUGH = (1.5, 2.4, 3.8, 6.1, 9.8, 15.7, 25.0, 40.0, 64.0)  # cutout pixels, to find the target
 FINE = (0.8, 1.3, 2.1, 3.45, 5.6, 9.1, 14.8, 24.0)  # view pixels
 PSF_SCALES = (0.8, 1.3, 2.1, 3.45, 5.6, 9.1)
 PSF_ORDERS = ((0, 1), (1, 0), (2, 0), (2, 1), (3, 0))
 N_ASYMMETRY = 6  # windows in which a galaxy is compared with its mirror image
-REBIN_FROM = 10.0  # stamp pixels: a best window wider than this is halved by rebinning
+REBIN_FROM = 10.0  # cutout pixels: a best window wider than this is halved by rebinning
 WANDER = 1.0  # of the best window: how far the target may be from where it is expected
 SHARP = 15.0  # power of the signal-to-noise by which windows are averaged: near the best one
 DEAD = 1e3  # of the typical sigma: no bright galaxy's own noise comes near it
@@ -53,7 +53,7 @@ class Inputs(Batch):
         views: (B, 5, 64, 64) float32: image and mask at one, image and mask at two view pixels a
             step, and the PSF, all in the frame.
         scalars: (B, F) float32.
-        frame: between the frame and the stamp.
+        frame: between the frame and the cutout.
         noise: its level, as the scalars tell it.
         laplace: the Gaussian that the refinement found, see `hybridfit.npe.refinement`.
     """
@@ -151,7 +151,7 @@ def _weights(flux: Tensor, noise: Tensor) -> Tensor:
 def _find(
     cutouts: Cutouts, sky: Tensor, noise: Tensor, nominal: Tensor, reach: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Centre (B, 2) and scale (B,) of the target, stamp pixels, from wide windows."""
+    """Centre (B, 2) and scale (B,) of the target, cutout pixels, from wide windows."""
     level, unit = (v.float()[:, None, None] for v in (sky, 1 / noise))
     data = (cutouts.image - level).mul_(unit).mul_(~cutouts.mask).clamp_(-EXTREME, EXTREME)
     scales = torch.tensor(ROUGH, device=data.device)
@@ -281,7 +281,7 @@ def _psf_scalars(psf: Tensor, samples: Tensor, angle: Tensor) -> Tensor:
 
 
 def _frame_scalars(cutouts: Cutouts, frame: Frame) -> Tensor:
-    """The frame itself: pixel grid, expected centre, rebinning, size of the stamp."""
+    """The frame itself: pixel grid, expected centre, rebinning, size of the cutout."""
     offset = (frame.nominal - frame.centre) / frame.rebin[:, None]
     cos, sin = torch.cos(frame.angle), torch.sin(frame.angle)
     along = cos * offset[:, 0] + sin * offset[:, 1]

@@ -1,6 +1,6 @@
 """Normal equations of one Sersic profile and a sky: what the pixels say near a point.
 
-Most of a stamp is sky. The profile and its derivatives are rendered in a window, which holds all
+Most of a cutout is sky. The profile and its derivatives are rendered in a window, which holds all
 but a squared signal to noise of `LEFT_OUT` of the galaxy; the pixels beyond tell of the sky. Pixels
 are taken in units of the sky's noise: squares of some surveys' fluxes are beyond float32.
 """
@@ -23,7 +23,7 @@ from hybridfit.rendering.kernels import component_images, geometry
 from hybridfit.rendering.transfer import transfer_of
 
 SIDES = (32, 48, 64, 96, 128, 192, 256)  # pixels, of windows
-WORTH = 0.8  # of the stamp's side, above which a window saves too little
+WORTH = 0.8  # of the cutout's side, above which a window saves too little
 STEEPEST = 1e4  # the model's own noise at its brightest, in units of the sky's variance
 LEFT_OUT = 0.1  # squared signal to noise beyond a window
 RENDERED_AT_ONCE = 16
@@ -55,8 +55,8 @@ class NoiseLevel(Batch):
     Args:
         sky: (B,) typical sigma of a pixel, flux units.
         within: (B,) noise in the galaxy's window over that.
-        centre: (B, 2) x, y of the window, stamp pixels.
-        scale: (B,) of the window, stamp pixels.
+        centre: (B, 2) x, y of the window, cutout pixels.
+        scale: (B,) of the window, cutout pixels.
     """
 
     sky: Tensor
@@ -74,16 +74,16 @@ def normal_equations(
 ) -> NormalEquations:
     """Return the normal equations of one Sersic profile and a constant sky.
 
-    For a network (``noise``) galaxies much smaller than their stamp are rendered in a window, and
+    For a network (``noise``) galaxies much smaller than their cutout are rendered in a window, and
     weights are those of the noise's level and of the light at the point itself. For a noise map
     that was made from a model shows that model without noise: its pixels as weights would tell a
     network of simulated galaxies more than an observer knows.
 
     Args:
-        coords: (B, 6) float64: x, y [stamp pixels], ln r_circ [ln pix], ln n, eta1, eta2.
+        coords: (B, 6) float64: x, y [cutout pixels], ln r_circ [ln pix], ln n, eta1, eta2.
         linear: (B, 2) float64 flux and sky per pixel, image units.
         cutouts: the B galaxies.
-        noise: what is known of the noise; None takes the noise map, and whole stamps.
+        noise: what is known of the noise; None takes the noise map, and whole cutouts.
         model_error: share of its light by which the model may be wrong. Pixels that it explains
             worse get a smaller weight, see `hybridfit.npe.robust_weights`; None trusts all pixels.
     """
@@ -109,7 +109,7 @@ def normal_equations(
 
 
 def window_sides(coords: Tensor, flux: Tensor, cutouts: Cutouts) -> Tensor:
-    """(B,) int64 sides of the windows that hold the galaxies; the stamp's where it is needed.
+    """(B,) int64 sides of the windows that hold the galaxies; the cutout's where it is needed.
 
     What lies beyond counts as squared signal to noise: of the profile without the PSF, out of
     an ellipse within the window, and of a point source of the same flux.
@@ -138,7 +138,7 @@ def window_sides(coords: Tensor, flux: Tensor, cutouts: Cutouts) -> Tensor:
 
 
 def _psf_beyond(cutouts: Cutouts, radius: float) -> Tensor:
-    """(B,) sum of the PSF's squares beyond ``radius`` stamp pixels, for unit flux."""
+    """(B,) sum of the PSF's squares beyond ``radius`` cutout pixels, for unit flux."""
     if cutouts.psf is None:
         return torch.zeros(len(cutouts), dtype=torch.float64, device=cutouts.image.device)
     height, width = cutouts.psf.shape[-2:]

@@ -84,7 +84,7 @@ def predict_cutouts(
     """Draw from the posterior of each galaxy.
 
     The draws of a galaxy depend on its pixels, its id and the seed, not on the batch it comes
-    in, but for its padding: small stamps among large ones are rendered on another Fourier grid,
+    in, but for its padding: small cutouts among large ones are rendered on another Fourier grid,
     which moves bright galaxies' posteriors by up to a tenth of their width. Draws are rejected
     outside the prior's box around the expected position, beyond what the whitened coordinates
     mean, of sizes above half of what the network sees, and alone many widths beyond all others:

@@ -23,8 +23,8 @@ class Base:
     Args:
         data: (B, N, N) image minus sky over the noise, 0 where masked.
         variance: (B, N, N) of it, 1 on the sky.
-        masked: (B, N, N) bool, also outside the stamp.
-        corner: (B, 2) x, y in stamp pixels of the first view pixel's centre.
+        masked: (B, N, N) bool, also outside the cutout.
+        corner: (B, 2) x, y in cutout pixels of the first view pixel's centre.
     """
 
     data: Tensor
@@ -42,7 +42,7 @@ def cut(
         cutouts: B galaxies.
         sky: (B,) flux per pixel to subtract.
         noise: (B,) flux units.
-        centre: (B, 2) x, y in stamp pixels; rounded.
+        centre: (B, 2) x, y in cutout pixels; rounded.
         rebin: (B,) int64.
         side: view pixels.
     """
@@ -158,7 +158,7 @@ def effective_psf(cutouts: Cutouts, rebin: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         cutouts: B galaxies; without PSFs a single pixel stands for them.
-        rebin: (B,) stamp pixels per view pixel.
+        rebin: (B,) cutout pixels per view pixel.
 
     Returns:
         psf (B, h, w) and its pixels per view pixel (B,).
@@ -172,7 +172,7 @@ def effective_psf(cutouts: Cutouts, rebin: Tensor) -> tuple[Tensor, Tensor]:
     ky = torch.fft.fftfreq(height, device=psf.device)[None, :, None]
     kx = torch.fft.rfftfreq(width, device=psf.device)[None, None, :]
     response = torch.sinc(kx * samples) * torch.sinc(ky * samples)
-    # where the PSF holds one stamp pixel's response that part of it is there already
+    # where the PSF holds one cutout pixel's response that part of it is there already
     one = cutouts.psf_oversampling.to(psf.dtype)[:, None, None]
     known = torch.sinc(kx * one) * torch.sinc(ky * one)
     response = torch.where(

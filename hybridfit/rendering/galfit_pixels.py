@@ -28,7 +28,7 @@ def shift_response(position: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     """What the windowed shift does to modes, over what an exact one does: (B, K, L) re, im.
 
     Args:
-        position: (B, 2) centres, stamp pixels.
+        position: (B, 2) centres, cutout pixels.
         grid: whose modes.
     """
     rest = position - position.round()
@@ -60,7 +60,7 @@ def far_pixels(
 
     Args:
         metric: three (B, 1, 1) of the circularised radius.
-        position: (B, 2) centres, stamp pixels.
+        position: (B, 2) centres, cutout pixels.
         width: (B, 1, 1) of the core's window: CORE_WIDTH / sqrt(q).
         light: takes squared circularised radii, gives brightness.
         grid: of the pixels.

@@ -35,8 +35,8 @@ class Grid:
     as sampling does; the smooth outer piece needs only the modes of the FFT.
 
     Args:
-        height, width: of the stamp, pixels.
-        rows, columns: of the FFT grid, at least the stamp plus half of the PSF.
+        height, width: of the cutout, pixels.
+        rows, columns: of the FFT grid, at least the cutout plus half of the PSF.
         convolution: how PSFs are convolved on this grid.
         galfit_pixels: whether pixels beyond the core and sub-pixel shifts shall be GALFIT's, see
             `hybridfit.rendering.galfit_pixels`.
@@ -106,7 +106,7 @@ def make_grid(
     """Return the grid for a padded shape.
 
     Args:
-        height, width: of the stamps, pixels.
+        height, width: of the cutouts, pixels.
         psf_radius: of the PSF image, in image pixels.
         bandlimit: highest mode of the core in units of the Nyquist frequency, see
             `Convolution.bandlimit`.

@@ -29,7 +29,7 @@ class Geometry:
     """Per-galaxy numbers of one component, each (B,) or (B, n), ready for the pixel kernels.
 
     Args:
-        position: (B, 2) centre x, y in stamp pixels.
+        position: (B, 2) centre x, y in cutout pixels.
         metric: (B, 3) M_xx, M_xy, M_yy.
         metric_slopes: (B, 2, 3) derivatives of the metric by eta1, eta2.
         inverse: (B, 3) of M^-1, for the modes.

@@ -77,7 +77,7 @@ def examine_psf(psf: ArrayLike, center: str = "array", sampling: float = 1.0) ->
         of the flux, or more than 2 % of the peak at an edge, or coarser than the image),
         PSF_OFF_CENTRE (by a quarter of an image pixel, a tenth where oversampled),
         PSF_NORMALISED (its sum was off 1 by more than 1 %), PSF_TRUNCATED (a pedestal, or wings
-        that the stamp cuts off).
+        that the image cuts off).
 
     Raises:
         ValueError: if the array is not two-dimensional or its sum is not positive.
@@ -146,7 +146,7 @@ def _normalised(psf: ArrayLike) -> tuple[NDArray[np.float64], Flag]:
 def _without_pedestal(
     array: NDArray[np.float64], centre: tuple[float, float], mend: bool
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Take off a pedestal that is certain; say so, and what the stamp cuts off."""
+    """Take off a pedestal that is certain; say so, and what the image cuts off."""
     wings = find_wings(array, centre)
     notes: tuple[str, ...] = ()
     if wings is None:
@@ -159,7 +159,7 @@ def _without_pedestal(
             array = array / array.sum()
     if wings.is_cut:
         notes += (
-            f"the PSF's stamp cuts off about {100 * wings.lost:.2g} % of its flux in its wings: "
+            f"the PSF's image cuts off about {100 * wings.lost:.2g} % of its flux in its wings: "
             "give a larger one",
         )
     return array, notes

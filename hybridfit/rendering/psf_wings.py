@@ -1,4 +1,4 @@
-"""A PSF's rim: a constant that does not belong to it, and the wings that its stamp cuts off.
+"""A PSF's rim: a constant that does not belong to it, and the wings that its image cuts off.
 
 Beyond its core a PSF falls off like a Moffat function, so that the azimuthal mean of its outer
 part is
@@ -7,7 +7,7 @@ part is
 
 with the slope gamma free (Airy: 3, Kolmogorov: 11/3, Gaussians: large). The level c that is left
 when the wings have their shape is a pedestal: a background that was not subtracted, or subtracted
-twice. The flux of A (...) outside of the stamp is lost to the PSF, whose sum is 1 without it.
+twice. The flux of A (...) outside of the image is lost to the PSF, whose sum is 1 without it.
 """
 
 from __future__ import annotations
@@ -63,19 +63,19 @@ class Wings:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the stamp cuts off so much of the wings that it matters."""
+        """Whether the image cuts off so much of the wings that it matters."""
         return self.lost > LOST
 
 
 def find_wings(psf: Array, centre: tuple[float, float]) -> Wings | None:
-    """Measure a PSF's pedestal and the flux beyond its stamp.
+    """Measure a PSF's pedestal and the flux beyond its image.
 
     Args:
         psf: (h, w), sum 1.
         centre: y, x of its core.
 
     Returns:
-        None where the stamp has no outer part.
+        None where the image has no outer part.
     """
     # rows and columns of zeros around it are padding, and change nothing
     box = tuple(_held(np.asarray(psf.any(axis=1 - axis))) for axis in (0, 1))

@@ -25,7 +25,7 @@ def render(
     """Model images of physical parameters, with the PSFs and shape of ``cutouts``, sky included.
 
     Args:
-        theta: (B, Q) in the order of ``space.names``, positions in stamp pixels; rows with NaN
+        theta: (B, Q) in the order of ``space.names``, positions in cutout pixels; rows with NaN
             give NaN.
         cutouts: B galaxies: PSFs, zero points and the padded shape are used.
         space: default one Sersic and a constant sky.
@@ -64,7 +64,7 @@ def _render(
     transfer = transfer_of(cutouts, grid)
     coords, linear = space.from_physical(theta, cutouts.zeropoint)
     height, width = grid.height, grid.width
-    middle = (cutouts.size.double()[:, :, None, None] - 1) / 2  # of the stamp before padding
+    middle = (cutouts.size.double()[:, :, None, None] - 1) / 2  # of the cutout before padding
     x = torch.arange(width, dtype=torch.float64, device=theta.device) - middle[:, 1]
     y = torch.arange(height, dtype=torch.float64, device=theta.device)[:, None] - middle[:, 0]
     sky = linear[:, len(profiles) :, None, None]

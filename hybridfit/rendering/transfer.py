@@ -32,7 +32,7 @@ def transfer_function(
         psf: (B, h, w) odd sides, sum 1, or None.
         oversampling: PSF pixels per image pixel.
         includes_pixel: (B,) True where the PSF holds the pixel's response already.
-        grid: of the stamps.
+        grid: of the cutouts.
         batch: B, needed where there is no PSF.
 
     Returns:

@@ -1,7 +1,7 @@
-"""What makes stamps difficult: neighbours, masks, arms and bars, artefacts.
+"""Contaminants of simulated fields: neighbours, masks, arms and bars, artefacts.
 
-Each function takes the scenes that it concerns (a subset of a batch) and returns new arrays.
-Coordinates are in stamp pixels. Lengths are in pixels, fluxes in units of the galaxy's or of the
+Each function takes the fields that it concerns (a subset of a batch) and returns new arrays.
+Coordinates are in cutout pixels. Lengths are in pixels, fluxes in units of the galaxy's or of the
 sky's noise, so that nothing depends on the flux unit.
 """
 
@@ -125,13 +125,13 @@ def tapered(image: Tensor) -> Tensor:
 
 
 def moved(source: Tensor, rows: Tensor, x: Tensor, y: Tensor, side: int) -> Tensor:
-    """Put images' middles onto whole pixels of empty stamps.
+    """Put images' middles onto whole pixels of empty cutouts.
 
     Args:
         source: (M, h, w).
         rows: (B,) of ``source`` to take.
         x, y: (B,) int64, where pixel h // 2, w // 2 shall come to lie; may be outside.
-        side: of the stamps.
+        side: of the cutouts.
 
     Returns:
         (B, side, side).
@@ -154,16 +154,16 @@ def neighbours(
     flux: Range,
     random: Random,
 ) -> Tensor:
-    """One to four other sources in each stamp, in units of the galaxy's flux.
+    """One to four other sources in each cutout, in units of the galaxy's flux.
 
     Sources are other galaxies of the batch, or points, moved by whole pixels. Their distance is
-    at least about r_eff or 1.5 FWHM of the PSF; some have their middle outside the stamp.
+    at least about r_eff or 1.5 FWHM of the PSF; some have their middle outside the cutout.
 
     Args:
-        galaxies: (M, S, S) of unit flux, `tapered`, convolved with the scenes' PSFs.
+        galaxies: (M, S, S) of unit flux, `tapered`, convolved with the fields' PSFs.
         partner: (B, 4) rows of ``galaxies`` to take.
         psf: (B, h, w).
-        theta: (B, 8) of the galaxies in the stamps.
+        theta: (B, 8) of the galaxies in the cutouts.
         fwhm: (B,) of the PSFs.
         flux: limits of a source's flux, log-uniform.
         random: numbers.
@@ -277,7 +277,7 @@ def _hot_pixels(n: int, side: int, random: Random) -> Tensor:
 
 
 def _lines(n: int, side: int, is_trail: Tensor, random: Random) -> Tensor:
-    """Cosmic rays are short, sharp and bright; trails cross the stamp, are wide and fainter."""
+    """Cosmic rays are short, sharp and bright; trails cross the cutout, are wide and fainter."""
     x, y = _pixels(side, random.device)
     x0, y0 = (per_image(random.uniform((0.1 * side, 0.9 * side), n)) for _ in range(2))
     angle = per_image(random.uniform((0, math.pi), n))

@@ -1,4 +1,4 @@
-"""The simulator's galaxies before sky and noise: parameters from the prior, stamps, pixels."""
+"""The simulator's galaxies before sky and noise: parameters from the prior, cutouts, pixels."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def choose_sides(r_eff: Tensor, random: Random, sides: tuple[int, ...], fill: Ra
 
 
 def draw_offsets(side: Tensor, random: Random, sigma: float, wide: float, share: float) -> Tensor:
-    """Positions (n, 2) from the stamps' middles: mostly normal, a share uniform within ``wide``."""
+    """Positions (n, 2) from the cutouts' middles: normal, a share uniform within ``wide``."""
     n = len(side)
     far = random.uniform((-1.0, 1.0), n, 2) * (0.1 * side).clamp_max(wide)[:, None]
     near = sigma * random.normal(n, 2, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""From galaxies to scenes: fluxes, neighbours, masks, sky and noise, for one stamp size."""
+"""From galaxies of one cutout size to simulated fields: neighbours, masks, sky and noise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEAST_SEEN = 0.2  # of the signal: a mask over more of it does not make the gala
 
 @dataclass(frozen=True)
 class Galaxies:
-    """Galaxies of one stamp size, with unit flux.
+    """Galaxies of one cutout size, with unit flux.
 
     Args:
         theta: (M, 8) x, y, mag, r_eff, n, q, pa, sky: of unit flux, zero point 0, no sky.
@@ -39,8 +39,8 @@ class Galaxies:
 
 
 @dataclass(frozen=True)
-class Part:
-    """Scenes of one stamp size; ``rows`` are their places in the whole.
+class Observed:
+    """Simulated fields of one cutout size; ``rows`` are their places in the whole.
 
     Args:
         image, sigma, mask: (B, S, S).
@@ -88,15 +88,15 @@ def make_galaxies(
     return Galaxies(theta, psf, fwhm, which, image, structured)
 
 
-def expose(
+def observe(
     galaxies: Galaxies, rows: Tensor, shown: Tensor, random: Random, options: FieldOptions
-) -> Part:
-    """Make scenes of galaxies.
+) -> Observed:
+    """Return fields that show galaxies, with all that is around them, and noise.
 
     Args:
-        galaxies: of one stamp size.
-        rows: (B,) places of the scenes in the whole.
-        shown: (B,) row of ``galaxies`` that each scene shows.
+        galaxies: of one cutout size.
+        rows: (B,) places of the fields in the whole.
+        shown: (B,) row of ``galaxies`` that each field shows.
         random: numbers.
         options: see `FieldOptions`.
     """
@@ -120,15 +120,15 @@ def expose(
     noisy = total + sigma * random.normal(*sigma.shape) + per_image(level)
     unit_of_flux = random.log_uniform(options.sky_sigma, n)
     wrong = random.chance(options.noise_error_share, n) * options.noise_error
-    told = unit_of_flux * torch.exp(wrong * random.normal(n, dtype=torch.float64))
+    stated = unit_of_flux * torch.exp(wrong * random.normal(n, dtype=torch.float64))
     zeropoint = random.chance(0.5, n) * random.uniform((20.0, 32.0), n)
     theta[:, 2] = zeropoint - 2.5 * torch.log10(flux * unit_of_flux)
     theta[:, 7] = level * unit_of_flux
     numbers = [zeropoint, torch.full_like(seen, side), seen, kind.double(), fwhm]
-    return Part(
+    return Observed(
         rows,
         noisy * per_image(unit_of_flux),
-        sigma * per_image(told),
+        sigma * per_image(stated),
         mask,
         turned_images(galaxies.psf[which], turn),
         torch.cat([theta, torch.stack(numbers, dim=1)], dim=1),
@@ -140,7 +140,7 @@ def _norm(images: Tensor) -> Tensor:
 
 
 def _signal(images: Tensor, mask: Tensor) -> Tensor:
-    """(B,) norm of what is not masked; most scenes have no mask."""
+    """(B,) norm of what is not masked; most fields have no mask."""
     result = _norm(images)
     rows = mask.flatten(1).any(dim=1).nonzero()[:, 0]
     result[rows] = _norm(images[rows] * ~mask[rows])

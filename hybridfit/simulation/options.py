@@ -19,7 +19,7 @@ from hybridfit.simulation.random_numbers import Range
 
 
 class Kind(IntFlag):
-    """What makes a scene difficult, as bits."""
+    """Contaminants of a simulated field, as bits."""
 
     CLEAN = 0
     NEIGHBOUR = 1  # other sources, not masked
@@ -30,7 +30,7 @@ class Kind(IntFlag):
     ARTEFACT = 32  # hot pixels, a cosmic ray or a trail, not masked
 
 
-LARGEST_SIDE = 4096  # pixels of a stamp
+LARGEST_SIDE = 4096  # pixels of a cutout
 PROBABILITIES = (
     *("neighbour", "neighbour_masked", "mask_through", "structure", "gradient", "artefact"),
     *("offset_wide_share", "psf_real", "noise_error_share", "bad_pixels"),
@@ -45,11 +45,11 @@ class FieldOptions:
     sqrt(sum (galaxy / sky noise)^2) over the pixels left by masks.
     """
 
-    sides: tuple[int, ...] = (32, 48, 64, 96, 128)  # of the stamps, pixels
+    sides: tuple[int, ...] = (32, 48, 64, 96, 128)  # of the cutouts, pixels
     fill: Range = (3.0, 13.0)  # least side in units of r_eff, drawn for each galaxy
     r_eff_min: float = 0.15  # pix
     r_eff_max: float = 0.3  # of the largest side
-    offset: float = 0.8  # pix, standard deviation of x and y from the stamp's middle
+    offset: float = 0.8  # pix, standard deviation of x and y from the cutout's middle
     offset_wide: float = 5.0  # pix, or a tenth of the side: uniform, for a share of them
     offset_wide_share: float = 0.15
     psf_fwhm: Range = (1.5, 8.0)  # pix
@@ -59,7 +59,7 @@ class FieldOptions:
     psf_files: str = ""  # folder of FITS PSFs to take some from, see `read_psfs`
     psf_real: float = 0.3  # share of those, where there is such a folder
     psf_reuse: int = 4  # galaxies that share a PSF, and are each other's neighbours
-    reuse: int = 4  # scenes made of one rendered galaxy
+    reuse: int = 4  # fields made of one rendered galaxy
     snr: Range = (3.0, 1500.0)
     sky_sigma: Range = (1e-3, 1e3)  # noise of the sky, flux per pixel
     shot: Range = (1e-4, 0.5)  # variance by a flux of one sky_sigma, in sky_sigma^2
@@ -74,7 +74,7 @@ class FieldOptions:
     gradient: float = 0.08
     artefact: float = 0.06
     neighbour_flux: Range = (0.01, 5.0)  # in units of the galaxy's
-    gradient_rise: Range = (0.1, 3.0)  # across the stamp, in sky_sigma
+    gradient_rise: Range = (0.1, 3.0)  # across the cutout, in sky_sigma
 
     def __post_init__(self) -> None:
         check_fields(self, "simulator")
@@ -92,7 +92,7 @@ class FieldOptions:
             raise ValueError("neighbour and neighbour_masked exclude each other: expected sum <= 1")
         if not self.sides or not 16 <= min(self.sides) <= max(self.sides) <= LARGEST_SIDE:
             raise ValueError(
-                f"sides is {self.sides}, expected stamps of 16 pixels or more, up to {LARGEST_SIDE}"
+                f"sides is {self.sides}, expected cutouts of 16 to {LARGEST_SIDE} pixels"
             )
         if self.psf_size < 3 or self.psf_size % 2 == 0:
             raise ValueError(f"psf_size is {self.psf_size}, expected an odd number above 1")
@@ -109,11 +109,11 @@ CLEAN = FieldOptions(
 
 @dataclass(frozen=True)
 class SimulatedFields(Batch):
-    """Simulated stamps and their truth.
+    """Simulated cutouts and their truth.
 
     Args:
-        cutouts: B stamps, padded to one size.
-        theta: (B, 8) float64 x, y, mag, r_eff, n, q, pa, sky: stamp pixels, the cutouts' zero
+        cutouts: B cutouts, padded to one size.
+        theta: (B, 8) float64 x, y, mag, r_eff, n, q, pa, sky: cutout pixels, the cutouts' zero
             points; of the smooth galaxy, where there is structure.
         snr: (B,) float64, see `FieldOptions`.
         kind: (B,) int64 bits of `Kind`.
@@ -127,7 +127,7 @@ class SimulatedFields(Batch):
     psf_fwhm: Tensor
 
     def table(self) -> Table:
-        """Return the truth, one row a scene: id, the parameters, snr, psf_fwhm and kind."""
+        """Return the truth, one row a field: id, the parameters, snr, psf_fwhm and kind."""
         truth = Table()
         truth["id"] = list(self.cutouts.id)
         for i, name in enumerate(ParameterSpace().names):

@@ -75,11 +75,11 @@ def turned_images(images: Tensor, turn: Tensor) -> Tensor:
 
 
 def turned_theta(theta: Tensor, side: Tensor, turn: Tensor) -> Tensor:
-    """Physical parameters (B, 8) of galaxies whose stamps `turned_images` turned.
+    """Physical parameters (B, 8) of galaxies whose cutouts `turned_images` turned.
 
     Args:
         theta: (B, 8) x, y, mag, r_eff, n, q, pa, sky.
-        side: (B,) of the stamps, pixels.
+        side: (B,) of the cutouts, pixels.
         turn: (B,) as there.
     """
     x, y, pa = theta[:, 0], theta[:, 1], theta[:, 6]

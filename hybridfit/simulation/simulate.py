@@ -1,7 +1,7 @@
 """Simulated galaxies, drawn by the fitter's own renderer and made noisy.
 
-`simulate` makes a few tidy ones for demonstrations and tests. `simulate_fields` makes stamps as
-surveys give them, fast: what the posterior is trained on. There rendering is the most of the
+`simulate` makes a few tidy ones for demonstrations and tests. `simulate_fields` makes cutouts as
+surveys have them, fast: what the posterior is trained on. There rendering is the most of the
 work, so each galaxy is used several times, with a new flux, noise, sky, neighbours and masks,
 and mirrored or turned.
 """
@@ -23,7 +23,7 @@ from hybridfit.model.prior import Prior
 from hybridfit.options.checks import check_fields, checked, or_default
 from hybridfit.rendering.render import render
 from hybridfit.simulation.galaxies import choose_sides, draw_coords, draw_offsets, physical
-from hybridfit.simulation.observe import Part, expose, make_galaxies
+from hybridfit.simulation.observe import Observed, make_galaxies, observe
 from hybridfit.simulation.options import LARGEST_SIDE, FieldOptions, SimulatedFields
 from hybridfit.simulation.psfs import read_psfs
 from hybridfit.simulation.random_numbers import Random
@@ -41,7 +41,7 @@ class SimulateOptions:
 
     shape: tuple[int, int] = (96, 96)  # height, width, pixels
     snr: tuple[float, float] = (15.0, 500.0)  # log-uniform
-    r_eff: tuple[float, float] = (1.5, 10.0)  # pix, log-uniform; at most a 9th of the stamp
+    r_eff: tuple[float, float] = (1.5, 10.0)  # pix, log-uniform; at most a 9th of the cutout
     n: tuple[float, float] = (0.5, 6.0)  # log-uniform
     q: tuple[float, float] = (0.2, 1.0)
     offset: float = 1.0  # pix, largest distance of x and y from the middle
@@ -182,7 +182,7 @@ def simulate_fields(
     prior: Prior = Prior(),
     device: torch.device | str = "cpu",
 ) -> SimulatedFields:
-    """Draw stamps and their truth.
+    """Draw cutouts and their truth.
 
     The same arguments give the same pixels on a CPU; on a GPU a few masked or hot pixels may
     differ, where two were drawn at one place and either may come last.
@@ -210,20 +210,20 @@ def simulate_fields(
     coords[:, :2] = (side[:, None] - 1) / 2 + draw_offsets(
         side, random, options.offset, options.offset_wide, options.offset_wide_share
     )
-    galaxy = torch.arange(n, device=device) % max(distinct, 1)  # that each scene shows
-    largest, stamp = max(options.sides), options.psf_size
-    parts: list[Part] = []
+    galaxy = torch.arange(n, device=device) % max(distinct, 1)  # that each field shows
+    largest, psf_side = max(options.sides), options.psf_size
+    parts: list[Observed] = []
     for value in side.unique().tolist():
         rows = (side == value).nonzero()[:, 0]
         place = torch.full((distinct,), -1, device=device)
         place[rows] = torch.arange(len(rows), device=device)
-        scenes = (place[galaxy] >= 0).nonzero()[:, 0]
+        fields = (place[galaxy] >= 0).nonzero()[:, 0]
         galaxies = make_galaxies(coords[rows], int(value), random, options, real, prior)
-        parts.append(expose(galaxies, scenes, place[galaxy[scenes]], random, options))
+        parts.append(observe(galaxies, fields, place[galaxy[fields]], random, options))
     image = torch.zeros(n, largest, largest, device=device)
     sigma = torch.ones_like(image)
     mask = torch.ones_like(image, dtype=torch.bool)
-    psf = image.new_zeros(n, stamp, stamp)
+    psf = image.new_zeros(n, psf_side, psf_side)
     columns = torch.zeros(n, 13, dtype=torch.float64, device=device)
     for part in parts:
         size = part.image.shape[-1]

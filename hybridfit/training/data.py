@@ -45,7 +45,7 @@ class Shard(Batch):
         scalars: (N, F) float32.
         targets: (N, T) float32, the flow's coordinates of the truth: t, or w about a `Laplace`.
         snr: (N,) float32 signal to noise.
-        kind: (N,) int64 bits of what makes the scene difficult, 0 = clean.
+        kind: (N,) int64 bits of the contaminants `Kind`, 0 = clean.
         log_slope: (N,) float32 ln |d targets / d t|, 0 where the targets are t.
     """
 
@@ -93,26 +93,28 @@ class SimulatedSource:
     def __call__(self, number: int) -> Shard:
         """Simulate shard ``number``."""
         seed = seed_of(self.seed, self.stream, number)
-        scenes = simulate_fields(self.size, seed, self.simulator, self.prior, self.device)
-        return shard_of(scenes, self.with_views, self.initial_estimator)
+        simulated = simulate_fields(self.size, seed, self.simulator, self.prior, self.device)
+        return shard_of(simulated, self.with_views, self.initial_estimator)
 
 
 def shard_of(
-    scenes: SimulatedFields, with_views: bool = True, initial_estimator: Estimator | None = None
+    simulated: SimulatedFields, with_views: bool = True, initial_estimator: Estimator | None = None
 ) -> Shard:
     """What a network with this initial estimator reads of simulated fields, and their targets."""
-    on_cpu = scenes.cutouts.image.device.type == "cpu"
-    side = scenes.cutouts.size.amax(dim=1)
-    order = torch.argsort(side, stable=True)  # small stamps together, without their padding
+    on_cpu = simulated.cutouts.image.device.type == "cpu"
+    side = simulated.cutouts.size.amax(dim=1)
+    order = torch.argsort(side, stable=True)  # small cutouts together, without their padding
     pieces = []
-    for rows in order.split(MEASURED_AT_ONCE if on_cpu else max(1, len(scenes))):
-        cutouts = _unpadded(scenes.cutouts[rows.tolist()], int(side[rows].amax()))
+    for rows in order.split(MEASURED_AT_ONCE if on_cpu else max(1, len(simulated))):
+        cutouts = _unpadded(simulated.cutouts[rows.tolist()], int(side[rows].amax()))
         inputs = estimator_inputs(cutouts, initial_estimator, with_views)
         targets, log_slope = targets_of(
-            encode(scenes.theta[rows], cutouts.zeropoint, inputs.frame), inputs
+            encode(simulated.theta[rows], cutouts.zeropoint, inputs.frame), inputs
         )
         values = (inputs.views.half(), inputs.scalars.float(), targets.float())
-        pieces.append((*values, scenes.snr[rows].float(), scenes.kind[rows], log_slope.float()))
+        pieces.append(
+            (*values, simulated.snr[rows].float(), simulated.kind[rows], log_slope.float())
+        )
     back = torch.argsort(order)
     return Shard(*(torch.cat(column)[back] for column in zip(*pieces, strict=True)))
 
@@ -126,7 +128,7 @@ def targets_of(t: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor]:
 
 
 def _unpadded(cutouts: Cutouts, side: int) -> Cutouts:
-    """The first ``side`` rows and columns, which hold all of each stamp."""
+    """The first ``side`` rows and columns, which hold all of each cutout."""
     cut = {k: getattr(cutouts, k)[:, :side, :side] for k in ("image", "sigma", "mask")}
     return replace(cutouts, **cut)
 

@@ -29,7 +29,7 @@ def labelled_shard(
 
     Args:
         cutouts: B galaxies.
-        truth: (B, 8) physical parameters in stamp pixels; where the sky is NaN it is drawn from
+        truth: (B, 8) physical parameters in cutout pixels; where the sky is NaN it is drawn from
             what the pixels say about it given the others. With ``columns`` (B, T) their values.
         columns: other parameters than the Sersic ones.
         seed: of the skies.

@@ -80,7 +80,7 @@ def train(
     initial_estimator = initial_estimator_of(recipe.network, known)
     if initial_estimator is not None and at_home:
         initial_estimator = initial_estimator.to(target)
-    scenes = SimulatedSource(
+    simulated = SimulatedSource(
         recipe.simulator,
         recipe.prior,
         options.seed,
@@ -89,10 +89,10 @@ def train(
         with_views=max(options.image_share) > 0,
         initial_estimator=initial_estimator,
     )
-    aside = replace(scenes, size=options.validation, stream=VALIDATION)
+    aside = replace(simulated, size=options.validation, stream=VALIDATION)
     validation = cached_validation(out / VALIDATION_FILE, aside, options.validation_limit)
     first = state["counters"]["distinct"] // options.shard if state else 0
-    with Producer(source or scenes, first, options.workers) as producer, _signals() as stopped:
+    with Producer(source or simulated, first, options.workers) as producer, _signals() as stopped:
         store = ReplayBuffer(options.memory_gb, target if at_home else "cpu")
         stock = Supply(producer, store, options.epochs_per_image, options.reuse_max)
         stock.distinct = first * options.shard

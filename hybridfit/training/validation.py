@@ -48,20 +48,20 @@ def make_validation(source: SimulatedSource, n_limit: int) -> Validation:
     """Simulate the validation galaxies and compute the limit of the first clean ones."""
     assert source.stream == VALIDATION
     seed = seed_of(source.seed, source.stream, 0)
-    scenes = simulate_fields(source.size, seed, source.simulator, source.prior, source.device)
-    galaxies = shard_of(scenes, source.with_views, source.initial_estimator)
+    simulated = simulate_fields(source.size, seed, source.simulator, source.prior, source.device)
+    galaxies = shard_of(simulated, source.with_views, source.initial_estimator)
     t = []
-    for part in in_parts(len(scenes), LIMITED_AT_ONCE):
-        cutouts = scenes.cutouts[part]
+    for part in in_parts(len(simulated), LIMITED_AT_ONCE):
+        cutouts = simulated.cutouts[part]
         frame = make_inputs(cutouts, with_views=False).frame
-        t.append(encode(scenes.theta[part], cutouts.zeropoint, frame))
+        t.append(encode(simulated.theta[part], cutouts.zeropoint, frame))
     prior = gaussian_nll(torch.cat(t))
     limit = torch.full((len(galaxies),), math.nan, device=galaxies.targets.device)
     clean = (galaxies.kind == 0).nonzero()[:n_limit, 0]
     space = ParameterSpace(prior=source.prior)
     for part in in_parts(len(clean), LIMITED_AT_ONCE):
         rows = clean[part]
-        some = scenes[rows.tolist()]
+        some = simulated[rows.tolist()]
         limit[rows] = laplace_limit(some.theta, some.cutouts, space).float()
     return Validation(galaxies, limit, prior)
 
@@ -187,7 +187,7 @@ def as_initial_reads(galaxies: Shard, initial_estimator: Estimator) -> Shard:
 
 
 def summary(nll: Tensor, validation: Validation) -> dict[str, float]:
-    """Mean NLL of all, of clean and difficult scenes and by S/N, and its gap to the limit."""
+    """Mean NLL of all, of clean and contaminated fields and by S/N, and its gap to the limit."""
     galaxies, limit = validation.galaxies, validation.limit
     groups = {"all": torch.ones_like(nll, dtype=torch.bool)}
     groups |= {"clean": galaxies.kind == 0, "difficult": galaxies.kind != 0}
