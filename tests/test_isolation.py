@@ -25,7 +25,7 @@ from hybridfit.pipeline.engine.isolation import (
     ordinary_galaxy,
 )
 from hybridfit.pipeline.fit_files import fit_files
-from hybridfit.pipeline.galfit.run import fit_feedmes
+from hybridfit.pipeline.galfit.run import FeedmeFitOptions, FeedmeRunOptions, fit_feedmes
 from hybridfit.pipeline.options import RunOptions
 from hybridfit.pipeline.predict import predict, predict_files
 from hybridfit.simulation.simulate import SimulateOptions
@@ -165,8 +165,8 @@ def test_input_files_of_galfit_that_raise(folder, tmp_path, monkeypatch):
         paths.append(folder / f"{name}.feedme")
         paths[-1].write_text(FEEDME.format(id=name))
     broken = failing(galfit.measure, "sim0002", Trouble("in the fit"))
-    run = galfit.FeedmeRunOptions(initial_values="moments")
-    options = galfit.FeedmeFitOptions(compile="off")
+    run = FeedmeRunOptions(initial_values="moments")
+    options = FeedmeFitOptions(compile="off")
     with monkeypatch.context() as patch:
         patch.setattr(galfit, "measure", broken)
         table = Table.read(fit_feedmes(paths, tmp_path / "a", options=options, run=run).results)

@@ -84,9 +84,9 @@ def test_linked_folders_are_refused(inputs, tmp_path, victim, name, overwrite):
     assert (out / "results.fits").is_file(), "nothing was thrown away"
 
 
-@pytest.mark.parametrize("name", [".lock", "run.json"])
+@pytest.mark.parametrize("name", [".workers", "run.json"])
 @pytest.mark.parametrize("kind", ["link", "dangling", "fifo"])
-def test_files_that_are_read_or_locked_are_regular(inputs, tmp_path, victim, name, kind):
+def test_places_of_the_run_itself_are_no_links(inputs, tmp_path, victim, name, kind):
     """Neither cut short, nor waited for."""
     out = tmp_path / "out"
     out.mkdir()
@@ -94,12 +94,12 @@ def test_files_that_are_read_or_locked_are_regular(inputs, tmp_path, victim, nam
         os.mkfifo(out / name)
     else:
         planted(out / name, victim / ("file" if kind == "link" else "nowhere"))
-    with pytest.raises(UsageError, match=r"is a link|no regular file"):
+    with pytest.raises(UsageError, match=r"is a link|is a file|no regular file"):
         fit_files(inputs, out, run=RUN)
     assert untouched(victim)
 
 
-@pytest.mark.parametrize("name", ["run.json", "inputs.npy", "results.fits", ".lock"])
+@pytest.mark.parametrize("name", ["run.json", "inputs.npy", "results.fits"])
 def test_folders_in_the_place_of_files_are_refused(inputs, tmp_path, name):
     """Before anything is computed, and whoever's they are they stay."""
     (tmp_path / "out" / name / "mine").mkdir(parents=True)

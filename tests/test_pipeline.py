@@ -284,7 +284,7 @@ def test_a_kill_at_every_step(simulated, tmp_path: Path, moment: int, monkeypatc
 
 def test_broken_parts_are_computed_again(simulated, tmp_path: Path, monkeypatch):
     """A part whose file a crash of the machine left short or empty is not trusted."""
-    from hybridfit.pipeline import fit_files as files
+    from hybridfit.io import write_tables as export
 
     directory, _, _ = simulated
     run = replace(PLAIN, part_size=8)
@@ -294,7 +294,7 @@ def test_broken_parts_are_computed_again(simulated, tmp_path: Path, monkeypatch)
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(files.export, "write_results", stop)
+        patch.setattr(export, "write_results", stop)
         with pytest.raises(Killed):
             fit_files(directory, tmp_path / "out", run=run)
     parts = sorted((tmp_path / "out" / "parts").iterdir())
@@ -336,16 +336,6 @@ def test_foreign_results_are_not_overwritten(simulated, tmp_path: Path):
     assert (tmp_path / "results.csv").read_text() == "mine"
     with pytest.raises(UsageError, match="is the input"):
         fit_files(directory, directory)
-
-
-def test_two_runs_in_one_folder_are_refused(simulated, tmp_path: Path):
-    fcntl = pytest.importorskip("fcntl")
-    directory, _, _ = simulated
-    with (tmp_path / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UsageError, match="another process"):
-            fit_files(directory, tmp_path)
-    assert fit_files(directory, tmp_path, run=replace(PLAIN, limit=2)).n == 2
 
 
 def test_models_are_blocks_as_galfit_writes_them(simulated, tmp_path: Path):

@@ -21,11 +21,11 @@ from hybridfit.data.samples import Posterior
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.io.posterior_table import LEVELS
 from hybridfit.io.read_results import read_results
+from hybridfit.io.run_folder import RunFolder
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.network import Estimator, NetworkOptions
 from hybridfit.npe.posterior import load_estimator, predict_cutouts
 from hybridfit.npe.weight_files import save_weights
-from hybridfit.pipeline.engine import serial as stream
 from hybridfit.pipeline.predict import judged
 from hybridfit.simulation.simulate import SimulateOptions
 from validation import real_galaxies
@@ -167,7 +167,7 @@ def test_a_stopped_run_goes_on_to_the_same_table(simulated, weights: Path, tmp_p
     options = hf.PredictOptions(weights=str(weights), samples=32)
     run = hf.FileRunOptions(part_size=3)
     whole = hf.predict_files(directory, tmp_path / "whole", options=options, run=run)
-    save, saved = stream.runs.Run.save, []
+    save, saved = RunFolder.save, []
 
     def stop(self, part, rows):
         if len(saved) == 2:
@@ -177,7 +177,7 @@ def test_a_stopped_run_goes_on_to_the_same_table(simulated, weights: Path, tmp_p
 
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream.runs.Run, "save", stop)
+        patch.setattr(RunFolder, "save", stop)
         with pytest.raises(KeyboardInterrupt):
             hf.predict_files(directory, out, options=options, run=run)
     rest = hf.predict_files(directory, out, options=options, run=run)

@@ -18,10 +18,10 @@ from read_helpers import FEEDME
 import hybridfit as hf
 from hybridfit.cli.exit_status import told
 from hybridfit.io.cutout_files import write_cutouts
-from hybridfit.pipeline import fit_files as files
-from hybridfit.pipeline.engine import batching
+from hybridfit.pipeline import run as runs
+from hybridfit.pipeline.engine import batching, parts
 from hybridfit.pipeline.fit_files import fit_files
-from hybridfit.pipeline.galfit.run import FeedmeRunOptions, fit_feedmes
+from hybridfit.pipeline.galfit.run import FeedmeFitOptions, FeedmeRunOptions, fit_feedmes
 from hybridfit.pipeline.options import RunOptions
 from hybridfit.simulation.simulate import SimulateOptions
 
@@ -53,7 +53,7 @@ def stop(*_, **__):
 def all_parts(inputs: Path, out: Path, run: RunOptions = RUN) -> list[Path]:
     """Run up to the table, and no further: the parts."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files.export, "write_results", stop)
+        patch.setattr(runs.export, "write_results", stop)
         with pytest.raises(Killed):
             fit_files(inputs, out, run=run)
     return sorted((out / "parts").iterdir())
@@ -248,7 +248,7 @@ def test_input_files_of_galfit_that_changed(made, tmp_path):
         paths[-1].write_text(text)
         (inputs / f"{name}.con").write_text("1 n 0.2 to 8\n")
     run = FeedmeRunOptions(initial_values="moments")
-    options = hf.pipeline.FeedmeFitOptions(compile="off")
+    options = FeedmeFitOptions(compile="off")
 
     def again() -> tuple[str, ...]:
         return fit_feedmes(paths, tmp_path / "out", options=options, run=run).notes
@@ -268,17 +268,17 @@ def test_a_part_is_kept_by_time(inputs, tmp_path, monkeypatch):
     run = replace(RUN, part_size=256)
     monkeypatch.setattr(batching, "CPU_PIXELS", 3 * 32 * 32)  # batches of three galaxies
     whole = fit_files(inputs, tmp_path / "whole", run=run)
-    monkeypatch.setattr(batching, "SAVE_EVERY", 0.0)
-    plain, calls = batching._rows, []
+    monkeypatch.setattr(parts, "SAVE_EVERY", 0.0)
+    plain, calls = parts.measure, []
 
-    def dying(batch, job):
+    def dying(batch, job, worker):
         calls.append(len(batch.index))
         if len(calls) == 3:
             raise Killed
-        return plain(batch, job)
+        return plain(batch, job, worker)
 
     with monkeypatch.context() as patch:
-        patch.setattr(batching, "_rows", dying)
+        patch.setattr(parts, "measure", dying)
         with pytest.raises(Killed):
             fit_files(inputs, tmp_path / "out", run=run)
     assert calls == [3, 3, 3]
@@ -338,7 +338,7 @@ def test_records_that_are_not_ours(inputs, tmp_path):
         out = tmp_path / f"out{k}"
         out.mkdir()
         (out / "run.json").write_text(text)
-        with pytest.raises(hf.pipeline.UsageError, match="--overwrite"):
+        with pytest.raises(hf.UsageError, match="--overwrite"):
             fit_files(inputs, out, run=replace(RUN, limit=1))
         assert fit_files(inputs, out, run=replace(RUN, limit=1), overwrite=True).n == 1
 
@@ -351,7 +351,7 @@ def test_a_damaged_outcome_is_refused(inputs, tmp_path, outcome):
     fit_files(inputs, tmp_path / "out", run=RUN)
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     (tmp_path / "out" / "run.json").write_text(json.dumps({**record, "outcome": outcome}))
-    with pytest.raises(hf.pipeline.UsageError, match=r"run.json' is damaged .*--overwrite begins"):
+    with pytest.raises(hf.UsageError, match=r"run.json' is damaged .*--overwrite begins"):
         fit_files(inputs, tmp_path / "out", run=RUN)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,20 +60,15 @@ def blank_cutout(id: str, error: BadInput, shape: tuple[int, int] = (32, 32)) ->
     )
 
 
-def read_or_blank(
-    source: Source,
-    options: ReadOptions = ReadOptions(),
-    read: Callable[[Source, ReadOptions], Cutout] = read_cutout,
-) -> Cutout:
+def read_or_blank(source: Source, read: Callable[[Source], Cutout] = read_cutout) -> Cutout:
     """Read a galaxy; whatever is wrong with it becomes a cutout without data, and its message.
 
     Args:
         source: its files.
-        options: see `ReadOptions`.
         read: how.
     """
     try:
-        return read(source, options)
+        return read(source)
     except BadInput as error:
         return blank_cutout(source.id, error)
     except Exception as error:  # what readers of broken files raise has no end
@@ -168,4 +164,5 @@ def read(input: str | Path, **options: Any) -> Cutouts:
         ValueError, FileNotFoundError: if the whole input is unusable, or an option is unknown.
     """
     chosen = make(ReadOptions, options, "read")
-    return stack([read_or_blank(source, chosen) for source in find_sources(input, chosen)])
+    one = partial(read_cutout, options=chosen)
+    return stack([read_or_blank(source, one) for source in find_sources(input, chosen)])

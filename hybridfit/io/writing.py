@@ -133,20 +133,31 @@ def read_regular(path: Path, limit: int) -> bytes:
         LinkedPath: if it is a link, no regular file, or larger.
         OSError: if it cannot be read.
     """
-    with open(path, "rb", opener=_regular) as file:
+    with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size > limit:
             raise LinkedPath(f"'{path}' is larger than {limit} bytes: no run wrote it")
         return file.read(limit)
 
 
-def open_lock(path: Path) -> IO[str]:
-    """Open a file to lock, made if it is not there, its content left alone.
+def create_file(path: Path, text: str) -> None:
+    """Write a small file that must not be there yet.
+
+    Raises:
+        FileExistsError: if anything has that name.
+        OSError: if it cannot be written.
+    """
+    with open(path, "wb", buffering=0, opener=_created) as file:
+        file.write(text.encode("ascii"))
+
+
+def open_regular(path: Path, mode: str = "rb") -> IO[bytes]:
+    """Open a regular file of bytes.
 
     Raises:
         LinkedPath: if it is a link or no regular file.
         OSError: if it cannot be opened.
     """
-    return open(path, "r+", opener=lambda name, flags: _regular(name, flags | os.O_CREAT))
+    return open(path, mode, opener=_regular)
 
 
 def _created(name: str, flags: int) -> int:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.errors import UsageError
 from hybridfit.data.fit import Fit
 from hybridfit.data.result import Quality, Result
 from hybridfit.deprecations import renamed_arguments
@@ -20,19 +21,20 @@ from hybridfit.io.result_table import result_columns, result_rows
 from hybridfit.io.table import Column
 from hybridfit.io.writing import real_folder
 from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.profiles import import_profiles
 from hybridfit.npe.network import Estimator
-from hybridfit.npe.posterior import weights_digest
 from hybridfit.pipeline.engine.isolation import ordinary_galaxy
-from hybridfit.pipeline.engine.job import Job, Stage, Summary
-from hybridfit.pipeline.engine.serial import run_stream
+from hybridfit.pipeline.engine.job import Job, Summary, Work
 from hybridfit.pipeline.measure import (
+    Clock,
     compiles,
     measure,
     model_images,
-    starting_network,
 )
 from hybridfit.pipeline.options import RunOptions
+from hybridfit.pipeline.run import run_files
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
+from hybridfit.pipeline.weights import checked_digest, loaded_network
 from hybridfit.sampling.options import SamplingOptions
 from hybridfit.uncertainty.options import BootstrapOptions, BudgetOptions
 
@@ -69,57 +71,76 @@ def fit_files(
         OSError: if ``out`` cannot be written.
     """
     errors = ErrorOptions(run.uncertainty, sampling, bootstrap, budget)
-    try:
-        estimator = starting_network(run.initial_values, run.weights)
-    except (OSError, ValueError) as error:
-        raise UsageError(str(error)) from error
-    drawn = errors.n_draws(len(options.components))
-    n_samples = drawn if run.save_samples else 0
-
-    def columns(width: int) -> tuple[Column, ...]:
-        return result_columns(options.space, width, run.covariance, drawn > 0, n_samples)
-
-    def nothing(cutouts: Cutouts, job: Job) -> NDArray[np.void]:
-        return result_rows(cutouts, no_result(cutouts, options.space), job.schema)
-
-    def trial() -> Result:
-        galaxy, device = ordinary_galaxy(not read.no_psf), torch.device(run.device)
-        return measure(galaxy, options, device, None, errors, estimator)
-
-    stage = Stage(
-        {"fit": options, **errors.settings},
-        columns,
-        lambda cutouts, job, share: _fit_batch(
-            cutouts, job, options, run, errors, share, estimator
-        ),
-        nothing,
-        trial,
-        read,
-        run,
-        {} if estimator is None else {"weights": weights_digest(run.weights)},
-    )
-    return run_stream(input, out, stage, overwrite, quiet)
+    digest = "" if run.initial_values == "moments" else checked_digest(run.weights)
+    work = FitWork(read, run, options, errors, digest)
+    return run_files(input, out, work, overwrite, quiet)
 
 
-def _fit_batch(
-    cutouts: Cutouts,
-    job: Job,
-    options: FitOptions,
-    run: RunOptions,
-    errors: ErrorOptions,
-    share: float,
-    estimator: Estimator | None,
-) -> NDArray[np.void]:
-    device = torch.device(run.device)
-    # the same for a run that was resumed: it depends on the part and the whole run alone
-    compile = compiles(options, round(share * job.n), device, errors)
-    result = measure(cutouts, options, device, compile, errors, estimator, job.clock)
-    if run.save_models:
-        with job.clock("models"):
-            images = model_images(result.fit.theta, cutouts, options)
-            blocks.write_blocks(real_folder(job.models), cutouts, result.fit, images)
-    with job.clock("writing"):
-        return result_rows(cutouts, result, job.schema)
+@dataclass(frozen=True)
+class FitWork(Work):
+    """Fits with their errors.
+
+    Args:
+        read, run, fit, errors: options.
+        digest: of the network's weights, "" without one; another machine must have the same.
+    """
+
+    read: ReadOptions
+    run: RunOptions
+    fit: FitOptions
+    errors: ErrorOptions
+    digest: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options by section."""
+        return {"fit": self.fit, **self.errors.settings}
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """The network, if there is one."""
+        return {"weights": self.digest} if self.digest else {}
+
+    @property
+    def network(self) -> Estimator | None:
+        """The network that fits begin with, loaded once in a process."""
+        return loaded_network(self.run.weights, self.digest) if self.digest else None
+
+    @property
+    def device(self) -> torch.device:
+        """What computes."""
+        return torch.device(self.run.device)
+
+    def n_samples(self, n_components: int) -> int:
+        """Return the number of draws of each galaxy that are written."""
+        return self.errors.n_draws(n_components) if self.run.save_samples else 0
+
+    def columns(self, id_width: int) -> tuple[Column, ...]:
+        """Return the columns of the table."""
+        drawn = self.errors.n_draws(len(self.fit.components)) > 0
+        n_samples = self.n_samples(len(self.fit.components))
+        return result_columns(self.fit.space, id_width, self.run.covariance, drawn, n_samples)
+
+    def rows(self, cutouts: Cutouts, job: Job, n_alike: int, clock: Clock) -> NDArray[np.void]:
+        """Return the rows of galaxies of one shape."""
+        compile = compiles(self.fit, n_alike, self.device, self.errors)
+        import_profiles(self.fit.components)  # the caller has; a fresh process has not
+        result = measure(cutouts, self.fit, self.device, compile, self.errors, self.network, clock)
+        if self.run.save_models:
+            with clock("models"):
+                images = model_images(result.fit.theta, cutouts, self.fit)
+                blocks.write_blocks(real_folder(job.models), cutouts, result.fit, images)
+        with clock("writing"):
+            return result_rows(cutouts, result, job.columns)
+
+    def blank_rows(self, cutouts: Cutouts, job: Job) -> NDArray[np.void]:
+        """Return the rows of galaxies without data."""
+        return result_rows(cutouts, no_result(cutouts, self.fit.space), job.columns)
+
+    def trial(self) -> Result:
+        """Fit an ordinary galaxy."""
+        galaxy = ordinary_galaxy(not self.read.no_psf)
+        return measure(galaxy, self.fit, self.device, None, self.errors, self.network)
 
 
 def no_result(cutouts: Cutouts, space: ParameterSpace) -> Result:

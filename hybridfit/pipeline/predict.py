@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,23 @@ from hybridfit.data.samples import Posterior
 from hybridfit.io.formats import check_format
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.posterior_table import posterior_columns, posterior_rows
-from hybridfit.io.table import id_width
+from hybridfit.io.table import Column, id_width
 from hybridfit.io.targets_table import targets_columns, targets_rows
 from hybridfit.io.write_tables import whole_table
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.network import Estimator
-from hybridfit.npe.posterior import load_estimator, predict_cutouts, weights_digest
+from hybridfit.npe.posterior import load_estimator, predict_cutouts
 from hybridfit.npe.predict_targets import predict_targets
 from hybridfit.options.checks import checked, or_default
 from hybridfit.options.yaml_options import check_keys
 from hybridfit.pipeline.devices import usable_device
 from hybridfit.pipeline.engine.isolation import Isolation, failed_cutout, ordinary_galaxy
-from hybridfit.pipeline.engine.job import Job, Stage, Summary
-from hybridfit.pipeline.engine.serial import run_stream
+from hybridfit.pipeline.engine.job import Job, Summary, Work
 from hybridfit.pipeline.fit import from_arrays
-from hybridfit.pipeline.measure import metadata
+from hybridfit.pipeline.measure import Clock, metadata
 from hybridfit.pipeline.options import FileRunOptions, PredictOptions
+from hybridfit.pipeline.run import run_files
+from hybridfit.pipeline.weights import checked_digest, loaded_network
 
 # half of the 95 % interval: what `Flag.UNCERTAIN` says
 MAX_MAG, MAX_SIZE = 0.5, 0.5  # mag, ln(r_eff)
@@ -80,9 +81,9 @@ def predict(
     chosen = replace(or_default("options", options, PredictOptions), **more)
     if estimator is not None:
         checked("estimator", estimator, Estimator)
+    where, width = usable_device(device), id_width(cutouts.id)
     network = estimator or load_estimator(chosen.weights)
-    columns = _columns(chosen, network, id_width(cutouts.id))
-    where = usable_device(device)
+    columns = _columns(chosen, network, width)
     isolation = Isolation(
         lambda: _rows(ordinary_galaxy(cutouts.psf is not None), network, chosen, where, columns)
     )
@@ -122,30 +123,61 @@ def predict_files(
     """
     try:
         check_format(run.format, "draws" if options.save_samples else "")
-        estimator = load_estimator(options.weights)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise UsageError(str(error)) from error
-    device = usable_device(run.device)
+    work = PredictWork(read, run, options, checked_digest(options.weights))
+    return run_files(input, out, work, overwrite, quiet)
 
-    def rows(cutouts: Cutouts, job: Job, share: float = 1.0) -> NDArray[np.void]:
-        with job.clock("predicting"):
-            return _rows(cutouts, estimator, options, device, job.schema)
 
-    def trial() -> object:
-        schema = _columns(options, estimator, id_width(["trial"]))
-        return _rows(ordinary_galaxy(not read.no_psf), estimator, options, device, schema)
+@dataclass(frozen=True)
+class PredictWork(Work):
+    """Posteriors of the network alone.
 
-    stage = Stage(
-        options={"predict": options},
-        columns=lambda width: _columns(options, estimator, width),
-        rows=rows,
-        nothing=rows,
-        trial=trial,
-        read=read,
-        run=run,
-        identity={"weights": weights_digest(options.weights)},
-    )
-    return run_stream(input, out, stage, overwrite, quiet)
+    Args:
+        read, run, predict: options.
+        digest: of the network's weights; another machine must have the same.
+    """
+
+    read: ReadOptions
+    run: FileRunOptions
+    predict: PredictOptions
+    digest: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options by section."""
+        return {"predict": self.predict}
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """The network."""
+        return {"weights": self.digest}
+
+    @property
+    def network(self) -> Estimator:
+        """The network, loaded once in a process."""
+        return loaded_network(self.predict.weights, self.digest)
+
+    def columns(self, id_width: int) -> tuple[Column, ...]:
+        """Return the columns of the table."""
+        return _columns(self.predict, self.network, id_width)
+
+    def rows(self, cutouts: Cutouts, job: Job, n_alike: int, clock: Clock) -> NDArray[np.void]:
+        """Return the rows of galaxies of one shape."""
+        with clock("predicting"):
+            return self.blank_rows(cutouts, job)
+
+    def blank_rows(self, cutouts: Cutouts, job: Job) -> NDArray[np.void]:
+        """Return the rows of galaxies, with data or without."""
+        device = usable_device(self.run.device)
+        return _rows(cutouts, self.network, self.predict, device, job.columns)
+
+    def trial(self) -> object:
+        """Predict an ordinary galaxy."""
+        columns, device = self.columns(id_width(["trial"])), usable_device(self.run.device)
+        return _rows(
+            ordinary_galaxy(not self.read.no_psf), self.network, self.predict, device, columns
+        )
 
 
 def _columns(options: PredictOptions, estimator: Estimator, width: int) -> tuple[Any, ...]:

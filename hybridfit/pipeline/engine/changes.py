@@ -7,37 +7,36 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridfit.io import run_folder as runs
 from hybridfit.io.input_keys import any_gone, content_key, quick_key, source_values
 from hybridfit.io.parts import Part
 from hybridfit.io.rows_back import rows_back
+from hybridfit.pipeline.engine.base import Run
 from hybridfit.pipeline.engine.batching import files_of
-from hybridfit.pipeline.engine.job import Job
 
 SHOWN = 5  # ids in a note
 
 
-def check_inputs(folder: runs.Run, job: Job) -> list[str]:
+def check_inputs(run: Run) -> list[str]:
     """Mark the galaxies whose files have changed as not done, and say which.
 
     Rows of galaxies whose files are no longer there are kept.
     """
-    changed, gone = _of_table(folder, job) if folder.is_complete() else _of_parts(folder, job)
+    changed, gone = _of_table(run) if run.folder.is_complete() else _of_parts(run)
     notes = []
     if changed:
-        notes.append(f"the files of {_named(changed, job)} have changed: measured again")
+        notes.append(f"the files of {_named(changed, run)} have changed: measured again")
     if gone:
-        notes.append(f"the files of {_named(gone, job)} are no longer there: their rows are kept")
+        notes.append(f"the files of {_named(gone, run)} are no longer there: their rows are kept")
     return notes
 
 
-def _of_parts(folder: runs.Run, job: Job) -> tuple[list[int], list[int]]:
+def _of_parts(run: Run) -> tuple[list[int], list[int]]:
     """Look at a run that goes on: numbers of galaxies that changed, and that are gone."""
-    changed, gone = [], []
+    folder, changed, gone = run.folder, [], []
     for number in range(len(folder)):
         part, numbers = folder.part(number), folder.galaxies(number)
         done = [i for i in range(len(numbers)) if part.done[i]]
-        new, lost, _ = _compared([numbers[i] for i in done], part.keys[done], job)
+        new, lost, _ = _compared([numbers[i] for i in done], part.keys[done], run)
         if new:
             part.done[[i - numbers.start for i in new]] = False
             folder.save(number, part)  # at once: a kill must not make them look done again
@@ -46,19 +45,20 @@ def _of_parts(folder: runs.Run, job: Job) -> tuple[list[int], list[int]]:
     return changed, gone
 
 
-def _of_table(folder: runs.Run, job: Job) -> tuple[list[int], list[int]]:
+def _of_table(run: Run) -> tuple[list[int], list[int]]:
     """Look at a complete run; where something changed it is one that goes on, rows from its table
     as parts."""
+    folder = run.folder
     keys = folder.keys()
     if keys is None:  # an older run, which kept none
         return [], []
-    changed, gone, fresh = _compared(range(job.n), keys, job)
+    changed, gone, fresh = _compared(range(run.job.n), keys, run)
     if not changed:
         if (fresh != keys).any():
             folder.keep_keys(fresh)
         return changed, gone
-    rows = rows_back(folder.results, job.schema, job.ids)
-    done = np.ones(job.n, bool)
+    rows = rows_back(folder.results, run.job.columns, run.ids)
+    done = np.ones(run.job.n, bool)
     done[changed] = False
     if rows is not None:  # else all of them are done again
         for number in range(len(folder)):
@@ -69,13 +69,13 @@ def _of_table(folder: runs.Run, job: Job) -> tuple[list[int], list[int]]:
 
 
 def _compared(
-    numbers: Sequence[int], keys: NDArray[np.uint64], job: Job
+    numbers: Sequence[int], keys: NDArray[np.uint64], run: Run
 ) -> tuple[list[int], list[int], NDArray[np.uint64]]:
     """Galaxies that changed, that are gone, and the keys as they are now, of ``numbers``."""
     changed, gone, fresh = [], [], keys.copy()
     for k, i in enumerate(numbers):
-        source = job.input.sources[i]
-        values, files = source_values(source), files_of(source, job)
+        source = run.sources[i]
+        values, files = source_values(source), files_of(source, run.job.work)
         quick = quick_key(values, files)
         if quick == int(keys[k, 0]):
             continue
@@ -88,8 +88,8 @@ def _compared(
     return changed, gone, fresh
 
 
-def _named(numbers: Sequence[int], job: Job) -> str:
+def _named(numbers: Sequence[int], run: Run) -> str:
     """A number of galaxies and the first of their ids."""
-    names = ", ".join(f"'{job.ids[i]}'" for i in numbers[:SHOWN])
+    names = ", ".join(f"'{run.ids[i]}'" for i in numbers[:SHOWN])
     more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
     return f"{len(numbers)} galaxies ({names}{more})" if len(numbers) > 1 else f"galaxy {names}"

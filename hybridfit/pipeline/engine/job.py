@@ -1,10 +1,9 @@
-"""What a run from files is made of: what it computes, on what, and what it came to."""
+"""What a run computes and what it came to: `Work`, `Job`, `Summary`."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,8 @@ from hybridfit.io.input_keys import source_files
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.read_cutout import Cutout, read_cutout
 from hybridfit.io.sources import Source
-from hybridfit.io.table import Column, failed_row
-from hybridfit.pipeline.engine.isolation import Isolation
-from hybridfit.pipeline.engine.progress import Progress
+from hybridfit.io.table import Column, failed_row, record_type
+from hybridfit.pipeline.measure import Clock
 from hybridfit.pipeline.options import FileRunOptions
 
 
@@ -32,7 +30,7 @@ class Summary:
         n: galaxies in it.
         flags: how many of them have each flag, and ``any``.
         quality: how many of them are certified, usable, suspect; empty where nothing was fitted.
-        n_fitted: galaxies this process worked on; the others were done before.
+        n_fitted: galaxies this process worked on; the others were done before, or elsewhere.
         seconds: spent by this process on finding, reading, computing, writing.
         notes: what had to be done again, and why.
     """
@@ -46,83 +44,83 @@ class Summary:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Stage:
-    """What a run computes.
+class Work(ABC):
+    """What is computed of each galaxy: a frozen dataclass of options that can be pickled.
 
-    Args:
-        options: name to options dataclass; all of them must be the same to go on with a run.
-        columns: of its table, given the bytes of the longest id.
-        rows: of a batch of galaxies of one padded shape with its job and the share that it has
-            of its part.
-        nothing: rows of galaxies without data.
-        trial: computes an ordinary galaxy, to tell a galaxy's fault from the call's.
-        read: reading options.
-        run: how it goes about it.
-        identity: what else must be the same.
-        failed: row of a galaxy that could not be computed, from its id, flags and the reason.
+    Whatever is loaded for it, a network say, is loaded by the process that needs it. A subclass
+    has the fields ``read`` and ``run``; one whose galaxies are not in files of their own says
+    how they are read.
     """
 
-    options: Mapping[str, Any]
-    columns: Callable[[int], Sequence[Column]]
-    rows: Callable[[Cutouts, Job, float], NDArray[np.void]]
-    nothing: Callable[[Cutouts, Job], NDArray[np.void]]
-    trial: Callable[[], object]
     read: ReadOptions
     run: FileRunOptions
-    identity: Mapping[str, str] = field(default_factory=dict)
-    failed: Callable[[str, int, str, Sequence[Column]], NDArray[np.void]] = failed_row
+
+    @property
+    @abstractmethod
+    def options(self) -> Mapping[str, Any]:
+        """Dataclasses of options by section; all must be the same to continue a run."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What else must be the same."""
+        return {}
+
+    @abstractmethod
+    def columns(self, id_width: int) -> tuple[Column, ...]:
+        """Return the columns of the table, given the bytes of the longest id."""
+
+    @abstractmethod
+    def rows(self, cutouts: Cutouts, job: Job, n_alike: int, clock: Clock) -> NDArray[np.void]:
+        """Return the rows of galaxies of one padded shape; may raise anything.
+
+        Args:
+            cutouts: B galaxies.
+            job: columns, and where image blocks go.
+            n_alike: how many galaxies of the run have this shape, about; whether compiling pays.
+            clock: context manager that is told what is being done.
+        """
+
+    @abstractmethod
+    def blank_rows(self, cutouts: Cutouts, job: Job) -> NDArray[np.void]:
+        """Return the rows of galaxies without data."""
+
+    @abstractmethod
+    def trial(self) -> object:
+        """Compute an ordinary galaxy, to tell a galaxy's fault from the call's."""
+
+    def failed(self, id: str, flags: int, text: str, job: Job) -> NDArray[np.void]:
+        """Return the row (1,) of a galaxy that could not be computed."""
+        return failed_row(id, flags, text, job.columns)
+
+    def read_cutout(self, source: Source) -> Cutout:
+        """Read one galaxy; raises `BadInput`."""
+        return read_cutout(source, self.read)
+
+    def kind(self, id: str) -> tuple[Any, ...]:
+        """Return what else than their shape the galaxies of a batch must have in common."""
+        return ()
+
+    def files(self, source: Source) -> Sequence[str]:
+        """Return the files whose change is a change of the galaxy's row."""
+        return source_files(source, self.read)
 
 
 @dataclass(frozen=True)
-class Input:
-    """The galaxies of a run and how one is read.
+class Job:
+    """What is the same for every batch of a run: it can be pickled and sent anywhere.
 
     Args:
-        sources: sorted by id.
-        read: one of them; raises `BadInput`.
-        kind: of a galaxy, by its id: what else a batch must have in common.
-        files: of a galaxy, whose change is a change of its row.
+        work: what is computed.
+        columns: of the table.
+        n: galaxies of the run.
+        models: folder for image blocks.
     """
 
-    sources: Sequence[Source]
-    read: Callable[[Source, ReadOptions], Cutout] = read_cutout
-    kind: Callable[[str], tuple[Any, ...]] = lambda id: ()
-    files: Callable[[Source, ReadOptions], Sequence[str]] = source_files
-
-
-@dataclass
-class Job:
-    """What the parts of a run have in common, and the time they took."""
-
-    input: Input
-    stage: Stage
-    schema: Sequence[Column]
+    work: Work
+    columns: tuple[Column, ...]
+    n: int
     models: Path
-    ids: Sequence[str]
-    n_fitted: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-    progress: Progress = field(default_factory=Progress)
+    row_type: np.dtype = field(init=False)
 
     def __post_init__(self) -> None:
-        self.isolation = Isolation(self.stage.trial)
-
-    @property
-    def n(self) -> int:
-        """Galaxies of the run."""
-        return len(self.ids)
-
-    def spend(self, what: str, seconds: float) -> None:
-        """Add to the time that went into ``what``."""
-        self.seconds[what] = self.seconds.get(what, 0.0) + seconds
-
-    @contextmanager
-    def clock(self, what: str) -> Iterator[None]:
-        """Count the time in here as spent on ``what``."""
-        start = time.perf_counter()
-        self.progress.enter(what)
-        try:
-            yield
-        finally:
-            self.spend(what, time.perf_counter() - start)
-        self.progress.leave(what)
+        object.__setattr__(self, "row_type", record_type(self.columns))

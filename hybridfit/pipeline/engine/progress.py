@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 
 from tqdm import tqdm
@@ -16,15 +17,16 @@ class Progress:
 
     Args:
         total: galaxies of the run.
-        done: of them, before.
+        done: how many of each part were done before.
         quiet: without a bar; nor is there one where stderr is no terminal.
     """
 
-    def __init__(self, total: int = 0, done: int = 0, quiet: bool = True) -> None:
+    def __init__(self, total: int = 0, done: Sequence[int] = (), quiet: bool = True) -> None:
         self._bar = tqdm(
-            total=total, initial=done, disable=True if quiet else None, bar_format=FORMAT
+            total=total, initial=sum(done), disable=True if quiet else None, bar_format=FORMAT
         )
-        self._batch, self._moved = 0, 0.0
+        self._counted = dict(enumerate(done))
+        self._part, self._batch, self._moved = 0, 0, 0.0
 
     def __enter__(self) -> Progress:
         return self
@@ -37,28 +39,31 @@ class Progress:
     ) -> None:
         self._bar.close()
 
-    def begin(self, n: int) -> None:
-        """A batch with ``n`` new galaxies is being computed."""
-        self._batch, self._moved = n, 0.0
+    def begin(self, n: int, part: int = 0) -> None:
+        """Begin a batch with ``n`` new galaxies of a part."""
+        self._part, self._batch, self._moved = part, n, 0.0
 
     def enter(self, stage: str) -> None:
-        """A stage of the batch begins."""
+        """Begin a stage of the batch."""
         if self._batch and stage != "writing":
             self._bar.set_postfix_str(f"{stage} {self._batch}")
 
     def leave(self, stage: str) -> None:
-        """A stage of the batch is over."""
+        """End a stage of the batch."""
         self._move(DONE_AFTER.get(stage, 0.0) * self._batch)
 
     def end(self) -> None:
-        """The batch is done."""
+        """End the batch."""
         self._move(self._batch)
+        self._counted[self._part] = self._counted.get(self._part, 0) + self._batch
         self._batch = 0
 
-    def say(self, text: str) -> None:
-        """Write a line above the bar."""
-        if not self._bar.disable:
-            self._bar.write(text)
+    def reach(self, part: int, n: int) -> None:
+        """Count ``n`` galaxies of a part as done: another process may have computed them."""
+        more = n - self._counted.get(part, 0)
+        if more > 0:
+            self._bar.update(more)
+            self._counted[part] = n
 
     def _move(self, to: float) -> None:
         if to > self._moved:

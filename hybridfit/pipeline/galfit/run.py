@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +33,9 @@ from hybridfit.io.result_table import result_columns
 from hybridfit.io.sources import Source
 from hybridfit.io.table import Column
 from hybridfit.io.writing import real_folder
-from hybridfit.npe.network import Estimator
-from hybridfit.npe.posterior import weights_digest
 from hybridfit.pipeline.engine.isolation import ordinary_galaxy
-from hybridfit.pipeline.engine.job import Input, Job, Stage, Summary
-from hybridfit.pipeline.engine.serial import run_stream
-from hybridfit.pipeline.fit_files import no_result
+from hybridfit.pipeline.engine.job import Job, Summary
+from hybridfit.pipeline.fit_files import FitWork, no_result
 from hybridfit.pipeline.fluxes import with_fluxes
 from hybridfit.pipeline.galfit.fits import fit_within, given_limits
 from hybridfit.pipeline.galfit.rows import failed_task, task_columns, task_rows
@@ -52,9 +48,11 @@ from hybridfit.pipeline.galfit.tasks import (
     read_task,
     space_of,
 )
-from hybridfit.pipeline.measure import compiles, measure, model_images, starting_network
+from hybridfit.pipeline.measure import Clock, compiles, measure, model_images
 from hybridfit.pipeline.options import RunOptions
+from hybridfit.pipeline.run import run_files
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
+from hybridfit.pipeline.weights import checked_digest
 from hybridfit.sampling.options import SamplingOptions
 from hybridfit.uncertainty.covariance import quote_covariance
 from hybridfit.uncertainty.options import BootstrapOptions, BudgetOptions
@@ -113,119 +111,111 @@ def fit_feedmes(
     errors = ErrorOptions(run.uncertainty, sampling, bootstrap, budget)
     try:
         found = find_tasks(inputs)
-        estimator = starting_network(run.initial_values, run.weights)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     read_task.cache_clear()  # files may have changed since the last run
-    work = _Work(found, options, run, errors, estimator)
-    chosen = replace(options, components=("sersic",) * work.most, sky="plane")
-    stage = Stage(
-        {"fit": chosen, **errors.settings},
-        work.columns,
-        work.rows,
-        work.nothing,
-        work.trial,
-        read,
-        run,
-        {} if estimator is None else {"weights": weights_digest(run.weights)},
-        lambda id, *rest: failed_task(found[id], id, *rest),
-    )
+    digest = "" if run.initial_values == "moments" else checked_digest(run.weights)
+    most = max((read_task(id, path).n_components for id, path in found.items()), default=1) or 1
+    work = FeedmeWork(read, run, options, errors, digest, found, most)
     sources = [Source(name, str(path)) for name, path in found.items()]
-    source = Input(sources, work.cutout, work.kind, work.files)
-    return run_stream([str(path) for path in inputs], out, stage, overwrite, quiet, source)
+    return run_files([str(path) for path in inputs], out, work, overwrite, quiet, sources)
 
 
 @dataclass(frozen=True)
-class _Work:
-    """A run of input files: what `run_stream` asks for, batch by batch.
+class FeedmeWork(FitWork):
+    """Fits as GALFIT input files ask for them.
 
     Args:
+        read, run, fit, errors, digest: see `FitWork`.
         found: the files by their ids.
-        options, run, errors: settings.
-        estimator: network for files that ask for what any galaxy gets.
+        most: the largest number of components.
     """
 
     found: Mapping[str, Path]
-    options: FitOptions
-    run: RunOptions
-    errors: ErrorOptions
-    estimator: Estimator | None
+    most: int
 
-    @cached_property
-    def most(self) -> int:
-        """The largest number of components."""
-        return max((self.task(id).n_components for id in self.found), default=1) or 1
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options by section."""
+        return {"fit": self._options(self.most), **self.errors.settings}
 
     def task(self, id: str) -> Task:
-        """What the file of that id asks for."""
+        """Return what the file of that id asks for."""
         return read_task(id, self.found[id])
 
     def tasks(self, cutouts: Cutouts) -> list[Task]:
-        """What is asked of each of a batch."""
+        """Return what is asked of each of a batch."""
         return [self.task(id) for id in cutouts.id]
 
     def kind(self, id: str) -> tuple[int, bool]:
-        """What the files of a batch have in common."""
+        """Return what the files of a batch have in common."""
         return self.task(id).n_components, self.task(id).is_plain
 
-    def columns(self, width: int) -> tuple[Column, ...]:
-        """Of the run's table, given the bytes of the longest id."""
-        drawn, run = self.errors.n_draws(self.most), self.run
-        n_samples = drawn if run.save_samples else 0
-        own = result_columns(space_of(self.most), width, run.covariance, drawn > 0, n_samples)
+    def columns(self, id_width: int) -> tuple[Column, ...]:
+        """Return the columns of the table."""
+        drawn, run = self.errors.n_draws(self.most) > 0, self.run
+        space, n_samples = space_of(self.most), self.n_samples(self.most)
+        own = result_columns(space, id_width, run.covariance, drawn, n_samples)
         return (*own, *task_columns(list(self.found.values())))
 
-    def cutout(self, source: Source, read: ReadOptions) -> Cutout:
-        """The pixels that a file asks for; BadInput if it cannot be fitted."""
+    def read_cutout(self, source: Source) -> Cutout:
+        """Read the pixels that a file asks for; BadInput if it cannot be fitted."""
         task = self.task(source.id)
         if task.refused:
             flag = Flag.NOT_MODELLED if task.feedme.components else Flag.UNREADABLE
             raise BadInput(task.refused, int(flag))
-        return read_feedme_cutout(task.feedme, read, task.id)
+        return read_feedme_cutout(task.feedme, self.read, task.id)
 
-    def files(self, source: Source, read: ReadOptions) -> list[str]:
-        """The input file and those that it names, which make the row what it is."""
+    def files(self, source: Source) -> list[str]:
+        """Return the input file and those that it names, which make the row what it is."""
         return [source.image, *named_files(self.task(source.id).feedme)]
 
     def trial(self) -> Result:
-        """An ordinary galaxy, in the same way."""
-        device = torch.device(self.run.device)
-        return measure(ordinary_galaxy(), self.options, device, None, self.errors, self.estimator)
+        """Fit an ordinary galaxy."""
+        galaxy = ordinary_galaxy()
+        return measure(galaxy, self.fit, self.device, None, self.errors, self.network)
 
-    def rows(self, cutouts: Cutouts, job: Job, share: float) -> NDArray[np.void]:
-        """Of a batch of one kind."""
-        batch, run = self.tasks(cutouts), self.run
-        result, cutouts = _told(cutouts, batch, self._result(cutouts, job, share), self.errors)
-        if run.save_models:
-            with job.clock("models"):
+    def failed(self, id: str, flags: int, text: str, job: Job) -> NDArray[np.void]:
+        """Return the row (1,) of a file that could not be computed."""
+        return failed_task(self.found[id], id, flags, text, job.columns)
+
+    def rows(self, cutouts: Cutouts, job: Job, n_alike: int, clock: Clock) -> NDArray[np.void]:
+        """Return the rows of files of one kind."""
+        batch = self.tasks(cutouts)
+        result = self._result(cutouts, batch, n_alike, clock)
+        result, cutouts = _told(cutouts, batch, result, self.errors)
+        if self.run.save_models:
+            with clock("models"):
                 self._write_models(cutouts, result, job.models)
-        return task_rows(cutouts, batch, result, job.schema)
+        return task_rows(cutouts, batch, result, job.columns)
 
-    def nothing(self, cutouts: Cutouts, job: Job) -> NDArray[np.void]:
-        """Rows of files that cannot be fitted."""
+    def blank_rows(self, cutouts: Cutouts, job: Job) -> NDArray[np.void]:
+        """Return the rows of files that cannot be fitted."""
         result = no_result(cutouts, space_of(1))
-        return task_rows(cutouts, self.tasks(cutouts), result, job.schema)
+        return task_rows(cutouts, self.tasks(cutouts), result, job.columns)
 
-    def _result(self, cutouts: Cutouts, job: Job, share: float) -> Result:
-        """Of a batch of one kind, in cutout pixels."""
-        batch, device = self.tasks(cutouts), torch.device(self.run.device)
-        compile = compiles(self.options, round(share * job.n), device, self.errors)
+    def _result(
+        self, cutouts: Cutouts, batch: Sequence[Task], n_alike: int, clock: Clock
+    ) -> Result:
+        """The result of files of one kind, in cutout pixels."""
+        device = self.device
+        compile = compiles(self.fit, n_alike, device, self.errors)
         given = given_of(batch, cutouts.origin)
         if batch[0].is_plain:
             start = given.theta[:, : len(NAMES)].clone()
             start[~(start[:, 3] > 0), 3] = torch.nan  # a size that is no size
             cutouts = replace(cutouts, start=start)
-            rest = (device, compile, self.errors, self.estimator, job.clock)
-            return measure(cutouts, self.options, *rest)
+            rest = (device, compile, self.errors, self.network, clock)
+            return measure(cutouts, self.fit, *rest)
         own = self._options(given.held.shape[1] // len(NAMES))
         limits = given_limits(batch, cutouts.origin)
-        with job.clock("fitting"):
+        with clock("fitting"):
             fit = quote_covariance(fit_within(cutouts, own, given, limits, device, compile))
         result = Result(fit, quality(fit.flags, sampled=False))
         return with_fluxes(result, cutouts, own, self.errors.budget, device)
 
     def _options(self, n_components: int) -> FitOptions:
-        return replace(self.options, components=("sersic",) * n_components, sky="plane")
+        return replace(self.fit, components=("sersic",) * n_components, sky="plane")
 
     def _write_models(self, cutouts: Cutouts, result: Result, folder: Path) -> None:
         space = result.fit.space
