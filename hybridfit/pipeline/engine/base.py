@@ -44,6 +44,8 @@ class Engine(Protocol):
     def compute(self, run: Run, worker: Worker, member: Member) -> None:
         """Return once all parts of the run are whole, or another process has completed it.
 
+        Whether it returns or raises, nothing that it started works on the run any more.
+
         Args:
             run: what is computed.
             worker: of this process: what it computes itself is counted there.
