@@ -16,6 +16,7 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import flux_units, solve
+from hybridfit.rendering.design_matrix import linear_columns, shape_columns
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,9 @@ def _columns(
     images: list[Tensor], linear: Tensor, sky: Tensor, chain: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Derivatives (b, C, H, W) by whitened and linear parameters, and the model (b, H, W)."""
-    flux = linear[:, : len(images), None, None]
-    coords = torch.cat([image[:, 1:] * flux[:, k, None] for k, image in enumerate(images)], dim=1)
+    coords = torch.cat(shape_columns(images, linear[:, : len(images)]), dim=1)
     whitened = torch.einsum("bphw,bpf->bfhw", coords, chain.to(coords.dtype))
-    values = torch.cat([image[:, :1] for image in images], dim=1)
-    terms = torch.cat([values, sky.expand(len(values), *sky.shape)], dim=1)
+    terms = torch.cat(linear_columns(images, sky), dim=1)
     model = torch.einsum("bl,blhw->bhw", linear, terms)
     return torch.cat([whitened, terms], dim=1), model
 

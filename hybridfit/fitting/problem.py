@@ -20,6 +20,7 @@ from hybridfit.fitting.fixed import Held
 from hybridfit.fitting.lm import Normal
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.profiles import Profile
+from hybridfit.rendering.design_matrix import gram_matrix, linear_columns, shape_columns
 from hybridfit.rendering.grid import Grid
 from hybridfit.rendering.kernels import Geometry, component_images, geometry
 from hybridfit.rendering.transfer import transfer_of
@@ -94,29 +95,18 @@ def pixel_gram(
         data, weight: (b, H, W).
         sky: (T, H, W).
     """
-    flux = linear[:, : len(images), None, None]
+    flux = linear[:, : len(images)]
     level = torch.einsum("bt,thw->bhw", linear[:, len(images) :], sky)
     residual = data - level
     for k, image in enumerate(images):
-        residual = residual - flux[:, k] * image[:, 0]
-    columns = torch.cat(
-        [image[:, 1:] * flux[:, k, None] for k, image in enumerate(images)]
-        + [image[:, :1] for image in images]
-        + [sky.expand(len(data), *sky.shape), residual[:, None]],
-        dim=1,
-    )
-    columns = (columns * weight[:, None]).flatten(2)
-    return columns @ columns.transpose(1, 2)
+        residual = residual - flux[:, k, None, None] * image[:, 0]
+    columns = [*shape_columns(images, flux), *linear_columns(images, sky), residual[:, None]]
+    return gram_matrix(columns, weight)
 
 
 def linear_gram(images: list[Tensor], data: Tensor, weight: Tensor, sky: Tensor) -> Tensor:
     """Gram matrix of the weighted linear columns and the data alone, (b, L + 1, L + 1)."""
-    columns = torch.cat(
-        [image[:, :1] for image in images] + [sky.expand(len(data), *sky.shape), data[:, None]],
-        dim=1,
-    )
-    columns = (columns * weight[:, None]).flatten(2)
-    return columns @ columns.transpose(1, 2)
+    return gram_matrix([*linear_columns(images, sky), data[:, None]], weight)
 
 
 @dataclass(frozen=True)

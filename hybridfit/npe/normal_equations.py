@@ -1,8 +1,8 @@
-"""Normal equations of one Sersic profile and a sky: what the pixels say near a point.
+"""Normal equations of one Sersic profile and a sky about a point, with weights for a network.
 
-Most of a cutout is sky. The profile and its derivatives are rendered in a window, which holds all
-but a squared signal to noise of `LEFT_OUT` of the galaxy; the pixels beyond tell of the sky. Pixels
-are taken in units of the sky's noise: squares of some surveys' fluxes are beyond float32.
+Most of a cutout is sky. The profile and its derivatives are rendered in a window that holds all
+but a squared signal to noise of `LEFT_OUT` of the galaxy; pixels beyond it constrain the sky only.
+Pixels are in units of the sky's noise, because squares of some surveys' fluxes overflow float32.
 """
 
 from __future__ import annotations
@@ -18,6 +18,11 @@ from hybridfit.detection.background import typical_sigma
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.profiles import Sersic
 from hybridfit.npe.robust_weights import robust_weights
+from hybridfit.rendering.design_matrix import (
+    information_and_gradient,
+    linear_columns,
+    shape_columns,
+)
 from hybridfit.rendering.grid import grid_key, grid_of
 from hybridfit.rendering.kernels import component_images, geometry
 from hybridfit.rendering.transfer import transfer_of
@@ -32,7 +37,7 @@ STEPS, SPAN = 24, 30.0  # of the integral over the light beyond a radius
 
 @dataclass(frozen=True)
 class NormalEquations(Batch):
-    """Of B galaxies' render coordinates, flux and sky, about a point; float64.
+    """Normal equations of B galaxies about a point, by render coordinates, flux, sky; float64.
 
     Args:
         information: (B, 8, 8) Fisher matrix.
@@ -50,7 +55,7 @@ class NormalEquations(Batch):
 
 @dataclass(frozen=True)
 class NoiseLevel(Batch):
-    """What scalars tell a network of the noise of B galaxies; all float64.
+    """The noise of B galaxies as the scalars describe it to a network; all float64.
 
     Args:
         sky: (B,) typical sigma of a pixel, flux units.
@@ -74,10 +79,10 @@ def normal_equations(
 ) -> NormalEquations:
     """Return the normal equations of one Sersic profile and a constant sky.
 
-    For a network (``noise``) galaxies much smaller than their cutout are rendered in a window, and
-    weights are those of the noise's level and of the light at the point itself. For a noise map
-    that was made from a model shows that model without noise: its pixels as weights would tell a
-    network of simulated galaxies more than an observer knows.
+    With ``noise``, for a network, galaxies much smaller than their cutout are rendered in a window,
+    and weights come from the noise level and the model at the point. The noise map is not used
+    there: one that was made from a model shows that model without noise, so that a network trained
+    on simulated galaxies would learn from it more than an observer knows.
 
     Args:
         coords: (B, 6) float64: x, y [cutout pixels], ln r_circ [ln pix], ln n, eta1, eta2.
@@ -151,6 +156,23 @@ def _psf_beyond(cutouts: Cutouts, radius: float) -> Tensor:
     return (cutouts.psf.double().square() * outside).sum(dim=(1, 2)) * samples**2
 
 
+@dataclass(frozen=True)
+class _Window:
+    """The pixels in which galaxies are rendered, in units of the sky's noise.
+
+    Args:
+        data: (b, h, w) image less sky.
+        used: (b, h, w) 1 where a pixel is used, 0 elsewhere.
+        corner: (b, 2) x, y of the first pixel.
+        beyond: (b, 4) sums over the pixels beyond, see `_sky_sums`; None where there are none.
+    """
+
+    data: Tensor
+    used: Tensor
+    corner: Tensor
+    beyond: Tensor | None = None
+
+
 def _rendered(
     coords: Tensor,
     linear: Tensor,
@@ -161,44 +183,91 @@ def _rendered(
 ) -> NormalEquations:
     """The normal equations of galaxies that share a Fourier grid and the window's side."""
     unit = typical_sigma(cutouts) if noise is None else noise.sky
-    flux = (linear[:, 0] / unit).float()[:, None, None]
-    scale, sky = (v.float()[:, None, None] for v in (unit, linear[:, 1]))
-    rest, used = (cutouts.image - sky) / scale, (~cutouts.mask).float()
-    corner, beyond = torch.zeros_like(coords[:, :2]), None
-    if side < max(cutouts.image.shape[-2:]):
-        corner, y, x = _window(coords, cutouts, side)
-        row = torch.arange(len(coords), device=coords.device)[:, None, None]
-        beyond = _beyond(rest, used.index_put((row, y, x), used.new_zeros(())), model_error)
-        rest, used = rest[row, y, x], used[row, y, x]
-    images = _images(
-        torch.cat([coords[:, :2] - corner, coords[:, 2:]], dim=1), cutouts, rest.shape[-2:]
-    )
-    model = flux * images[:, 0]
+    window = _window(coords, linear[:, 1], cutouts, unit, side, model_error)
+    shifted = torch.cat([coords[:, :2] - window.corner, coords[:, 2:]], dim=1)
+    images = _images(shifted, cutouts, window.data.shape[-2:])
+    flux = (linear[:, 0] / unit).float()
+    model = flux[:, None, None] * images[:, 0]
     if noise is None:
-        variance = (cutouts.sigma / scale).square()
+        variance = (cutouts.sigma / unit.float()[:, None, None]).square()
     else:
-        variance = 1 + _variance_per_flux(model, noise, noise.centre - corner) * model.clamp_min(0)
-    residual = rest - model
-    weight = (
-        used
-        if model_error is None
-        else robust_weights(residual, variance, used, model_error * model)
-    )
-    information, gradient = _products(images, flux, residual, weight / variance)
-    square, light = (v.square() / variance * used for v in (residual, model))
-    totals = _sums(square, weight, used)
-    if beyond is not None:
-        information[:, -1, -1] += beyond[:, 1]
-        gradient[:, -1] += beyond[:, 3]
-        totals = totals + beyond[:, :3]
-    of_all = totals[:, :2] / totals[:, 2:].clamp_min(1)
-    shares = _sums(square * light, weight * light, light)
-    of_light = shares[:, :2] / shares[:, 2:].clamp_min(1e-30)
-    chi2, kept = (torch.stack(pair, dim=1) for pair in zip(of_all.T, of_light.T, strict=True))
+        slope = _variance_per_flux(model, noise, noise.centre - window.corner)
+        variance = 1 + slope * model.clamp_min(0)
+    residual = window.data - model
+    weight = window.used
+    if model_error is not None:
+        weight = robust_weights(residual, variance, window.used, model_error * model)
+    level = torch.ones_like(window.data[:1])  # (1, h, w), the term of a constant sky
+    columns = [*shape_columns([images], flux[:, None]), *linear_columns([images], level)]
+    information, gradient = information_and_gradient(columns, weight / variance, residual)
+    if window.beyond is not None:  # where there is sky alone
+        information[:, -1, -1] += window.beyond[:, 1]
+        gradient[:, -1] += window.beyond[:, 3]
+    chi2, kept = _mean_residuals(window, residual, model, variance, weight)
     back = torch.ones_like(gradient)
     back[:, -2:] = 1 / unit[:, None]  # d / d flux and d / d sky in the image's units again
     information = information * back[:, :, None] * back[:, None]
     return NormalEquations(information, gradient * back, chi2, kept)
+
+
+def _mean_residuals(
+    window: _Window, residual: Tensor, model: Tensor, variance: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``chi2`` and ``kept`` of `NormalEquations`, (b, 2) each."""
+    square, light = (v.square() / variance * window.used for v in (residual, model))
+    totals = _sums(square, weight, window.used)
+    if window.beyond is not None:
+        totals = totals + window.beyond[:, :3]
+    of_all = totals[:, :2] / totals[:, 2:].clamp_min(1)
+    shares = _sums(square * light, weight * light, light)
+    of_light = shares[:, :2] / shares[:, 2:].clamp_min(1e-30)
+    chi2, kept = (torch.stack(pair, dim=1) for pair in zip(of_all.T, of_light.T, strict=True))
+    return chi2, kept
+
+
+def _window(
+    coords: Tensor,
+    sky: Tensor,
+    cutouts: Cutouts,
+    unit: Tensor,
+    side: int,
+    model_error: float | None,
+) -> _Window:
+    """Cut windows of ``side`` around the galaxies, or take whole cutouts.
+
+    Args:
+        coords: (b, 6).
+        sky: (b,) flux per pixel.
+        cutouts: the b galaxies.
+        unit: (b,) noise of the sky in a pixel, flux units.
+        side: pixels.
+        model_error: as of `normal_equations`.
+    """
+    scale, level = (v.float()[:, None, None] for v in (unit, sky))
+    data, used = (cutouts.image - level) / scale, (~cutouts.mask).float()
+    if side >= max(data.shape[-2:]):
+        return _Window(data, used, torch.zeros_like(coords[:, :2]))
+    room = torch.tensor(data.shape[-2:], device=coords.device).flip(0) - side
+    corner = torch.round(coords[:, :2] - (side - 1) / 2).long()
+    corner = torch.minimum(corner.clamp_min(0), room)
+    span = torch.arange(side, device=coords.device)
+    row = torch.arange(len(coords), device=coords.device)[:, None, None]
+    y = corner[:, 1, None, None] + span[:, None]
+    x = corner[:, 0, None, None] + span[None, :]
+    outside = used.index_put((row, y, x), used.new_zeros(()))
+    sums = _sky_sums(data, outside, model_error)
+    return _Window(data[row, y, x], used[row, y, x], corner, sums)
+
+
+def _sky_sums(data: Tensor, used: Tensor, model_error: float | None) -> Tensor:
+    """Sums over pixels that show sky alone, with a variance of one, (b, 4) float64.
+
+    They are those of squares, of weights, of used pixels, and of the gradient by the sky.
+    """
+    kept = used
+    if model_error is not None:
+        kept = robust_weights(data, torch.ones_like(data), used, torch.zeros_like(data))
+    return _sums(data.square() * used, kept, used, data * kept)
 
 
 def _sums(*images: Tensor) -> Tensor:
@@ -206,34 +275,12 @@ def _sums(*images: Tensor) -> Tensor:
     return torch.stack([image.sum(dim=(1, 2)) for image in images], dim=1).double()
 
 
-def _beyond(rest: Tensor, used: Tensor, model_error: float | None) -> Tensor:
-    """Of the pixels beyond a window, in which there is sky alone with a variance of one: sums of
-    squares, of weights, of used pixels, and of what they say about the sky, (B, 4) float64."""
-    kept = used
-    if model_error is not None:
-        kept = robust_weights(rest, torch.ones_like(rest), used, torch.zeros_like(rest))
-    return _sums(rest.square() * used, kept, used, rest * kept)
-
-
-def _products(
-    images: Tensor, flux: Tensor, residual: Tensor, weight: Tensor
-) -> tuple[Tensor, Tensor]:
-    """J^T W J (B, 8, 8) and J^T W r (B, 8) of the images and derivatives (B, 7, H, W), float64."""
-    columns = torch.cat(
-        [images[:, 1:] * flux[:, None], images[:, :1], torch.ones_like(images[:, :1])], dim=1
-    ).flatten(2)
-    weighed = columns * weight.flatten(1)[:, None]
-    gradient = (weighed @ residual.flatten(1)[:, :, None])[:, :, 0]
-    return (weighed @ columns.mT).double(), gradient.double()
-
-
 def _images(coords: Tensor, cutouts: Cutouts, sides: torch.Size) -> Tensor:
     """Unit-flux images of the galaxies and their derivatives, (B, 7, H, W)."""
     grid = grid_of(cutouts, torch.float32, shape=sides)
-    transfer = transfer_of(cutouts, grid)
     profile = Sersic()
     shape = geometry(coords, profile, torch.float32)
-    return component_images(shape, profile, grid, transfer, jacobian=True)
+    return component_images(shape, profile, grid, transfer_of(cutouts, grid), jacobian=True)
 
 
 def _variance_per_flux(model: Tensor, noise: NoiseLevel, centre: Tensor) -> Tensor:
@@ -249,14 +296,3 @@ def _variance_per_flux(model: Tensor, noise: NoiseLevel, centre: Tensor) -> Tens
     slope = torch.where(light > 0, excess / light.clamp_min(1e-30), 0.0)
     most = STEEPEST / model.amax(dim=(1, 2)).clamp_min(1e-30)
     return torch.minimum(slope, most)[:, None, None]
-
-
-def _window(coords: Tensor, cutouts: Cutouts, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Corners (B, 2) of windows around the galaxies, and their pixels' rows and columns."""
-    room = torch.tensor(cutouts.image.shape[-2:], device=coords.device).flip(0) - side
-    corner = torch.round(coords[:, :2] - (side - 1) / 2).long()
-    corner = torch.minimum(corner.clamp_min(0), room)
-    span = torch.arange(side, device=coords.device)
-    y = corner[:, 1, None, None] + span[:, None]
-    x = corner[:, 0, None, None] + span[None, :]
-    return corner, y, x
