@@ -56,7 +56,7 @@ html_title = f"hybridfit {release}"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_show_sourcelink = False
-html_sidebars = {name: [] for name in ("quickstart", "accuracy", "faq")}
+html_sidebars = {name: [] for name in ("quickstart", "faq")}
 html_theme_options = {
     "header_links_before_dropdown": 7,
     "navbar_align": "left",
