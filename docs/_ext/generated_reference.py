@@ -161,6 +161,7 @@ PLACES = {
     "section": "section `{}`",
     "flag": "option `{}` of `hybridfit {where}`",
     "column": "column `{}`",
+    "attribute": "`{where}.{}`",
 }
 
 
@@ -168,7 +169,7 @@ def deprecations_page() -> str:
     """Return the table of old names, which is the package's own."""
     rows = ["| old | new |", "|---|---|"]
     for row in deprecations.TABLE:
-        old = PLACES[row.kind].format(row.old, where=row.where)
+        old = PLACES.get(row.kind, "`{}`").format(row.old, where=row.where)
         rows.append(f"| {_cell(old)} | `{_cell(row.new)}` |")
     return "\n".join(rows) + "\n"
 
