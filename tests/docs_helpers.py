@@ -17,8 +17,8 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
-    ROOT / "validation" / "README.md",
     ROOT / "benchmarks" / "README.md",
+    *sorted((ROOT / "validation").glob("*.md")),
     *sorted(p for p in DOCS.rglob("*.md") if not {"_generated", "_build"} & set(p.parts)),
 ]
 FENCE = re.compile(r"^( *)(`{3,})([^\n`]*)\n(.*?)^\1\2 *$", flags=re.MULTILINE | re.DOTALL)
