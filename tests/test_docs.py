@@ -215,13 +215,9 @@ def test_reference_is_complete():
 
 def test_site_builds_without_a_warning(tmp_path: Path):
     pytest.importorskip("pydata_sphinx_theme")
-    source = tmp_path / "project" / "docs"
-    shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns("_build", "_generated"))
-    for path in ROOT.iterdir():
-        if path.name != "docs" and path.name[0] != ".":
-            (source.parent / path.name).symlink_to(path)
     built = tmp_path / "html"
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "html", str(source), str(built)]
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-d", str(tmp_path / "doctrees")]
+    command += ["-b", "html", str(DOCS), str(built)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     page = (built / "reference" / "configuration.html").read_text()
