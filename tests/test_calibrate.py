@@ -28,9 +28,10 @@ from hybridfit.data.errors import UsageError
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
+from hybridfit.npe.backbone import NetworkOptions
 from hybridfit.npe.frame import encode
 from hybridfit.npe.inputs import make_inputs
-from hybridfit.npe.network import Estimator, NetworkOptions
+from hybridfit.npe.network import Estimator
 from hybridfit.npe.weight_files import save_weights
 from hybridfit.simulation.options import FieldOptions
 from hybridfit.simulation.simulate import simulate_fields

@@ -10,7 +10,8 @@ import torch
 from tolerances import SINGLE
 from torch.distributions import MultivariateNormal
 
-from hybridfit.npe.network import Estimator, NetworkOptions, gaussian_nll
+from hybridfit.npe.backbone import NetworkOptions
+from hybridfit.npe.network import Estimator, gaussian_nll
 
 SCALARS, TARGETS, BATCH = 11, 8, 6
 SWIN = {"patch": 16, "embed": 8, "depths": (1,), "heads": (2,)}

@@ -18,15 +18,16 @@ from hybridfit.data.flags import Flag
 from hybridfit.data.samples import Posterior
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
+from hybridfit.npe.backbone import NetworkOptions
+from hybridfit.npe.draws import usual_range
 from hybridfit.npe.frame import encode
 from hybridfit.npe.inputs import make_inputs
-from hybridfit.npe.network import Estimator, NetworkOptions
+from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import (
     condition,
     load_estimator,
     packaged_estimator,
     predict_cutouts,
-    usual_range,
 )
 from hybridfit.npe.predict_targets import predict_targets
 from hybridfit.npe.refinement import estimator_inputs

@@ -22,8 +22,9 @@ from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.io.posterior_table import LEVELS
 from hybridfit.io.read_results import read_results
 from hybridfit.io.run_folder import RunFolder
+from hybridfit.npe.backbone import NetworkOptions
 from hybridfit.npe.inputs import make_inputs
-from hybridfit.npe.network import Estimator, NetworkOptions
+from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, predict_cutouts
 from hybridfit.npe.weight_files import save_weights
 from hybridfit.pipeline.predict import judged

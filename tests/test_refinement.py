@@ -11,10 +11,11 @@ from tolerances import CHAIN
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.model.parameters import ParameterSpace
+from hybridfit.npe.backbone import NetworkOptions
 from hybridfit.npe.frame import N_TARGETS, decode, decode_with_slopes, encode
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.laplace import Laplace
-from hybridfit.npe.network import Estimator, NetworkOptions
+from hybridfit.npe.network import Estimator
 from hybridfit.npe.normal_equations import normal_equations, window_sides
 from hybridfit.npe.refinement import MODEL_ERRORS, estimator_inputs, gauss_newton_step
 from hybridfit.npe.refinement_scalars import N_SCALARS, scalars_of

@@ -2,82 +2,26 @@
 
     context = MLP(scalars, Swin(views)),    p(t | galaxy) = MaskedFlow(t; context)
 
-Gated blocks turn the scalars into a state, and further ones correct it by what the Swin saw, as
-much as the state itself lets them: bright, clean galaxies need the scalars' digits, and the others
-the pixels. Without the views the state stays as it is, so a network trained on some batches with
-and on many, cheaper ones without them is one network.
+Gated blocks turn the scalars into a state; further blocks correct it with the features of the Swin,
+as far as the state itself admits: bright, clean galaxies need the digits of the scalars, others
+need the pixels. Without views there are no corrections, so that one network can be trained on some
+batches with views and on many cheaper ones without.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hybridfit.npe.backbone import NetworkOptions, make_backbone, n_tokens
 from hybridfit.npe.flow import MaskedFlow
 from hybridfit.npe.frame import N_TARGETS
-from hybridfit.npe.inputs import N_VIEWS
 from hybridfit.npe.refinement_scalars import N_SCALARS
 from hybridfit.npe.targets import TargetColumn
-from hybridfit.npe.views import SIDE
-from hybridfit.options.checks import check_fields
-
-
-@dataclass(frozen=True)
-class NetworkOptions:
-    """Architecture of the estimator.
-
-    Args:
-        backbone: "small" (a Swin V2 of the next five numbers), the name of any Swin V2 of timm,
-            or "none" for the scalars alone.
-        pretrained: start a named backbone from the weights that timm's hub has for it.
-        patch, embed, depths, heads, window: of the small backbone.
-        moments: whether the scalars are read.
-        width: of the MLP.
-        blocks: gated residual blocks in it.
-        corrections: further ones, in which the backbone's features correct the scalars' state.
-        context: numbers that the flow is given.
-        flow_layers, flow_hidden, flow_blocks: of the masked autoregressive flow.
-        refinement: whether Gauss-Newton steps on the pixels refine the estimate of an initial
-            estimator, and the flow works about the result; see `hybridfit.npe.refinement`.
-    """
-
-    backbone: str = "small"
-    pretrained: bool = False
-    patch: int = 8
-    embed: int = 64
-    depths: tuple[int, ...] = (2, 2)
-    heads: tuple[int, ...] = (4, 8)
-    window: int = 4
-    moments: bool = True
-    width: int = 256
-    blocks: int = 3
-    corrections: int = 2
-    context: int = 128
-    flow_layers: int = 5
-    flow_hidden: int = 128
-    flow_blocks: int = 1
-    refinement: bool = False
-
-    def __post_init__(self) -> None:
-        check_fields(self, "network")
-        object.__setattr__(self, "depths", tuple(self.depths))
-        object.__setattr__(self, "heads", tuple(self.heads))
-        if len(self.depths) != len(self.heads):
-            raise ValueError(
-                f"depths {self.depths} and heads {self.heads} differ in length: expected one "
-                "number of heads for each stage"
-            )
-        if self.backbone == "none" and not self.moments:
-            raise ValueError("backbone is 'none' and moments is false: nothing is left to read")
-        if self.refinement and not self.moments:
-            raise ValueError(
-                "refinement is true and moments is false: the initial estimator reads moments"
-            )
 
 
 class Estimator(nn.Module):
@@ -119,20 +63,24 @@ class Estimator(nn.Module):
             hidden=options.flow_hidden,
             blocks=options.flow_blocks,
         )
-        for name, size in (("scalar", n_scalars), ("target", n_targets)):
-            self.register_buffer(f"{name}_mean", torch.zeros(size))
-            self.register_buffer(f"{name}_std", torch.ones(size))
-        self.register_buffer("context_mean", torch.zeros(options.context))
-        self.register_buffer("context_whitening", torch.eye(options.context))
-        self.register_buffer("distance_limit", torch.tensor(torch.inf))
+        self._register_statistics()
         if self.backbone is not None:
-            # where in the frame something stands is lost in the mean over tokens
-            self.place = nn.Linear(_n_tokens(self.backbone) * seen, seen, bias=False)
+            # the mean over tokens loses positions in the frame
+            self.place = nn.Linear(n_tokens(self.backbone) * seen, seen, bias=False)
             nn.init.zeros_(self.place.weight)
-            # scalars explain the most of a galaxy, and would leave the backbone little to learn
+            # scalars explain most of a galaxy and would leave the backbone little to learn
             self.seen_head = nn.Linear(seen, self.head.out_features)
             nn.init.zeros_(self.seen_head.weight)
             nn.init.zeros_(self.seen_head.bias)
+
+    def _register_statistics(self) -> None:
+        """Make room for what is measured of the training's galaxies: scales, usual contexts."""
+        for name, size in (("scalar", self.n_scalars), ("target", self.n_targets)):
+            self.register_buffer(f"{name}_mean", torch.zeros(size))
+            self.register_buffer(f"{name}_std", torch.ones(size))
+        self.register_buffer("context_mean", torch.zeros(self.options.context))
+        self.register_buffer("context_whitening", torch.eye(self.options.context))
+        self.register_buffer("distance_limit", torch.tensor(torch.inf))
 
     tokens_of: Callable[[Tensor], Tensor] | None = None  # compiled
     target_columns: tuple[TargetColumn, ...] = ()  # predicted instead of the Sersic parameters
@@ -166,7 +114,7 @@ class Estimator(nn.Module):
         return -torch.log(self.target_std).sum()
 
     def context(self, views: Tensor, scalars: Tensor, use_views: bool = True) -> Tensor:
-        """What the flow is given.
+        """Return the context of the flow.
 
         Args:
             views: (B, 5, 64, 64); not read without a backbone or with ``use_views`` False.
@@ -275,47 +223,6 @@ def make_initial_estimator(options: NetworkOptions, n_scalars: int) -> Estimator
         return None
     alone = replace(options, backbone="none", pretrained=False, refinement=False)
     return Estimator(alone, n_scalars - N_SCALARS).requires_grad_(False).eval()
-
-
-def make_backbone(options: NetworkOptions) -> Any:
-    """The Swin V2 of the options as a module (B, 5, 64, 64) -> (B, num_features), or None."""
-    if options.backbone == "none":
-        return None
-    # timm takes seconds to import
-    import timm
-    from timm.models.swin_transformer_v2 import SwinTransformerV2
-
-    if options.backbone == "small":
-        return SwinTransformerV2(
-            img_size=SIDE,
-            patch_size=options.patch,
-            in_chans=N_VIEWS,
-            num_classes=0,
-            embed_dim=options.embed,
-            depths=options.depths,
-            num_heads=options.heads,
-            window_size=options.window,
-            drop_path_rate=0.0,
-        )
-    # of other names timm would ask a hub, or read files
-    if options.backbone not in timm.list_models("swinv2*"):
-        raise ValueError(
-            f"backbone is '{options.backbone}', expected 'small', 'none' or one of "
-            f"{', '.join(timm.list_models('swinv2_[!c]*')[:4])}..."
-        )
-    return timm.create_model(
-        options.backbone,
-        pretrained=options.pretrained,
-        img_size=SIDE,
-        in_chans=N_VIEWS,
-        num_classes=0,
-    )
-
-
-def _n_tokens(backbone: Any) -> int:
-    """Tokens of a Swin's last stage on a view."""
-    step = backbone.patch_embed.patch_size[0] * 2 ** (len(backbone.layers) - 1)
-    return int((SIDE // step) ** 2)
 
 
 def gaussian_nll(z: Tensor, head: Tensor) -> Tensor:

@@ -2,14 +2,12 @@
 
     draws = decode(flow.sample(context(estimator_inputs(cutouts))))
 
-What the inverse of an affine flow throws far away is rejected, counted and drawn again: what no
-parameter can be, and lone draws many widths beyond all others.
+Implausible draws are rejected, counted and drawn again, see `hybridfit.npe.draws`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -21,25 +19,16 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.flags import Flag
 from hybridfit.data.samples import Posterior
 from hybridfit.model.parameters import ParameterSpace
-from hybridfit.model.prior import MAX_U
 from hybridfit.npe.density import FlowDensity
-from hybridfit.npe.frame import LARGEST, Frame, decode, log_jacobian, position
+from hybridfit.npe.draws import draw_plausible, physical_draws
+from hybridfit.npe.frame import Frame
 from hybridfit.npe.laplace import Laplace
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.refinement import estimator_inputs
 from hybridfit.npe.weight_files import WEIGHTS, load_weights
 
 PACKAGED = Path(__file__).parent / "weights"
-# deviations from the training's mean: the flow's coordinates have longer tails than a normal's,
-# and what explodes lies far beyond
-MAX_WHITENED = 10.0
-# half-widths of the 68 % interval from the median, in each of the flow's coordinates; where more
-# than a hundredth of the draws, and more than one, lie farther the posterior has a tail there, and
-# less is the flow's inverse
-LONE, TAIL = 15.0, 0.01
-ENOUGH = 32  # draws that tell such a tail from a lone draw
-ROUNDS = 4  # of drawing; who lacks draws then has less than a third of them plausible
-FEWEST = 16  # plausible draws, below which there is no posterior
+FEWEST = 16  # plausible draws, fewer make no posterior
 AT_ONCE = {"cpu": 64, "cuda": 1024}  # galaxies
 PIXELS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 25}
 
@@ -69,7 +58,7 @@ def packaged_estimator() -> Estimator:
 
 
 def weights_digest(path: str | None = None) -> str:
-    """What tells one network from another: a digest of its weights' file."""
+    """Return a digest of the file of weights, which identifies a network."""
     return sha256((Path(path or PACKAGED) / WEIGHTS).read_bytes()).hexdigest()[:16]
 
 
@@ -83,15 +72,15 @@ def predict_cutouts(
 ) -> Posterior:
     """Draw from the posterior of each galaxy.
 
-    The draws of a galaxy depend on its pixels, its id and the seed, not on the batch it comes
-    in, but for its padding: small cutouts among large ones are rendered on another Fourier grid,
-    which moves bright galaxies' posteriors by up to a tenth of their width. Draws are rejected
-    outside the prior's box around the expected position, beyond what the whitened coordinates
-    mean, of sizes above half of what the network sees, and alone many widths beyond all others:
-    the density is the flow's, not divided by what is left.
+    The draws of a galaxy depend on its pixels, its id and the seed, and on its batch only through
+    the padding: small cutouts among large ones are rendered on another Fourier grid, which moves
+    posteriors of bright galaxies by up to a tenth of their width. Draws are rejected if they lie
+    outside the prior's box around the expected position, beyond the range of the whitened
+    coordinates, above half of the network's field of view in size, or alone many widths beyond
+    all others. The density is the flow's own, not renormalised to the draws that are left.
 
     Args:
-        cutouts: B galaxies. One without usable pixels has NaN for draws, and a flag. Without
+        cutouts: B galaxies. One without usable pixels gets NaN for draws, and a flag. Without
             PSFs, which the network was not trained for, all are flagged as unfamiliar.
         estimator: from `load_estimator`; moved to ``device``.
         n_samples: S, draws of each galaxy.
@@ -101,8 +90,8 @@ def predict_cutouts(
             quoted in. Of its prior the box of positions alone changes the draws.
 
     Returns:
-        Posterior on the CPU. A galaxy with fewer plausible draws than S has some of them
-        several times, and one with fewer than 16 has none; both are flagged.
+        Posterior on the CPU. Where fewer than S draws are plausible some are repeated, with
+        fewer than 16 there are none; both are flagged.
 
     Raises:
         ValueError: for ``n_samples`` below 2 or another kind of space.
@@ -120,7 +109,7 @@ def condition(
     device: torch.device | str = "cpu",
     space: ParameterSpace = ParameterSpace(),
 ) -> FlowDensity:
-    """Show the cutouts to the network: the density from which posteriors are drawn.
+    """Condition the flow on cutouts; return the density from which posteriors are drawn.
 
     Args:
         cutouts: B galaxies.
@@ -172,15 +161,15 @@ def draw(density: FlowDensity, cutouts: Cutouts, n_samples: int, seed: int = 0) 
         seed: of the random numbers.
     """
     estimator, space = density.estimator, density.space
-    result = _nothing(cutouts, n_samples, space)
+    result = _without_draws(cutouts, n_samples, space)
     for rows in _split(density.seen, AT_ONCE[_kind(density.context.device)]):
         part, mine = rows.cpu(), density[rows]
         chosen = cutouts[part.tolist()]
-        draws = _draw(mine, chosen.id, n_samples, seed)
+        draws = draw_plausible(mine, chosen.id, n_samples, seed)
         enough = (draws.count >= FEWEST) | (draws.count == n_samples)
         t = torch.where(enough[:, None, None], draws.t, 0.0)
         zeropoint = chosen.zeropoint.to(t.device)
-        theta, jacobian = _physical(t, zeropoint, mine.frame, space)
+        theta, jacobian = physical_draws(t, zeropoint, mine.frame, space)
         log_prob = draws.log_prob + jacobian
         distance = estimator.distance(mine.context).double()
         few = draws.count < n_samples
@@ -208,16 +197,16 @@ def unfamiliar(cutouts: Cutouts, distance: Tensor, estimator: Estimator) -> Tens
 
     Args:
         cutouts: B galaxies. Each one in training had a PSF.
-        distance: (B,) of their contexts; NaN is far.
-        estimator: knows what is far.
+        distance: (B,) of their contexts; NaN counts as far.
+        estimator: holds the limit of the distance.
     """
     if cutouts.psf is None:
         return torch.full_like(distance, int(Flag.UNFAMILIAR | Flag.NO_PSF), dtype=torch.int64)
     return ~(distance <= estimator.distance_limit) * int(Flag.UNFAMILIAR)
 
 
-def _nothing(cutouts: Cutouts, n_samples: int, space: ParameterSpace) -> Posterior:
-    """The posterior of galaxies of which nothing is known."""
+def _without_draws(cutouts: Cutouts, n_samples: int, space: ParameterSpace) -> Posterior:
+    """The posterior of galaxies before any draws: all NaN."""
     b = len(cutouts)
     samples = torch.full((b, n_samples, len(space.names)), torch.nan, dtype=torch.float64)
     zero = torch.zeros(b, dtype=torch.int64)
@@ -225,101 +214,3 @@ def _nothing(cutouts: Cutouts, n_samples: int, space: ParameterSpace) -> Posteri
     flags = cutouts.flags.cpu() | empty * int(Flag.NO_DATA)
     distance = torch.full((b,), torch.nan, dtype=torch.float64)
     return Posterior(space, samples, samples[..., 0].clone(), zero, distance, flags)
-
-
-@dataclass(frozen=True)
-class _Draws:
-    """Plausible draws of B galaxies."""
-
-    t: Tensor  # (B, S, P) float64, the flow's coordinates; those that lack are repeated
-    log_prob: Tensor  # (B, S) float64, of t
-    count: Tensor  # (B,) plausible ones, at most S
-    rejected: Tensor  # (B,)
-
-
-def _draw(density: FlowDensity, ids: Sequence[str], n_samples: int, seed: int) -> _Draws:
-    """Draw until each galaxy has its draws, or it is clear that it will not."""
-    estimator, context, frame = density.estimator, density.context, density.frame
-    b, n = len(context), estimator.n_targets
-    t = frame.centre.new_zeros(b, n_samples, n)
-    log_prob = torch.zeros_like(t[..., 0])
-    count = torch.zeros(b, dtype=torch.int64, device=context.device)
-    rejected = torch.zeros_like(count)
-    rows = torch.arange(b, device=context.device)
-    middle, limit = frame.centre.new_zeros(b, 1, n), frame.centre.new_full((b, 1, n), torch.inf)
-    for attempt in range(ROUNDS):
-        noise = own_noise([ids[i] for i in rows.tolist()], n_samples, n, seed, attempt)
-        z, log_q = estimator.flow.from_normal(noise.to(context), context[rows])
-        drawn, log_slope = density[rows].from_flow(z)
-        log_q = log_q + log_slope
-        good = _plausible(z, drawn, frame[rows], density.space)
-        if attempt == 0 and n_samples >= ENOUGH:
-            middle, limit = usual_range(drawn, good)
-        good &= ((drawn - middle[rows]).abs() <= limit[rows]).all(dim=2)
-        place = count[rows, None] + good.cumsum(dim=1) - 1
-        used = place < n_samples  # draws behind the last one that is needed do not count
-        rejected[rows] += (~good & used).sum(dim=1)
-        galaxy, draw = (good & used).nonzero(as_tuple=True)
-        t[rows[galaxy], place[galaxy, draw]] = drawn[galaxy, draw]
-        log_prob[rows[galaxy], place[galaxy, draw]] = log_q[galaxy, draw]
-        count[rows] = (count[rows] + good.sum(dim=1)).clamp_max(n_samples)
-        rows = (count < n_samples).nonzero()[:, 0]
-        if not len(rows):
-            break
-    again = torch.arange(n_samples, device=count.device) % count.clamp_min(1)[:, None]
-    t = t.gather(1, again[:, :, None].expand_as(t))
-    return _Draws(t, log_prob.gather(1, again), count, rejected)
-
-
-def own_noise(ids: Sequence[str], n_samples: int, n: int, seed: int, attempt: int) -> Tensor:
-    """Standard normal (B, S, n), of each galaxy's own: the same in any batch on any device."""
-    noise = torch.empty(len(ids), n_samples, n)
-    generator = torch.Generator()
-    for i, name in enumerate(ids):
-        digest = sha256(f"{seed} {attempt} {name}".encode()).digest()
-        generator.manual_seed(int.from_bytes(digest[:7], "big"))
-        noise[i].normal_(generator=generator)
-    return noise
-
-
-def _plausible(z: Tensor, t: Tensor, frame: Frame, space: ParameterSpace) -> Tensor:
-    """(B, S) whether draws lie where parameters can be; NaN does not."""
-    inside = (z.abs() < MAX_WHITENED).all(dim=2) & (t[..., 2:6].abs() < MAX_U).all(dim=2)
-    inside &= t[..., 2] < LARGEST
-    x, y = position(t, frame)
-    box = frame.box_of(space)[:, None]
-    inside &= (x - box[..., 0]).abs() < box[..., 2]
-    return inside & ((y - box[..., 1]).abs() < box[..., 3])
-
-
-def usual_range(t: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the median (B, 1, P) of good draws and the farthest plausible distance from it.
-
-    The distance is infinite where the posterior has a tail.
-    """
-    count = good.sum(dim=1)[:, None, None]
-    ordered = torch.where(good[..., None], t, torch.inf).sort(dim=1).values
-    ranks = [
-        (level * (count - 1).clamp_min(0)).round().long().expand(-1, 1, t.shape[2])
-        for level in (0.16, 0.5, 0.84)
-    ]
-    low, middle, high = (ordered.gather(1, rank) for rank in ranks)
-    limit = LONE * (high - low) / 2
-    far = ((t - middle).abs() > limit).any(dim=2) & good
-    most = (TAIL * count[:, 0, 0]).clamp_min(1.0)
-    alone = (far.sum(dim=1) <= most) & torch.isfinite(limit).all(dim=2)[:, 0]
-    limit = torch.where(alone[:, None, None], limit, torch.inf)
-    return torch.where(torch.isfinite(middle), middle, 0.0), limit
-
-
-def _physical(
-    t: Tensor, zeropoint: Tensor, frame: Frame, space: ParameterSpace
-) -> tuple[Tensor, Tensor]:
-    """Physical parameters (B, S, Q) and the log Jacobian (B, S) of the flow's coordinates."""
-    b, s, _ = t.shape
-    flat = t.reshape(b * s, -1)
-    each = torch.arange(b, device=t.device).repeat_interleave(s)
-    frames = frame[each]
-    coords, linear = decode(flat, frames)
-    theta, _ = space.to_physical(coords, linear, zeropoint[each])
-    return theta.view(b, s, -1), log_jacobian(flat, coords, frames, space).view(b, s)

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.flags import Flag
+from hybridfit.npe.draws import MAX_WHITENED, own_noise
 from hybridfit.npe.network import Estimator
-from hybridfit.npe.posterior import MAX_WHITENED, own_noise, unfamiliar
+from hybridfit.npe.posterior import unfamiliar
 from hybridfit.npe.refinement import estimator_inputs
 from hybridfit.npe.targets import decode_targets
 

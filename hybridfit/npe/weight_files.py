@@ -19,9 +19,10 @@ from torch import Tensor
 from hybridfit.files.regular import check_regular, read_text
 from hybridfit.io.writing import atomic, write_text
 from hybridfit.model.prior import Prior
+from hybridfit.npe.backbone import NetworkOptions
 from hybridfit.npe.frame import N_TARGETS
 from hybridfit.npe.legacy_names import current_options, current_tensors
-from hybridfit.npe.network import Estimator, NetworkOptions
+from hybridfit.npe.network import Estimator
 from hybridfit.npe.targets import parse_targets
 from hybridfit.options.checks import checked
 from hybridfit.options.yaml_options import check_keys, load_yaml, nested, plain

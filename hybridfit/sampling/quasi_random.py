@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hybridfit.npe.posterior import own_noise
+from hybridfit.npe.draws import own_noise
 from hybridfit.sampling.student_t import sobol_points
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hybridfit.model.prior import Prior
+from hybridfit.npe.backbone import NetworkOptions
 from hybridfit.npe.legacy_names import current_options
-from hybridfit.npe.network import NetworkOptions
 from hybridfit.options.checks import check_fields
 from hybridfit.options.yaml_options import check_keys, load_yaml, nested, plain
 from hybridfit.simulation.options import FieldOptions

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from hybridfit.npe import weight_files
-from hybridfit.npe.network import Estimator, NetworkOptions, make_initial_estimator
+from hybridfit.npe.backbone import NetworkOptions
+from hybridfit.npe.network import Estimator, make_initial_estimator
 from hybridfit.npe.refinement_scalars import N_SCALARS
 from hybridfit.training import checkpoint
 from hybridfit.training.learner import Counters

@@ -1,0 +1,155 @@
+"""Plausible draws from the flow.
+
+The inverse of an affine flow throws some draws far away. Draws outside the range of the parameters
+and lone draws many widths beyond all others are rejected, counted and drawn again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+import torch
+from torch import Tensor
+
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.prior import MAX_U
+from hybridfit.npe.density import FlowDensity
+from hybridfit.npe.frame import LARGEST, Frame, decode, log_jacobian, position
+
+# standard deviations: the flow's coordinates have longer tails than a normal's, and draws that
+# explode lie far beyond
+MAX_WHITENED = 10.0
+# half-widths of the 68 % interval from the median, in each of the flow's coordinates. Where more
+# than a hundredth of the draws, and more than one, lie farther away the posterior has a tail
+# there; fewer come from the inverse of the flow
+LONE, TAIL = 15.0, 0.01
+ENOUGH = 32  # draws that distinguish such a tail from a lone draw
+ROUNDS = 4  # of drawing: a galaxy that lacks draws after them has a third plausible at most
+
+
+@dataclass(frozen=True)
+class PlausibleDraws:
+    """Plausible draws of B galaxies.
+
+    Args:
+        t: (B, S, P) float64, the flow's coordinates; repeated where there are fewer than S.
+        log_prob: (B, S) float64, log density of t.
+        count: (B,) plausible draws, at most S.
+        rejected: (B,) draws.
+    """
+
+    t: Tensor
+    log_prob: Tensor
+    count: Tensor
+    rejected: Tensor
+
+
+def draw_plausible(
+    density: FlowDensity, ids: Sequence[str], n_samples: int, seed: int
+) -> PlausibleDraws:
+    """Draw until each galaxy has its plausible draws, or after `ROUNDS` rounds.
+
+    Args:
+        density: of B galaxies.
+        ids: (B,) their names, which with ``seed`` determine the random numbers.
+        n_samples: S, draws of each.
+        seed: of the random numbers.
+    """
+    context, frame, n = density.context, density.frame, density.estimator.n_targets
+    b = len(context)
+    found = _empty(frame, n_samples, n)
+    rows = torch.arange(b, device=context.device)
+    middle, limit = frame.centre.new_zeros(b, 1, n), frame.centre.new_full((b, 1, n), torch.inf)
+    for attempt in range(ROUNDS):
+        some = density[rows]
+        noise = own_noise([ids[i] for i in rows.tolist()], n_samples, n, seed, attempt)
+        z, log_q = density.estimator.flow.from_normal(noise.to(context), some.context)
+        drawn, log_slope = some.from_flow(z)
+        good = _is_plausible(z, drawn, some.frame, density.space)
+        if attempt == 0 and n_samples >= ENOUGH:
+            middle, limit = usual_range(drawn, good)
+        good &= ((drawn - middle[rows]).abs() <= limit[rows]).all(dim=2)
+        _store(found, rows, drawn, log_q + log_slope, good)
+        rows = (found.count < n_samples).nonzero()[:, 0]
+        if not len(rows):
+            break
+    again = torch.arange(n_samples, device=context.device) % found.count.clamp_min(1)[:, None]
+    t = found.t.gather(1, again[:, :, None].expand_as(found.t))
+    return PlausibleDraws(t, found.log_prob.gather(1, again), found.count, found.rejected)
+
+
+def _empty(frame: Frame, n_samples: int, n: int) -> PlausibleDraws:
+    """Room for the draws of the galaxies of ``frame``."""
+    t = frame.centre.new_zeros(len(frame), n_samples, n)
+    count = torch.zeros(len(frame), dtype=torch.int64, device=t.device)
+    return PlausibleDraws(t, torch.zeros_like(t[..., 0]), count, torch.zeros_like(count))
+
+
+def _store(
+    found: PlausibleDraws, rows: Tensor, drawn: Tensor, log_prob: Tensor, good: Tensor
+) -> None:
+    """Add the good draws of galaxies ``rows`` (b,) to ``found``, in place, and count the others."""
+    n_samples = found.t.shape[1]
+    place = found.count[rows, None] + good.cumsum(dim=1) - 1
+    used = place < n_samples  # draws behind the last one that is needed do not count
+    found.rejected[rows] += (~good & used).sum(dim=1)
+    galaxy, draw = (good & used).nonzero(as_tuple=True)
+    found.t[rows[galaxy], place[galaxy, draw]] = drawn[galaxy, draw]
+    found.log_prob[rows[galaxy], place[galaxy, draw]] = log_prob[galaxy, draw]
+    found.count[rows] = (found.count[rows] + good.sum(dim=1)).clamp_max(n_samples)
+
+
+def own_noise(ids: Sequence[str], n_samples: int, n: int, seed: int, attempt: int) -> Tensor:
+    """Return standard normal (B, S, n): a galaxy's own, the same in any batch on any device."""
+    noise = torch.empty(len(ids), n_samples, n)
+    generator = torch.Generator()
+    for i, name in enumerate(ids):
+        digest = sha256(f"{seed} {attempt} {name}".encode()).digest()
+        generator.manual_seed(int.from_bytes(digest[:7], "big"))
+        noise[i].normal_(generator=generator)
+    return noise
+
+
+def _is_plausible(z: Tensor, t: Tensor, frame: Frame, space: ParameterSpace) -> Tensor:
+    """(B, S) whether draws lie within the range of the parameters; NaN does not."""
+    inside = (z.abs() < MAX_WHITENED).all(dim=2) & (t[..., 2:6].abs() < MAX_U).all(dim=2)
+    inside &= t[..., 2] < LARGEST
+    x, y = position(t, frame)
+    box = frame.box_of(space)[:, None]
+    inside &= (x - box[..., 0]).abs() < box[..., 2]
+    return inside & ((y - box[..., 1]).abs() < box[..., 3])
+
+
+def usual_range(t: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the median (B, 1, P) of good draws and the farthest plausible distance from it.
+
+    The distance is infinite where the posterior has a tail.
+    """
+    count = good.sum(dim=1)[:, None, None]
+    ordered = torch.where(good[..., None], t, torch.inf).sort(dim=1).values
+    ranks = [
+        (level * (count - 1).clamp_min(0)).round().long().expand(-1, 1, t.shape[2])
+        for level in (0.16, 0.5, 0.84)
+    ]
+    low, middle, high = (ordered.gather(1, rank) for rank in ranks)
+    limit = LONE * (high - low) / 2
+    far = ((t - middle).abs() > limit).any(dim=2) & good
+    most = (TAIL * count[:, 0, 0]).clamp_min(1.0)
+    alone = (far.sum(dim=1) <= most) & torch.isfinite(limit).all(dim=2)[:, 0]
+    limit = torch.where(alone[:, None, None], limit, torch.inf)
+    return torch.where(torch.isfinite(middle), middle, 0.0), limit
+
+
+def physical_draws(
+    t: Tensor, zeropoint: Tensor, frame: Frame, space: ParameterSpace
+) -> tuple[Tensor, Tensor]:
+    """Return physical parameters (B, S, Q) and the log Jacobian (B, S) of draws t (B, S, P)."""
+    b, s, _ = t.shape
+    flat = t.reshape(b * s, -1)
+    each = torch.arange(b, device=t.device).repeat_interleave(s)
+    frames = frame[each]
+    coords, linear = decode(flat, frames)
+    theta, _ = space.to_physical(coords, linear, zeropoint[each])
+    return theta.view(b, s, -1), log_jacobian(flat, coords, frames, space).view(b, s)
