@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
+import hybridfit as hf
+from hybridfit.simulation.simulate import SimulateOptions
 from validation.compare_versions import chosen
+from validation.speed_worker import measure
 from validation.table_differences import compare_tables, relative_difference
 from validation.version_tables import draw_columns, read_columns
 
@@ -117,3 +120,13 @@ def test_cases_are_chosen_by_words():
     assert chosen("demo,bootstrap") == ["demo-bootstrap"]
     with pytest.raises(ValueError, match="no case is called nothing"):
         chosen("nothing")
+
+
+@pytest.mark.parametrize("task", ["covariance-memory", "predict-memory"])
+def test_a_turn_measures_all_galaxies(task, tmp_path):
+    cutouts, _ = hf.simulate(3, 1, SimulateOptions(shape=(32, 32), psf_size=15))
+    planes = {"data": cutouts.image, "sigma": cutouts.sigma, "psf": cutouts.psf}
+    np.savez(tmp_path / "main.npz", **{key: np.asarray(p) for key, p in planes.items()})
+    assert measure(task, tmp_path / "main.npz", n=0, passes=2) > 0
+    with pytest.raises(ValueError, match="uncertainty"):
+        measure("nothing-memory", tmp_path / "main.npz", n=0, passes=1)

@@ -5,7 +5,7 @@
 
 Both measure the same galaxies: the simulated sets main and hard, the GALFIT runs of real galaxies,
 and what the demonstration simulates, in several ways (a posterior, a covariance, the network
-alone). Of every column the largest relative difference is told; columns may have new names
+alone). Of every column the largest relative difference is reported; columns may have new names
 (`RENAMED_COLUMNS` in table_differences.py). Draws for the same seed must be the same. The status is
 1 if anything differs by more than the tolerance or a column is lost. What each checkout made is
 kept in FOLDER under its commit, and used again unless files differ from that commit.
@@ -69,6 +69,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     parser.add_argument("--speed", action="store_true", help="time both instead of comparing")
     parser.add_argument("--pairs", type=int, default=5, help="turns of each with --speed")
+    parser.add_argument(
+        "--passes", type=int, default=1, help="passes of a turn; the fastest counts"
+    )
     parser.add_argument("--core", type=int, default=0, help="core that runs what is timed")
     return parser.parse_args()
 

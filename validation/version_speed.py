@@ -35,7 +35,7 @@ def paired_ratios(
     Args:
         task: of `TASKS`.
         old, new: checkouts.
-        args: with data, n, pairs and core.
+        args: with data, n, pairs, passes and core.
         folder: for FITS files.
     """
     source = args.data / "sims" / "main.npz"
@@ -45,7 +45,7 @@ def paired_ratios(
     seconds: dict[str, list[float]] = {"old": [], "new": []}
     for k in range(args.pairs):
         for side in ("old", "new") if k % 2 == 0 else ("new", "old"):
-            seconds[side].append(_turn(task, roots[side], source, args.n, args.core, folder))
+            seconds[side].append(_turn(task, roots[side], source, args, folder))
     ratios = [b / a for a, b in zip(seconds["old"], seconds["new"], strict=True)]
     count = args.n or 200
     return {
@@ -56,11 +56,18 @@ def paired_ratios(
     }
 
 
-def _turn(task: str, root: Path, source: Path, n: int, core: int, folder: Path) -> float:
+def _turn(task: str, root: Path, source: Path, args: argparse.Namespace, folder: Path) -> float:
     """CPU seconds of one turn."""
-    words = [sys.executable, str(WORKER), task, str(source.resolve()), str(n)]
+    words = [
+        sys.executable,
+        str(WORKER),
+        task,
+        str(source.resolve()),
+        str(args.n),
+        str(args.passes),
+    ]
     done = subprocess.run(
-        ["taskset", "-c", str(core), *words],
+        ["taskset", "-c", str(args.core), *words],
         cwd=folder,
         env=environment_of(root),
         capture_output=True,
