@@ -23,7 +23,13 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import UsageError
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.sources import find_sources
-from hybridfit.io.truth_table import read_truth, readable, truth_beside, truth_values
+from hybridfit.io.truth_table import (
+    read_truth,
+    readable,
+    true_parameters,
+    truth_beside,
+    truth_values,
+)
 from hybridfit.io.writing import write_figure, write_table
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
@@ -174,8 +180,7 @@ def labelled_batches(input: Path, n: int) -> tuple[Iterator[LabelledBatch], int]
             if cutouts is None:
                 continue
             rows = truth[[row_of[id] for id in cutouts.id]]
-            theta = truth_values(rows, space.names)
-            theta[:, :2] -= cutouts.origin
+            theta = true_parameters(rows, cutouts, space.names)
             snr = truth_values(rows, ("snr",))[:, 0]
             snr = torch.where(torch.isfinite(snr), snr, signal_to_noise(theta, cutouts))
             yield LabelledBatch(cutouts, theta, snr, torch.zeros(len(theta), dtype=torch.int64))

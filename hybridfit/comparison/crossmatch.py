@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 
 from hybridfit.comparison.guess_ids import guess_ids
 from hybridfit.comparison.options import WAYS
+from hybridfit.data.ids import ascii_id
 from hybridfit.io.references.catalogue import COLUMN, NAMES, Array, Catalogue
 
 PIXELS, ARCSEC = 2.0, 1.0  # the radii where none is said
@@ -196,8 +197,7 @@ def _match_by_id(ours: Catalogue, theirs: Catalogue) -> tuple[NDArray, NDArray, 
     for i, (name, aliases) in enumerate(zip(ours.id, ours.aliases, strict=True)):
         for called_so in (name, *aliases):
             number.setdefault(called_so, i)
-        # a FITS table holds ASCII, so its ids have escapes for other letters
-        number.setdefault(name.encode("ascii", "backslashreplace").decode(), i)
+        number.setdefault(ascii_id(name), i)
     called = [(name, *aliases) for name, aliases in zip(theirs.id, theirs.aliases, strict=True)]
     times = Counter(name for names in called for name in set(names))
     pairs: dict[int, int] = {}

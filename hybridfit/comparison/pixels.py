@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.positions import in_cutout
 from hybridfit.io.references.catalogue import COLUMN, NAMES, Array, Catalogue
 from hybridfit.pipeline.run_cutouts import CutoutReader, batches
 from hybridfit.rendering.convolution import CONTINUOUS, Convolution
@@ -117,8 +118,9 @@ def catalogue_images(
         rows = np.flatnonzero(good & ~bad)
         if not len(rows):
             continue
-        theta = np.concatenate([values[rows, k], np.zeros((len(rows), 1))], axis=1)
-        theta[:, :2] -= cutouts.origin.numpy()[rows]
+        with_sky = np.concatenate([values[rows, k], np.zeros((len(rows), 1))], axis=1)
+        origin = cutouts.origin[rows.tolist()]
+        theta = in_cutout(torch.from_numpy(with_sky), (*NAMES, "sky"), origin).numpy()
         magnitude = theta[:, 2].copy()
         theta[:, 2] = zeropoint[rows]  # of unit flux
         part = cutouts[rows.tolist()]

@@ -14,6 +14,16 @@ def plain_name(name: str) -> str:
     return head if tail.isdigit() else name
 
 
+def in_cutout(theta: Tensor, names: Sequence[str], origin: Tensor) -> Tensor:
+    """Return parameters (B, Q), given in pixels of the parent images, in pixels of the cutouts.
+
+    Args:
+        theta: of B galaxies.
+        names, origin: see `parent_shift`.
+    """
+    return theta - parent_shift(names, origin).to(theta)
+
+
 def parent_shift(names: Sequence[str], origin: Tensor) -> Tensor:
     """Return what has to be added to parameters of a cutout to have those of its parent image.
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.data.flags import Flag
+from hybridfit.data.positions import parent_shift
 from hybridfit.files.fits import open_fits
 from hybridfit.io.galfit import Component, Feedme, Outcome, Value, model_header
 from hybridfit.io.wcs import celestial_wcs
@@ -173,10 +174,11 @@ def _components(cutouts: Cutouts, fit: Fit, i: int) -> tuple[list[Component], Co
     """Each profile and the sky, x and y in the image as given."""
     doubtful = bool(int(fit.flags[i]) & (Flag.NOT_CONVERGED | Flag.AT_LIMIT))
     errors = fit.error[i].tolist()
+    theta = fit.theta[i] + parent_shift(fit.space.names, cutouts.origin[i : i + 1])[0]
     none = not any(error > 0 for error in errors)  # no covariance at all: nothing tells
     values = [
         Value(value, error if error > 0 else math.nan, held=not (error > 0 or none))
-        for value, error in zip(fit.theta[i].tolist(), errors, strict=True)
+        for value, error in zip(theta.tolist(), errors, strict=True)
     ]
     parts, row = [], 0
     for shape in fit.space.shapes:
@@ -185,8 +187,6 @@ def _components(cutouts: Cutouts, fit: Fit, i: int) -> tuple[list[Component], Co
             name: replace(value, suspect=doubtful)
             for name, value in zip(names, values[row:], strict=False)
         }
-        for axis, name in enumerate(("x", "y")):
-            own[name] = replace(own[name], value=own[name].value + float(cutouts.origin[i, axis]))
         parts.append(Component("sersic" if shape == ("n",) else "other", own))
         row += len(names)
     level = {name: Value(0.0, held=True) for name in ("sky", "sky_dx", "sky_dy")}

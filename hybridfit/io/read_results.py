@@ -17,6 +17,7 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from hybridfit.data.errors import UsageError
+from hybridfit.data.ids import ascii_id
 from hybridfit.files.fits import check_fits
 from hybridfit.files.regular import check_regular, check_text
 from hybridfit.io.common_columns import DRAWS
@@ -62,8 +63,7 @@ class Results:
         number = {str(name): i for i, name in enumerate(self.table["id"])}
         rows = []
         for name in ids:
-            # a FITS table holds ASCII, so its ids have escapes for other letters
-            escaped = name.encode("ascii", "backslashreplace").decode()
+            escaped = ascii_id(name)
             if name not in number and escaped not in number:
                 some = ", ".join(list(number)[:5])
                 raise UsageError(f"no galaxy '{name}' in '{self.path}', which has {some}...")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.flags import joined
+from hybridfit.data.ids import ascii_id
 from hybridfit.data.positions import plain_name
 from hybridfit.io.sky_positions import frame_problem
 from hybridfit.io.sky_positions import on_sky as on_sky
@@ -81,7 +82,7 @@ def to_table(
 
 def id_width(ids: Sequence[str]) -> int:
     """Return the bytes that the longest id takes, in UTF-8 or with escapes in ASCII."""
-    return max((len(name.encode("ascii", "backslashreplace")) for name in ids), default=1)
+    return max((len(ascii_id(name)) for name in ids), default=1)
 
 
 def parameter_of(name: str) -> tuple[str, str]:

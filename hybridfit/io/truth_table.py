@@ -11,6 +11,7 @@ from astropy.table import Table
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.positions import in_cutout
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.read import stack
 from hybridfit.io.read_cutout import read_cutout
@@ -25,7 +26,7 @@ def truth_beside(input: Path) -> Path:
     return (input if input.is_dir() else input.parent) / TRUTH
 
 
-def read_truth(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> Table:
+def read_truth(path: Path, names: Sequence[str] = (), optional: Sequence[str] = ()) -> Table:
     """Read a truth table.
 
     Args:
@@ -36,12 +37,13 @@ def read_truth(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -
     Raises:
         ValueError: if there is no table, or it lacks a column.
     """
+    wanted = ", ".join(("id", *names))
     if not path.is_file():
-        raise ValueError(f"no truth table '{path}': expected one with id, {', '.join(names)}")
+        raise ValueError(f"no truth table '{path}': expected one with {wanted}")
     table = read_table(path)
     for name in ("id", *names):
         if name not in table.colnames and name not in optional:
-            raise ValueError(f"'{path}' lacks the column '{name}', expected id, {', '.join(names)}")
+            raise ValueError(f"'{path}' lacks the column '{name}', expected {wanted}")
     return table
 
 
@@ -54,6 +56,17 @@ def truth_values(rows: Table, names: Sequence[str]) -> Tensor:
         for name in names
     ]
     return torch.from_numpy(np.stack(columns, axis=1))
+
+
+def true_parameters(rows: Table, cutouts: Cutouts, names: Sequence[str]) -> Tensor:
+    """Return true parameters (B, Q) float64 in pixels of the cutouts.
+
+    Args:
+        rows: B of a truth table, with positions in pixels of the files.
+        cutouts: the same B galaxies.
+        names: of the parameters.
+    """
+    return in_cutout(truth_values(rows, names), names, cutouts.origin)
 
 
 def readable(sources: Sequence[Source], options: ReadOptions) -> Cutouts | None:

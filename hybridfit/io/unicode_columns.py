@@ -14,6 +14,7 @@ import numpy as np
 from astropy.table import MaskedColumn, Table
 from numpy.typing import NDArray
 
+from hybridfit.data.ids import ascii_id
 from hybridfit.io.table import Column, record_type
 
 Rows = NDArray[np.void]
@@ -69,8 +70,11 @@ def in_ascii(rows: Rows, columns: Sequence[Column]) -> Rows:
             plain = np.ascontiguousarray(rows[name]).view(np.uint8)
             made[f"{name}{BESIDE}"] = plain.reshape(len(rows), width)
     for name in beyond:
-        way = "replace" if name in LOOSE else "backslashreplace"
-        made[name] = [text.decode().encode("ascii", way) for text in rows[name].tolist()]
+        texts = [text.decode() for text in rows[name].tolist()]
+        if name in LOOSE:
+            made[name] = [text.encode("ascii", "replace") for text in texts]
+        else:
+            made[name] = [ascii_id(text).encode() for text in texts]
     return made
 
 

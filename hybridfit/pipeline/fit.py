@@ -13,6 +13,8 @@ from astropy.table import Table
 from numpy.typing import ArrayLike, NDArray
 
 from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.ids import ascii_id
+from hybridfit.data.positions import in_cutout
 from hybridfit.data.quantities import without_units
 from hybridfit.data.tensors import as_tensor, expanded, masked_pixels
 from hybridfit.deprecations import renamed_arguments
@@ -159,10 +161,7 @@ def render(table: Table, cutouts: Cutouts) -> NDArray[np.float32]:
     checked("cutouts", cutouts, Cutouts)
     names = [str(name) for name in table["id"]] if "id" in table.colnames else []
     number = {name: i for i, name in enumerate(names)}
-    # a FITS table holds ASCII, so its ids have escapes for other letters
-    wanted = [
-        n if n in number else n.encode("ascii", "backslashreplace").decode() for n in cutouts.id
-    ]
+    wanted = [name if name in number else ascii_id(name) for name in cutouts.id]
     missing = [name for name in wanted if name not in number]
     if missing:
         raise ValueError(f"table has no row for galaxy '{missing[0]}': expected one for each id")
@@ -170,9 +169,7 @@ def render(table: Table, cutouts: Cutouts) -> NDArray[np.float32]:
     rows = table[[number[name] for name in wanted]]
     theta = np.stack([np.ma.filled(rows[name], np.nan) for name in options.space.names], axis=1)
     values = torch.from_numpy(theta.astype(np.float64)).to(cutouts.image.device)
-    for k, name in enumerate(options.space.names):
-        if name.split("_")[0] in ("x", "y"):
-            values[:, k] -= cutouts.origin[:, 0 if name.startswith("x") else 1]
+    values = in_cutout(values, options.space.names, cutouts.origin)
     return model_images(values, cutouts, options)
 
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.flags import Flag
+from hybridfit.data.positions import in_cutout
 from hybridfit.fitting.options import FitOptions
 from hybridfit.io.blocks import Block
-from hybridfit.io.table import plain_name
 from hybridfit.model.parameters import PARAMETERS, SKY_NAMES
 from hybridfit.pipeline.measure import model_images
 from hybridfit.plots.annuli import Ellipse
@@ -41,7 +41,8 @@ def picture_of_cutout(row: Row, cutouts: Cutouts, options: FitOptions) -> Galaxy
         for plane in (cutouts.image, cutouts.sigma, cutouts.mask)
     )
     origin = cutouts.origin[0].cpu().numpy()
-    theta = torch.from_numpy(values_of(row, options) - shift(options.space.names, origin))
+    values = torch.from_numpy(values_of(row, options))
+    theta = in_cutout(values[None], options.space.names, cutouts.origin.cpu())[0]
     model = model_images(theta[None], cutouts, options)[0, :height, :width].astype(float)
     known = bool(np.isfinite(model).all())
     components = _component_images(theta, cutouts, options) if known else None
@@ -85,12 +86,6 @@ def picture_of_block(row: Row, block: Block, options: FitOptions) -> GalaxyPictu
 def values_of(row: Row, options: FitOptions) -> Array:
     """Return the fitted parameters (Q,), NaN where unknown, in pixels of the image as given."""
     return np.array([_number(row, name) for name in options.space.names])
-
-
-def shift(names: tuple[str, ...], origin: Array) -> Array:
-    """Return (Q,) by how much each parameter moves with the first pixel's place in the image."""
-    moved = dict(zip("xy", origin.tolist(), strict=True))
-    return np.array([moved.get(plain_name(name), 0.0) for name in names])
 
 
 def _tails(options: FitOptions) -> list[str]:

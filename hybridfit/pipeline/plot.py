@@ -19,6 +19,8 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import UsageError
 from hybridfit.data.fit import Fit
 from hybridfit.data.flags import Flag
+from hybridfit.data.ids import numbers_by_id
+from hybridfit.data.positions import in_cutout, parent_shift
 from hybridfit.fitting.build_problem import prepared
 from hybridfit.fitting.linearised import linearise, whitened_point
 from hybridfit.fitting.options import FitOptions
@@ -27,16 +29,15 @@ from hybridfit.io.options import ReadOptions
 from hybridfit.io.read import stack
 from hybridfit.io.read_cutout import read_cutout
 from hybridfit.io.read_results import Results, read_results
-from hybridfit.io.references.tables import read_table
 from hybridfit.io.run_folder import MODELS
 from hybridfit.io.sources import Source, find_sources
-from hybridfit.io.truth_table import truth_beside
+from hybridfit.io.truth_table import read_truth, truth_beside
 from hybridfit.io.writing import real_folder, write_figure, write_text
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
 from hybridfit.npe.posterior import predict_cutouts
 from hybridfit.options.yaml_options import make
-from hybridfit.pipeline.galaxy_pictures import picture_of_block, picture_of_cutout, shift, values_of
+from hybridfit.pipeline.galaxy_pictures import picture_of_block, picture_of_cutout, values_of
 from hybridfit.pipeline.measure import starting_network
 from hybridfit.pipeline.run_cutouts import reader_of_run
 from hybridfit.plots import LABELS, DrawsLayer, GaussianLayer, plot_corner, plot_galaxy, plot_truth
@@ -193,10 +194,6 @@ class _Galaxy:
         """Whether the row is of a fit, and not of the network alone."""
         return _has(self.results.table, ("chi2", *self.options.space.names))
 
-    def theta(self, origin: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(Q,) fitted parameters, in pixels of the cutout that begins at ``origin``."""
-        return values_of(self.values, self.options) - shift(self.options.space.names, origin)
-
 
 def _options(results: Results) -> FitOptions:
     """What the galaxies were fitted with."""
@@ -272,7 +269,7 @@ def _corner(galaxy: _Galaxy, true: Table | None) -> Figure | str:
 def _flow_layer(galaxy: _Galaxy, cutouts: Cutouts) -> list[Layer]:
     """What the network made of the galaxy; nothing where it does not know these parameters."""
     run = galaxy.results.settings.get("run", {})
-    start = run.get("start", "posterior")
+    start = run.get("initial_values", "network")
     if galaxy.options.space.names != ParameterSpace().names or cutouts.psf is None:
         return []
     try:
@@ -283,16 +280,14 @@ def _flow_layer(galaxy: _Galaxy, cutouts: Cutouts) -> list[Layer]:
         return []
     posterior = predict_cutouts(cutouts, network, N_FLOW)
     samples = posterior.samples[0].numpy()
-    return [
-        DrawsLayer("network", samples + shift(posterior.space.names, cutouts.origin[0].numpy()))
-    ]
+    return [DrawsLayer("network", samples + _shift(posterior.space.names, cutouts))]
 
 
 def _laplace(galaxy: _Galaxy, cutouts: Cutouts) -> Layer:
     """The Gaussian of the curvature at the fit, whatever errors the run quotes."""
     space = galaxy.options.space
-    origin = cutouts.origin[0].numpy()
-    theta = torch.from_numpy(galaxy.theta(origin))[None]
+    fitted = torch.from_numpy(values_of(galaxy.values, galaxy.options))[None]
+    theta = in_cutout(fitted, space.names, cutouts.origin)
     nothing = torch.full((1, len(space.names), len(space.names)), torch.nan, dtype=torch.float64)
     zero = torch.zeros(1, dtype=torch.int64)
     fit = Fit(space, theta, nothing, nothing[:, 0, 0], zero, zero, zero)
@@ -300,8 +295,13 @@ def _laplace(galaxy: _Galaxy, cutouts: Cutouts) -> Layer:
     with torch.inference_mode():
         about = linearise(problem, part, *whitened_point(fit, problem, part))
         covariance = about.to_physical @ about.covariance @ about.to_physical.mT
-    mean = theta[0].numpy() + shift(space.names, origin)
+    mean = theta[0].numpy() + _shift(space.names, cutouts)
     return GaussianLayer("Laplace approximation", mean, covariance[0].numpy())
+
+
+def _shift(names: Sequence[str], cutouts: Cutouts) -> NDArray[np.float64]:
+    """What leads from pixels of the cutout to those of its parent, (Q,)."""
+    return parent_shift(names, cutouts.origin)[0].numpy()
 
 
 def _sources(input: str | Path | None, results: Results) -> dict[str, Source]:
@@ -313,18 +313,15 @@ def _sources(input: str | Path | None, results: Results) -> dict[str, Source]:
         found = find_sources(input, make(ReadOptions, options, "the table's options"))
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
-    ascii = [name.encode("ascii", "backslashreplace").decode() for name in found.ids]
-    return {key: found[i] for i, name in enumerate(found.ids) for key in (name, ascii[i])}
+    return {name: found[i] for name, i in numbers_by_id(found.ids).items()}
 
 
 def _truth(truth: str | Path | None, input: str | Path | None) -> Table | None:
     """The table of true parameters, if one was named or lies beside the cutouts."""
     if truth is None:
         beside = None if input is None else truth_beside(Path(input))
-        return read_table(beside) if beside is not None and beside.is_file() else None
-    if not Path(truth).is_file():
-        raise UsageError(f"no truth table '{truth}'")
-    table = read_table(Path(truth))
-    if "id" not in table.colnames:
-        raise UsageError(f"'{truth}' lacks the column 'id'")
-    return table
+        return read_truth(beside) if beside is not None and beside.is_file() else None
+    try:
+        return read_truth(Path(truth))
+    except ValueError as error:
+        raise UsageError(str(error)) from error

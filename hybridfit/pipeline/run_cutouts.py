@@ -8,6 +8,7 @@ from typing import Any
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import UsageError
+from hybridfit.data.ids import numbers_by_id
 from hybridfit.io.galfit import read_feedme
 from hybridfit.io.galfit.read_cutout import read_feedme_cutout
 from hybridfit.io.options import ReadOptions
@@ -47,11 +48,7 @@ def reader_of_run(results: Results, input: str | Path | None = None) -> CutoutRe
         if input is None:
             return lambda row: None
         raise UsageError(str(error)) from error
-    numbers: dict[str, int] = {}
-    for i, name in enumerate(found.ids):
-        numbers.setdefault(name, i)
-        # a FITS table holds ASCII, so its ids have escapes for other letters
-        numbers.setdefault(name.encode("ascii", "backslashreplace").decode(), i)
+    numbers = numbers_by_id(found.ids)
 
     def read(row: int) -> Cutout | None:
         number = numbers.get(str(results.table["id"][row]))

@@ -14,7 +14,13 @@ from tqdm import tqdm
 from hybridfit.data.errors import UsageError
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.sources import find_sources
-from hybridfit.io.truth_table import read_truth, readable, truth_beside, truth_values
+from hybridfit.io.truth_table import (
+    read_truth,
+    readable,
+    true_parameters,
+    truth_beside,
+    truth_values,
+)
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
 from hybridfit.npe.network import Estimator
@@ -158,9 +164,10 @@ def _labelled(
                 if cutouts is None:
                     continue
                 rows = table[[row_of[id] for id in cutouts.id]]
-                values = truth_values(rows, names)
-                if not options.targets:
-                    values[:, :2] -= cutouts.origin
+                if options.targets:
+                    values = truth_values(rows, names)
+                else:
+                    values = true_parameters(rows, cutouts, names)
                 # skies that are drawn must differ from one chunk to the next
                 seed = seed_of(options.seed, VALIDATION if held else TRAINING, start)
                 shard = labelled_shard(cutouts, values, options.targets, seed, initial_estimator)

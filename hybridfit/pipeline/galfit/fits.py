@@ -11,10 +11,11 @@ from torch import Tensor
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.data.flags import Flag
+from hybridfit.data.positions import in_cutout
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.fixed import Given
 from hybridfit.fitting.options import FitOptions
-from hybridfit.pipeline.galfit.tasks import Task, shifted, space_of
+from hybridfit.pipeline.galfit.tasks import Task, space_of
 
 ROUNDS = 5  # fits in which values that leave their range are held at its limit
 
@@ -23,8 +24,8 @@ def given_limits(batch: Sequence[Task], origin: Tensor) -> tuple[Tensor, Tensor]
     """Lower and upper limits (B, Q) of the tasks' values, in cutout pixels."""
     pair = [[getattr(task, name) for task in batch] for name in ("low", "high")]
     low, high = (torch.tensor(values, dtype=torch.float64) for values in pair)
-    space = space_of(batch[0].n_components)
-    return shifted(low, space, -origin), shifted(high, space, -origin)
+    names = space_of(batch[0].n_components).names
+    return in_cutout(low, names, origin), in_cutout(high, names, origin)
 
 
 def fit_within(

@@ -47,9 +47,8 @@ def task_rows(
     renamed = _numbered(few.dtype.names or (), space, wanted)
     for name, target in renamed.items():
         rows[target] = few[name]
-    if space.sky == "constant":
-        for name in ("sky_dx", "sky_dy"):
-            rows[name] = rows[f"{name}_err"] = 0.0
+    for name in set(SKY) - set(space.names):  # a sky without slopes
+        rows[name] = rows[f"{name}_err"] = 0.0
     if "covariance" in wanted:
         total = space_of(max(sum(f"mag_{k}" in wanted for k in range(1, 100)), 1))
         at = [total.names.index(renamed[name]) for name in space.names]

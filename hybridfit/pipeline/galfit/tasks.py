@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.errors import BadInput
+from hybridfit.data.positions import in_cutout
 from hybridfit.fitting.fixed import Given
 from hybridfit.fitting.options import MOST_COMPONENTS
 from hybridfit.io.galfit import (
@@ -264,13 +265,5 @@ def given_of(tasks: Sequence[Task], origin: Tensor) -> Given:
     theta = torch.tensor([task.values for task in tasks], dtype=torch.float64)
     held = torch.tensor([task.held for task in tasks])
     leader = torch.tensor([task.leader for task in tasks])
-    return Given(shifted(theta, space_of(tasks[0].n_components), -origin), held, leader)
-
-
-def shifted(theta: Tensor, space: ParameterSpace, by: Tensor) -> Tensor:
-    """Parameters (B, Q) with their positions moved by (B, 2)."""
-    moved = theta.clone()
-    for k, name in enumerate(space.names):
-        if name.split("_")[0] in ("x", "y"):
-            moved[:, k] += by[:, "xy".index(name[0])]
-    return moved
+    names = space_of(tasks[0].n_components).names
+    return Given(in_cutout(theta, names, origin), held, leader)
