@@ -166,7 +166,7 @@ def test_source_distribution_is_complete(tmp_path: Path):
         names = {name.partition("/")[2] for name in files.getnames()}
     for name in ("docs/conf.py", "docs/_static/fit.png", "notebooks/quickstart.ipynb"):
         assert name in names
-    assert {"README.md", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "Makefile"} <= names
+    assert {"README.md", "CHANGELOG.md", "CITATION.cff", ".github/workflows/ci.yml"} <= names
     assert not [name for name in names if "_build" in name or "_generated" in name]
 
 
