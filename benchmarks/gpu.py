@@ -85,8 +85,8 @@ def predict(cutouts: hf.Cutouts, device: torch.device) -> Any:
 
 def simulated_fields(n: int, side: int, device: torch.device) -> Any:
     """Simulate training fields of one size; they stay on the device."""
-    stamp = {"psf_size": min(61, side - 3 + side % 2)}
-    return simulate_fields(n, 1, FieldOptions(sides=(side,), **stamp), device=device)
+    options = FieldOptions(sides=(side,), psf_size=min(61, side - 3 + side % 2))
+    return simulate_fields(n, 1, options, device=device)
 
 
 def work_of(task: str, n: int, side: int, device: torch.device) -> Callable[[], Any]:

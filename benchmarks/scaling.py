@@ -51,7 +51,7 @@ def plan(quick: bool, compiled: Sequence[bool]) -> dict[str, list[Job]]:
     replicas = (4, 8) if quick else (10, 30, 100, 300)
     few = 4 if quick else 8
     jobs: dict[str, list[Job]] = {}
-    jobs["stamp"] = [_job("memory", s, n, c) for c in compiled for s, n in sides.items()]
+    jobs["side"] = [_job("memory", s, n, c) for c in compiled for s, n in sides.items()]
     jobs["number"] = [_job("files", 32, n, c) for c in compiled for n in numbers]
     jobs["components"] = [
         _job("components", 64, some, c, components=k) for c in compiled for k in counts
@@ -113,7 +113,7 @@ def check(row: Mapping[str, Any]) -> None:
 
 # of each dependence: the quantity that is varied, the cost, and the axis label
 OVER: dict[str, tuple[Callable[[Job], float], Callable[[Job], float], str]] = {
-    "stamp": (lambda r: r["side"], lambda r: r["seconds"], "side of the cutout [pix]"),
+    "side": (lambda r: r["side"], lambda r: r["seconds"], "side of the cutout [pix]"),
     "number": (lambda r: r["n"], lambda r: r["seconds_in_all"], "galaxies"),
     "components": (lambda r: r["components"], lambda r: r["seconds"], "Sersic components"),
     "draws": (lambda r: r["draws"], lambda r: r["stages"]["posterior"], "draws of the posterior"),
@@ -140,7 +140,7 @@ def laws(name: str, rows: Sequence[Job]) -> dict[str, Any]:
             continue
         places = [x(row) for row in part]
         found[path] = asdict(power_law(places, [cost(row) for row in part]))
-        if name == "stamp":
+        if name == "side":
             large = [row for row in part if row["side"] >= LARGE]
             if len(large) > 1:  # fixed costs of a batch flatten the law of small cutouts
                 sides, spent = [x(row) for row in large], [cost(row) for row in large]

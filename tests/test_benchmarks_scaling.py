@@ -57,8 +57,8 @@ def test_wrong_fits_stop_the_run() -> None:
 def test_what_was_measured_before_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "scaling.json"
     assert scaling.kept(path) == {}
-    path.write_text('{"figures": {"stamp": {"rows": []}}, "environment": {}}')
-    assert scaling.kept(path) == {"stamp": {"rows": []}}
+    path.write_text('{"figures": {"side": {"rows": []}}, "environment": {}}')
+    assert scaling.kept(path) == {"side": {"rows": []}}
 
 
 def test_a_job_validates_and_tells_its_stages() -> None:

@@ -51,16 +51,16 @@ def print_sims(name: str, figures: Mapping[str, Any]) -> None:
         print(f"\n{name}, {label}: {count} galaxies; sizes and indices in ln")
         for key in ("bias", "scatter", "pull_std", "cover_68", "cover_95"):
             print(table(fitters, key))
-        for who, figure in fitters.items():
+        for fitter, figure in fitters.items():
             print(
-                f"  {who:32} catastrophic {figure['catastrophic']:3}, chi2 {figure['chi2']}, from "
-                f"the true pixels {figure['pixels']}"
+                f"  {fitter:32} catastrophic {figure['catastrophic']:3}, chi2 {figure['chi2']}, "
+                f"from the true pixels {figure['pixels']}"
             )
         print(f"  hybridfit against GALFIT: {report['against GALFIT']}")
-        for who, apart in report["apart from GALFIT"].items():
-            print(f"  largest difference in GALFIT's errors, {who}: {apart}")
-    for who, flags in figures["flags"].items():
-        print(f"  {who}: {flags}")
+        for fitter, apart in report["apart from GALFIT"].items():
+            print(f"  largest difference in GALFIT's errors, {fitter}: {apart}")
+    for fitter, flags in figures["flags"].items():
+        print(f"  {fitter}: {flags}")
 
 
 def bd(out: Path) -> dict[str, Any]:

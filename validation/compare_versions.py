@@ -98,7 +98,7 @@ def chosen(only: str, cases: Sequence[str] = DEFAULT_CASES) -> list[str]:
 
 
 def differences(args: argparse.Namespace, folder: Path, passing: Path) -> dict[str, Any]:
-    """Make and compare the tables of all chosen cases; the figures."""
+    """Make and compare the tables of all chosen cases; return the figures."""
     sides = [checkout(args.old, folder, passing / "old")]
     sides.append(checkout(args.new, folder, passing / "new"))
     figures: dict[str, Any] = {"old": sides[0].commit, "new": sides[1].commit}
@@ -121,14 +121,14 @@ def differences(args: argparse.Namespace, folder: Path, passing: Path) -> dict[s
 
 
 def checkout(root: Path, folder: Path, passing: Path) -> Checkout:
-    """A checkout whose tables are kept under its commit, or go to ``passing`` if files changed."""
+    """Return a checkout that keeps tables under its commit, or in ``passing`` if files changed."""
     commit = Checkout(root.resolve(), passing).commit
     changed = commit.endswith("-dirty") or commit == "unknown"
     return Checkout(root.resolve(), passing if changed else folder / commit)
 
 
 def summary(comparison: Comparison) -> dict[str, Any]:
-    """The comparison as it is written to JSON."""
+    """Return the comparison as it is written to JSON."""
     return {
         "same": comparison.same,
         "lost": list(comparison.lost),
@@ -163,16 +163,16 @@ def print_difference(difference: Difference) -> None:
 
 
 def speeds(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Time the chosen tasks in pairs; the figures."""
+    """Time the chosen tasks in pairs; return the figures."""
     words = [word for word in args.only.split(",") if word]
     tasks = [task for task in TASKS if all(word in task for word in words)]
     figures: dict[str, Any] = {"galaxies": args.n or "all", "pairs": args.pairs, "tasks": {}}
     for task in tasks:
-        told = paired_ratios(task, args.old, args.new, args, folder)
-        figures["tasks"][task] = told
+        timed = paired_ratios(task, args.old, args.new, args, folder)
+        figures["tasks"][task] = timed
         print(
-            f"{task:18} new / old {told['ratio']:.3f} (pairs {told['ratios']}); CPU ms a galaxy"
-            f" old {told['old_ms']:.2f}, new {told['new_ms']:.2f}",
+            f"{task:18} new / old {timed['ratio']:.3f} (pairs {timed['ratios']}); CPU ms a galaxy"
+            f" old {timed['old_ms']:.2f}, new {timed['new_ms']:.2f}",
             flush=True,
         )
     return figures

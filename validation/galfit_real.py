@@ -171,7 +171,7 @@ def compare(case: Case, row: Row, way: str) -> dict[str, Any]:
         "flags": names_of(int(row["flags"])),
         "quality": str(row["quality"]),
         "message": str(row["notes"]),
-        "held": str(row["fixed"]),
+        "fixed": str(row["fixed"]),
     }
 
 

@@ -47,25 +47,25 @@ def run(name: str) -> tuple[dict[str, Any], dict[str, FitResults], Array, Array]
     true = true_images(name, cutouts, truth)
     flags: dict[str, Any] = {}
     found = {GALFIT: results_of(GALFIT, cutouts, true, values, errors, *gaussian(values, errors))}
-    for who, options in WAYS.items():
+    for way, options in WAYS.items():
         table = hf.fit(cutouts, compile="off", **options)
         value, error = (
             np.stack([np.asarray(table[k + end], float) for k in NAMES], axis=1)
             for end in ("", "_err")
         )
-        ends = intervals(table) if who == POSTERIOR else gaussian(value, error)
-        found[who] = results_of(who, cutouts, true, value, error, *ends)
-        flags[who] = flagged(table, is_catastrophic(value, truth))
+        ends = intervals(table) if way == POSTERIOR else gaussian(value, error)
+        found[way] = results_of(way, cutouts, true, value, error, *ends)
+        flags[way] = flagged(table, is_catastrophic(value, truth))
     flags[GALFIT] = flagged_by_galfit(problem, is_catastrophic(values, truth))
     figures: dict[str, Any] = {"flags": flags}
     for label, rows in bins(snr).items():
         figures[label] = {
             "fitters": {
-                who: accuracy_summary(result, truth, rows) for who, result in found.items()
+                way: accuracy_summary(result, truth, rows) for way, result in found.items()
             },
             "against GALFIT": nearer(found[COVARIANCE], found[GALFIT], truth, rows),
             "apart from GALFIT": {
-                who: distances(found[who], found[GALFIT], rows) for who in (COVARIANCE, SAME)
+                way: distances(found[way], found[GALFIT], rows) for way in (COVARIANCE, SAME)
             },
         }
     return figures, found, truth, snr

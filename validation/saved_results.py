@@ -157,7 +157,7 @@ def table(report: Mapping[str, Mapping[str, Any]], key: str, names: Sequence[str
     """Format one figure, a line for each fitter."""
     head = " " * 32 + "".join(f"{name:>9}" for name in names)
     lines = [
-        f"{who:32}" + "".join(f"{figures[key][name]:9.3f}" for name in names)
-        for who, figures in report.items()
+        f"{fitter:32}" + "".join(f"{figures[key][name]:9.3f}" for name in names)
+        for fitter, figures in report.items()
     ]
     return "\n".join([f"{key:32}{head[32:]}", *lines])

@@ -1,8 +1,7 @@
 """Make tables of results with one checkout of hybridfit, on its command line, and read them.
 
-Nothing of hybridfit is imported here: what is compared runs in processes of its own, with the
-checkout first on PYTHONPATH. Draws are found in columns of the table (as up to version 0.1) and in
-a file of their own beside it.
+hybridfit is not imported here: each checkout runs in its own process, first on PYTHONPATH. Draws
+are read from columns of the table (as in version 0.1) or from a file of their own.
 """
 
 from __future__ import annotations
@@ -126,7 +125,7 @@ def galfit_files(data: Path, n: int) -> list[Path]:
 
 
 def _demo(checkout: Checkout, n: int) -> Path:
-    """Galaxies as the demonstration simulates them, by the checkout itself."""
+    """Let the checkout simulate galaxies as the demonstration does."""
     folder = checkout.folder / f"demo-{n or 64}-cutouts"
     if not folder.is_dir():
         checkout.run(["simulate", "--n", str(n or 64), "--seed", "1", "-o", str(folder)])
@@ -142,13 +141,13 @@ def read_columns(folder: Path) -> tuple[dict[str, NDArray[Any]], Draws]:
             columns[name] = np.char.decode(values)
     drawn = {name: v for name, v in columns.items() if is_draws(name)}
     rest = {name: v for name, v in columns.items() if name not in drawn}
-    for beside in _draws_files(folder):
-        drawn |= _read_draws(beside, rest["id"])
+    for path in _draws_files(folder):
+        drawn |= _read_draws(path, rest["id"])
     return rest, _with_weight(drawn, len(rest["id"]))
 
 
 def is_draws(name: str) -> bool:
-    """Whether a column of a table holds draws."""
+    """Return whether a column of a table contains draws."""
     return name.endswith("_samples") or name in DRAW_COLUMNS
 
 
@@ -158,7 +157,7 @@ def _draws_files(folder: Path) -> Iterator[Path]:
 
 
 def _read_draws(path: Path, ids: NDArray[Any]) -> dict[str, Any]:
-    """Draws of a file of their own: one row a galaxy, or one row a draw."""
+    """Read draws from a file of their own: one row a galaxy, or one row a draw."""
     table = Table.read(path, mask_invalid=False)
     names = [str(name) for name in table["id"]]
     columns = {n: np.asarray(table[n]) for n in table.colnames if n not in ("id", "draw", "row")}
@@ -171,7 +170,7 @@ def _read_draws(path: Path, ids: NDArray[Any]) -> dict[str, Any]:
 
 
 def _with_weight(drawn: dict[str, Any], count: int) -> Draws:
-    """Draws under their parameters' names, without those of no weight, which only fill rows."""
+    """Return draws under their parameters' names, without padding of zero weight."""
     weight = drawn.get("weight")
     found: Draws = {}
     for name, values in drawn.items():
