@@ -33,7 +33,9 @@ def catalogue(values: np.ndarray, errors: np.ndarray | None = None, **more) -> C
     if errors is not None:
         errors = np.broadcast_to(errors[:, None] if errors.ndim == 2 else errors, values.shape)
     given = {"name": "somebody", "kind": "table", "id": [f"g{i}" for i in range(len(values))]}
-    return Catalogue(**{**given, "values": values, "errors": errors, **more})
+    if errors is not None:
+        more = {"errors": errors, **more}
+    return Catalogue(**{**given, "values": values, **more})
 
 
 def sigma(n: int) -> np.ndarray:

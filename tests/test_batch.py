@@ -19,6 +19,7 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.data.result import Result
 from hybridfit.data.samples import Draws, Posterior
+from hybridfit.io.references.catalogue import Catalogue
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.density import FlowDensity
 from hybridfit.npe.frame import Frame
@@ -82,6 +83,9 @@ def result() -> Result:
 EXAMPLES: dict[type[Batch], Callable[[], Any]] = {
     Autocorrelation: lambda: Autocorrelation(numbers(3, 3), numbers()),
     Cutouts: cutouts,
+    Catalogue: lambda: Catalogue(
+        "theirs", "table", [str(i) for i in range(N)], np.random.default_rng(0).random((N, 2, 7))
+    ),
     Draws: draws,
     Fit: fit,
     FlowDensity: lambda: FlowDensity(
@@ -139,6 +143,8 @@ def assert_same(one: Any, other: Any) -> None:
             assert_same(getattr(one, f.name), getattr(other, f.name))
     elif isinstance(one, Tensor):
         torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+    elif isinstance(one, np.ndarray):
+        np.testing.assert_array_equal(one, other)
     elif isinstance(one, tuple):
         assert len(one) == len(other)
         for mine, theirs in zip(one, other, strict=True):

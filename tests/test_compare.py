@@ -140,11 +140,11 @@ def test_a_galaxy_without_a_fit_is_lost_and_outside():
     assert verdicts.catastrophic.tolist() == [True, True, True, False]
 
 
-def test_held_values_are_not_compared():
+def test_fixed_values_are_not_compared():
     truth = galaxies(5)
-    held = np.zeros((5, 1, 7), bool)
-    held[..., COLUMN["n"]] = True
-    theirs = catalogue(noisy(truth), sigma(5), held=held)
+    fixed = np.zeros((5, 1, 7), bool)
+    fixed[..., COLUMN["n"]] = True
+    theirs = catalogue(noisy(truth), sigma(5), fixed=fixed)
     some = pairs(catalogue(truth, sigma(5)), theirs)
     assert np.isnan(some.difference[:, COLUMN["n"]]).all()
     assert np.isfinite(some.difference[:, COLUMN["mag"]]).all()

@@ -49,10 +49,10 @@ def test_imfit(tmp_path: Path):
         found.errors[0, 0, [0, R, Q]], [0.0128, 0.86063, 0.0023165], atol=TEXT
     )
     assert np.isnan(found.errors[0, 0, MAG])
-    assert found.held[0, 1, [N, PA]].all()  # n of a disc is given, +/- 0 says fixed
-    assert not found.held[0, 0, [N, PA]].any()
+    assert found.fixed[0, 1, [N, PA]].all()  # n of a disc is given, +/- 0 says fixed
+    assert not found.fixed[0, 0, [N, PA]].any()
     np.testing.assert_allclose(found.sky[0], [0.15, 0.002, 0, 0], atol=TEXT)
-    np.testing.assert_allclose(found.said[0], [4000.5, 4089], atol=TEXT)
+    np.testing.assert_allclose(found.chi2_dof[0], [4000.5, 4089], atol=TEXT)
     assert found.complete[0]
     assert not found.counts
 
@@ -157,7 +157,7 @@ def test_sextractor_bulge_and_disc(tmp_path: Path):
     np.testing.assert_allclose(
         found.values[0, 1, [MAG, R, N, Q, PA]], [19, 10.070082, 1, 0.4, 10], atol=TEXT
     )
-    assert found.held[0, :, N].all()
+    assert found.fixed[0, :, N].all()
 
 
 def test_sourcextractor(tmp_path: Path):
@@ -237,7 +237,7 @@ def test_galfit_outputs(tmp_path: Path):
     found = outcomes_catalogue(outcomes, tmp_path, ReferenceOptions())
     assert found.id[0] == "a/a"
     assert {"a", "a_a", str(tmp_path / "a" / "a.feedme")} <= set(found.aliases[0])
-    assert found.held[0, 0].tolist() == [name == "n" for name in COLUMN]
+    assert found.fixed[0, 0].tolist() == [name == "n" for name in COLUMN]
     np.testing.assert_allclose(found.sky[0], [0.5, 0.1, 0, 0], atol=TEXT)
     assert found.sky[1, 0] == 0  # a model without a sky has none
     assert found.complete.tolist() == [True, False]

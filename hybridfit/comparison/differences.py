@@ -127,7 +127,7 @@ def pairs_of(ours: Catalogue, theirs: Catalogue, matches: Matches) -> Pairs:
     i, j = matches.ours[galaxy], matches.theirs[galaxy]
     mine, its = ours.values[i, a], theirs.values[j, b].copy()
     mine_err, its_err = ours.errors[i, a].copy(), theirs.errors[j, b].copy()
-    its[theirs.held[j, b]] = np.nan
+    its[theirs.fixed[j, b]] = np.nan
     mine = mine.copy()
     for row in np.flatnonzero(chosen.whole):
         if ours.n_components[i[row]] == 1:

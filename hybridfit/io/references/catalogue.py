@@ -1,14 +1,15 @@
-"""What somebody says of galaxies, in the project's conventions, whoever said it."""
+"""A catalogue of measured galaxies of any origin, in the conventions of this package."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridfit.data.batch import Batch, shared
 from hybridfit.data.names import START_NAMES
 
 Array = NDArray[np.float64]
@@ -16,8 +17,13 @@ NAMES = START_NAMES  # x, y, mag, r_eff, n, q, pa: the columns of values and err
 COLUMN = {name: k for k, name in enumerate(NAMES)}
 
 
+def default(value: Any) -> Any:
+    """Declare a field of arrays that has this entry for each galaxy unless it is given."""
+    return field(default_factory=lambda: np.array(value))
+
+
 @dataclass(frozen=True, eq=False)
-class Catalogue:
+class Catalogue(Batch):
     """Measurements of N galaxies with up to K components each.
 
     x, y are counted from 0 in the image as given, r_eff is along the major axis, pa in [0, 180)
@@ -29,88 +35,71 @@ class Catalogue:
         id: (N,) names.
         values: (N, K, 7) in the order of `NAMES`, NaN where not known or no such component.
         errors: (N, K, 7) standard deviations, NaN where not known.
-        held: (N, K, 7) True where a value was not measured but given.
+        fixed: (N, K, 7) True where a value was not measured but given.
         aliases: (N,) further names each galaxy may go by.
         sky: (N, 4) level at the cutout's centre, its error, slopes along x and y; NaN, NaN, 0, 0.
         world: (N, 2) right ascension and declination of the first component, degrees.
         snr: (N,) signal to noise.
-        said: (N, 2) chi2 and degrees of freedom as written.
-        complete: (N,) whether these components are all that was modelled, so that an image can
-            be made of them.
-        flagged: (N,) what the program itself said against its numbers; "" for nothing.
-        exact: whether it is the truth, and has no errors.
-        counts: whether magnitudes are -2.5 log10 of image units, as from a program that knows no
-            zero point.
-        quantiles: (N, K, 7) by level, as far as they are known.
-        quality: (N,) certified, usable or suspect; "" where nobody said.
-        notes: what a reader of the report should know, in sentences.
+        chi2_dof: (N, 2) chi2 and degrees of freedom as written.
+        complete: (N,) whether these components are the whole model, so that they can be rendered.
+        flagged: (N,) warnings of the program about its own numbers; "" for none.
+        exact: whether it is the truth, which has no errors.
+        counts: whether magnitudes are -2.5 log10 of image units, from a program without a zero
+            point.
+        quantiles: (N, K, 7) by level, where known.
+        quality: (N,) certified, usable or suspect; "" where not known.
+        notes: for the reader of the report, in sentences.
     """
 
     name: str
     kind: str
     id: Sequence[str]
     values: Array
-    errors: Array = None  # type: ignore[assignment]
-    held: NDArray[np.bool_] = None  # type: ignore[assignment]
-    aliases: Sequence[tuple[str, ...]] = None  # type: ignore[assignment]
-    sky: Array = None  # type: ignore[assignment]
-    world: Array = None  # type: ignore[assignment]
-    snr: Array = None  # type: ignore[assignment]
-    said: Array = None  # type: ignore[assignment]
-    complete: NDArray[np.bool_] = None  # type: ignore[assignment]
-    flagged: Sequence[str] = None  # type: ignore[assignment]
+    errors: Array = default(np.nan)
+    fixed: NDArray[np.bool_] = default(False)
+    aliases: Sequence[tuple[str, ...]] = ()
+    sky: Array = default((np.nan, np.nan, 0.0, 0.0))
+    world: Array = default((np.nan, np.nan))
+    snr: Array = default(np.nan)
+    chi2_dof: Array = default((np.nan, np.nan))
+    complete: NDArray[np.bool_] = default(True)
+    flagged: Sequence[str] = ""
     exact: bool = False
     counts: bool = False
     quantiles: Mapping[float, Array] = field(default_factory=dict)
-    quality: Sequence[str] = None  # type: ignore[assignment]
-    notes: tuple[str, ...] = ()
+    quality: Sequence[str] = ""
+    notes: tuple[str, ...] = shared(default=())
 
     def __post_init__(self) -> None:
-        n = len(self.id)
-        shape = np.shape(self.values)
+        n, shape = len(self.id), np.shape(self.values)
         if len(shape) != 3 or shape[0] != n or shape[2] != len(NAMES):
             raise ValueError(f"values have shape {shape}, expected ({n}, K, {len(NAMES)})")
-        empty = np.full(shape, np.nan)
-        defaults: dict[str, Any] = {
-            "errors": empty,
-            "held": np.zeros(shape, bool),
-            "aliases": ((),) * n,
-            "sky": np.tile([np.nan, np.nan, 0.0, 0.0], (n, 1)),
-            "world": np.full((n, 2), np.nan),
-            "snr": np.full(n, np.nan),
-            "said": np.full((n, 2), np.nan),
-            "complete": np.ones(n, bool),
-            "flagged": ("",) * n,
-            "quality": ("",) * n,
-        }
-        for name, default in defaults.items():
-            value = getattr(self, name)
-            value = default if value is None else value
-            if len(value) != n:
-                raise ValueError(f"{name} has {len(value)} entries, expected {n}")
-            object.__setattr__(self, name, value)
+        for name in ("errors", "fixed"):
+            self._expand(name, shape)
+        for name, size in (("sky", (4,)), ("world", (2,)), ("chi2_dof", (2,))):
+            self._expand(name, (n, *size))
+        for name in ("snr", "complete"):
+            self._expand(name, (n,))
         for name in ("id", "flagged", "quality"):
-            object.__setattr__(self, name, tuple(str(text) for text in getattr(self, name)))
-        object.__setattr__(self, "aliases", tuple(tuple(names) for names in self.aliases))
+            given = getattr(self, name)
+            texts = (given,) * n if isinstance(given, str) else given
+            self._check(name, texts)
+            object.__setattr__(self, name, tuple(str(text) for text in texts))
+        aliases = self.aliases or ((),) * n
+        self._check("aliases", aliases)
+        object.__setattr__(self, "aliases", tuple(tuple(names) for names in aliases))
 
-    def __len__(self) -> int:
-        return len(self.id)
+    def _expand(self, name: str, shape: tuple[int, ...]) -> None:
+        """Give a field that was left at its default an entry for each galaxy."""
+        value = np.asarray(getattr(self, name))
+        if value.ndim < len(shape):
+            value = np.broadcast_to(value, shape).copy()
+        self._check(name, value)
+        object.__setattr__(self, name, value)
 
-    def __getitem__(self, rows: Sequence[int] | NDArray[np.int64]) -> Catalogue:
-        """The galaxies of these row numbers."""
-        chosen = np.asarray(rows, dtype=np.int64)
-        changed: dict[str, Any] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if f.name in ("name", "kind", "exact", "counts", "notes"):
-                continue
-            if f.name == "quantiles":
-                changed[f.name] = {level: v[chosen] for level, v in value.items()}
-            elif isinstance(value, np.ndarray):
-                changed[f.name] = value[chosen]
-            else:
-                changed[f.name] = tuple(value[i] for i in chosen)
-        return replace(self, **changed)
+    def _check(self, name: str, value: Sequence[Any] | NDArray[Any]) -> None:
+        if len(value) != len(self.id):
+            raise ValueError(f"{name} has {len(value)} entries, expected {len(self.id)}")
 
     @property
     def n_components(self) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Tables of any origin as a `Catalogue`: which column is what, and in which convention."""
+"""Tables of any origin as a `Catalogue`: names of columns, and conventions of their numbers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FLUX_TO_MAG = 2.5 / math.log(10)
 
 @dataclass(frozen=True)
 class Convention:
-    """What a kind of table means where the user says nothing."""
+    """Conventions of a kind of table, unless the user gives others."""
 
     first_pixel: int = 0
     pa_from: str = "+y"
@@ -42,7 +42,7 @@ class Convention:
     size: str = "semi-major"
 
     def with_options(self, options: ReferenceOptions) -> Convention:
-        """The same but for what the options say."""
+        """Return the conventions with those that the options give."""
         first = self.first_pixel if options.first_pixel is None else options.first_pixel
         return Convention(
             first,
@@ -53,7 +53,7 @@ class Convention:
 
     @property
     def text(self) -> str:
-        """In a sentence, for the report."""
+        """The conventions in a sentence, for the report."""
         return (
             f"read as: first pixel {self.first_pixel}, angles in {self.pa_unit} "
             f"counter-clockwise from {self.pa_from}, radii {self.size}"
@@ -96,24 +96,20 @@ def catalogue_of(
         options: names and zero points.
         path: for messages.
         kind: of the reference.
-        flagged: what it says against each row.
+        flagged: warnings of the program about each row.
         notes: for the report.
 
     Raises:
         ValueError: for a name or a column that is not there, or galaxies that occur twice.
     """
-    for name, column in mapping.items():
-        if name not in QUANTITIES:
-            close = difflib.get_close_matches(name, QUANTITIES, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(KNOWN)}"
-            raise ValueError(f"columns has '{name}={column}', which is no name of ours: {hint}")
+    _check_names(mapping)
     found = {name: _numbers(table, c, path) for name, c in mapping.items() if name != "id"}
     values, errors = _values(found, convention, options, len(table))
     ids = texts(table[mapping["id"]]) if "id" in mapping else [str(i) for i in range(len(table))]
     ids = [options.as_ours(name) for name in ids]
     rows = _by_galaxy(ids, found.get("component"), path)
     first = [some[0] for some in rows]
-    told = [""] * len(table) if flagged is None else flagged
+    said = [""] * len(table) if flagged is None else flagged
     nothing = np.full(len(table), np.nan)
 
     def of_first(*names: str) -> Array:
@@ -128,11 +124,20 @@ def catalogue_of(
         sky=np.concatenate([of_first("sky", "sky_err"), np.zeros((len(first), 2))], axis=1),
         world=of_first("ra", "dec"),
         snr=of_first("snr")[:, 0],
-        said=of_first("chi2", "dof"),
-        flagged=["; ".join(sorted({told[i] for i in some} - {""})) for some in rows],
+        chi2_dof=of_first("chi2", "dof"),
+        flagged=["; ".join(sorted({said[i] for i in some} - {""})) for some in rows],
         counts=_in_counts(found, options),
         notes=(convention.text, *notes),
     )
+
+
+def _check_names(mapping: Mapping[str, str]) -> None:
+    """Raise ValueError for a key that is not one of `QUANTITIES`."""
+    for name, column in mapping.items():
+        if name not in QUANTITIES:
+            close = difflib.get_close_matches(name, QUANTITIES, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(KNOWN)}"
+            raise ValueError(f"columns has '{name}={column}', which is no name of ours: {hint}")
 
 
 def texts(column: Sequence) -> list[str]:
@@ -193,7 +198,8 @@ def _by_galaxy(ids: Sequence[str], component: Array | None, path: Path | str) ->
                 "(as --where mode=single), or name the column of its components with columns"
             )
         if numbers:
-            some.sort(key=lambda i: float(component[i]))  # type: ignore[index]
+            number_of = dict(zip(some, numbers, strict=True))
+            some.sort(key=number_of.__getitem__)
     return list(rows.values())
 
 

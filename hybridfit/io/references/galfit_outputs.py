@@ -20,10 +20,10 @@ SERIOUS = {"1", "2"}  # of GALFIT's flags: out of iterations, numerical trouble 
 def outcomes_catalogue(
     outcomes: Sequence[Outcome], root: Path, options: ReferenceOptions
 ) -> Catalogue:
-    """Turn what GALFIT found into a catalogue, a galaxy for each run.
+    """Turn results of GALFIT into a catalogue, a galaxy for each run.
 
-    A galaxy may go by the names of its block, of the folders above it, or of its feedme; which
-    one is ours is found when galaxies are matched. ``where`` may say ``path=GLOB``.
+    A galaxy may have the name of its block, of the folders above it, or of its feedme; matching
+    finds which one is used here. ``where`` may say ``path=GLOB``.
 
     Args:
         outcomes: one a run; components of Sersic's family are compared.
@@ -45,7 +45,7 @@ def outcomes_catalogue(
         grouped([p[..., 0] for p in parts]), grouped([p[..., 1] for p in parts])
     )
     values[..., NAMES.index("mag")] += options.zeropoint_offset
-    held = grouped([p[..., 2] for p in parts])
+    fixed = grouped([p[..., 2] for p in parts])
     names = [_names(o, root) for o in kept]
     return Catalogue(
         name=options.name or root.name,
@@ -54,9 +54,9 @@ def outcomes_catalogue(
         aliases=[tuple(dict.fromkeys(options.as_ours(n) for n in some)) for some in names],
         values=values,
         errors=errors,
-        held=held == 1,
+        fixed=fixed == 1,
         sky=np.array([_sky(o) for o in kept]),
-        said=np.array([(o.chi2, o.dof if o.dof > 0 else math.nan) for o in kept]),
+        chi2_dof=np.array([(o.chi2, o.dof if o.dof > 0 else math.nan) for o in kept]),
         complete=np.array([_complete(o) for o in kept]),
         flagged=[_flagged(o) for o in kept],
         notes=_notes(kept),
@@ -64,7 +64,7 @@ def outcomes_catalogue(
 
 
 def _numbers(components: Sequence[Component]) -> np.ndarray:
-    """(K, 7, 3): value, error, and 1 where it was held."""
+    """(K, 7, 3): value, error, and 1 where it was fixed."""
     out = np.full((len(components), len(NAMES), 3), np.nan)
     for k, component in enumerate(components):
         for j, name in enumerate(NAMES):
@@ -104,7 +104,7 @@ def _flagged(outcome: Outcome) -> str:
 
 
 def _names(outcome: Outcome, root: Path) -> list[str]:
-    """What the galaxy may be called: its feedme's path, folders with and without files, files."""
+    """Possible names of the galaxy: path of the feedme, folders with and without files, files."""
     path = outcome.path.absolute()
     above = list(path.parent.parts[-LEVELS:])
     files = [outcome.feedme, outcome.output, outcome.image, path.name]

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.special import gamma, gammaincinv
 
 from hybridfit.files.regular import FileProblem, peek_text, read_bytes
-from hybridfit.io.references.catalogue import COLUMN, NAMES, Catalogue, canonical, grouped
+from hybridfit.io.references.catalogue import COLUMN, NAMES, Array, Catalogue, canonical, grouped
 from hybridfit.io.references.options import ReferenceOptions
 
 FILE = "bestfit_parameters"  # how imfit begins the file's name
@@ -27,6 +27,7 @@ GAUSSIAN_RADIUS = math.sqrt(2 * math.log(2))  # of exp(-r^2 / 2 sigma^2), in sig
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 LINE = re.compile(rf"^\s*(\w+)\s+({NUMBER}|[-+]?nan|[-+]?inf)\b[^#]*(?:#\s*\+/-\s*(\S+))?", re.I)
 
+SERSIC_FAMILY = ("Sersic", "Exponential", "Gaussian")
 Pair = tuple[float, float]  # a value and its error
 LARGEST = 10_000_000  # bytes of one result file
 
@@ -62,7 +63,7 @@ def imfit_files(path: Path) -> list[Path]:
 def read_imfit(path: Path, options: ReferenceOptions) -> Catalogue:
     """Read imfit's results of one galaxy or of a directory of them, one file a galaxy.
 
-    A galaxy is called as its folder where the file has imfit's own name, else as the file.
+    A galaxy has the name of its folder if the file has imfit's own name, else that of the file.
 
     Raises:
         ValueError: if there is no such file, or a line is not understood.
@@ -70,47 +71,72 @@ def read_imfit(path: Path, options: ReferenceOptions) -> Catalogue:
     files = imfit_files(path)
     if not files:
         raise ValueError(f"'{path}' has no imfit results: expected lines X0, Y0 and FUNCTION")
-    values, errors, sky, said, complete, flagged, notes = [], [], [], [], [], [], []
-    for file in files:
-        functions, statistic = read_file(file)
-        try:
-            rows = [row for f in functions if (row := _sersic(f)) is not None]
-        except KeyError as missing:
-            raise ValueError(
-                f"'{file}': a function lacks the parameter {missing}, expected all of imfit's"
-            ) from missing
-        values.append(np.array([[v for v, _ in row] for row in rows]).reshape(-1, len(NAMES)))
-        errors.append(np.array([[e for _, e in row] for row in rows]).reshape(-1, len(NAMES)))
-        levels = [f.values["I_sky"] for f in functions if f.name == "FlatSky"]
-        sky.append([*(levels[0] if levels else (math.nan, math.nan)), 0.0, 0.0])
-        said.append(statistic)
-        others = sorted({f.name for f in functions} - {"Sersic", "Exponential", "Gaussian"})
-        others = [name for name in others if name != "FlatSky"]
-        complete.append(not others and bool(rows))
-        flagged.append("")
-        if others:
-            notes.append(f"functions that are not compared: {', '.join(others)} in {file.name}")
-    given = grouped(errors) == 0  # imfit writes +/- 0 for what was fixed, 0 for a disc's n too
-    value, error = canonical(grouped(values), grouped(errors))
-    value[..., COLUMN["mag"]] += (options.zeropoint or 0.0) + options.zeropoint_offset
-    names = [_name(file, path) for file in files]
+    models = [_read_model(file) for file in files]
+    # imfit writes +/- 0 for fixed values, and 0 stands for the n of a disc too
+    fixed = grouped([model.errors for model in models]) == 0
+    values, errors = canonical(
+        grouped([model.values for model in models]), grouped([model.errors for model in models])
+    )
+    values[..., COLUMN["mag"]] += (options.zeropoint or 0.0) + options.zeropoint_offset
     return Catalogue(
         name=options.name or path.name,
         kind="imfit",
-        id=[options.as_ours(name) for name in names],
-        values=value,
-        errors=error,
-        held=given,
-        sky=np.array(sky),
-        said=np.array(said),
-        complete=np.array(complete),
-        flagged=flagged,
+        id=[options.as_ours(_name(file, path)) for file in files],
+        values=values,
+        errors=errors,
+        fixed=fixed,
+        sky=np.array([(*model.sky, 0.0, 0.0) for model in models]),
+        chi2_dof=np.array([model.statistic for model in models]),
+        complete=np.array([len(model.values) > 0 and not model.others for model in models]),
         counts=options.zeropoint is None,
-        notes=(
-            "imfit has no magnitudes: they are of its intensity, size and axis ratio, and have no "
-            "error",
-            *sorted(set(notes))[:5],
-        ),
+        notes=_notes(files, models),
+    )
+
+
+@dataclass(frozen=True)
+class _Model:
+    """One galaxy's model: K components of Sersic's family, and what else there is.
+
+    Args:
+        values, errors: (K, 7) in the order of `NAMES`, positions from 0.
+        sky: level and its error, NaN where there is none.
+        statistic: fit statistic and degrees of freedom.
+        others: names of functions that are not compared.
+    """
+
+    values: Array
+    errors: Array
+    sky: Pair
+    statistic: Pair
+    others: tuple[str, ...]
+
+
+def _read_model(file: Path) -> _Model:
+    functions, statistic = read_file(file)
+    try:
+        rows = [row for f in functions if (row := _sersic(f)) is not None]
+    except KeyError as missing:
+        raise ValueError(
+            f"'{file}': a function lacks the parameter {missing}, expected all of imfit's"
+        ) from missing
+    numbers = np.array(rows, dtype=np.float64).reshape(-1, len(NAMES), 2)
+    levels = [f.values["I_sky"] for f in functions if f.name == "FlatSky"]
+    others = {f.name for f in functions} - {*SERSIC_FAMILY, "FlatSky"}
+    sky = levels[0] if levels else (math.nan, math.nan)
+    return _Model(numbers[..., 0], numbers[..., 1], sky, statistic, tuple(sorted(others)))
+
+
+def _notes(files: Sequence[Path], models: Sequence[_Model]) -> tuple[str, ...]:
+    """Sentences for the report."""
+    skipped = {
+        f"functions that are not compared: {', '.join(model.others)} in {file.name}"
+        for file, model in zip(files, models, strict=True)
+        if model.others
+    }
+    return (
+        "imfit has no magnitudes: they follow from its intensity, size and axis ratio, and have "
+        "no error",
+        *sorted(skipped)[:5],
     )
 
 
@@ -156,17 +182,17 @@ def read_file(path: Path) -> tuple[list[Function], Pair]:
 
 def _sersic(function: Function) -> Sequence[Pair] | None:
     """x, y, mag, r_eff, n, q, pa of a function of Sersic's family; None for another."""
-    own, held = function.values, 0.0
+    own, exact = function.values, 0.0  # an error of 0: the index is that of the profile
     if function.name == "Sersic":
         n, radius, (peak, _) = own["n"], own["r_e"], own["I_e"]
         b = float(gammaincinv(2 * n[0], 0.5))
         per_area = 2 * math.pi * n[0] * math.exp(b) * b ** (-2 * n[0]) * float(gamma(2 * n[0]))
         flux = peak * radius[0] ** 2 * per_area
     elif function.name == "Exponential":
-        (h, e), (peak, _), n = own["h"], own["I_0"], (1.0, held)
+        (h, e), (peak, _), n = own["h"], own["I_0"], (1.0, exact)
         radius, flux = (EXPONENTIAL_RADIUS * h, EXPONENTIAL_RADIUS * e), 2 * math.pi * h**2 * peak
     elif function.name == "Gaussian":
-        (s, e), (peak, _), n = own["sigma"], own["I_0"], (0.5, held)
+        (s, e), (peak, _), n = own["sigma"], own["I_0"], (0.5, exact)
         radius, flux = (GAUSSIAN_RADIUS * s, GAUSSIAN_RADIUS * e), 2 * math.pi * s**2 * peak
     else:
         return None

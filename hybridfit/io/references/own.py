@@ -1,4 +1,4 @@
-"""Tables of `hybridfit fit` and `predict` as a `Catalogue`: what is compared, or compared with."""
+"""Tables of `hybridfit fit` and `predict` as a `Catalogue`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def own_catalogue(
         options: the format of ids, if it is a reference.
 
     Raises:
-        ValueError: for an estimate that the table lacks, or parameters that are no Sersic's.
+        ValueError: for an estimate that the table lacks, or other parameters than a Sersic's.
     """
     table = results.table
     tails = component_tails(table.colnames)
@@ -54,20 +54,9 @@ def own_catalogue(
             f"the table of '{results.path}' has no columns {', '.join(NAMES)}: expected one of "
             "hybridfit fit or predict"
         )
-    shape = (len(table), len(tails), len(NAMES))
-
-    def columns(end: str) -> Array:
-        out = np.full(shape, np.nan)
-        for j, tail in enumerate(tails):
-            for k, name in enumerate(NAMES):
-                column = f"{name}{tail}{end}"
-                if column in table.colnames:
-                    out[:, j, k] = _filled(table, column)
-        return out
-
-    values, errors = columns(""), columns("_err")
+    values, errors = (_parameters(table, tails, end) for end in ("", "_err"))
     quantiles = {
-        level: columns(f"_{end}")
+        level: _parameters(table, tails, f"_{end}")
         for level, end in LEVELS.items()
         if f"x{tails[0]}_{end}" in table.colnames
     }
@@ -78,18 +67,9 @@ def own_catalogue(
     elif estimate != "best":
         raise ValueError(f"estimate is '{estimate}', expected one of {', '.join(ESTIMATES)}")
     values[..., COLUMN["pa"]] %= 180.0
-    sky = np.tile([np.nan, np.nan, 0.0, 0.0], (len(table), 1))
-    for k, column in enumerate(("sky", "sky_err", "sky_dx", "sky_dy")):
-        if column in table.colnames:
-            sky[:, k] = _filled(table, column)
+    sky = _columns(table, ("sky", "sky_err", "sky_dx", "sky_dy"))
     sky[:, 2:] = np.nan_to_num(sky[:, 2:])  # a level sky has no slopes to quote
     flags = _filled(table, "flags").astype(np.int64)
-    said = [np.full(len(table), np.nan) for _ in range(2)]
-    for k, column in enumerate(("chi2", "dof")):
-        said[k] = _filled(table, column) if column in table.colnames else said[k]
-    quality = texts(table["quality"]) if "quality" in table.colnames else None
-    world = [f"{column}{tails[0]}" for column in ("ra", "dec")]
-    has_world = set(world) <= set(table.colnames)
     return Catalogue(
         name=name,
         kind="hybridfit",
@@ -98,17 +78,30 @@ def own_catalogue(
         values=values,
         errors=errors,
         sky=sky,
-        world=np.stack([_filled(table, c) for c in world], axis=1) if has_world else None,  # type: ignore[arg-type]
-        said=np.stack(said, axis=1),
+        world=_columns(table, [f"{column}{tails[0]}" for column in ("ra", "dec")]),
+        chi2_dof=_columns(table, ("chi2", "dof")),
         flagged=[flag_names(value, " ") for value in flags.tolist()],
         quantiles=quantiles,
-        quality=quality,  # type: ignore[arg-type]
+        quality=texts(table["quality"]) if "quality" in table.colnames else "",
         notes=() if estimate == "best" else (f"values are the {estimate} of the posterior",),
     )
 
 
+def _columns(table: Table, names: Sequence[str]) -> Array:
+    """Columns of a table as (N, len(names)), NaN where there is none."""
+    nothing = np.full(len(table), np.nan)
+    found = [_filled(table, name) if name in table.colnames else nothing for name in names]
+    return np.stack(found, axis=1)
+
+
+def _parameters(table: Table, tails: Sequence[str], end: str) -> Array:
+    """Columns of parameters with this end as (N, K, 7), NaN where there is none."""
+    names = [f"{name}{tail}{end}" for tail in tails for name in NAMES]
+    return _columns(table, names).reshape(len(table), len(tails), len(NAMES))
+
+
 def component_tails(names: Sequence[str]) -> list[str]:
-    """What stands behind the parameters' names: [""] or ["_1", "_2", ...]."""
+    """Return the endings of the parameters' names: [""] or ["_1", "_2", ...]."""
     if "x" in names and "mag" in names:
         return [""]
     numbers = [int(m[1]) for name in names if (m := re.fullmatch(r"mag_(\d+)", name))]
@@ -116,7 +109,7 @@ def component_tails(names: Sequence[str]) -> list[str]:
 
 
 def _feedmes(table: Table) -> list[tuple[str, ...]]:
-    """The GALFIT input files of a run of such, by which GALFIT's outputs are told."""
+    """The GALFIT input files of a run, by which outputs of GALFIT are identified."""
     if "feedme" not in table.colnames:
         return [()] * len(table)
     return [(str(Path(path).resolve()),) if path else () for path in texts(table["feedme"])]

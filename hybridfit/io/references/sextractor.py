@@ -117,9 +117,9 @@ def read_sextractor(path: Path, options: ReferenceOptions) -> Catalogue:
         return found
     index = NAMES.index("n")  # of discs, and of spheroids that were not asked for it, it is given
     given = np.isin(found.values[..., index], (1.0, 4.0)) & np.isnan(found.errors[..., index])
-    held = found.held.copy()
-    held[..., index] = given
-    return replace(found, held=held)
+    fixed = found.fixed.copy()
+    fixed[..., index] = given
+    return replace(found, fixed=fixed)
 
 
 def read_sourcextractor(path: Path, options: ReferenceOptions) -> Catalogue:
