@@ -55,7 +55,7 @@ def main() -> None:
 def costs(side: int, counts: dict[str, int] = COUNTS, runs: int = RUNS) -> dict[str, Any]:
     """Return CPU seconds a cutout of each group, and a summary of their rows."""
     sets = groups(side, counts)
-    hf.fit(sets["ordinary"][0], options=EAGER)  # a warm-up
+    hf.fit(sets["ordinary"][0], fit=EAGER)  # a warm-up
     order = ("ordinary", *(name for name in sets if name != "ordinary"), "ordinary")
     seconds: dict[str, list[float]] = {name: [] for name in sets}
     report: dict[str, Any] = {}
@@ -63,7 +63,7 @@ def costs(side: int, counts: dict[str, int] = COUNTS, runs: int = RUNS) -> dict[
         for name in order:
             cutouts, flux = sets[name]
             before = time.process_time()
-            table = hf.fit(cutouts, options=EAGER)
+            table = hf.fit(cutouts, fit=EAGER)
             seconds[name].append((time.process_time() - before) / len(cutouts))
             report[name] = rows_of(table, flux)
     ordinary = min(seconds["ordinary"])
@@ -165,7 +165,7 @@ def unresolved() -> dict[str, dict[str, float]]:
 
 
 def _share(cutouts: hf.Cutouts) -> float:
-    table = hf.fit(cutouts, options=EAGER, uncertainty="covariance")
+    table = hf.fit(cutouts, fit=EAGER, uncertainty="covariance")
     return float(((np.asarray(table["flags"]) & int(hf.Flag.UNRESOLVED)) > 0).mean())
 
 

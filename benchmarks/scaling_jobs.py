@@ -126,10 +126,8 @@ def from_files(job: Mapping[str, Any]) -> dict[str, Any]:
         # a few hundred galaxies reach every kernel, that of retries too
         few = replace(run, limit=min(n, 300 if job["compiled"] else 16))
         base = peak_mib()
-        warm_up, _ = _cpu(lambda: hf.fit_files(inputs, f"{folder}/few", options=options, run=few))
-        total, summary = _cpu(
-            lambda: hf.fit_files(inputs, f"{folder}/out", options=options, run=run)
-        )
+        warm_up, _ = _cpu(lambda: hf.fit_files(inputs, f"{folder}/few", fit=options, run=few))
+        total, summary = _cpu(lambda: hf.fit_files(inputs, f"{folder}/out", fit=options, run=run))
         table = Table.read(summary.results)
     values, quoted = (
         np.stack([np.asarray(table[name + end], float) for name in NAMES], axis=1)

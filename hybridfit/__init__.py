@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from hybridfit.model.parameters import ParameterSpace as ParameterSpace
     from hybridfit.model.prior import LogNormal as LogNormal
     from hybridfit.model.prior import Prior as Prior
+    from hybridfit.pipeline.config import Config as Config
+    from hybridfit.pipeline.config import PredictConfig as PredictConfig
     from hybridfit.pipeline.fit import fit as fit
     from hybridfit.pipeline.fit import render as render
     from hybridfit.pipeline.fit_files import fit_files as fit_files
@@ -74,6 +76,7 @@ _HOMES = {
     "io.read_results": ("read_draws",),
     "model.parameters": ("Parameter", "ParameterSpace"),
     "model.prior": ("LogNormal", "Prior"),
+    "pipeline.config": ("Config", "PredictConfig"),
     "pipeline.fit": (
         "fit",
         "render",

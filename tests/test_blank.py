@@ -71,7 +71,7 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_blank_stamp_costs_a_few_draws_and_has_a_limit(evaluations: list[int]) -> None:
     """At most twice the draws of an ordinary galaxy, no chain; a flux of 0 within its error."""
     cutouts = blank(6, 3)
-    table = hf.fit(cutouts, options=EAGER)
+    table = hf.fit(cutouts, fit=EAGER)
     flags = np.asarray(table["flags"])
     assert (flags & int(hf.Flag.NO_SIGNAL) > 0).all()
     assert set(table["quality"]) == {"suspect"}
@@ -91,7 +91,7 @@ def test_a_blank_stamp_costs_a_few_draws_and_has_a_limit(evaluations: list[int])
 
 def test_a_galaxy_with_signal_has_its_own_flux_and_no_limit() -> None:
     cutouts, _ = observe(population(3, 8), 60.0, seed=9)
-    table = hf.fit(cutouts, options=EAGER, uncertainty="covariance")
+    table = hf.fit(cutouts, fit=EAGER, uncertainty="covariance")
     flux = 10 ** (0.4 * (ZEROPOINT - np.asarray(table["mag"])))
     np.testing.assert_allclose(table["flux"], flux, rtol=1e-12, atol=DOUBLE)
     relative = np.log(10) / 2.5 * np.asarray(table["mag_err"])
@@ -133,7 +133,7 @@ def test_a_known_shape_makes_the_limit_sharper() -> None:
 def test_no_data_has_no_limit() -> None:
     cutouts = blank(2, 3)
     nothing = replace(cutouts, mask=torch.ones_like(cutouts.mask))
-    table = hf.fit(nothing, options=EAGER)
+    table = hf.fit(nothing, fit=EAGER)
     assert np.isnan(table["flux"]).all()
     assert np.isnan(table["flux_limit"]).all()
 
@@ -141,12 +141,12 @@ def test_no_data_has_no_limit() -> None:
 def test_stars_are_unresolved_and_galaxies_are_not() -> None:
     """Stars of S/N 20 to 2000; galaxies of r_eff 2 pix behind a PSF of 3 pix, S/N from 30 on."""
     snr = np.geomspace(20, 2000, 16)
-    table = hf.fit(stars(snr, 4), options=EAGER, uncertainty="covariance")
+    table = hf.fit(stars(snr, 4), fit=EAGER, uncertainty="covariance")
     assert (np.asarray(table["flags"]) & int(hf.Flag.UNRESOLVED) > 0).all()
     shapes = population(16, 7)
     shapes[:, 3] = 2.0
     small, _ = observe(shapes, np.geomspace(30, 2000, 16), seed=8)
-    table = hf.fit(small, options=EAGER, uncertainty="covariance")
+    table = hf.fit(small, fit=EAGER, uncertainty="covariance")
     assert not (np.asarray(table["flags"]) & int(hf.Flag.UNRESOLVED) > 0).any()
 
 

@@ -26,7 +26,7 @@ from hybridfit.io.blocks import file_name
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.io.references.catalogue import COLUMN, NAMES
 from hybridfit.pipeline.fit_files import fit_files
-from hybridfit.pipeline.galfit.run import FeedmeRunOptions, fit_feedmes
+from hybridfit.pipeline.galfit.run import fit_feedmes
 from hybridfit.pipeline.options import RunOptions
 from hybridfit.simulation.simulate import SimulateOptions
 
@@ -490,7 +490,7 @@ def test_in_python_from_memory(run: Path):
 def test_two_runs(run: Path, tmp_path: Path):
     """A run of another estimator: nearly the same, under its folder's name; pixels of ours."""
     options = hf.FitOptions(objective="ml")
-    fit_files(run / "galaxies.csv", tmp_path / "ml", options=options, run=QUICK)
+    fit_files(run / "galaxies.csv", tmp_path / "ml", fit=options, run=QUICK)
     found = hf.compare(run / "out", tmp_path / "ml")
     (one,) = found.comparisons
     assert (one.theirs.name, one.theirs.kind) == ("ml", "hybridfit")
@@ -521,7 +521,7 @@ def test_galfit_blocks(run: Path, tmp_path: Path):
 def test_feedmes_are_told_by_their_paths(shared_data: Path, tmp_path: Path):
     """A run of GALFIT's input files against GALFIT's own outputs, on the pixels of the former."""
     folder = shared_data / "real" / "galfit3" / "hst_galfit_example"
-    fit_feedmes([folder], tmp_path, run=FeedmeRunOptions(initial_values="moments"))
+    fit_feedmes([folder], tmp_path, run=QUICK)
     found = hf.compare(tmp_path, folder)
     (one,) = found.comparisons
     assert len(one.matches) == len(found.table["id"][found.table["component"] == 1])

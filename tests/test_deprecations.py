@@ -27,7 +27,10 @@ SECTIONS = {
     "budget": hf.BudgetOptions,
     "compare": hf.CompareOptions,
 }
-FUNCTIONS = {name: getattr(hf, name) for name in ("fit", "fit_files", "fit_feedmes")}
+FUNCTIONS = {
+    name: getattr(hf, name)
+    for name in ("fit", "fit_files", "fit_feedmes", "predict", "predict_files")
+}
 
 
 def of_kind(kind: str) -> Any:
@@ -96,7 +99,7 @@ def test_sections(row: Renamed):
 def test_arguments(row: Renamed):
     """The old keyword's value reaches the new one's check."""
     function = FUNCTIONS[row.where]
-    positional = ["."] * (1 if row.where == "fit" else 2)
+    positional = ["."] * (1 if row.where in ("fit", "predict") else 2)
     warned = pytest.warns(RenamedWarning, match=rf"{row.where}\({row.old}=...\) is now called")
     with warned, pytest.raises((ValueError, TypeError, hf.UsageError), match=row.new):
         function(*positional, **{row.old: 3})

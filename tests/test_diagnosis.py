@@ -37,7 +37,7 @@ def galaxies(count: int, snr=200.0, seed: int = 7, **more):
 
 def said_of(cutouts: hf.Cutouts) -> tuple[list[str], list[str]]:
     """Quality and message of each galaxy, by the quickest way to errors."""
-    table = hf.fit(cutouts, options=OPTIONS, uncertainty="covariance", initial_values="moments")
+    table = hf.fit(cutouts, fit=OPTIONS, uncertainty="covariance", initial_values="moments")
     return list(table["quality"]), list(table["notes"])
 
 
@@ -121,7 +121,7 @@ def test_notes_come_before_messages_and_follow_their_rows():
     cutouts, _ = galaxies(3)
     table = hf.fit(
         replace(cutouts, zeropoint=1.0, messages=["a", "b", "c"]),
-        options=OPTIONS,
+        fit=OPTIONS,
         uncertainty="covariance",
         initial_values="moments",
     )

@@ -60,7 +60,7 @@ def alone(inputs, tmp_path_factory) -> bytes:
     """The table of one process."""
     options = hf.FitOptions(compile="off")
     out = tmp_path_factory.mktemp("alone")
-    return fit_files(inputs, out, options=options, run=QUICK).results.read_bytes()
+    return fit_files(inputs, out, fit=options, run=QUICK).results.read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,7 @@ def slow(*given):
     return plain(*given)
 parts.measure = slow
 run = RunOptions(uncertainty="covariance", initial_values="moments", part_size=3)
-summary = fit_files(sys.argv[1], sys.argv[2], options=FitOptions(compile="off"), run=run)
+summary = fit_files(sys.argv[1], sys.argv[2], fit=FitOptions(compile="off"), run=run)
 print(summary.n_fitted, flush=True)
 """
 

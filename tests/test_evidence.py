@@ -36,7 +36,7 @@ def ln_evidence(
 ) -> NDArray[np.float64]:
     options = FitOptions(components=components, compile="off", **more)
     return np.array(
-        hf.fit(cutouts, options=options, initial_values="moments", budget=budget)["log_evidence"]
+        hf.fit(cutouts, fit=options, initial_values="moments", budget=budget)["log_evidence"]
     )
 
 
@@ -111,7 +111,7 @@ def test_a_bad_model_is_not_forgiven() -> None:
     rows = {}
     for name in ("sersic", "exponential"):
         options = FitOptions(components=(name,), compile="off")
-        rows[name] = hf.fit(cutouts, options=options, initial_values="moments")
+        rows[name] = hf.fit(cutouts, fit=options, initial_values="moments")
     heat = temperature(cutouts, measure_noise(cutouts)).numpy()
     worse = np.array(rows["exponential"]["chi2"] - rows["sersic"]["chi2"]) / 2 / heat
     found = np.array(rows["sersic"]["log_evidence"] - rows["exponential"]["log_evidence"])

@@ -100,7 +100,7 @@ def galaxy(*components, snr=120.0, seed=0, shape=(52, 56)):
 
 
 def rows_of(paths, out, options=EAGER, run=QUICK):
-    fit_feedmes([str(path) for path in paths], out, options=options, run=run)
+    fit_feedmes([str(path) for path in paths], out, fit=options, run=run)
     table = Table.read(out / "results.fits")
     return {str(row["id"]): row for row in table}
 
@@ -122,7 +122,7 @@ def test_one_galaxy_is_fitted_as_any_other(tmp_path):
         zeropoint=25.0,
         start=torch.tensor([start]),
     )
-    plain = hf.fit(own, options=EAGER, uncertainty="covariance", initial_values="moments")[0]
+    plain = hf.fit(own, fit=EAGER, uncertainty="covariance", initial_values="moments")[0]
     for name in ("x", "y", "mag", "r_eff", "n", "q", "pa", "sky", "chi2"):
         # padded to another shape, whose sums round in another order
         assert float(row[name]) == pytest.approx(float(plain[name]), abs=2e-3), name
@@ -346,7 +346,7 @@ def _empty(tmp_path: Path) -> Path:
 
 def test_usage(tmp_path):
     with pytest.raises(UsageError, match="leave them out"):
-        fit_feedmes([tmp_path], tmp_path / "out", options=FitOptions(sky="plane"))
+        fit_feedmes([tmp_path], tmp_path / "out", fit=FitOptions(sky="plane"))
     with pytest.raises(UsageError, match="does not exist"):
         fit_feedmes([tmp_path / "nowhere"], tmp_path / "out")
 

@@ -25,7 +25,7 @@ from hybridfit.pipeline.engine.isolation import (
     ordinary_galaxy,
 )
 from hybridfit.pipeline.fit_files import fit_files
-from hybridfit.pipeline.galfit.run import FeedmeFitOptions, FeedmeRunOptions, fit_feedmes
+from hybridfit.pipeline.galfit.run import fit_feedmes
 from hybridfit.pipeline.options import RunOptions
 from hybridfit.pipeline.predict import predict, predict_files
 from hybridfit.simulation.simulate import SimulateOptions
@@ -126,7 +126,7 @@ def test_posteriors_that_raise(galaxies, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "predict_cutouts", broken)
     check(predict(galaxies, samples=16), "Trouble: in the network")
     options = hf.PredictOptions(samples=16, save_samples=True)
-    found = predict_files(folder, tmp_path / "out", options=options)
+    found = predict_files(folder, tmp_path / "out", predict=options)
     table = Table.read(found.results)
     check(table, "Trouble: in the network")
     draws = Table.read(found.results.with_name("draws.fits"))
@@ -165,11 +165,11 @@ def test_input_files_of_galfit_that_raise(folder, tmp_path, monkeypatch):
         paths.append(folder / f"{name}.feedme")
         paths[-1].write_text(FEEDME.format(id=name))
     broken = failing(galfit.measure, "sim0002", Trouble("in the fit"))
-    run = FeedmeRunOptions(initial_values="moments")
-    options = FeedmeFitOptions(compile="off")
+    run = RunOptions(uncertainty="covariance", initial_values="moments")
+    options = hf.FitOptions(compile="off", convolution="galfit")
     with monkeypatch.context() as patch:
         patch.setattr(galfit, "measure", broken)
-        table = Table.read(fit_feedmes(paths, tmp_path / "a", options=options, run=run).results)
+        table = Table.read(fit_feedmes(paths, tmp_path / "a", fit=options, run=run).results)
     check(table, "Trouble: in the fit")
     assert str(table["feedme"][2]).endswith("sim0002.feedme")
     plain = galfit_tasks.read_feedme
@@ -180,7 +180,7 @@ def test_input_files_of_galfit_that_raise(folder, tmp_path, monkeypatch):
         return plain(path)
 
     monkeypatch.setattr(galfit_tasks, "read_feedme", unreadable)
-    table = Table.read(fit_feedmes(paths, tmp_path / "b", options=options, run=run).results)
+    table = Table.read(fit_feedmes(paths, tmp_path / "b", fit=options, run=run).results)
     assert int(table["flags"][2]) & hf.Flag.UNREADABLE
     assert "Trouble while reading" in str(table["notes"][2])
 

@@ -313,7 +313,7 @@ def test_going_on_with_something_else_is_refused(simulated, tmp_path: Path):
     fit_files(directory, out, run=run)
     assert fit_files(directory, out, run=run, bootstrap=QUICK).n_fitted == 0, "not used here"
     with pytest.raises(UsageError, match=r"fit sky was .constant. and is now .plane.*--overwrite"):
-        fit_files(directory, out, options=hf.FitOptions(sky="plane"), run=run)
+        fit_files(directory, out, fit=hf.FitOptions(sky="plane"), run=run)
     with pytest.raises(UsageError, match="run limit was 4 and is now 6"):
         fit_files(directory, out, run=replace(run, limit=6))
     with pytest.raises(UsageError, match=r"run uncertainty was .covariance. and is now .boots"):

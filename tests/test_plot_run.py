@@ -170,7 +170,7 @@ def test_positions_of_cropped_stamps(tmp_path: Path, drawn):
 
 
 def test_draws_of_predict(inputs: Path, tmp_path: Path, drawn):
-    predict_files(inputs, tmp_path, options=PredictOptions(samples=64, save_samples=True))
+    predict_files(inputs, tmp_path, predict=PredictOptions(samples=64, save_samples=True))
     files = plot_run(tmp_path, ["sim0000"], inputs)
     assert [path.name for path in files] == ["sim0000_corner.png", "truth.png"]
     (_, layers, _), _ = drawn["plot_corner"][0]

@@ -121,7 +121,7 @@ def test_predict_takes_arrays_and_a_network(simulated, weights: Path):
     table = hf.predict(cutouts.image[:3].numpy(), **given, estimator=network, seed=5)
     options = hf.PredictOptions(seed=5)
     renamed = replace(cutouts[:3], id=["0", "1", "2"])  # an id is part of the seed
-    same = hf.predict(renamed, options=options, estimator=network)
+    same = hf.predict(renamed, predict=options, estimator=network)
     np.testing.assert_allclose(table["mag_p50"], same["mag_p50"], rtol=1e-6, atol=SINGLE)
     with pytest.raises(ValueError, match="did you mean 'samples'"):
         hf.predict(cutouts, sample=3)
@@ -167,7 +167,7 @@ def test_a_stopped_run_goes_on_to_the_same_table(simulated, weights: Path, tmp_p
     directory, _ = simulated
     options = hf.PredictOptions(weights=str(weights), samples=32)
     run = hf.FileRunOptions(part_size=3)
-    whole = hf.predict_files(directory, tmp_path / "whole", options=options, run=run)
+    whole = hf.predict_files(directory, tmp_path / "whole", predict=options, run=run)
     save, saved = RunFolder.save, []
 
     def stop(self, part, rows):
@@ -180,14 +180,14 @@ def test_a_stopped_run_goes_on_to_the_same_table(simulated, weights: Path, tmp_p
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunFolder, "save", stop)
         with pytest.raises(KeyboardInterrupt):
-            hf.predict_files(directory, out, options=options, run=run)
-    rest = hf.predict_files(directory, out, options=options, run=run)
+            hf.predict_files(directory, out, predict=options, run=run)
+    rest = hf.predict_files(directory, out, predict=options, run=run)
     assert rest.n_fitted == 4
     assert rest.results.read_bytes() == whole.results.read_bytes()
-    again = hf.predict_files(directory, out, options=options, run=run)
+    again = hf.predict_files(directory, out, predict=options, run=run)
     assert again.n_fitted == 0
     with pytest.raises(hf.UsageError, match="predict seed was 0 and is now 1"):
-        hf.predict_files(directory, out, options=replace(options, seed=1), run=run)
+        hf.predict_files(directory, out, predict=replace(options, seed=1), run=run)
     with pytest.raises(hf.UsageError, match="holds a run that was started otherwise"):
         hf.fit_files(directory, out, run=hf.RunOptions(initial_values="moments"))
 
@@ -197,13 +197,13 @@ def test_other_weights_are_another_run(simulated, weights: Path, tmp_path: Path)
     directory, _ = simulated
     copy = shutil.copytree(weights, tmp_path / "weights")
     options = hf.PredictOptions(weights=str(copy), samples=8)
-    hf.predict_files(directory, tmp_path / "out", options=options)
+    hf.predict_files(directory, tmp_path / "out", predict=options)
     other = load_estimator(copy)
     other.target_std.fill_(0.2)
     config = {"network": TINY, "n_scalars": other.n_scalars, "n_targets": 8}
     save_weights(other, copy, config, half=False)
     with pytest.raises(hf.UsageError, match="weights was"):
-        hf.predict_files(directory, tmp_path / "out", options=options)
+        hf.predict_files(directory, tmp_path / "out", predict=options)
 
 
 @pytest.mark.parametrize(
@@ -249,8 +249,8 @@ def test_real_cutouts_go_through(weights: Path, shared_data: Path, tmp_path: Pat
         summary = hf.predict_files(
             manifest,
             tmp_path / str(with_psf),
-            hf.ReadOptions(no_psf=not with_psf),
-            hf.PredictOptions(weights=str(weights), samples=32),
+            read=hf.ReadOptions(no_psf=not with_psf),
+            predict=hf.PredictOptions(weights=str(weights), samples=32),
         )
         table = Table.read(summary.results, mask_invalid=False)
         for name in NAMES:

@@ -21,7 +21,7 @@ from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.pipeline import run as runs
 from hybridfit.pipeline.engine import batching, parts
 from hybridfit.pipeline.fit_files import fit_files
-from hybridfit.pipeline.galfit.run import FeedmeFitOptions, FeedmeRunOptions, fit_feedmes
+from hybridfit.pipeline.galfit.run import fit_feedmes
 from hybridfit.pipeline.options import RunOptions
 from hybridfit.simulation.simulate import SimulateOptions
 
@@ -247,11 +247,11 @@ def test_input_files_of_galfit_that_changed(made, tmp_path):
         text = FEEDME.format(id=name).replace("J) 25", f"G) {name}.con\nJ) 25")
         paths[-1].write_text(text)
         (inputs / f"{name}.con").write_text("1 n 0.2 to 8\n")
-    run = FeedmeRunOptions(initial_values="moments")
-    options = FeedmeFitOptions(compile="off")
+    run = RunOptions(uncertainty="covariance", initial_values="moments")
+    options = hf.FitOptions(compile="off", convolution="galfit")
 
     def again() -> tuple[str, ...]:
-        return fit_feedmes(paths, tmp_path / "out", options=options, run=run).notes
+        return fit_feedmes(paths, tmp_path / "out", fit=options, run=run).notes
 
     assert again() == ()
     assert again() == ()

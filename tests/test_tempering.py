@@ -88,7 +88,7 @@ def test_posteriors_follow_correlated_noise() -> None:
         image=clean.image + scale * torch.tensor(rough),
         sigma=clean.sigma * scale,
     )
-    kwargs = {"options": OPTIONS, "initial_values": "moments"}
+    kwargs = {"fit": OPTIONS, "initial_values": "moments"}
     aware = hf.fit(cutouts, **kwargs)
     blind = hf.fit(cutouts, budget=BudgetOptions("off", 0, 0, 0, 0, 0, False), **kwargs)
     ratio = np.array([aware[f"{k}_err"] / blind[f"{k}_err"] for k in ("mag", "r_eff", "n", "q")])

@@ -329,7 +329,7 @@ def test_other_parameters_on_the_same_network(weights, tmp_path):
     assert table["mass_samples"].shape == (400, 64)
     # written and read by the command's own way
     predict = PredictOptions(weights=str(tmp_path / "out"), samples=64)
-    hf.predict_files(folder, tmp_path / "predicted", options=predict, run=FileRunOptions(limit=10))
+    hf.predict_files(folder, tmp_path / "predicted", predict=predict, run=FileRunOptions(limit=10))
     read = Table.read(tmp_path / "predicted" / "results.fits")
     assert {"mass_p16", "concentration_p975", "training_distance"} <= set(read.colnames)
     assert "x" not in read.colnames

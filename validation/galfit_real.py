@@ -119,7 +119,7 @@ def fitted(cases: Sequence[Case], way: str, uncertainty: str = "") -> dict[Path,
         summary = fit_feedmes(
             [case.feedme for case in cases],
             folder,
-            options=FitOptions(compile="off", **changes),
+            fit=FitOptions(compile="off", **changes),
             run=run,
         )
         table = Table.read(summary.results, mask_invalid=False)

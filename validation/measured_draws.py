@@ -57,7 +57,7 @@ def measured(
         uncertainty, more = "posterior", {"budget": NONE} | more
     drawn = uncertainty in DRAWN
     before = time.process_time()
-    table = hf.fit(cutouts, options=options, uncertainty=uncertainty, save_samples=drawn, **more)
+    table = hf.fit(cutouts, fit=options, uncertainty=uncertainty, save_samples=drawn, **more)
     seconds = time.process_time() - before
     names = tuple(n for n in options.space.names if options.sky != "fixed" or n != "sky")
     if drawn:

@@ -24,7 +24,6 @@ from hybridfit.fitting.options import FitOptions
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator
 from hybridfit.pipeline.measure import measure
-from hybridfit.pipeline.options import PredictOptions
 from hybridfit.pipeline.predict import predict
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
 from validation.common import NAMES, write_result
@@ -40,7 +39,7 @@ def names_of(flags: int) -> list[str]:
 
 def compare(case: Case, estimator: Estimator) -> dict[str, Any]:
     """Compare the posterior of one galaxy with GALFIT's fit, and return its row."""
-    table = predict(case.cutouts, estimator=estimator, options=PredictOptions(samples=512))[0]
+    table = predict(case.cutouts, estimator=estimator, samples=512)[0]
     options, errors = FitOptions(compile="off"), ErrorOptions("covariance")
     cpu = torch.device("cpu")
     fit = measure(case.cutouts, options, cpu, errors=errors, estimator=estimator).fit

@@ -158,9 +158,9 @@ def speed(uncertainty: str) -> dict[str, Any]:
     report: dict[str, Any] = {}
     for compile in ("off", "on"):
         options = FitOptions(compile=compile)
-        hf.fit(cutouts[:WARM_UP], options=options, uncertainty=uncertainty)
+        hf.fit(cutouts[:WARM_UP], fit=options, uncertainty=uncertainty)
         before = time.process_time()
-        table = hf.fit(cutouts, options=options, uncertainty=uncertainty)
+        table = hf.fit(cutouts, fit=options, uncertainty=uncertainty)
         seconds = time.process_time() - before
         report[f"from Python, compile {compile}"] = round(seconds / len(cutouts), 4)
         if compile == "off":

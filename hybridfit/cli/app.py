@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -107,22 +107,18 @@ def _fit(
     A run that was stopped goes on where it stopped when the same command is given again. Exit
     status: 0 the run is whole (flagged galaxies included), 1 it failed, 2 wrong usage.
     """
+    from hybridfit.pipeline.config import Config, galfit_config
     from hybridfit.pipeline.fit_files import fit_files
-    from hybridfit.pipeline.galfit.run import FeedmeFitOptions, FeedmeRunOptions, fit_feedmes
+    from hybridfit.pipeline.galfit.run import fit_feedmes
 
     with errors(bool(given["debug"])), usage():
         import_allowed(allow_import)
     if galfit:
-        stages = {
-            **_fit_stages(),
-            "fit": FeedmeFitOptions,
-            "run": FeedmeRunOptions,
-        }
-        _stream(fit_feedmes, "fit", stages, "fitted", input=input, **given)
+        _stream(fit_feedmes, galfit_config(), "fitted", input=input, **given)
         return
     if len(input) > 1:
         raise typer.BadParameter("several inputs came, expected one (or feedme files: --galfit)")
-    _stream(fit_files, "fit", _fit_stages(), "fitted", input=input[0], **given)
+    _stream(fit_files, Config(), "fitted", input=input[0], **given)
 
 
 def _predict(**given: Any) -> None:
@@ -134,15 +130,15 @@ def _predict(**given: Any) -> None:
     A run that was stopped goes on where it stopped when the same command is given again. Exit
     status: 0 the run is whole (flagged galaxies included), 1 it failed, 2 wrong usage.
     """
+    from hybridfit.pipeline.config import PredictConfig
     from hybridfit.pipeline.predict import predict_files
 
-    _stream(predict_files, "predict", _predict_stages(), "predicted", **given)
+    _stream(predict_files, PredictConfig(), "predicted", **given)
 
 
 def _stream(
     files: Callable[..., Any],
-    name: str,
-    stages: Mapping[str, Any],
+    defaults: Any,
     done: str,
     *,
     input: Path | list[Path],
@@ -153,15 +149,11 @@ def _stream(
     debug: bool,
     **given: Any,
 ) -> None:
-    """Run ``files`` of the pipeline over INPUT with the options of its stages.
-
-    It takes those of the stage ``name`` as ``options``, of the others by their sections' names.
-    """
+    """Run ``files`` of the pipeline over INPUT with the options of its sections."""
     with errors(debug):
         with usage():
-            made = dict(zip(stages, load_options(config, given, stages), strict=True))
-        options = made.pop(name)
-        summary = files(input, out, options=options, overwrite=overwrite, quiet=quiet, **made)
+            chosen = load_options(config, given, defaults)
+        summary = files(input, out, chosen, overwrite=overwrite, quiet=quiet)
         if not quiet:
             typer.echo(told(summary, done), err=True)
 

@@ -6,53 +6,39 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 
-from hybridfit.deprecations import current_options, current_sections
 from hybridfit.options.metadata import Description, describe
-from hybridfit.options.yaml_options import check_keys, load_yaml, make
+from hybridfit.options.sections import Sections
 
+S = TypeVar("S", bound=Sections)
 FLAG_KINDS = (str, int, float, bool)
 # sections whose options carry their name on the command line: --bootstrap-kind
 NAMED = ("sampling", "bootstrap", "budget")
 
 
-def load_options(
-    config: Path | None, given: Mapping[str, Any], stages: Mapping[str, Any]
-) -> list[Any]:
-    """Return the options of each stage: defaults, then the YAML file, then the command line.
+def load_options(config: Path | None, given: Mapping[str, Any], defaults: S) -> S:
+    """Return the options of a command: defaults, then the YAML file, then the command line.
 
     Args:
-        config: YAML file with a section for each stage, and ``prior`` where one of them fits.
+        config: YAML file with the sections of ``defaults``.
         given: what the command line says, by field name; None where it says nothing.
-        stages: name of the section and its dataclass.
+        defaults: what holds where nothing is said.
 
     Raises:
         ValueError: for a section, a key or a value that is not understood.
     """
-    from hybridfit.model.prior import Prior
-
-    sections = current_sections(load_yaml(config)) if config is not None else {}
-    check_keys(sections, [*stages, *(["prior"] if "fit" in stages else [])], str(config))
-    for name, content in sections.items():
-        if content is not None and not isinstance(content, Mapping):
-            raise ValueError(f"section '{name}' of {config} is {content!r}, expected 'key: value'")
-    made = []
-    for section, cls in stages.items():
-        values = current_options(section, sections.get(section) or {})
-        known = [f.name for f in fields(cls) if (section, f.name) != ("fit", "prior")]
-        check_keys(values, known, f"section '{section}' of {config}")
-        told = {f.name: given.get(option_name(section, f.name)) for f in fields(cls)}
-        values |= {name: value for name, value in told.items() if value is not None}
-        if section == "fit" and sections.get("prior"):
-            values["prior"] = Prior.from_mapping(sections["prior"])
-        made.append(make(cls, values, section))
-    return made
+    chosen = type(defaults).of(config, defaults=defaults)
+    told: dict[str, dict[str, Any]] = {}
+    for section in defaults.names():
+        fields = describe(type(getattr(defaults, section)))
+        values = {one.name: given.get(option_name(section, one.name)) for one in fields}
+        told[section] = {name: value for name, value in values.items() if value is not None}
+    return chosen.updated(told)
 
 
 ALLOW_IMPORT = typer.Option(

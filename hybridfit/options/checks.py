@@ -12,7 +12,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 
-from hybridfit.options.metadata import describe, problem_with
+from hybridfit.options.metadata import Description, describe, in_words, problem_with
 
 T = TypeVar("T")
 SHOWN = 60  # characters of a value that an error quotes
@@ -37,15 +37,25 @@ def check_fields(options: Any, where: str = "") -> None:
         ValueError: for the first field of another type, or with a value that its choices or
             bounds exclude, with what was expected and what came.
     """
-    kind: Any = type(options)
-    for one in describe(kind):
+    for one in describe(type(options)):
         label = f"{where}.{one.name}" if where else one.name
-        value = checked(label, getattr(options, one.name), one.kind)
-        if wanted := problem_with(value, one.facts):
-            shown = f"'{value}'" if isinstance(value, str) else value
-            hint = f"; {one.facts.hint}" if one.facts.hint else ""
-            raise ValueError(f"{label} is {shown}, expected {wanted}{hint}")
-        object.__setattr__(options, one.name, value)
+        object.__setattr__(
+            options, one.name, _checked_field(label, getattr(options, one.name), one)
+        )
+
+
+def _checked_field(label: str, value: Any, one: Description) -> Any:
+    """The value of a field in its plain form, if its kind, choices and bounds allow it."""
+    try:
+        plain = _plain(value, one.kind)
+        wanted = problem_with(plain, one.facts)
+    except _Unfit:
+        plain, wanted = value, in_words(one.facts) if one.facts.choices else expected(one.kind)
+    if wanted:
+        shown = f"'{plain}'" if isinstance(plain, str) else described(plain)
+        hint = f"; {one.facts.hint}" if one.facts.hint else ""
+        raise ValueError(f"{label} is {shown}, expected {wanted}{hint}")
+    return plain
 
 
 def checked(name: str, value: Any, kind: Any) -> Any:

@@ -98,9 +98,14 @@ def option(
     return field(default=default, metadata=metadata)
 
 
+def describe(cls: type) -> tuple[Description, ...]:
+    """Return the descriptions of the fields of a dataclass, in their order."""
+    key: Any = cls
+    return _described(key)
+
+
 @cache
-def describe(cls: Any) -> tuple[Description, ...]:
-    """Return the descriptions of the fields of the dataclass ``cls``, in their order."""
+def _described(cls: Any) -> tuple[Description, ...]:
     kinds = get_type_hints(cls)
     made = []
     for one in fields(cls):
@@ -119,7 +124,7 @@ def problem_with(value: Any, facts: Facts) -> str:
     if facts.choices:
         if value in facts.choices:
             return ""
-        return f"one of {', '.join(str(choice) for choice in facts.choices if choice != '')}"
+        return in_words(facts)
     values = value if isinstance(value, tuple) else (value,)
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     return "" if all(_is_within(v, facts) for v in numbers) else in_words(facts)
@@ -141,7 +146,9 @@ def _is_within(value: float, facts: Facts) -> bool:
 
 
 def in_words(facts: Facts) -> str:
-    """Return the bounds in words, such as "a finite number above 0"."""
+    """Return choices or bounds in words, such as "a finite number above 0"."""
+    if facts.choices:
+        return f"one of {', '.join(str(choice) for choice in facts.choices if choice != '')}"
     bounds = (facts.low, facts.high, facts.above, facts.below)
     low, high, above, below = (None if b is None or math.isinf(b) else b for b in bounds)
     noun = "a finite number" if facts.below == math.inf else "a number"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields, replace
-from inspect import signature
-from typing import Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -15,19 +15,18 @@ from numpy.typing import ArrayLike, NDArray
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.ids import ascii_id
 from hybridfit.data.positions import in_cutout
-from hybridfit.data.quantities import without_units
-from hybridfit.data.tensors import as_tensor, expanded, masked_pixels
 from hybridfit.deprecations import renamed_arguments
 from hybridfit.fitting.options import FitOptions
-from hybridfit.io.arrays import prepare
 from hybridfit.io.result_table import result_columns, result_rows
-from hybridfit.io.table import id_width, record_type
+from hybridfit.io.table import Column, id_width, record_type
 from hybridfit.io.write_tables import whole_table
 from hybridfit.model.profiles import import_profiles
-from hybridfit.options.checks import check_choice, checked, or_default
-from hybridfit.options.yaml_options import check_keys
+from hybridfit.options.checks import checked
+from hybridfit.pipeline.as_cutouts import as_cutouts
+from hybridfit.pipeline.config import Config
 from hybridfit.pipeline.devices import usable_device
 from hybridfit.pipeline.engine.isolation import Isolation, failed_cutout, ordinary_galaxy
+from hybridfit.pipeline.keywords import FitKeywords, fit_config, with_keywords
 from hybridfit.pipeline.measure import (
     compiles,
     measure,
@@ -35,101 +34,84 @@ from hybridfit.pipeline.measure import (
     model_images,
     starting_network,
 )
-from hybridfit.pipeline.options import INITIAL_VALUES, check_samples
 from hybridfit.pipeline.psf_background import with_pedestal_flags
-from hybridfit.pipeline.uncertainty_options import ErrorOptions
-from hybridfit.sampling.options import SamplingOptions
-from hybridfit.uncertainty.options import BootstrapOptions, BudgetOptions
 
 AT_ONCE = 1024  # galaxies
 
 
 @renamed_arguments("fit", "run")
+@with_keywords(FitKeywords)
 def fit(
-    cutouts: Cutouts | ArrayLike,
-    *,
-    options: FitOptions | None = None,
-    uncertainty: str = "posterior",
-    initial_values: str = "network",
-    sampling: SamplingOptions | None = None,
-    bootstrap: BootstrapOptions | None = None,
-    budget: BudgetOptions | None = None,
-    device: str | torch.device = "cpu",
-    covariance: bool = True,
-    save_samples: bool = False,
-    **more: Any,
+    data: Cutouts | Config | str | Path | ArrayLike,
+    config: Config | str | Path | None = None,
+    **keywords: Unpack[FitKeywords],
 ) -> Table:
-    """Fit a batch of galaxies and return a table, one row a galaxy.
+    """Fit galaxies and return a table, one row a galaxy.
 
+    >>> table = hybridfit.fit("cutouts/", zeropoint=22.5)
     >>> table = hybridfit.fit(cutouts, sky="plane")
     >>> table = hybridfit.fit(image, sigma=sigma, psf=psf, zeropoint=25.0)
+    >>> table = hybridfit.fit(cutouts, "fit.yaml", weights="tuned/")
+
+    Everything is kept in memory; `hybridfit.fit_files` fits catalogues of any size, and goes on
+    where it was stopped.
 
     Args:
-        cutouts: `Cutouts`, or images (B, H, W) or (H, W) in flux units, `NDData`, or a list of
-            such; then ``more`` holds ``psf`` (None to fit without one), and ``sigma`` and the like
-            as of `hybridfit.prepare`, which is what they go through.
-        options: of the fit; default `FitOptions()`.
-        uncertainty: where errors come from: "posterior" (fit and network reconciled by the
-            likelihood), "bootstrap" (fits of replicas) or "covariance", (J^T W J)^-1 at the fit.
-        initial_values: where the fit starts: the posterior of the "network", or "moments" of the
-            image; values in ``Cutouts.start`` go first.
-        sampling, bootstrap: settings of these ways to errors.
-        budget: of the errors beyond the noise map's, which widen the posterior.
-        device: torch device that computes.
-        covariance: whether to add the column ``covariance`` (B, P, P), in the order of the
-            parameters' columns.
-        save_samples: whether to add the draws as <name>_samples (B, S), to be weighted with the
-            column ``weight`` (B, S).
-        more: fields of `FitOptions` to change, e.g. ``objective="ml"``; with images also the
-            arguments of `hybridfit.prepare` but ``start``, e.g. ``mask_neighbours=False``; with
-            ``prepare=False`` the fields of `Cutouts`, and nothing is masked or made.
+        data: `Cutouts`; the path of a directory, manifest or file as `hybridfit.read` takes it; a
+            `Config` that names such an ``input``; or images (B, H, W) or (H, W) in flux units,
+            `NDData`, or a list of such.
+        config: a `Config`, or the path of its YAML file; default `Config()`, with covariances.
+            Of its section ``run`` only what is a keyword here counts.
+        keywords: fields of `FitOptions`, such as ``sky`` or ``objective``; of `RunOptions`
+            ``device``, ``uncertainty``, ``initial_values``, ``weights``, ``covariance`` and
+            ``save_samples``; whole sections ``read``, ``fit``, ``sampling``, ``bootstrap``,
+            ``budget``, ``run``. They go before ``config``. With images what `hybridfit.prepare`
+            takes (but ``start``): ``psf`` (None to fit without one), ``sigma`` and the like; with
+            ``prepare=False`` the fields of `Cutouts`, and nothing is masked or made. With a path
+            fields of `ReadOptions`, such as ``psf`` (a file) or ``zeropoint``.
 
     Returns:
         Table with id, flags and flag_names (`describe_flags` explains them), quality (certified,
         usable, suspect), each parameter [pix, mag, deg] at the best fit with its _err and, unless
         errors come from "covariance", _p16, _p50, _p84; positions on the sky where a WCS is known;
         the zeropoint that was used; chi2, dof, n_iter; ess, pareto_k, log_evidence, missed_mass,
-        fit_network_distance, NaN where they do not apply; notes. Galaxies that could not be fitted
-        are rows too, flagged.
+        fit_network_distance, NaN where they do not apply; notes; with ``covariance`` the matrices
+        (B, P, P) in the order of the parameters' columns; with ``save_samples`` the draws as
+        <name>_samples (B, S), to be weighted with ``weight`` (B, S). Galaxies that could not be
+        fitted are rows too, flagged.
 
     Raises:
         ValueError: for options, shapes or names that are not understood; never for a galaxy.
+        FileNotFoundError: if there is no such path, or no such weights.
     """
-    check_choice(
-        "initial_values",
-        initial_values,
-        INITIAL_VALUES,
-        "values of single galaxies are Cutouts(start=...)",
-    )
-    covariance = checked("covariance", covariance, bool)
-    save_samples = checked("save_samples", save_samples, bool)
-    errors = ErrorOptions(
-        uncertainty,
-        or_default("sampling", sampling, SamplingOptions),
-        or_default("bootstrap", bootstrap, BootstrapOptions),
-        or_default("budget", budget, BudgetOptions),
-    )
-    check_samples(save_samples, uncertainty)
-    if not isinstance(cutouts, Cutouts):
-        cutouts = from_arrays(cutouts, more, "fit")
-    check_keys(more, [f.name for f in fields(FitOptions)], "fit")
-    if isinstance(named := more.get("components"), list | tuple):
+    if isinstance(data, Config):
+        data, config = _input_of(data, config), data
+    if isinstance(named := keywords.get("components"), list | tuple):
         import_profiles(name for name in named if isinstance(name, str))
-    chosen = replace(or_default("options", options, FitOptions), **more)
-    network, where = starting_network(initial_values), usable_device(device)
-    compile = compiles(chosen, len(cutouts), where, errors)
-    drawn = errors.n_draws(len(chosen.components))
-    columns = result_columns(
-        chosen.space,
-        id_width(cutouts.id),
-        covariance,
-        quantiles=drawn > 0,
-        n_samples=drawn if save_samples else 0,
-    )
+    chosen, images = fit_config(config, keywords)
+    return fit_table(as_cutouts(data, chosen.read, images, "fit"), chosen)
+
+
+def _input_of(data: Config, config: object) -> str:
+    """The input that a configuration names."""
+    if config is not None:
+        raise ValueError("data and config are both a configuration, expected one of them")
+    if data.input is None:
+        raise ValueError("the config names no input, expected the path of galaxies in Config.input")
+    return data.input
+
+
+def fit_table(cutouts: Cutouts, config: Config) -> Table:
+    """Fit a batch of galaxies that are in memory, and return their table; see `fit`."""
+    options, run, errors = config.fit, config.run, config.errors
+    network = starting_network(run.initial_values, run.weights)
+    where = usable_device(run.device)
+    compile = compiles(options, len(cutouts), where, errors)
+    columns = table_columns(config, id_width(cutouts.id))
 
     def compute(part: Cutouts) -> NDArray[np.void]:
         part = with_pedestal_flags(part)
-        result = measure(part, chosen, where, compile, errors, network)
+        result = measure(part, options, where, compile, errors, network)
         return result_rows(part, result, columns)
 
     isolation = Isolation(lambda: compute(ordinary_galaxy(cutouts.psf is not None)))
@@ -140,8 +122,15 @@ def fit(
             part, compute, lambda one, text: failed_cutout(one, text, columns)
         )
     settings = {name: asdict(values) for name, values in errors.settings.items()}
-    run = {"uncertainty": uncertainty, "initial_values": initial_values}
-    return whole_table(rows, columns, metadata({"fit": asdict(chosen), **settings, "run": run}))
+    way = {"uncertainty": run.uncertainty, "initial_values": run.initial_values}
+    return whole_table(rows, columns, metadata({"fit": asdict(options), **settings, "run": way}))
+
+
+def table_columns(config: Config, width: int) -> tuple[Column, ...]:
+    """Return the columns of a table of fits, given the bytes of its longest id."""
+    drawn = config.errors.n_draws(len(config.fit.components))
+    n_samples = drawn if config.run.save_samples else 0
+    return result_columns(config.fit.space, width, config.run.covariance, drawn > 0, n_samples)
 
 
 def render(table: Table, cutouts: Cutouts) -> NDArray[np.float32]:
@@ -188,38 +177,3 @@ def _options_of(table: Table) -> FitOptions:
         expected = ", ".join(options.space.names)
         raise ValueError(f"table has no column '{missing[0]}': expected {expected}")
     return options
-
-
-def from_arrays(image: ArrayLike, more: dict[str, Any], what: str) -> Cutouts:
-    """Return cutouts from images (B, H, W) or (H, W) and what else of theirs is in ``more``.
-
-    Args:
-        image: flux units.
-        more: arguments of `prepare`, which are taken out of it; the rest stays. With ``prepare``
-            false the fields of `Cutouts`, which are then taken as they are.
-        what: the function that was called, for the error.
-
-    Raises:
-        ValueError: if sigma or psf are missing, or shapes disagree.
-    """
-    if more.pop("prepare", True):
-        names = set(signature(prepare).parameters) - {"image", "start"}
-        return prepare(image, **{name: more.pop(name) for name in sorted(names & set(more))})
-    own = {f.name for f in fields(Cutouts)} - {"image", "start"}
-    given = {name: more.pop(name) for name in sorted(own & set(more))}
-    for name in ("sigma", "psf"):
-        if name not in given:
-            raise ValueError(f"{name} is missing: expected {what}(image, sigma=..., psf=...)")
-    hidden = masked_pixels(image), masked_pixels(given["sigma"])
-    image, given = without_units(image, given)
-    image = as_tensor(image, torch.float32, "image")
-    sigma = as_tensor(given.pop("sigma"), torch.float32, "sigma").to(image.device)
-    mask = given.pop("mask", None)
-    for masked in (one for one in hidden if one is not None):
-        mask = masked if mask is None else masked | as_tensor(mask, torch.bool, "mask").numpy()
-    if image.ndim == 2:
-        image, sigma = image[None], sigma[None] if sigma.ndim == 2 else sigma
-        if mask is not None:
-            mask = as_tensor(mask, torch.bool, "mask")
-            mask = mask[None] if mask.ndim == 2 else mask
-    return Cutouts(image=image, sigma=expanded(sigma, image.shape, "sigma"), mask=mask, **given)

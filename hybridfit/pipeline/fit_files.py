@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from hybridfit.io.writing import real_folder
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.profiles import import_profiles
 from hybridfit.npe.network import Estimator
+from hybridfit.pipeline.config import Config, SectionKeywords
 from hybridfit.pipeline.engine.isolation import ordinary_galaxy
 from hybridfit.pipeline.engine.job import Job, Summary, Work
 from hybridfit.pipeline.measure import (
@@ -35,22 +36,17 @@ from hybridfit.pipeline.options import RunOptions
 from hybridfit.pipeline.run import run_files
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
 from hybridfit.pipeline.weights import checked_digest, loaded_network
-from hybridfit.sampling.options import SamplingOptions
-from hybridfit.uncertainty.options import BootstrapOptions, BudgetOptions
 
 
 @renamed_arguments()
 def fit_files(
     input: str | Path,
     out: str | Path,
-    read: ReadOptions = ReadOptions(),
-    options: FitOptions = FitOptions(),
-    run: RunOptions = RunOptions(),
+    config: Config | str | Path | None = None,
+    *,
     overwrite: bool = False,
     quiet: bool = True,
-    sampling: SamplingOptions = SamplingOptions(),
-    bootstrap: BootstrapOptions = BootstrapOptions(),
-    budget: BudgetOptions = BudgetOptions(),
+    **sections: Unpack[SectionKeywords],
 ) -> Summary:
     """Fit all galaxies of a directory, manifest or file and write their table.
 
@@ -60,19 +56,20 @@ def fit_files(
     Args:
         input: see `hybridfit.io.read.find_sources`.
         out: directory for ``results.fits`` (or .ecsv, .parquet, .csv) and ``models/``.
-        read, options, run: of reading, fitting, and the run itself.
+        config: a `Config`, or the path of its YAML file.
         overwrite: throw away another run's results in ``out``.
         quiet: without a progress bar.
-        sampling, bootstrap: settings of these ways to errors; ``run.uncertainty`` chooses.
-        budget: of the errors beyond the noise map's, which widen the posterior.
+        sections: ``read``, ``fit``, ``sampling``, ``bootstrap``, ``budget`` and ``run`` in place
+            of the configuration's.
 
     Raises:
         UsageError: if the input as a whole, or what ``out`` holds already, is not usable.
         OSError: if ``out`` cannot be written.
     """
-    errors = ErrorOptions(run.uncertainty, sampling, bootstrap, budget)
+    config = Config.of(config, sections)
+    run = config.run
     digest = "" if run.initial_values == "moments" else checked_digest(run.weights)
-    work = FitWork(read, run, options, errors, digest)
+    work = FitWork(config.read, run, config.fit, config.errors, digest)
     return run_files(input, out, work, overwrite, quiet)
 
 

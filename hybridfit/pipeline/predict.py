@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import UsageError
 from hybridfit.data.flags import Flag
 from hybridfit.data.samples import Posterior
+from hybridfit.deprecations import renamed_arguments
 from hybridfit.io.formats import check_format
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.posterior_table import posterior_columns, posterior_rows
@@ -25,12 +26,13 @@ from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, predict_cutouts
 from hybridfit.npe.predict_targets import predict_targets
-from hybridfit.options.checks import checked, or_default
-from hybridfit.options.yaml_options import check_keys
+from hybridfit.options.checks import checked
+from hybridfit.pipeline.as_cutouts import as_cutouts
+from hybridfit.pipeline.config import PredictConfig, PredictSections
 from hybridfit.pipeline.devices import usable_device
 from hybridfit.pipeline.engine.isolation import Isolation, failed_cutout, ordinary_galaxy
 from hybridfit.pipeline.engine.job import Job, Summary, Work
-from hybridfit.pipeline.fit import from_arrays
+from hybridfit.pipeline.keywords import PredictKeywords, predict_config, with_keywords
 from hybridfit.pipeline.measure import Clock, metadata
 from hybridfit.pipeline.options import FileRunOptions, PredictOptions
 from hybridfit.pipeline.run import run_files
@@ -40,13 +42,14 @@ from hybridfit.pipeline.weights import checked_digest, loaded_network
 MAX_MAG, MAX_SIZE = 0.5, 0.5  # mag, ln(r_eff)
 
 
+@renamed_arguments()
+@with_keywords(PredictKeywords)
 def predict(
-    cutouts: Cutouts | ArrayLike,
+    data: Cutouts | str | Path | ArrayLike,
+    config: PredictConfig | str | Path | None = None,
     *,
-    options: PredictOptions | None = None,
     estimator: Estimator | None = None,
-    device: str | torch.device = "cpu",
-    **more: Any,
+    **keywords: Unpack[PredictKeywords],
 ) -> Table:
     """Predict the posterior of a batch of galaxies and return a table, one row a galaxy.
 
@@ -57,13 +60,11 @@ def predict(
     and the seed, not on the others of its batch.
 
     Args:
-        cutouts: `Cutouts`, or images in flux units; then ``more`` holds at least ``psf``, and
-            what else `hybridfit.prepare` takes, which is what they go through.
-        options: default `PredictOptions()`.
-        estimator: a loaded network; default that of ``options.weights``, or the package's own.
-        device: torch device that computes.
-        more: fields of `PredictOptions` to change, e.g. ``samples=1000``; with images also the
-            arguments of `hybridfit.prepare` but ``start``.
+        data: `Cutouts`, a path, or images in flux units: see `hybridfit.fit`.
+        config: options of reading and predicting, or the path of their YAML file.
+        estimator: a loaded network; default that of ``weights``, or the package's own.
+        keywords: fields of `PredictOptions`, such as ``samples``; ``device``; whole sections
+            ``read`` and ``predict``; with images or a path what `hybridfit.fit` takes with them.
 
     Returns:
         Table with id, flags, and for each parameter its mean [pix, mag, deg], _err (standard
@@ -75,15 +76,13 @@ def predict(
         ValueError: for options, shapes or names that are not understood; never for a galaxy.
         FileNotFoundError: if there are no weights.
     """
-    if not isinstance(cutouts, Cutouts):
-        cutouts = from_arrays(cutouts, more, "predict")
-    check_keys(more, [f.name for f in fields(PredictOptions)], "predict")
-    chosen = replace(or_default("options", options, PredictOptions), **more)
+    settings, images = predict_config(config, keywords)
+    chosen, where = settings.predict, usable_device(settings.run.device)
+    cutouts = as_cutouts(data, settings.read, images, "predict")
     if estimator is not None:
         checked("estimator", estimator, Estimator)
-    where, width = usable_device(device), id_width(cutouts.id)
     network = estimator or load_estimator(chosen.weights)
-    columns = _columns(chosen, network, width)
+    columns = _columns(chosen, network, id_width(cutouts.id))
     isolation = Isolation(
         lambda: _rows(ordinary_galaxy(cutouts.psf is not None), network, chosen, where, columns)
     )
@@ -95,14 +94,15 @@ def predict(
     return whole_table(rows, columns, metadata({"predict": asdict(chosen)}))
 
 
+@renamed_arguments()
 def predict_files(
     input: str | Path,
     out: str | Path,
-    read: ReadOptions = ReadOptions(),
-    options: PredictOptions = PredictOptions(),
-    run: FileRunOptions = FileRunOptions(),
+    config: PredictConfig | str | Path | None = None,
+    *,
     overwrite: bool = False,
     quiet: bool = True,
+    **sections: Unpack[PredictSections],
 ) -> Summary:
     """Predict the posteriors of all galaxies of a directory, manifest or file as a table.
 
@@ -112,15 +112,18 @@ def predict_files(
     Args:
         input: see `hybridfit.io.read.find_sources`.
         out: directory for ``results.fits`` (or .ecsv, .parquet, .csv).
-        read, options, run: of reading, the posterior, and the run itself.
+        config: a `PredictConfig`, or the path of its YAML file.
         overwrite: throw away another run's results in ``out``.
         quiet: without a progress bar.
+        sections: ``read``, ``predict`` and ``run`` in place of the configuration's.
 
     Raises:
         UsageError: if the input as a whole, the weights, or what ``out`` holds already, is not
             usable.
         OSError: if ``out`` cannot be written.
     """
+    chosen = PredictConfig.of(config, sections)
+    read, options, run = chosen.read, chosen.predict, chosen.run
     try:
         check_format(run.format, "draws" if options.save_samples else "")
     except ValueError as error:

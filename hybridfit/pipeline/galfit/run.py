@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -27,12 +27,12 @@ from hybridfit.fitting.options import FitOptions
 from hybridfit.io import blocks
 from hybridfit.io.galfit import Feedme, read_block, read_feedme_cutout, with_results, write_feedme
 from hybridfit.io.galfit.read_cutout import locate, named_files
-from hybridfit.io.options import ReadOptions
 from hybridfit.io.read_cutout import Cutout
 from hybridfit.io.result_table import result_columns
 from hybridfit.io.sources import Source
 from hybridfit.io.table import Column
 from hybridfit.io.writing import real_folder
+from hybridfit.pipeline.config import Config, SectionKeywords, galfit_config
 from hybridfit.pipeline.engine.isolation import ordinary_galaxy
 from hybridfit.pipeline.engine.job import Job, Summary
 from hybridfit.pipeline.fit_files import FitWork, no_result
@@ -49,42 +49,22 @@ from hybridfit.pipeline.galfit.tasks import (
     space_of,
 )
 from hybridfit.pipeline.measure import Clock, compiles, measure, model_images
-from hybridfit.pipeline.options import RunOptions
 from hybridfit.pipeline.run import run_files
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
 from hybridfit.pipeline.weights import checked_digest
-from hybridfit.sampling.options import SamplingOptions
 from hybridfit.uncertainty.covariance import quote_covariance
-from hybridfit.uncertainty.options import BootstrapOptions, BudgetOptions
 from hybridfit.uncertainty.quality import quality
-
-
-@dataclass(frozen=True)
-class FeedmeFitOptions(FitOptions):
-    """Settings of the fit whose defaults ask GALFIT's own question: its convolution."""
-
-    convolution: str = "galfit"
-
-
-@dataclass(frozen=True)
-class FeedmeRunOptions(RunOptions):
-    """Options of a run whose errors are by default those that GALFIT has: the curvature's."""
-
-    uncertainty: str = "covariance"
 
 
 @renamed_arguments()
 def fit_feedmes(
     inputs: Sequence[str | Path],
     out: str | Path,
-    read: ReadOptions = ReadOptions(),
-    options: FitOptions = FeedmeFitOptions(),
-    run: RunOptions = FeedmeRunOptions(),
+    config: Config | str | Path | None = None,
+    *,
     overwrite: bool = False,
     quiet: bool = True,
-    sampling: SamplingOptions = SamplingOptions(),
-    bootstrap: BootstrapOptions = BootstrapOptions(),
-    budget: BudgetOptions = BudgetOptions(),
+    **sections: Unpack[SectionKeywords],
 ) -> Summary:
     """Run GALFIT input files and write their table, one row a file.
 
@@ -96,19 +76,21 @@ def fit_feedmes(
 
     Args:
         inputs: feedme files, and directories that hold such.
-        out, overwrite, quiet, sampling, bootstrap, budget: see `fit_files`.
-        read: only ``psf_includes_pixel``, ``psf_center`` and ``gain`` matter here.
-        options: of the fit; components and sky are those of the files.
-        run: see `RunOptions`. Posteriors with GALFIT's convolution take seconds a galaxy: for
-            them choose the continuous one.
+        out, overwrite, quiet: see `fit_files`.
+        config: a `Config`, or the path of its YAML file; default `galfit_config`: GALFIT's own
+            convolution, and errors by the covariance. Components and sky are those of the files;
+            of ``read`` only ``psf_includes_pixel``, ``psf_center`` and ``gain`` matter. Posteriors
+            with GALFIT's convolution take seconds a galaxy: choose the continuous one for them.
+        sections: see `fit_files`.
 
     Raises:
         UsageError: if there is no such file, or ``out`` holds another run.
         OSError: if ``out`` cannot be written.
     """
+    config = Config.of(config, sections, galfit_config())
+    read, options, run, errors = config.read, config.fit, config.run, config.errors
     if (options.components, options.sky) != (FitOptions.components, FitOptions.sky):
         raise UsageError("components and sky are those of the feedme files: leave them out")
-    errors = ErrorOptions(run.uncertainty, sampling, bootstrap, budget)
     try:
         found = find_tasks(inputs)
     except (OSError, ValueError) as error:
