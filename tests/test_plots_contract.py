@@ -159,6 +159,15 @@ def test_a_picture_is_drawn_without_a_warning(function: str, case: str):
         figure.savefig(file, format="png", dpi=50)
     assert file.getvalue()[:4] == b"\x89PNG"
     assert plt.get_fignums() == before
+    # nothing is cut off at the edge of the page
+    page = figure.bbox
+    for axis in figure.get_axes():
+        extent = axis.get_tightbbox()
+        if extent is not None:
+            assert page.x0 - 1 <= extent.x0, axis.get_title(loc="left")
+            assert extent.x1 <= page.x1 + 1, axis.get_title(loc="left")
+            assert page.y0 - 1 <= extent.y0, axis.get_title(loc="left")
+            assert extent.y1 <= page.y1 + 1, axis.get_title(loc="left")
 
 
 @pytest.mark.parametrize(

@@ -111,23 +111,37 @@ def draw_profile(
     detected = profile.data > profile.error
     _dress(upper, lower, units)
     if not detected.any():
-        text = "no annulus with light\nabove its error"
-        upper.text(0.5, 0.5, text, transform=upper.transAxes, ha="center", color=MUTED, fontsize=9)
+        _note_no_light(upper, lower)
         return
-    # in x the profile ends somewhat behind the last annulus with light
+    # the radius ends somewhat beyond the last annulus with light
     last = profile.radius[detected][-1]
     profile = _part(profile, profile.radius <= 1.6 * last)
     detected = profile.data > profile.error
     radius = units.radius(profile.radius)
     upper.set_xlim(0.75 * radius[0], 1.15 * radius[-1])
+    _label_radii(lower)
     _mark(upper, lower, units, marks)
     _draw_data(upper, profile, units, detected)
     _draw_models(upper, radius, profile, units, names)
     _limit_brightness(upper, profile, units, detected)
     _draw_residual(lower, profile, units, detected)
-    handles, labels = upper.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda k: (labels[k] != "data", labels[k] != "model"))
-    upper.legend(
+    _draw_legend(upper, names)
+
+
+def _note_no_light(upper: Axes, lower: Axes) -> None:
+    text = "no annulus with light\nabove its error"
+    upper.text(0.5, 0.5, text, transform=upper.transAxes, ha="center", color=MUTED, fontsize=9)
+    for axis in (upper, lower):
+        axis.tick_params(which="both", left=False, bottom=False, labelleft=False)
+        axis.tick_params(which="both", labelbottom=False)
+
+
+def _draw_legend(axis: Axes, names: Sequence[str]) -> None:
+    """Data, model and components first."""
+    handles, labels = axis.get_legend_handles_labels()
+    first = ["data", "model", *names]
+    order = sorted(range(len(labels)), key=lambda k: [*first, labels[k]].index(labels[k]))
+    axis.legend(
         [handles[k] for k in order],
         [labels[k] for k in order],
         framealpha=0.8,
@@ -156,13 +170,8 @@ def _part(profile: AnnularProfile, some: NDArray[np.bool_]) -> AnnularProfile:
 
 
 def _dress(upper: Axes, lower: Axes, units: Brightness) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     for axis in (upper, lower):
         axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.xaxis.set_minor_formatter(NullFormatter())
     upper.tick_params(labelbottom=False)
     unit = "arcsec" if units.in_arcsec else "pix"
     lower.set_xlabel(f"semi-major axis [{unit}]", fontsize=9, color=INK)
@@ -174,6 +183,17 @@ def _dress(upper: Axes, lower: Axes, units: Brightness) -> None:
         upper.set_yscale("log")
         upper.set_ylabel("surface brightness\n[flux / pix]", fontsize=9, color=INK)
         lower.set_ylabel("(data - model)\n/ model", fontsize=9, color=INK)
+
+
+def _label_radii(axis: Axes) -> None:
+    """Round radii, closer to each other where the axis spans less than a decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_xlim()
+    steps = (1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 4, 5, 7)
+    axis.xaxis.set_major_locator(LogLocator(subs=steps))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _mark(upper: Axes, lower: Axes, units: Brightness, marks: Marks) -> None:
@@ -198,8 +218,8 @@ def _mark(upper: Axes, lower: Axes, units: Brightness, marks: Marks) -> None:
                 fontsize=8,
                 color=colour,
             )
-    if math.isfinite(marks.psf_fwhm) and marks.psf_fwhm > 0:
-        half = units.unit_of_radius * marks.psf_fwhm / 2
+    half = units.unit_of_radius * marks.psf_fwhm / 2
+    if half > upper.get_xlim()[0]:
         for axis, label in ((upper, "PSF FWHM / 2"), (lower, "")):
             axis.axvspan(axis.get_xlim()[0] / 10, half, color=FAINT, alpha=0.5, lw=0, label=label)
 

@@ -85,21 +85,7 @@ def plot_methods(curves: Mapping[str, Table], title: str = "", inside: str = "tr
     figure = Figure(figsize=(2.7 * columns, 2.6 * rows + 0.2), layout="constrained")
     axes = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).ravel()
     for k, (axis, name) in enumerate(zip(axes, names, strict=False)):
-        level, error = np.asarray(first["level"]), np.asarray(first["error"])
-        axis.fill_between(
-            level, level - BAND * error, level + BAND * error, color=FAINT, lw=0, zorder=1
-        )
-        axis.plot([0, 1], [0, 1], color=MUTED, lw=1, zorder=1)
-        for (method, curve), colour in zip(curves.items(), _colours(len(curves)), strict=True):
-            if name in curve.colnames:
-                axis.plot(curve["level"], curve[name], color=colour, lw=1.5, label=method)
-        axis.set_title(name, loc="left", fontsize=9, color=INK)
-        axis.set_xlim(0, 1)
-        axis.set_ylim(0, 1)
-        axis.set_aspect("equal")
-        axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", ".5", "", "1"])
-        axis.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "", ".5", "", "1"])
-        plain(axis)
+        _method_panel(axis, first, curves, name)
         axis.tick_params(labelbottom=k + columns >= len(names))  # nothing stands below
     for axis in axes[len(names) :]:
         axis.set_axis_off()
@@ -117,6 +103,25 @@ def plot_methods(curves: Mapping[str, Table], title: str = "", inside: str = "tr
         title_fontsize=9,
     )
     return figure
+
+
+def _method_panel(axis: Axes, first: Table, curves: Mapping[str, Table], name: str) -> None:
+    """One parameter's coverage, of all methods that have it."""
+    level, error = np.asarray(first["level"]), np.asarray(first["error"])
+    axis.fill_between(
+        level, level - BAND * error, level + BAND * error, color=FAINT, lw=0, zorder=1
+    )
+    axis.plot([0, 1], [0, 1], color=MUTED, lw=1, zorder=1)
+    for (method, curve), colour in zip(curves.items(), _colours(len(curves)), strict=True):
+        if name in curve.colnames:
+            axis.plot(curve["level"], curve[name], color=colour, lw=1.5, label=method)
+    axis.set_title(name, loc="left", fontsize=9, color=INK)
+    axis.set_xlim(0, 1)
+    axis.set_ylim(0, 1)
+    axis.set_aspect("equal")
+    axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", ".5", "", "1"])
+    axis.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "", ".5", "", "1"])
+    plain(axis)
 
 
 def plot_ranks(uniform: Table) -> Figure:

@@ -197,7 +197,7 @@ def plot_rivals(
     keep = ~np.asarray(mask, dtype=bool)
     height, width = image.shape
     ratio = min(max(height / width, 0.5), 2.0)
-    figure = Figure(figsize=(PAGE, 0.9 + 1.85 * ratio), layout="constrained")
+    figure = Figure(figsize=(PAGE, 1.2 + 2.15 * ratio), layout="constrained")
     axes = figure.subplots(1, 5)
     stretch = stretch_of(image, ours if np.isfinite(ours).any() else theirs, sigma, keep)
     panels = (np.where(keep, image, np.nan), theirs, ours)

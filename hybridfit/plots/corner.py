@@ -72,11 +72,7 @@ def plot_corner(
         if j > i:
             axis.set_axis_off()
             continue
-        for mark, style in zip(marks, styles, strict=True):
-            if i == j:
-                _curve(axis, mark, style, i, limits[i])
-            else:
-                _contours(axis, mark, style, (j, i), limits)
+        _panel(axis, (i, j), marks, styles, limits)
         _dress(axis, chosen, i, j, limits, true)
         if i == j:
             axis.set_title(_quoted(marks[main], i), fontsize=8, color=INK)
@@ -123,6 +119,22 @@ def _limits(names: Sequence[str], marks: Sequence[Mark], main: int, true: Array)
         if least < ends[k, 1] and most > ends[k, 0]:  # a Gaussian may lie outside as a whole
             ends[k] = max(ends[k, 0], least), min(ends[k, 1], most)
     return ends
+
+
+def _panel(
+    axis: Axes,
+    place: tuple[int, int],
+    marks: Sequence[Mark],
+    styles: Sequence[_Style],
+    limits: Array,
+) -> None:
+    """All layers in one panel: curves on the diagonal, contours below."""
+    i, j = place
+    for mark, style in zip(marks, styles, strict=True):
+        if i == j:
+            _curve(axis, mark, style, i, limits[i])
+        else:
+            _contours(axis, mark, style, (j, i), limits)
 
 
 def _curve(axis: Axes, mark: Mark, style: _Style, k: int, limit: Array) -> None:

@@ -23,6 +23,7 @@ from hybridfit.plots.panels import (
     draw_pixels,
     draw_residual_bar,
     draw_scale_bar,
+    outlined,
     residual_norm,
     stretch_of,
 )
@@ -38,7 +39,7 @@ Array = NDArray[np.float64]
 Pixel = TypeVar("Pixel", np.float64, np.bool_)
 
 WIDTH, HEIGHT = 10.5, 8.0  # inches
-COMPONENT_WIDTH = 1.3  # inches that each component after the second widens the page by
+COMPONENT_WIDTH = 1.15  # inches of a column of parameters; from the third on the page is wider
 LINE = 155  # characters over the width of a page
 ZOOM_REACH = 4.0  # half-light radii from the galaxy's centre to the edge of the zoom
 LEAST_ZOOM = 12.0  # pixels, and
@@ -151,18 +152,22 @@ def plot_galaxy(picture: GalaxyPicture) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    extra = max(0, min(len(picture.parameters), MOST_COMPONENTS) - 2) * COMPONENT_WIDTH
+    columns = min(len(picture.parameters), MOST_COMPONENTS)
+    extra = max(0, columns - 2) * COMPONENT_WIDTH
     engine = ConstrainedLayoutEngine(h_pad=0.06)
     figure = Figure(figsize=(WIDTH + extra, HEIGHT), layout=engine)
     whole = _Box(0, picture.image.shape[1], 0, picture.image.shape[0])
     zoom = zoom_box(picture)
-    grid = figure.add_gridspec(2, 3, height_ratios=(1.1, 1))
-    above = [figure.add_subplot(grid[0, k]) for k in range(3)]
+    rows = figure.add_gridspec(2, 1, height_ratios=(1.1, 1))
+    upper = rows[0].subgridspec(1, 3)
+    above = [figure.add_subplot(upper[k]) for k in range(3)]
     stretch = _draw_row(figure, above, picture, zoom or whole)
+    third = max(1.0, (COMPONENT_WIDTH * (columns + 1)) / (WIDTH / 3))
+    lower = rows[1].subgridspec(1, 3, width_ratios=(1, 1, third))
     if zoom is not None:
-        _draw_whole(figure.add_subplot(grid[1, 0]), picture, zoom, stretch)
-    _draw_profile(figure, grid[1, 1] if zoom is not None else grid[1, :2], picture)
-    _draw_parameters(figure.add_subplot(grid[1, 2]), picture)
+        _draw_whole(figure.add_subplot(lower[0]), picture, zoom, stretch)
+    _draw_profile(figure, lower[1] if zoom is not None else lower[:2], picture)
+    _draw_parameters(figure.add_subplot(lower[2]), picture)
     _write_title(figure, picture)
     return figure
 
@@ -192,7 +197,7 @@ def _draw_row(
     keep = ~picture.mask
     data = np.where(keep, picture.image - picture.sky, np.nan)
     model = np.full(data.shape, np.nan) if picture.model is None else picture.model - picture.sky
-    stretch = stretch_of(box.of(data), box.of(model), box.of(picture.sigma), box.of(keep))
+    stretch = stretch_of(box.of(data), box.of(model), box.of(picture.sigma), box.of(keep), 0.0)
     origin = (picture.origin[0] + box.left, picture.origin[1] + box.low)
     residual = over_sigma(data - model, picture.sigma, keep)
     drawn = draw_pixels(axes[0], box.of(data), stretch.norm, IMAGE_MAP, origin)
@@ -230,18 +235,12 @@ def _draw_ellipses(axis: Axes, picture: GalaxyPicture) -> None:
         if not e.exists or e.r_eff > 10 * max(picture.image.shape):
             continue
         place = (e.x + picture.origin[0], e.y + picture.origin[1])
-        axis.add_patch(
-            Patch(
-                place,
-                2 * e.r_eff,
-                2 * e.r_eff * e.q,
-                angle=math.degrees(e.theta),
-                fill=False,
-                ls="--",
-                lw=1.0,
-                color=SERIES[(k + 1) % len(SERIES)] if several else "white",
-            )
-        )
+        shape = Patch(place, 2 * e.r_eff, 2 * e.r_eff * e.q, angle=math.degrees(e.theta))
+        colour = SERIES[(k + 1) % len(SERIES)] if several else "white"
+        shape.set(fill=False, linestyle="--", linewidth=1.2, edgecolor=colour)
+        if several:
+            shape.set_path_effects(outlined(2.5))
+        axis.add_patch(shape)
 
 
 def _draw_whole(axis: Axes, picture: GalaxyPicture, zoom: _Box, stretch: AsinhStretch) -> None:
@@ -289,7 +288,8 @@ def _draw_parameters(axis: Axes, picture: GalaxyPicture) -> None:
     heads = [drawable(shortened(name, 14)) for name in groups]
     top = 0.0 if any(heads) else 1.0
     step = 1.0 / max(len(rows) + 1, 13)
-    columns = 0.3 + 0.7 * np.arange(len(groups)) / max(len(groups), 1)
+    first = 0.3 if len(groups) < 3 else 1 / (len(groups) + 1)
+    columns = first + (1 - first) * np.arange(len(groups)) / max(len(groups), 1)
     size = 8.5 if len(groups) < 2 else 7.5
     write: dict[str, Any] = {
         "transform": axis.transAxes,
@@ -306,6 +306,8 @@ def _draw_parameters(axis: Axes, picture: GalaxyPicture) -> None:
             found = [m for m in group if (m.name, m.unit) == (name, unit)]
             if found:
                 axis.text(x, y, with_error(found[0].value, found[0].error), color=INK, **write)
+    if more := len(picture.parameters) - len(groups):
+        axis.text(0.0, y - step, f"{more} more components: see the table", color=MUTED, **write)
 
 
 def _write_title(figure: Figure, picture: GalaxyPicture) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Normalize
     from matplotlib.figure import FigureBase
     from matplotlib.image import AxesImage
+    from matplotlib.patheffects import AbstractPathEffect
 
 Array = NDArray[np.float64]
 
@@ -27,9 +28,12 @@ IMAGE_MAP, RESIDUAL_MAP = "viridis", "RdBu_r"
 RESIDUAL_LIMIT = 5.0  # sigma
 MASKED, HATCH = "#e3e3e3", "#9a9a9a"
 SOFTENING = 3.0  # sigma up to which the stretch is linear
+LEAST_COMPASS = 0.4  # of the longer side: arrows leave a panel that is narrower
+MOST_TICKS = 4  # intervals between ticks at the longer side of a panel
 TICK_GAP = 0.13  # of the length of a colour bar: the least between two ticks
-BAR_PLACE, BAR_HEIGHT = -0.165, 0.03  # of a colour bar, in units of its panel
-OUTLINE = "#000000a0"
+BAR_DROP = 0.48  # inches from a panel to the foot of its colour bar
+BAR_HEIGHT, LEAST_BAR = 0.03, 0.7  # of a panel's height: its thickness and least width
+OUTLINE = "black"
 
 
 @dataclass(frozen=True)
@@ -79,15 +83,28 @@ class AsinhStretch:
         return sorted(found)
 
 
-def stretch_of(image: Array, model: Array, sigma: Array, keep: NDArray[np.bool_]) -> AsinhStretch:
-    """Return one stretch for the data (H, W) of ``keep`` and their model, linear at the noise."""
+def stretch_of(
+    image: Array,
+    model: Array,
+    sigma: Array,
+    keep: NDArray[np.bool_],
+    level: float | None = None,
+) -> AsinhStretch:
+    """Return one stretch for data and model, linear at the noise.
+
+    Args:
+        image, model, sigma: (H, W).
+        keep: (H, W) False where a pixel of the data is not shown.
+        level: of the sky; default the model's median.
+    """
     noise = float(np.median(sigma[keep])) if keep.any() else 1.0
     noise = noise if 1e-300 < noise < 1e300 else 1.0
     finite = model[np.isfinite(model)]
     data = image[keep & np.isfinite(image)]
     if not finite.size and not data.size:
         return AsinhStretch(0.0, SOFTENING * noise, -noise, noise)
-    level = float(np.median(finite if finite.size else data))
+    if level is None:
+        level = float(np.median(finite if finite.size else data))
     every = data if data.size else finite
     low = float(np.percentile(every, 1))
     high = max(float(np.percentile(every, 99.9)), float(finite.max(initial=-math.inf)))
@@ -150,7 +167,7 @@ def draw_scale_bar(axis: Axes, bar: ScaleBar) -> None:
     low, high = axis.get_ylim()
     x, y = left + 0.06 * (right - left), low + 0.06 * (high - low)
     line = axis.plot([x, x + bar.length], [y, y], color="white", lw=2, solid_capstyle="butt")[0]
-    line.set_path_effects(_outlined(3.5))
+    line.set_path_effects(outlined(4))
     text = axis.annotate(
         bar.label,
         (x + bar.length / 2, y),
@@ -160,14 +177,15 @@ def draw_scale_bar(axis: Axes, bar: ScaleBar) -> None:
         fontsize=8,
         color="white",
     )
-    text.set_path_effects(_outlined(2))
+    text.set_path_effects(outlined(2.5))
     axis.set(xlim=(left, right), ylim=(low, high))
 
 
 def draw_compass(axis: Axes, compass: Compass) -> None:
     """Draw arrows to North and East into the upper right corner."""
     (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
-    side = min(right - left, high - low)
+    sides = (right - left, high - low)
+    side = max(min(sides), LEAST_COMPASS * max(sides))
     # the arrows' middle stands so that they stay inside wherever they point
     arrows = [compass.north, compass.east]
     reach = 0.13 * side
@@ -181,7 +199,7 @@ def draw_compass(axis: Axes, compass: Compass) -> None:
             "", (x + tip[0], y + tip[1]), (x, y), arrowprops={**style, "mutation_scale": 8}
         )
         if drawn.arrow_patch is not None:
-            drawn.arrow_patch.set_path_effects(_outlined(2.5))
+            drawn.arrow_patch.set_path_effects(outlined(3))
         text = axis.text(
             x + 1.4 * tip[0],
             y + 1.4 * tip[1],
@@ -191,22 +209,30 @@ def draw_compass(axis: Axes, compass: Compass) -> None:
             fontsize=8,
             color="white",
         )
-        text.set_path_effects(_outlined(2))
+        text.set_path_effects(outlined(2.5))
 
 
 def _below(axis: Axes) -> Axes:
     """An axis of the width of a panel, below its ticks and label."""
+    from matplotlib.transforms import ScaledTranslation
+
     (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
     flat = max(1.0, (right - left) / (high - low))  # such a panel is less high than its place
-    return axis.inset_axes((0.0, BAR_PLACE * flat, 1.0, BAR_HEIGHT * flat))
+    width = max(1.0, LEAST_BAR * (high - low) / (right - left))
+    drop = ScaledTranslation(0, -BAR_DROP, axis.figure.dpi_scale_trans)
+    place = ((1 - width) / 2, 0.0, width, BAR_HEIGHT * flat)
+    return axis.inset_axes(place, transform=axis.transAxes + drop)
 
 
 def _pixel_ticks(axis: Axes) -> None:
     """A few whole pixels at the left and lower edge."""
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-    for scale in (axis.xaxis, axis.yaxis):
-        scale.set_major_locator(MaxNLocator(4, integer=True))
+    (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
+    longest = max(right - left, high - low)
+    for scale, side in ((axis.xaxis, right - left), (axis.yaxis, high - low)):
+        most = max(1, round(MOST_TICKS * side / longest))
+        scale.set_major_locator(MaxNLocator(most, integer=True, min_n_ticks=1))
         scale.set_major_formatter(ScalarFormatter(useOffset=False))
     axis.tick_params(labelsize=7, colors=MUTED, length=2, pad=2)
     for spine in axis.spines.values():
@@ -230,7 +256,8 @@ def _round_numbers(low: float, high: float) -> list[float]:
     return [sign * size for size in sizes for sign in (1, -1) if low <= sign * size <= high]
 
 
-def _outlined(width: float) -> list:
+def outlined(width: float) -> list[AbstractPathEffect]:
+    """Return path effects that give lines and texts a dark outline."""
     from matplotlib.patheffects import withStroke
 
     return [withStroke(linewidth=width, foreground=OUTLINE)]

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-WIDTH, PANEL, REST = 7.6, 2.25, 1.1  # inches: the page, a square panel, what stands around it
+WIDTH, PANEL, REST = 7.6, 2.3, 1.3  # inches: the page, a square panel, what stands around it
+LINE = 0.16  # inches of each further line of a title
 TITLE_WIDTH = 110  # characters of a line: as wide as the figure
 FLATTEST, TALLEST = 0.45, 1.6  # height over width of a row's panels
 
@@ -70,11 +71,13 @@ def plot_residuals(
     scales = np.broadcast_to(np.asarray(pixel_scale, float), len(image))
     count = len(image)
     shape = min(max(image.shape[1] / image.shape[2], FLATTEST), TALLEST)
-    figure = Figure(figsize=(WIDTH, (REST + PANEL * shape) * count), layout="constrained")
+    wrapped = [textwrap.fill(drawable(title), TITLE_WIDTH) for title in titles[:count]]
+    lines = max((text.count("\n") for text in wrapped), default=0)
+    size = (WIDTH, (REST + LINE * lines + PANEL * shape) * count)
+    figure = Figure(figsize=size, layout="constrained")
     for i, row in enumerate(figure.subfigures(count, 1, squeeze=False)[:, 0]):
-        if i < len(titles):
-            title = textwrap.fill(drawable(titles[i]), TITLE_WIDTH)
-            row.suptitle(title, x=0.01, ha="left", fontsize=8, color=INK, parse_math=False)
+        if i < len(wrapped):
+            row.suptitle(wrapped[i], x=0.01, ha="left", fontsize=8, color=INK, parse_math=False)
         _draw_row(row, image[i], model[i], sigma[i], ~hidden[i], float(scales[i]))
         directions = compass(wcs[i], *_middle(image[i])) if i < len(wcs) else None
         if directions is not None:

@@ -65,13 +65,22 @@ def shortened(text: str, longest: int = LONGEST_ID) -> str:
 
 
 def with_error(value: float, error: float) -> str:
-    """Return ``value ± error`` to two digits of the error; a value without error to four."""
+    """Return ``value ± error`` to two digits of the error; a value without error to four.
+
+    Both have a common power of ten where they are below 1e-4 or from 1e7 on.
+    """
     if not math.isfinite(value):
         return "–"
     if not (math.isfinite(error) and error > 0):
         return f"{value:.4g}"
-    if abs(value) >= 1e7 or error >= 1e5 or error < 1e-6:
-        return f"{value:.4g} ± {error:.2g}"
+    size = max(abs(value), error)
+    if 1e-4 <= size < 1e7:
+        return _rounded(value, error)
+    power = math.floor(math.log10(size))
+    return f"({_rounded(value / 10.0**power, error / 10.0**power)}) 1e{power}"
+
+
+def _rounded(value: float, error: float) -> str:
     digits = max(0, 1 - math.floor(math.log10(error)))
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
