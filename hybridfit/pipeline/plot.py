@@ -10,19 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from astropy.table import Row, Table
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import UsageError
-from hybridfit.data.fit import Fit
 from hybridfit.data.flags import Flag
 from hybridfit.data.ids import numbers_by_id
-from hybridfit.data.positions import in_cutout, parent_shift
-from hybridfit.fitting.build_problem import prepared
-from hybridfit.fitting.linearised import linearise, whitened_point
 from hybridfit.fitting.options import FitOptions
 from hybridfit.io.blocks import file_name, read_block
 from hybridfit.io.options import ReadOptions
@@ -33,14 +27,12 @@ from hybridfit.io.run_folder import MODELS
 from hybridfit.io.sources import Source, find_sources
 from hybridfit.io.truth_table import read_truth, truth_beside
 from hybridfit.io.writing import real_folder, write_figure, write_text
-from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
-from hybridfit.npe.posterior import predict_cutouts
 from hybridfit.options.yaml_options import make
 from hybridfit.pipeline.galaxy_pictures import picture_of_block, picture_of_cutout, values_of
-from hybridfit.pipeline.measure import starting_network
+from hybridfit.pipeline.posterior_layers import laplace_layer, network_layers
 from hybridfit.pipeline.run_cutouts import reader_of_run
-from hybridfit.plots import LABELS, DrawsLayer, GaussianLayer, plot_corner, plot_galaxy, plot_truth
+from hybridfit.plots import LABELS, DrawsLayer, plot_corner, plot_galaxy, plot_truth
 from hybridfit.plots.layers import Layer
 
 if TYPE_CHECKING:
@@ -48,7 +40,6 @@ if TYPE_CHECKING:
 
 PLOTS = "plots"
 SUMMARY = "summary.csv"
-N_FLOW = 1024  # draws of the network
 DPI = 120
 LISTED = 10  # galaxies that the command names one by one
 
@@ -258,50 +249,15 @@ def _corner(galaxy: _Galaxy, true: Table | None) -> Figure | str:
     label = galaxy.results.settings.get("run", {}).get("uncertainty", "posterior")
     layers: list[Layer] = [DrawsLayer(label, samples, weights)]
     if galaxy.is_fit and galaxy.cutouts is not None and galaxy.options.space.names == names:
-        layers = [*_flow_layer(galaxy, galaxy.cutouts), _laplace(galaxy, galaxy.cutouts), *layers]
+        run = galaxy.results.settings.get("run", {})
+        theta = values_of(galaxy.values, galaxy.options)
+        below = network_layers(galaxy.cutouts, galaxy.options, run)
+        layers = [*below, laplace_layer(theta, galaxy.cutouts, galaxy.options), *layers]
     known = {}
     if true is not None:
         found = true[np.asarray(true["id"]).astype(str) == galaxy.id]
         known = {n: float(found[n][0]) for n in names if len(found) and n in true.colnames}
     return plot_corner(names, layers, known, title=galaxy.id)
-
-
-def _flow_layer(galaxy: _Galaxy, cutouts: Cutouts) -> list[Layer]:
-    """What the network made of the galaxy; nothing where it does not know these parameters."""
-    run = galaxy.results.settings.get("run", {})
-    start = run.get("initial_values", "network")
-    if galaxy.options.space.names != ParameterSpace().names or cutouts.psf is None:
-        return []
-    try:
-        network = starting_network(start, run.get("weights"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"the run's network cannot be read: {error}") from error
-    if network is None or network.target_columns:
-        return []
-    posterior = predict_cutouts(cutouts, network, N_FLOW)
-    samples = posterior.samples[0].numpy()
-    return [DrawsLayer("network", samples + _shift(posterior.space.names, cutouts))]
-
-
-def _laplace(galaxy: _Galaxy, cutouts: Cutouts) -> Layer:
-    """The Gaussian of the curvature at the fit, whatever errors the run quotes."""
-    space = galaxy.options.space
-    fitted = torch.from_numpy(values_of(galaxy.values, galaxy.options))[None]
-    theta = in_cutout(fitted, space.names, cutouts.origin)
-    nothing = torch.full((1, len(space.names), len(space.names)), torch.nan, dtype=torch.float64)
-    zero = torch.zeros(1, dtype=torch.int64)
-    fit = Fit(space, theta, nothing, nothing[:, 0, 0], zero, zero, zero)
-    _, part, problem = next(prepared(cutouts, galaxy.options))
-    with torch.inference_mode():
-        about = linearise(problem, part, *whitened_point(fit, problem, part))
-        covariance = about.to_physical @ about.covariance @ about.to_physical.mT
-    mean = theta[0].numpy() + _shift(space.names, cutouts)
-    return GaussianLayer("Laplace approximation", mean, covariance[0].numpy())
-
-
-def _shift(names: Sequence[str], cutouts: Cutouts) -> NDArray[np.float64]:
-    """What leads from pixels of the cutout to those of its parent, (Q,)."""
-    return parent_shift(names, cutouts.origin)[0].numpy()
 
 
 def _sources(input: str | Path | None, results: Results) -> dict[str, Source]:
