@@ -12,7 +12,7 @@ import torch
 
 import hybridfit as hf
 from validation import galfit_bd, galfit_real, reference_table, saved_results
-from validation.common import add_run
+from validation.common import add_run, is_catastrophic
 from validation.saved_results import FitResults, gaussian
 
 TRUE = np.array([[31.0, 32.0, 20.0, 4.0, 2.0, 0.5, 1.0]] * 200)
@@ -56,7 +56,12 @@ def test_catastrophic_is_magnitude_size_or_nan() -> None:
     values[1, 2] += 0.6
     values[2, 3] *= 2.1
     values[3] = np.nan
-    assert saved_results.is_catastrophic(values, TRUE[:4]).tolist() == [False, True, True, True]
+    assert is_catastrophic(values[:, 2], values[:, 3], TRUE[:4]).tolist() == [
+        False,
+        True,
+        True,
+        True,
+    ]
     known = made(values, np.full(values.shape, 9.0))
     assert not saved_results.covered(known, TRUE[:4])[3].any()
 

@@ -41,6 +41,7 @@ from validation.common import (
     SIMS,
     environment,
     interval_coverage,
+    is_catastrophic,
     load_galfit,
     load_sims,
     write_result,
@@ -61,7 +62,7 @@ REQUIRED = {  # limits of the 68 and 95 % intervals' coverage of every parameter
 ESS, KHAT, CERTAIN = 0.3, 0.7, 0.99  # median of ess over draws; k below, in a share of galaxies
 
 
-def main() -> None:
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cache", type=Path, required=True, help="folder of the galaxies")
     parser.add_argument("--n", type=int, default=1000, help="galaxies of each scenario")
@@ -77,7 +78,11 @@ def main() -> None:
         "--add", action="store_true", help="keep the file's other scenarios and ways"
     )
     parser.add_argument("--compile", default="off", choices=("auto", "on", "off"))
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = parsed()
     torch.set_num_threads(1)
     result: dict[str, Any] = {"noise factor of drizzle": NOISE_FACTOR}
     earlier = RESULTS / f"{given.name}.json"
@@ -91,9 +96,7 @@ def main() -> None:
                 continue
             found, seen[method] = measure(given.cache, n, scenario, method, given.compile)
             result.setdefault(scenario, {})[method] = found
-            write_result(
-                given.name, result
-            )  # written after each, so that an interrupted run loses nothing
+            write_result(given.name, result)  # now, so that an interrupted run loses nothing
             show(f"{scenario}, {method}", found)
         if given.out:
             draw(seen, scenario, given.out)
@@ -197,10 +200,8 @@ def tarp_figures(trials: SbcSamples) -> dict[str, float] | str:
 
 def catastrophic(found: Measured, theta: Array) -> dict[str, int]:
     """Count galaxies off by .5 mag or a factor 2 in size, by quality."""
-    values = {name: np.asarray(found.table[name], float) for name in ("mag", "r_eff")}
-    with np.errstate(invalid="ignore", divide="ignore"):
-        good = np.abs(values["mag"] - theta[:, 2]) <= 0.5
-        good &= np.abs(np.log(values["r_eff"] / theta[:, 3])) < np.log(2)
+    mag, r_eff = (np.asarray(found.table[name], float) for name in ("mag", "r_eff"))
+    good = ~is_catastrophic(mag, r_eff, theta)
     out = {"all": int((~good).sum())}
     if "quality" in found.table.colnames:
         suspect = np.asarray(found.table["quality"]).astype(str) == "suspect"

@@ -97,15 +97,27 @@ def load_galfit(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64], ND
     return values, errors, problem
 
 
+def is_catastrophic(
+    mag: NDArray[np.float64], r_eff: NDArray[np.float64], truth: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Return whether fits are off by more than .5 mag or a factor 2 in size, or have no value.
+
+    Args:
+        mag, r_eff: (B,) fitted.
+        truth: (B, 4 or more) in the order of `NAMES`.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        near = np.abs(mag - truth[:, 2]) <= 0.5
+        return np.asarray(~(near & (np.abs(np.log(r_eff / truth[:, 3])) < np.log(2))))
+
+
 def quality(
     values: NDArray[np.float64], errors: NDArray[np.float64], truth: NDArray[np.float64]
 ) -> dict[str, Any]:
     """Count catastrophic failures (mag off by .5 or size by 2); return pulls of the others."""
     offset = values - truth
     offset[:, 6] = (offset[:, 6] + 90) % 180 - 90
-    with np.errstate(invalid="ignore"):
-        size = np.abs(np.log(values[:, 3] / truth[:, 3]))
-        good = (np.abs(offset[:, 2]) <= 0.5) & (size < np.log(2))
+    good = ~is_catastrophic(values[:, 2], values[:, 3], truth)
     pull = offset[good] / errors[good]
     return {
         "galaxies": len(values),

@@ -14,8 +14,8 @@ import numpy as np
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from hybridfit.plots.style import FAINT, INK, MUTED, SERIES, plain
-from validation.common import NAMES
-from validation.saved_results import Array, FitResults, covered, is_catastrophic
+from validation.common import NAMES, is_catastrophic
+from validation.saved_results import Array, FitResults, covered
 
 
 def draw_sims(results: Mapping[str, FitResults], truth: Array, snr: Array, path: Path) -> None:
@@ -36,7 +36,9 @@ def draw_sims(results: Mapping[str, FitResults], truth: Array, snr: Array, path:
         plain(axis)
     axes[0].legend(frameon=False, fontsize=8, loc="lower left")
     theirs, ours = results["GALFIT 3.0.5"], results["hybridfit covariance"]
-    bad = is_catastrophic(theirs.values, truth) | is_catastrophic(ours.values, truth)
+    bad = is_catastrophic(theirs.values[:, 2], theirs.values[:, 3], truth) | is_catastrophic(
+        ours.values[:, 2], ours.values[:, 3], truth
+    )
     axis = axes[2]
     for rows, colour, label in ((~bad, SERIES[0], None), (bad, SERIES[4], "either catastrophic")):
         axis.scatter(

@@ -16,7 +16,7 @@ import hybridfit as hf
 from hybridfit.data.samples import Draws
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.rendering.render import render
-from validation.common import NAMES, SIMS, load_galfit, load_sims
+from validation.common import NAMES, SIMS, is_catastrophic, load_galfit, load_sims
 from validation.saved_results import (
     LEVELS,
     Array,
@@ -25,7 +25,6 @@ from validation.saved_results import (
     bins,
     distances,
     gaussian,
-    is_catastrophic,
     nearer,
 )
 
@@ -55,8 +54,8 @@ def run(name: str) -> tuple[dict[str, Any], dict[str, FitResults], Array, Array]
         )
         ends = intervals(table) if way == POSTERIOR else gaussian(value, error)
         found[way] = results_of(way, cutouts, true, value, error, *ends)
-        flags[way] = flagged(table, is_catastrophic(value, truth))
-    flags[GALFIT] = flagged_by_galfit(problem, is_catastrophic(values, truth))
+        flags[way] = flagged(table, is_catastrophic(value[:, 2], value[:, 3], truth))
+    flags[GALFIT] = flagged_by_galfit(problem, is_catastrophic(values[:, 2], values[:, 3], truth))
     figures: dict[str, Any] = {"flags": flags}
     for label, rows in bins(snr).items():
         figures[label] = {

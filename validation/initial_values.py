@@ -40,7 +40,7 @@ from hybridfit.pipeline.measure import starting_part
 from hybridfit.pipeline.network_start import expectation, starts_from
 from hybridfit.simulation.options import FieldOptions, Kind
 from hybridfit.simulation.simulate import simulate_fields
-from validation.common import SIMS, load_sims, quality, write_result
+from validation.common import SIMS, is_catastrophic, load_sims, write_result
 
 SPACE = ParameterSpace()
 OPTIONS = FitOptions(compile="off")
@@ -125,14 +125,11 @@ def summary(fits: list[Fit], above: np.ndarray, truth: np.ndarray) -> dict[str, 
         truth: (B, 8).
     """
     theta = np.concatenate([fit.theta.numpy()[:, :7] for fit in fits])
-    error = np.concatenate([fit.error.numpy()[:, :7] for fit in fits])
     flags = np.concatenate([fit.flags.numpy() for fit in fits])
-    with np.errstate(invalid="ignore"):
-        near = np.abs(theta[:, 2] - truth[:, 2]) <= 0.5
-        near &= np.abs(np.log(theta[:, 3] / truth[:, 3])) < np.log(2)
+    bad = is_catastrophic(theta[:, 2], theta[:, 3], truth)
     return {
-        "catastrophic": quality(theta, error, truth[:, :7])["catastrophic"],
-        "of them without a flag of the fit": int((~near & (flags == 0)).sum()),
+        "catastrophic": int(bad.sum()),
+        "of them without a flag of the fit": int((bad & (flags == 0)).sum()),
         "within 1 of the best": round(float((above < WITHIN).mean()), 4),
         "worst": round(float(above.max()), 2),
     }

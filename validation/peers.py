@@ -43,7 +43,15 @@ from hybridfit.model.parameters import ParameterSpace
 from hybridfit.pipeline.measure import model_images
 from hybridfit.simulation.simulate import SimulateOptions, simulate
 from validation.adapters.exchange import CONVERGED, FAILED, UNKNOWN, Answer, Task, load_answer, save
-from validation.common import NAMES, RESULTS, SIMS, environment, load_sims, write_result
+from validation.common import (
+    NAMES,
+    RESULTS,
+    SIMS,
+    environment,
+    is_catastrophic,
+    load_sims,
+    write_result,
+)
 
 Array = NDArray[np.float64]
 
@@ -230,16 +238,11 @@ def accuracy(
         converged: (B,) as the tool says.
         interval: (B, 2, 7) of 68 %; default value -+ error. A failed fit is outside.
     """
-    if interval is None:
-        interval = np.stack([values - errors, values + errors], axis=1)
     offset = values - truth
     offset[:, 6] = (offset[:, 6] + 90) % 180 - 90
+    catastrophic = is_catastrophic(values[:, 2], values[:, 3], truth)
     with np.errstate(invalid="ignore", divide="ignore"):
-        good = (np.abs(offset[:, 2]) <= 0.5) & (
-            np.abs(np.log(values[:, 3] / truth[:, 3])) < np.log(2)
-        )
         pull = np.where(errors > 0, offset / errors, np.nan)
-    catastrophic = ~good
     report: dict[str, Any] = {
         "galaxies": len(values),
         "catastrophic": int(catastrophic.sum()),
@@ -252,16 +255,23 @@ def accuracy(
     columns = list(zip(NAMES, pull.T, strict=True))
     # a galaxy at a limit often has no error, so the fraction with one is given too; pulls are
     # those of the galaxies that are not catastrophic
-    have = {k: np.isfinite(p) & good for k, p in columns}
+    have = {k: np.isfinite(p) & ~catastrophic for k, p in columns}
     some = {k: p[have[k]] for k, p in columns if have[k].sum() > 1}
     report["pull std"] = {k: round(float(p.std()), 3) for k, p in some.items()}
     report["pull mean"] = {k: round(float(p.mean()), 3) for k, p in some.items()}
-    width, above = interval[:, 1] - interval[:, 0], truth - interval[:, 0]
-    above[:, 6] %= 180
-    inside = ((above >= 0) & (above <= width)).mean(axis=0).round(3).tolist()
+    if interval is None:
+        interval = np.stack([values - errors, values + errors], axis=1)
+    inside = covered(interval, truth).mean(axis=0).round(3).tolist()
     report["68 % cover"] = {k: h for k, h in zip(NAMES, inside, strict=True) if k in some}
     report["share with an error"] = {k: round(float(np.isfinite(p).mean()), 3) for k, p in columns}
     return report
+
+
+def covered(interval: Array, truth: Array) -> NDArray[np.bool_]:
+    """Return (B, 7) whether the truth lies in the interval (B, 2, 7); False for NaN."""
+    width, above = interval[:, 1] - interval[:, 0], truth - interval[:, 0]
+    above[:, 6] %= 180
+    return np.asarray((above >= 0) & (above <= width))
 
 
 def saved_galfit(name: str, truth: Array) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from hybridfit.calibration.sbc_samples import (
     wrapped,
 )
 from hybridfit.fitting.options import FitOptions
-from validation.common import SIMS, load_sims, write_result
+from validation.common import SIMS, is_catastrophic, load_sims, write_result
 from validation.measured_draws import measured
 from validation.reference_chains import chain, galaxies
 from validation.repeat_observations import repeat_differences
@@ -110,7 +110,7 @@ def hard(uncertainty: str) -> dict[str, Any]:
     for kind in ("", "_p50"):
         if f"mag{kind}" not in table.colnames:
             continue
-        wrong = is_catastrophic(table, truth, kind)
+        wrong = is_catastrophic(*fitted(table, kind), truth)
         bad |= wrong
         report[f"by {'the median' if kind else 'the value'}"] = {
             "catastrophic": int(wrong.sum()),
@@ -132,13 +132,9 @@ def hard(uncertainty: str) -> dict[str, Any]:
     return report
 
 
-def is_catastrophic(table: Table, truth: Array, kind: str = "") -> NDArray[np.bool_]:
-    """Return whether a fit is off by > .5 mag or a factor 2 in size, or has no value."""
-    mag, size = (np.asarray(table[name + kind], float) for name in ("mag", "r_eff"))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        near = np.abs(mag - truth[:, 2]) <= 0.5
-        near &= np.abs(np.log(size / truth[:, 3])) < np.log(2)
-    return np.asarray(~near)
+def fitted(table: Table, kind: str = "") -> tuple[Array, Array]:
+    """Return magnitudes and sizes (B,) of a table, or another ``kind`` of them as "_p50"."""
+    return np.asarray(table["mag" + kind], float), np.asarray(table["r_eff" + kind], float)
 
 
 def has_quality(table: Table, kind: str) -> NDArray[np.bool_]:
@@ -164,7 +160,7 @@ def speed(uncertainty: str) -> dict[str, Any]:
         seconds = time.process_time() - before
         report[f"from Python, compile {compile}"] = round(seconds / len(cutouts), 4)
         if compile == "off":
-            report["catastrophic"] = int(is_catastrophic(table, truth).sum())
+            report["catastrophic"] = int(is_catastrophic(*fitted(table), truth).sum())
             report |= draw_diagnostics(table)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -224,8 +220,19 @@ def mcmc(uncertainty: str, cache: Path) -> dict[str, Any]:
             for kind, values in zip(KINDS, off[-1], strict=True)
         }
         print(name, rows[name], flush=True)
-    values, error = np.stack(off), np.stack(noise)
-    report: dict[str, Any] = {"galaxies": len(rows), "parameters": values.shape[2]}
+    report: dict[str, Any] = {"galaxies": len(rows), "parameters": off[0].shape[1]}
+    return report | agreement(np.stack(off), np.stack(noise), np.stack(scatter)) | {"rows": rows}
+
+
+def agreement(values: Array, error: Array, scatter: Array) -> dict[str, Any]:
+    """Compare differences of means and widths with what is required.
+
+    Args:
+        values: (galaxies, kinds, parameters) mean differences.
+        error: (galaxies, parameters) Monte Carlo noise of these.
+        scatter: of single runs, as ``values``.
+    """
+    report = {}
     for k, (kind, required) in enumerate(zip(KINDS, (MEAN, WIDTH, WIDTH), strict=True)):
         distance = np.abs(values[:, k])
         report[kind] = {
@@ -235,9 +242,9 @@ def mcmc(uncertainty: str, cache: Path) -> dict[str, Any]:
             "beyond": int((distance > required).sum()),
             "beyond by 2 of its Monte Carlo noise": int((distance > required + 2 * error).sum()),
             "of": int(distance.size),
-            "scatter of one run": round(float(np.median(np.stack(scatter)[:, k])), 3),
+            "scatter of one run": round(float(np.median(scatter[:, k])), 3),
         }
-    return report | {"rows": rows}
+    return report
 
 
 def moments(samples: Array, weights: Array | None, about: Array, names: tuple[str, ...]) -> Array:

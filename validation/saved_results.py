@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from validation.common import NAMES
+from validation.common import NAMES, is_catastrophic
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.bool_]
@@ -56,13 +56,6 @@ def offsets(values: Array, truth: Array) -> Array:
     return off
 
 
-def is_catastrophic(values: Array, truth: Array) -> Rows:
-    """Return (B,) whether the magnitude is off by > .5, the size by a factor 2, or no result."""
-    off = offsets(values, truth)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(~((np.abs(off[:, 2]) <= 0.5) & (np.abs(off[:, 3]) < np.log(2))))
-
-
 def covered(answers: FitResults, truth: Array) -> NDArray[np.bool_]:
     """Return (B, L, 7) whether the truth lies in the interval; False without an interval."""
     middle = (answers.low + answers.high) / 2
@@ -80,7 +73,10 @@ def accuracy_summary(answers: FitResults, truth: Array, rows: Rows) -> dict[str,
     galaxies. In coverage the interval of a catastrophic galaxy counts as any other.
     """
     values, errors = answers.values[rows], answers.errors[rows]
-    off, bad = offsets(values, truth[rows]), is_catastrophic(values, truth[rows])
+    off, bad = (
+        offsets(values, truth[rows]),
+        is_catastrophic(values[:, 2], values[:, 3], truth[rows]),
+    )
     straight = values - truth[rows]
     straight[:, 6] = off[:, 6]
     pull = (straight / errors)[~bad]

@@ -32,7 +32,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
-from validation.common import NAMES, SIMS, load_sims, quality, write_result
+from validation.common import NAMES, SIMS, is_catastrophic, load_sims, quality, write_result
 
 
 def write_fits(name: str, folder: Path) -> None:
@@ -76,9 +76,7 @@ def measure(name: str, options: Sequence[str], keep: Path | None = None) -> dict
         np.stack([np.asarray(table[k + end], float) for k in NAMES], axis=1) for end in ("", "_err")
     )
     flags = np.asarray(table["flags"])
-    with np.errstate(invalid="ignore"):
-        near = np.abs(values[:, 2] - truth[:, 2]) <= 0.5
-        near &= np.abs(np.log(values[:, 3] / truth[:, 3])) < np.log(2)
+    bad = is_catastrophic(values[:, 2], values[:, 3], truth)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     bright = snr > 150
     everyone = quality(values, errors, truth)
@@ -86,7 +84,7 @@ def measure(name: str, options: Sequence[str], keep: Path | None = None) -> dict
     return {
         "all": everyone,
         "S/N > 150": quality(values[bright], errors[bright], truth[bright]),
-        "catastrophic without a flag": int((~near & (flags == 0)).sum()),
+        "catastrophic without a flag": int((bad & (flags == 0)).sum()),
         "flagged": int((flags != 0).sum()),
         "CPU seconds of the command, start-up included": round(seconds, 2),
     }
