@@ -325,7 +325,7 @@ def test_the_worst_come_first():
     found = assign_verdicts(some, empty, [False] * 5, [False] * 5)
     assert worst(found, empty, 10) == [2, 3, 1]
     assert worst(found, empty, 1) == [2]
-    with pytest.raises(ValueError, match="limit is 0, expected a number above 0"):
+    with pytest.raises(ValueError, match="max_sigma is 0, expected a finite number above 0"):
         VerdictOptions(max_sigma=0)
 
 
@@ -577,8 +577,8 @@ def test_gone_pixels_are_no_failure(run: Path, tmp_path: Path):
     ("more", "message"),
     [
         (("--match", "name"), "match is 'name', expected one of auto, id"),
-        (("--point", "median"), "has no medians"),
-        (("--point", "mean"), "needs a run with --save-samples"),
+        (("--estimate", "median"), "has no medians"),
+        (("--estimate", "mean"), "needs a run with --save-samples"),
         (("--kind", "truth", "--kind", "table"), "--kind came 2 times for 1 references"),
         (("--where", "mode=single"), "has no column 'mode'"),
         (("--id-format", "{nothing}"), "does not fit the id"),

@@ -1,4 +1,4 @@
-"""`hybridfit compare`: do our numbers agree with what others found, and where not, who is right?"""
+"""`hybridfit compare`: agreement with other results, and which side is right where they differ."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def compare(
     quiet: bool = True,
     **more: Any,
 ) -> CompareResult:
-    """Compare a table of fits with what others found of the same galaxies, or with the truth.
+    """Compare a table of fits with other results for the same galaxies, or with the truth.
 
     >>> found = hybridfit.compare("out/", "galfit_runs/", out="compare/")
     >>> found = hybridfit.compare(table, truth, cutouts=cutouts)
@@ -67,15 +67,15 @@ def compare(
         out: folder for comparison.fits, summary.ecsv, unmatched.ecsv and report.html with its
             pictures inside; None writes nothing.
         options: see `CompareOptions`.
-        reading: what references cannot say of themselves; one for all, or one for each.
-        input: what was fitted; default what the run's metadata name, if it is there.
-        cutouts: what was fitted, from memory.
+        reading: conventions that references do not state; one for all, or one for each.
+        input: the fitted cutouts; default those that the run's metadata name, if they exist.
+        cutouts: the fitted cutouts, from memory.
         quiet: without a progress bar.
         more: fields of `CompareOptions` or `ReferenceOptions` to change.
 
     Returns:
-        Tables and what they were made of: ``table`` has a row for each component that both have,
-        ``summary`` the figures of each parameter, ``unmatched`` the others.
+        Tables and their sources: ``table`` has a row for each component that both have, ``summary``
+        the figures of each parameter, ``unmatched`` the galaxies without a partner.
 
     Raises:
         UsageError: for options, references or results that cannot be used.
@@ -85,48 +85,59 @@ def compare(
         if cutouts is not None:
             checked("cutouts", cutouts, Cutouts)
         input = None if input is None else as_path("input", input)
-        out = None if out is None else as_path("out", out)
+        folder = None if out is None else as_path("out", out)
         options, each = _options(options, reading, len(references), more)
         run = _results(results)
         ours = own_catalogue(run, "ours", options.estimate)
         catalogues = [read_reference(s, o) for s, o in zip(references, each, strict=True)]
         catalogues = _renamed(catalogues)
         matched = [match(ours, c, options.match, options.radius) for c in catalogues]
-    if not options.pixels:
-        read_cutout: CutoutReader = _no_cutouts
-    elif cutouts is not None:
-        read_cutout = reader_of_cutouts(cutouts, ours.id)
-    else:
-        read_cutout = reader_of_run(run, input)
+    read_cutout = _reader(run, ours, options, input, cutouts)
+    settings = {"compare": asdict(options), "references": [asdict(o) for o in each]}
     with _threads(options.threads):
         chi2, catalogues = _evaluate_pixels(
             ours, catalogues, matched, run, read_cutout, options, quiet
         )
-        comparisons = tuple(
-            _comparison(ours, c, m, x, options)
-            for c, m, x in zip(catalogues, matched, chi2, strict=True)
-        )
+        each_reference = zip(catalogues, matched, chi2, strict=True)
+        comparisons = tuple(_comparison(ours, c, m, x, options) for c, m, x in each_reference)
         rows, columns = table_rows(comparisons)
-        settings = {"compare": asdict(options), "references": [asdict(o) for o in each]}
         meta = metadata(settings)
-        found = CompareResult(
-            to_table(rows, columns, meta),
-            summary_table(comparisons),
-            unmatched_table(comparisons),
-            comparisons,
-        )
-        if out is None:
-            return found
-        folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = table_path(folder, options.format, "comparison")
-        export.write_results(path, [rows], columns, meta)
-        write_table(folder / "summary.ecsv", found.summary)
-        write_table(folder / "unmatched.ecsv", found.unmatched)
-        write_report(
-            folder / PAGE, comparisons, read_cutout, _convolution(run), options, str(run.path)
-        )
+        summary, unmatched = summary_table(comparisons), unmatched_table(comparisons)
+        found = CompareResult(to_table(rows, columns, meta), summary, unmatched, comparisons)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            export.write_results(
+                table_path(folder, options.format, "comparison"), [rows], columns, meta
+            )
+            _write(found, folder, read_cutout, run, options)
     return replace(found, out=folder)
+
+
+def _write(
+    found: CompareResult,
+    folder: Path,
+    read_cutout: CutoutReader,
+    run: Results,
+    options: CompareOptions,
+) -> None:
+    """Write the summary, the galaxies without a partner, and the report."""
+    write_table(folder / "summary.ecsv", found.summary)
+    write_table(folder / "unmatched.ecsv", found.unmatched)
+    convolution, name = _convolution(run), str(run.path)
+    write_report(folder / PAGE, found.comparisons, read_cutout, convolution, options, name)
+
+
+def _reader(
+    run: Results,
+    ours: Catalogue,
+    options: CompareOptions,
+    input: Path | None,
+    cutouts: Cutouts | None,
+) -> CutoutReader:
+    """Where the pixels of our rows come from."""
+    if not options.pixels:
+        return _no_cutouts
+    return reader_of_run(run, input) if cutouts is None else reader_of_cutouts(cutouts, ours.id)
 
 
 def _options(
@@ -185,7 +196,7 @@ def _evaluate_pixels(
     options: CompareOptions,
     quiet: bool,
 ) -> tuple[list[Chi2], list[Catalogue]]:
-    """Chi2 of both for each reference; magnitudes in counts get the cutouts' zero points."""
+    """Return chi2 of both sides for each reference, and catalogues with calibrated magnitudes."""
     rows = sorted({int(i) for m in matched for i in m.ours})
     models = [Models(ours, {i: i for i in rows})]
     for c, m in zip(catalogues, matched, strict=True):
@@ -217,7 +228,7 @@ def _chi2(
 
 
 def _with_zeropoint(c: Catalogue, m: Matches, zeropoint: NDArray[np.float64]) -> Catalogue:
-    """Magnitudes of image counts with the zero points of the cutouts, NaN without a cutout."""
+    """Add the zero points of the cutouts to magnitudes of counts; NaN without a cutout."""
     if not c.counts:
         return c
     added = np.full(len(c), np.nan)
@@ -279,7 +290,7 @@ def _no_cutouts(row: int) -> None:
 
 @contextmanager
 def _usage_errors() -> Iterator[None]:
-    """What is raised in here is wrong usage."""
+    """Turn errors raised inside into `UsageError`."""
     try:
         yield
     except (ValueError, TypeError, FileNotFoundError, NotADirectoryError) as error:

@@ -1,4 +1,4 @@
-"""Which galaxy of one catalogue is which of another, and which component is which."""
+"""Match the galaxies of two catalogues, and their components."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hybridfit.comparison.options import WAYS
 from hybridfit.data.ids import ascii_id
 from hybridfit.io.references.catalogue import COLUMN, NAMES, Array, Catalogue
 
-PIXELS, ARCSEC = 2.0, 1.0  # the radii where none is said
+PIXELS, ARCSEC = 2.0, 1.0  # default radii
 NEIGHBOUR = 3.0  # pixels: components nearer than this, or than the size, make up one galaxy
 
 
@@ -26,9 +26,9 @@ class Matches:
 
     Args:
         ours, theirs: (M,) row numbers, each at most once.
-        way: how they were found: id, sky, pixel, row, or "guess: " and the rule.
+        way: how they were matched: id, sky, pixel, row, or "guess: " and the rule.
         only_ours, only_theirs: ids of those without a partner.
-        repeated: ids, or names, that several rows of one catalogue have; only the first counts.
+        repeated: ids or names that occur several times in a catalogue; only the first counts.
     """
 
     ours: NDArray[np.int64]
@@ -68,21 +68,8 @@ def match(ours: Catalogue, theirs: Catalogue, way: str = "auto", radius: float =
         if not both:
             raise ValueError(_no_ids(ours, theirs))
         way = "sky"
-    if way == "guess":
-        guess = guess_ids(ours.id, theirs.id)
-        if guess is None:
-            raise ValueError(_no_ids(ours, theirs))
-        rows = np.array(guess.pairs, dtype=np.int64).reshape(-1, 2)
-        found_by = f"guess: {guess.words}"
-        return _checked(ours, theirs, rows[:, 0], rows[:, 1], found_by, guess.repeated)
-    if way == "row":
-        if len(ours) != len(theirs):
-            raise ValueError(
-                f"match row needs as many rows: {len(ours)} came here and {len(theirs)} in "
-                f"'{theirs.name}'"
-            )
-        a = b = np.arange(len(ours))
-        return _checked(ours, theirs, a, b, way, ())
+    if way in ("guess", "row"):
+        return _match_by_guess(ours, theirs) if way == "guess" else _match_by_row(ours, theirs)
     if way == "sky":
         places, scale = [_unit_vectors(c.world) for c in (ours, theirs)], np.radians(1 / 3600)
     else:
@@ -90,6 +77,25 @@ def match(ours: Catalogue, theirs: Catalogue, way: str = "auto", radius: float =
     limit = (radius or (ARCSEC if way == "sky" else PIXELS)) * scale
     a, b = nearest(places[0], places[1], limit)
     return _checked(ours, theirs, a, b, way, ())
+
+
+def _match_by_guess(ours: Catalogue, theirs: Catalogue) -> Matches:
+    guess = guess_ids(ours.id, theirs.id)
+    if guess is None:
+        raise ValueError(_no_ids(ours, theirs))
+    rows = np.array(guess.pairs, dtype=np.int64).reshape(-1, 2)
+    way = f"guess: {guess.words}"
+    return _checked(ours, theirs, rows[:, 0], rows[:, 1], way, guess.repeated)
+
+
+def _match_by_row(ours: Catalogue, theirs: Catalogue) -> Matches:
+    if len(ours) != len(theirs):
+        raise ValueError(
+            f"match row needs as many rows: {len(ours)} came here and {len(theirs)} in "
+            f"'{theirs.name}'"
+        )
+    rows = np.arange(len(ours))
+    return _checked(ours, theirs, rows, rows, "row", ())
 
 
 def nearest(ours: Array, theirs: Array, radius: float) -> tuple[NDArray, NDArray]:
@@ -117,8 +123,8 @@ class Partners:
 
     Args:
         pairs: component numbers of ours and of theirs.
-        whole: True where one side has several components and the other one, which stands for
-            them all: then total magnitudes and the brightest centre are compared, and no shape.
+        whole: True where one side has several components and the other has one for all of them:
+            then total magnitudes and the brightest centre are compared, but no shapes.
     """
 
     pairs: tuple[tuple[int, int], ...]
@@ -181,7 +187,7 @@ def _present(values: Array) -> list[int]:
 
 
 def _cost(ours: Array, theirs: Array) -> Array:
-    """How unlike components are: distance over size, and ratios of sizes and of fluxes."""
+    """Dissimilarity of components: distance over size, and ratios of sizes and of fluxes."""
     with np.errstate(invalid="ignore", divide="ignore"):
         apart = np.hypot(*(ours[:, None, :2] - theirs[None, :, :2]).transpose(2, 0, 1))
         size = np.log(ours[:, None, COLUMN["r_eff"]] / theirs[None, :, COLUMN["r_eff"]])
@@ -247,7 +253,7 @@ def _no_ids(ours: Catalogue, theirs: Catalogue) -> str:
 
 
 def _offer(ours: Catalogue, theirs: Catalogue) -> str:
-    """The best guess at what their ids have to do with ours, for an error; "" if there is none."""
+    """The best rule that relates their ids to ours, for an error; "" if there is none."""
     guess = guess_ids(ours.id, theirs.id)
     if guess is None:
         return ""

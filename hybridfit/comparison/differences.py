@@ -1,4 +1,4 @@
-"""Ours less theirs, component by component: the rows that a comparison is made of."""
+"""Differences between two catalogues, component by component."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Pairs:
     def near(self) -> NDArray[np.bool_]:
         """(P,) False where magnitude or size are far off (catastrophic), or missing.
 
-        Of what is not known of theirs nothing is asked.
+        A value that is not known of theirs counts as near.
         """
         with np.errstate(invalid="ignore", divide="ignore"):
             size = np.abs(self.quoted[:, COLUMN["r_eff"]])
@@ -104,7 +104,7 @@ class Pairs:
 
 
 def wrap_angles(difference: Array) -> Array:
-    """Differences (..., 7 or 8) with those of pa in [-90, 90)."""
+    """Return differences (..., 7 or 8) with those of pa wrapped to [-90, 90)."""
     out = difference.copy()
     k = COLUMN["pa"]
     out[..., k] = (out[..., k] + 90.0) % 180.0 - 90.0
@@ -112,9 +112,9 @@ def wrap_angles(difference: Array) -> Array:
 
 
 def pairs_of(ours: Catalogue, theirs: Catalogue, matches: Matches) -> Pairs:
-    """Put the components of matched galaxies beside each other.
+    """Pair the components of matched galaxies.
 
-    A galaxy that one side has no component of is a row too, as one that is lost.
+    A galaxy without a component on one side has a row too, as a lost one.
 
     Args:
         ours, theirs: the catalogues.
@@ -160,7 +160,7 @@ def pairs_of(ours: Catalogue, theirs: Catalogue, matches: Matches) -> Pairs:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """Numbers of galaxies and components of each row, and whether it stands for several."""
+    """Numbers of galaxy and components of each row, and whether it sums up several."""
 
     galaxy: list[int]
     ours: list[int]
@@ -186,7 +186,7 @@ def _chosen(ours: Catalogue, theirs: Catalogue, matches: Matches) -> _Chosen:
 
 
 def _inside(mine: Array, its: Array, error: Array, quantiles: Mapping[float, Array]) -> Array:
-    """(P, 2, 8): 1 where theirs lies in our interval, else 0; NaN where there is none to ask."""
+    """(P, 2, 8): 1 where theirs lies in our interval, else 0; NaN where either is missing."""
     out = np.full((len(mine), 2, len(PARAMETERS)), np.nan)
     off = np.abs(wrap_angles(its - mine))
     for row, width in enumerate((GAUSSIAN_68, GAUSSIAN_95)):
@@ -201,7 +201,7 @@ def _inside(mine: Array, its: Array, error: Array, quantiles: Mapping[float, Arr
             with np.errstate(invalid="ignore"):
                 held = (placed >= ends[0]) & (placed <= ends[1])
             out[:, row, :-1] = np.where(np.isfinite(middle), held, out[:, row, :-1])
-    # a galaxy without a fit is outside of every interval; a parameter that is not ours of none
+    # a galaxy without a fit is outside every interval; a parameter that we lack is in none
     lost = ~np.isfinite(mine[:, : len(NAMES)]).any(axis=1)
     out[np.broadcast_to(~np.isfinite(mine)[:, None], out.shape)] = np.nan
     out[lost] = 0.0
@@ -215,6 +215,6 @@ def _over(difference: Array, error: Array) -> Array:
 
 
 def shared_parameters(pairs: Pairs) -> Sequence[str]:
-    """The parameters of which any pair has both values."""
+    """Return the parameters of which any pair has both values."""
     known = np.isfinite(pairs.difference)
     return [name for k, name in enumerate(PARAMETERS) if known[:, k].any()]

@@ -1,4 +1,4 @@
-"""Chi2 of anybody's parameters on the pixels behind a table of results."""
+"""Chi2 of the parameters of any catalogue on the cutouts that were fitted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class Models:
-    """What is to be rendered: a catalogue's rows beside the numbers of the cutouts.
+    """Models to render: rows of a catalogue by the numbers of the cutouts.
 
     Args:
         catalogue: whose parameters.
@@ -134,7 +134,7 @@ def catalogue_images(
 
 @dataclass(frozen=True, eq=False)
 class ModelImages:
-    """Model images of one galaxy's parameters, and what they leave of the pixels.
+    """Model images of one galaxy's parameters, and their chi2.
 
     Args:
         given: (H, W) with fluxes and sky as quoted, the sky solved where it is not.
@@ -207,5 +207,5 @@ def _chi2(
 
 
 def n_free_parameters(catalogue: Catalogue) -> NDArray[np.int64]:
-    """(N,) how many numbers a Sersic model of so many components and a level sky has."""
+    """(N,) number of free parameters of Sersic components and a level sky."""
     return catalogue.n_components * len(NAMES) + 1

@@ -1,4 +1,4 @@
-"""What a comparison gives."""
+"""Results of a comparison."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ PAGE = "report.html"
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What was found of one reference.
+    """The comparison with one reference.
 
     Args:
         ours, theirs: the M galaxies that both have, in one order.
-        matches: how they were found, and who was not.
+        matches: how they were matched, and galaxies without a partner.
         pairs: their components.
         chi2: on the pixels.
         verdicts: of each galaxy.
         summary: see `hybridfit.comparison.statistics.summarise`.
         notes: for the reader, in sentences.
-        warnings: what looks like a mistake in conventions.
+        warnings: differences that look like mistaken conventions.
     """
 
     ours: Catalogue
@@ -48,7 +48,7 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class CompareResult:
-    """What `compare` found.
+    """The result of `compare`.
 
     Args:
         table: a row for each reference and component, see `comparison_columns`.
@@ -66,7 +66,7 @@ class CompareResult:
 
 
 def format_summary(found: CompareResult) -> str:
-    """What a comparison came to, as lines of text."""
+    """Return the main figures of a comparison as lines of text."""
     lines = []
     for c in found.comparisons:
         n = len(c.matches)

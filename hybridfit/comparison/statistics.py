@@ -1,4 +1,4 @@
-"""How far two catalogues agree: bias, scatter, pulls, coverage, outliers, by groups and bins."""
+"""Agreement of two catalogues: bias, scatter, pulls, coverage, outliers, by groups and bins."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ LEAST = 25  # galaxies of a bin
 MOST_BINS = 4
 SNR_EDGES = (0.0, 10.0, 30.0, 100.0, 300.0, math.inf)
 CONSTANT = 0.1, 0.25  # mag: an offset above the first with a scatter below its share is a constant
-PIXEL_OFF = 0.2  # pixels about 1 that tell of another first pixel
-TURNED = 10.0  # degrees about 90 that tell of another axis
+PIXEL_OFF = 0.2  # pixels about 1 that suggest another first pixel
+TURNED = 10.0  # degrees about 90 that suggest another axis
 
 COLUMNS = {  # of `summarise`, and what they mean
     "group": "all, a quality, or a bin",
@@ -109,7 +109,7 @@ def figures(pairs: Pairs, name: str) -> dict[str, float | int | str]:
 
 
 def outlier_pulls(pairs: Pairs) -> Array:
-    """(P, 8) pulls by which outliers are told: of both errors, else of those that are there."""
+    """Return pulls (P, 8) that define outliers: over both errors, or over those that are known."""
     pull = pairs.pull_both
     for other in (pairs.pull, pairs.pull_theirs):
         pull = np.where(np.isfinite(pull), pull, other)
@@ -140,7 +140,7 @@ def groups(
 
 
 def coverage_curve(pairs: Pairs, n_levels: int = 39) -> Table:
-    """Share of theirs within so much of ours, for Gaussian intervals of every probability.
+    """Share of theirs within Gaussian intervals about ours, for every probability.
 
     Widths are of our errors where theirs is the truth, else of both together.
 
@@ -160,7 +160,7 @@ def coverage_curve(pairs: Pairs, n_levels: int = 39) -> Table:
 
 
 def convention_warnings(pairs: Pairs) -> list[str]:
-    """What differences that are the same for all galaxies tell of conventions, in sentences."""
+    """Return sentences on mistaken conventions, found by differences common to all galaxies."""
     said: list[str] = []
     off = pairs.difference
     if len(pairs) < 3:

@@ -1,4 +1,4 @@
-"""The tables of a comparison: a row for each component, figures, and who has no partner."""
+"""The tables of a comparison: rows for components, figures, and galaxies without a partner."""
 
 from __future__ import annotations
 
@@ -29,22 +29,30 @@ def table_rows(comparisons: Sequence[Comparison]) -> tuple[NDArray[np.void], tup
 def _entries(
     c: Comparison, names: Sequence[str]
 ) -> tuple[list[str], dict[str, list[str]], dict[str, NDArray[np.float64]]]:
-    galaxy, pairs = c.pairs.galaxy, c.pairs
+    """Ids, texts and numbers of the rows of one comparison, by column."""
+    ids = [c.ours.id[m] for m in c.pairs.galaxy]
+    return ids, _texts(c), _galaxy_numbers(c) | _parameter_numbers(c, names)
 
-    def of(values: Sequence[str]) -> list[str]:
-        return [values[m] for m in galaxy]
 
-    texts = {
-        "reference": [c.theirs.name] * len(galaxy),
-        "their_id": of(c.theirs.id),
-        "quality": of(c.ours.quality),
-        "verdict": of(c.verdicts.verdict),
-        "flagged_by": of(c.verdicts.flagged_by),
-        "flags": of(c.ours.flagged),
-        "their_flags": of(c.theirs.flagged),
+def _texts(c: Comparison) -> dict[str, list[str]]:
+    galaxy = c.pairs.galaxy
+    columns = {
+        "their_id": c.theirs.id,
+        "quality": c.ours.quality,
+        "verdict": c.verdicts.verdict,
+        "flagged_by": c.verdicts.flagged_by,
+        "flags": c.ours.flagged,
+        "their_flags": c.theirs.flagged,
     }
-    number = pairs.component.astype(np.float64) + 1
-    numbers: dict[str, NDArray[np.float64]] = {
+    entries = {name: [values[m] for m in galaxy] for name, values in columns.items()}
+    return {"reference": [c.theirs.name] * len(galaxy), **entries}
+
+
+def _galaxy_numbers(c: Comparison) -> dict[str, NDArray[np.float64]]:
+    """Numbers that belong to galaxies, and the components' own."""
+    galaxy = c.pairs.galaxy
+    number = c.pairs.component.astype(np.float64) + 1
+    return {
         "component": number[:, 0],
         "their_component": number[:, 1],
         "max_pull": c.verdicts.distance[galaxy],
@@ -57,6 +65,11 @@ def _entries(
         "dof": c.chi2.dof[galaxy],
         "snr": c.theirs.snr[galaxy],
     }
+
+
+def _parameter_numbers(c: Comparison, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """Values of both sides, their errors, differences and pulls."""
+    pairs, numbers = c.pairs, dict[str, NDArray[np.float64]]()
     difference, pull = pairs.difference, pairs.pull_both
     for name in names:
         k = PARAMETERS.index(name)
@@ -68,7 +81,7 @@ def _entries(
             f"d_{name}": difference[:, k],
             f"pull_{name}": pull[:, k],
         }
-    return of(c.ours.id), texts, numbers
+    return numbers
 
 
 def summary_table(comparisons: Sequence[Comparison]) -> Table:

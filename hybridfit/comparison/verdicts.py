@@ -1,4 +1,4 @@
-"""Who is right? For each galaxy that two catalogues share, what parameters and pixels say."""
+"""Verdicts: for each galaxy in two catalogues, which parameters describe the pixels better."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Chi2:
 
 @dataclass(frozen=True, eq=False)
 class Verdicts:
-    """What is said of M galaxies.
+    """Verdicts on M galaxies.
 
     Args:
         verdict: (M,) keys of `VERDICTS`.
@@ -87,21 +87,21 @@ def assign_verdicts(
     flagged: Sequence[bool],
     options: VerdictOptions = VerdictOptions(),
 ) -> Verdicts:
-    """Give each matched galaxy its verdict.
+    """Return the verdict on each matched galaxy.
 
-    Parameters agree where none differs by more than ``options.max_sigma`` of both errors (of those
-    of a truth's: ours alone) and none is catastrophic. Where they do not, chi2 decides if it
-    differs by more than it may: two fits of the same pixels by ``options.delta_chi2``, a truth
-    by what truths lie above the minimum.
+    Parameters agree if none differs by more than ``options.max_sigma`` of both errors (against a
+    truth: of ours alone) and none is catastrophic. Otherwise chi2 decides if it differs enough:
+    for two fits of the same pixels by ``options.delta_chi2``, for a truth by more than truths
+    usually lie above the minimum.
 
     Args:
         pairs: of the matched galaxies.
         chi2: of M galaxies.
-        suspect: (M,) whether our row is.
-        flagged: (M,) whether they flag theirs.
+        suspect: (M,) whether our row is suspect.
+        flagged: (M,) whether their program flags theirs.
     """
     count = len(suspect)
-    # the sky goes into the cutout, not the galaxy
+    # the sky is a property of the cutout, not of the galaxy
     pull = np.nan_to_num(np.abs(outlier_pulls(pairs)[:, : len(NAMES)]), nan=-1.0).max(axis=1)
     distance, far = np.full(count, -1.0), np.zeros(count, bool)
     np.maximum.at(distance, pairs.galaxy, pull)
