@@ -1,11 +1,14 @@
-# make demo    simulate 64 galaxies, fit them, show how well
-# make test    all tests but the slow ones; make slow runs those
-# make lint    style, types, import layers; make format puts the style right
-# make docs    the documentation, in docs/_build/html; make linkcheck follows its links
-# make clean   remove what these made, the environment included
+# make demo       simulate 64 galaxies, fit them, compare with the truth
+# make test       run all tests except the slow ones
+# make slow       run the slow tests
+# make lint       check style, types and import layers
+# make format     format the code
+# make docs       build the documentation in docs/_build/html
+# make linkcheck  check the documentation's links to other sites
+# make clean      remove everything that these create, including the environment
 #
-# Each makes .venv first where it is missing, and installs again where pyproject.toml changed.
-# PYTHON=/path/to/python picks the interpreter, JOBS the number of test processes.
+# Each creates .venv first if it is missing, and installs again if pyproject.toml has changed.
+# PYTHON=/path/to/python selects the interpreter, JOBS the number of test processes.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
