@@ -63,39 +63,30 @@ def flags_page() -> str:
     return "\n".join(rows) + "\n"
 
 
-INTRODUCTIONS = {
-    "read": "Input files and how they are prepared; initial values for all galaxies.",
-    "fit": "The model and the optimiser.",
-    "prior": "The prior of the parameters, which also bounds the fit.",
-    "sampling": "How posteriors are sampled (`uncertainty: posterior`).",
-    "bootstrap": "Replicas of the pixels (`uncertainty: bootstrap`).",
-    "budget": "The error budget: errors that the noise map does not include.",
-    "run": "How `hybridfit fit` runs and what it writes.",
-    "predict": "How `hybridfit predict` runs and what it writes.",
-}
-
-
 def sections() -> dict[str, type]:
     """Return the sections of a YAML file and the dataclass of each."""
-    return {
-        "read": hybridfit.ReadOptions,
-        "fit": hybridfit.FitOptions,
-        "prior": hybridfit.Prior,
-        "sampling": hybridfit.SamplingOptions,
-        "bootstrap": hybridfit.BootstrapOptions,
-        "budget": hybridfit.BudgetOptions,
-        "run": hybridfit.RunOptions,
-        "predict": hybridfit.PredictOptions,
-    }
+    parts = {one.name: type(one.default) for one in _section_fields()}
+    return {**parts, "prior": hybridfit.Prior}
+
+
+def _section_fields() -> list[Description]:
+    """Return the fields of `Config`, and those that only predictions have."""
+    fits = [one for one in describe(hybridfit.Config) if dataclasses.is_dataclass(one.default)]
+    names = {one.name for one in fits}
+    more = [one for one in describe(hybridfit.PredictConfig) if one.name not in names]
+    return [*fits, *(one for one in more if dataclasses.is_dataclass(one.default))]
 
 
 def configuration_page() -> str:
     """Return a table of options for each section of a configuration file."""
+    helps = {one.name: one.facts.help for one in _section_fields()}
+    helps["prior"] = "the prior of the parameters, which also bounds the fit"
     parts = []
     for name, options in sections().items():
         rows = "\n".join(_option(described) for described in describe(options))
         head = "| option | default | meaning |\n|---|---|---|"
-        parts.append(f"## {name}\n\n{INTRODUCTIONS[name]}\n\n{head}\n{rows}\n")
+        introduction = f"{helps[name][0].upper()}{helps[name][1:]}."
+        parts.append(f"## {name}\n\n{introduction}\n\n{head}\n{rows}\n")
     return "\n".join(parts)
 
 
