@@ -130,19 +130,45 @@ def prepare(
     if draft.flags & Flag.CROPPED:
         h, w = draft.shape
         draft = draft.noted(f"cropped from {shape[0]} x {shape[1]} to {h} x {w} pixels")
-    if masked_centre(draft.planes["mask"], draft.position):
-        draft = draft.noted(flag=Flag.MASKED_CENTRE)
-    return replace(draft, planes=_filled(draft.planes))
+    return completed(draft, draft.position)
 
 
-def _filled(planes: Mapping[str, NDArray]) -> dict[str, NDArray]:
-    """Fill what is masked, so that no NaN meets arithmetic."""
-    mask = np.ascontiguousarray(planes["mask"])
-    return {
-        "image": np.where(mask, np.float32(0), planes["image"]),
-        "sigma": np.where(mask, np.float32(1), planes["sigma"]).astype(np.float32),
+def completed(draft: Draft, target: tuple[float, float] | None, note: str = "") -> Draft:
+    """Fill masked pixels, so that no NaN meets arithmetic, and flag a target that they hide.
+
+    Args:
+        draft: with planes "image", "sigma" and "mask".
+        target: x, y of the target, None where it is not known.
+        note: on a target that is hidden.
+    """
+    mask = np.ascontiguousarray(draft.planes["mask"])
+    if target is not None and masked_centre(mask, target):
+        draft = draft.noted(note, Flag.MASKED_CENTRE)
+    planes = {
+        "image": np.where(mask, np.float32(0), draft.planes["image"]).astype(np.float32),
+        "sigma": np.where(mask, np.float32(1), draft.planes["sigma"]).astype(np.float32),
         "mask": mask,
     }
+    return replace(draft, planes=planes)
+
+
+def noted_bad_pixels(
+    draft: Draft, mask: NDArray[np.bool_], bad: NDArray[np.bool_], detail: str = ""
+) -> Draft:
+    """Note how many pixels have no usable value.
+
+    Args:
+        draft: any.
+        mask: (H, W) pixels that are left out anyway.
+        bad: (H, W) pixels without a usable value.
+        detail: what else is known of them.
+    """
+    count = int((bad & ~mask).sum())
+    if not count:
+        return draft
+    return draft.noted(
+        f"{count} pixels without a usable value were masked{detail}", Flag.BAD_PIXELS
+    )
 
 
 def _check_position(draft: Draft) -> None:
@@ -176,13 +202,9 @@ def _usable(
         bad |= unusable | _beyond_float32(image, deviation, mask | bad | unusable)
         draft, outliers = _noise_outliers(draft, deviation, ~(mask | bad), role)
         sigma = np.where(unusable | outliers, 1.0, deviation).astype(np.float32)
-    count = int((bad & ~mask).sum())
-    if count:
-        text = f"{count} pixels without a usable value were masked"
-        if values:
-            listed = ", ".join(f"{value:g}" for value in values)
-            text += f", areas or edges of one value among them ({listed}: {int(filled.sum())})"
-        draft = draft.noted(text, Flag.BAD_PIXELS)
+    listed = ", ".join(f"{value:g}" for value in values)
+    areas = f", areas or edges of one value among them ({listed}: {int(filled.sum())})"
+    draft = noted_bad_pixels(draft, mask, bad, areas if values else "")
     return draft, role, sigma, mask | bad | outliers
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,10 @@ from scipy import signal
 
 from hybridfit.data.cutout_checks import LARGEST
 from hybridfit.data.errors import BadInput
-from hybridfit.data.flags import Flag, joined
+from hybridfit.data.flags import Flag
 from hybridfit.data.names import START_NAMES
-from hybridfit.detection.masking import CENTRE
 from hybridfit.detection.noise import to_sigma
+from hybridfit.detection.prepare import Draft, completed, noted_bad_pixels
 from hybridfit.files.fits import looks_like_fits
 from hybridfit.files.regular import read_text
 from hybridfit.io.address import parse_address
@@ -24,9 +25,10 @@ from hybridfit.io.asinh import LINEAR, is_asinh
 from hybridfit.io.galfit.entries import Feedme
 from hybridfit.io.galfit.sigma import made_sigma
 from hybridfit.io.options import ReadOptions
+from hybridfit.io.photometry import Calibration
 from hybridfit.io.planes import read_plane, read_section
 from hybridfit.io.psf_files import checked_psf, read_psf
-from hybridfit.io.read_cutout import Cutout
+from hybridfit.io.read_cutout import Cutout, assemble_cutout
 from hybridfit.io.view import PartOf
 from hybridfit.io.wcs import celestial_wcs, pixel_scale
 from hybridfit.rendering.psf_images import PreparedPsf
@@ -58,64 +60,76 @@ def read_feedme_cutout(
             fit of one image; the text says which row.
     """
     _check(feedme)
-    notes: list[str] = []
-    flags = Flag(0)
     image, header, part = read_section(locate(feedme, "A", feedme.image), feedme.region)
+    draft = _draft(feedme, image, header, part)
+    wcs, wcs_note = celestial_wcs(header, part.origin)
+    own = math.sqrt(abs(feedme.pixel_scale[0] * feedme.pixel_scale[1]))
+    scale = own if own > 0 else pixel_scale(math.nan, None, wcs)
+    return assemble_cutout(
+        id or feedme.path.name,
+        draft,
+        _calibration(feedme, options, header),
+        _psf(feedme, options),
+        psf_includes_pixel=False,
+        pixel_scale=options.pixel_scale
+        or (scale if scale > 0 else pixel_scale(math.nan, None, wcs)),
+        wcs=wcs,
+        notes=feedme.notes,
+        last_notes=(wcs_note, LINEAR if is_asinh(header) else ""),
+    )
+
+
+def _draft(feedme: Feedme, image: NDArray, header: fits.Header, part: PartOf) -> Draft:
+    """The region's image, sigma and mask, made ready to be fitted."""
     x0, y0 = (max(feedme.region[0], 0), max(feedme.region[2], 0)) if feedme.region else (0, 0)
     region = (x0, x0 + image.shape[1], y0, y0 + image.shape[0])
+    draft = Draft({"image": image}, np.full(len(START_NAMES), math.nan), (x0, y0))
     if feedme.region and feedme.region != region:
-        notes.append(f"region {feedme.region} reaches outside the image: {region} is fitted")
+        draft = draft.noted(f"region {feedme.region} reaches outside the image: {region} is fitted")
     mask = _mask(feedme, region, part)
     if mask.all():
         raise BadInput("every pixel of the region is masked: nothing to fit", int(Flag.NO_DATA))
     bad = ~(np.abs(image) < LARGEST)  # NaN too
-    if feedme.sigma:
-        plane = _same(locate(feedme, "C", feedme.sigma), "sigma", region, part)
-        sigma = to_sigma(plane, "sigma")
-        bad |= ~np.isfinite(sigma)
-    else:
-        try:
-            sigma, how = made_sigma(image, ~(mask | bad), header)
-        except ValueError as error:
-            raise BadInput(str(error), int(Flag.NO_SIGNAL)) from error
-        notes.append(f"sigma made from the data as GALFIT does ({how})")
-        flags |= Flag.SIGMA_ESTIMATED
-    if feedme.min_sigma:
-        notes.append(f"row C) has a least sigma of {feedme.min_sigma:g}, which is not applied")
-    if (bad & ~mask).any():
-        notes.append(f"{int((bad & ~mask).sum())} pixels without a usable value were masked")
-        flags |= Flag.BAD_PIXELS
+    draft, sigma = _sigma(feedme, draft, header, ~(mask | bad), region, part)
+    bad |= ~np.isfinite(sigma)
+    draft = noted_bad_pixels(draft, mask, bad)
     mask = mask | bad
     if mask.all():
         raise BadInput("no pixel of the region has a usable value and sigma", int(Flag.NO_DATA))
-    if _centre_is_masked(feedme, mask, region):
-        notes.append("the first profile starts on masked pixels: does the mask hide the galaxy?")
-        flags |= Flag.MASKED_CENTRE
-    psf = _psf(feedme, options)
-    if psf is not None:
-        notes += psf.notes
-    wcs, note = celestial_wcs(header, (region[0] + part.origin[0], region[2] + part.origin[1]))
-    notes += [note] if note else []
-    notes += [LINEAR] if is_asinh(header) else []
-    scale = math.sqrt(abs(feedme.pixel_scale[0] * feedme.pixel_scale[1]))
-    scale = options.pixel_scale or (scale if scale > 0 else pixel_scale(math.nan, None, wcs))
-    return Cutout(
-        id=id or feedme.path.name,
-        image=np.where(mask, 0.0, image).astype(np.float32),
-        sigma=np.where(mask, 1.0, sigma).astype(np.float32),
-        mask=np.ascontiguousarray(mask),
-        psf=None if psf is None else psf.psf,
-        psf_oversampling=1 if psf is None else psf.oversampling,
-        psf_includes_pixel=False,
-        zeropoint=_zeropoint(feedme, options, header, notes),
-        zeropoint_from="given" if options.zeropoint is not None else "J)",
-        pixel_scale=scale,
-        origin=(region[0], region[2]),
-        start=np.full(len(START_NAMES), math.nan),
-        flags=int(flags | (Flag.NO_PSF if psf is None else psf.flags)),
-        wcs=wcs,
-        message=joined(*feedme.notes, *notes),
-    )
+    draft = replace(draft, planes={"image": image, "sigma": sigma, "mask": mask})
+    hidden = "the first profile starts on masked pixels: does the mask hide the galaxy?"
+    return completed(draft, _target(feedme, draft.origin), hidden)
+
+
+def _target(feedme: Feedme, origin: tuple[int, int]) -> tuple[float, float] | None:
+    """Where the first profile starts, in pixels of the region; None where no number says."""
+    if not feedme.sersics:
+        return None
+    x, y = (feedme.sersics[0].values[axis].value for axis in ("x", "y"))
+    return (x - origin[0], y - origin[1]) if math.isfinite(x + y) else None
+
+
+def _sigma(
+    feedme: Feedme,
+    draft: Draft,
+    header: fits.Header,
+    usable: NDArray[np.bool_],
+    region: tuple[int, int, int, int],
+    part: PartOf,
+) -> tuple[Draft, NDArray[np.floating]]:
+    """The region's noise map, NaN where it is no positive number; made from the data if needed."""
+    if feedme.min_sigma:
+        text = f"row C) has a least sigma of {feedme.min_sigma:g}, which is not applied"
+        draft = draft.noted(text)
+    if feedme.sigma:
+        plane = _same(locate(feedme, "C", feedme.sigma), "sigma", region, part)
+        return draft, to_sigma(plane, "sigma")
+    try:
+        sigma, how = made_sigma(draft.planes["image"], usable, header)
+    except ValueError as error:
+        raise BadInput(str(error), int(Flag.NO_SIGNAL)) from error
+    text = f"sigma made from the data as GALFIT does ({how})"
+    return draft.noted(text, Flag.SIGMA_ESTIMATED), sigma
 
 
 def locate(feedme: Feedme, row: str, name: str) -> str:
@@ -192,18 +206,6 @@ def _mask(feedme: Feedme, region: tuple[int, int, int, int], image: PartOf) -> N
     return mask[y0:y1, x0:x1]
 
 
-def _centre_is_masked(
-    feedme: Feedme, mask: NDArray[np.bool_], region: tuple[int, int, int, int]
-) -> bool:
-    """Whether a pixel under the first profile's start is left out: some masks flag the target."""
-    if not feedme.sersics:
-        return False
-    x, y = (feedme.sersics[0].values[axis].value for axis in ("x", "y"))
-    rows, columns = np.ogrid[region[2] : region[3], region[0] : region[1]]
-    near = (columns - x) ** 2 + (rows - y) ** 2 <= CENTRE**2  # NaN is near nothing
-    return bool((mask & near).any())
-
-
 def _numbers(
     path: str, expected: str, columns: tuple[int, ...] | None = None
 ) -> NDArray[np.float64]:
@@ -247,19 +249,18 @@ def _kernel(path: str) -> NDArray[np.float64]:
     return kernel
 
 
-def _zeropoint(
-    feedme: Feedme, options: ReadOptions, header: fits.Header, notes: list[str]
-) -> float:
+def _calibration(feedme: Feedme, options: ReadOptions, header: fits.Header) -> Calibration:
     """The zero point for fluxes as they stand in the image."""
     if options.zeropoint is not None:
-        return options.zeropoint
+        return Calibration(options.zeropoint, "given", None)
     if math.isnan(feedme.zeropoint):
         raise BadInput("row J) is missing, expected the magnitude zero point")
     try:
         seconds = float(header.get("EXPTIME", 1.0))
     except (TypeError, ValueError):
         seconds = math.nan
+    notes: tuple[str, ...] = ()
     if not 0 < seconds < math.inf:
-        notes.append(f"EXPTIME is {header.get('EXPTIME')!r}, taken as 1")
+        notes = (f"EXPTIME is {header.get('EXPTIME')!r}, taken as 1",)
         seconds = 1.0
-    return feedme.zeropoint + 2.5 * math.log10(seconds)
+    return Calibration(feedme.zeropoint + 2.5 * math.log10(seconds), "J)", None, notes)
