@@ -9,6 +9,7 @@ import pytest
 from astropy import units as u
 from astropy.io.votable.ucd import check_ucd
 
+import hybridfit as hf
 from hybridfit.comparison.row_table import NUMBERS, TEXTS, comparison_columns
 from hybridfit.data.flags import Flag, flag_names
 from hybridfit.io.flag_names import with_flag_names
@@ -20,6 +21,8 @@ from hybridfit.io.targets_table import targets_columns
 from hybridfit.io.unicode_columns import with_utf8
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.pipeline.galfit.rows import task_columns
+from hybridfit.simulation.options import CLEAN
+from hybridfit.simulation.simulate import simulate_fields
 
 BULGE_DISK = ParameterSpace((("n",), ()), "plane")
 UNITS = {
@@ -81,6 +84,17 @@ def unit_of(column: str) -> str:
         return UNITS[name]
     assert name in PLAIN or column in PLAIN, f"a new column {column}: has it a unit?"
     return ""
+
+
+def test_truth_tables_are_described():
+    """Of both simulators, so that a truth reads as results do."""
+    tables = (hf.simulate(2, 1)[1], simulate_fields(2, 1, CLEAN).table())
+    for table in tables:
+        for column in table.itercols():
+            assert column.description
+            assert check_ucd(column.meta["ucd"], check_controlled_vocabulary=True, has_colon=False)
+        assert [str(table[name].unit) for name in ("x", "mag", "pa")] == ["pix", "mag", "deg"]
+    assert str(tables[1]["psf_fwhm"].unit) == "pix"
 
 
 def test_errors_and_limits_say_so():

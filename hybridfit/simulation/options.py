@@ -12,7 +12,8 @@ from torch import Tensor
 
 from hybridfit.data.batch import Batch
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.model.parameters import PARAMETERS, ParameterSpace
+from hybridfit.data.truth_columns import describe_truth
+from hybridfit.model.parameters import ParameterSpace
 from hybridfit.options.checks import check_fields
 from hybridfit.simulation.psfs import FAMILIES
 from hybridfit.simulation.random_numbers import Range
@@ -132,10 +133,8 @@ class SimulatedFields(Batch):
         truth["id"] = list(self.cutouts.id)
         for i, name in enumerate(ParameterSpace().names):
             truth[name] = self.theta[:, i].cpu().numpy()
-            truth[name].unit = PARAMETERS[name].unit or None
         for name in ("snr", "psf_fwhm", "kind"):
             truth[name] = getattr(self, name).cpu().numpy()
-        truth["psf_fwhm"].unit = "pix"
         names = [Kind(int(k)) for k in np.asarray(truth["kind"])]
         truth["kinds"] = [",".join(bit.name.lower() for bit in k if bit.name) for k in names]
-        return truth
+        return describe_truth(truth)

@@ -18,6 +18,7 @@ from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.truth_columns import describe_truth
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
 from hybridfit.options.checks import check_fields, checked, or_default
@@ -94,8 +95,8 @@ def simulate(
         sigma=flat + options.sky_sigma,
         psf=torch.from_numpy(psf),
         id=list(truth["id"]),
-        zeropoint=options.zeropoint,  # type: ignore[arg-type]
-        pixel_scale=options.pixel_scale,  # type: ignore[arg-type]
+        zeropoint=options.zeropoint,
+        pixel_scale=options.pixel_scale,
         wcs=[_wcs(rng, options) for _ in range(n)],
     )
     image = _images(truth, cutouts, options)
@@ -108,7 +109,7 @@ def simulate(
             "sigma": torch.from_numpy(np.sqrt(variance).astype(np.float32)),
         }
     )
-    return filled, truth
+    return filled, describe_truth(truth)
 
 
 def _draw(rng: np.random.Generator, n: int, options: SimulateOptions) -> Table:
@@ -129,8 +130,6 @@ def _draw(rng: np.random.Generator, n: int, options: SimulateOptions) -> Table:
     truth["pa"] = rng.uniform(0, 180, n)
     truth["sky"] = options.sky
     truth["snr"] = log_uniform(*options.snr)
-    for name, unit in (("x", "pix"), ("y", "pix"), ("mag", "mag"), ("r_eff", "pix"), ("pa", "deg")):
-        truth[name].unit = unit
     return truth
 
 
