@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hybridfit.cli.app import _fit_stages
-from hybridfit.cli.flags import load_options
+import hybridfit as hf
 from hybridfit.data.flags import FLAG_TEXT, Flag
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -120,16 +119,14 @@ def test_workflows_do_what_was_promised():
 
 
 def test_example_config_is_understood():
-    """Every key of the example is known, and its sections reach the stages they name."""
-    stages = _fit_stages()
-    made = dict(zip(stages, load_options(ROOT / "configs" / "fit.yaml", {}, stages), strict=True))
-    read, fit, run = (made[name] for name in ("read", "fit", "run"))
-    assert read.psf_includes_pixel
-    assert fit.sky == "plane"
-    assert fit.prior.n.high == 8.0
-    assert run.save_models
-    assert made["sampling"].target_ess == 200
-    assert made["budget"].correlated_noise == "measure"
+    """Every key of the example is known, and arrives in the section it is written under."""
+    config = hf.Config.from_yaml(ROOT / "configs" / "fit.yaml")
+    assert config.read.psf_includes_pixel
+    assert config.fit.sky == "plane"
+    assert config.fit.prior.n.high == 8.0
+    assert config.run.save_models
+    assert config.sampling.target_ess == 200
+    assert config.budget.correlated_noise == "measure"
 
 
 def test_wheel_holds_the_package_only(tmp_path: Path):
