@@ -13,15 +13,17 @@ from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
-from hybridfit.fitting.build_problem import prepared
+from hybridfit.data.samples import Draws
 from hybridfit.fitting.fit import fit_cutouts
-from hybridfit.fitting.linearised import Linearised, linearise, whitened_point
+from hybridfit.fitting.fitted import rebuilt
+from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import Problem
 from hybridfit.rendering.render import render
+from hybridfit.uncertainty.bootstrap import bootstrap
 from hybridfit.uncertainty.error_budget import Budget, error_budget
 from hybridfit.uncertainty.nuisance import Whitened, whiten
-from hybridfit.uncertainty.options import BudgetOptions
+from hybridfit.uncertainty.options import BootstrapOptions, BudgetOptions
 
 OPTIONS = FitOptions(compile="off")
 
@@ -30,8 +32,8 @@ def about(
     cutouts: Cutouts, fit: Fit, options: FitOptions = OPTIONS
 ) -> tuple[Linearised, Problem, Cutouts]:
     """The linearised model of galaxies that share a Fourier grid."""
-    ((_, part, problem),) = list(prepared(cutouts, options))
-    return linearise(problem, part, *whitened_point(fit, problem, part)), problem, part
+    (fitted,) = rebuilt(fit, cutouts, options)
+    return fitted.linearise(), fitted.problem, fitted.cutouts
 
 
 def budget_of(
@@ -97,3 +99,17 @@ def fitted(columns: Tensor) -> tuple[Whitened, Tensor]:
     none = torch.zeros(1, columns.shape[1], columns.shape[1], dtype=torch.float64)
     fit = whiten(columns, flat @ flat.mT, none, torch.zeros(1, 0, dtype=torch.float64))
     return fit, torch.linalg.inv(flat @ flat.mT)[0]
+
+
+def replicas_of(
+    cutouts: Cutouts,
+    fit: Fit,
+    options: BootstrapOptions = BootstrapOptions(),
+    fit_options: FitOptions = FitOptions(),
+    device: torch.device | str = "cpu",
+) -> Draws:
+    """The bootstrap of galaxies about any fits, not only their own."""
+    samples = torch.full((len(fit), options.replicas, len(fit.space.names)), torch.nan).double()
+    for fitted in rebuilt(fit, cutouts, fit_options, device):
+        samples[fitted.rows] = bootstrap(fitted, options, fit_options).samples
+    return Draws(fit.space, samples)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from budget_helpers import replicas_of
 from fit_helpers import observe, population
 from tolerances import CHAIN, SINGLE, TEXT
 from torch import Tensor
@@ -18,7 +19,7 @@ from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.uncertainty import bootstrap as module
-from hybridfit.uncertainty.bootstrap import bootstrap, parametric_equations, resampled_equations
+from hybridfit.uncertainty.bootstrap import parametric_equations, resampled_equations
 from hybridfit.uncertainty.options import BootstrapOptions
 
 KINDS = ("pixels", "parametric")
@@ -88,7 +89,7 @@ def test_equals_the_covariance_where_the_noise_is_right(measured, kind: str):
     left to skewness, which a covariance does not know.
     """
     cutouts, fit = measured
-    draws = bootstrap(cutouts, fit, BootstrapOptions(kind, 100, refit=False))
+    draws = replicas_of(cutouts, fit, BootstrapOptions(kind, 100, refit=False))
     assert (draws.weights > 0).all()
     assert (ratio(draws, fit) - 1).abs().max() < 0.08
     offset = (draws.mean - fit.theta) / fit.error
@@ -103,8 +104,8 @@ def test_only_pixels_follow_the_true_scatter(measured):
     wrong = replace(cutouts, sigma=cutouts.sigma / 2)
     fit = fit_cutouts(wrong)
     options = BootstrapOptions("pixels", 100, refit=False)
-    assert (ratio(bootstrap(wrong, fit, options), fit) / 2 - 1).abs().max() < 0.08
-    twin = ratio(bootstrap(wrong, fit, replace(options, kind="parametric")), fit)
+    assert (ratio(replicas_of(wrong, fit, options), fit) / 2 - 1).abs().max() < 0.08
+    twin = ratio(replicas_of(wrong, fit, replace(options, kind="parametric")), fit)
     assert (twin - 1).abs().max() < 0.08
     assert (twin / 2 - 1).abs().min() > 0.3, "the wrong twin passes: the test sees nothing"
 
@@ -116,18 +117,18 @@ def test_one_step_is_the_refit_where_the_model_is_linear(kind: str):
     for snr, limit in ((3000.0, 0.03), (300.0, 0.3)):
         cutouts, _ = observe(galaxies, snr, seed=2)
         fit = fit_cutouts(cutouts)
-        full = bootstrap(cutouts, fit, BootstrapOptions(kind, 12, refit=True))
-        quick = bootstrap(cutouts, fit, BootstrapOptions(kind, 12, refit=False))
+        full = replicas_of(cutouts, fit, BootstrapOptions(kind, 12, refit=True))
+        quick = replicas_of(cutouts, fit, BootstrapOptions(kind, 12, refit=False))
         assert (full.weights > 0).all()
         assert apart(full, quick, fit).max() < limit
-    other = bootstrap(cutouts, fit, BootstrapOptions(kind, 12, refit=False, seed=1))
+    other = replicas_of(cutouts, fit, BootstrapOptions(kind, 12, refit=False, seed=1))
     assert apart(full, other, fit).min() > 1, "other random numbers are no closer than this"
 
 
 def test_refits_equal_the_covariance(measured):
     """As above for refits: 60 replicas of 12 galaxies, a median known to 3 %, and skewness."""
     cutouts, fit = measured[0][:12], measured[1][:12]
-    draws = bootstrap(cutouts, fit, BootstrapOptions("parametric", 60))
+    draws = replicas_of(cutouts, fit, BootstrapOptions("parametric", 60))
     assert (draws.weights > 0).float().mean() > 0.99
     assert (ratio(draws, fit) - 1).abs().max() < 0.12
 
@@ -139,7 +140,7 @@ def test_what_the_pixels_leave_open_is_the_prior():
     """
     cutouts, _ = observe(population(40, 1)[:20], 1.5, seed=3)
     fit = fit_cutouts(cutouts)
-    draws = bootstrap(cutouts, fit, BootstrapOptions("parametric", 100, refit=False))
+    draws = replicas_of(cutouts, fit, BootstrapOptions("parametric", 100, refit=False))
     index = draws.samples[..., fit.space.names.index("n")].log()
     width = torch.tensor([index[i][draws.weights[i] > 0].std() for i in range(len(cutouts))])
     assert width.nanmedian() > 0.5 * FitOptions().prior.n.sigma
@@ -152,17 +153,17 @@ def test_batches_do_not_matter(measured, kind: str, refit: bool, monkeypatch):
     cutouts, fit = measured
     cutouts, fit = cutouts[:5], fit[:5]
     options = BootstrapOptions(kind, 5, refit=refit, seed=7)
-    whole = bootstrap(cutouts, fit, options)
-    again = bootstrap(cutouts, fit, options)
+    whole = replicas_of(cutouts, fit, options)
+    again = replicas_of(cutouts, fit, options)
     assert torch.equal(whole.samples, again.samples), "not reproducible"
-    turned = bootstrap(cutouts[[4, 1]], fit[torch.tensor([4, 1])], options)
+    turned = replicas_of(cutouts[[4, 1]], fit[torch.tensor([4, 1])], options)
     np.testing.assert_allclose(turned.samples, whole.samples[[4, 1]], rtol=1e-6, atol=CHAIN)
-    more = bootstrap(cutouts[:1], fit[:1], replace(options, replicas=7))
+    more = replicas_of(cutouts[:1], fit[:1], replace(options, replicas=7))
     np.testing.assert_allclose(more.samples[0, :5], whole.samples[0], rtol=1e-6, atol=CHAIN)
     each = cutouts.image[0].numel()
     monkeypatch.setattr(module, "NUMBERS_AT_ONCE", 80 * each)  # of 25 pairs some, the last few
     monkeypatch.setattr(module, "COUNTS_AT_ONCE", 2 * each)
-    parts = bootstrap(cutouts, fit, options)
+    parts = replicas_of(cutouts, fit, options)
     # float32 sums in another order
     np.testing.assert_allclose(parts.samples, whole.samples, rtol=1e-5, atol=CHAIN)
 
@@ -180,10 +181,10 @@ def test_masked_pixels_have_no_influence(measured, kind: str, refit: bool):
     dirty = replace(clean, image=garbage, sigma=torch.where(mask, 1e-3, clean.sigma))
     fit = fit_cutouts(clean)
     options = BootstrapOptions(kind, 4, refit=refit)
-    one, other = bootstrap(clean, fit, options), bootstrap(dirty, fit, options)
+    one, other = replicas_of(clean, fit, options), replicas_of(dirty, fit, options)
     assert torch.equal(one.samples, other.samples)
     # unlike garbage that is not masked
-    seen = bootstrap(replace(dirty, mask=mask & (garbage == 0)), fit, options)
+    seen = replicas_of(replace(dirty, mask=mask & (garbage == 0)), fit, options)
     if kind == "pixels":
         assert not torch.allclose(one.samples, seen.samples, rtol=1e-3, atol=CHAIN)
 
@@ -196,20 +197,20 @@ def test_galaxies_without_a_fit_stop_nothing(measured, refit: bool):
     cutouts = replace(cutouts[:4], image=image)
     fit = fit_cutouts(cutouts)
     assert torch.isnan(fit.theta[1]).all()
-    draws = bootstrap(cutouts, fit, BootstrapOptions("pixels", 4, refit=refit))
+    draws = replicas_of(cutouts, fit, BootstrapOptions("pixels", 4, refit=refit))
     assert draws.exist.tolist() == [True, False, True, True]
     assert torch.isnan(draws.samples[1]).all()
     assert torch.isnan(draws.std[1]).all()
-    none = bootstrap(cutouts[:0], fit[:0], BootstrapOptions("pixels", 4, refit=refit))
+    none = replicas_of(cutouts[:0], fit[:0], BootstrapOptions("pixels", 4, refit=refit))
     assert none.samples.shape == (0, 4, 8)
-    only = bootstrap(cutouts[1:2], fit[1:2], BootstrapOptions("pixels", 4, refit=refit))
+    only = replicas_of(cutouts[1:2], fit[1:2], BootstrapOptions("pixels", 4, refit=refit))
     assert not only.exist.any()
 
 
 def test_failed_replicas_do_not_count(measured, monkeypatch):
     """What does not settle in one evaluation has weight 0, and the others share what is left."""
     cutouts, fit = measured
-    draws = bootstrap(cutouts[:2], fit[:2], BootstrapOptions("pixels", 6), FitOptions(max_iter=1))
+    draws = replicas_of(cutouts[:2], fit[:2], BootstrapOptions("pixels", 6), FitOptions(max_iter=1))
     assert (draws.weights == 0).any()
     bad = draws.weights == 0
     assert torch.isnan(draws.samples[bad]).all()
@@ -227,8 +228,8 @@ def test_every_sky(sky: str):
     options = FitOptions(sky=sky, sky_value=0.3)
     fit = fit_cutouts(cutouts, options)
     for kind in KINDS:
-        draws = bootstrap(cutouts, fit, BootstrapOptions(kind, 100, refit=False), options)
-        full = bootstrap(cutouts[:1], fit[:1], BootstrapOptions(kind, 4), options)
+        draws = replicas_of(cutouts, fit, BootstrapOptions(kind, 100, refit=False), options)
+        full = replicas_of(cutouts[:1], fit[:1], BootstrapOptions(kind, 4), options)
         assert full.exist.all()
         wide = ratio(draws, fit)
         if sky == "fixed":
@@ -250,10 +251,10 @@ def test_several_components():
     fit = fit_cutouts(cutouts, options)
     usable = torch.isfinite(fit.theta).all(dim=1)
     assert usable.any()
-    draws = bootstrap(cutouts, fit, BootstrapOptions("parametric", 60, refit=False), options)
+    draws = replicas_of(cutouts, fit, BootstrapOptions("parametric", 60, refit=False), options)
     assert draws.samples.shape == (4, 60, 15)
     assert torch.equal(draws.exist, usable)
-    full = bootstrap(cutouts[:1], fit[:1], BootstrapOptions("pixels", 3), options)
+    full = replicas_of(cutouts[:1], fit[:1], BootstrapOptions("pixels", 3), options)
     assert full.samples.shape == (1, 3, 15)
 
 
@@ -261,7 +262,7 @@ def test_maximum_likelihood_has_no_prior(measured):
     cutouts, _ = measured
     options = FitOptions(objective="ml")
     fit = fit_cutouts(cutouts, options)
-    draws = bootstrap(cutouts, fit, BootstrapOptions("pixels", 100, refit=False), options)
+    draws = replicas_of(cutouts, fit, BootstrapOptions("pixels", 100, refit=False), options)
     assert (ratio(draws, fit) - 1).abs().max() < 0.1
 
 
@@ -273,4 +274,4 @@ def test_misuse_is_told():
     cutouts, _ = observe(population(2, 1), 50.0)
     fit = fit_cutouts(cutouts)
     with pytest.raises(ValueError, match="1 fits came for 2 galaxies"):
-        bootstrap(cutouts, fit[:1])
+        replicas_of(cutouts, fit[:1])

@@ -14,7 +14,7 @@ from scipy.optimize import least_squares
 from tolerances import SINGLE
 
 from hybridfit.data.flags import Flag
-from hybridfit.fitting.build_problem import make_problem
+from hybridfit.fitting.build_problem import build_problem
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.fixed import Given, hold
 from hybridfit.fitting.options import FitOptions
@@ -55,7 +55,7 @@ def held_as(pattern: tuple[str, ...], n: int) -> torch.Tensor:
 def test_derivatives_on_the_surface(pattern):
     """Gradient by central differences; held values stay, whatever the point."""
     cutouts, truth = galaxies(2)
-    problem = make_problem(cutouts, OPTIONS)
+    problem = build_problem(cutouts, OPTIONS)
     given = Given(torch.tensor(truth), held_as(pattern, 2))
     coords, _ = PLANE.from_physical(given.theta, torch.full((2,), ZEROPOINT, dtype=torch.float64))
     box = torch.cat([coords[:, :2], torch.full((2, 2), 24.0)], dim=1)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from budget_helpers import replicas_of
 from pretended_device import pretended
 from torch import Tensor
 
@@ -28,7 +29,6 @@ from hybridfit.simulation.options import FieldOptions
 from hybridfit.simulation.simulate import SimulateOptions, simulate, simulate_fields
 from hybridfit.training.data import shard_of
 from hybridfit.training.labelled_data import labelled_shard
-from hybridfit.uncertainty.bootstrap import bootstrap
 from hybridfit.uncertainty.options import BootstrapOptions
 
 CPU = torch.device("cpu")
@@ -70,7 +70,7 @@ def draws(cutouts: hf.Cutouts, device: torch.device) -> Tensor:
 def replicas(cutouts: hf.Cutouts, device: torch.device) -> Tensor:
     fit = fit_cutouts(cutouts, OPTIONS, CPU)
     options = BootstrapOptions(replicas=4)
-    return bootstrap(cutouts, fit, options, OPTIONS, device, False).samples
+    return replicas_of(cutouts, fit, options, OPTIONS, device).samples
 
 
 def pixels(cutouts: hf.Cutouts, device: torch.device) -> Tensor:

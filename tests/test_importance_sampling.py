@@ -12,14 +12,14 @@ from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.fitting.approximate_likelihood import nearby
-from hybridfit.fitting.build_problem import make_problem
+from hybridfit.fitting.build_problem import build_problem
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.linearised import Linearised, linearise, whitened_point
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import Problem
+from hybridfit.npe.density import NetworkDraws
 from hybridfit.npe.posterior import draw, packaged_estimator
 from hybridfit.pipeline.network_start import expectation
-from hybridfit.pipeline.posterior import Expected
 from hybridfit.sampling.importance_sampling import Sampled, sample_posterior
 from hybridfit.sampling.mcmc import MCMCOptions, sample
 from hybridfit.sampling.mcmc_fallback import log_posterior, with_chains
@@ -50,7 +50,7 @@ class Case:
 
 def make(cutouts: Cutouts, options: FitOptions = FitOptions()) -> Case:
     fit = fit_cutouts(cutouts, options)
-    problem = make_problem(cutouts, options)
+    problem = build_problem(cutouts, options)
     with torch.inference_mode():
         whitened, linear = whitened_point(fit, problem, cutouts)
         return Case(cutouts, problem, linearise(problem, cutouts, whitened, linear))
@@ -63,14 +63,13 @@ def faint() -> Case:
 
 
 @pytest.fixture(scope="module")
-def expected(faint: Case) -> Expected:
+def expected(faint: Case) -> NetworkDraws:
     return expectation(faint.cutouts, packaged_estimator())
 
 
-def proposal(case: Case, expected: Expected, n: int = 64, seed: int = 1) -> Network:
+def proposal(case: Case, expected: NetworkDraws, n: int = 64, seed: int = 1) -> Network:
     draws = draw(expected.density, case.cutouts, n, seed)
-    floor = expected.posterior.log_prob.amin(dim=1)
-    return network_proposal(expected.density, draws, floor, case.problem, case.cutouts.zeropoint)
+    return network_proposal(draws, expected.log_prob.amin(dim=1), case.problem)
 
 
 def moments(sampled: Sampled) -> tuple[Tensor, Tensor]:
@@ -175,7 +174,7 @@ def test_a_galaxy_does_not_depend_on_its_batch(faint, expected):
     index = torch.tensor([3])
     with torch.inference_mode():
         alone = sample_posterior(
-            faint.problem.at(index),
+            faint.problem[index],
             Linearised(
                 **{k: v[index] for k, v in vars(faint.about).items() if isinstance(v, Tensor)}
             ),

@@ -53,10 +53,10 @@ class Trouble(Exception):
 def failing(function, bad: str, error: Exception):
     """``function`` of a batch that raises where galaxy ``bad`` is in it."""
 
-    def raising(cutouts, *rest, **more):
-        if bad in cutouts.id:
+    def raising(batch, *rest, **more):
+        if bad in getattr(batch, "cutouts", batch).id:
             raise error
-        return function(cutouts, *rest, **more)
+        return function(batch, *rest, **more)
 
     return raising
 
@@ -105,12 +105,12 @@ def test_a_galaxy_that_raises_is_a_row(galaxies, folder, tmp_path, monkeypatch, 
         np.testing.assert_allclose(found["mag"][good], others["mag"][good], rtol=1e-5, atol=SINGLE)
 
 
-@pytest.mark.parametrize("where", ["reconcile", "bootstrap"])
+@pytest.mark.parametrize("where", ["sample_fitted", "bootstrap"])
 def test_errors_that_raise(galaxies, monkeypatch, where: str):
     """In what follows a fit: sampling, replicas."""
     from hybridfit.pipeline import measure as common
 
-    kind = "posterior" if where == "reconcile" else where
+    kind = "posterior" if where == "sample_fitted" else where
     broken = failing(getattr(common, where), "sim0002", Trouble("in the errors"))
     monkeypatch.setattr(common, where, broken)
     quick = hf.BootstrapOptions(replicas=20, refit=False)

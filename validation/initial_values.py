@@ -33,6 +33,7 @@ from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.moments import Starts, moment_start
 from hybridfit.fitting.options import FitOptions
 from hybridfit.model.parameters import ParameterSpace
+from hybridfit.npe.density import NetworkDraws
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator
@@ -61,14 +62,13 @@ def objective(fit: Fit, cutouts: hf.Cutouts) -> np.ndarray:
     return (fit.chi2 + whitened.square().sum(dim=1)).nan_to_num(np.inf).numpy()
 
 
-def eight_starts(cutouts: hf.Cutouts, posterior: Any, truth: torch.Tensor) -> Starts:
+def eight_starts(cutouts: hf.Cutouts, drawn: NetworkDraws, truth: torch.Tensor) -> Starts:
     """Return moments, the median, five draws and the truth as initial values, all to be tried."""
     reach = 0.25 * cutouts.size.amin(dim=1).double()
     moments = moment_start(cutouts, sky_level(cutouts), nominal_centre(cutouts), reach)
-    zeropoint = cutouts.zeropoint
-    true, _ = SPACE.from_physical(truth, zeropoint)
-    draws = [SPACE.from_physical(posterior.samples[:, 10 * k], zeropoint)[0] for k in range(DRAWS)]
-    median = starts_from(posterior, cutouts).coords[:, 0]
+    true, _ = SPACE.from_physical(truth, cutouts.zeropoint)
+    draws = [drawn.coords[:, 10 * k] for k in range(DRAWS)]
+    median = starts_from(drawn.coords).coords[:, 0]
     coords = torch.stack([moments, median, *draws, true], dim=1)
     return Starts(coords, torch.ones(len(cutouts), dtype=torch.bool))
 
@@ -94,8 +94,8 @@ class Fits:
         expected = {}
         for name, network in networks.items():
             with self.timed(name):
-                expected[name] = expectation(part, network).posterior
-                starts[name] = starts_from(expected[name], part)
+                expected[name] = expectation(part, network)
+                starts[name] = starts_from(expected[name].coords)
         self.wide += int(starts["posterior"].wide.sum())
         fits = {}
         for name, given in starts.items():

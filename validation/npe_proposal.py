@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 
 import hybridfit as hf
 from hybridfit.fitting.fit import fit_cutouts
+from hybridfit.fitting.fitted import rebuilt
 from hybridfit.fitting.options import FitOptions
 from hybridfit.npe.network import Estimator
-from hybridfit.npe.posterior import load_estimator, predict_cutouts
+from hybridfit.npe.posterior import draw, load_estimator, predict_cutouts
 from hybridfit.pipeline.network_start import expectation, starts_from
-from hybridfit.pipeline.posterior import reconcile
+from hybridfit.pipeline.posterior import sample_fitted
 from hybridfit.sampling.options import SamplingOptions
 from hybridfit.uncertainty.error_budget import NONE
 from validation.common import write_result
@@ -78,11 +79,15 @@ class Tally:
     def add_mixtures(self, shard: Shard, estimator: Estimator) -> None:
         """Draw one round from each mixture and keep the effective sample sizes."""
         cutouts = shard.cutouts
-        expected = expectation(cutouts, estimator)
-        fit = fit_cutouts(cutouts, OPTIONS, starts=starts_from(expected.posterior, cutouts))
+        network = expectation(cutouts, estimator)
+        fit = fit_cutouts(cutouts, OPTIONS, starts=starts_from(network.coords))
+        (fitted,) = rebuilt(fit, cutouts, OPTIONS)
+        floor = network.log_prob.amin(dim=1)
         for name, (of_fit, of_flow) in MIXTURES.items():
             options = options_of(of_fit, of_flow)
-            result = reconcile(cutouts, fit, expected, OPTIONS, options, NONE)
+            count = options.network_draws
+            proposed = draw(network.density, cutouts, count, options.seed) if count else None
+            result = sample_fitted(fitted, proposed, floor, options, NONE)
             assert (result.n_draws <= DRAWS).all(), "a further round was drawn"
             self.shares[name].append(result.ess.numpy() / DRAWS)
         self.snr.append(shard.snr)

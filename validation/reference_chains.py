@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import hybridfit as hf
-from hybridfit.fitting.build_problem import make_problem
+from hybridfit.fitting.build_problem import build_problem
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.linearised import whitened_point
 from hybridfit.fitting.options import FitOptions
@@ -93,7 +93,7 @@ def _sample(cutouts: hf.Cutouts) -> dict[str, NDArray]:
     import emcee
 
     options = FitOptions(precision="float64")
-    problem = make_problem(cutouts, options, compile=True)
+    problem = build_problem(cutouts, options, compile=True)
     fit = fit_cutouts(cutouts, options)
     centre, _ = whitened_point(fit, problem, cutouts)
     normal = problem(centre, torch.zeros(1, dtype=torch.int64))

@@ -92,7 +92,7 @@ def _limit(
     reach = space.prior.position * cutouts.size.amin(dim=1).double().clamp_min(8)
     centre = nominal_centre(cutouts)
     box = torch.cat([centre, reach[:, None], reach[:, None]], dim=1)
-    problem = Problem(pixels, grid, space, profiles, box, prior_weight, KERNEL)
+    problem = Problem(pixels, grid, space, box, prior_weight, KERNEL, profiles)
     whitened = space.to_whitened(coords, box)
     normal = problem(whitened, torch.arange(len(theta), device=theta.device))
     none = torch.zeros(len(theta), dtype=torch.int64, device=theta.device)

@@ -64,6 +64,15 @@ class Draws(Batch):
         square = (self.weights**2).sum(dim=1)
         return torch.where(square > 0, 1 / square.clamp_min(1e-300), 0.0)
 
+    def padded(self, count: int) -> Draws:
+        """Return ``count`` draws of each galaxy: these, and then NaN without weight."""
+        batch, own, q = self.samples.shape
+        nothing = self.samples.new_full((batch, count - own, q), torch.nan)
+        weights = torch.cat([self.weights, torch.zeros_like(nothing[..., 0])], dim=1)
+        return self._with(
+            {"samples": torch.cat([self.samples, nothing], dim=1), "weights": weights}
+        )
+
     @property
     def mean(self) -> Tensor:
         """(B, Q) means; of position angles the circular one, in [0, 180)."""

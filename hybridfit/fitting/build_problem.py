@@ -19,7 +19,7 @@ MODES_AT_ONCE = 2**18  # of a kernel call on a CPU: more fall out of its caches
 PIXELS_AT_ONCE = 2**24  # of one batch: bounds memory, 4 arrays of 64 MiB
 
 
-def prepared(
+def build_problems(
     cutouts: Cutouts,
     options: FitOptions = FitOptions(),
     device: torch.device | str = "cpu",
@@ -36,13 +36,18 @@ def prepared(
     Yields:
         rows (b,) of the batch on the CPU, their cutouts and their problem on ``device``.
     """
-    for group in _groups(cutouts):
-        for rows in group.split(_at_once(cutouts, group, options)):
-            part = cutouts[rows.tolist()].to(device)
-            yield rows, part, make_problem(part, options, compile)
+    for rows in problem_rows(cutouts, options):
+        part = cutouts[rows].to(device)
+        yield rows, part, build_problem(part, options, compile)
 
 
-def make_problem(cutouts: Cutouts, options: FitOptions, compile: bool = False) -> Problem:
+def problem_rows(cutouts: Cutouts, options: FitOptions) -> list[Tensor]:
+    """Return the rows of each problem that a batch falls into, on the CPU."""
+    groups = _groups(cutouts)
+    return [rows for group in groups for rows in group.split(_at_once(cutouts, group, options))]
+
+
+def build_problem(cutouts: Cutouts, options: FitOptions, compile: bool = False) -> Problem:
     """Return the problem of cutouts that share one Fourier grid."""
     dtype = torch.float32 if options.precision == "float32" else torch.float64
     grid = grid_of(cutouts, dtype, convolution_of(options.convolution))
@@ -57,10 +62,10 @@ def make_problem(cutouts: Cutouts, options: FitOptions, compile: bool = False) -
         pixels,
         grid,
         options.space,
-        options.profiles,
         box,
         1.0 if options.objective == "map" else 0.0,
         _chunk(options, grid),
+        options.profiles,
         kernels(compile),
     )
 

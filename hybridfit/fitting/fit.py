@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -11,10 +12,11 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.data.flags import Flag
 from hybridfit.fitting.adam import minimise_adam
-from hybridfit.fitting.build_problem import prepared
+from hybridfit.fitting.build_problem import build_problem, problem_rows
 from hybridfit.fitting.coarse_fit import coarse_start
 from hybridfit.fitting.compile import wants_compile
 from hybridfit.fitting.fit_flags import judge
+from hybridfit.fitting.fitted import Fitted, fitted
 from hybridfit.fitting.fixed import Given, hold, unreachable
 from hybridfit.fitting.lm import LMOptions, Minimum, minimise
 from hybridfit.fitting.moments import Starts, moment_start, starting_values
@@ -51,6 +53,29 @@ def fit_cutouts(
         A `Fit` with ``theta`` in stamp pixels. A galaxy that cannot be fitted has NaN and a
         flag; it never stops the batch.
     """
+    fits, rows = [], []
+    for part in fit_parts(cutouts, options, device, compile, starts, given):
+        fits.append(part.fit)
+        rows.append(part.rows)
+        del part  # or two problems were held while the next one is fitted
+    if not fits:
+        return no_fit(options.space)
+    return Fit.cat(fits)[torch.argsort(torch.cat(rows))]
+
+
+def fit_parts(
+    cutouts: Cutouts,
+    options: FitOptions = FitOptions(),
+    device: torch.device | str = "cpu",
+    compile: bool | None = None,
+    starts: Starts | None = None,
+    given: Given | None = None,
+) -> Iterator[Fitted]:
+    """Fit a batch part by part and keep the problem of each until the next one is asked for.
+
+    Arguments are those of `fit_cutouts`. One part has one Fourier grid and fits into memory; all
+    of them together have every galaxy once.
+    """
     device = torch.device(device)
     if compile is None:
         compile = wants_compile(options.compile, len(cutouts), device)
@@ -59,30 +84,49 @@ def fit_cutouts(
         quick = replace(options, convolution="continuous")
         near = fit_cutouts(cutouts, quick, device, compile, starts, given).theta
         options = replace(options, retry=False)
-    pieces: list[Fit] = []
-    order: list[Tensor] = []
-    with torch.inference_mode():
-        for rows, part, problem in prepared(cutouts, options, device, compile):
-            known = None if near is None else near[rows].to(device)
-            if given is not None:
-                fit = _fit_given(part, problem, options, given[rows].to(device), known)
-            else:
-                own = None if starts is None else starts[rows].to(device)
-                fit = _fit_group(part, problem, options, own, known)
-            pieces.append(fit.to("cpu"))
-            order.append(rows)
-    if not pieces:
-        return _empty(options.space)
-    return _join(pieces)[torch.argsort(torch.cat(order))]
+    for rows in problem_rows(cutouts, options):
+        yield _fit_part(
+            rows,
+            cutouts[rows],
+            options,
+            device,
+            compile,
+            None if starts is None else starts[rows],
+            None if given is None else given[rows],
+            None if near is None else near[rows],
+        )
+
+
+@torch.inference_mode()
+def _fit_part(
+    rows: Tensor,
+    cutouts: Cutouts,
+    options: FitOptions,
+    device: torch.device,
+    compile: bool,
+    starts: Starts | None,
+    given: Given | None,
+    near: Tensor | None,
+) -> Fitted:
+    """Fit galaxies that share a problem; ``near`` has parameters to start from instead."""
+    cutouts = cutouts.to(device)
+    problem = build_problem(cutouts, options, compile)
+    near = None if near is None else near.to(device)
+    if given is not None:
+        return _fit_given(rows, cutouts, problem, options, given.to(device), near)
+    starts = None if starts is None else starts.to(device)
+    return _fit_group(rows, cutouts, problem, options, starts, near)
 
 
 def _fit_group(
+    rows: Tensor,
     cutouts: Cutouts,
     problem: Problem,
     options: FitOptions,
     starts: Starts | None,
     near: Tensor | None,
-) -> Fit:
+) -> Fitted:
+    """Fit from the image's moments or from the network's draws."""
     box = problem.box
     single = moment_start(cutouts, problem.pixels.pedestal, box[:, :2], box[:, 2])
     if starts is not None:
@@ -99,12 +143,18 @@ def _fit_group(
         if starts is not None:
             solution = _further_starts(solution, problem, cutouts, starts, options)
     fit = to_fit(solution, problem, cutouts, options.sky_value)
-    return replace(fit, flags=judge(fit, solution, problem, cutouts))
+    fit = replace(fit, flags=judge(fit, solution, problem, cutouts))
+    return fitted(rows, cutouts, problem, solution, fit)
 
 
 def _fit_given(
-    cutouts: Cutouts, problem: Problem, options: FitOptions, given: Given, near: Tensor | None
-) -> Fit:
+    rows: Tensor,
+    cutouts: Cutouts,
+    problem: Problem,
+    options: FitOptions,
+    given: Given,
+    near: Tensor | None,
+) -> Fitted:
     """Fit from given values, some of which may be held."""
     space, pedestal = problem.space, problem.pixels.pedestal
     single = moment_start(cutouts, pedestal, problem.box[:, :2], problem.box[:, 2])
@@ -134,11 +184,12 @@ def _fit_given(
     )
     fit = replace(fit, flags=judge(fit, solution, problem, cutouts))
     refused = torch.tensor([bool(text) for text in unreachable(given, held)], device=theta.device)
-    return replace(
+    fit = replace(
         fit,
         theta=torch.where(refused[:, None], torch.nan, fit.theta),
         flags=fit.flags | refused * int(Flag.NOT_MODELLED),
     )
+    return fitted(rows, cutouts, problem, solution, fit)
 
 
 def _nearer(coords: Tensor, near: Tensor | None, space: ParameterSpace) -> Tensor:
@@ -210,16 +261,12 @@ def _tried(
         rows, start = rows[follow], start[follow]
     if len(rows) == 0:
         return solution
-    own = problem.at(rows)
+    own = problem[rows]
     return solution.improved(rows, solution_of(_minimise(own, start, options), own))
 
 
-def _join(fits: list[Fit]) -> Fit:
-    names = ("theta", "covariance", "chi2", "dof", "n_iter", "flags")
-    return Fit(fits[0].space, *(torch.cat([getattr(f, n) for f in fits]) for n in names))
-
-
-def _empty(space: ParameterSpace) -> Fit:
+def no_fit(space: ParameterSpace) -> Fit:
+    """Return the fit of no galaxies."""
     size, none = len(space.names), torch.zeros(0, dtype=torch.float64)
     whole = torch.zeros(0, dtype=torch.int64)
     return Fit(space, torch.zeros(0, size), torch.zeros(0, size, size), none, whole, whole, whole)

@@ -8,12 +8,13 @@ them is left out of their solution. The prior is that of whitened space, taken o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from hybridfit.data.batch import Batch
 from hybridfit.model.parameters import ParameterSpace
 
 TOLERANCE = (
@@ -23,7 +24,7 @@ ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
-class Given:
+class Given(Batch):
     """What is asked of B galaxies.
 
     Args:
@@ -39,10 +40,10 @@ class Given:
 
     theta: Tensor
     held: Tensor
-    leader: Tensor = None  # type: ignore[assignment]
+    leader: Tensor = field(default_factory=lambda: torch.tensor(-1))
 
     def __post_init__(self) -> None:
-        if self.leader is None:
+        if self.leader.ndim == 0:
             own = torch.arange(self.theta.shape[-1], device=self.theta.device)
             object.__setattr__(self, "leader", own.expand(self.theta.shape))
         if self.theta.shape != self.held.shape or self.theta.ndim != 2:
@@ -58,16 +59,9 @@ class Given:
         """(B, Q) bool, what moves with another."""
         return self.leader != torch.arange(self.leader.shape[1], device=self.leader.device)
 
-    def __getitem__(self, rows: Tensor) -> Given:
-        return Given(self.theta[rows], self.held[rows], self.leader[rows])
-
-    def to(self, device: torch.device | str) -> Given:
-        """Return the same on ``device``."""
-        return Given(self.theta.to(device), self.held.to(device), self.leader.to(device))
-
 
 @dataclass(frozen=True)
-class Held:
+class Held(Batch):
     """The surface on which B galaxies are fitted.
 
     Args:
@@ -93,11 +87,6 @@ class Held:
     offset: Tensor
     span: Tensor
     count: Tensor
-
-    def at(self, rows: Tensor) -> Held:
-        """Return the surfaces of some of the galaxies."""
-        tensors = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "space"}
-        return replace(self, **tensors)
 
     def to_whitened(self, point: Tensor) -> tuple[Tensor, Tensor]:
         """Return whitened coordinates of points (B, P) on the surface, and d whitened / d point."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hybridfit.data.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.fitting.problem import Problem
@@ -20,7 +21,7 @@ from hybridfit.rendering.design_matrix import linear_columns, shape_columns
 
 
 @dataclass(frozen=True)
-class Linearised:
+class Linearised(Batch):
     """The model of B galaxies about their fits, in units of each pixel's noise.
 
     Args:
@@ -40,9 +41,6 @@ class Linearised:
     whitened: Tensor
     linear: Tensor
     to_physical: Tensor
-
-    def __len__(self) -> int:
-        return len(self.whitened)
 
     @property
     def covariance(self) -> Tensor:

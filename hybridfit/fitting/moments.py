@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hybridfit.data.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.model.parameters import ParameterSpace
 
@@ -20,7 +21,7 @@ START_INDEX = 1.8  # Sersic index to begin with: between disk and spheroid
 
 
 @dataclass(frozen=True)
-class Starts:
+class Starts(Batch):
     """Where the fits of B galaxies may start, of one Sersic profile each.
 
     Args:
@@ -31,13 +32,6 @@ class Starts:
 
     coords: Tensor
     wide: Tensor
-
-    def __getitem__(self, index: slice | Tensor) -> Starts:
-        return Starts(self.coords[index], self.wide[index])
-
-    def to(self, device: torch.device | str) -> Starts:
-        """Return the same starts on ``device``."""
-        return Starts(self.coords.to(device), self.wide.to(device))
 
 
 def starting_values(cutouts: Cutouts, single: Tensor, space: ParameterSpace) -> Tensor:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from hybridfit.data.batch import Batch, shared
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.detection.background import typical_sigma
 from hybridfit.fitting.fixed import Held
@@ -27,24 +28,24 @@ from hybridfit.rendering.transfer import transfer_of
 
 
 @dataclass(frozen=True)
-class Pixels:
+class Pixels(Batch):
     """What the kernels read of a batch, in units of each galaxy's own noise.
 
     Args:
         data: (B, H, W) image minus ``pedestal``, over ``scale``.
         weight: (B, H, W) scale / sigma, 0 where masked.
         transfer: (B, 2, K, L) of PSF and pixel.
-        sky: (T, H, W) the free sky terms, each of order one.
         scale: (B,) typical sigma, flux units.
         pedestal: (B,) flux units, so that a high sky costs no digits.
+        sky: (T, H, W) the free sky terms, each of order one.
     """
 
     data: Tensor
     weight: Tensor
     transfer: Tensor
-    sky: Tensor
     scale: Tensor
     pedestal: Tensor
+    sky: Tensor = shared()
 
 
 def make_pixels(
@@ -64,9 +65,9 @@ def make_pixels(
         torch.where(cutouts.mask, 0.0, data).to(dtype),
         weight.to(dtype),
         transfer_of(cutouts, grid),
-        sky_terms(sky, grid.height, grid.width, dtype, cutouts.image.device),
         scale,
         pedestal,
+        sky_terms(sky, grid.height, grid.width, dtype, cutouts.image.device),
     )
 
 
@@ -123,7 +124,7 @@ LIGHTER = 4  # galaxies in the place of one, where images come without their der
 
 
 @dataclass(frozen=True)
-class Profiled:
+class Profiled(Batch):
     """The likelihood of b points with flux and sky at their best, and how sharp they are there.
 
     Args:
@@ -139,18 +140,18 @@ class Profiled:
 
 
 @dataclass(frozen=True)
-class Problem:
+class Problem(Batch):
     """A batch to be fitted; calling it evaluates points, as `lm.minimise` asks.
 
     Args:
         pixels: of B galaxies.
         grid: for their padded shape.
         space: parameters and prior.
-        profiles: one for each component of ``space``.
         box: (B, 4) centre and half-widths of the position's prior, or (B, K, 4).
         prior_weight: 1 for maximum a posteriori, 0 for maximum likelihood.
         chunk: galaxies a kernel call takes; every call is filled up to it, so that compiled
             kernels see one shape and a galaxy's rounding does not depend on its neighbours.
+        profiles: one for each component of ``space``.
         kernels: see `Kernels`.
         held: the surface on which to stay, where parameters are held; points that the problem is
             called with are then its `Held.coordinates`. What follows a fit does not know of it.
@@ -159,10 +160,10 @@ class Problem:
     pixels: Pixels
     grid: Grid
     space: ParameterSpace
-    profiles: tuple[Profile, ...]
     box: Tensor
     prior_weight: float
     chunk: int
+    profiles: tuple[Profile, ...] = shared()
     kernels: Kernels = EAGER
     held: Held | None = None
 
@@ -170,7 +171,7 @@ class Problem:
         """Evaluate points (b, P) of the galaxies ``rows``."""
         if self.held is None:
             return self._normal(point, rows)
-        whitened, tangent = self.held.at(rows).to_whitened(point)
+        whitened, tangent = self.held[rows].to_whitened(point)
         normal = self._normal(whitened, rows)
         hessian = tangent.mT @ normal.hessian @ tangent
         # a coordinate that does not move anything stays where it is
@@ -203,18 +204,6 @@ class Problem:
             (linear, joint, cost),
         )
 
-    def at(self, rows: Tensor) -> Problem:
-        """Return the problem of some of the galaxies."""
-        pixels = replace(
-            self.pixels,
-            **{
-                name: getattr(self.pixels, name)[rows]
-                for name in ("data", "weight", "transfer", "scale", "pedestal")
-            },
-        )
-        held = None if self.held is None else self.held.at(rows)
-        return replace(self, pixels=pixels, box=self.box[rows], held=held)
-
     def profile(self, whitened: Tensor, rows: Tensor) -> Profiled:
         """Evaluate points (b, P) of the galaxies ``rows``, the likelihood alone, no derivatives.
 
@@ -240,7 +229,7 @@ class Problem:
         for pick, used, images in self.images(coords, rows, jacobian):
             pixels = (self.pixels.data[pick], self.pixels.weight[pick], self.pixels.sky)
             small = self.kernels.linear(images, *pixels).double()
-            level = _linear_solution(small, None if self.held is None else self.held.at(pick))
+            level = _linear_solution(small, None if self.held is None else self.held[pick])
             gram = self.kernels.gram(images, level.to(dtype), *pixels)
             pieces.append(gram[:used])
             linear.append(level.to(dtype)[:used])

@@ -68,7 +68,7 @@ def middle_of(
     if min(height, width) < SMALLEST or problem.held is not None or problem.space.sky == "plane":
         return None
     sides = (height // 4 * 2, width // 4 * 2)
-    own = problem.at(rows)
+    own = problem[rows]
     small, _ = window_problem(own, cutouts[rows.tolist()], own.box[:, :2], sides)
     known = minimise(small, solution.whitened[rows], LOOK)
     return Middle(small, known, solution.converged[rows])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from hybridfit.data.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.fitting.lm import Minimum
@@ -16,7 +17,7 @@ DARK = 1e9  # what a component without light costs: any fit with light in all of
 
 
 @dataclass(frozen=True)
-class Solution:
+class Solution(Batch):
     """The minimum of B galaxies in the problem's own terms.
 
     Args:

@@ -45,10 +45,10 @@ def window_problem(
         problem.pixels.data[row, y, x],
         problem.pixels.weight[row, y, x],
         transfer_of(cutouts, grid),
-        sky_terms(problem.space.sky, height, width, dtype, device),
         problem.pixels.scale,
         problem.pixels.pedestal,
+        sky_terms(problem.space.sky, height, width, dtype, device),
     )
     shift = torch.zeros_like(problem.box)
-    shift[:, :2] = corner.double()
+    shift[..., :2] = corner.double().view(-1, *(1,) * (shift.ndim - 2), 2)
     return replace(problem, pixels=pixels, grid=grid, box=problem.box - shift), corner

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from hybridfit.data.batch import Batch
+from hybridfit.data.samples import Posterior
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.frame import LARGEST, Frame, encode_coords, log_jacobian
 from hybridfit.npe.laplace import Laplace
@@ -94,3 +96,42 @@ class FlowDensity(Batch):
         flux = torch.where(good, linear[:, 0], 1.0)
         safe = torch.where(good[:, None], coords, 0.0)
         return encode_coords(safe, torch.stack([flux, linear[:, 1]], dim=1), frame), frame, good
+
+
+@dataclass(frozen=True)
+class NetworkDraws(Batch):
+    """Draws of the network's posterior as they were made, with the density they came from.
+
+    A fit starts from their coordinates and importance sampling proposes them: neither has to
+    invert physical parameters.
+
+    Args:
+        density: that was drawn from.
+        coords: (B, S, 6) float64 render coordinates, cutout pixels; NaN for a galaxy without draws.
+        linear: (B, S, 2) float64 flux and sky per pixel, image units.
+        log_prob: (B, S) float64 ln density of each draw in (u, ln flux, sky).
+        zeropoint: (B,) mag.
+        rejected: (B,) int64, draws that were implausible and drawn again.
+        distance: (B,) float64, how far the network's context lies from those of training.
+        flags: (B,) int64, bits of `Flag`.
+    """
+
+    density: FlowDensity
+    coords: Tensor
+    linear: Tensor
+    log_prob: Tensor
+    zeropoint: Tensor
+    rejected: Tensor
+    distance: Tensor
+    flags: Tensor
+
+    @cached_property
+    def posterior(self) -> Posterior:
+        """The same in physical parameters, on the CPU."""
+        space, (batch, count, _) = self.density.space, self.coords.shape
+        zeropoint = self.zeropoint.double().repeat_interleave(count)
+        flat = self.coords.flatten(0, 1), self.linear.flatten(0, 1)
+        theta, _ = space.to_physical(*flat, zeropoint)
+        samples = theta.view(batch, count, len(space.names))
+        about = (self.log_prob, self.rejected, self.distance, self.flags)
+        return Posterior(space, samples.cpu(), *(value.cpu() for value in about))

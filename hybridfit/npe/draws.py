@@ -142,14 +142,16 @@ def usual_range(t: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(torch.isfinite(middle), middle, 0.0), limit
 
 
-def physical_draws(
-    t: Tensor, zeropoint: Tensor, frame: Frame, space: ParameterSpace
-) -> tuple[Tensor, Tensor]:
-    """Return physical parameters (B, S, Q) and the log Jacobian (B, S) of draws t (B, S, P)."""
+def decoded_draws(t: Tensor, frame: Frame, space: ParameterSpace) -> tuple[Tensor, Tensor, Tensor]:
+    """Return draws t (B, S, P) of the flow in render coordinates.
+
+    Returns:
+        Render coordinates (B, S, 6), flux and sky (B, S, 2) in image units, and the log Jacobian
+        (B, S) that leads from a density of t to one of whitened coordinates, ln flux and sky.
+    """
     b, s, _ = t.shape
     flat = t.reshape(b * s, -1)
-    each = torch.arange(b, device=t.device).repeat_interleave(s)
-    frames = frame[each]
+    frames = frame[torch.arange(b, device=t.device).repeat_interleave(s)]
     coords, linear = decode(flat, frames)
-    theta, _ = space.to_physical(coords, linear, zeropoint[each])
-    return theta.view(b, s, -1), log_jacobian(flat, coords, frames, space).view(b, s)
+    jacobian = log_jacobian(flat, coords, frames, space)
+    return coords.view(b, s, -1), linear.view(b, s, -1), jacobian.view(b, s)

@@ -8,6 +8,7 @@ Implausible draws are rejected, counted and drawn again, see `hybridfit.npe.draw
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -19,8 +20,8 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.flags import Flag
 from hybridfit.data.samples import Posterior
 from hybridfit.model.parameters import ParameterSpace
-from hybridfit.npe.density import FlowDensity
-from hybridfit.npe.draws import draw_plausible, physical_draws
+from hybridfit.npe.density import FlowDensity, NetworkDraws
+from hybridfit.npe.draws import decoded_draws, draw_plausible
 from hybridfit.npe.frame import Frame
 from hybridfit.npe.laplace import Laplace
 from hybridfit.npe.network import Estimator
@@ -99,7 +100,7 @@ def predict_cutouts(
     if n_samples < 2:
         raise ValueError(f"n_samples is {n_samples}, expected 2 or more")
     density = condition(cutouts, estimator, device, space)
-    return draw(density, cutouts, n_samples, seed)
+    return draw(density, cutouts, n_samples, seed).posterior
 
 
 @torch.inference_mode()
@@ -151,7 +152,7 @@ def condition(
 
 
 @torch.inference_mode()
-def draw(density: FlowDensity, cutouts: Cutouts, n_samples: int, seed: int = 0) -> Posterior:
+def draw(density: FlowDensity, cutouts: Cutouts, n_samples: int, seed: int = 0) -> NetworkDraws:
     """Draw from the density of each galaxy, see `predict_cutouts`.
 
     Args:
@@ -160,26 +161,31 @@ def draw(density: FlowDensity, cutouts: Cutouts, n_samples: int, seed: int = 0) 
         n_samples: S, draws of each.
         seed: of the random numbers.
     """
-    estimator, space = density.estimator, density.space
-    result = _without_draws(cutouts, n_samples, space)
+    result = _without_draws(density, cutouts, n_samples)
     for rows in _split(density.seen, AT_ONCE[_kind(density.context.device)]):
-        part, mine = rows.cpu(), density[rows]
-        chosen = cutouts[part.tolist()]
-        draws = draw_plausible(mine, chosen.id, n_samples, seed)
-        enough = (draws.count >= FEWEST) | (draws.count == n_samples)
-        t = torch.where(enough[:, None, None], draws.t, 0.0)
-        zeropoint = chosen.zeropoint.to(t.device)
-        theta, jacobian = physical_draws(t, zeropoint, mine.frame, space)
-        log_prob = draws.log_prob + jacobian
-        distance = estimator.distance(mine.context).double()
-        few = draws.count < n_samples
-        flags = few * int(Flag.FEW_DRAWS) | unfamiliar(chosen, distance, estimator)
-        result.samples[part] = torch.where(enough[:, None, None], theta, torch.nan).cpu()
-        result.log_prob[part] = torch.where(enough[:, None], log_prob, torch.nan).cpu()
-        result.rejected[part] = draws.rejected.cpu()
-        result.distance[part] = distance.cpu()
-        result.flags[part] |= flags.cpu()
+        found = _drawn(density[rows], cutouts[rows], n_samples, seed)
+        result = result.put(rows, replace(found, flags=found.flags | result.flags[rows]))
     return result
+
+
+def _drawn(density: FlowDensity, cutouts: Cutouts, n_samples: int, seed: int) -> NetworkDraws:
+    """Draws of galaxies that were seen, in render coordinates."""
+    draws = draw_plausible(density, cutouts.id, n_samples, seed)
+    enough = (draws.count >= FEWEST) | (draws.count == n_samples)
+    t = torch.where(enough[:, None, None], draws.t, 0.0)
+    coords, linear, jacobian = decoded_draws(t, density.frame, density.space)
+    distance = density.estimator.distance(density.context).double()
+    few = (draws.count < n_samples) * int(Flag.FEW_DRAWS)
+    return NetworkDraws(
+        density,
+        torch.where(enough[:, None, None], coords, torch.nan),
+        torch.where(enough[:, None, None], linear, torch.nan),
+        torch.where(enough[:, None], draws.log_prob + jacobian, torch.nan),
+        cutouts.zeropoint.to(t.device),
+        draws.rejected,
+        distance,
+        few | unfamiliar(cutouts, distance, density.estimator),
+    )
 
 
 def _split(some: Tensor, step: int) -> Sequence[Tensor]:
@@ -205,12 +211,18 @@ def unfamiliar(cutouts: Cutouts, distance: Tensor, estimator: Estimator) -> Tens
     return ~(distance <= estimator.distance_limit) * int(Flag.UNFAMILIAR)
 
 
-def _without_draws(cutouts: Cutouts, n_samples: int, space: ParameterSpace) -> Posterior:
+def _without_draws(density: FlowDensity, cutouts: Cutouts, n_samples: int) -> NetworkDraws:
     """The posterior of galaxies before any draws: all NaN."""
-    b = len(cutouts)
-    samples = torch.full((b, n_samples, len(space.names)), torch.nan, dtype=torch.float64)
-    zero = torch.zeros(b, dtype=torch.int64)
-    empty = cutouts.mask.flatten(1).all(dim=1).cpu()
-    flags = cutouts.flags.cpu() | empty * int(Flag.NO_DATA)
-    distance = torch.full((b,), torch.nan, dtype=torch.float64)
-    return Posterior(space, samples, samples[..., 0].clone(), zero, distance, flags)
+    b, device = len(cutouts), density.context.device
+    nothing = torch.full((b, n_samples, 1), torch.nan, dtype=torch.float64, device=device)
+    empty = cutouts.mask.flatten(1).all(dim=1).to(device)
+    return NetworkDraws(
+        density,
+        nothing.repeat(1, 1, density.space.n_nonlinear),
+        nothing.repeat(1, 1, density.space.n_linear),
+        nothing[..., 0],
+        cutouts.zeropoint.to(device),
+        torch.zeros(b, dtype=torch.int64, device=device),
+        torch.full((b,), torch.nan, dtype=torch.float64, device=device),
+        cutouts.flags.to(device) | empty * int(Flag.NO_DATA),
+    )

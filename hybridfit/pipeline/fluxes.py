@@ -12,8 +12,9 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.data.flags import Flag
 from hybridfit.data.result import Result
-from hybridfit.fitting.build_problem import prepared
+from hybridfit.fitting.build_problem import build_problems
 from hybridfit.fitting.options import FitOptions
+from hybridfit.fitting.problem import Problem
 from hybridfit.uncertainty.error_budget import NONE, BudgetOptions, noise_of
 from hybridfit.uncertainty.forced_photometry import ForcedFlux, forced_flux
 from hybridfit.uncertainty.tempering import temperature
@@ -28,6 +29,7 @@ def with_fluxes(
     options: FitOptions = FitOptions(),
     budget: BudgetOptions = BudgetOptions(),
     device: torch.device | str = "cpu",
+    problem: Problem | None = None,
 ) -> Result:
     """Return results with fluxes: of the model, or forced at the target where there is no signal.
 
@@ -37,12 +39,16 @@ def with_fluxes(
         options: of the fits; sky and prior are used where there is no signal.
         budget: whether the noise is correlated.
         device: where to compute.
+        problem: of the same galaxies and one Sersic profile, where there is one already.
     """
     flux, error = model_flux(result.fit, cutouts.zeropoint.cpu())
     limit = torch.full_like(flux, torch.nan)
     rows = _unseen(result.fit, flux, error).nonzero()[:, 0]
     if len(rows):
-        forced = flux_limits(cutouts[rows.tolist()], options, budget, device)
+        if problem is None:
+            forced = flux_limits(cutouts[rows], options, budget, device)
+        else:
+            forced = _forced(problem[rows], cutouts[rows].to(device), budget)
         flux[rows], error[rows], limit[rows] = forced.flux, forced.error, forced.limit
     return replace(result, flux=flux, flux_err=error, flux_limit=limit)
 
@@ -80,10 +86,17 @@ def flux_limits(
     """
     single = replace(options, components=("sersic",), convolution="continuous")
     values = torch.full((3, len(cutouts)), torch.nan, dtype=torch.float64)
-    for rows, part, problem in prepared(cutouts, single, device):
-        heat = torch.ones(len(rows), dtype=torch.float64)
-        if budget != NONE:
-            heat = temperature(part, noise_of(part, budget))
-        found = forced_flux(problem, part, heat)
-        values[:, rows] = torch.stack([found.flux, found.error, found.limit]).cpu()
+    for rows, part, problem in build_problems(cutouts, single, device):
+        found = _forced(problem, part, budget)
+        values[:, rows] = torch.stack([found.flux, found.error, found.limit])
     return ForcedFlux(*values.unbind(0))
+
+
+@torch.inference_mode()
+def _forced(problem: Problem, cutouts: Cutouts, budget: BudgetOptions) -> ForcedFlux:
+    """The forced fluxes, on the CPU, of galaxies whose problem has one Sersic profile."""
+    heat = torch.ones(len(cutouts), dtype=torch.float64)
+    if budget != NONE:
+        heat = temperature(cutouts, noise_of(cutouts, budget))
+    found = forced_flux(problem, cutouts, heat)
+    return ForcedFlux(found.flux.cpu(), found.error.cpu(), found.limit.cpu())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from importlib.metadata import version
@@ -18,16 +18,18 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.data.flags import Flag
 from hybridfit.data.result import Result
+from hybridfit.data.samples import Draws
 from hybridfit.fitting.compile import wants_compile
-from hybridfit.fitting.fit import fit_cutouts
+from hybridfit.fitting.fit import fit_parts, no_fit
+from hybridfit.fitting.fitted import Fitted
 from hybridfit.fitting.options import FitOptions
 from hybridfit.model.parameters import SKY_NAMES
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, packaged_estimator
 from hybridfit.pipeline.diagnose import diagnosed
 from hybridfit.pipeline.fluxes import with_fluxes
-from hybridfit.pipeline.network_start import expectation, starts_from
-from hybridfit.pipeline.posterior import Expected, budgeted, reconcile
+from hybridfit.pipeline.network_start import NetworkStart, network_start, starts_from
+from hybridfit.pipeline.posterior import PosteriorResult, budgeted, sample_fitted
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
 from hybridfit.rendering.convolution import convolution_of
 from hybridfit.rendering.render import render
@@ -95,81 +97,129 @@ def measure(
     """
     if compile is None:
         compile = compiles(options, len(cutouts), device, errors)
-    expected, starts = None, None
+    network = starts = None
     if estimator is not None and cutouts.psf is not None:
         with clock("predicting"):
-            network = starting_part(estimator, errors.uncertainty)
-            expected = expectation(cutouts, network, device, options.prior)
-            starts = starts_from(expected.posterior, cutouts)
-    with clock("fitting"):
-        fit = fit_cutouts(cutouts, options, device, compile, starts)
+            part = starting_part(estimator, errors.uncertainty)
+            count = errors.sampling.network_draws if errors.uncertainty == "posterior" else 0
+            seed = errors.sampling.seed
+            network = network_start(cutouts, part, device, options, count, seed)
+            starts = starts_from(network.initial.coords.cpu())
+    rows, results = [], []
+    parts = fit_parts(cutouts, options, device, compile, starts)
+    while True:
+        with clock("fitting"):
+            fitted = next(parts, None)
+        if fitted is None:
+            break
+        with clock(errors.uncertainty):
+            mine = None if network is None else network[fitted.rows]
+            results.append(_measured(fitted, mine, options, device, errors))
+        rows.append(fitted.rows)
+        del fitted  # or two problems were held while the next one is fitted
+    if not results:
+        return _nothing(options)
+    with clock("diagnosing"):
+        return diagnosed(cutouts, put_together(results, rows), options, device)
+
+
+def _measured(
+    fitted: Fitted,
+    network: NetworkStart | None,
+    options: FitOptions,
+    device: torch.device,
+    errors: ErrorOptions,
+) -> Result:
+    """The result of galaxies that share a problem."""
+    fit, cutouts = fitted.fit, fitted.cutouts.to("cpu")
+    distance = torch.full((len(fit),), torch.nan, dtype=torch.float64)
     if cutouts.psf is None:
         fit = replace(fit, flags=fit.flags | int(Flag.NO_PSF))
-    distance = torch.full((len(fit),), torch.nan, dtype=torch.float64)
-    if expected is not None:
-        flags = fit.flags | expected.posterior.flags & int(Flag.UNFAMILIAR)
+    if network is not None:
+        posterior = network.initial.posterior
+        flags = fit.flags | posterior.flags & int(Flag.UNFAMILIAR)
         if options.components == ("sersic",):
-            distance = disagreement(fit, expected.posterior, cutouts.zeropoint.cpu())
+            distance = disagreement(fit, posterior, cutouts.zeropoint)
             flags = flags | disagreement_flags(distance)
         fit = replace(fit, flags=flags)
-    with clock(errors.uncertainty):
-        result = _with_errors(cutouts, fit, expected, distance, options, device, compile, errors)
-        result = with_fluxes(result, cutouts, options, errors.budget, device)
-    with clock("diagnosing"):
-        return diagnosed(cutouts, result, options, device)
+    result = _with_errors(fitted, fit, network, options, errors)
+    result = replace(result, fit_network_distance=distance)
+    single = options.components == ("sersic",) and options.convolution == "continuous"
+    problem = fitted.problem if single else None
+    return with_fluxes(result, cutouts, options, errors.budget, device, problem)
+
+
+def put_together(results: Sequence[Result], rows: Sequence[Tensor]) -> Result:
+    """Return the results of parts of a batch as that of the batch.
+
+    Args:
+        results: draws of fewer than the longest get more, without weight.
+        rows: of each part, where its galaxies are in the batch.
+    """
+    order = torch.argsort(torch.cat(list(rows)))
+    draws = [result.draws for result in results if result.draws is not None]
+    if draws:
+        longest = max(some.samples.shape[1] for some in draws)
+        padded = [some.padded(longest) for some in draws]
+        results = [replace(r, draws=d) for r, d in zip(results, padded, strict=True)]
+    return Result.cat(results)[order]
+
+
+def _nothing(options: FitOptions) -> Result:
+    """The result of no galaxies."""
+    return Result(no_fit(options.space), torch.zeros(0, dtype=torch.int64))
 
 
 def _with_errors(
-    cutouts: Cutouts,
+    fitted: Fitted,
     fit: Fit,
-    expected: Expected | None,
-    distance: Tensor,
+    network: NetworkStart | None,
     options: FitOptions,
-    device: torch.device,
-    compile: bool,
     errors: ErrorOptions,
 ) -> Result:
     """The result of fits that carry the curvature's covariance and their own flags."""
-    fitted = torch.isfinite(fit.theta).all(dim=1)
     if errors.uncertainty == "covariance":
         if errors.budget.covariance:
-            fit = budgeted(cutouts, fit, options, errors.budget, device, compile)
+            fit = budgeted(fitted, fit, errors.budget)
         fit = quote_covariance(fit)
-        return Result(fit, quality(fit.flags, sampled=False), fit_network_distance=distance)
+        return Result(fit, quality(fit.flags, sampled=False))
     if errors.uncertainty == "bootstrap":
-        draws = bootstrap(cutouts, fit, errors.bootstrap, options, device, compile)
-        failed = fitted & (draws.effective < errors.bootstrap.replicas / 2)
-        chance = risk(draws, fit.theta)
-        flags = risk_flags(fit.flags, chance) | failed * int(Flag.UNSAMPLED)
-        fit = replace(fit, covariance=draws.covariance, flags=flags)
-        grade = quality(flags, sampled=False)
-        return Result(
-            fit,
-            grade,
-            draws,
-            ess=draws.effective,
-            fit_network_distance=distance,
-            catastrophic_probability=chance,
-        )
-    found = reconcile(
-        cutouts, fit, expected, options, errors.sampling, errors.budget, device, compile
-    )
-    draws, chance = found.draws, risk(found.draws, fit.theta)
-    limit = torch.tensor([good_khat(max(int(n), 2)) for n in found.n_draws.nan_to_num().tolist()])
+        return _bootstrapped(fit, bootstrap(fitted, errors.bootstrap, options), errors)
+    draws = floor = None
+    if network is not None and network.proposed is not None:
+        draws, floor = network.proposed, network.initial.log_prob.amin(dim=1)
+    return _sampled(fit, sample_fitted(fitted, draws, floor, errors.sampling, errors.budget))
+
+
+def _bootstrapped(fit: Fit, draws: Draws, errors: ErrorOptions) -> Result:
+    """The result of fits with draws of the bootstrap."""
+    fitted = torch.isfinite(fit.theta).all(dim=1)
+    failed = fitted & (draws.effective < errors.bootstrap.replicas / 2)
+    chance = risk(draws, fit.theta)
+    flags = risk_flags(fit.flags, chance) | failed * int(Flag.UNSAMPLED)
+    fit = replace(fit, covariance=draws.covariance, flags=flags)
+    grade = quality(flags, sampled=False)
+    return Result(fit, grade, draws, ess=draws.effective, catastrophic_probability=chance)
+
+
+def _sampled(fit: Fit, found: PosteriorResult) -> Result:
+    """The result of fits whose posteriors were sampled."""
+    fitted = torch.isfinite(fit.theta).all(dim=1)
+    chance = risk(found.draws, fit.theta)
+    limit = torch.tensor([good_khat(max(int(n), 2)) for n in found.n_draws.tolist()])
     flags = risk_flags(fit.flags, chance) | found.flags
     # where nothing shines there is no magnitude to fit, but still a posterior
     wanted = fitted | ((fit.flags & int(Flag.NO_SIGNAL)) != 0)
-    flags = flags | wanted * sampling_flags(found.ess, found.khat, limit)
-    fit = replace(fit, covariance=draws.covariance, flags=flags)
+    flags = flags | wanted * sampling_flags(found.ess, found.pareto_k, limit)
+    fit = replace(fit, covariance=found.draws.covariance, flags=flags)
     return Result(
         fit,
         quality(flags, sampled=True),
-        draws,
+        found.draws,
         ess=found.ess,
-        pareto_k=found.khat,
+        pareto_k=found.pareto_k,
         log_evidence=found.log_evidence,
-        missed_mass=found.missed,
-        fit_network_distance=distance,
+        missed_mass=found.missed_mass,
         flow_distance=found.flow_distance,
         catastrophic_probability=chance,
     )

@@ -1,25 +1,24 @@
-"""From fits to posteriors: each problem made again, sampled, widened, put into physical terms."""
+"""From fits to posteriors: each problem sampled, widened, put into physical terms."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from hybridfit.data.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.data.flags import Flag
-from hybridfit.data.samples import Draws, Posterior
+from hybridfit.data.samples import Draws
 from hybridfit.fitting.approximate_likelihood import nearby
-from hybridfit.fitting.build_problem import prepared
-from hybridfit.fitting.linearised import Linearised, linearise, whitened_point
-from hybridfit.fitting.options import FitOptions
+from hybridfit.fitting.fitted import Fitted
+from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import physical_points
-from hybridfit.npe.density import FlowDensity
-from hybridfit.npe.posterior import draw
+from hybridfit.npe.density import NetworkDraws
 from hybridfit.sampling.importance_sampling import Sampled, sample_posterior
 from hybridfit.sampling.mcmc_fallback import with_chains
 from hybridfit.sampling.options import SamplingOptions
@@ -34,25 +33,12 @@ NUMBERS_AT_ONCE = 2**22  # derivatives in all pixels that are held together: bou
 
 
 @dataclass(frozen=True)
-class Expected:
-    """What the network makes of B galaxies before they are fitted.
-
-    Args:
-        density: its posterior.
-        posterior: the draws that fits start from.
-    """
-
-    density: FlowDensity
-    posterior: Posterior
-
-
-@dataclass(frozen=True)
-class Reconciled:
+class PosteriorResult(Batch):
     """The posteriors of B galaxies on the CPU.
 
     Args:
         draws: weighted, the error budget included.
-        ess, khat, log_evidence, missed: see `Result`.
+        ess, pareto_k, log_evidence, missed_mass: see `Result`.
         flow_distance: see `Result`.
         n_draws: (B,) evaluations of the likelihood.
         flags: (B,) of what the error budget found.
@@ -60,69 +46,78 @@ class Reconciled:
 
     draws: Draws
     ess: Tensor
-    khat: Tensor
+    pareto_k: Tensor
     log_evidence: Tensor
-    missed: Tensor
+    missed_mass: Tensor
     flow_distance: Tensor
     n_draws: Tensor
     flags: Tensor
 
 
 @torch.inference_mode()
-def reconcile(
-    cutouts: Cutouts,
-    fit: Fit,
-    expected: Expected | None,
-    fit_options: FitOptions = FitOptions(),
+def sample_fitted(
+    fitted: Fitted,
+    network: NetworkDraws | None,
+    floor: Tensor | None = None,
     options: SamplingOptions = SamplingOptions(),
     budget: BudgetOptions = BudgetOptions(),
-    device: torch.device | str = "cpu",
-    compile: bool = False,
-) -> Reconciled:
-    """Sample the posteriors of a batch.
+) -> PosteriorResult:
+    """Sample the posteriors of galaxies about their fits.
 
     Args:
-        cutouts: B galaxies.
-        fit: of them, made with ``fit_options``.
-        expected: the network's posterior; it proposes where it knows the parameters, one Sersic
-            component and a constant sky. None does without.
-        fit_options: the model and its prior.
+        fitted: b galaxies with the problem that they were fitted as.
+        network: draws that are proposed, of the same galaxies: of one Sersic component and a
+            constant sky. None does without.
+        floor: (b,) the least ln density of the network's draws; default that of ``network``.
         options: of the sampling.
         budget: of the errors beyond the noise map's.
-        device: where to compute.
-        compile: whether the pixel kernels are compiled.
     """
-    usable = fit_options.components == ("sersic",) and fit_options.sky == "constant"
-    proposed = None
-    if expected is not None and usable and options.network_draws:
-        proposed = draw(expected.density, cutouts, options.network_draws, options.seed)
-    pieces: list[_Piece] = []
-    for rows, part, problem in _pieces(cutouts, fit_options, device, compile):
-        whitened, linear = whitened_point(fit[rows].to(device), problem, part)
-        about = linearise(problem, part, whitened, linear)
-        noise = hot = None
-        if budget != NONE:
-            # correlated noise blurs as more of white noise would: widening alone is linear
-            noise = noise_of(part, budget)
-            hot = temperature(part, noise)
-            problem, about, noise = tempered(problem, about, noise, hot)
-        network = None
-        if expected is not None and proposed is not None:
-            floor = expected.posterior.log_prob[rows].amin(dim=1)
-            network = network_proposal(
-                expected.density[rows], proposed[rows], floor, problem, part.zeropoint
-            )
-        near = nearby(problem, part, about) if options.approximate_likelihood else None
-        dark = without_signal(fit[rows])
-        sampled = sample_posterior(problem, about, part.id, network, near, options, dark)
-        sampled = with_evidence(sampled, problem, about, part, hot, noise)
-        if options.mcmc:
-            sampled = with_chains(sampled, problem, about, part.id, ENOUGH, options.seed, dark)
-        terms = None if noise is None else error_budget(about, problem, part, budget, noise)
-        samples = physical(sampled, terms, problem, part)
-        distance = _distance(network, about, problem)
-        pieces.append(_Piece(rows, samples.cpu(), sampled, distance.cpu(), _signs(terms)))
-    return _joined(len(cutouts), fit, pieces)
+    parts = []
+    for some in _blocks(fitted):
+        mine = None if network is None else network[some]
+        least = mine.log_prob.amin(dim=1) if mine is not None else None
+        least = least if floor is None else floor[some]
+        parts.append(_sample_block(fitted[some], mine, least, options, budget))
+    longest = max(part.draws.samples.shape[1] for part in parts)
+    return PosteriorResult.cat([replace(p, draws=p.draws.padded(longest)) for p in parts])
+
+
+def _sample_block(
+    fitted: Fitted,
+    drawn: NetworkDraws | None,
+    floor: Tensor | None,
+    options: SamplingOptions,
+    budget: BudgetOptions,
+) -> PosteriorResult:
+    """Sample galaxies whose derivatives in all pixels fit into memory."""
+    part, problem, about = fitted.cutouts, fitted.problem, fitted.linearise()
+    noise = hot = None
+    if budget != NONE:
+        # correlated noise blurs as more of white noise would: widening alone is linear
+        noise = noise_of(part, budget)
+        hot = temperature(part, noise)
+        problem, about, noise = tempered(problem, about, noise, hot)
+    network = None
+    if drawn is not None and floor is not None:
+        network = network_proposal(drawn, floor, problem)
+    near = nearby(problem, part, about) if options.approximate_likelihood else None
+    dark = without_signal(fitted.fit)
+    sampled = sample_posterior(problem, about, part.id, network, near, options, dark)
+    sampled = with_evidence(sampled, problem, about, part, hot, noise)
+    if options.mcmc:
+        sampled = with_chains(sampled, problem, about, part.id, ENOUGH, options.seed, dark)
+    terms = None if noise is None else error_budget(about, problem, part, budget, noise)
+    samples = physical(sampled, terms, problem, part)
+    return PosteriorResult(
+        Draws(problem.space, samples.cpu(), sampled.weights.cpu()),
+        sampled.ess.cpu(),
+        sampled.khat.cpu(),
+        sampled.log_evidence.cpu(),
+        sampled.missed.cpu(),
+        _distance(network, about, problem).cpu(),
+        sampled.n_draws.cpu(),
+        _signs(terms, len(part)),
+    )
 
 
 def without_signal(fit: Fit) -> Tensor:
@@ -135,48 +130,34 @@ def without_signal(fit: Fit) -> Tensor:
 
 
 @torch.inference_mode()
-def budgeted(
-    cutouts: Cutouts,
-    fit: Fit,
-    fit_options: FitOptions,
-    budget: BudgetOptions,
-    device: torch.device | str = "cpu",
-    compile: bool = False,
-) -> Fit:
-    """Return fits with the error budget added to their covariances, and its flags.
+def budgeted(fitted: Fitted, fit: Fit, budget: BudgetOptions) -> Fit:
+    """Return a fit with the error budget added to its covariances, and its flags.
 
     Args:
-        cutouts: B galaxies.
-        fit: of them, made with ``fit_options``.
-        fit_options: the model and its prior.
+        fitted: b galaxies with the problem that they were fitted as.
+        fit: of them, to which the budget is added.
         budget: of the errors beyond the noise map's.
-        device: where to compute.
-        compile: whether the pixel kernels are compiled.
     """
     covariance, flags = fit.covariance.clone(), fit.flags.clone()
-    for rows, part, problem in _pieces(cutouts, fit_options, device, compile):
-        whitened, linear = whitened_point(fit[rows].to(device), problem, part)
-        about = linearise(problem, part, whitened, linear)
-        terms = error_budget(about, problem, part, budget)
+    for rows in _blocks(fitted):
+        part = fitted[rows]
+        about = part.linearise()
+        terms = error_budget(about, part.problem, part.cutouts, budget)
         slopes = about.to_physical
         extra = (slopes @ terms.total @ slopes.mT).cpu()
         known = torch.isfinite(extra).flatten(1).all(dim=1)[:, None, None]
         covariance[rows] += torch.where(known, extra, 0.0)
-        flags[rows] |= _signs(terms)
+        flags[rows] |= _signs(terms, len(rows))
     return replace(fit, covariance=covariance, flags=flags)
 
 
-def _pieces(
-    cutouts: Cutouts, options: FitOptions, device: torch.device | str, compile: bool
-) -> Iterator[tuple[Tensor, Cutouts, Problem]]:
-    """The problems of `prepared`, a few galaxies at a time."""
-    for rows, part, problem in prepared(cutouts, options, device, compile):
-        columns = options.space.n_nonlinear + options.space.n_linear + 1
-        at_once = max(1, NUMBERS_AT_ONCE // (part.image[0].numel() * columns))
-        at_once = min(at_once, 32) if problem.box.device.type == "cpu" else 8 * at_once
-        for some in torch.arange(len(rows)).split(at_once):
-            here = some.to(problem.box.device)
-            yield rows[some], part[some.tolist()], problem.at(here)
+def _blocks(fitted: Fitted) -> Sequence[Tensor]:
+    """Rows of a few galaxies at a time, whose derivatives in all pixels fit into memory."""
+    space = fitted.problem.space
+    columns = space.n_nonlinear + space.n_linear + 1
+    at_once = max(1, NUMBERS_AT_ONCE // (fitted.cutouts.image[0].numel() * columns))
+    at_once = min(at_once, 32) if fitted.problem.box.device.type == "cpu" else 8 * at_once
+    return torch.arange(len(fitted)).split(at_once)
 
 
 def physical(sampled: Sampled, budget: Budget | None, problem: Problem, cutouts: Cutouts) -> Tensor:
@@ -197,40 +178,10 @@ def _distance(network: Network | None, about: Linearised, problem: Problem) -> T
     return network.density.distance(coords, linear)
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """Of some galaxies: rows (b,), samples (b, S, Q), their weights, distances, flags."""
-
-    rows: Tensor
-    samples: Tensor
-    sampled: Sampled
-    distance: Tensor
-    flags: Tensor | int
-
-
-def _signs(budget: Budget | None) -> Tensor | int:
+def _signs(budget: Budget | None, batch: int) -> Tensor:
+    """(B,) bits of `Flag` of what the error budget found."""
     if budget is None:
-        return 0
+        return torch.zeros(batch, dtype=torch.int64)
     own = (budget.own_chi2 - 1) / budget.own_scatter
     signs = (budget.misfit_significance, own, budget.psf_offset, budget.psf_wrong)
     return budget_flags(*signs).cpu()
-
-
-def _joined(batch: int, fit: Fit, pieces: Sequence[_Piece]) -> Reconciled:
-    """One result of the pieces, draws filled up to the longest with weight 0."""
-    longest = max((piece.samples.shape[1] for piece in pieces), default=1)
-    nothing = torch.full((batch,), torch.nan, dtype=torch.float64)
-    samples = nothing[:, None, None].repeat(1, longest, len(fit.space.names))
-    weights = torch.zeros(batch, longest, dtype=torch.float64)
-    names = ("ess", "khat", "log_evidence", "missed", "n_draws")
-    found = {name: nothing.clone() for name in names}
-    distance, flags = nothing.clone(), torch.zeros(batch, dtype=torch.int64)
-    for piece in pieces:
-        rows, count = piece.rows, piece.samples.shape[1]
-        samples[rows, :count] = piece.samples
-        weights[rows, :count] = piece.sampled.weights.cpu()
-        for name in names:
-            found[name][rows] = getattr(piece.sampled, name).cpu().double()
-        distance[rows], flags[rows] = piece.distance, piece.flags
-    draws = Draws(fit.space, samples, weights)
-    return Reconciled(draws, **found, flow_distance=distance, flags=flags)

@@ -13,8 +13,7 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import UsageError
 from hybridfit.data.fit import Fit
 from hybridfit.data.positions import in_cutout, parent_shift
-from hybridfit.fitting.build_problem import prepared
-from hybridfit.fitting.linearised import linearise, whitened_point
+from hybridfit.fitting.fitted import rebuilt
 from hybridfit.fitting.options import FitOptions
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.posterior import predict_cutouts
@@ -63,8 +62,7 @@ def laplace_layer(theta: NDArray[np.float64], cutouts: Cutouts, options: FitOpti
     nothing = torch.full((1, len(space.names), len(space.names)), torch.nan, dtype=torch.float64)
     zero = torch.zeros(1, dtype=torch.int64)
     fit = Fit(space, own, nothing, nothing[:, 0, 0], zero, zero, zero)
-    _, part, problem = next(prepared(cutouts, options))
     with torch.inference_mode():
-        about = linearise(problem, part, *whitened_point(fit, problem, part))
+        about = next(rebuilt(fit, cutouts, options)).linearise()
         covariance = about.to_physical @ about.covariance @ about.to_physical.mT
     return GaussianLayer("Laplace approximation", theta, covariance[0].numpy())

@@ -16,15 +16,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from hybridfit.data.samples import Posterior
 from hybridfit.fitting.problem import Problem, Profiled
-from hybridfit.npe.density import FlowDensity
+from hybridfit.npe.density import FlowDensity, NetworkDraws
 from hybridfit.sampling.ridge import Ridge
 from hybridfit.sampling.student_t import StudentT
 
@@ -176,36 +175,29 @@ class Network:
         return Network(self.density[rows], *(getattr(self, name)[rows] for name in names))
 
 
-def network_proposal(
-    density: FlowDensity, draws: Posterior, floor: Tensor, problem: Problem, zeropoint: Tensor
-) -> Network:
+def network_proposal(draws: NetworkDraws, floor: Tensor, problem: Problem) -> Network:
     """Return the network's posterior as a proposal.
 
     Args:
-        density: of the B galaxies of ``problem``.
-        draws: from it.
+        draws: of the B galaxies of ``problem``.
         floor: (B,) the least ln density that draws of it have.
         problem: of one Sersic component and a constant sky.
-        zeropoint: (B,) mag.
     """
-    b, n, _ = draws.samples.shape
-    samples = draws.samples.to(problem.box)
-    each = zeropoint.to(problem.box).repeat_interleave(n)
-    coords, linear = problem.space.from_physical(samples.flatten(0, 1), each)
+    b, n, _ = draws.coords.shape
+    coords = draws.coords.flatten(0, 1)
     box = problem.box.repeat_interleave(n, dim=0)
     whitened = problem.space.to_whitened(coords, box)
     # beyond the edge of what can be represented a draw is put on it: it stands for no density
     back, _ = problem.space.from_whitened(whitened, box)
     same = torch.isclose(back, coords, rtol=1e-6, atol=1e-6).all(dim=1)
-    pixels = problem.pixels
-    linear = linear.view(b, n, 2).clone()
+    pixels, linear = problem.pixels, draws.linear.clone()
     linear[..., 1] -= pixels.pedestal[:, None]
     linear = linear / pixels.scale[:, None, None]
     good = same.view(b, n) & torch.isfinite(linear).all(dim=2)
     whitened = torch.where(good[..., None], whitened.view(b, n, -1), torch.nan)
     linear = torch.where(good[..., None], linear, torch.nan)
-    floor = floor.to(problem.box)
-    return Network(density, whitened, linear, floor, problem.box, pixels.scale, pixels.pedestal)
+    floor, scale = floor.to(problem.box), pixels.scale
+    return Network(draws.density, whitened, linear, floor, problem.box, scale, pixels.pedestal)
 
 
 @dataclass(frozen=True)
@@ -233,12 +225,6 @@ class Mixture:
         """(b, S) ln of the mixture's density."""
         share = self.counts / self.counts.sum(dim=1, keepdim=True).clamp_min(1)
         return torch.logsumexp(torch.log(share)[:, :, None] + self.log_density, dim=1)
-
-    def more(self, place: int, count: Tensor) -> Mixture:
-        """Return the mixture with ``count`` (b,) more draws of one density to come."""
-        counts = self.counts.clone()
-        counts[:, place] += count
-        return replace(self, counts=counts)
 
     def extended(
         self, proposals: Sequence[Proposal], counts: Sequence[Tensor], points: Points, new: Points

@@ -25,10 +25,9 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.fit import Fit
 from hybridfit.data.samples import Draws
-from hybridfit.fitting.build_problem import prepared
-from hybridfit.fitting.linearised import Linearised, linearise, whitened_point
+from hybridfit.fitting.fitted import Fitted
+from hybridfit.fitting.linearised import Linearised, linearise
 from hybridfit.fitting.lm import LMOptions, Normal, minimise
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import Problem
@@ -41,46 +40,34 @@ COUNTS_AT_ONCE = 2**22  # random numbers of a galaxy's replicas that are kept to
 
 @torch.inference_mode()
 def bootstrap(
-    cutouts: Cutouts,
-    fit: Fit,
+    fitted: Fitted,
     options: BootstrapOptions = BootstrapOptions(),
     fit_options: FitOptions = FitOptions(),
-    device: torch.device | str = "cpu",
-    compile: bool = False,
 ) -> Draws:
-    """Repeat the fits of a batch on replicas of their pixels.
+    """Repeat the fits of galaxies on replicas of their pixels.
 
     The draws of a galaxy depend on its pixels, its id and the seed, not on its batch.
 
     Args:
-        cutouts: B galaxies.
-        fit: of them, made with ``fit_options``.
+        fitted: b galaxies with the problem that they were fitted as.
         options: see `BootstrapOptions`.
-        fit_options: the model, prior and optimiser of the replicas too.
-        device: where to compute; the result is on the CPU.
-        compile: whether the pixel kernels are compiled.
+        fit_options: the optimiser of the replicas.
 
     Returns:
-        Draws (B, R, Q), equally weighted; a replica that could not be fitted is NaN and has
-        weight 0, as have all of a galaxy without a fit.
-
-    Raises:
-        ValueError: if there are not as many fits as galaxies.
+        Draws (b, R, Q) on the CPU, equally weighted; a replica that could not be fitted is NaN
+        and has weight 0, as have all of a galaxy without a fit.
     """
-    if len(fit) != len(cutouts):
-        raise ValueError(f"{len(fit)} fits came for {len(cutouts)} galaxies, expected one each")
-    shape = (len(cutouts), options.replicas, len(fit.space.names))
+    space = fitted.problem.space
+    shape = (len(fitted), options.replicas, len(space.names))
     samples = torch.full(shape, torch.nan, dtype=torch.float64)
-    for rows, part, problem in prepared(cutouts, fit_options, device, compile):
-        whitened, linear = whitened_point(fit[rows].to(device), problem, part)
-        fitted = torch.isfinite(whitened).all(dim=1) & torch.isfinite(linear).all(dim=1)
-        for known in fitted.nonzero()[:, 0].split(_at_once(problem, shape[2])):
-            if len(known):
-                some = part[known.tolist()]
-                task = _Task(problem.at(known), some, whitened[known], linear[known], options)
-                made = _refit(task, fit_options) if options.refit else _one_step(task)
-                samples[rows[known.cpu()]] = made.cpu()
-    return Draws(fit.space, samples)
+    known = torch.isfinite(torch.cat([fitted.whitened, fitted.linear], dim=1)).all(dim=1)
+    for rows in known.nonzero()[:, 0].split(_at_once(fitted.problem, shape[2])):
+        if len(rows):
+            some = fitted[rows]
+            task = _Task(some.problem, some.cutouts, some.whitened, some.linear, options)
+            made = _refit(task, fit_options) if options.refit else _one_step(task)
+            samples[rows.cpu()] = made.cpu()
+    return Draws(space, samples)
 
 
 def _at_once(problem: Problem, columns: int) -> int:
@@ -235,7 +222,7 @@ def _replicas(task: _Task, pairs: Tensor, about: Linearised | None) -> tuple[Ten
     ``about`` has the best model, for new noise; None resamples pixels.
     """
     galaxies = pairs // task.options.replicas
-    problem = task.problem.at(galaxies)
+    problem = task.problem[galaxies]
     data, weight = problem.pixels.data.clone(), problem.pixels.weight.clone()
     centres = []
     for k, pair in enumerate(pairs.tolist()):

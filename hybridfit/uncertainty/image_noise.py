@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.detection.background import nominal_centre, sky_level
-from hybridfit.fitting.build_problem import make_problem
+from hybridfit.fitting.build_problem import build_problem
 from hybridfit.fitting.linearised import Linearised, linearise
 from hybridfit.fitting.moments import moment_start
 from hybridfit.fitting.options import FitOptions
@@ -144,7 +144,7 @@ def wing_shapes(place: Place, edge: Tensor) -> Tensor:
 
 def reference(cutouts: Cutouts) -> tuple[Linearised, Problem]:
     """Return the derivatives of one Sersic profile at the image's moments, and its problem."""
-    problem = make_problem(cutouts, REFERENCE)
+    problem = build_problem(cutouts, REFERENCE)
     coords = target_place(cutouts).coords
     whitened = problem.space.to_whitened(coords.nan_to_num(0.0), problem.box)
     return linearise(problem, cutouts, whitened), problem
