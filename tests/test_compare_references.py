@@ -225,10 +225,10 @@ def test_galfit_outputs(tmp_path: Path):
     def sersic(**errors: float) -> Component:
         numbers = {"x": 10, "y": 11, "mag": 20, "r_eff": 3, "n": 2, "q": 0.5, "pa": 10}
         values = {k: Value(float(v), errors.get(k, 0.1)) for k, v in numbers.items()}
-        values["n"] = Value(4.0, held=True)
+        values["n"] = Value(4.0, fixed=True)
         return Component("sersic", values)
 
-    sky = Component("sky", {"sky": Value(0.5, 0.1), "sky_dx": Value(0.0, held=True)})
+    sky = Component("sky", {"sky": Value(0.5, 0.1), "sky_dx": Value(0.0, fixed=True)})
     psf = Component("psf", {"x": Value(1), "y": Value(1), "mag": Value(20, suspect=True)})
     outcomes = [
         Outcome(tmp_path / "a" / "block.fits", feedme="a.feedme", components=(sersic(), sky)),

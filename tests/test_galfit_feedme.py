@@ -67,7 +67,7 @@ def numbers(component) -> dict[str, float]:
 
 
 def test_a_plain_file(tmp_path: Path):
-    """Pixels and the region from 0, the angle in [0, 180), toggles as what is held."""
+    """Pixels and the region from 0, the angle in [0, 180), toggles as what is fixed."""
     feedme = plain(tmp_path)
     assert (feedme.image, feedme.sigma, feedme.psf, feedme.mask, feedme.kernel) == (
         "gal.fits",
@@ -93,11 +93,11 @@ def test_a_plain_file(tmp_path: Path):
         },
         abs=1e-12,
     )
-    assert [name for name, value in sersic.values.items() if value.held] == ["y", "n"]
+    assert [name for name, value in sersic.values.items() if value.fixed] == ["y", "n"]
     assert sersic.is_sersic
     assert not sersic.skipped
     assert numbers(sky) == {"sky": 1.392, "sky_dx": 0.0, "sky_dy": 0.0}
-    assert [value.held for value in sky.values.values()] == [False, True, True]
+    assert [value.fixed for value in sky.values.values()] == [False, True, True]
     assert feedme.resolve("psf.fits") == tmp_path / "psf.fits"
 
 
@@ -147,11 +147,11 @@ def test_missing_zero_point_and_scale_are_nan(tmp_path: Path):
     ],
 )
 def test_kin_of_sersic(tmp_path: Path, kind: str, rows: str, expected: dict[str, float]):
-    """Scale lengths and FWHM become half-light radii, the index is known and held."""
+    """Scale lengths and FWHM become half-light radii, the index is known and fixed."""
     text = PLAIN.replace("0) sersic", f"0) {kind}").replace(" 5) 4.2490      0\n", "")
     part = read_feedme(written(tmp_path, text.replace(" 4) 5.1160      1", rows))).components[0]
     assert part.is_sersic
-    assert part.values["n"].held
+    assert part.values["n"].fixed
     assert {name: part.values[name].value for name in expected} == pytest.approx(expected)
 
 
@@ -223,7 +223,7 @@ def test_marks_of_results_are_understood(tmp_path: Path):
 
 def test_missing_toggles_hold_and_are_told(tmp_path: Path):
     feedme = plain(tmp_path, " 3) 20.0890     1", " 3) 20.0890   # total magnitude")
-    assert feedme.components[0].values["mag"].held
+    assert feedme.components[0].values["mag"].fixed
     assert "no toggle" in feedme.notes[0]
 
 
@@ -292,8 +292,8 @@ def test_several_bands_are_listed(tmp_path: Path):
     )
     sersic = feedme.sersics[0]
     assert sersic.values["mag"].value == pytest.approx(20.51 + 1.0 + 0.25)  # T1(-1), T2(-1)
-    assert (sersic.values["x"].value, sersic.values["x"].held) == (pytest.approx(31.01), False)
-    assert sersic.values["q"].held
+    assert (sersic.values["x"].value, sersic.values["x"].fixed) == (pytest.approx(31.01), False)
+    assert sersic.values["q"].fixed
     assert "values are of 'g'" in feedme.notes[0]
 
 
@@ -478,7 +478,7 @@ def test_input_files_of_the_fixtures(shared_data: Path):
     slope = read_feedme(fixtures / "galfit_v3_sky_gradient.txt")
     assert slope.sky is not None
     assert slope.sky.values["sky_dx"].value == -2.989e-3
-    assert not slope.sky.values["sky_dy"].held
+    assert not slope.sky.values["sky_dy"].fixed
     restart = read_feedme(fixtures / "galfitm_band_restart.txt")
     assert (restart.bands, restart.sersics[0].values["mag"].value) == (("g", "r", "i"), 28.669)
 

@@ -80,14 +80,14 @@ def test_an_entry_of_a_log(tmp_path: Path):
     }
     assert sersic.values["pa"].error == 4.75
     assert sersic.values["y"].coupled
-    assert disk.values["x"].held
+    assert disk.values["x"].fixed
     assert math.isnan(disk.values["x"].error)
     assert disk.values["q"].suspect
     assert disk.values["r_eff"].value == pytest.approx(3.35669, abs=1e-5)
     assert disk.values["r_eff"].error == pytest.approx(0.167835, abs=1e-6)
     assert values(star) == {"x": 9.0, "y": 10.0, "mag": 21.0}
     assert sky.values["sky"] == Value(0.785, 0.094)
-    assert sky.values["sky_dx"].held
+    assert sky.values["sky_dx"].fixed
     assert sky.values["sky_dy"] == Value(1e-3, 2e-4)
 
 
@@ -153,7 +153,7 @@ OUTCOME = Outcome(
                 "y": Value(47.2557, 0.0217, coupled=True),
                 "mag": Value(22.9759, 0.0229),
                 "r_eff": Value(2.6271, 0.1135, suspect=True),
-                "n": Value(4.0, held=True),
+                "n": Value(4.0, fixed=True),
                 "q": Value(0.8588, 0.0242),
                 "pa": Value(108.2902, 5.953),
             },
@@ -162,7 +162,7 @@ OUTCOME = Outcome(
             "sky",
             {
                 "sky": Value(0.7297, 0.1042),
-                "sky_dx": Value(0.0, held=True),
+                "sky_dx": Value(0.0, fixed=True),
                 "sky_dy": Value(-1.5e-3, 2e-4),
             },
         ),
@@ -197,7 +197,7 @@ def test_a_block_is_read_as_it_was_written(tmp_path: Path, table: bool):
 def test_other_types_in_a_block(tmp_path: Path, kind: str):
     index = {"expdisk": 1.0, "gaussian": 0.5, "devauc": 4.0}.get(kind)
     part = OUTCOME.components[0]
-    own = {**part.values, "n": Value(index, held=True)} if index else part.values
+    own = {**part.values, "n": Value(index, fixed=True)} if index else part.values
     if kind == "psf":
         own = {name: own[name] for name in ("x", "y", "mag")}
     written = replace(OUTCOME, components=(replace(part, kind=kind, values=own),))
@@ -206,7 +206,7 @@ def test_other_types_in_a_block(tmp_path: Path, kind: str):
     for name, value in own.items():
         # the scale length has four decimals, the radius is 1.68 times that
         assert found.values[name].value == pytest.approx(value.value, abs=1e-4)
-        assert found.values[name].held == value.held
+        assert found.values[name].fixed == value.fixed
         assert found.values[name].suspect == value.suspect
 
 
@@ -369,9 +369,9 @@ def test_every_run_of_galfit3_says_the_same_in_each_file(shared_data: Path):
                 rough = 9e-3 + 6e-3 * abs(value.value) * name.startswith("sky")
                 assert turned(theirs.values[name].value - value.value, name) <= 2 * near
                 assert turned(logged.values[name].value - value.value, name) <= rough
-                assert logged.values[name].held == value.held == theirs.values[name].held
+                assert logged.values[name].fixed == value.fixed == theirs.values[name].fixed
                 assert logged.values[name].suspect == value.suspect
-                if not value.held and value.error < 1e4:
+                if not value.fixed and value.error < 1e4:
                     assert logged.values[name].error == pytest.approx(value.error, abs=9e-3)
         for row, part in zip(rows, run.sersics, strict=True):
             check_row(row, part, run)
@@ -392,7 +392,7 @@ def check_row(row: dict[str, str], part: Component, run: Outcome) -> None:
             # the table's scale lengths are times 1.678, ours times 1.67835
             near = 3e-4 if (name, part.kind) == ("r_eff", "expdisk") else 1e-5
             assert found == pytest.approx(float(row[column]), rel=near, abs=1e-4)
-            if row[f"{column}_err"] and not part.values[name].held:
+            if row[f"{column}_err"] and not part.values[name].fixed:
                 error = float(row[f"{column}_err"])
                 assert part.values[name].error == pytest.approx(error, rel=1e-3, abs=1e-4)
     assert turned(part.values["pa"].value - float(row["pa_deg"]), "pa") <= 1e-3
@@ -419,7 +419,7 @@ def test_fixtures_of_results(shared_data: Path):
     old = read_log(fixtures / "fitlog_pymorph_v2.txt")
     assert [e.version for e in old] == ["2"] * len(old)
     assert values(old[0].components[0])["n"] == 1.6529
-    assert old[0].components[1].values["sky_dx"].held
+    assert old[0].components[1].values["sky_dx"].fixed
     assert [c.kind for c in old[2].components] == ["sersic", "sky", "sersic"]
     (bands,) = read_log(fixtures / "galfitm_fitlog_diverged.txt")
     assert bands.bands == ("g", "r", "i")
@@ -432,7 +432,7 @@ def test_fixtures_of_results(shared_data: Path):
         c.kind for c in many.components
     }
     assert many.components[4].values["r_eff"].value == 0.5  # FWHM 1
-    assert many.components[0].values["x"].held
+    assert many.components[0].values["x"].fixed
     assert many.zeropoint == 0
     host = read_block(fixtures / "imgblock_frb121102_header.fits")
     assert (host.psf, host.n_free) == ("psffile.fits", 15)

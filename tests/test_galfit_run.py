@@ -177,12 +177,12 @@ def test_several_components_and_held_values(tmp_path):
     rows = rows_of([tmp_path / "in", paths[1]], tmp_path / "out", run=options)
     pair, lone = rows["pair"], rows["alone"]
     space = ParameterSpace((("n",), ("n",)), "constant")
-    held = {"x_1", "pa_1", "n_2", "sky", "sky_dx", "sky_dy"}
-    assert set(str(pair["fixed"]).split(",")) == held
+    fixed = {"x_1", "pa_1", "n_2", "sky", "sky_dx", "sky_dy"}
+    assert set(str(pair["fixed"]).split(",")) == fixed
     for name, value in zip(space.names, truth[0], strict=True):
-        if name in held:
+        if name in fixed:
             assert pair[f"{name}_err"] == 0.0
-        else:  # the sky is held .05 off
+        else:  # the sky is fixed .05 off
             assert abs(pair[name] - value) < 6 * pair[f"{name}_err"], name
     assert (pair["x_1"], pair["pa_1"], pair["n_2"], pair["sky"]) == (ONE[0], 40.0, 1.0, 0.1)
     assert pair["dof"] == 52 * 56 - 11
@@ -235,7 +235,7 @@ def test_positions_move_together(tmp_path):
     tied = write(tmp_path / "tied", cutouts, model, constraints="1_2 x offset\n1_2 y offset\n")
     kept = write(tmp_path / "kept", cutouts, model, constraints="1-2 mag -3 3\n")
     lost = write(tmp_path / "lost", cutouts, model, constraints="1_2 re ratio\n1/2 re 3 9")
-    # the second would draw the first away, whose place is held, or bounded
+    # the second would draw the first away, whose place is fixed, or bounded
     both = "1_2 x offset\n1 x -0.01 0.01\n"
     bound = write(tmp_path / "bound", cutouts, model, constraints=both)
     pinned = sersic(ONE, "0111111") + sersic(two) + SKY.format(sky=1)
@@ -269,7 +269,12 @@ def test_what_cannot_be_fitted_is_a_flagged_row(tmp_path):
         "point": (sersic(ONE) + psf + sky, {}, Flag.NOT_MODELLED, "component 2 is 'psf'"),
         "boxy": (sersic(ONE, extra="C0) 0.3 1\n") + sky, {}, Flag.NOT_MODELLED, "terms C0"),
         "empty": (sky, {}, Flag.NOT_MODELLED, "nothing to fit"),
-        "far": (sersic([*ONE[:4], 19.0, *ONE[5:]], "1111011") + sky, {}, Flag.NOT_MODELLED, "held"),
+        "far": (
+            sersic([*ONE[:4], 19.0, *ONE[5:]], "1111011") + sky,
+            {},
+            Flag.NOT_MODELLED,
+            "fixed",
+        ),
         "mode": (sersic(ONE) + sky, {"mode": "1"}, Flag.UNREADABLE, "row P) is 1"),
         "gone": (sersic(ONE) + sky, {"image": "no.fits"}, Flag.UNREADABLE, "no.fits"),
         "bands": (sersic(ONE) + sky, {"image": "a.fits,b.fits"}, Flag.UNREADABLE, "2 bands"),
@@ -291,16 +296,16 @@ def test_what_cannot_be_fitted_is_a_flagged_row(tmp_path):
 
 
 def test_posterior_where_it_can_be(tmp_path):
-    """A plain file has the posterior's errors, one with a held value those of the curvature."""
+    """A plain file has the posterior's errors, one with a fixed value those of the curvature."""
     cutouts, _ = galaxy(ONE, snr=60.0)
     plain = write(tmp_path / "plain", cutouts, sersic(ONE) + SKY.format(sky=1))
-    held = write(tmp_path / "held", cutouts, sersic(ONE, "1111011") + SKY.format(sky=1))
-    rows = rows_of([plain, held], tmp_path / "out", run=RunOptions())
+    fixed = write(tmp_path / "fixed", cutouts, sersic(ONE, "1111011") + SKY.format(sky=1))
+    rows = rows_of([plain, fixed], tmp_path / "out", run=RunOptions())
     assert rows["plain"]["n_p16"] < rows["plain"]["n_p84"]
     assert rows["plain"]["ess"] > 20
-    assert math.isnan(rows["held"]["mag_p50"])
-    assert rows["held"]["mag_err"] > 0
-    assert "curvature" in str(rows["held"]["notes"])
+    assert math.isnan(rows["fixed"]["mag_p50"])
+    assert rows["fixed"]["mag_err"] > 0
+    assert "curvature" in str(rows["fixed"]["notes"])
 
 
 def test_pictures_are_of_the_pixels_that_were_fitted(tmp_path):

@@ -44,7 +44,7 @@ TRUTH = {
 def made(
     flux: float = 1.0,
     sky: float = 0.0123,
-    held: tuple[str, ...] = (),
+    fixed: tuple[str, ...] = (),
     flags: int = 0,
     parts: int = 1,
 ) -> tuple[hf.Cutouts, hf.Fit]:
@@ -53,7 +53,7 @@ def made(
     space = ParameterSpace((("n",),) * parts)
     rows = [*list(TRUTH.values()) * parts, (sky * flux, 0.00045 * flux)]
     errors = [
-        0.0 if name in held else error for name, (_, error) in zip(space.names, rows, strict=True)
+        0.0 if name in fixed else error for name, (_, error) in zip(space.names, rows, strict=True)
     ]
     fit = hf.Fit(
         space,
@@ -95,10 +95,10 @@ KEYS = {"x": "XC", "y": "YC", "mag": "MAG", "r_eff": "RE", "n": "N", "q": "AR", 
 
 
 @pytest.mark.parametrize("flags", [0, int(hf.Flag.NOT_CONVERGED)])
-@pytest.mark.parametrize("held", [(), ("n", "pa")])
-def test_a_written_block_is_read_to_its_last_digit(tmp_path: Path, held, flags: int):
+@pytest.mark.parametrize("fixed", [(), ("n", "pa")])
+def test_a_written_block_is_read_to_its_last_digit(tmp_path: Path, fixed, flags: int):
     """By our reader and by a plain script of GALFIT's conventions: pixels from 1, pa to 90."""
-    path = block(tmp_path, *made(held=held, flags=flags))
+    path = block(tmp_path, *made(fixed=fixed, flags=flags))
     found = read_block(path)
     header = fits.getheader(path, 2)
     sersic = found.components[0]
@@ -112,8 +112,8 @@ def test_a_written_block_is_read_to_its_last_digit(tmp_path: Path, held, flags: 
         ours = sersic.values[name]
         origin = {"x": 100.0, "y": 200.0}.get(name, 0.0)
         assert ours.value == pytest.approx(round(value + origin, decimals), abs=1e-9)
-        assert ours.held == (name in held)
-        if name in held:
+        assert ours.fixed == (name in fixed)
+        if name in fixed:
             assert text.startswith("[")
             assert math.isnan(script_error)
         else:
@@ -123,13 +123,13 @@ def test_a_written_block_is_read_to_its_last_digit(tmp_path: Path, held, flags: 
     assert found.sky is not None
     assert plain(header, "2_SKY")[0] == found.sky.values["sky"].value == 0.01230
     assert found.sky.values["sky"].error == 0.00045
-    assert found.sky.values["sky_dx"].held
+    assert found.sky.values["sky_dx"].fixed
     assert (header["2_XC"], header["2_YC"]) == ("[116.5000]", "[212.5000]")
     assert header["FITSECT"] == "[101:132,201:224]"
     assert found.region == (100, 132, 200, 224)
     assert (found.chi2, found.dof, found.zeropoint) == (760.123456789, 760, 25.256)
-    assert found.n_free == header["NFREE"] == 8 - len(held)
-    assert header["NFIX"] == 2 + len(held)
+    assert found.n_free == header["NFREE"] == 8 - len(fixed)
+    assert header["NFIX"] == 2 + len(fixed)
     assert found.flags == (("1",) if flags else ())
     assert (header["HFFLAGS"] == "NOT_CONVERGED") == bool(flags)
     assert read_outcomes(tmp_path) == [found]
@@ -243,7 +243,7 @@ def test_pixels_of_a_block(tmp_path: Path):
         (Value(18.93481234, 0.0000137), "18.934812 +/- 0.000014"),
         (Value(18.9348, math.nan), "18.9348 +/- nan"),
         (Value(18.9348, 1e18), "18.9348 +/- 1000000000000000000.0000"),
-        (Value(4.0, held=True), "[4.0000]"),
+        (Value(4.0, fixed=True), "[4.0000]"),
         (Value(4.0, 0.1, coupled=True), "{4.0000} +/- {0.1000}"),
         (Value(4.0, 0.1, suspect=True), "*4.0000* +/- *0.1000*"),
     ],
@@ -258,7 +258,7 @@ def test_texts_of_values(value: Value, text: str):
         (Value(2.8774, 0.0005), "2.87740 +/- 0.00050"),
         (Value(-3.808e-3, 2.046e-4), "-3.808e-03 +/- 2.046e-04"),
         (Value(1.23456789e-9, 1e-13), "1.23457e-09 +/- 1.000e-13"),
-        (Value(0.0, held=True), "[0.000e+00]"),
+        (Value(0.0, fixed=True), "[0.000e+00]"),
         (Value(0.0, 1e-5), "0.000e+00 +/- 1.000e-05"),
     ],
 )
@@ -291,7 +291,7 @@ def test_a_restart_file_with_what_was_found(shared_data: Path, tmp_path: Path):
         assert ours.chi2 == pytest.approx(theirs.chi2, abs=6e-4, rel=2e-7)
         for mine, other in zip(ours.components, theirs.components, strict=True):
             for name, value in mine.values.items():
-                assert value.held == other.values[name].held
+                assert value.fixed == other.values[name].fixed
                 difference = value.value - other.values[name].value
                 if name == "pa":
                     difference = (difference + 90) % 180 - 90

@@ -53,7 +53,7 @@ def write_blocks(
     Args:
         directory: must exist.
         cutouts: B galaxies.
-        fit: of them; a value without an error beside others with one was held.
+        fit: of them; a value without an error beside others with one was fixed.
         models: (B, H, W), of the fit, sky included.
         feedmes: of each galaxy the GALFIT input file it was asked for with, if there is one:
             names of files, and types and order of components, are then as in it.
@@ -177,7 +177,7 @@ def _components(cutouts: Cutouts, fit: Fit, i: int) -> tuple[list[Component], Co
     theta = fit.theta[i] + parent_shift(fit.space.names, cutouts.origin[i : i + 1])[0]
     none = not any(error > 0 for error in errors)  # no covariance at all: nothing tells
     values = [
-        Value(value, error if error > 0 else math.nan, held=not (error > 0 or none))
+        Value(value, error if error > 0 else math.nan, fixed=not (error > 0 or none))
         for value, error in zip(theta.tolist(), errors, strict=True)
     ]
     parts, row = [], 0
@@ -189,7 +189,7 @@ def _components(cutouts: Cutouts, fit: Fit, i: int) -> tuple[list[Component], Co
         }
         parts.append(Component("sersic" if shape == ("n",) else "other", own))
         row += len(names)
-    level = {name: Value(0.0, held=True) for name in ("sky", "sky_dx", "sky_dy")}
+    level = {name: Value(0.0, fixed=True) for name in ("sky", "sky_dx", "sky_dy")}
     level |= dict(zip(fit.space.names[row:], values[row:], strict=True))
     return parts, Component("sky", level)
 

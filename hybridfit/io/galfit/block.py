@@ -18,7 +18,7 @@ from hybridfit.data.errors import BadInput
 from hybridfit.files.regular import FileProblem, open_regular, read_bytes
 from hybridfit.io.galfit import conventions
 from hybridfit.io.galfit.entries import Component, GalfitError, Outcome, Value
-from hybridfit.io.galfit.text import LARGEST, number
+from hybridfit.io.galfit.text import LARGEST, band_notes, number
 from hybridfit.io.planes import opened
 
 # header's names of parameters -> GALFIT's numbers; names of GALFIT 2 among them
@@ -98,17 +98,7 @@ def is_block(path: Path) -> bool:
 
 
 def _of_header(path: Path, header: fits.Header) -> Outcome:
-    parts: dict[int, dict[str, str]] = {}
-    kinds: dict[int, str] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for card in header.cards:
-            if card.keyword == "CHISQ":
-                break  # PyMorph's version repeats some of the sky's after its end
-            if re.fullmatch(r"COMP_\d+", card.keyword):
-                kinds[int(card.keyword[5:])] = str(card.value).strip().lower()
-            elif match := CARD.fullmatch(card.keyword):
-                parts.setdefault(int(match[1]), {})[match[2]] = str(card.value)
+    kinds, parts = _cards(header)
     old = any("XCENT" in part for part in parts.values())
     notes: list[str] = []
     components = []
@@ -144,6 +134,22 @@ def _of_header(path: Path, header: fits.Header) -> Outcome:
     )
 
 
+def _cards(header: fits.Header) -> tuple[dict[int, str], dict[int, dict[str, str]]]:
+    """The type of each component, and its parameters as they stand in the header."""
+    parts: dict[int, dict[str, str]] = {}
+    kinds: dict[int, str] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for card in header.cards:
+            if card.keyword == "CHISQ":
+                break  # PyMorph's version repeats some of the sky's after its end
+            if re.fullmatch(r"COMP_\d+", card.keyword):
+                kinds[int(card.keyword[5:])] = str(card.value).strip().lower()
+            elif match := CARD.fullmatch(card.keyword):
+                parts.setdefault(int(match[1]), {})[match[2]] = str(card.value)
+    return kinds, parts
+
+
 def _component(path: Path, k: int, kind: str, cards: Mapping[str, str], old: bool) -> Component:
     names = KEYS | OWN_KEYS.get(kind, {})
     raw, extras = {}, []
@@ -161,17 +167,17 @@ def _component(path: Path, k: int, kind: str, cards: Mapping[str, str], old: boo
 
 
 def _pair(path: Path, key: str, text: str, old: bool) -> Value:
-    """``v +/- e``, ``[v]`` and their stars and braces; GALFIT 2 gives what is held an error 0."""
+    """``v +/- e``, ``[v]`` and their stars and braces; GALFIT 2 gives what is fixed an error 0."""
     words = text.split("+/-")
     value = number(words[0].strip())
     error = number(words[1].strip()) if len(words) > 1 else Value(math.nan)
     if value is None or error is None:
         raise GalfitError(path, None, f"{key} is '{text}', expected 'value +/- error'")
-    held = value.held or (old and not error.value > 0)
+    fixed = value.fixed or (old and not error.value > 0)
     return replace(
         value,
-        error=math.nan if held else error.value,
-        held=held,
+        error=math.nan if fixed else error.value,
+        fixed=fixed,
         suspect=value.suspect or "*" in text,
     )
 
@@ -212,25 +218,6 @@ def _of_tables(path: Path, tables: Mapping[str, Table]) -> Outcome:
     if not len(final) or "BAND" not in final.colnames:
         raise GalfitError(path, None, "FINAL_BAND has no row of a band")
     bands = tuple(str(name).strip() for name in final["BAND"])
-    parts: dict[int, dict[str, Value]] = {}
-    skies = set()
-    for name in final.colnames:
-        match = TABLE_KEY.fullmatch(name)
-        key = KEYS.get(match[2].upper()) if match else None
-        if match is None or key is None:
-            continue
-        if match[2].upper() == "SKY":
-            skies.add(int(match[1]))
-        if not {f"{name}_FIT", f"{name}_ERR"} <= set(final.colnames):
-            raise GalfitError(path, None, f"FINAL_BAND has {name}, but not {name}_FIT and _ERR")
-        held = int(final[f"{name}_FIT"][0]) == 0
-        error = math.nan if held else float(final[f"{name}_ERR"][0])
-        parts.setdefault(int(match[1]), {})[key] = Value(float(final[name][0]), error, held)
-    components = tuple(
-        conventions.component("sky" if k in skies else _table_kind(parts[k]), parts[k])
-        for k in sorted(parts)
-    )
-    notes = [f"{len(bands)} bands ({', '.join(bands)}): values are of '{bands[0]}'"]
     return Outcome(
         path=path,
         feedme=_plain(info.get("INITFILE")),
@@ -242,7 +229,7 @@ def _of_tables(path: Path, tables: Mapping[str, Table]) -> Outcome:
         mask=_plain(band.get("MASK")),
         region=_section(SECTION.search(_plain(info.get("FITSECT")))),
         zeropoint=float(band.get("MAGZPT", math.nan)),
-        components=components,
+        components=_table_components(path, final),
         chi2=float(info.get("CHISQ", math.nan)),
         dof=int(info.get("NDOF", -1)),
         chi2nu=float(info.get("CHI2NU", math.nan)),
@@ -250,7 +237,29 @@ def _of_tables(path: Path, tables: Mapping[str, Table]) -> Outcome:
         flags=tuple(_plain(info.get("FLAGS")).split()),
         version=_plain(info.get("VERSION")),
         bands=bands if len(bands) > 1 else (),
-        notes=tuple(notes if len(bands) > 1 else ()),
+        notes=band_notes(bands),
+    )
+
+
+def _table_components(path: Path, final: Table) -> tuple[Component, ...]:
+    """The components in the table FINAL_BAND, with the values of its first band."""
+    parts: dict[int, dict[str, Value]] = {}
+    skies = set()
+    for name in final.colnames:
+        match = TABLE_KEY.fullmatch(name)
+        key = KEYS.get(match[2].upper()) if match else None
+        if match is None or key is None:
+            continue
+        if match[2].upper() == "SKY":
+            skies.add(int(match[1]))
+        if not {f"{name}_FIT", f"{name}_ERR"} <= set(final.colnames):
+            raise GalfitError(path, None, f"FINAL_BAND has {name}, but not {name}_FIT and _ERR")
+        fixed = int(final[f"{name}_FIT"][0]) == 0
+        error = math.nan if fixed else float(final[f"{name}_ERR"][0])
+        parts.setdefault(int(match[1]), {})[key] = Value(float(final[name][0]), error, fixed)
+    return tuple(
+        conventions.component("sky" if k in skies else _table_kind(parts[k]), parts[k])
+        for k in sorted(parts)
     )
 
 

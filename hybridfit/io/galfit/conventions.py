@@ -40,7 +40,7 @@ def component(
     """
     raw = {name: _clean(value) for name, value in raw.items()}
     if kind == "sky":
-        values = {name: raw.get(row, Value(0.0, held=True)) for name, row in SKY_ROWS.items()}
+        values = {name: raw.get(row, Value(0.0, fixed=True)) for name, row in SKY_ROWS.items()}
         return Component(kind, values, extras, skipped)
     values = {axis: _shifted(raw.get(axis, NOTHING), -1.0) for axis in ("x", "y")}
     if kind == "psf":
@@ -55,7 +55,7 @@ def component(
     values |= {name: raw.get(row, NOTHING) for name, row in SERSIC_ROWS.items()}
     values["r_eff"] = _scaled(values["r_eff"], scale)
     if index is not None:
-        values["n"] = Value(index, held=True)
+        values["n"] = Value(index, fixed=True)
     return Component(kind, _upright(values), extras, skipped)
 
 

@@ -36,14 +36,14 @@ class Value:
     Args:
         value: NaN where the file holds garbage.
         error: 1 sigma; NaN where there is none.
-        held: not fitted: toggle 0, or ``[..]`` in results.
+        fixed: not fitted: toggle 0, or ``[..]`` in results.
         coupled: tied to another by a constraint, ``{..}``.
         suspect: numerically doubtful to GALFIT, ``*..*``.
     """
 
     value: float
     error: float = math.nan
-    held: bool = False
+    fixed: bool = False
     coupled: bool = False
     suspect: bool = False
 
@@ -57,7 +57,7 @@ class Component:
         values: by name. The Sersic family has x, y [pix, from 0 in the image], mag, r_eff
             [pix, half light, semi-major], n, q, pa [deg, in [0, 180), from +y towards -x]:
             n of devauc is 4, of expdisk 1 (r_eff = 1.67835 Rs), of gaussian 0.5 (r_eff =
-            FWHM / 2), held. A sky has sky, sky_dx, sky_dy. Others have x, y, mag and the rest
+            FWHM / 2), fixed. A sky has sky, sky_dx, sky_dy. Others have x, y, mag and the rest
             under GALFIT's own numbers, "4", "5"...
         extras: shape terms beyond these that matter: "C0", "F1", "B2", "R", "T0"...
         skipped: left out of what is subtracted, ``Z) 1``.
@@ -105,7 +105,7 @@ class Feedme(_Model):
         pixel_scale: dx, dy of K) [arcsec]; NaN where there is none.
         mode: P): 0 optimise, 1 model, 2 image block, 3 subcomponents.
         bands: A1) of GALFITM, if more than one: values are those of the first.
-        components: initial values, held = toggle 0.
+        components: initial values, fixed = toggle 0.
         version: 2 or 3, of GALFIT.
         chi2, dof, chi2nu: of a restart file's head; NaN, -1, NaN elsewhere.
         notes: what a reader should know, in sentences.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from hybridfit.io.galfit import conventions
 from hybridfit.io.galfit.entries import Component, Feedme, GalfitError, Value
-from hybridfit.io.galfit.text import Row, file_names, number, read_text, rows
+from hybridfit.io.galfit.text import Row, band_notes, file_names, number, read_text, rows
 
 HEAD = re.compile(
     r"#\s*Chi\^2/nu\s*=\s*(\S+?),\s*Chi\^2\s*=\s*(\S+?),\s*Ndof\s*=\s*(-?\d+)", re.IGNORECASE
@@ -85,30 +85,12 @@ def _feedme(
     notes: list[str],
 ) -> Feedme:
     bands, wavelengths = _bands(control)
-    read: dict[str, Any] = {}
-    for key, name in FILES.items():
-        names = file_names(control[key]) if key in control else [""]
-        read[name] = _first(names[0])
-        if key == "D" and len(names) > 1:
-            read["kernel"] = names[1]
-        if key == "C" and len(names) > 1:
-            least = number(names[1])
-            if least is None:
-                line = control[key].line
-                notes.append(f"line {line}: '{names[1]}' is no least sigma, ignored")
-            else:
-                read["min_sigma"] = least.value
+    files = _files(control, notes)
     old = any(_has_old_rows(block) for block in blocks)
     weights = _weights(wavelengths, len(bands))
     for key in sorted(set(control) - set(FILES) - set("EHIJKP") - set(SILENT) - {"A1"}):
         notes.append(f"line {control[key].line}: row {key}) is not known, ignored")
-    if len(bands) > 1:
-        notes.append(f"{len(bands)} bands ({', '.join(bands)}): values are of '{bands[0]}'")
-    head = next((m for line in lines[:8] if (m := HEAD.search(line))), None)
-    if head:
-        chi2nu, chi2 = (number(text) for text in head.groups()[:2])
-        read |= {"chi2": chi2.value if chi2 else math.nan, "dof": int(head[3])}
-        read["chi2nu"] = chi2nu.value if chi2nu else math.nan
+    notes.extend(band_notes(bands))
     scale = _numbers(path, control.get("K"), 2, "the pixel scale in x and y")
     box = _numbers(path, control.get("I"), 2, "the convolution box in x and y")
     return Feedme(
@@ -123,8 +105,40 @@ def _feedme(
         components=tuple(_component(path, block, old, weights, notes) for block in blocks),
         version=2 if old else 3,
         notes=tuple(notes),
-        **read,
+        **files,
+        **_found(lines),
     )
+
+
+def _files(control: Mapping[str, Row], notes: list[str]) -> dict[str, Any]:
+    """The names of all files, and the least sigma behind the name of the sigma image."""
+    read: dict[str, Any] = {}
+    for key, name in FILES.items():
+        names = file_names(control[key]) if key in control else [""]
+        read[name] = _first(names[0])
+        if key == "D" and len(names) > 1:
+            read["kernel"] = names[1]
+        if key == "C" and len(names) > 1:
+            least = number(names[1])
+            if least is None:
+                line = control[key].line
+                notes.append(f"line {line}: '{names[1]}' is no least sigma, ignored")
+            else:
+                read["min_sigma"] = least.value
+    return read
+
+
+def _found(lines: Sequence[str]) -> dict[str, Any]:
+    """The chi2 of an earlier fit, which GALFIT writes at the head of its restart files."""
+    head = next((m for line in lines[:8] if (m := HEAD.search(line))), None)
+    if head is None:
+        return {}
+    chi2nu, chi2 = (number(text) for text in head.groups()[:2])
+    return {
+        "chi2": chi2.value if chi2 else math.nan,
+        "dof": int(head[3]),
+        "chi2nu": chi2nu.value if chi2nu else math.nan,
+    }
 
 
 def _component(
@@ -154,11 +168,11 @@ def _component(
         else:
             raw[key] = _value(path, row, weights, notes)
     if old and kind not in ("sky", "psf"):
-        boxy = raw.get("10", Value(0.0, held=True))
+        boxy = raw.get("10", Value(0.0, fixed=True))
         raw = {name: v for name, v in raw.items() if name not in ("8", "9", "10")} | {
             new: raw[name] for name, new in (("8", "9"), ("9", "10")) if name in raw
         }
-        if boxy.value != 0 or not boxy.held:
+        if boxy.value != 0 or not boxy.fixed:
             extras.append("C0")
     _check(path, first, kind, raw)
     return conventions.component(kind, raw, tuple(dict.fromkeys(extras)), skipped)
@@ -202,7 +216,7 @@ def _value(path: Path, row: Row, weights: np.ndarray, notes: list[str]) -> Value
     if "cheb" in words and len(values) > 1:
         count = min(len(values), len(weights))
         value = float(weights[:count] @ [v.value for v in values[:count]])
-    return Value(value, held=_held(path, row, words[1:2], notes), suspect=values[0].suspect)
+    return Value(value, fixed=_is_fixed(path, row, words[1:2], notes), suspect=values[0].suspect)
 
 
 def _position(path: Path, row: Row, notes: list[str]) -> tuple[Value, Value]:
@@ -212,20 +226,20 @@ def _position(path: Path, row: Row, notes: list[str]) -> tuple[Value, Value]:
             path, row.line, f"row 1) is '{row.text}', expected x, y and their two toggles"
         )
     x, y = (
-        Value(value.value, held=_held(path, row, row.words[i : i + 1], notes))
+        Value(value.value, fixed=_is_fixed(path, row, row.words[i : i + 1], notes))
         for i, value in ((2, pair[0]), (3, pair[1]))
     )
     return x, y
 
 
-def _held(path: Path, row: Row, words: list[str], notes: list[str]) -> bool:
+def _is_fixed(path: Path, row: Row, words: list[str], notes: list[str]) -> bool:
     """Whether a toggle says 0; GALFITM's lists hold where all bands do."""
     if not words:
-        notes.append(f"line {row.line}: row {row.key}) has no toggle, taken as 0 (held)")
+        notes.append(f"line {row.line}: row {row.key}) has no toggle, taken as 0 (fixed)")
         return True
     toggles = [number(word) for word in words[0].split(",") if word]
     if not toggles or any(toggle is None for toggle in toggles):
-        notes.append(f"line {row.line}: toggle '{words[0]}' is no number, taken as 0 (held)")
+        notes.append(f"line {row.line}: toggle '{words[0]}' is no number, taken as 0 (fixed)")
         return True
     return all(toggle is not None and toggle.value == 0 for toggle in toggles)
 

@@ -49,7 +49,7 @@ def model_header(
 ) -> fits.Header:
     """Return the header that GALFIT gives the model HDU of an image block.
 
-    ``[v]`` was held, ``{v} +/- e`` coupled, ``*v* +/- *e*`` is suspect. What was found is given
+    ``[v]`` was fixed, ``{v} +/- e`` coupled, ``*v* +/- *e*`` is suspect. What was found is given
     in GALFIT's terms: pixels from 1, scale lengths of discs, angles in (-90, 90].
 
     Args:
@@ -79,27 +79,33 @@ def model_header(
     for key, (name, comment) in names.items():
         _put(header, key, _ascii(name) or "none", comment)
     _put(header, "MAGZPT", _finite(outcome.zeropoint), "Magnitude zeropoint")
+    _put_results(header, outcome)
+    return header
+
+
+def _put_results(header: fits.Header, outcome: Outcome) -> None:
+    """Append the components' parameters and the statistics of the fit."""
+    region = outcome.region or (0, 0, 0, 0)
     header.add_comment("========== GALFIT Final Parameters ==========")
     for k, part in enumerate(outcome.components, start=1):
         _put(header, f"COMP_{k}", part.kind, "Component type")
-        for key, text in _texts(part, outcome.region).items():
+        for key, text in _texts(part, region).items():
             _put(header, f"{k}_{key}", text, COMMENTS.get(key, ""))
         header.add_comment(RULE)
     _put(header, "FLAGS", " ".join(outcome.flags), "See `galfit -help' for details.")
     header.add_comment(RULE)
-    held = sum(v.held for c in outcome.components for v in c.values.values())
+    fixed = sum(v.fixed for c in outcome.components for v in c.values.values())
     numbers = {
         "CHISQ": (_finite(outcome.chi2), "Chi^2 of fit"),
         "NDOF": (outcome.dof, "Degrees of freedom"),
         "NFREE": (outcome.n_free, "Number of free parameters"),
-        "NFIX": (held, "Number of fixed parameters"),
+        "NFIX": (fixed, "Number of fixed parameters"),
         "CHI2NU": (_finite(outcome.chi2nu), "Reduced Chi^2"),
     }
     for key, (number, comment) in numbers.items():
         _put(header, key, number, comment)
     _put(header, "LOGFILE", _ascii(outcome.restart) or "none", "Output logfile")
     header.add_comment("=" * 45)
-    return header
 
 
 def _texts(part: Component, region: tuple[int, int, int, int]) -> dict[str, str]:
@@ -141,7 +147,7 @@ def sky_text(value: Value, exponent: bool = False) -> str:
 
 
 def _marked(value: Value, number: str, error: str) -> str:
-    if value.held:
+    if value.fixed:
         return f"[{number}]"
     if value.coupled:
         return f"{{{number}}} +/- {{{error}}}"

@@ -12,7 +12,7 @@ from typing import Any
 from hybridfit.io.galfit import conventions
 from hybridfit.io.galfit.block import SECTION
 from hybridfit.io.galfit.entries import Component, GalfitError, Outcome, Value
-from hybridfit.io.galfit.text import RULER, number, read_text
+from hybridfit.io.galfit.text import RULER, band_notes, number, read_text
 
 # the order of a component's columns behind its position, in GALFIT's numbers
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -84,20 +84,15 @@ def _entry(path: Path, lines: list[tuple[int, str]]) -> Outcome:
     read: dict[str, Any] = {}
     parts: list[tuple[str, dict[str, Value], list[str]]] = []
     bands: list[str] = []
-    awaiting = False  # the line of errors
-    old = False
+    awaiting, old = False, False  # the line of errors; GALFIT 2
     for line, text in lines:
         name, value = _head(text)
         if name == "image":
             read |= _image(value)
         elif name:
             read[name] = value
-        elif found := CHI2.search(text):
-            chi2 = number(found[1])
-            read |= {"chi2": chi2.value if chi2 else math.nan, "dof": int(found[2])}
-        elif found := CHI2NU.search(text):
-            nu = number(found[1])
-            read["chi2nu"] = nu.value if nu else math.nan
+        elif found := _statistics(text):
+            read |= found
         elif RULER.fullmatch(text):
             continue
         elif text.lstrip()[:1] in "([" or (awaiting and ":" not in text):
@@ -117,23 +112,32 @@ def _entry(path: Path, lines: list[tuple[int, str]]) -> Outcome:
             raw, boxy, has_c0 = _values(path, line, kind, numbers)
             parts.append((kind, raw, ["C0"] if boxy else []))
             awaiting, old = True, old or has_c0
-    many = len(bands) > 1
-    notes = [f"{len(bands)} bands ({', '.join(bands)}): values are of '{bands[0]}'"] if many else []
     return Outcome(
         path=path,
         components=tuple(_component(kind, raw, old, extras) for kind, raw, extras in parts),
         version="2" if old else "3",
-        bands=tuple(bands) if many else (),
-        notes=tuple(notes),
+        bands=tuple(bands) if len(bands) > 1 else (),
+        notes=band_notes(bands),
         **read,
     )
 
 
+def _statistics(text: str) -> dict[str, Any]:
+    """What a line says of chi2; empty for other lines."""
+    if found := CHI2.search(text):
+        chi2 = number(found[1])
+        return {"chi2": chi2.value if chi2 else math.nan, "dof": int(found[2])}
+    if found := CHI2NU.search(text):
+        nu = number(found[1])
+        return {"chi2nu": nu.value if nu else math.nan}
+    return {}
+
+
 def _component(kind: str, raw: Mapping[str, Value], old: bool, extras: Iterable[str]) -> Component:
-    """A component; GALFIT 2 has no brackets, and prints an error of 0 of what was held."""
+    """A component; GALFIT 2 has no brackets, and prints an error of 0 of what was fixed."""
     if old:
         raw = {
-            name: replace(value, error=math.nan, held=True)
+            name: replace(value, error=math.nan, fixed=True)
             if value.error == 0 and name not in ("x", "y")
             else value
             for name, value in raw.items()
@@ -206,8 +210,8 @@ def _with_errors(
     merged = {
         name: replace(
             value,
-            error=math.nan if value.held or error.held else error.value,
-            held=value.held or error.held,
+            error=math.nan if value.fixed or error.fixed else error.value,
+            fixed=value.fixed or error.fixed,
             coupled=value.coupled or error.coupled,
             suspect=value.suspect or error.suspect,
         )

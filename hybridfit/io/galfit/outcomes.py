@@ -190,7 +190,7 @@ def _with_errors(values: Outcome, errors: Outcome) -> Outcome:
 def _joined(value: Value, log: Value) -> Value:
     return replace(
         value,
-        error=math.nan if value.held else log.error,
+        error=math.nan if value.fixed else log.error,
         coupled=value.coupled or log.coupled,
         suspect=value.suspect or log.suspect,
     )

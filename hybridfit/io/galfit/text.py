@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +76,7 @@ def file_names(row: Row) -> list[str]:
 
 
 def number(text: str) -> Value | None:
-    """Return a number as GALFIT prints it: plain, ``[held]``, ``{coupled}`` or ``*suspect*``.
+    """Return a number as GALFIT prints it: plain, ``[fixed]``, ``{coupled}`` or ``*suspect*``.
 
     NaN and infinities come back as NaN and suspect. None if it is no number.
     """
@@ -87,7 +87,7 @@ def number(text: str) -> Value | None:
         return None
     suspect = "*" in text or not math.isfinite(value)
     value = value if math.isfinite(value) else math.nan
-    return Value(value, held="[" in text, coupled="{" in text, suspect=suspect)
+    return Value(value, fixed="[" in text, coupled="{" in text, suspect=suspect)
 
 
 def _without_comment(line: str) -> tuple[str, str, str]:
@@ -113,3 +113,10 @@ def _resolved(path: Path, lines: list[str], notes: list[str]) -> Iterator[tuple[
             yield number, line
     if start:
         raise GalfitError(path, start, "a merge conflict begins here, expected its '>>>>>>>'")
+
+
+def band_notes(bands: Sequence[str]) -> tuple[str, ...]:
+    """Say which band's values are read, where there are several."""
+    if len(bands) < 2:
+        return ()
+    return (f"{len(bands)} bands ({', '.join(bands)}): values are of '{bands[0]}'",)

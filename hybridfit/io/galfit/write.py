@@ -51,7 +51,7 @@ def write_feedme(feedme: Feedme, path: str | Path | None = None) -> Path:
 def with_results(feedme: Feedme, outcome: Outcome) -> Feedme:
     """Return an input file that starts where a run ended: GALFIT's restart file.
 
-    What was held stays held, whatever the outcome says of it.
+    What was fixed stays fixed, whatever the outcome says of it.
 
     Raises:
         ValueError: if the components differ in number or kind.
@@ -138,7 +138,7 @@ def _component(k: int, part: Component) -> list[str]:
 
 
 def _toggle(value: Value) -> int:
-    return int(not value.held)
+    return int(not value.fixed)
 
 
 def _text(value: float) -> str:

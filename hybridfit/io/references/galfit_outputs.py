@@ -70,7 +70,7 @@ def _numbers(components: Sequence[Component]) -> np.ndarray:
         for j, name in enumerate(NAMES):
             value = component.values.get(name)
             if value is not None:
-                given = value.held or value.coupled
+                given = value.fixed or value.coupled
                 out[k, j] = value.value, value.error, float(given)
     return out
 

@@ -17,11 +17,11 @@ from hybridfit.fitting.fixed import Given
 from hybridfit.fitting.options import FitOptions
 from hybridfit.pipeline.galfit.tasks import Task, space_of
 
-ROUNDS = 5  # fits in which values that leave their range are held at its limit
+ROUNDS = 5  # fits, each of which fixes one more value at a limit
 
 
 def given_limits(batch: Sequence[Task], origin: Tensor) -> tuple[Tensor, Tensor]:
-    """Lower and upper limits (B, Q) of the tasks' values, in cutout pixels."""
+    """Return the lower and upper limits (B, Q) of the tasks' values, in cutout pixels."""
     pair = [[getattr(task, name) for task in batch] for name in ("low", "high")]
     low, high = (torch.tensor(values, dtype=torch.float64) for values in pair)
     names = space_of(batch[0].n_components).names
@@ -36,9 +36,15 @@ def fit_within(
     device: torch.device,
     compile: bool,
 ) -> Fit:
-    """Fit with values kept within limits: what would leave them is held there, and told so.
+    """Fit within limits: fix values that would leave them at the limit, and flag AT_LIMIT.
 
-    The active-set method, one value a round, the farthest out first; it is never let go again.
+    This is an active-set method: each round fixes the value that lies farthest outside, in units
+    of its error. A fixed value is not released again.
+
+    Args:
+        cutouts, options, device, compile: see `fit_cutouts`.
+        given: initial values, and which of them are fixed.
+        limits: lower and upper limits (B, Q) of the values.
     """
     fit = fit_cutouts(cutouts, options, device, compile, given=given)
     low, high = limits
@@ -49,23 +55,15 @@ def fit_within(
         rows = (worst > 0).nonzero()[:, 0]
         if len(rows) == 0:
             break
-        at, theta, held = column[rows], given.theta.clone(), given.held.clone()
+        at, theta, fixed = column[rows], given.theta.clone(), given.held.clone()
         theta[rows] = torch.where(torch.isfinite(fit.theta[rows]), fit.theta[rows], theta[rows])
         value = theta[rows, at]
         moved = value.clamp(low[rows, at], high[rows, at]) - value
-        # what moves together is moved, and held, together
+        # tied positions are moved, and fixed, together
         together = given.leader[rows] == given.leader[rows, at][:, None]
         theta[rows] += together * moved[:, None]
-        held[rows] |= together
-        given = replace(given, theta=theta, held=held)
+        fixed[rows] |= together
+        given = replace(given, theta=theta, held=fixed)
         again = fit_cutouts(cutouts[rows.tolist()], options, device, compile, given=given[rows])
-        fit = _put(fit, rows, replace(again, flags=again.flags | int(Flag.AT_LIMIT)))
+        fit = fit.put(rows, replace(again, flags=again.flags | int(Flag.AT_LIMIT)))
     return fit
-
-
-def _put(fit: Fit, rows: Tensor, other: Fit) -> Fit:
-    """The fit with ``other`` in its ``rows``."""
-    names = ("theta", "covariance", "chi2", "dof", "n_iter", "flags")
-    return replace(
-        fit, **{n: getattr(fit, n).index_copy(0, rows, getattr(other, n)) for n in names}
-    )

@@ -1,4 +1,4 @@
-"""Rows of a run of GALFIT's input files, which have different numbers of components."""
+"""Rows of a run of GALFIT input files, which have different numbers of components."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIXED_WIDTH = 120  # bytes of the column that names fixed parameters
 
 
 def task_columns(paths: Sequence[Path]) -> tuple[Column, ...]:
-    """The columns that say what was asked."""
+    """Return the columns that say what was asked."""
     width = max(len(str(path).encode()) for path in paths)
     return (
         Column("feedme", f"S{width}", "", "the GALFIT input file", "meta.ref"),
@@ -36,7 +36,7 @@ def task_columns(paths: Sequence[Path]) -> tuple[Column, ...]:
 def task_rows(
     cutouts: Cutouts, batch: Sequence[Task], result: Result, schema: Sequence[Column]
 ) -> NDArray[np.void]:
-    """Rows of the whole run's columns, from those that a batch has by itself."""
+    """Return rows with the columns of the whole run, of a batch with one number of components."""
     space = result.fit.space
     wanted = {column.name: column for column in schema}
     n_samples = wanted["weight"].shape[0] if "weight" in wanted else 0
@@ -54,14 +54,14 @@ def task_rows(
         at = [total.names.index(renamed[name]) for name in space.names]
         rows["covariance"][np.ix_(range(len(rows)), at, at)] = result.fit.covariance.numpy()
     rows["feedme"] = [str(task.feedme.path).encode() for task in batch]
-    rows["fixed"] = [",".join(task.held_names).encode()[:FIXED_WIDTH] for task in batch]
+    rows["fixed"] = [",".join(task.fixed_names).encode()[:FIXED_WIDTH] for task in batch]
     return rows
 
 
 def failed_task(
     path: Path, id: str, flags: int, text: str, schema: Sequence[Column]
 ) -> NDArray[np.void]:
-    """The row (1,) of a file that could not be computed, see `hybridfit.io.table.failed_row`."""
+    """Return the row (1,) of a file that could not be computed, see `failed_row`."""
     rows = failed_row(id, flags, text, schema)
     rows["feedme"] = str(path).encode()
     return rows
@@ -70,7 +70,7 @@ def failed_task(
 def _numbered(
     names: Sequence[str], space: ParameterSpace, wanted: Container[str]
 ) -> dict[str, str]:
-    """For each column of a batch its name in the run's table: x_err may be its x_1_err."""
+    """Map each column of a batch to its name in the run's table: x_err may be x_1_err there."""
     stems = [*(n for n in space.names if n not in SKY), "r_eff_arcsec", "ra", "dec", "pa_sky"]
     found = {}
     for name in names:

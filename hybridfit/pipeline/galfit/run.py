@@ -1,9 +1,9 @@
-"""Running existing GALFIT input files: thousands in batches, each as its user set it up.
+"""Runs of existing GALFIT input files: thousands in batches, each as its user set it up.
 
 A file that asks for one free Sersic profile on a constant sky is measured as any galaxy is, from
-its own start. Several components, or values that are held, are fitted from their starts and carry
-the errors of the curvature; ranges of a constraint file are kept by holding at its limit what
-would leave it. What cannot be fitted is a flagged row that says why.
+the file's initial values. Files with several components or fixed values are fitted from theirs,
+with the errors of the curvature. Ranges of a constraint file are kept: a value that would leave
+its range is fixed at the limit. A file that cannot be fitted is a flagged row that says why.
 """
 
 from __future__ import annotations
@@ -68,11 +68,12 @@ def fit_feedmes(
 ) -> Summary:
     """Run GALFIT input files and write their table, one row a file.
 
-    Image, sigma, PSF, mask, region, zero point, EXPTIME, start values and what is held are the
-    file's. The table has the columns of `hybridfit.fit`; where any file has several components
-    their names end in _1, _2... in the file's order, NaN where a file has fewer. ``feedme`` and
-    ``fixed`` say what was asked. The run may be killed and goes on where it stopped. With
-    ``save_models`` there are image blocks and restart files in ``out/models``, as of GALFIT.
+    Each file gives its image, sigma, PSF, mask, region, zero point, EXPTIME, initial values and
+    fixed parameters. The table has the columns of `hybridfit.fit`; if any file has several
+    components their names end in _1, _2... in the file's order, with NaN where a file has fewer.
+    The columns ``feedme`` and ``fixed`` say what was asked. A run that was killed continues where
+    it stopped. ``save_models`` writes image blocks and restart files, as GALFIT does, to
+    ``out/models``.
 
     Args:
         inputs: feedme files, and directories that hold such.
@@ -165,7 +166,7 @@ class FeedmeWork(FitWork):
         """Return the rows of files of one kind."""
         batch = self.tasks(cutouts)
         result = self._result(cutouts, batch, n_alike, clock)
-        result, cutouts = _told(cutouts, batch, result, self.errors)
+        result, cutouts = _checked(cutouts, batch, result, self.errors)
         if self.run.save_models:
             with clock("models"):
                 self._write_models(cutouts, result, job.models)
@@ -185,7 +186,7 @@ class FeedmeWork(FitWork):
         given = given_of(batch, cutouts.origin)
         if batch[0].is_plain:
             start = given.theta[:, : len(NAMES)].clone()
-            start[~(start[:, 3] > 0), 3] = torch.nan  # a size that is no size
+            start[~(start[:, 3] > 0), 3] = torch.nan  # sizes must be positive
             cutouts = replace(cutouts, start=start)
             rest = (device, compile, self.errors, self.network, clock)
             return measure(cutouts, self.fit, *rest)
@@ -209,7 +210,7 @@ class FeedmeWork(FitWork):
 
 
 def write_restarts(feedmes: Sequence[Feedme], files: Sequence[Path]) -> None:
-    """Write ``<id>.galfit.01`` beside image blocks: input files that start where the fits ended.
+    """Write ``<id>.galfit.01`` beside image blocks: input files with the fitted values.
 
     Files are named by their full paths, so that GALFIT can be run from anywhere. A galaxy without
     a fit gets none.
@@ -229,20 +230,22 @@ def write_restarts(feedmes: Sequence[Feedme], files: Sequence[Path]) -> None:
         write_feedme(restart, file.with_name(file.name.removesuffix("_block.fits") + ".galfit.01"))
 
 
-def _told(
+def _checked(
     cutouts: Cutouts, batch: Sequence[Task], result: Result, errors: ErrorOptions
 ) -> tuple[Result, Cutouts]:
-    """The result, flagged where ties are not kept, and cutouts that say what was done otherwise."""
+    """Flag constraints that are not kept, and note in the cutouts what was not done as asked."""
     texts, flags = [], result.fit.flags.clone()
     for i, (task, message) in enumerate(zip(batch, cutouts.messages, strict=True)):
         own = [message]
         if int(flags[i]) & Flag.NOT_MODELLED:
-            own.append("a held value lies outside of what the prior allows")
+            own.append("a fixed value lies outside the range of the prior")
         elif broken := broken_ties(task, result.fit.theta[i].tolist()):
             flags[i] |= int(Flag.NOT_MODELLED)
             own.append(f"constraints that were not kept: {', '.join(broken)}")
         if not task.is_plain and errors.uncertainty != "covariance":
-            own.append("errors are the curvature's, as values are held or there are several")
+            own.append(
+                "errors are the curvature's: values are fixed, or there are several components"
+            )
         texts.append(joined(*own))
     new = flags != result.fit.flags
     grade = torch.where(new, int(Quality.SUSPECT), result.quality)

@@ -1,7 +1,8 @@
-"""What GALFIT input files ask for, in this version's terms, and what of it cannot be done.
+"""Tasks: what GALFIT input files ask for, in this package's terms, and what cannot be done.
 
-One task a file: the components as Sersic profiles with their starts, what is held, and the ranges
-of a constraint file. All of Sersic's family are Sersic profiles whose index is held.
+A task holds the components of one file as Sersic profiles with their initial values, says which
+values are fixed, and has the ranges of a constraint file. de Vaucouleurs, exponential and Gaussian
+profiles are Sersic profiles with a fixed index.
 """
 
 from __future__ import annotations
@@ -46,22 +47,23 @@ class Task:
     Args:
         id: the row's name.
         feedme: the file.
-        values: start values of each component, in `NAMES`, then of the sky, x and y in the image.
-        held: the same, whether they keep their value.
-        low, high: the same, limits from the constraint file.
-        leader: the same, the place of the value that a position moves with; its own by default.
-        ties: of the constraint file, that are not kept but looked at afterwards.
+        values: initial values of each component, in the order of `NAMES`, then of the sky; x and
+            y in the image.
+        fixed: of each value whether it is fixed.
+        low, high: of each value its limits from the constraint file.
+        tied_to: of each value the index of the one that it moves with; its own by default.
+        ties: of the constraint file, which are not imposed but checked after the fit.
         notes: what was asked for but does not change the answer, or is done in another way.
-        refused: why this version cannot fit it, "" if it can.
+        refused: why the file cannot be fitted, "" if it can.
     """
 
     id: str
     feedme: Feedme
     values: tuple[float, ...] = ()
-    held: tuple[bool, ...] = ()
+    fixed: tuple[bool, ...] = ()
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
-    leader: tuple[int, ...] = ()
+    tied_to: tuple[int, ...] = ()
     ties: tuple[Constraint, ...] = ()
     notes: tuple[str, ...] = ()
     refused: str = ""
@@ -76,13 +78,13 @@ class Task:
         """Whether it is one free Sersic profile on a constant sky: what every galaxy gets."""
         whitened = len(NAMES) + 1
         bounded = any(map(math.isfinite, self.low + self.high)) or bool(self.ties)
-        level = self.held[whitened:] == (True, True) and self.values[whitened:] == (0.0, 0.0)
-        return self.n_components == 1 and level and not any(self.held[:whitened]) and not bounded
+        level = self.fixed[whitened:] == (True, True) and self.values[whitened:] == (0.0, 0.0)
+        return self.n_components == 1 and level and not any(self.fixed[:whitened]) and not bounded
 
     @property
-    def held_names(self) -> tuple[str, ...]:
-        """Names of what is held, as in the table's columns."""
-        return tuple(name for name, held in zip(self.names, self.held, strict=True) if held)
+    def fixed_names(self) -> tuple[str, ...]:
+        """Names of the fixed values, as in the table's columns."""
+        return tuple(name for name, fixed in zip(self.names, self.fixed, strict=True) if fixed)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -91,7 +93,7 @@ class Task:
 
 
 def space_of(n_components: int) -> ParameterSpace:
-    """The parameters of so many Sersic profiles on a sloping sky."""
+    """Return the parameters of so many Sersic profiles on a sloping sky."""
     return ParameterSpace((("n",),) * n_components, "plane")
 
 
@@ -133,13 +135,13 @@ def _name(path: Path, depth: int) -> str:
 
 @lru_cache(maxsize=4096)
 def read_task(id: str, path: Path) -> Task:
-    """Read one input file; what is wrong with it stands in `Task.refused`."""
+    """Read one input file; `Task.refused` says what is wrong with it."""
     try:
         feedme = read_feedme(path)
         return _task(id, feedme)
     except (GalfitError, BadInput, OSError) as error:
         return Task(id, Feedme(path), refused=str(error))
-    except Exception as error:  # what a broken file can raise has no end
+    except Exception as error:  # a broken file can raise anything
         text = f"{type(error).__name__} while reading '{path}': {error}"
         return Task(id, Feedme(path), refused=text)
 
@@ -149,23 +151,23 @@ def _task(id: str, feedme: Feedme) -> Task:
     skies = [c for c in feedme.components if c.kind == "sky"]
     if refused := _refusal(feedme, parts, skies):
         return Task(id, feedme, refused=refused, notes=feedme.notes)
-    values, held = [], []
+    values, fixed = [], []
     for part in parts:
         values += [part.values[name].value for name in NAMES]
-        held += [part.values[name].held for name in NAMES]
+        fixed += [part.values[name].fixed for name in NAMES]
     for name in SKY:  # without a sky component GALFIT's sky is 0
         own = skies[0].values[name] if skies else None
         values.append(own.value if own else 0.0)
-        held.append(own.held if own else True)
-    task = Task(id, feedme, tuple(values), tuple(held), notes=feedme.notes)
-    empty = [n for n, v, h in zip(task.names, values, held, strict=True) if h and math.isnan(v)]
+        fixed.append(own.fixed if own else True)
+    task = Task(id, feedme, tuple(values), tuple(fixed), notes=feedme.notes)
+    empty = [n for n, v, h in zip(task.names, values, fixed, strict=True) if h and math.isnan(v)]
     if empty:
-        return Task(id, feedme, refused=f"{empty[0]} is held, but has no readable value")
+        return Task(id, feedme, refused=f"{empty[0]} is fixed, but has no readable value")
     return _constrained(task)
 
 
 def _refusal(feedme: Feedme, parts: list[Component], skies: list[Component]) -> str:
-    """Why components cannot be fitted, "" if they can."""
+    """Say why components cannot be fitted, "" if they can."""
     for number, part in enumerate(feedme.components, start=1):
         if part.extras:
             terms = ", ".join(part.extras)
@@ -185,9 +187,9 @@ def _refusal(feedme: Feedme, parts: list[Component], skies: list[Component]) -> 
 
 
 def _constrained(task: Task) -> Task:
-    """The task with its constraint file's ranges, and positions that move together."""
+    """Return the task with its constraint file's ranges, and with tied positions."""
     low, high = [-math.inf] * len(task.values), [math.inf] * len(task.values)
-    leader, ties = list(range(len(task.values))), []
+    tied_to, ties = list(range(len(task.values))), []
     if task.feedme.constraints:
         file = locate(task.feedme, "G", task.feedme.constraints)
         constraints = read_constraints(file)
@@ -199,20 +201,25 @@ def _constrained(task: Task) -> Task:
                     return replace(task, refused=f"a constraint is of {what}, which is not fitted")
                 low[place], high[place] = limits
         for tie in (c for c in constraints if c.is_tie):
-            places = [place_of(task, number, tie.parameter) for number in tie.components]
-            if tie.kind == "offset" and tie.parameter in ("x", "y") and None not in places:
+            places = places_of(task, tie)
+            if tie.kind == "offset" and tie.parameter in ("x", "y") and places:
                 for place in places:
-                    leader[place] = leader[places[0]]  # type: ignore[call-overload, index]
+                    tied_to[place] = tied_to[places[0]]
             else:
                 ties.append(tie)
-    held = tuple(task.held[lead] or own for lead, own in zip(leader, task.held, strict=True))
+    fixed = tuple(task.fixed[lead] or own for lead, own in zip(tied_to, task.fixed, strict=True))
     return replace(
-        task, held=held, low=tuple(low), high=tuple(high), leader=tuple(leader), ties=tuple(ties)
+        task,
+        fixed=fixed,
+        low=tuple(low),
+        high=tuple(high),
+        tied_to=tuple(tied_to),
+        ties=tuple(ties),
     )
 
 
 def place_of(task: Task, number: int, name: str) -> int | None:
-    """Where a component's value stands in `Task.values`; None if it is not fitted.
+    """Return where a component's value stands in `Task.values`; None if it is not fitted.
 
     Args:
         task: the task.
@@ -229,16 +236,23 @@ def place_of(task: Task, number: int, name: str) -> int | None:
     return len(NAMES) * before + NAMES.index(name) if name in NAMES else None
 
 
+def places_of(task: Task, tie: Constraint) -> list[int]:
+    """Return where the values of a tie stand in `Task.values`; [] if any is not fitted."""
+    found = [place_of(task, number, tie.parameter) for number in tie.components]
+    places = [place for place in found if place is not None]
+    return places if len(places) == len(found) else []
+
+
 def broken_ties(task: Task, theta: Sequence[float]) -> list[str]:
-    """The ties that a solution does not keep, in GALFIT's words."""
+    """Return the ties that a solution does not keep, in GALFIT's words."""
     broken = []
     for tie in task.ties:
-        places = [place_of(task, number, tie.parameter) for number in tie.components]
+        places = places_of(task, tie)
         which = {"difference": "-", "quotient": "/"}.get(tie.kind, "_")
         text = f"{which.join(str(k + 1) for k in tie.components)} {tie.parameter}"
-        if tie.kind in ("difference", "quotient") and None not in places:
+        if tie.kind in ("difference", "quotient") and places:
             first, second = (
-                theta[place] / (_size_unit(task, number) if tie.parameter == "r_eff" else 1.0)  # type: ignore[index]
+                theta[place] / (_size_unit(task, number) if tie.parameter == "r_eff" else 1.0)
                 for place, number in zip(places, tie.components, strict=True)
             )
             value = second - first if tie.kind == "difference" else first / second
@@ -251,19 +265,22 @@ def broken_ties(task: Task, theta: Sequence[float]) -> list[str]:
 
 
 def _size_unit(task: Task, number: int) -> float:
-    """What GALFIT's size of a component is to be multiplied with for its half-light radius."""
+    """Return the half-light radius of a component in units of the size that GALFIT gives."""
     return FAMILY[task.feedme.components[number].kind][0]
 
 
 def given_of(tasks: Sequence[Task], origin: Tensor) -> Given:
-    """Starts and what is held of tasks with one number of components, in cutout pixels.
+    """Return initial values and fixed ones, of tasks with the same number of components.
 
     Args:
         tasks: B of them.
         origin: (B, 2) x and y of the cutouts' first pixels in the images.
+
+    Returns:
+        Values in cutout pixels.
     """
     theta = torch.tensor([task.values for task in tasks], dtype=torch.float64)
-    held = torch.tensor([task.held for task in tasks])
-    leader = torch.tensor([task.leader for task in tasks])
+    fixed = torch.tensor([task.fixed for task in tasks])
+    tied_to = torch.tensor([task.tied_to for task in tasks])
     names = space_of(tasks[0].n_components).names
-    return Given(in_cutout(theta, names, origin), held, leader)
+    return Given(in_cutout(theta, names, origin), fixed, tied_to)
