@@ -119,11 +119,11 @@ def test_soft_clip_bounds_one_galaxy():
 
 def test_galaxies_without_a_finite_loss_are_dropped_and_counted():
     made, shard = recipe(), scenes(128)(0)
-    learner, store = learner_of(made, shard), ReplayBuffer(1.0)
+    learner, buffer = learner_of(made, shard), ReplayBuffer(1.0)
     shard.targets[5:9] = math.nan
-    store.add(shard)
+    buffer.add(shard)
     for _ in range(4):  # two passes
-        usable, sums = step(learner, store, made.train, 0.0)
+        usable, sums = step(learner, buffer, made.train, 0.0)
         assert usable
         assert torch.isfinite(sums).all()
     assert 4 <= learner.counters.dropped <= 16  # each is used about twice
@@ -132,11 +132,11 @@ def test_galaxies_without_a_finite_loss_are_dropped_and_counted():
 
 def test_a_batch_without_any_finite_loss_changes_nothing():
     made, shard = recipe(), scenes(128)(0)
-    learner, store = learner_of(made, shard), ReplayBuffer(1.0)
+    learner, buffer = learner_of(made, shard), ReplayBuffer(1.0)
     shard.targets[:] = math.nan
-    store.add(shard)
+    buffer.add(shard)
     before = {k: v.clone() for k, v in learner.model.state_dict().items()}
-    usable, _ = step(learner, store, made.train, 0.0)
+    usable, _ = step(learner, buffer, made.train, 0.0)
     assert not usable
     assert learner.counters.skipped == 1
     assert learner.counters.step == 1
@@ -147,10 +147,10 @@ def test_a_batch_without_any_finite_loss_changes_nothing():
 def test_views_are_read_in_their_share_of_the_batches():
     made = recipe(network=SWIN, image_share=[0.5, 0.5])
     shard = scenes(64, views=True)(0)
-    learner, store = learner_of(made, shard), ReplayBuffer(1.0)
-    store.add(shard)
+    learner, buffer = learner_of(made, shard), ReplayBuffer(1.0)
+    buffer.add(shard)
     for _ in range(10):
-        step(learner, store, made.train, 0.0)
+        step(learner, buffer, made.train, 0.0)
     assert learner.counters.images == 640
     assert learner.counters.with_views == 320
 

@@ -75,28 +75,28 @@ def test_leaving_a_producer_ends_its_processes():
 
 def test_store_holds_the_last_shards_and_uses_them_evenly():
     one = numbered(0)
-    store = ReplayBuffer(memory_gb=3.5 * one.n_bytes / 1e9)  # room for three
+    buffer = ReplayBuffer(memory_gb=3.5 * one.n_bytes / 1e9)  # room for three
     for k in range(5):
-        store.add(numbered(k))
-    assert len(store) == 24
-    assert sorted(set(store.held().targets[:, 0].tolist())) == [2.0, 3.0, 4.0]
+        buffer.add(numbered(k))
+    assert len(buffer) == 24
+    assert sorted(set(buffer.contents().targets[:, 0].tolist())) == [2.0, 3.0, 4.0]
     count = np.zeros(24)
     for step in range(300):
-        rows = store.draw(8, [0, step])
+        rows = buffer.draw(8, [0, step])
         count[rows.numpy()] += 1
-        _, scalars, targets = store.batch(rows, with_views=False)
+        _, scalars, targets = buffer.batch(rows, with_views=False)
         assert torch.equal(scalars, targets)
     # independent draws would scatter by 10 about the mean 100
     assert count.std() < 5
     with pytest.raises(ValueError, match="expected 8"):
-        store.add(one[0:4])
+        buffer.add(one[0:4])
 
 
 def test_draws_depend_on_their_seed_alone():
     def rows() -> list[list[int]]:
-        store = ReplayBuffer(1.0)
-        store.add(numbered(0))
-        return [store.draw(4, [7, step]).tolist() for step in range(20)]
+        buffer = ReplayBuffer(1.0)
+        buffer.add(numbered(0))
+        return [buffer.draw(4, [7, step]).tolist() for step in range(20)]
 
     assert rows() == rows()
 
@@ -116,23 +116,23 @@ class Late:
 
 def test_training_waits_only_where_galaxies_were_used_too_often():
     late = Late()
-    stock = Supply(late, ReplayBuffer(1.0), uses=2, uses_max=5)
-    stock.refill(0)
-    assert (late.made, stock.distinct) == (1, 8)  # nothing to train with: waits
-    stock.refill(16)
+    supply = Supply(late, ReplayBuffer(1.0), uses=2, uses_max=5)
+    supply.refill(0)
+    assert (late.made, supply.distinct) == (1, 8)  # nothing to train with: waits
+    supply.refill(16)
     assert late.made == 1  # due, but late: goes on with what there is
-    stock.refill(39)
+    supply.refill(39)
     assert late.made == 1
-    stock.refill(40)  # each was used five times
+    supply.refill(40)  # each was used five times
     assert late.made == 2
 
 
 def test_new_shards_come_at_the_pace_of_their_use():
     with Producer(numbered) as producer:
-        stock = Supply(producer, ReplayBuffer(1.0), uses=4, uses_max=8)
+        supply = Supply(producer, ReplayBuffer(1.0), uses=4, uses_max=8)
         for images in range(0, 1600, 8):
-            stock.refill(images)
-        assert stock.distinct == pytest.approx(1600 / 4, abs=8)
+            supply.refill(images)
+        assert supply.distinct == pytest.approx(1600 / 4, abs=8)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])

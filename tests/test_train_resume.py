@@ -47,16 +47,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_checkpoint_round_trip_is_exact(tmp_path):
     made, shard = recipe(), scenes(64)(0)
-    learner, store = learner_of(made, shard), ReplayBuffer(1.0)
-    store.add(shard)
+    learner, buffer = learner_of(made, shard), ReplayBuffer(1.0)
+    buffer.add(shard)
     for _ in range(3):
-        step(learner, store, made.train, 0.1)
+        step(learner, buffer, made.train, 0.1)
     checkpoint.save_checkpoint(tmp_path, 3, learner.state())
     other = learner_of(made, shard)
     other.restore(checkpoint.load_checkpoint(tmp_path))
     assert other.counters == learner.counters
     for _ in range(2):  # optimiser and averages included: both go the same way from here
-        step(learner, store, made.train, 0.1)
+        step(learner, buffer, made.train, 0.1)
     again = ReplayBuffer(1.0)
     again.add(shard)
     for k in range(3):

@@ -1,4 +1,4 @@
-"""`hybridfit calibrate`: is the network's posterior true, and how sharp is it?"""
+"""`hybridfit calibrate`: whether the network's posterior is calibrated, and how sharp it is."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from hybridfit.calibration.sbc_samples import SbcSamples
 from hybridfit.calibration.tarp import MissingLibrary, tarp
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import UsageError
+from hybridfit.data.samples import Posterior
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.sources import find_sources
 from hybridfit.io.truth_table import (
@@ -64,13 +65,13 @@ class LabelledBatch:
 
 @dataclass(frozen=True)
 class Report:
-    """What `calibrate_network` found.
+    """The result of `calibrate_network`.
 
     Args:
         calibration: tables over all galaxies.
         tarp: see `hybridfit.calibration.tarp`; None where sbi is missing.
         galaxies: truth, ranks, widths and rejected draws of each galaxy.
-        notes: lines for the user, what was left out and why.
+        notes: lines for the user on what was left out, and why.
     """
 
     calibration: Calibration
@@ -90,7 +91,7 @@ def calibrate_network(
     device: str = "cpu",
     quiet: bool = False,
 ) -> Report:
-    """Hold the posterior against simulations, or against labelled cutouts.
+    """Test the posterior on simulated galaxies, or on labelled cutouts.
 
     Args:
         out: folder for calibration.ecsv, coverage.ecsv, ranks.ecsv, tarp.ecsv, galaxies.ecsv and
@@ -121,18 +122,11 @@ def calibrate_network(
     except (ValueError, TypeError, OSError) as error:
         raise UsageError(str(error)) from error
     space = ParameterSpace(prior=prior)
-    parts: list[dict[str, Any]] = []
+    parts: list[dict[str, NDArray]] = []
     with tqdm(total=n, unit=" galaxies", disable=quiet) as bar:
         for batch in batches:
             posterior = predict_cutouts(batch.cutouts, estimator, n_samples, seed, device)
-            known = batch.theta.clone()
-            known[:, -1] = torch.nan_to_num(known[:, -1])  # the limit does not depend on the level
-            covariance = cramer_rao(known, batch.cutouts, space)
-            sigma = torch.diagonal(covariance, dim1=1, dim2=2).clamp_min(0).sqrt()
-            values = {"limit": sigma, "samples": posterior.samples, "theta": batch.theta}
-            values |= {"snr": batch.snr, "kind": batch.kind, "rejected": posterior.rejected}
-            parts.append({name: v.cpu().numpy() for name, v in values.items()})
-            parts[-1]["id"] = np.array(batch.cutouts.id)
+            parts.append(_figures(batch, posterior, space))
             bar.update(len(batch.cutouts))
     if not parts:
         raise UsageError(f"no galaxy of '{input}' can be read")
@@ -142,6 +136,19 @@ def calibrate_network(
     report = _report(joined, space.names, options, seed, notes)
     _write(report, out)
     return report
+
+
+def _figures(
+    batch: LabelledBatch, posterior: Posterior, space: ParameterSpace
+) -> dict[str, NDArray]:
+    """Draws, truth and Cramer-Rao limit of a batch, by name."""
+    known = batch.theta.clone()
+    known[:, -1] = torch.nan_to_num(known[:, -1])  # the limit does not depend on the level
+    covariance = cramer_rao(known, batch.cutouts, space)
+    sigma = torch.diagonal(covariance, dim1=1, dim2=2).clamp_min(0).sqrt()
+    values = {"limit": sigma, "samples": posterior.samples, "theta": batch.theta}
+    values |= {"snr": batch.snr, "kind": batch.kind, "rejected": posterior.rejected}
+    return {**{n: v.cpu().numpy() for n, v in values.items()}, "id": np.array(batch.cutouts.id)}
 
 
 def simulated_batches(
@@ -199,10 +206,7 @@ def signal_to_noise(theta: Tensor, cutouts: Cutouts) -> Tensor:
 def _options(
     config: Path | None, weights: Path | None
 ) -> tuple[CalibrationOptions, FieldOptions, Prior, list[str]]:
-    """From the configuration; else the simulator and prior that the network was trained on.
-
-    The last are lines for the user.
-    """
+    """Options, simulator and prior of the configuration, or of the network's training; notes."""
     sections: dict[str, Any] = load_yaml(config) if config is not None else {}
     check_keys(sections, list(SECTIONS), str(config))
     trained = load_yaml((weights or PACKAGED) / CONFIG)
@@ -283,7 +287,7 @@ def _write(report: Report, out: Path) -> None:
 
 
 def format_summary(report: Report) -> str:
-    """The tables in short, for the terminal."""
+    """Return the main figures as lines of text."""
     table = report.calibration.table
     names = [str(name) for name in report.calibration.curve.colnames[2:]]
     lines = [f"{table.meta['galaxies']} galaxies, {table.meta['rejected_share']:.2%} draws redrawn"]

@@ -24,8 +24,8 @@ from hybridfit.training.data import Shard, in_parts
 from hybridfit.training.learner import clipped_step, follow, make_optimiser, soft_clip
 from hybridfit.training.validation import (
     AT_ONCE,
-    as_initial_reads,
     contexts_of,
+    inputs_of_initial,
     nll_of,
     set_contexts,
 )
@@ -77,7 +77,7 @@ class FinetuneOptions:
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """A fine-tuned network and what held-out galaxies say of it.
+    """A fine-tuned network and its loss on held-out galaxies.
 
     Args:
         estimator: with the best weights.
@@ -107,7 +107,7 @@ def finetune(
             left out. With ``options.targets`` these are other parameters, for which a new flow
             is made.
         options: see `FinetuneOptions`.
-        say: is told how each stage went.
+        say: is called with a line of text on each stage.
 
     Raises:
         ValueError: if too few galaxies are left, or the targets do not fit the network.
@@ -144,7 +144,7 @@ def finetune(
 
 
 def set_usual(model: Estimator, training: Shard, held_out: Shard) -> None:
-    """Set which contexts are usual: what that is has changed with the data.
+    """Recompute the usual contexts and the out-of-distribution threshold for the new data.
 
     Few contexts in many dimensions lie nearer to their own mean, in units of their own
     covariance, than others of the same kind do: so the limit is what held-out galaxies need.
@@ -152,7 +152,9 @@ def set_usual(model: Estimator, training: Shard, held_out: Shard) -> None:
     set_contexts(model, training)
     pairs = [(model, held_out)]
     if model.initial_estimator is not None:
-        pairs.append((model.initial_estimator, as_initial_reads(held_out, model.initial_estimator)))
+        pairs.append(
+            (model.initial_estimator, inputs_of_initial(held_out, model.initial_estimator))
+        )
     for one, galaxies in pairs:
         far = one.distance(contexts_of(one, galaxies)).quantile(USUAL)
         one.distance_limit.copy_(torch.maximum(one.distance_limit, far))
@@ -212,10 +214,7 @@ def _stage(
 ) -> None:
     """Train the modules of one stage until its share is used up or nothing is gained."""
     name = options.stages[k]
-    for part, module in model.named_children():
-        module.requires_grad_(part in STAGES[name])
-    for part, parameter in model.named_parameters(recurse=False):
-        parameter.requires_grad_(part in STAGES[name])
+    _require_gradients(model, STAGES[name])
     fixed = _fixed_contexts(model, training, options) if name == "flow" else None
     count = len(training) if fixed is None else len(fixed[0])
     averaged = copy.deepcopy(model).requires_grad_(False).eval()
@@ -223,21 +222,14 @@ def _stage(
     steps = max(1, int(options.images * options.shares[k] / sum(options.shares)) // options.batch)
     every = max(1, steps // options.validations)
     rng = np.random.default_rng([options.seed, k])
+    generator = torch.Generator().manual_seed(options.seed)
     misses = 0
-    device = model.target_mean.device
     model.train()
-    coin = torch.Generator().manual_seed(options.seed)
     for step, rows in enumerate(_batches(count, options.batch, steps, rng)):
         rate = min((step + 1) / max(options.warm_up, 1), 1 - step / steps)
         for group in optimiser.param_groups:
             group["lr"] = options.learning_rates[k] * rate
-        if fixed is None:
-            views, scalars, targets = _redrawn(training[rows].to(device), options, coin)
-            # not the auxiliary losses: what they are for has been learned
-            loss = model.losses(views, scalars, targets)["nll"]
-        else:
-            context, targets = (value[rows] for value in fixed)
-            loss = -model.flow.log_prob(model.standardised(targets), context) - model.log_scale
+        loss = _loss(model, training, fixed, rows, options, generator)
         clipped_step(model, optimiser, soft_clip(loss, options.nll_clip).mean(), options.clip)
         follow(averaged, model, min(options.ema, (1 + step) / (10 + step)))
         if (step + 1) % every == 0:
@@ -247,13 +239,39 @@ def _stage(
                 return
 
 
+def _require_gradients(model: Estimator, trained: Sequence[str]) -> None:
+    """Make the named modules and parameters the trainable ones."""
+    for name, module in model.named_children():
+        module.requires_grad_(name in trained)
+    for name, parameter in model.named_parameters(recurse=False):
+        parameter.requires_grad_(name in trained)
+
+
+def _loss(
+    model: Estimator,
+    training: Shard,
+    fixed: tuple[Tensor, Tensor] | None,
+    rows: Tensor,
+    options: FinetuneOptions,
+    generator: torch.Generator,
+) -> Tensor:
+    """NLL (b,) of galaxies ``rows``, or of rows of ``fixed`` contexts and targets."""
+    if fixed is not None:
+        context, targets = (value[rows] for value in fixed)
+        return -model.flow.log_prob(model.standardised(targets), context) - model.log_scale
+    some = training[rows].to(model.target_mean.device)
+    views, scalars, targets = _redrawn(some, options, generator)
+    # without the auxiliary losses, which have served their purpose
+    return model.losses(views, scalars, targets)["nll"]
+
+
 def _redrawn(
-    galaxies: Shard, options: FinetuneOptions, coin: torch.Generator
+    galaxies: Shard, options: FinetuneOptions, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Views, scalars and targets, mirrored and turned at random; other parameters stay."""
     targets = galaxies.targets
     of_frame = targets.new_zeros(len(targets), N_TARGETS) if options.targets else targets
-    views, scalars, turned = redrawn(galaxies.views.float(), galaxies.scalars, of_frame, coin)
+    views, scalars, turned = redrawn(galaxies.views.float(), galaxies.scalars, of_frame, generator)
     return views, scalars, targets if options.targets else turned
 
 
@@ -263,11 +281,11 @@ def _fixed_contexts(
 ) -> tuple[Tensor, Tensor]:
     """Contexts and targets, each galaxy a few times if there are few of them."""
     device = model.target_mean.device
-    coin = torch.Generator().manual_seed(options.seed)
+    generator = torch.Generator().manual_seed(options.seed)
     contexts, targets = [], []
     for _ in range(max(1, min(COPIES, ENOUGH // len(training)))):
         for part in in_parts(len(training), AT_ONCE):
-            views, scalars, some = _redrawn(training[part].to(device), options, coin)
+            views, scalars, some = _redrawn(training[part].to(device), options, generator)
             contexts.append(model.context(views, scalars).float())
             targets.append(some)
     return torch.cat(contexts), torch.cat(targets)

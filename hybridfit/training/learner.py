@@ -1,4 +1,4 @@
-"""What changes while a network trains, and how one batch changes it."""
+"""The state of a training run, and one step of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hybridfit.training.replay_buffer import ReplayBuffer, batches_with_views
 
 @dataclass
 class Counters:
-    """How far a run is, over all its legs."""
+    """Progress of a run, over all its sessions."""
 
     step: int = 0  # batches
     images: int = 0  # uses of galaxies
@@ -37,7 +37,7 @@ class Counters:
 
 @dataclass
 class Learner:
-    """What changes while training."""
+    """The state of a training run: network, averaged weights, optimiser, counters."""
 
     model: Estimator
     ema: Estimator
@@ -46,7 +46,7 @@ class Learner:
     before: list[dict[str, Any]] = field(default_factory=list)  # counters of runs it started from
 
     def state(self) -> dict[str, Any]:
-        """All of it, as `checkpoint.save_checkpoint` takes it."""
+        """Return the state, as `checkpoint.save_checkpoint` takes it."""
         rng = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             rng["cuda"] = torch.cuda.get_rng_state()
@@ -97,7 +97,7 @@ def clipped_step(
 
 
 def step(
-    learner: Learner, store: ReplayBuffer, options: TrainOptions, progress: float
+    learner: Learner, buffer: ReplayBuffer, options: TrainOptions, progress: float
 ) -> tuple[bool, Tensor]:
     """One batch: loss, gradient, new weights and their average.
 
@@ -105,26 +105,18 @@ def step(
         Whether the gradient was finite, and the sums (nll, head, galaxies) (3,) for the log.
     """
     counters, model = learner.counters, learner.model
-    device = next(model.parameters()).device
     with_views = batches_with_views(counters.step, image_share(progress, options))
-    rows = store.draw(options.batch, [options.seed, 2, counters.step])
-    views, scalars, targets = (
-        value.to(device, non_blocking=True) for value in store.batch(rows, with_views)
-    )
-    if targets.shape[1] == N_TARGETS:  # other parameters have no known symmetry
-        coin = torch.Generator().manual_seed(options.seed * 1_000_003 + counters.step)
-        views, scalars, targets = redrawn(views, scalars, targets, coin)
+    views, scalars, targets = _batch(learner, buffer, options, with_views)
     rate = learning_rate(counters.step, progress, options)
     for group in learner.optimiser.param_groups:
         group["lr"] = rate
-    weight = head_weight(progress, options)
     model.train()
     losses = losses_of(model, views, scalars, targets, with_views, options.bf16)
     good = torch.isfinite(losses["nll"]) & torch.isfinite(losses["head"])
     n_good = int(good.sum())
     if n_good < len(good):
-        # once more without them: a NaN would reach every weight through its gradient, even
-        # if its loss is multiplied by 0
+        # again without them: a NaN would reach every weight through its gradient, even if its
+        # loss were multiplied by 0
         counters.dropped += len(good) - n_good
         kept = [value[good] for value in (views, scalars, targets)]
         if n_good:
@@ -133,23 +125,44 @@ def step(
     counters.step += 1
     counters.images += options.batch
     counters.with_views += options.batch if with_views else 0
-    if not n_good:
-        counters.skipped += 1
-        return False, torch.zeros(3)
-    nll, head = losses["nll"], losses["head"]
-    loss = soft_clip(nll, options.nll_clip).mean()
-    if weight > 0:
-        loss = loss + weight * soft_clip(head, options.nll_clip).mean()
-    if "seen" in losses:
-        seen = soft_clip(losses["seen"], options.nll_clip).mean()
-        loss = loss + seen_weight(progress, options) * seen
-    if not clipped_step(model, learner.optimiser, loss, options.clip):
+    if not (
+        n_good
+        and clipped_step(model, learner.optimiser, _total(losses, progress, options), options.clip)
+    ):
         counters.skipped += 1
         return False, torch.zeros(3)
     follow(learner.ema, model, ema_decay(counters.step, progress, options))
     with torch.no_grad():
-        sums = torch.stack([soft_clip(nll, options.nll_clip).sum(), head.clamp_max(1e3).sum()])
+        nll = soft_clip(losses["nll"], options.nll_clip)
+        sums = torch.stack([nll.sum(), losses["head"].clamp_max(1e3).sum()])
     return True, torch.cat([sums.float().cpu(), torch.tensor([float(n_good)])])
+
+
+def _batch(
+    learner: Learner, buffer: ReplayBuffer, options: TrainOptions, with_views: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Views, scalars and targets of the next batch, mirrored and turned at random."""
+    device = next(learner.model.parameters()).device
+    number = learner.counters.step
+    rows = buffer.draw(options.batch, [options.seed, 2, number])
+    views, scalars, targets = (
+        value.to(device, non_blocking=True) for value in buffer.batch(rows, with_views)
+    )
+    if targets.shape[1] == N_TARGETS:  # other parameters have no known symmetry
+        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + number)
+        views, scalars, targets = redrawn(views, scalars, targets, generator)
+    return views, scalars, targets
+
+
+def _total(losses: dict[str, Tensor], progress: float, options: TrainOptions) -> Tensor:
+    """The loss that is minimised: of the flow, and of the auxiliary heads early in the run."""
+    means = {name: soft_clip(loss, options.nll_clip).mean() for name, loss in losses.items()}
+    loss, weight = means["nll"], head_weight(progress, options)
+    if weight > 0:
+        loss = loss + weight * means["head"]
+    if "seen" in means:
+        loss = loss + seen_weight(progress, options) * means["seen"]
+    return loss
 
 
 def losses_of(

@@ -74,50 +74,58 @@ def train(
     target = torch.device(device)
     claim(out, recipe, resume)
     state = checkpoint.load_checkpoint(out, target) if resume else None
-    begun = read_start(start) if start is not None and state is None else None
-    known = state["ema"] if state else begun[0] if begun else None
-    at_home = options.workers == 0
-    initial_estimator = initial_estimator_of(recipe.network, known)
-    if initial_estimator is not None and at_home:
-        initial_estimator = initial_estimator.to(target)
-    simulated = SimulatedSource(
-        recipe.simulator,
-        recipe.prior,
-        options.seed,
-        options.shard,
-        device if at_home else "cpu",
-        with_views=max(options.image_share) > 0,
-        initial_estimator=initial_estimator,
+    warm_start = read_start(start) if start is not None and state is None else None
+    known = state["ema"] if state else warm_start[0] if warm_start else None
+    here = options.workers == 0  # simulate in this process, on its device
+    simulated = _source(recipe, initial_estimator_of(recipe.network, known), target, here)
+    validation_source = replace(simulated, size=options.validation, stream=VALIDATION)
+    validation = cached_validation(
+        out / VALIDATION_FILE, validation_source, options.validation_limit
     )
-    aside = replace(simulated, size=options.validation, stream=VALIDATION)
-    validation = cached_validation(out / VALIDATION_FILE, aside, options.validation_limit)
     first = state["counters"]["distinct"] // options.shard if state else 0
     with Producer(source or simulated, first, options.workers) as producer, _signals() as stopped:
-        store = ReplayBuffer(options.memory_gb, target if at_home else "cpu")
-        stock = Supply(producer, store, options.epochs_per_image, options.reuse_max)
-        stock.distinct = first * options.shard
-        if state is None or not _whole(Counters(**state["counters"]), options):
-            stock.fill(options.whitening)
-        learner = _learner(recipe, stock, state, begun, validation, target)
+        buffer = ReplayBuffer(options.memory_gb, target if here else "cpu")
+        supply = Supply(producer, buffer, options.epochs_per_image, options.reuse_max)
+        supply.distinct = first * options.shard
+        if state is None or not _is_complete(Counters(**state["counters"]), options):
+            supply.fill(options.whitening)
+        learner = _learner(recipe, supply, state, warm_start, validation, target)
         if options.compile:
             learner.model.compile_backbone()
-        with TrainingLog(out, learner.counters.step, options.tensorboard, quiet) as journal:
-            run = Run(recipe, out, learner, stock, validation, journal)
+        with TrainingLog(out, learner.counters.step, options.tensorboard, quiet) as log:
+            run = TrainingRun(recipe, out, learner, supply, validation, log)
             if not run.loop(stopped):
                 return None
             values = run.validate()
-            set_contexts(learner.ema, usual(stock.store, validation))
+            set_contexts(learner.ema, typical_galaxies(buffer, validation))
     export(recipe, learner.ema, learner.counters, values, out / "weights", learner.before)
     return values
 
 
-def usual(store: ReplayBuffer, validation: Validation) -> Shard:
-    """Galaxies that show which contexts are usual: those in the store, or of the validation."""
-    return store.held()[slice(0, USUAL)] if len(store) else validation.galaxies
+def _source(
+    recipe: Recipe, initial_estimator: Estimator | None, device: torch.device, here: bool
+) -> SimulatedSource:
+    """The simulator of the training galaxies, on the network's device where it runs here."""
+    if initial_estimator is not None and here:
+        initial_estimator = initial_estimator.to(device)
+    return SimulatedSource(
+        recipe.simulator,
+        recipe.prior,
+        recipe.train.seed,
+        recipe.train.shard,
+        str(device) if here else "cpu",
+        with_views=max(recipe.train.image_share) > 0,
+        initial_estimator=initial_estimator,
+    )
+
+
+def typical_galaxies(buffer: ReplayBuffer, validation: Validation) -> Shard:
+    """Return galaxies that define the usual contexts: of the buffer, or of the validation."""
+    return buffer.contents()[slice(0, USUAL)] if len(buffer) else validation.galaxies
 
 
 def claim(out: Path, recipe: Recipe, resume: bool) -> None:
-    """Check that the run in ``out`` is ours, and write down what it is made of."""
+    """Check that ``out`` belongs to this recipe, and write the recipe down."""
     found = checkpoint.checkpoints(out)
     if found and not resume:
         raise ValueError(
@@ -153,60 +161,57 @@ def claim(out: Path, recipe: Recipe, resume: bool) -> None:
 
 def _learner(
     recipe: Recipe,
-    stock: Supply,
+    supply: Supply,
     state: dict[str, Any] | None,
-    begun: tuple[Weights, list[dict[str, Any]]] | None,
+    warm_start: tuple[Weights, list[dict[str, Any]]] | None,
     validation: Validation,
     device: torch.device,
 ) -> Learner:
     torch.manual_seed(recipe.train.seed)
     shapes, network = validation.galaxies, recipe.network
-    if state or begun:  # what a hub has for a backbone would be overwritten at once
+    if state or warm_start:  # what a hub has for a backbone would be overwritten at once
         network = replace(network, pretrained=False)
     model = Estimator(network, shapes.scalars.shape[1], shapes.targets.shape[1])
     if state is None:
-        held = stock.store.held()
+        held = supply.buffer.contents()
         model.set_whitening(held.scalars.cpu(), held.targets.cpu())
-    if begun is not None:
-        load_start(model, begun[0])
+    if warm_start is not None:
+        load_start(model, warm_start[0])
     model = model.to(device)
     ema = copy.deepcopy(model).requires_grad_(False).eval()
     optimiser = make_optimiser(model, recipe.train.learning_rate, recipe.train.weight_decay)
-    learner = Learner(model, ema, optimiser, before=begun[1] if begun else [])
+    learner = Learner(model, ema, optimiser, before=warm_start[1] if warm_start else [])
     if state is not None:
         learner.restore(state)
-    learner.counters.distinct = stock.distinct
+    learner.counters.distinct = supply.distinct
     return learner
 
 
-def _whole(counters: Counters, options: TrainOptions) -> bool:
+def _is_complete(counters: Counters, options: TrainOptions) -> bool:
     return progress_of(counters.images, counters.minutes, options) >= 1
 
 
 @dataclass
-class Run:
-    """One leg of a training run."""
+class TrainingRun:
+    """One session of a training run, from its start or last checkpoint."""
 
     recipe: Recipe
     out: Path
     learner: Learner
-    stock: Supply
+    supply: Supply
     validation: Validation
-    journal: TrainingLog
+    log: TrainingLog
     best: str = ""  # the last validation, in words
 
     def loop(self, stopped: Callable[[], bool]) -> bool:
-        """Train until the run is whole (True) or a signal came (False); both leave a checkpoint."""
+        """Train until the run is complete (True) or a signal came (False), then save."""
         options, counters = self.recipe.train, self.learner.counters
-        before, begun = counters.minutes, time.monotonic()
-        saved = validated = logged = begun
-        totals, images = torch.zeros(3), counters.images
-        skipped = 0
-        while not _whole(counters, options) and not stopped():
-            self.stock.refill(counters.images)
-            counters.distinct = self.stock.distinct
+        before, started = counters.minutes, time.monotonic()
+        saved = validated = logged = started
+        totals, images, skipped = torch.zeros(3), counters.images, 0
+        while not _is_complete(counters, options) and not stopped():
             progress = progress_of(counters.images, counters.minutes, options)
-            usable, sums = step(self.learner, self.stock.store, options, progress)
+            usable, sums = self._step(progress)
             totals += sums
             skipped = 0 if usable else skipped + 1
             if skipped > MAX_SKIPPED:
@@ -215,10 +220,9 @@ class Run:
                     "train.learning_rate, and resume from the last checkpoint"
                 )
             now = time.monotonic()
-            counters.minutes = before + (now - begun) / 60
+            counters.minutes = before + (now - started) / 60
             if now - logged > LOG_SECONDS:
-                rate = (counters.images - images) / (now - logged)
-                self._log(progress, totals, rate)
+                self._log(progress, totals, (counters.images - images) / (now - logged))
                 totals, images, logged = torch.zeros(3), counters.images, now
             if now - validated > 60 * options.validate_minutes:
                 self.validate()
@@ -227,7 +231,14 @@ class Run:
                 self.save()
                 saved = time.monotonic()
         self.save()
-        return not stopped() or _whole(counters, options)
+        return not stopped() or _is_complete(counters, options)
+
+    def _step(self, progress: float) -> tuple[bool, Tensor]:
+        """Refill the buffer and learn one batch, see `step`."""
+        counters = self.learner.counters
+        self.supply.refill(counters.images)
+        counters.distinct = self.supply.distinct
+        return step(self.learner, self.supply.buffer, self.recipe.train, progress)
 
     def save(self) -> None:
         """Write a checkpoint."""
@@ -245,8 +256,8 @@ class Run:
             "head": head / max(count, 1),
         }
         del values["step"]
-        self.journal.write("train", counters.step, values)
-        self.journal.show(
+        self.log.write("train", counters.step, values)
+        self.log.show(
             progress,
             f"{counters.images:,} images, {rate:.0f}/s, nll {nll / max(count, 1):.2f}{self.best}",
         )
@@ -255,18 +266,18 @@ class Run:
         """NLL of the averaged weights on the validation galaxies, with and without views."""
         ema, galaxies = self.learner.ema, self.validation.galaxies
         counters = self.learner.counters
-        told = {"images": counters.images, "minutes": counters.minutes}
+        progress = {"images": counters.images, "minutes": counters.minutes}
         scalars = summary(nll_of(ema, galaxies, False), self.validation)
-        self.journal.write("validation_scalars", counters.step, {**told, **scalars})
+        self.log.write("validation_scalars", counters.step, {**progress, **scalars})
         values = dict(scalars)
         if galaxies.views.shape[1]:
             values = summary(nll_of(ema, galaxies), self.validation)
         values["scalars_only"] = scalars["all"]
         values["prior"] = self.validation.prior
-        self.journal.write("validation", counters.step, {**told, **values})
+        self.log.write("validation", counters.step, {**progress, **values})
         gap = f", {values['above_limit']:+.2f} of limit" if "above_limit" in values else ""
         self.best = f", validation {values['all']:.2f}{gap}"
-        self.journal.say(
+        self.log.say(
             f"{counters.images:,} images, {counters.minutes:.1f} min: validation NLL "
             f"{values['all']:.3f} (scalars alone {scalars['all']:.3f}){gap}"
         )
@@ -275,7 +286,7 @@ class Run:
 
 @contextmanager
 def _signals() -> Iterator[Callable[[], bool]]:
-    """Turn SIGTERM and SIGINT into a wish to stop; a second SIGINT stops at once."""
+    """Note SIGTERM and SIGINT as a request to stop; a second SIGINT stops at once."""
     seen: list[int] = []
 
     def note(number: int, _: Any) -> None:

@@ -24,7 +24,7 @@ class ReplayBuffer:
         self._size = 0  # galaxies a shard
         self._slots = 0  # shards that fit
         self._count = 0  # shards seen
-        self._uses = np.zeros(0, np.int32)  # of each galaxy in the store
+        self._uses = np.zeros(0, np.int32)  # of each galaxy in the buffer
 
     def __len__(self) -> int:
         return min(self._count, self._slots) * self._size
@@ -50,10 +50,14 @@ class ReplayBuffer:
         self._uses[start : start + self._size] = 0
         self._count += 1
 
-    def held(self) -> Shard:
-        """All galaxies in the store (views of its memory)."""
-        assert self._rows is not None
-        return self._rows[slice(0, len(self))]
+    def contents(self) -> Shard:
+        """Return all galaxies in the buffer (views of its memory)."""
+        return self._galaxies()[slice(0, len(self))]
+
+    def _galaxies(self) -> Shard:
+        if self._rows is None:
+            raise RuntimeError("the buffer is empty: add a shard before reading from it")
+        return self._rows
 
     def draw(self, n: int, seed: list[int]) -> Tensor:
         """Choose ``n`` galaxies at random, the less used ones first; their rows (n,)."""
@@ -66,46 +70,47 @@ class ReplayBuffer:
 
     def batch(self, rows: Tensor, with_views: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Views (b, C, 64, 64), or (b, 0, 64, 64) without, scalars and targets, in float32."""
-        assert self._rows is not None
-        views = self._rows.views[rows].float() if with_views else self._rows.views[rows, :0].float()
-        return views, self._rows.scalars[rows], self._rows.targets[rows]
+        galaxies = self._galaxies()
+        views = galaxies.views[rows].float() if with_views else galaxies.views[rows, :0].float()
+        return views, galaxies.scalars[rows], galaxies.targets[rows]
 
 
 @dataclass
 class Supply:
-    """Producer and store together: keeps new shards coming at the pace of their use.
+    """Refills a buffer from a producer at the pace of its use.
 
     Args:
-        producer, store: see there.
-        uses: times that each galaxy shall be used.
-        uses_max: times that it may be used where simulation is late; then training waits.
-        distinct: galaxies taken from the producer by all legs of the run.
+        producer, buffer: see there.
+        uses: intended number of uses of each galaxy.
+        uses_max: its limit where simulation is slow; then training waits.
+        distinct: galaxies taken from the producer, in all sessions of the run.
     """
 
     producer: Producer
-    store: ReplayBuffer
+    buffer: ReplayBuffer
     uses: float
     uses_max: float
     distinct: int = 0
 
     def refill(self, images: int) -> None:
-        """Take what is due after ``images`` uses; waits only if there is no other way."""
-        while images >= self.uses * self.distinct or not len(self.store):
-            must = not len(self.store) or images >= self.uses_max * self.distinct
+        """Take the shards that are due after ``images`` uses; wait for one only if necessary."""
+        while images >= self.uses * self.distinct or not len(self.buffer):
+            must = not len(self.buffer) or images >= self.uses_max * self.distinct
             shard = self.producer.get(wait=must)
             if shard is None:
                 return
-            self.store.add(shard)
+            self.buffer.add(shard)
             self.distinct += len(shard)
 
     def fill(self, n: int) -> None:
-        """Take shards until ``n`` galaxies (or the memory's limit) are held."""
+        """Take shards until the buffer holds ``n`` galaxies, or is full."""
         before = -1
-        while len(self.store) < n and len(self.store) != before:
-            before = len(self.store)
+        while len(self.buffer) < n and len(self.buffer) != before:
+            before = len(self.buffer)
             shard = self.producer.get()
-            assert shard is not None
-            self.store.add(shard)
+            if shard is None:
+                raise RuntimeError("the producer gave no shard although it was asked to wait")
+            self.buffer.add(shard)
             self.distinct += len(shard)
 
 

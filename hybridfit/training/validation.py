@@ -172,12 +172,13 @@ def set_contexts(estimator: Estimator, galaxies: Shard) -> None:
     if estimator.initial_estimator is not None:
         estimator.initial_estimator.set_context(
             contexts_of(
-                estimator.initial_estimator, as_initial_reads(galaxies, estimator.initial_estimator)
+                estimator.initial_estimator,
+                inputs_of_initial(galaxies, estimator.initial_estimator),
             )
         )
 
 
-def as_initial_reads(galaxies: Shard, initial_estimator: Estimator) -> Shard:
+def inputs_of_initial(galaxies: Shard, initial_estimator: Estimator) -> Shard:
     """What the initial estimator reads of galaxies; their targets are not its own."""
     return replace(
         galaxies,
