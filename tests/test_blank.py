@@ -17,7 +17,7 @@ from hybridfit.data.result import Result
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.pipeline.fluxes import flux_limits, with_fluxes
 from hybridfit.pipeline.posterior import without_signal
-from hybridfit.sampling import importance_sampling as reconcile
+from hybridfit.sampling import importance_sampling
 from hybridfit.sampling.options import SamplingOptions
 from hybridfit.sampling.proposal import Points
 
@@ -58,13 +58,13 @@ def stars(snr: np.ndarray, seed: int, side: int = 48) -> Cutouts:
 def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many points each call of the sampler's likelihood had."""
     counts: list[int] = []
-    evaluate = reconcile._evaluate
+    evaluate = importance_sampling.evaluated
 
-    def counted(likelihood, rows, whitened, normal, given) -> Points:
+    def counted(whitened, profiled, normal, given) -> Points:
         counts.append(whitened.shape[0] * whitened.shape[1])
-        return evaluate(likelihood, rows, whitened, normal, given)
+        return evaluate(whitened, profiled, normal, given)
 
-    monkeypatch.setattr(reconcile, "_evaluate", counted)
+    monkeypatch.setattr(importance_sampling, "evaluated", counted)
     return counts
 
 

@@ -25,9 +25,11 @@ from render_helpers import gaussian_psf, moffat_psf
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.data.flags import Flag
+from hybridfit.fitting.build_problem import build_problem
 from hybridfit.fitting.compile import MAX_SHAPES, compiled_kernels, wants_compile
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions
+from hybridfit.fitting.window import window_problem
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import LogNormal, Prior
 from hybridfit.model.profiles import PROFILES, Sersic
@@ -388,6 +390,23 @@ def test_one_exponential() -> None:
     fit = fit_cutouts(cutouts, FitOptions(components=("exponential",)))
     assert fit.space.names == ("x", "y", "mag", "r_eff", "q", "pa", "sky")
     assert np.abs(pulls(fit, truth)).max() < 5
+
+
+def test_a_window_moves_the_box_of_each_component() -> None:
+    """The same whitened coordinates are the same galaxy on the window, its corner less."""
+    options = FitOptions(("sersic", "exponential"), compile="off")
+    cutouts, _ = observe(population(2, 5), 50.0)
+    problem = build_problem(cutouts, options)
+    several = replace(problem, box=problem.box[:, None].repeat(1, 2, 1))
+    several.box[:, 1, 2:] = 3.0  # a box of its own
+    small, corner = window_problem(several, cutouts, problem.box[:, :2], (32, 24))
+    whitened = 0.3 * torch.randn(2, problem.space.n_nonlinear, dtype=torch.float64)
+    wide, _ = problem.space.from_whitened(whitened, several.box)
+    narrow, _ = problem.space.from_whitened(whitened, small.box)
+    for columns in problem.space.slices():
+        moved = (wide - narrow)[:, columns]
+        assert torch.allclose(moved[:, :2], corner.double())
+        assert torch.allclose(moved[:, 2:], torch.zeros(()).double())
 
 
 def test_a_users_profile() -> None:

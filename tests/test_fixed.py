@@ -14,12 +14,14 @@ from scipy.optimize import least_squares
 from tolerances import SINGLE
 
 from hybridfit.data.flags import Flag
+from hybridfit.data.samples import Draws
 from hybridfit.fitting.build_problem import build_problem
 from hybridfit.fitting.fit import fit_cutouts
-from hybridfit.fitting.fixed import Given, hold
+from hybridfit.fitting.fixed import Given, hold, unreachable
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.solution import flux_units
 from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.prior import LogNormal, Prior
 from hybridfit.model.profiles import Sersic
 from hybridfit.rendering.render import render
 
@@ -179,3 +181,27 @@ def test_misuse():
         Given(torch.zeros(2, 8), torch.zeros(2, 7, dtype=torch.bool))
     with pytest.raises(ValueError, match="without a finite value"):
         Given(torch.full((1, 8), math.nan), torch.ones(1, 8, dtype=torch.bool))
+
+
+def test_a_shape_whose_name_begins_like_an_angles_is_no_angle():
+    """A user's "pattern" has a logarithm and a prior that ends, as no position angle has."""
+    prior = Prior(shapes={"pattern": LogNormal(3.0, 0.5, 1.5, 8.0)})
+    space = ParameterSpace((("pattern",),), prior=prior)
+    assert space.roles == ("x", "y", "mag", "r_eff", "shape", "q", "pa", "sky")
+    one = torch.ones(1, dtype=torch.float64)
+    values = [20.0, 20.0, 20.0, 3.0, torch.nan, 0.5, 30.0, 0.0]
+    theta = torch.tensor([values, values], dtype=torch.float64)
+    theta[1, 4] = 20.0  # beyond the prior's end at 8
+    fixed = torch.zeros(2, 8, dtype=torch.bool)
+    fixed[1, 4] = True
+    box = torch.tensor([[20.0, 20.0, 9.0, 9.0]], dtype=torch.float64).expand(2, 4)
+    unit = torch.eye(2, dtype=torch.float64).expand(2, 2, 2)
+    given = Given(theta, fixed)
+    surface = hold(given, space, box, unit, 25 * one.expand(2), 0 * one.expand(2))
+    assert torch.isfinite(surface.value).all()
+    free, beyond = unreachable(given, surface)
+    assert free == ""
+    assert beyond.startswith("pattern is")
+    # and it is neither an angle nor a magnitude of the draws
+    draws = Draws(space, theta[:, None].nan_to_num(2.0))
+    assert draws.mean[1, 4] == pytest.approx(20.0)

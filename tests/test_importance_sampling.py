@@ -203,6 +203,17 @@ def test_two_components_and_a_sky_with_slopes():
     assert torch.isnan(sampled.missed).all()
 
 
+def test_no_component_takes_light_away():
+    """Fluxes of all components are positive in draws that count, not the first's alone."""
+    options = FitOptions(components=("sersic", "exponential"))
+    values = np.array([[20.2, 19.8, 22, 2.0, 3.0, 0.8, 30, 20.1, 20.0, 24.5, 6.0, 0.6, 40, 0]])
+    space = options.space
+    cutouts, _ = observe(values, 60.0, (44, 44), space=space, profiles=options.profiles)
+    sampled = make(cutouts, options).run(options=SamplingOptions(max_draws=512))
+    assert (sampled.linear[..., 1] < 0).any(), "the second one's flux is not known to be positive"
+    assert (sampled.linear[sampled.weights > 0][:, :2] > 0).all()
+
+
 def test_masked_pixels_and_missing_fits(faint):
     """Garbage under the mask changes nothing; a galaxy without a fit has no draws."""
     mask = torch.zeros_like(faint.cutouts.mask)

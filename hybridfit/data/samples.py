@@ -132,8 +132,8 @@ class Draws(Batch):
 
     @property
     def _angular(self) -> Tensor:
-        names = [name.split("_")[0] == "pa" for name in self.space.names]
-        return torch.tensor(names, device=self.samples.device)
+        angles = [role == "pa" for role in self.space.roles]
+        return torch.tensor(angles, device=self.samples.device)
 
     @property
     def _direction(self) -> Tensor:

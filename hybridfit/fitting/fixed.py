@@ -229,7 +229,7 @@ def _leading_coordinates(given: Given, space: ParameterSpace) -> Tensor:
 
 def _harmless(space: ParameterSpace, theta: Tensor) -> Tensor:
     """Values that are there, and 1 in the place of those that are not or have no logarithm."""
-    positive = [not n.startswith(("x", "y", "mag", "pa", "sky")) for n in space.names]
+    positive = [role in ("r_eff", "shape", "q") for role in space.roles]
     usable = torch.isfinite(theta) & ((theta > 0) | ~torch.tensor(positive, device=theta.device))
     return torch.where(usable, theta, 1.0)
 
@@ -241,8 +241,8 @@ def unreachable(given: Given, held: Held) -> list[str]:
     linear = torch.ones_like(held.offset)
     theta, _ = space.to_physical(coords, linear, torch.zeros_like(linear[:, 0]))
     texts = [""] * len(theta)
-    for j, name in enumerate(space.names):
-        if name.startswith(("mag", "sky", "pa")):
+    for j, (name, role) in enumerate(zip(space.names, space.roles, strict=True)):
+        if role in ("mag", "sky", "pa"):
             continue  # these are held as they are
         near = (TOLERANCE * given.theta[:, j].abs()).clamp_min(ROUNDING)
         off = (theta[:, j] - given.theta[:, j]).abs() > near

@@ -86,6 +86,13 @@ class ParameterSpace:
         return (*names, *(SKY_NAMES[self.sky] or ("sky",)))
 
     @property
+    def roles(self) -> tuple[str, ...]:
+        """What each of `names` is; parameters of shape, whatever their names, are "shape"."""
+        own = [("x", "y", "mag", "r_eff", *("shape",) * len(s), "q", "pa") for s in self.shapes]
+        roles = [role for component in own for role in component]
+        return (*roles, *("sky",) * (len(self.names) - len(roles)))
+
+    @property
     def n_nonlinear(self) -> int:
         """Number of non-linear parameters."""
         return sum(5 + len(shape) for shape in self.shapes)

@@ -55,7 +55,7 @@ def with_fluxes(
 
 def model_flux(fit: Fit, zeropoint: Tensor) -> tuple[Tensor, Tensor]:
     """(B,) flux of all components together and its standard deviation, flux units; NaN without."""
-    mags = [k for k, name in enumerate(fit.space.names) if name.split("_")[0] == "mag"]
+    mags = [k for k, role in enumerate(fit.space.roles) if role == "mag"]
     each = torch.exp(PER_MAG * (zeropoint[:, None] - fit.theta[:, mags]))
     slope = PER_MAG * each
     covariance = fit.covariance[:, mags][:, :, mags]

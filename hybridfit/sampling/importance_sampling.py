@@ -124,7 +124,7 @@ def sample_posterior(
             n_nonlinear = problem.space.n_nonlinear
             covariance = about.covariance[rows, :n_nonlinear, :n_nonlinear]
             start = find_ridge(problem, about.whitened[rows], covariance, plane, rows, RIDGE_DOF)
-        setting = _Setting(likelihood, numbers, options, limit)
+        setting = _Setting(likelihood, numbers, options, limit, len(problem.profiles))
         finished += _rounds(setting, start, network, about, rows)
     return _collected(len(about), problem, finished)
 
@@ -147,6 +147,7 @@ class _Setting:
     numbers: Numbers
     options: SamplingOptions
     limit: Tensor  # (B,) draws of each galaxy at most
+    n_flux: int  # linear parameters that are fluxes, the first ones
 
 
 def _rounds(
@@ -245,7 +246,7 @@ def _first_round(
     counts.append(torch.full((len(rows),), options.prior_draws, device=rows.device))
     proposals.append(PriorDraws())
     whitened, normal, given = (torch.cat(v, dim=1) for v in zip(*parts, strict=True))
-    points = _evaluate(setting.likelihood, rows, whitened, normal, given)
+    points = _evaluate(setting, rows, whitened, normal, given)
     count = torch.stack(counts, dim=1).to(points.target)
     return Weighted.of(points, Mixture.of(proposals, count, points))
 
@@ -274,21 +275,21 @@ def _next_round(setting: _Setting, state: Weighted, about: Linearised, rows: Ten
             counts - (options.round_draws - half),
             torch.full_like(counts, options.round_draws - half),
         ]
-    new = _evaluate(setting.likelihood, rows, whitened, normal, given)
+    new = _evaluate(setting, rows, whitened, normal, given)
     return Weighted.of(joined([points, new]), mixture.extended(proposals, own, points, new))
 
 
 def _evaluate(
-    likelihood: Likelihood, rows: Tensor, whitened: Tensor, normal: Tensor, given: Tensor | None
+    setting: _Setting, rows: Tensor, whitened: Tensor, normal: Tensor, given: Tensor | None
 ) -> Points:
     """Draws (b, S, P) with their likelihood; what is not finite has none."""
     s = whitened.shape[1]
     fine = torch.isfinite(whitened).all(dim=2)
     safe = torch.where(fine[..., None], whitened, 0.0)
-    profiled = likelihood(safe.flatten(0, 1), rows.repeat_interleave(s))
+    profiled = setting.likelihood(safe.flatten(0, 1), rows.repeat_interleave(s))
     points = evaluated(safe, profiled, normal, given)
     # a flux below 0 has no magnitude: the flat prior of fluxes begins at 0
-    fine &= (points.linear[..., :1] > 0).all(dim=2)
+    fine &= (points.linear[..., : setting.n_flux] > 0).all(dim=2)
     return replace(points, target=torch.where(fine, points.target, -torch.inf))
 
 

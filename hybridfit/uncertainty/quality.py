@@ -60,11 +60,11 @@ def risk(draws: Draws, theta: Tensor) -> Tensor:
         theta: (B, Q) what is quoted of them; NaN is off.
     """
     far = torch.zeros_like(draws.weights, dtype=torch.bool)
-    for k, name in enumerate(draws.space.names):
+    for k, role in enumerate(draws.space.roles):
         quoted, drawn = theta[:, k, None], draws.samples[..., k]
-        if name.split("_")[0] == "mag":
+        if role == "mag":
             far |= ~((drawn - quoted).abs() <= FAR_MAG)
-        elif name.startswith("r_eff"):
+        elif role == "r_eff":
             far |= ~(torch.log(drawn / quoted).abs() <= FAR_SIZE)
     chance = (draws.weights * far).sum(dim=1)
     return torch.where(draws.exist, chance, torch.nan)
