@@ -14,7 +14,7 @@ from hybridfit.simulation.options import FieldOptions, Kind
 from hybridfit.simulation.psfs import draw_psfs, fwhm_of, mixed_with_real
 from hybridfit.simulation.random_numbers import Random, per_image, turned_images, turned_theta
 
-LEAST_SEEN = 0.2  # of the signal: a mask over more of it does not make the galaxy brighter
+LEAST_SEEN = 0.2  # of the signal: masks over more of it are not made up for by a higher flux
 
 
 @dataclass(frozen=True)
@@ -200,12 +200,7 @@ def _with_neighbours(
         return model
     own = shown[rows]
     which = galaxies.which_psf[own]
-    # partners have the same PSF: they stand in the same run of the list
-    first = which * options.psf_reuse
-    last = (first + options.psf_reuse).clamp_max(len(galaxies.theta))
-    partner = (
-        first[:, None] + (random.uniform((0.0, 1.0), len(rows), 4) * (last - first)[:, None]).long()
-    )
+    partner = _partners(which, len(galaxies.theta), random, options)
     light = contaminants.neighbours(
         contaminants.tapered(galaxies.image),
         partner,
@@ -225,8 +220,16 @@ def _with_neighbours(
     return total
 
 
+def _partners(which: Tensor, n: int, random: Random, options: FieldOptions) -> Tensor:
+    """Rows (b, 4) of galaxies with the PSFs ``which`` (b,), which stand together in the list."""
+    first = which * options.psf_reuse
+    count = (first + options.psf_reuse).clamp_max(n) - first
+    place = random.uniform((0.0, 1.0), len(which), 4)
+    return first[:, None] + (place * count[:, None]).long()
+
+
 def _with_extras(total: Tensor, kind: Tensor, random: Random, options: FieldOptions) -> Tensor:
-    """Add what is no source: a sky gradient and artefacts."""
+    """Add a sky gradient and artefacts, which are no sources."""
     result, side = total.clone(), total.shape[-1]
     rows = _rows(kind, Kind.GRADIENT)
     result[rows] += contaminants.gradients(len(rows), side, options.gradient_rise, random)

@@ -1,4 +1,4 @@
-"""What survey-like simulations are asked for and what they give."""
+"""Options and results of survey-like simulations."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ PROBABILITIES = (
 
 @dataclass(frozen=True)
 class FieldOptions:
-    """What is drawn; pairs are (low, high) of a log-uniform distribution unless said otherwise.
+    """Distributions of simulated fields.
+
+    Pairs are (low, high) of a log-uniform distribution unless stated otherwise.
 
     Sizes, indices and ellipticities are the prior's. Signal to noise is
     sqrt(sum (galaxy / sky noise)^2) over the pixels left by masks.
@@ -110,7 +112,7 @@ CLEAN = FieldOptions(
 
 @dataclass(frozen=True)
 class SimulatedFields(Batch):
-    """Simulated cutouts and their truth.
+    """Simulated fields: cutouts, and their truth.
 
     Args:
         cutouts: B cutouts, padded to one size.

@@ -1,14 +1,15 @@
 """Simulated galaxies, drawn by the fitter's own renderer and made noisy.
 
 `simulate` makes a few tidy ones for demonstrations and tests. `simulate_fields` makes cutouts as
-surveys have them, fast: what the posterior is trained on. There rendering is the most of the
-work, so each galaxy is used several times, with a new flux, noise, sky, neighbours and masks,
-and mirrored or turned.
+surveys have them, fast: the posterior is trained on them. Rendering is most of the work there, so
+each galaxy is used several times, with a new flux, noise, sky, neighbours and masks, mirrored or
+turned.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from astropy.table import Table
 from astropy.wcs import WCS
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.truth_columns import describe_truth
@@ -183,8 +185,8 @@ def simulate_fields(
 ) -> SimulatedFields:
     """Draw cutouts and their truth.
 
-    The same arguments give the same pixels on a CPU; on a GPU a few masked or hot pixels may
-    differ, where two were drawn at one place and either may come last.
+    The same arguments give the same pixels on a CPU. On a GPU a few masked or hot pixels may
+    differ: where two were drawn at one place, either may be written last.
 
     Args:
         n: how many; some hundreds at a time are quickest.
@@ -203,14 +205,8 @@ def simulate_fields(
     if options.psf_files:
         real = read_psfs(options.psf_files, options.psf_size, device)
     distinct = -(-n // options.reuse)
-    limits = (options.r_eff_min, options.r_eff_max * max(options.sides))
-    coords = draw_coords(distinct, random, prior, limits)
-    side = choose_sides(physical(coords, prior)[:, 3], random, options.sides, options.fill)
-    coords[:, :2] = (side[:, None] - 1) / 2 + draw_offsets(
-        side, random, options.offset, options.offset_wide, options.offset_wide_share
-    )
+    coords, side = _draw_galaxies(distinct, random, options, prior)
     galaxy = torch.arange(n, device=device) % max(distinct, 1)  # that each field shows
-    largest, psf_side = max(options.sides), options.psf_size
     parts: list[Observed] = []
     for value in side.unique().tolist():
         rows = (side == value).nonzero()[:, 0]
@@ -219,10 +215,31 @@ def simulate_fields(
         fields = (place[galaxy] >= 0).nonzero()[:, 0]
         galaxies = make_galaxies(coords[rows], int(value), random, options, real, prior)
         parts.append(observe(galaxies, fields, place[galaxy[fields]], random, options))
+    return _joined(parts, n, options, device)
+
+
+def _draw_galaxies(
+    n: int, random: Random, options: FieldOptions, prior: Prior
+) -> tuple[Tensor, Tensor]:
+    """Render coordinates (n, 6) of galaxies, and the sides (n,) of cutouts that show them."""
+    limits = (options.r_eff_min, options.r_eff_max * max(options.sides))
+    coords = draw_coords(n, random, prior, limits)
+    side = choose_sides(physical(coords, prior)[:, 3], random, options.sides, options.fill)
+    coords[:, :2] = (side[:, None] - 1) / 2 + draw_offsets(
+        side, random, options.offset, options.offset_wide, options.offset_wide_share
+    )
+    return coords, side
+
+
+def _joined(
+    parts: Sequence[Observed], n: int, options: FieldOptions, device: torch.device
+) -> SimulatedFields:
+    """Fields of all sizes in the order of their rows, padded to the largest."""
+    largest = max(options.sides)
     image = torch.zeros(n, largest, largest, device=device)
     sigma = torch.ones_like(image)
     mask = torch.ones_like(image, dtype=torch.bool)
-    psf = image.new_zeros(n, psf_side, psf_side)
+    psf = image.new_zeros(n, options.psf_size, options.psf_size)
     columns = torch.zeros(n, 13, dtype=torch.float64, device=device)
     for part in parts:
         size = part.image.shape[-1]
