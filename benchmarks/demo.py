@@ -89,7 +89,8 @@ def draw(table: Table, truth: Table, out: Path) -> None:
     names = [list(cutouts.id).index(str(truth["id"][k])) for k in rows]
     titles = [title(table[i], float(truth["snr"][k])) for i, k in zip(names, rows, strict=True)]
     planes = [np.asarray(p)[names] for p in (cutouts.image, models, cutouts.sigma, cutouts.mask)]
-    hf.plot_residuals(*planes, titles=titles).savefig(out / "residuals.png", dpi=130)
+    sky = {"pixel_scale": cutouts.pixel_scale[names], "wcs": [cutouts.wcs[i] for i in names]}
+    hf.plot_residuals(*planes, titles=titles, **sky).savefig(out / "residuals.png", dpi=130)
     hf.plot_truth(table, truth).savefig(out / "truth.png", dpi=110)
 
 

@@ -102,6 +102,7 @@ CASES: dict[str, dict[str, Callable[[], Figure]]] = {
     "plot_rivals": {
         "both": rivals,
         "sky": lambda: rivals(wcs=sky_wcs(), pixel_scale=0.2, names=("a $ name", "ours")),
+        "zoom": lambda: rivals(box=plots.Box(2, 14, 5, 17), wcs=sky_wcs(), origin=(100.0, 7.0)),
         "no model": lambda: rivals(theirs=MANY[0], ours=MANY[0]),
         "nan": lambda: rivals(image=MANY[0], sigma=MANY[0]),
         "masked": lambda: rivals(mask=np.ones((20, 24), bool)),
@@ -241,6 +242,27 @@ def test_masked_pixels_are_left_to_the_hatched_ground():
     data = panels(plots.plot_galaxy(PICTURES["ordinary"]))["data"].images[0].get_array()
     assert np.ma.getmaskarray(data).any()
     assert np.ma.getmaskarray(data).sum() < SIDE**2 / 2
+
+
+def test_a_zoom_is_a_square_around_the_galaxy_inside_the_cutout():
+    assert plots.zoom_box((100, 120), (60.2, 50.4), 5.0) == plots.Box(40, 81, 30, 71)
+    assert plots.zoom_box((100, 120), (2.0, 97.0), 1.0) == plots.Box(0, 25, 75, 100)
+    assert plots.zoom_box((100, 120), (60.0, 50.0), 1.0, 8.0) == plots.Box(36, 85, 26, 75)
+    for unknown in (8.0, math.nan, math.inf, 1e300):
+        assert plots.zoom_box((100, 120), (60.0, 50.0), unknown) is None
+    assert plots.zoom_box((100, 120), (math.nan, 50.0), 5.0) is None
+
+
+def test_a_zoomed_comparison_is_in_pixels_of_the_image():
+    figure = CASES["plot_rivals"]["zoom"]()
+    assert figure.axes[0].get_xlim() == (101.5, 113.5)
+    assert figure.axes[0].get_ylim() == (11.5, 23.5)
+
+
+def test_qualities_have_their_colours_and_order():
+    figure = differences(13)
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["certified (6)", "usable (6)", "suspect (1)"]
 
 
 def test_misuse_of_a_picture():

@@ -15,6 +15,7 @@ from hybridfit.comparison.pixels import model_images
 from hybridfit.comparison.result import Comparison
 from hybridfit.comparison.statistics import coverage_curve
 from hybridfit.io.read import stack
+from hybridfit.io.read_cutout import Cutout
 from hybridfit.pipeline.run_cutouts import CutoutReader
 from hybridfit.rendering.convolution import Convolution
 
@@ -90,8 +91,26 @@ def galaxy_picture(
         (other_side(c), "ours"),
         cutout.pixel_scale,
         cutout.wcs,
+        _zoom(c, m, cutout),
+        cutout.origin,
     )
     return _png(drawn)
+
+
+def _zoom(c: Comparison, m: int, cutout: Cutout) -> plots.Box | None:
+    """The part of a cutout around a galaxy that is small on both sides; None for all of it."""
+    rows = c.pairs.galaxy == m
+    x, y, r_eff = (
+        np.concatenate([c.pairs.ours[rows, k], c.pairs.theirs[rows, k]])
+        for k in map(PARAMETERS.index, ("x", "y", "r_eff"))
+    )
+    known = np.isfinite(x + y + r_eff)
+    if not known.any():
+        return None
+    x, y, r_eff = x[known] - cutout.origin[0], y[known] - cutout.origin[1], r_eff[known]
+    # wide enough for all components of both sides, wherever they are
+    reach = float(r_eff.max() + max(np.ptp(x), np.ptp(y)))
+    return plots.zoom_box(cutout.image.shape, (float(x.mean()), float(y.mean())), reach)
 
 
 def chi2_picture(c: Comparison) -> str:

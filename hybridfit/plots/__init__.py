@@ -19,10 +19,12 @@ from hybridfit.plots.layers import DrawsLayer, GaussianLayer
 from hybridfit.plots.residuals import plot_residuals
 from hybridfit.plots.style import LABELS
 from hybridfit.plots.truth import matched, offsets, plot_truth
+from hybridfit.plots.zoom import Box, zoom_box
 
 __all__ = [
     "LABELS",
     "AnnularProfile",
+    "Box",
     "DrawsLayer",
     "Ellipse",
     "GalaxyPicture",
@@ -44,4 +46,5 @@ __all__ = [
     "plot_tarp",
     "plot_truth",
     "plot_widths",
+    "zoom_box",
 ]

@@ -32,7 +32,7 @@ def plot_coverage(curve: Table, table: Table) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12.5, 6.4), layout="constrained")
+    figure = Figure(figsize=(14.5, 6.4), layout="constrained")
     names = [name for name in curve.colnames if name not in ("level", "error")]
     binned = [name for name in BINNED if name in set(table["bin"])]
     grid = figure.add_gridspec(2, len(binned) + 2)
@@ -176,9 +176,11 @@ def plot_tarp(curve: Table) -> Figure:
     axis.fill_between(level, level - error, level + error, color=FAINT, lw=0, zorder=1)
     axis.plot([0, 1], [0, 1], color=MUTED, lw=1, zorder=1)
     axis.plot(level, np.asarray(curve["coverage"]), color=CLEAN, lw=1.6, zorder=2)
-    axis.set_title(f"p = {_p_value(curve.meta['p_value'])}", loc="right", fontsize=8, color=MUTED)
+    axis.set_title(
+        f"TARP: p = {_p_value(curve.meta['p_value'])}", loc="right", fontsize=8, color=MUTED
+    )
     axis.set_xlabel("credibility level", fontsize=9, color=INK)
-    axis.set_ylabel("expected coverage (TARP)", fontsize=9, color=INK)
+    axis.set_ylabel("expected coverage", fontsize=9, color=INK)
     axis.set_xlim(0, 1)
     axis.set_ylim(0, 1)
     axis.set_aspect("equal")
@@ -242,7 +244,7 @@ def _coverage_by_bins(
         axis.plot(place + shift, rows[f"cover_{percent}"], "o", ms=3.5, mew=0, color=colour)
     axis.set_xlabel(BINNED[quantity], fontsize=9, color=INK)
     plain(axis)
-    axis.tick_params(axis="x", labelsize=6)  # so that five bins stand side by side
+    axis.tick_params(axis="x", labelsize=7)  # so that five bins stand side by side
 
 
 def _edges(low: float, high: float) -> str:

@@ -22,7 +22,8 @@ from hybridfit.plots.panels import (
     stretch_of,
 )
 from hybridfit.plots.residuals import over_sigma
-from hybridfit.plots.style import CLEAN, FAINT, INK, MUTED, SERIES, drawable, plain
+from hybridfit.plots.style import CLEAN, FAINT, INK, MUTED, QUALITY_COLOURS, SERIES, drawable, plain
+from hybridfit.plots.zoom import Box
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +66,7 @@ def plot_differences(
     figure = Figure(figsize=(3.2 * columns, 2.5 * rows + 0.5), layout="constrained")
     axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     named = np.array([str(kind) for kind in kinds] or [""] * len(mag))
-    order = list(dict.fromkeys(named.tolist()))
+    order = _ordered(named.tolist())
     for axis, (name, values) in zip(axes, differences.items(), strict=False):
         value, error = np.asarray(values, float), np.asarray(errors[name], float)
         _difference_panel(axis, mag, value, error, named, order)
@@ -178,6 +179,8 @@ def plot_rivals(
     names: tuple[str, str] = ("theirs", "ours"),
     pixel_scale: float = math.nan,
     wcs: Any = None,
+    box: Box | None = None,
+    origin: tuple[float, float] = (0.0, 0.0),
 ) -> Figure:
     """Draw one galaxy: data, both models, and what each leaves.
 
@@ -187,6 +190,8 @@ def plot_rivals(
         names: of the two.
         pixel_scale: arcsec; without one the scale bar is in pixels.
         wcs: of the cutout, for arrows to North and East.
+        box: the part that is shown; default all.
+        origin: x, y of the first pixel in the image it was cut from.
 
     Returns:
         The figure: data | theirs | ours in one asinh stretch, then residuals over sigma, -5 to 5.
@@ -195,17 +200,21 @@ def plot_rivals(
 
     image, theirs, ours, sigma = (np.asarray(v, float) for v in (image, theirs, ours, sigma))
     keep = ~np.asarray(mask, dtype=bool)
+    box = box or Box.of_whole(image.shape)
+    image, theirs, ours, sigma = (box.of(v) for v in (image, theirs, ours, sigma))
+    keep, first = box.of(keep), (origin[0] + box.left, origin[1] + box.low)
     height, width = image.shape
     ratio = min(max(height / width, 0.5), 2.0)
-    figure = Figure(figsize=(PAGE, 1.2 + 2.15 * ratio), layout="constrained")
+    figure = Figure(figsize=(PAGE, 1.2 + 2.05 * ratio), layout="constrained")
     axes = figure.subplots(1, 5)
     stretch = stretch_of(image, ours if np.isfinite(ours).any() else theirs, sigma, keep)
     panels = (np.where(keep, image, np.nan), theirs, ours)
     for axis, values in zip(axes, panels, strict=False):
-        draw_flux_bar(figure, draw_pixels(axis, values, stretch.norm, IMAGE_MAP), stretch, axis)
+        drawn = draw_pixels(axis, values, stretch.norm, IMAGE_MAP, first)
+        draw_flux_bar(figure, drawn, stretch, axis)
     for axis, model in zip(axes[3:], (theirs, ours), strict=True):
         residual = over_sigma(image - model, sigma, keep)
-        drawn = draw_pixels(axis, residual, residual_norm(), RESIDUAL_MAP)
+        drawn = draw_pixels(axis, residual, residual_norm(), RESIDUAL_MAP, first)
         draw_residual_bar(figure, drawn, axis)
     titles = ("data", *names, *(f"data - {name}" for name in names))
     for axis, title in zip(axes, titles, strict=True):
@@ -213,15 +222,23 @@ def plot_rivals(
         axis.set_xlabel("x [pix]", fontsize=8, color=INK, labelpad=1)
     axes[0].set_ylabel("y [pix]", fontsize=8, color=INK, labelpad=1)
     draw_scale_bar(axes[0], scale_bar(width, pixel_scale))
-    directions = compass(wcs, (width - 1) / 2, (height - 1) / 2)
+    directions = compass(wcs, box.left + (width - 1) / 2, box.low + (height - 1) / 2)
     if directions is not None:
         draw_compass(axes[0], directions)
     return figure
 
 
 def colour_of(order: Sequence[str], kind: str) -> str:
-    """The colour of a kind, by its place in their order."""
-    return SERIES[order.index(kind) % len(SERIES)]
+    """Return the colour of a kind: a quality's own, of others by their place in the order."""
+    return QUALITY_COLOURS.get(kind) or SERIES[order.index(kind) % len(SERIES)]
+
+
+def _ordered(kinds: Sequence[str]) -> list[str]:
+    """Each kind once: qualities first, from the best on."""
+    known = set(kinds)
+    return [k for k in QUALITY_COLOURS if k in known] + [
+        k for k in dict.fromkeys(kinds) if k not in QUALITY_COLOURS
+    ]
 
 
 def _difference_panel(

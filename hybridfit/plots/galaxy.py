@@ -6,7 +6,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from hybridfit.plots.panels import (
 )
 from hybridfit.plots.residuals import over_sigma
 from hybridfit.plots.style import INK, MUTED, SERIES, drawable, shortened, with_error
+from hybridfit.plots.zoom import Box, zoom_box
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,15 +37,10 @@ if TYPE_CHECKING:
     from matplotlib.gridspec import SubplotSpec
 
 Array = NDArray[np.float64]
-Pixel = TypeVar("Pixel", np.float64, np.bool_)
 
 WIDTH, HEIGHT = 10.5, 8.0  # inches
 COMPONENT_WIDTH = 1.15  # inches of a column of parameters; from the third on the page is wider
 LINE = 155  # characters over the width of a page
-ZOOM_REACH = 4.0  # half-light radii from the galaxy's centre to the edge of the zoom
-LEAST_ZOOM = 12.0  # pixels, and
-PSF_ZOOM = 3.0  # FWHM of the PSF likewise
-SMALL = 0.6  # of the cutout's shorter side: a zoom that is larger shows nothing new
 MOST_COMPONENTS = 6  # that the list of parameters has room for; the others stand in the table
 MOST_LINES = 4  # of the message
 
@@ -128,19 +124,6 @@ class GalaxyPicture:
         return found if found.exists else None
 
 
-@dataclass(frozen=True)
-class _Box:
-    """A part of a cutout, in its own pixels: x from left to right (excluded), y likewise."""
-
-    left: int
-    right: int
-    low: int
-    high: int
-
-    def of(self, plane: NDArray[Pixel]) -> NDArray[Pixel]:
-        return plane[self.low : self.high, self.left : self.right]
-
-
 def plot_galaxy(picture: GalaxyPicture) -> Figure:
     """Draw one galaxy as it was fitted.
 
@@ -156,8 +139,8 @@ def plot_galaxy(picture: GalaxyPicture) -> Figure:
     extra = max(0, columns - 2) * COMPONENT_WIDTH
     engine = ConstrainedLayoutEngine(h_pad=0.06)
     figure = Figure(figsize=(WIDTH + extra, HEIGHT), layout=engine)
-    whole = _Box(0, picture.image.shape[1], 0, picture.image.shape[0])
-    zoom = zoom_box(picture)
+    whole = Box.of_whole(picture.image.shape)
+    zoom = _zoom(picture)
     rows = figure.add_gridspec(2, 1, height_ratios=(1.1, 1))
     upper = rows[0].subgridspec(1, 3)
     above = [figure.add_subplot(upper[k]) for k in range(3)]
@@ -172,26 +155,16 @@ def plot_galaxy(picture: GalaxyPicture) -> Figure:
     return figure
 
 
-def zoom_box(picture: GalaxyPicture) -> _Box | None:
-    """Return the square around a galaxy that is small within its cutout, None for a large one."""
+def _zoom(picture: GalaxyPicture) -> Box | None:
     middle = picture.ellipse
     if middle is None:
         return None
-    height, width = picture.image.shape
-    least = max(LEAST_ZOOM, PSF_ZOOM * np.nan_to_num(picture.psf_fwhm))
     largest = max(e.r_eff for e in picture.ellipses if e.exists)
-    half = math.ceil(max(least, ZOOM_REACH * min(largest, 1e6)))
-    side = 2 * half + 1
-    if side > SMALL * min(height, width):
-        return None
-    x, y = round(middle.x), round(middle.y)
-    left = min(max(x - half, 0), width - side)
-    low = min(max(y - half, 0), height - side)
-    return _Box(left, left + side, low, low + side)
+    return zoom_box(picture.image.shape, (middle.x, middle.y), largest, picture.psf_fwhm)
 
 
 def _draw_row(
-    figure: Figure, axes: Sequence[Axes], picture: GalaxyPicture, box: _Box
+    figure: Figure, axes: Sequence[Axes], picture: GalaxyPicture, box: Box
 ) -> AsinhStretch:
     """Data, model and residual of a part of the cutout; their stretch."""
     keep = ~picture.mask
@@ -218,7 +191,7 @@ def _draw_row(
     return stretch
 
 
-def _draw_scale_and_north(axis: Axes, picture: GalaxyPicture, box: _Box) -> None:
+def _draw_scale_and_north(axis: Axes, picture: GalaxyPicture, box: Box) -> None:
     draw_scale_bar(axis, scale_bar(box.right - box.left, picture.pixel_scale))
     middle = (box.left + box.right - 1) / 2, (box.low + box.high - 1) / 2
     directions = compass(picture.wcs, *middle)
@@ -243,7 +216,7 @@ def _draw_ellipses(axis: Axes, picture: GalaxyPicture) -> None:
         axis.add_patch(shape)
 
 
-def _draw_whole(axis: Axes, picture: GalaxyPicture, zoom: _Box, stretch: AsinhStretch) -> None:
+def _draw_whole(axis: Axes, picture: GalaxyPicture, zoom: Box, stretch: AsinhStretch) -> None:
     """The whole cutout with the zoom's outline."""
     from matplotlib.patches import Rectangle
 
@@ -255,8 +228,7 @@ def _draw_whole(axis: Axes, picture: GalaxyPicture, zoom: _Box, stretch: AsinhSt
     axis.set_title("whole cutout", loc="left", fontsize=9, color=INK, pad=3)
     axis.set_xlabel("x [pix]", fontsize=8, color=INK, labelpad=1)
     axis.set_ylabel("y [pix]", fontsize=8, color=INK, labelpad=1)
-    box = _Box(0, picture.image.shape[1], 0, picture.image.shape[0])
-    _draw_scale_and_north(axis, picture, box)
+    _draw_scale_and_north(axis, picture, Box.of_whole(picture.image.shape))
 
 
 def _draw_profile(figure: Figure, place: SubplotSpec, picture: GalaxyPicture) -> None:

@@ -14,6 +14,9 @@ INK, MUTED, FAINT = "#1a1a1a", "#5c5c5c", "#d9d9d9"
 CLEAN, FLAGGED = "#0072b2", "#d55e00"
 SERIES = (CLEAN, "#e69f00", "#009e73", "#cc79a7", FLAGGED, "#56b4e9", INK, MUTED)
 
+# the same in all pictures, the most trusted first
+QUALITY_COLOURS = {"certified": CLEAN, "usable": "#009e73", "suspect": FLAGGED}
+
 LABELS = {
     "x": "x [pix]",
     "y": "y [pix]",
