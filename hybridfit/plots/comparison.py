@@ -19,6 +19,7 @@ from hybridfit.plots.panels import (
     draw_residual_bar,
     draw_scale_bar,
     residual_norm,
+    settle,
     stretch_of,
 )
 from hybridfit.plots.residuals import over_sigma
@@ -225,6 +226,7 @@ def plot_rivals(
     directions = compass(wcs, box.left + (width - 1) / 2, box.low + (height - 1) / 2)
     if directions is not None:
         draw_compass(axes[0], directions)
+    settle(figure)
     return figure
 
 

@@ -25,6 +25,7 @@ from hybridfit.plots.panels import (
     draw_scale_bar,
     outlined,
     residual_norm,
+    settle,
     stretch_of,
 )
 from hybridfit.plots.residuals import over_sigma
@@ -152,6 +153,7 @@ def plot_galaxy(picture: GalaxyPicture) -> Figure:
     _draw_profile(figure, lower[1] if zoom is not None else lower[:2], picture)
     _draw_parameters(figure.add_subplot(lower[2]), picture)
     _write_title(figure, picture)
+    settle(figure)
     return figure
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colorbar import Colorbar
     from matplotlib.colors import Normalize
-    from matplotlib.figure import FigureBase
+    from matplotlib.figure import Figure, FigureBase
     from matplotlib.image import AxesImage
     from matplotlib.patheffects import AbstractPathEffect
 
@@ -159,6 +159,17 @@ def draw_residual_bar(figure: FigureBase, drawn: AxesImage, axis: Axes) -> None:
     bar = figure.colorbar(drawn, cax=_below(axis), orientation="horizontal")
     bar.set_ticks([-4, -2, 0, 2, 4])
     _dress_bar(bar, "(data - model) / sigma")
+
+
+def settle(figure: Figure) -> None:
+    """Lay out a figure ahead of drawing it.
+
+    Room for labels is found from where panels were before: those that their aspect keeps smaller
+    than their place need several passes, of which drawing itself makes too few.
+    """
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
 
 
 def draw_scale_bar(axis: Axes, bar: ScaleBar) -> None:

@@ -21,6 +21,7 @@ from hybridfit.plots.panels import (
     draw_residual_bar,
     draw_scale_bar,
     residual_norm,
+    settle,
     stretch_of,
 )
 from hybridfit.plots.style import INK, drawable
@@ -82,6 +83,7 @@ def plot_residuals(
         directions = compass(wcs[i], *_middle(image[i])) if i < len(wcs) else None
         if directions is not None:
             draw_compass(row.axes[0], directions)
+    settle(figure)
     return figure
 
 
