@@ -13,7 +13,7 @@ from read_helpers import gaussian
 from scipy import ndimage
 
 import hybridfit as hf
-from hybridfit.detection.detect import find_scene
+from hybridfit.detection.detect import detect_objects
 from hybridfit.fitting.options import FitOptions
 from hybridfit.pipeline.measure import measure
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
@@ -198,7 +198,9 @@ def test_neighbours_and_what_is_masked_of_them():
     shut[32:49, 42:59] = True
 
     def said(picture, mask, position=(31.5, 31.5)):
-        return neighbour_cause(picture, find_scene(picture, None, mask, position), mask, (10, 20))
+        return neighbour_cause(
+            picture, detect_objects(picture, None, mask, position), mask, (10, 20)
+        )
 
     assert said(image, open_) == ""
     assert said(both, shut) == ""

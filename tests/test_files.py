@@ -338,9 +338,9 @@ def test_compressed_tiles_are_read(tmp_path: Path, kind: str):
 
 def test_absurd_noise_is_no_exception():
     """Pixels at 1e30 sigma overflow float32 where they are smoothed."""
-    from hybridfit.detection.detect import find_scene
+    from hybridfit.detection.detect import detect_objects
 
     values, sigma = image(), np.full((64, 64), 1.0, np.float32)
     values[5, 5], sigma[10:12] = 1e36, 1e-38
-    scene = find_scene(values, sigma, np.zeros((64, 64), bool), (32, 32))
+    scene = detect_objects(values, sigma, np.zeros((64, 64), bool), (32, 32))
     assert np.isfinite([scene.sky, scene.rms]).all()

@@ -12,7 +12,7 @@ from budget_helpers import about, field_on, sample, smoothed
 from fit_helpers import observe, population
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.detection.detect import find_scene
+from hybridfit.detection.detect import detect_objects
 from hybridfit.detection.noise import estimated_sigma
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions
@@ -182,7 +182,7 @@ def test_a_noise_map_made_from_the_image_has_no_light_in_it(size: float, snr: fl
     mask = np.zeros((SIDE, SIDE), dtype=bool)
     found = []
     for image in cutouts.image.numpy():
-        scene = find_scene(image, None, mask, (31.5, 31.5))
+        scene = detect_objects(image, None, mask, (31.5, 31.5))
         sigma, _ = estimated_sigma(image, scene, mask, None)
         found.append(float(np.median(sigma)))
     assert 0.9 < min(found) <= max(found) < 1.2

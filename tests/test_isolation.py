@@ -136,14 +136,14 @@ def test_posteriors_that_raise(galaxies, folder, tmp_path, monkeypatch):
 def test_blocks_that_raise(folder, tmp_path, monkeypatch):
     from hybridfit.io import blocks
 
-    plain = blocks._block
+    plain = blocks.model_header
 
-    def raising(cutouts, fit, model, i, feedme):
-        if cutouts.id[i] == "sim0002":
+    def raising(outcome, *rest):
+        if outcome.image == "sim0002":
             raise fits.VerifyError("no such card")
-        return plain(cutouts, fit, model, i, feedme)
+        return plain(outcome, *rest)
 
-    monkeypatch.setattr(blocks, "_block", raising)
+    monkeypatch.setattr(blocks, "model_header", raising)
     found = fit_files(folder, tmp_path / "out", run=replace(QUICK, save_models=True))
     check(Table.read(found.results), "VerifyError: no such card")
     left = sorted(file.name for file in (tmp_path / "out" / "models").iterdir())
@@ -347,18 +347,17 @@ def test_bad_files_are_rows_of_read(tmp_path):
 
 @pytest.mark.parametrize("error", [IndexError("list"), fits.VerifyError("card"), Trouble("x")])
 def test_whatever_a_reader_raises_is_a_row(tmp_path, monkeypatch, error):
-    from hybridfit.io import read_cutout as stamp
-
     for name in ("a", "b"):
         write_galaxy(tmp_path, name, psf=psf_image())
-    plain = stamp._planes
+    module = import_module("hybridfit.io.read_cutout")
+    plain = module.read_planes
 
-    def raising(source, options):
-        if source.id == "b":
+    def raising(path, *rest):
+        if path.endswith("b_image.fits"):
             raise error
-        return plain(source, options)
+        return plain(path, *rest)
 
-    monkeypatch.setattr(stamp, "_planes", raising)
+    monkeypatch.setattr(module, "read_planes", raising)
     cutouts = hf.read(tmp_path)
     assert int(cutouts.flags[1]) & hf.Flag.UNREADABLE
     assert type(error).__name__ in cutouts.messages[1]

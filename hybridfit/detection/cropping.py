@@ -1,4 +1,4 @@
-"""The part of an image that a galaxy needs, and whether the image is a frame of many."""
+"""Cropping: the part of an image that a galaxy needs, and whether the image holds many galaxies."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hybridfit.detection.detect import Scene, box_around, clipped_background
+from hybridfit.detection.detect import Detection, box_around, clipped_background
 
 MIN_HALF = 80  # pixels: the smallest half-width of a cropped cutout
-HALF_LIGHT = 10.0  # half-light radii of the segment that a cropped cutout must reach
-EXTENTS = 3.0  # and extents of the segment
+HALF_LIGHT = 10.0  # least half-width in half-light radii of the segment
+EXTENTS = 3.0  # least half-width in extents of the segment
 MARGIN = 8
 # Sides up to this are never cropped: the sky far out is worth a few per cent of the errors on
 # magnitude and size, more for high Sersic indices, and what it costs is bearable.
 MIN_CROP = 320
-FAINT_SCALES = (32, 16, 8)  # pixels, sigma of Gaussians under which a faint source is looked for
-FAINT_SNR = 4.5  # of what is taken for one
-FAINT_REACH = 4.7  # of that sigma, 4 half-light radii: far out it is lost in the noise
+FAINT_SCALES = (32, 16, 8)  # pixels, sigma of the Gaussians that search for faint sources
+FAINT_SNR = 4.5  # least S/N of a faint source
+FAINT_REACH = 4.7  # sigmas, 4 half-light radii: farther out the light is lost in the noise
 BINNING = 4  # pixels
-MANY = 25  # sources outside of the galaxy's own part make a frame
-FEWEST = 5  # of them that must have been seen where only a part is looked at
+MANY = 25  # sources outside the galaxy's own part: the image is a frame of many galaxies
+FEWEST = 5  # least number of sources detected where only a part of the image is searched
 MIN_FRAME = 400  # pixels, a side
 
 
 def crop_box(
-    scene: Scene,
+    detection: Detection,
     image: NDArray[np.float32],
     sigma: NDArray[np.float32] | None,
     position: tuple[float, float],
@@ -39,39 +39,41 @@ def crop_box(
     widest Gaussian under which it is. An image that is not much larger is kept as it is.
 
     Args:
-        scene: what was found.
+        detection: what was found.
         image: (H, W), finite.
         sigma: (H, W), None where it is not known: the background's scatter serves.
         position: x, y of the target.
     """
     if max(image.shape) <= MIN_CROP:
         return None
-    if scene.target:
-        reach = _segment_reach(scene, image, position)
+    if detection.target:
+        reach = _segment_reach(detection, image, position)
     else:
-        noise = (scene.rms if scene.rms > 0 else 1.0) if sigma is None else sigma
-        reach = FAINT_REACH * _faint_scale(scene, (image - scene.sky) / noise, position)
+        noise = (detection.rms if detection.rms > 0 else 1.0) if sigma is None else sigma
+        reach = FAINT_REACH * _faint_scale(detection, (image - detection.sky) / noise, position)
     half = math.ceil(max(MIN_HALF, reach)) + MARGIN
     if max(image.shape) <= 1.5 * 2 * half:
         return None
     return box_around(position, half, image.shape)
 
 
-def sources_in_frame(scene: Scene, box: tuple[slice, slice] | None, shape: tuple[int, int]) -> int:
-    """Return about how many sources a frame holds; 0 for an image of one galaxy.
+def sources_in_frame(
+    detection: Detection, box: tuple[slice, slice] | None, shape: tuple[int, int]
+) -> int:
+    """Estimate how many sources a frame holds; 0 for an image of one galaxy.
 
-    A galaxy that fills its image has none around it, whatever its arms were taken for.
+    A galaxy that fills its image has no sources around it: detections there are its own arms.
 
     Args:
-        scene: what was found, in all of the image or the part that was looked at.
+        detection: what was found, in all of the image or the part that was looked at.
         box: the target's part of it, None for all.
         shape: H, W of the whole image.
     """
     if box is None or max(shape) < MIN_FRAME:
         return 0
-    found = set(np.unique(scene.labels).tolist()) - {0}
-    beside = found - set(np.unique(scene.labels[box]).tolist())
-    larger = shape[0] * shape[1] / scene.labels.size
+    found = set(np.unique(detection.labels).tolist()) - {0}
+    beside = found - set(np.unique(detection.labels[box]).tolist())
+    larger = shape[0] * shape[1] / detection.labels.size
     if len(beside) < FEWEST or len(beside) * larger < MANY:
         return 0
     total = int(len(found) * larger)
@@ -79,11 +81,11 @@ def sources_in_frame(scene: Scene, box: tuple[slice, slice] | None, shape: tuple
 
 
 def _segment_reach(
-    scene: Scene, image: NDArray[np.float32], position: tuple[float, float]
+    detection: Detection, image: NDArray[np.float32], position: tuple[float, float]
 ) -> float:
-    """Pixels from the target's position that its segment asks for."""
-    y, x = np.nonzero(scene.labels == scene.target)
-    flux = np.maximum(image[y, x] - scene.sky, 0.0).astype(np.float64)
+    """Return the half-width in pixels that the target's segment needs."""
+    y, x = np.nonzero(detection.labels == detection.target)
+    flux = np.maximum(image[y, x] - detection.sky, 0.0).astype(np.float64)
     radius = np.hypot(x - position[0], y - position[1])
     order = np.argsort(radius)
     light = flux[order].cumsum()
@@ -92,10 +94,12 @@ def _segment_reach(
     return max(HALF_LIGHT * r_half, EXTENTS * extent)
 
 
-def _faint_scale(scene: Scene, z: NDArray[np.floating], position: tuple[float, float]) -> float:
-    """Sigma of the widest Gaussian under which a source is seen, pixels; 0 if under none."""
+def _faint_scale(
+    detection: Detection, z: NDArray[np.floating], position: tuple[float, float]
+) -> float:
+    """Return the sigma in pixels of the widest Gaussian that detects a source; 0 if none does."""
     height, width = (side // BINNING * BINNING for side in z.shape)
-    quiet = np.where(scene.labels == 0, z, 0)[:height, :width]
+    quiet = np.where(detection.labels == 0, z, 0)[:height, :width]
     binned = quiet.reshape(height // BINNING, BINNING, width // BINNING, BINNING).sum(axis=(1, 3))
     column, row = (
         min(int(p / BINNING), n - 1) for p, n in zip(position, binned.shape[::-1], strict=True)

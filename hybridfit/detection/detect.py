@@ -1,4 +1,4 @@
-"""What is in a cutout: sky, the target's segment, its neighbours.
+"""Detection of objects in a cutout: the sky, the target's segment and its neighbours.
 
 Detection is photutils' `detect_sources` on a smoothed image in units of the noise; here is only
 what it lacks: a fast background, and a split of the target's segment where a neighbour touches
@@ -16,20 +16,20 @@ from numpy.typing import NDArray
 from photutils.segmentation import detect_sources
 from scipy import ndimage
 
-LARGEST = np.float32(1e30)  # sigma of a pixel: more is a wrong noise map
+LARGEST = np.float32(1e30)  # S/N of a pixel: more means a wrong noise map
 SMOOTHING = 1.5  # pixels, sigma of the Gaussian
-THRESHOLD = 4.7  # of the smoothed noise: by chance, once in some 60 cutouts of 128 x 128
+THRESHOLD = 4.7  # sigmas of the smoothed noise: one false detection in 60 cutouts of 128 x 128
 MIN_PIXELS = 5
 GROW = 2  # pixels by which neighbours are grown
 REACH = 5.0  # pixels: a segment this close to the target's position is the target
-PROMINENCE = 6.0  # of a second peak above its saddle, in units of the smoothed noise
-MIN_SHARE = 0.02  # of the segment's flux that a second peak must hold
+PROMINENCE = 6.0  # least height of a second peak above its saddle, in sigmas of smoothed noise
+MIN_SHARE = 0.02  # least share of the segment's flux in a second peak
 LEVELS = 16  # thresholds between the detection limit and the second peak
-SUBSAMPLE = 2048  # pixels that are enough for a first background
+SUBSAMPLE = 2048  # pixels used for a first background estimate
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class Detection:
     """Objects found in a cutout.
 
     Args:
@@ -45,17 +45,17 @@ class Scene:
     rms: float
 
 
-def find_scene(
+def detect_objects(
     image: NDArray[np.float32],
     sigma: NDArray[np.float32] | None,
     mask: NDArray[np.bool_],
     position: tuple[float, float],
-) -> Scene:
-    """Detect what is in a cutout, and which segment is the target's.
+) -> Detection:
+    """Detect the objects in a cutout, and find the target's segment.
 
     Args:
         image: (H, W); values under the mask are not used, but must be finite.
-        sigma: (H, W) noise; None: the background's scatter serves.
+        sigma: (H, W) noise; None to use the scatter of the background.
         mask: (H, W), True where pixels are left out; not all of them.
         position: x, y of the target.
     """
@@ -63,25 +63,27 @@ def find_scene(
     noise = (rms if rms > 0 else 1.0) if sigma is None else sigma
     with np.errstate(over="ignore"):
         z = (image - np.float32(sky)) / noise
-    z = np.where(mask, np.float32(0), np.clip(z, -LARGEST, LARGEST))  # no infinity is smoothed
+    z = np.where(
+        mask, np.float32(0), np.clip(z, -LARGEST, LARGEST)
+    )  # infinities must not be smoothed
     smooth = ndimage.gaussian_filter(z, SMOOTHING, mode="nearest", truncate=3.0)
-    # measured, for noise may be correlated or wrong; but a noise-free image has none to measure
+    # noise is measured, as the map may be wrong or the noise correlated
     white = 1 / (2 * math.sqrt(math.pi) * SMOOTHING)
     level = max(clipped_background(smooth[~mask])[1], 0.3 * white)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "no sources were found"
         found = detect_sources(smooth, THRESHOLD * level, MIN_PIXELS)
     if found is None:
-        return Scene(np.zeros(image.shape, np.int32), 0, sky, rms)
+        return Detection(np.zeros(image.shape, np.int32), 0, sky, rms)
     labels = np.asarray(found.data, dtype=np.int32)
     target = label_at(labels, position, REACH)
     if target:
         labels = _split_target(labels, target, smooth, level, position)
-    return Scene(labels, target, sky, rms)
+    return Detection(labels, target, sky, rms)
 
 
 def clipped_background(values: NDArray[np.floating]) -> tuple[float, float]:
-    """Median and scatter of a background after clipping at 3 sigma around the median.
+    """Return level and scatter of a background, clipped at 3 sigma around the median.
 
     The level is SExtractor's mode, 2.5 median - 1.5 mean of what is left, unless mean and
     median lie far apart (Bertin & Arnouts 1996, A&AS 117, 393). A subsample of some thousand
@@ -94,12 +96,12 @@ def clipped_background(values: NDArray[np.floating]) -> tuple[float, float]:
         median = middle(sample)
         deviation = np.abs(sample - median)
         rms = 1.4826 * middle(deviation)
-        if rms == 0:  # more than half of the pixels are the same: padding, or counts
+        if rms == 0:  # more than half of the pixels are equal: padding, or counts
             others = deviation[deviation > 0]
             rms = 1.4826 * middle(others) if others.size else 0.0
             break
         sample = sample[deviation < 3 * rms]
-        if sample.size > 0.99 * before:  # what is still cut is the tail of the noise
+        if sample.size > 0.99 * before:  # only the tail of the noise is still cut
             break
     mean = float(sample.mean())
     level = 2.5 * median - 1.5 * mean if abs(mean - median) < 0.3 * rms else median
@@ -107,13 +109,13 @@ def clipped_background(values: NDArray[np.floating]) -> tuple[float, float]:
 
 
 def middle(values: NDArray[np.floating]) -> float:
-    """The median, the upper one of two: several times faster than `numpy.median`."""
+    """Return the upper median, several times faster than `numpy.median`."""
     half = values.size // 2
     return float(np.partition(values, half)[half])
 
 
 def label_at(labels: NDArray[np.integer], position: tuple[float, float], reach: float) -> int:
-    """The label at x, y, else the nearest one within ``reach`` pixels, else 0."""
+    """Return the label at x, y, else the nearest within ``reach`` pixels, else 0."""
     column, row = int(position[0] + 0.5), int(position[1] + 0.5)
     if labels[row, column]:
         return int(labels[row, column])
@@ -127,23 +129,23 @@ def label_at(labels: NDArray[np.integer], position: tuple[float, float], reach: 
     return int(labels[box][y[nearest], x[nearest]]) if distance[nearest] <= reach else 0
 
 
-def neighbour_mask(scene: Scene) -> NDArray[np.bool_] | None:
-    """(H, W) True on neighbours, grown a little but never into the target; None if none."""
-    neighbours = (scene.labels != 0) & (scene.labels != scene.target)
+def neighbour_mask(detection: Detection) -> NDArray[np.bool_] | None:
+    """Return (H, W) True on neighbours, grown but not into the target; None without neighbours."""
+    neighbours = (detection.labels != 0) & (detection.labels != detection.target)
     if not neighbours.any():
         return None
-    return grown(neighbours, GROW) & (scene.labels != scene.target)
+    return grown(neighbours, GROW) & (detection.labels != detection.target)
 
 
 def grown(where: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
-    """``where`` grown by a number of pixels along both axes."""
+    """Return ``where`` grown by a number of pixels along both axes."""
     return ndimage.maximum_filter(where.view(np.uint8), 2 * pixels + 1, mode="constant") > 0
 
 
 def box_around(
     position: tuple[float, float], half: int, shape: tuple[int, ...]
 ) -> tuple[slice, slice]:
-    """Rows and columns within ``half`` pixels of x, y, cut at the image's edges."""
+    """Return rows and columns within ``half`` pixels of x, y, clipped to the image."""
     column, row = int(position[0] + 0.5), int(position[1] + 0.5)
     rows = slice(max(row - half, 0), min(row + half + 1, shape[0]))
     return rows, slice(max(column - half, 0), min(column + half + 1, shape[1]))
@@ -178,7 +180,7 @@ def _split_target(
     cores = _cores(image, peaks, own, others, level) if others else None
     if cores is None:
         return labels
-    # what lies below the saddles goes to the nearest core
+    # pixels below the saddles are assigned to the nearest core
     _, (rows, columns) = ndimage.distance_transform_edt(cores == 0, return_indices=True)
     neighbour = inside & (cores[rows, columns] == 2)
     split = labels.copy()
@@ -193,7 +195,7 @@ def _cores(
     others: list[int],
     level: float,
 ) -> NDArray[np.uint8] | None:
-    """1 around the target's peak, 2 around those of neighbours, down to the saddles; or None."""
+    """Mark pixels above the saddles: 1 of the target, 2 of neighbours; None without any."""
     total = float(image.sum())
     top = float(max(image[tuple(peaks[i])] for i in others))
     cores = np.zeros(image.shape, np.uint8)
@@ -212,6 +214,6 @@ def _cores(
 
 
 def _disc(shape: tuple[int, ...], centre: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """The pixels around a peak that is fainter than the saddle beside it."""
+    """Return the pixels around a peak that is fainter than the saddle beside it."""
     rows, columns = np.ogrid[: shape[0], : shape[1]]
     return (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= REACH**2

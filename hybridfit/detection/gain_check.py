@@ -1,4 +1,4 @@
-"""Whether a header's gain is that of the pixels: counts scatter by their number."""
+"""A check of the gain in a header against the scatter of bright pixels, which is Poisson's."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from hybridfit.detection.second_differences import (
     triples,
 )
 
-LAG = 2  # pixels: beyond most of the correlation of resampled pixels
-BRIGHT = 4.0  # of the sky's variance, that a pixel's Poisson variance must have by the gain
-ENOUGH = 20  # such pixels
-LEAST = 0.1  # of the variance by the gain; correlated pixels show 0.3 and more of theirs
-MEDIAN = 0.4549  # of the square of a standard normal number
-LEAST_NOISE = 2.0  # electrons: the noise of reading alone of nearly all detectors is more
+LAG = 2  # pixels: resampled pixels are hardly correlated at this distance
+BRIGHT = 4.0  # least Poisson variance of a bright pixel, in variances of the sky
+ENOUGH = 20  # bright pixels for a check
+LEAST = 0.1  # least measured over expected variance; correlated pixels have at least 0.3
+MEDIAN = 0.4549  # median of the square of a standard normal variable
+LEAST_NOISE = 2.0  # electrons: nearly all detectors have more read noise
 
 
 class Doubt(Enum):
-    """How sure it is that a gain is electrons per unit of the pixels."""
+    """How doubtful it is that a gain is in electrons per unit of the pixels."""
 
     NONE = "the user's"
     SOME = "a header's"
@@ -38,7 +38,7 @@ def is_gain_credible(
     gain: float,
     doubt: Doubt = Doubt.SOME,
 ) -> bool:
-    """Return False where bright pixels scatter far less than counts with this gain would.
+    """Return False if bright pixels scatter far less than counts with this gain would.
 
     Where the unit of the pixels is not said, the blank sky also has to scatter by as many electrons
     as any detector's: rates, and fluxes in physical units, do by less. The scatter of bright pixels

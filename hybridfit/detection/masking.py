@@ -1,4 +1,4 @@
-"""Which pixels the user's own mask and segmentation map leave out, and whether that is sensible."""
+"""The mask from the user's own mask and segmentation map, and checks of both."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from hybridfit.data.errors import BadInput
 from hybridfit.data.flags import Flag
 from hybridfit.detection.detect import box_around, label_at
 
-SMALL = 64  # pixels: a mask of less around the target is of its core
-FEW = 24  # values: more of them are labels
+SMALL = 64  # pixels: a smaller masked area at the target is its core
+FEW = 24  # values: a mask with more of them has labels
 CENTRE = 1.5  # pixels around the target's position that should have data
 
-Said = list[tuple[str, Flag]]
+Notes = list[tuple[str, Flag]]
 
 
 def given_mask(
     planes: Mapping[str, NDArray], position: tuple[float, float]
-) -> tuple[NDArray[np.bool_], Said]:
-    """Return what mask and segmentation map leave out, and what is to be said about them.
+) -> tuple[NDArray[np.bool_], Notes]:
+    """Return the pixels that mask and segmentation map exclude, and notes about them.
 
     Args:
         planes: (H, W) each; "image", and "mask", "bad" (bool) and "segmap" where given.
@@ -35,30 +35,30 @@ def given_mask(
         BadInput: if nothing is left.
     """
     mask = np.zeros(planes["image"].shape, dtype=bool)
-    said: Said = []
+    notes: Notes = []
     if "mask" in planes:
         given = planes["mask"]
         mask |= given != 0  # NaN is not 0: left out
-        said += _doubts(given, position)
+        notes += _doubts(given, position)
     if "segmap" in planes:
         segments = np.nan_to_num(planes["segmap"]).astype(np.int64)
         target = label_at(segments, position, CENTRE)
         if not target:
             x, y = position
             text = f"the segmentation map has no segment at x, y = {x:.1f}, {y:.1f}"
-            said.append((text, Flag(0)))
+            notes.append((text, Flag(0)))
         mask |= (segments != 0) & (segments != target)
     if "bad" in planes:
         mask |= planes["bad"]
         if _hidden(planes["bad"], position):
-            said.append(("the target's pixels are marked as bad", Flag.SUSPECT_MASK))
+            notes.append(("the target's pixels are marked as bad", Flag.SUSPECT_MASK))
     if mask.all():
         raise BadInput("every pixel is masked: nothing is left to fit", int(Flag.NO_DATA))
-    return mask, said
+    return mask, notes
 
 
-def _doubts(given: NDArray, position: tuple[float, float]) -> Said:
-    """Whether a mask hides the target or seems to be a segmentation map."""
+def _doubts(given: NDArray, position: tuple[float, float]) -> Notes:
+    """Return notes if a mask hides the target or looks like a segmentation map."""
     hidden = _hidden(given, position)
     if not hidden and not (given[box_around(position, 1, given.shape)] != 0).any():
         return []
@@ -79,7 +79,7 @@ def _doubts(given: NDArray, position: tuple[float, float]) -> Said:
 
 
 def _of_segments(given: NDArray, values: NDArray) -> bool:
-    """Whether each of the values, or of those with most pixels, is one connected area."""
+    """Whether each value covers one connected area, as labels of segments do."""
     if len(values) > FEW:
         return all(float(value).is_integer() for value in values)
     pieces = [ndimage.label(given == value, np.ones((3, 3)))[1] for value in values]

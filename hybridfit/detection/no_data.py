@@ -16,26 +16,26 @@ from scipy import ndimage
 
 from hybridfit.detection.detect import grown, middle
 
-CANDIDATES = 4  # values that are looked at, those with most equal neighbours first
-LEAST = 8  # pixels of one value, in continuous data
-LEAST_SATURATED = 4  # the same of the largest value
-RARE = 0.003  # share of other pixels that a fill value may have by chance and still be rare
-COARSE = 0.05  # share of equal neighbours from which data are not continuous
-TOGETHER = 0.02  # pixels of a fill value that lie apart, of those that lie together, in integers
-SOLID = 0.05  # pixels of other values within an area of one, of those of the area
-FREQUENT = 0.5  # share from which a value is never taken for a fill value: true zeros of counts
-CHANCE = 1e-6  # of an area that is taken for a fill value
+CANDIDATES = 4  # values that are examined, those with most equal neighbours first
+LEAST = 8  # least number of pixels of a fill value, in continuous data
+LEAST_SATURATED = 4  # the same if it is the largest value
+RARE = 0.003  # greatest share of a rare value among other pixels
+COARSE = 0.05  # share of equal neighbours above which data are not continuous
+TOGETHER = 0.02  # in integers: greatest ratio of isolated to clustered pixels of a fill value
+SOLID = 0.05  # greatest share of other values within an area of a fill value
+FREQUENT = 0.5  # share above which a value is data: true zeros of counts
+CHANCE = 1e-6  # greatest probability that an area of one value arose by chance
 SQUARES = tuple((side, side) for side in (3, 5, 7, 9, 13, 17, 25))  # pixels
 ROWS = tuple((1, side) for side in (7, 11, 15, 25, 47))
 COLUMNS = tuple((side, 1) for _, side in ROWS)
-GAP = 6.0  # of the scatter, to the next value
-LEFT = 0.1  # share of the image that must be left
+GAP = 6.0  # scatters between a fill value and the next value
+LEFT = 0.1  # least share of the image that must remain
 PLATEAU = 0.02  # share of the image beyond which its largest value may be clipped noise
 FAR = 8  # pixels
 RIM = 4  # pixels
-CORRELATION = 4  # pixels, a side of what counts as independent where noise is correlated
-NOISY = 0.05  # share of local extremes along rows; 2/3 in white noise, none in a smooth model
-REPLICATED = 8  # times the usual number of equal neighbours, where pixels were replicated
+CORRELATION = 4  # pixels: side of an independent cell where noise is correlated
+NOISY = 0.05  # least share of local extremes along rows; white noise has 2/3, a smooth model none
+REPLICATED = 8  # ratio to the usual number of equal neighbours if pixels were replicated
 
 
 def without_data(
@@ -72,7 +72,7 @@ def without_data(
 
 
 def padding(image: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """(H, W) True on rows and columns at the edges that hold one value and nothing else.
+    """Return (H, W) True on rows and columns at the edges that hold a single value.
 
     A cutout has them that reaches beyond its frame. Where the value is found in more than 1 % of
     the other pixels too (counts next to none, an image without noise), or where there would be
@@ -82,11 +82,11 @@ def padding(image: NDArray[np.floating]) -> NDArray[np.bool_]:
     sides = (image[0], image[-1], image[:, 0], image[:, -1])
     for value in (image[0, 0], image[-1, -1]):
         if not any((side == value).all() for side in sides):
-            continue  # nothing to take away: as nearly always
+            continue  # the usual case
         other = image != value
         rows, columns = (np.flatnonzero(other.any(axis=axis)) for axis in (1, 0))
         if not rows.size:
-            continue  # a constant image is not for this function to judge
+            continue  # a constant image is judged elsewhere
         inside = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
         if other[inside].mean() > 0.99 and other[inside].size > LEFT * image.size:
             edge = np.ones(image.shape, bool)
@@ -97,7 +97,7 @@ def padding(image: NDArray[np.floating]) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, eq=False)
 class _Pairs:
-    """Usable neighbours along rows and columns: how many, and the values of equal ones."""
+    """Return the number of usable neighbours along rows and columns, and values of equal ones."""
 
     total: int
     values: NDArray[np.floating]
@@ -115,7 +115,7 @@ class _Pairs:
 
 
 def _noisy(image: NDArray[np.floating], usable: NDArray[np.bool_]) -> bool:
-    """Whether pixels scatter: a model without noise has areas of one value that are data."""
+    """Whether pixels scatter. A noise-free model has areas of one value that are data."""
     with np.errstate(invalid="ignore"):  # infinite pixels are under the mask
         step = np.diff(image, axis=1)
     whole = usable[:, 2:] & usable[:, 1:-1] & usable[:, :-2]
@@ -132,10 +132,10 @@ def _area(
     largest: bool,
     typical: float,
 ) -> NDArray[np.bool_] | None:
-    """(H, W) True where ``value`` stands for no data; None if it may be data wherever it is."""
+    """Return (H, W) True where ``value`` means no data; None if it may be data everywhere."""
     same = usable & (image == value)
     around = ndimage.convolve(same.view(np.uint8), np.ones((3, 3), np.uint8), mode="constant")
-    cluster = same & (around > 2)  # two equal neighbours and itself
+    cluster = same & (around > 2)  # the pixel and two equal neighbours
     n_cluster, n_single = int(cluster.sum()), int((same & ~cluster).sum())
     outside = max(int(usable.sum()) - n_cluster, 1)
     others = _Pairs.of(image, usable & ~same)
@@ -151,10 +151,10 @@ def _area(
     if n_single < RARE * outside and coincidence < COARSE:
         return same if n_cluster > n_single else None
     together = n_single < TOGETHER * n_cluster < TOGETHER * FREQUENT * usable.sum()
-    holes = usable & ~same & (around > 5)  # most of a sky of counts next to none is 0, but not all
+    holes = usable & ~same & (around > 5)  # a sky of few counts is mostly 0, but not everywhere
     solid = int(holes.sum()) < SOLID * n_cluster and coincidence < 6 * COARSE
     if together and solid and not correlated:
-        return same  # a value of noise lies mostly apart
+        return same  # pixels of noise with this value would be mostly isolated
     if extreme and _isolated(image[usable & ~same], value):
         return same
     return _beyond_chance(same, usable, coincidence, correlated)
@@ -163,7 +163,7 @@ def _area(
 def _clipped(
     image: NDArray[np.floating], usable: NDArray[np.bool_], same: NDArray[np.bool_], value: float
 ) -> bool:
-    """Whether noise was cut off at ``value``: then values beside it come arbitrarily near."""
+    """Whether noise was clipped at ``value``: then other values come arbitrarily close to it."""
     beside = np.abs(image[grown(same, 1) & usable & ~same] - value)
     return bool(beside.size and (beside < 0.25 * np.median(beside)).mean() > 0.04)
 
@@ -176,7 +176,7 @@ def _correlated(image: NDArray[np.floating], usable: NDArray[np.bool_], coincide
 
 
 def _isolated(others: NDArray[np.floating], value: float) -> bool:
-    """Whether a value lies far from all others, by their scatter."""
+    """Whether a value lies far from all others, in units of their scatter."""
     if not others.size:
         return False
     scatter = 1.4826 * middle(np.abs(others - middle(others)))
@@ -186,7 +186,7 @@ def _isolated(others: NDArray[np.floating], value: float) -> bool:
 def _beyond_chance(
     same: NDArray[np.bool_], usable: NDArray[np.bool_], coincidence: float, correlated: bool
 ) -> NDArray[np.bool_] | None:
-    """Squares and runs of a value that chance cannot fill, where it also occurs by chance."""
+    """Find squares and runs of a value that are too large for chance."""
     empty = np.zeros(same.shape, bool)
     cell = CORRELATION if correlated else 1
     for shapes in (SQUARES, ROWS, COLUMNS):
@@ -195,18 +195,18 @@ def _beyond_chance(
             if not whole.any():
                 break
             area = ndimage.maximum_filter(whole, (height, width), mode="constant") > 0
-            # slanted rims stick out of squares by less than half of their sides
+            # slanted edges extend beyond squares by less than half of a side
             rim = grown(area, max(RIM, height // 2, width // 2) + 1)
             beside = same[rim & ~grown(area, max(1, min(height, width) // 2)) & usable]
             if beside.size < LEAST**2:
                 continue
             share = float(beside.mean())
-            share += 2 * math.sqrt(share * (1 - share) / beside.size)  # as it may well be
+            share += 2 * math.sqrt(share * (1 - share) / beside.size)  # an upper limit
             share = max(share, coincidence, 1 / same.size)
             cells = max(height / cell, 1) * max(width / cell, 1)
             chance = cells * math.log(share) + math.log(same.size)
             if share < FREQUENT and chance < math.log(CHANCE):
-                # what sticks out is not told from chance, unless the value is rare
+                # pixels beyond the squares may be chance, unless the value is rare
                 thick = min(height, width) // 2
                 area = _continued(area, same)
                 empty |= same if share < RARE else grown(area, thick) & usable
@@ -215,7 +215,7 @@ def _beyond_chance(
 
 
 def _continued(area: NDArray[np.bool_], same: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """An area with what continues it in squares of 3 pixels, of which chance fills few."""
+    """Extend an area by adjoining squares of 3 pixels, which chance rarely fills."""
     fine = ndimage.binary_opening(same, np.ones((3, 3))) | area
     labels, _ = ndimage.label(fine)
     return np.isin(labels, np.unique(labels[area]))

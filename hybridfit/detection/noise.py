@@ -8,27 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hybridfit.detection.detect import Scene, grown, middle
+from hybridfit.detection.detect import Detection, grown, middle
 from hybridfit.detection.gain_check import Doubt, is_gain_credible
 from hybridfit.detection.second_differences import all_usable, second_differences
 
-LAG = 5  # pixels: the correlation of resampled pixels reaches less far
-NEAR = 3  # pixels: a second lag, which most resampled pixels do not reach either
-CURVED = 1.2  # ratio of the variances at both lags; 400 differences tell it to a tenth
+LAG = 5  # pixels: resampled pixels are not correlated at this distance
+NEAR = 3  # pixels: a second lag, at which most resampled pixels are not correlated either
+CURVED = 1.2  # ratio of the variances at both lags; 400 differences measure it to 10 %
 MIN_TRIPLES = 400
 THIN = 10_000  # pixels
 MIN_BLANK = 0.15  # of the cutout
 AROUND = 4  # pixels around objects that are not blank
-# scatter over sigma that is believable: correlated noise rightly lowers it, nothing raises it
+# credible scatter over sigma: correlated noise lowers it, nothing raises it
 CREDIBLE = (0.5, 1.5)
 SMOOTHING = 1.0  # pixels, sigma of the Gaussian
-REAL = 3.0  # sigma by which a pixel differs from smoothed light that is too smooth for it
+REAL = 3.0  # sigmas by which a pixel differs from light that was smoothed too much
 
 
 def to_sigma(plane: NDArray[np.floating], role: str) -> NDArray[np.float64]:
     """Return standard deviations from a ``sigma``, ``variance`` or ``ivar`` plane.
 
-    What is not a positive number stays out as NaN: sigma = s, sqrt(v) or 1 / sqrt(w).
+    sigma = s, sqrt(v) or 1 / sqrt(w); NaN where the value is not a positive number.
     """
     good = np.where(np.isfinite(plane) & (plane > 0), plane, np.nan).astype(np.float64)
     if role == "sigma":
@@ -36,15 +36,19 @@ def to_sigma(plane: NDArray[np.floating], role: str) -> NDArray[np.float64]:
     return np.sqrt(good) if role == "variance" else 1 / np.sqrt(good)
 
 
-def blank_sky(scene: Scene, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(H, W) True on unmasked pixels that are a few pixels away from every object."""
-    return ~(mask | grown(scene.labels != 0, AROUND))
+def blank_sky(detection: Detection, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return (H, W) True on unmasked pixels a few pixels away from every object."""
+    return ~(mask | grown(detection.labels != 0, AROUND))
 
 
 def object_light(
-    image: NDArray[np.float32], scene: Scene, mask: NDArray[np.bool_], rms: float, gain: float
+    image: NDArray[np.float32],
+    detection: Detection,
+    mask: NDArray[np.bool_],
+    rms: float,
+    gain: float,
 ) -> NDArray[np.float64]:
-    """(H, W) flux of the objects above the sky, nearly free of each pixel's own noise.
+    """Return (H, W) flux of the objects above the sky, smoothed against each pixel's own noise.
 
     Poisson noise computed from a pixel's own value is smaller where that fluctuates down, so that
     down counts for more: each pixel is then fitted too low by an electron, the blank sky by half
@@ -52,12 +56,12 @@ def object_light(
     which leaves curvature as it is), but for pixels that structure makes differ, and is 0 away
     from objects.
     """
-    flux = np.where(mask, 0.0, image.astype(np.float64) - scene.sky)
+    flux = np.where(mask, 0.0, image.astype(np.float64) - detection.sky)
     weight = _smoothed((~mask).astype(np.float64))
     light = np.maximum(_smoothed(flux) / np.maximum(weight, 0.1), 0.0)
     sharp = np.abs(flux - light) > REAL * np.sqrt(rms**2 + light / gain)
     light = np.where(sharp & ~mask, np.maximum(flux, 0.0), light)
-    return np.where(grown(scene.labels != 0, AROUND), light, 0.0)
+    return np.where(grown(detection.labels != 0, AROUND), light, 0.0)
 
 
 def _smoothed(plane: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -68,7 +72,7 @@ def _smoothed(plane: NDArray[np.float64]) -> NDArray[np.float64]:
 def sky_scatter(
     image: NDArray[np.floating], blank: NDArray[np.bool_], lag: int = LAG
 ) -> float | None:
-    """Scatter of one blank pixel, from second differences; None if too few are blank.
+    """Return the scatter of a blank pixel from second differences; None if too few are blank.
 
     std(a(x - lag) - 2 a(x) + a(x + lag)) / sqrt 6, clipped at 4 sigma: neither gradients nor the
     galaxy's wings nor the short correlation of resampled pixels matter.
@@ -85,7 +89,7 @@ def sky_scatter(
 
 
 def level_scatter(image: NDArray[np.floating], blank: NDArray[np.bool_]) -> float | None:
-    """`sky_scatter` without what the curvature of a galaxy's faint light adds to it.
+    """Return `sky_scatter` without the curvature of a galaxy's faint light.
 
     A second difference of smooth light grows with lag^2 and its variance with lag^4, that of noise
     does not: of two lags l and k the noise is v_k - (v_l - v_k) k^4 / (l^4 - k^4). It counts where
@@ -101,7 +105,7 @@ def level_scatter(image: NDArray[np.floating], blank: NDArray[np.bool_]) -> floa
 
 def estimated_sigma(
     image: NDArray[np.float32],
-    scene: Scene,
+    detection: Detection,
     mask: NDArray[np.bool_],
     gain: float | None,
     doubt: Doubt = Doubt.NONE,
@@ -113,7 +117,7 @@ def estimated_sigma(
 
     Args:
         image: (H, W) flux.
-        scene: what was found in it.
+        detection: what was found in it.
         mask: (H, W), True where pixels are left out.
         gain: electrons per unit of flux, or None.
         doubt: in the gain, which is left out where the pixels contradict it.
@@ -124,17 +128,17 @@ def estimated_sigma(
     Raises:
         ValueError: if the image has no noise to measure.
     """
-    scatter = level_scatter(image, blank_sky(scene, mask))
-    if scatter is None or not scatter > 0:  # the galaxy fills the cutout: its slopes are no noise
-        scatter = level_scatter(image, ~mask) or scene.rms
-        scatter = min(scatter, scene.rms) if scene.rms > 0 else scatter
+    scatter = level_scatter(image, blank_sky(detection, mask))
+    if scatter is None or not scatter > 0:  # the galaxy fills the cutout
+        scatter = level_scatter(image, ~mask) or detection.rms
+        scatter = min(scatter, detection.rms) if detection.rms > 0 else scatter
     rms = scatter
     if not rms > 0:
         raise ValueError("the image has no noise to make a sigma from: give a sigma file")
     variance = np.full(image.shape, rms**2)
     if gain is None:
         return np.sqrt(variance), False
-    light = object_light(image, scene, mask, rms, gain)
+    light = object_light(image, detection, mask, rms, gain)
     if not is_gain_credible(image, mask, light, rms, gain, doubt):
         return np.sqrt(variance), False
     return np.sqrt(variance + light / gain), True
@@ -143,17 +147,17 @@ def estimated_sigma(
 def sigma_ratio(
     image: NDArray[np.float32],
     sigma: NDArray[np.float32],
-    scene: Scene,
+    detection: Detection,
     mask: NDArray[np.bool_],
 ) -> float | None:
-    """Scatter of the blank sky in units of sigma, 1 if sigma is right; None if it is unknown.
+    """Return the scatter of the blank sky over sigma, 1 if sigma is right; None if unknown.
 
     Where a galaxy fills the cutout its own curvature scatters too, but not from pixel to pixel:
     too much scatter is believed only if neighbouring pixels show it as well.
     """
-    thin = slice(None, None, 2 if image.size > THIN else 1)  # half of the rows are plenty
-    z = ((image - np.float32(scene.sky)) / sigma)[thin]
-    blank = blank_sky(scene, mask)[thin]
+    thin = slice(None, None, 2 if image.size > THIN else 1)  # half of the rows suffice
+    z = ((image - np.float32(detection.sky)) / sigma)[thin]
+    blank = blank_sky(detection, mask)[thin]
     ratio = sky_scatter(z, blank)
     if ratio is not None and ratio > CREDIBLE[1]:
         ratio = min(ratio, sky_scatter(z, blank, lag=1) or ratio)

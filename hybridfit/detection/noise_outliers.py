@@ -1,4 +1,4 @@
-"""Pixels whose noise is absurd beside that of their neighbourhood.
+"""Pixels whose sigma is absurd compared with their neighbourhood.
 
 One pixel that claims a millionth of its neighbours' noise outweighs all the others of a fit.
 """
@@ -18,14 +18,14 @@ from hybridfit.detection.second_differences import (
 )
 
 WIDTH = 5  # pixels: steps of coverage and chip gaps are wider
-LOW = 0.25  # of the neighbourhood's sigma: no structure of so few pixels is so much deeper
-HIGH = 30.0  # times the neighbourhood's sigma, where no light explains it
-DARK = 3.0  # sigma of its own by which such a pixel stands above the sky: a bright core does more
-FAR_LOW, FAR_HIGH = 0.01, 1000.0  # of the image's median sigma, for areas of any size
-WRONG = 5.0  # times the sigma by which such an area scatters
-WORSE = 3.0  # times as much by its sigma as the rest, an area of sigma below LOW times the median
-AREA = 9  # pixels of such an area
-MEDIAN = 0.6745  # of the modulus of a standard normal number
+LOW = 0.25  # of the neighbourhood's sigma: no real structure is so small and so deep
+HIGH = 30.0  # times the neighbourhood's sigma, if no light explains it
+DARK = 3.0  # greatest S/N above the sky of a pixel with high sigma: bright cores have more
+FAR_LOW, FAR_HIGH = 0.01, 1000.0  # of the image's median sigma: absurd in areas of any size
+WRONG = 5.0  # scatter over sigma of an area with wrong noise
+WORSE = 3.0  # ratio of scatter over sigma to that of the rest, for areas of low sigma
+AREA = 9  # least number of pixels of such an area
+MEDIAN = 0.6745  # median modulus of a standard normal variable
 
 
 def noise_outliers(
@@ -54,7 +54,7 @@ def noise_outliers(
     typical = middle(known)
     deep = usable & (sigma < FAR_LOW * typical)
     if deep.any() and not _scatters(image, sigma, deep):
-        typical = middle(sigma[deep])  # the others are those that are wrong
+        typical = middle(sigma[deep])  # the others have wrong noise
     elif deep.any():
         outliers |= deep
     outliers |= _understated(image, sigma, usable & ~outliers, LOW * typical)
@@ -68,7 +68,7 @@ def noise_outliers(
 
 
 def _pits(plane: NDArray[np.floating], depth: float) -> bool:
-    """Whether any pixel lies far below those a few pixels away on both sides: quick, not exact."""
+    """Whether any pixel lies far below others a few pixels away on both sides: a quick test."""
     reach = WIDTH - 1
     height, width = plane.shape
     padded = np.pad(plane, reach, mode="reflect")
@@ -79,10 +79,10 @@ def _pits(plane: NDArray[np.floating], depth: float) -> bool:
 
 
 def _low(plane: NDArray[np.floating], usable: NDArray[np.bool_], depth: float) -> NDArray[np.bool_]:
-    """(H, W) True on small areas that lie far below everything that surrounds them."""
+    """Return (H, W) True on small areas that lie far below all of their surroundings."""
     closed = ndimage.grey_closing(np.where(usable, plane, 0), WIDTH, mode="mirror")
     low = usable & (plane < depth * closed)
-    # a slanted step has corners that no square fits into: they are as low as what they belong to
+    # corners of slanted steps fit no square, but are as low as their areas
     beside = ndimage.minimum_filter(np.where(usable & ~low, plane, np.inf), WIDTH, mode="mirror")
     return low & (plane < depth * beside)
 
@@ -102,7 +102,7 @@ def _understated(
     usable: NDArray[np.bool_],
     level: float,
 ) -> NDArray[np.bool_]:
-    """(H, W) True on connected areas of sigma below a level that scatter more than it says.
+    """Return (H, W) True on connected areas of low sigma that scatter more than it says.
 
     Deep exposures scatter by their sigma. Where the light itself has structure from pixel to
     pixel, so it has in the rest of the image.

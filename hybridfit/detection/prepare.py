@@ -1,6 +1,6 @@
-"""What every cutout goes through before it is fitted, whether from files or from arrays.
+"""Preparation of every cutout before it is fitted, whether from files or from arrays.
 
-Planes go in as they were given; an image, a noise map and a mask come out that need no more care.
+Planes go in as they were given; image, noise map and mask come out ready for the fit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hybridfit.detection.no_data import without_data
 from hybridfit.detection.noise import CREDIBLE, estimated_sigma, sigma_ratio, to_sigma
 from hybridfit.detection.noise_outliers import noise_outliers
 
-FIELD = 1024  # pixels: from a larger image this much is looked at
+FIELD = 1024  # pixels: of a larger image only this much around the target is searched
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,21 +106,21 @@ def prepare(
     shape, given = draft.shape, set(draft.planes)
     if crop == "auto" and max(shape) > FIELD:
         draft = draft.cut(detect.box_around(draft.position, FIELD // 2, shape))
-    mask, said = given_mask(draft.planes, draft.position)
-    for text, flag in said:
+    mask, notes = given_mask(draft.planes, draft.position)
+    for text, flag in notes:
         draft = draft.noted(text, flag)
     draft, role, sigma, mask = _usable(draft, mask)
     image = np.where(mask, 0.0, draft.planes["image"]).astype(np.float32)
     _check_signal(image, mask)
-    scene = detect.find_scene(image, sigma, mask, draft.position)
-    box = cropping.crop_box(scene, image, sigma, draft.position)
-    draft = _flagged_frame(draft, scene, box, shape)
+    detection = detect.detect_objects(image, sigma, mask, draft.position)
+    box = cropping.crop_box(detection, image, sigma, draft.position)
+    draft = _flagged_frame(draft, detection, box, shape)
     if sigma is None:
-        draft, sigma = _estimate(draft, image, scene, mask, gain, gain_doubt)
+        draft, sigma = _estimate(draft, image, detection, mask, gain, gain_doubt)
     else:
-        draft = _check_sigma(draft, image, sigma, scene, mask, role)
+        draft = _check_sigma(draft, image, sigma, detection, mask, role)
     if mask_neighbours and not {"mask", "segmap"} & given:
-        neighbours = detect.neighbour_mask(scene)
+        neighbours = detect.neighbour_mask(detection)
         if neighbours is not None:
             mask = mask | neighbours
             draft = draft.noted(flag=Flag.MASK_ESTIMATED)
@@ -184,7 +184,7 @@ def _check_position(draft: Draft) -> None:
 def _usable(
     draft: Draft, mask: NDArray[np.bool_]
 ) -> tuple[Draft, str, NDArray[np.float32] | None, NDArray[np.bool_]]:
-    """The kind of noise given, sigma (None if there is none), and the mask with bad pixels."""
+    """Return draft, kind of noise given, sigma (None without one) and mask with bad pixels."""
     image = draft.planes["image"]
     bad = ~np.isfinite(image) | (np.abs(image) > LARGEST)
     filled, values = without_data(image, mask | bad)
@@ -211,7 +211,7 @@ def _usable(
 def _beyond_float32(
     image: NDArray[np.floating], sigma: NDArray[np.floating], mask: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Pixels that cannot be weighed against others, see `hybridfit.data.cutouts.absurd_pixels`."""
+    """Mark pixels that cannot be weighed against others, see `absurd_pixels`."""
     signal, noise = np.where(mask, 0.0, np.abs(image)), np.where(mask, np.inf, sigma)
     if signal.max() <= ORDINARY * noise.min():  # as nearly always: spares torch
         return np.zeros_like(mask)
@@ -223,7 +223,7 @@ def _beyond_float32(
 def _noise_outliers(
     draft: Draft, sigma: NDArray[np.floating], usable: NDArray[np.bool_], role: str
 ) -> tuple[Draft, NDArray[np.bool_]]:
-    """Pixels whose noise is absurd, and the draft that tells of them."""
+    """Find pixels with absurd noise, and note them in the draft."""
     if not usable.any():
         return draft, np.zeros(usable.shape, bool)
     outliers = noise_outliers(draft.planes["image"], sigma, usable)
@@ -251,18 +251,18 @@ def _check_signal(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
 
 def _flagged_frame(
     draft: Draft,
-    scene: detect.Scene,
+    detection: detect.Detection,
     box: tuple[slice, slice] | None,
     shape: tuple[int, int],
 ) -> Draft:
-    """Flag an image of many sources; which of them is meant must be said, or be plain to see."""
-    count = cropping.sources_in_frame(scene, box, shape)
+    """Flag an image of many sources; raise BadInput if it is unclear which one is the target."""
+    count = cropping.sources_in_frame(detection, box, shape)
     if not count:
         return draft
     about = f"the image is a frame of about {count} sources"
     advice = "make a cutout of each, or give x, y of each in a manifest"
     given = not np.isnan(draft.start[:2]).any()
-    if not (given or scene.target):
+    if not (given or detection.target):
         raise BadInput(
             f"{about} and there is none at its middle, where the target is expected: {advice}",
             int(Flag.UNREADABLE | Flag.SEVERAL_SOURCES),
@@ -275,13 +275,13 @@ def _flagged_frame(
 def _estimate(
     draft: Draft,
     image: NDArray[np.float32],
-    scene: detect.Scene,
+    detection: detect.Detection,
     mask: NDArray[np.bool_],
     gain: float | None,
     doubt: Doubt,
 ) -> tuple[Draft, NDArray[np.float32]]:
     try:
-        sigma, with_gain = estimated_sigma(image, scene, mask, gain, doubt)
+        sigma, with_gain = estimated_sigma(image, detection, mask, gain, doubt)
     except ValueError as error:
         raise BadInput(str(error)) from error
     how = "no gain known, so without Poisson noise"
@@ -296,11 +296,11 @@ def _check_sigma(
     draft: Draft,
     image: NDArray[np.float32],
     sigma: NDArray[np.float32],
-    scene: detect.Scene,
+    detection: detect.Detection,
     mask: NDArray[np.bool_],
     role: str,
 ) -> Draft:
-    ratio = sigma_ratio(image, sigma, scene, mask)
+    ratio = sigma_ratio(image, sigma, detection, mask)
     if ratio is None or CREDIBLE[0] <= ratio <= CREDIBLE[1]:
         return draft
     text = f"blank sky scatters {ratio:.2g} times as much as the {role} says"

@@ -26,7 +26,7 @@ from hybridfit.io.writing import atomic
 
 SECTION = re.compile(r"\[(\d+):\d+,(\d+):")  # GALFIT's FITSECT, which counts from 1
 LONGEST = 100  # characters of an id in a file name
-# what GALFIT would say of a run, in its own codes, so that its users' scripts see it
+# GALFIT's own codes for these flags, so that scripts written for GALFIT see them
 GALFIT_FLAGS = {
     Flag.NOT_CONVERGED: "1",  # out of iterations
     Flag.AT_LIMIT: "2",  # values are suspect
@@ -139,7 +139,7 @@ def _block(
 def _outcome(
     cutouts: Cutouts, fit: Fit, i: int, feedme: Feedme | None
 ) -> tuple[Outcome, tuple[int, int], str, str]:
-    """A fit in GALFIT's terms; convolution box, constraints, kernel."""
+    """Return a fit in GALFIT's terms, with convolution box, constraints and kernel."""
     parts, sky = _components(cutouts, fit, i)
     if feedme is not None:
         profiles = iter(parts)
@@ -171,11 +171,11 @@ def _outcome(
 
 
 def _components(cutouts: Cutouts, fit: Fit, i: int) -> tuple[list[Component], Component]:
-    """Each profile and the sky, x and y in the image as given."""
+    """Return each profile, and the sky; x and y in the image as given."""
     doubtful = bool(int(fit.flags[i]) & (Flag.NOT_CONVERGED | Flag.AT_LIMIT))
     errors = fit.error[i].tolist()
     theta = fit.theta[i] + parent_shift(fit.space.names, cutouts.origin[i : i + 1])[0]
-    none = not any(error > 0 for error in errors)  # no covariance at all: nothing tells
+    none = not any(error > 0 for error in errors)  # no covariance: fixed values are not known
     values = [
         Value(value, error if error > 0 else math.nan, fixed=not (error > 0 or none))
         for value, error in zip(theta.tolist(), errors, strict=True)

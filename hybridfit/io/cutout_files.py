@@ -17,7 +17,7 @@ def write_cutouts(cutouts: Cutouts, directory: str | Path, truth: Table | None =
     """Write ``<id>_image.fits``, ``_sigma``, ``_psf`` and, where pixels are masked, ``_mask``.
 
     Args:
-        cutouts: B galaxies; padding is left away, the zero point, where one is known, goes into
+        cutouts: B galaxies; padding is left out; a known zero point goes into
             MAGZERO and the WCS into the image's header.
         directory: made if it is not there.
         truth: written as ``truth.fits`` beside them.

@@ -1,4 +1,4 @@
-"""Which files a galaxy was measured on: keys that tell whether they have changed since.
+"""Keys of the files that a galaxy was measured on: they tell whether the files have changed.
 
 The first key is of sizes, times and inodes, which costs a microsecond a file to look at; where it
 differs the second one, of the files' bytes, says whether the data do: files that were copied,
@@ -20,7 +20,7 @@ from hybridfit.io.address import parse_address
 from hybridfit.io.options import ROLES, VALUES, ReadOptions
 from hybridfit.io.sources import Source
 
-CONTENT_LIMIT = 64 << 20  # bytes: of a larger file, a mosaic, size and time alone count
+CONTENT_LIMIT = 64 << 20  # bytes: of larger files, mosaics, only size and time are compared
 State = tuple[int, int, int, int]  # size, time of change, of its status, inode
 
 Key = tuple[int, int]
@@ -34,7 +34,7 @@ def source_files(source: Source, options: ReadOptions) -> list[str]:
 
 
 def source_values(source: Source) -> str:
-    """Return what else a galaxy's row in a manifest says, as a text."""
+    """Return the other values of a galaxy's row in a manifest as a text."""
     values = tuple(getattr(source, name) for name in VALUES)
     return repr((values, source.start, source.problem))
 
@@ -55,7 +55,7 @@ def input_key(values: str, files: Sequence[str]) -> Key:
 
 
 def any_gone(files: Sequence[str]) -> bool:
-    """Whether a file that is named is not there."""
+    """Whether any named file is missing."""
     return any(text and _state(text) is None for text in files)
 
 
@@ -86,13 +86,13 @@ def _path(text: str) -> str:
     """Of the file, without the HDU and section that are named behind it."""
     try:
         return parse_address(text).path
-    except BadInput:  # its row says so
+    except BadInput:  # reported in the galaxy's row
         return text
 
 
 @lru_cache(maxsize=64)
 def _digest(path: str, state: State) -> bytes | None:
-    """Digest of a file's bytes; kept, as many galaxies may share a PSF or one large file."""
+    """Digest of a file's bytes; cached, as many galaxies may share a PSF or one large file."""
     try:
         with open_regular(path) as file:
             return blake2b(file.read(CONTENT_LIMIT), digest_size=16).digest()

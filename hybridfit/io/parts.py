@@ -1,4 +1,4 @@
-"""Parts of a run's table on the disk: rows, which of them are done, and of what input.
+"""Parts of a run's table on disk: rows, which of them are done, and keys of their input.
 
 A part carries a digest of its bytes. It is looked at before anything else: whatever happened to
 the file, it is either as it was written or damaged.
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hybridfit.io.writing import LinkedPath, atomic, read_regular
 
 DIGEST = 32  # bytes
-LARGEST = 1 << 33  # bytes of a part: beyond, no run wrote it
+LARGEST = 1 << 33  # bytes: no run writes larger parts
 
 
 class DamagedPart(ValueError):
@@ -42,7 +42,7 @@ class Part:
 
 
 def blank_part(n: int, row_type: np.dtype) -> Part:
-    """A part of which nothing is done."""
+    """Return a part of which nothing is done."""
     return Part(np.zeros(n, row_type), np.zeros(n, bool), np.zeros((n, 2), np.uint64))
 
 
@@ -68,7 +68,7 @@ def read_part(path: Path, row_type: np.dtype, n: int) -> Part:
 
 
 def write_keys(path: Path, keys: NDArray[np.uint64]) -> None:
-    """Write the keys of all galaxies of a run; not by a rename: the run's record makes it count."""
+    """Write the keys of all galaxies of a run. They count once the run's record says so."""
     path.unlink(missing_ok=True)
     with path.open("xb") as file:
         file.write(_packed([keys]))
@@ -77,7 +77,7 @@ def write_keys(path: Path, keys: NDArray[np.uint64]) -> None:
 
 
 def read_keys(path: Path, n: int) -> NDArray[np.uint64] | None:
-    """Read what `write_keys` wrote of ``n`` galaxies; None if that is not there or damaged."""
+    """Read the keys of ``n`` galaxies; None if there are none or the file is damaged."""
     try:
         keys = _unpacked(path, 1)[0]
     except (OSError, DamagedPart):
@@ -106,5 +106,5 @@ def _unpacked(path: Path, count: int) -> list[NDArray]:
     buffer = io.BytesIO(body)
     try:
         return [np.load(buffer, allow_pickle=False) for _ in range(count)]
-    except (ValueError, EOFError, OSError) as error:  # another version's, with a right digest
+    except (ValueError, EOFError, OSError) as error:  # of another version, with a correct digest
         raise DamagedPart(f"'{path.name}' is of another kind") from error

@@ -28,7 +28,7 @@ SIDES = (32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 
 
 def padded_shape(height: int, width: int) -> tuple[int, int]:
-    """Return the shape that a cutout is padded to: few shapes, so that few kernels are compiled."""
+    """Return the shape that a cutout is padded to. Few shapes need few compiled kernels."""
     return _padded_side(height), _padded_side(width)
 
 
@@ -40,7 +40,7 @@ def _padded_side(side: int) -> int:
 
 
 def blank_cutout(id: str, error: BadInput, shape: tuple[int, int] = (32, 32)) -> Cutout:
-    """Return a cutout without any data that carries a `BadInput`'s flags and text."""
+    """Return a cutout without data that carries the flags and text of a `BadInput`."""
     return Cutout(
         id=id,
         image=np.zeros(shape, np.float32),
@@ -61,7 +61,7 @@ def blank_cutout(id: str, error: BadInput, shape: tuple[int, int] = (32, 32)) ->
 
 
 def read_or_blank(source: Source, read: Callable[[Source], Cutout] = read_cutout) -> Cutout:
-    """Read a galaxy; whatever is wrong with it becomes a cutout without data, and its message.
+    """Read a galaxy; if it cannot be read, return a cutout without data that says why.
 
     Args:
         source: its files.
@@ -71,7 +71,7 @@ def read_or_blank(source: Source, read: Callable[[Source], Cutout] = read_cutout
         return read(source)
     except BadInput as error:
         return blank_cutout(source.id, error)
-    except Exception as error:  # what readers of broken files raise has no end
+    except Exception as error:  # a broken file can raise anything
         text = f"{type(error).__name__} while reading '{source.image}': {error}"
         return blank_cutout(source.id, BadInput(text))
 

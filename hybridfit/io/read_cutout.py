@@ -1,4 +1,4 @@
-"""One galaxy from its files: pixels, noise, mask, PSF, and what had to be said about them."""
+"""Read one galaxy from its files: pixels, noise, mask and PSF, with notes for the user."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def assemble_cutout(
     notes: Sequence[str] = (),
     last_notes: Sequence[str] = (),
 ) -> Cutout:
-    """Return a galaxy of which all parts are ready.
+    """Assemble a galaxy from its prepared parts.
 
     Args:
         id: its name.
@@ -138,7 +138,7 @@ def assemble_cutout(
         pixel_scale: arcsec, NaN where unknown.
         wcs: of the image as given, None without one.
         notes: what else the user should know of the pixels.
-        last_notes: what matters least.
+        last_notes: less important notes, which a long message may cut off.
     """
     flags = draft.flags | (Flag.NO_PSF if psf is None else psf.flags)
     if not calibration.origin:
@@ -165,7 +165,7 @@ def assemble_cutout(
 
 
 def _planes(source: Source, options: ReadOptions) -> FilePlanes:
-    """Every plane of a galaxy from its own files, else from the HDUs of its image's file."""
+    """Read each plane from its own file, else from an HDU of the image's file."""
     if not source.image:
         raise BadInput(f"no image file is given for '{source.id}'")
     names = {role: options.hdu_names(role) for role in ROLES}
@@ -208,7 +208,7 @@ def _unused(names: tuple[str, ...]) -> str:
 def _calibration(
     source: Source, options: ReadOptions, header: fits.Header, wcs: Any, pixels: NDArray
 ) -> Calibration:
-    """Zero point and gain: a row's go before the option's, and both before the header's."""
+    """Return zero point and gain of the manifest's row, else of the options, else the header."""
     return calibrate(
         header,
         zeropoint=first_number(source.zeropoint, options.zeropoint),
@@ -241,7 +241,7 @@ def _psf(
     header: fits.Header | None,
     scale: float,
 ) -> PreparedPsf | None:
-    """The galaxy's PSF, None where it is to be fitted without one.
+    """Return the galaxy's PSF; None to fit without one.
 
     Args:
         source, options: say where it is and how finely it is sampled.

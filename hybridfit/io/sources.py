@@ -1,4 +1,4 @@
-"""Which galaxies an input holds and where their files are: cheap to find, light to keep."""
+"""The galaxies of an input and their files, found without opening images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LONGEST_ID = 10_000  # letters
 
 @dataclass(frozen=True)
 class Source:
-    """Where one galaxy's data are; "" or NaN for what is not given.
+    """The files and values of one galaxy; "" or NaN for those that are not given.
 
     Args:
         id: the galaxy's name.
@@ -117,7 +117,7 @@ class Sources(Sequence[Source]):
 
 
 def _found(path: str) -> str:
-    """The path, or what it is here if it was written elsewhere: ``sub\\a.fits``, other accents."""
+    """Return the path as it is on this system: with slashes, and accents in the form found."""
     if "\\" not in path and path.isascii():
         return path
     slashed = path.replace("\\", "/")
@@ -234,7 +234,7 @@ def _of_directory(root: Path, options: ReadOptions) -> Sources:
 def _listing(root: Path) -> list[str]:
     try:
         with os.scandir(root) as entries:
-            # a pipe or a link that leads nowhere is listed: its galaxy's row says what it is
+            # pipes and broken links are listed, so that the galaxy's row reports them
             return [entry.name for entry in entries if not _is_folder(entry)]
     except OSError as error:
         raise ValueError(f"directory '{root}' cannot be listed: {error.strerror}") from error
@@ -243,7 +243,7 @@ def _listing(root: Path) -> list[str]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a circle of links
+    except OSError:  # a cycle of links
         return False
 
 
@@ -254,7 +254,7 @@ def _variants(pattern: str) -> tuple[str, ...]:
 
 
 def _matches(root: Path, names: Sequence[str], variants: tuple[str, ...]) -> dict[str, int]:
-    """Ids and the number, from 1, of the variant that names their file; the first one wins."""
+    """Map ids to the number, from 1, of the first variant that names a file of theirs."""
     found: dict[str, int] = {}
     for code, variant in enumerate(variants, start=1):
         head, tail = variant.split("{id}")
@@ -294,13 +294,13 @@ def _of_manifest(manifest: Manifest, path: Path) -> Sources:
 
 
 def _stem(name: str) -> str:
-    """A FITS file's name without its endings, "" if it is none."""
+    """Return a FITS file's name without its endings; "" for other files."""
     match = re.fullmatch(r"(.+)\.(fits|fit|fts)(\.gz|\.fz)?", name, flags=re.IGNORECASE)
     return match[1] if match else ""
 
 
 def _check_shared_psf(options: ReadOptions) -> None:
-    """Try the PSF of all galaxies at once: better one error than one for each of them."""
+    """Read the PSF shared by all galaxies, so that an error is raised once and not in each row."""
     try:
         file = parse_address(str(options.psf)).path
         if not os.path.exists(file):
@@ -317,7 +317,7 @@ def _require_psf(sources: Sources, options: ReadOptions, path: Path) -> None:
             if set(options.hdu_names("psf")) & set(hdu_names(source.image)):
                 return
         except BadInput:
-            continue  # its own row will say so
+            continue  # reported in its row
     looked = f"'{options.pattern_psf}', " if path.is_dir() else ""
     raise ValueError(
         f"no PSF found for any galaxy of '{path}' (looked for {looked}a manifest column 'psf', an "

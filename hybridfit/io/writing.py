@@ -21,13 +21,13 @@ from astropy.table import Table
 
 from hybridfit.data.errors import UsageError
 
-# not on every system
+# missing on some systems
 NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # a FIFO without a writer must not hang
 
 
 class LinkedPath(UsageError):
-    """A path that a run makes itself is a link, or no regular file: it may lead anywhere."""
+    """A path that a run makes itself is a link, or no regular file, and may lead anywhere."""
 
 
 @contextmanager

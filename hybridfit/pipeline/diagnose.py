@@ -11,7 +11,7 @@ from torch import Tensor
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.flags import Flag, joined
 from hybridfit.data.result import Quality, Result
-from hybridfit.detection.detect import find_scene
+from hybridfit.detection.detect import detect_objects
 from hybridfit.detection.noise import sigma_ratio
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions
@@ -168,7 +168,7 @@ def _by_pixels(cutouts: Cutouts, result: Result, row: int, options: FitOptions) 
     middle = np.array([(width - 1) / 2, (height - 1) / 2])
     position = np.where(np.isfinite(start), start, middle)
     origin = float(cutouts.origin[row, 0]), float(cutouts.origin[row, 1])
-    scene = find_scene(image, None, mask, (float(position[0]), float(position[1])))
+    scene = detect_objects(image, None, mask, (float(position[0]), float(position[1])))
     noise = noise_cause(float(np.median(sigma[~mask])), sigma_ratio(image, sigma, scene, mask))
     if noise:
         return noise

@@ -34,7 +34,7 @@ from hybridfit.pipeline.measure import (
     model_images,
     starting_network,
 )
-from hybridfit.pipeline.psf_background import with_pedestal_flags
+from hybridfit.pipeline.psf_background import flag_psf_background
 
 AT_ONCE = 1024  # galaxies
 
@@ -110,7 +110,7 @@ def fit_table(cutouts: Cutouts, config: Config) -> Table:
     columns = table_columns(config, id_width(cutouts.id))
 
     def compute(part: Cutouts) -> NDArray[np.void]:
-        part = with_pedestal_flags(part)
+        part = flag_psf_background(part)
         result = measure(part, options, where, compile, errors, network)
         return result_rows(part, result, columns)
 

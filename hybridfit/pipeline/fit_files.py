@@ -50,14 +50,15 @@ def fit_files(
 ) -> Summary:
     """Fit all galaxies of a directory, manifest or file and write their table.
 
-    The run may be killed at any moment: the same call goes on where it stopped and ends with
-    the same table. A galaxy that cannot be read is a flagged row with the reason.
+    A run that was killed continues where it stopped, with the same call, and ends with the same
+    table; several processes may share a run. A galaxy that cannot be read is a flagged row with
+    the reason.
 
     Args:
         input: see `hybridfit.io.read.find_sources`.
         out: directory for ``results.fits`` (or .ecsv, .parquet, .csv) and ``models/``.
         config: a `Config`, or the path of its YAML file.
-        overwrite: throw away another run's results in ``out``.
+        overwrite: discard another run's results in ``out``.
         quiet: without a progress bar.
         sections: ``read``, ``fit``, ``sampling``, ``bootstrap``, ``budget`` and ``run`` in place
             of the configuration's.
@@ -105,7 +106,7 @@ class FitWork(Work):
 
     @property
     def device(self) -> torch.device:
-        """What computes."""
+        """The device that computes."""
         return torch.device(self.run.device)
 
     def n_samples(self, n_components: int) -> int:
@@ -141,7 +142,7 @@ class FitWork(Work):
 
 
 def no_result(cutouts: Cutouts, space: ParameterSpace) -> Result:
-    """The result of galaxies without data: their flags, and no values."""
+    """Return the result of galaxies without data: flags, and no values."""
     batch, q = len(cutouts), len(space.names)
     nothing = torch.full((batch, q), torch.nan, dtype=torch.float64)
     zero = torch.zeros(batch, dtype=torch.int64)

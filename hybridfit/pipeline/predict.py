@@ -1,4 +1,4 @@
-"""The posterior alone, of galaxies in memory or in files."""
+"""The posterior of the network alone, of galaxies in memory or in files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from hybridfit.pipeline.options import FileRunOptions, PredictOptions
 from hybridfit.pipeline.run import run_files
 from hybridfit.pipeline.weights import checked_digest, loaded_network
 
-# half of the 95 % interval: what `Flag.UNCERTAIN` says
+# greatest half-width of the 95 % interval without `Flag.UNCERTAIN`
 MAX_MAG, MAX_SIZE = 0.5, 0.5  # mag, ln(r_eff)
 
 
@@ -106,14 +106,14 @@ def predict_files(
 ) -> Summary:
     """Predict the posteriors of all galaxies of a directory, manifest or file as a table.
 
-    The run may be killed at any moment: the same call goes on where it stopped. A galaxy that
-    cannot be read is a flagged row with the reason.
+    A run that was killed continues where it stopped, with the same call; several processes may
+    share a run. A galaxy that cannot be read is a flagged row with the reason.
 
     Args:
         input: see `hybridfit.io.read.find_sources`.
         out: directory for ``results.fits`` (or .ecsv, .parquet, .csv).
         config: a `PredictConfig`, or the path of its YAML file.
-        overwrite: throw away another run's results in ``out``.
+        overwrite: discard another run's results in ``out``.
         quiet: without a progress bar.
         sections: ``read``, ``predict`` and ``run`` in place of the configuration's.
 

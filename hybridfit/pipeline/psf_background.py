@@ -1,4 +1,4 @@
-"""Pedestals under PSFs that nobody has made ready: `Cutouts` take them as they come."""
+"""A check of the PSFs of `Cutouts`, which need not have gone through `prepare_psf`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hybridfit.data.flags import Flag, joined
 from hybridfit.rendering.psf_wings import find_wings
 
 
-def with_pedestal_flags(cutouts: Cutouts) -> Cutouts:
-    """Flag PSFs with a certain pedestal as PSF_TRUNCATED, and say so.
+def flag_psf_background(cutouts: Cutouts) -> Cutouts:
+    """Flag PSFs with a significant constant background as PSF_TRUNCATED, with a note.
 
-    The PSFs stay as they are: the error budget allows for what is under them. Wings that a cutout
-    cuts off are not looked for, for simulated data may have been made with the very same cutout.
+    The PSFs are not changed: the error budget allows for their background. Wings beyond the PSF's
+    image are not searched, as simulated data may have been made with the same image.
 
     Args:
         cutouts: B galaxies.
@@ -28,18 +28,18 @@ def with_pedestal_flags(cutouts: Cutouts) -> Cutouts:
         if int(flags[row]) & int(Flag.PSF_TRUNCATED):
             continue
         if last is None or not np.array_equal(psf, last):
-            last, note = psf, _pedestal(psf.astype(np.float64))
+            last, note = psf, _background_note(psf.astype(np.float64))
         if note:
             flags[row] |= int(Flag.PSF_TRUNCATED)
             messages[row] = joined(messages[row], note)
     return replace(cutouts, flags=flags, messages=messages)
 
 
-def _pedestal(psf: np.ndarray) -> str:
+def _background_note(psf: np.ndarray) -> str:
     wings = find_wings(psf, (psf.shape[0] // 2, psf.shape[1] // 2))
     if wings is None or not wings.has_pedestal:
         return ""
     return (
-        f"the PSF has a pedestal with {100 * wings.pedestal:.2g} % of its flux: "
-        "hybridfit.prepare_psf takes it off"
+        f"the PSF has a background with {100 * wings.pedestal:.2g} % of its flux: "
+        "hybridfit.prepare_psf subtracts it"
     )

@@ -1,4 +1,4 @@
-"""The cutouts behind a run's table: the pixels that were fitted, read again."""
+"""Read the cutouts of a finished run again: the pixels that were fitted."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _of_feedmes(results: Results, options: ReadOptions, root: str | Path | None)
 
 
 def reader_of_cutouts(cutouts: Cutouts, ids: Sequence[str]) -> CutoutReader:
-    """Return the same for cutouts in memory.
+    """Return a function that gives the cutout of a row, of cutouts in memory.
 
     Args:
         cutouts: that were fitted.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hybridfit.detection.detect import Scene
+from hybridfit.detection.detect import Detection
 
 SURELY = 40.0  # by which chi2 must fall, in units of what it is per degree of freedom
 AS_GOOD = 10.0  # of chi2 in the same units, by which two PSFs are told apart
@@ -56,7 +56,7 @@ def sampling_cause(now: int, chi2_now: float, dof: int, chi2: Mapping[int, float
 
 def neighbour_cause(
     image: NDArray[np.float32],
-    scene: Scene,
+    scene: Detection,
     mask: NDArray[np.bool_],
     origin: tuple[float, float],
 ) -> str:

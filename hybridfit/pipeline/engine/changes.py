@@ -1,4 +1,4 @@
-"""Inputs that have changed since their rows were made, and what is to be done again for it."""
+"""Inputs that have changed since their rows were computed, whose rows are computed again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_inputs(run: Run) -> list[str]:
 
 
 def _of_parts(run: Run) -> tuple[list[int], list[int]]:
-    """Look at a run that goes on: numbers of galaxies that changed, and that are gone."""
+    """Check an unfinished run; return numbers of galaxies that changed, and that are gone."""
     folder, changed, gone = run.folder, [], []
     for number in range(len(folder)):
         part, numbers = folder.part(number), folder.galaxies(number)
@@ -39,18 +39,17 @@ def _of_parts(run: Run) -> tuple[list[int], list[int]]:
         new, lost, _ = _compared([numbers[i] for i in done], part.keys[done], run)
         if new:
             part.done[[i - numbers.start for i in new]] = False
-            folder.save(number, part)  # at once: a kill must not make them look done again
+            folder.save(number, part)  # at once, so that a kill does not make them look done again
         changed += new
         gone += lost
     return changed, gone
 
 
 def _of_table(run: Run) -> tuple[list[int], list[int]]:
-    """Look at a complete run; where something changed it is one that goes on, rows from its table
-    as parts."""
+    """Check a complete run; if something changed, reopen it with the rows of its table as parts."""
     folder = run.folder
     keys = folder.keys()
-    if keys is None:  # an older run, which kept none
+    if keys is None:  # a run of an older version, without keys
         return [], []
     changed, gone, fresh = _compared(range(run.job.n), keys, run)
     if not changed:
@@ -60,7 +59,7 @@ def _of_table(run: Run) -> tuple[list[int], list[int]]:
     rows = rows_back(folder.results, run.job.columns, run.ids)
     done = np.ones(run.job.n, bool)
     done[changed] = False
-    if rows is not None:  # else all of them are done again
+    if rows is not None:  # otherwise all are computed again
         for number in range(len(folder)):
             first, last = folder.edges[number : number + 2]
             folder.save(number, Part(rows(first, last), done[first:last], fresh[first:last]))
@@ -71,7 +70,7 @@ def _of_table(run: Run) -> tuple[list[int], list[int]]:
 def _compared(
     numbers: Sequence[int], keys: NDArray[np.uint64], run: Run
 ) -> tuple[list[int], list[int], NDArray[np.uint64]]:
-    """Galaxies that changed, that are gone, and the keys as they are now, of ``numbers``."""
+    """Return those of ``numbers`` that changed, those that are gone, and the present keys."""
     changed, gone, fresh = [], [], keys.copy()
     for k, i in enumerate(numbers):
         source = run.sources[i]
@@ -82,14 +81,14 @@ def _compared(
         if any_gone(files):
             gone.append(i)
         elif content_key(values, files) == int(keys[k, 1]):
-            fresh[k, 0] = quick  # copied or touched: not to be read the next time
+            fresh[k, 0] = quick  # copied or touched: need not be read the next time
         else:
             changed.append(i)
     return changed, gone, fresh
 
 
 def _named(numbers: Sequence[int], run: Run) -> str:
-    """A number of galaxies and the first of their ids."""
+    """Return the number of galaxies and the first of their ids as a text."""
     names = ", ".join(f"'{run.ids[i]}'" for i in numbers[:SHOWN])
     more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
     return f"{len(numbers)} galaxies ({names}{more})" if len(numbers) > 1 else f"galaxy {names}"

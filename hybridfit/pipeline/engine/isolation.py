@@ -1,4 +1,4 @@
-"""One galaxy never stops the others: a batch that raises is done in halves, down to single ones.
+"""Isolation of faults: a batch that raises is computed in halves, down to single galaxies.
 
 What is wrong with the call and not with a galaxy still raises: an option that is found out late, a
 user's profile with a mistake, a full disk. They are told apart by a trial: where an ordinary
@@ -20,7 +20,7 @@ from hybridfit.data.errors import UsageError
 from hybridfit.data.flags import Flag, joined
 from hybridfit.io.table import Column, failed_row
 
-# of an OSError that is one galaxy's own: its name as a file name, what lies in its file's place
+# numbers of an OSError that is due to one galaxy: its name as a file's, or what has that name
 OWN_ERRORS = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTEMPTY, errno.EINVAL, errno.EILSEQ}
 TRIAL_SIDE, TRIAL_PSF = 48, 15  # pixels
 
@@ -35,7 +35,7 @@ B = TypeVar("B", bound=Batch)
 
 
 class Isolation:
-    """Computes batches so that whatever a galaxy raises becomes a row of its own.
+    """Computes batches; a galaxy that raises becomes a row of its own.
 
     Args:
         trial: computes an ordinary galaxy in the same way, see `ordinary_galaxy`.
@@ -69,7 +69,7 @@ class Isolation:
             if not self._passed:
                 self._try(error)
             text = error_text(error)
-        # outside of the except clause: the traceback would keep the whole batch in memory
+        # after the except clause, whose traceback would keep the batch in memory
         if len(batch) == 1:
             return failed(batch, text)
         half = len(batch) // 2
@@ -91,13 +91,13 @@ def is_of_the_run(error: Exception) -> bool:
         return True
     if not isinstance(error, OSError):
         return False
-    if error.errno is None:  # astropy's own for a full disk has no number
+    if error.errno is None:  # astropy's error for a full disk has no number
         return "space" in str(error)
     return error.errno not in OWN_ERRORS
 
 
 def failed_cutout(one: Cutouts, text: str, columns: Sequence[Column]) -> NDArray[np.void]:
-    """The row (1,) of a galaxy in memory that could not be computed.
+    """Return the row (1,) of a galaxy in memory that could not be computed.
 
     Args:
         one: the galaxy.
@@ -109,13 +109,13 @@ def failed_cutout(one: Cutouts, text: str, columns: Sequence[Column]) -> NDArray
 
 
 def error_text(error: Exception) -> str:
-    """An exception in a line for the row's message."""
+    """Return an exception as one line for the row's message."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def ordinary_galaxy(psf: bool = True) -> Cutouts:
-    """A round galaxy of high signal-to-noise in the middle of a cutout, as a batch of one.
+    """Return a round galaxy of high signal-to-noise in the middle of a cutout, a batch of one.
 
     Args:
         psf: whether it has a PSF.

@@ -1,4 +1,4 @@
-"""The bar of a run: it moves with the stages of a batch, not only with whole batches."""
+"""The progress bar of a run, which moves with the stages of a batch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-# share of a batch's work that is done once a stage is: a posterior takes most of it
+# share of a batch's work that is done after a stage; a posterior takes most of it
 DONE_AFTER = {"predicting": 0.05, "fitting": 0.3}
 FORMAT = "{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} galaxies [{elapsed}<{remaining}{postfix}]"
 
@@ -18,7 +18,7 @@ class Progress:
     Args:
         total: galaxies of the run.
         done: how many of each part were done before.
-        quiet: without a bar; nor is there one where stderr is no terminal.
+        quiet: without a bar; there is none either where stderr is no terminal.
     """
 
     def __init__(self, total: int = 0, done: Sequence[int] = (), quiet: bool = True) -> None:
