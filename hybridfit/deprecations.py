@@ -66,6 +66,8 @@ TABLE: tuple[Renamed, ...] = (
     Renamed("option", "sampling", "ess", "target_ess"),
     Renamed("option", "sampling", "shortcut", "approximate_likelihood"),
     Renamed("option", "budget", "psf_doubt", "psf_wrong_fraction"),
+    Renamed("flag", "train", "--start", "--initial-weights"),
+    Renamed("flag", "simulate", "--scenes", "--survey"),
     Renamed("option", "compare", "point", "estimate"),
     Renamed("option", "compare", "limit", "max_sigma"),
     Renamed("option", "compare", "poor", "poor_chi2"),
@@ -97,8 +99,12 @@ def warn(old: str, new: str, stacklevel: int = 3) -> None:
         old, new: as the user writes them.
         stacklevel: of the user's line, counted from here.
     """
-    text = f"{old} is now called {new}; the old name goes with the next release"
-    warnings.warn(text, RenamedWarning, stacklevel=stacklevel)
+    warnings.warn(old_name_text(old, new), RenamedWarning, stacklevel=stacklevel)
+
+
+def old_name_text(old: str, new: str) -> str:
+    """Return the sentence that says what something is called now."""
+    return f"{old} is now called {new}; the old name goes with the next release"
 
 
 def current_name(old: str) -> str | None:

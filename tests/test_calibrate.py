@@ -12,8 +12,8 @@ import torch
 import yaml
 from astropy.table import Table
 from calibration_helpers import experiment
+from click.testing import CliRunner
 from tolerances import SINGLE
-from typer.testing import CliRunner
 
 from hybridfit import plots
 from hybridfit.calibration.calibrate import (
@@ -188,9 +188,9 @@ def test_the_command(weights, tmp_path):
         "--samples",
         "16",
     ]
-    result = CliRunner().invoke(make_app(()), command)
+    result = CliRunner().invoke(make_app(), command)
     assert result.exit_code == 0, result.output
     assert "width / limit" in result.output
     assert (out / "calibration.ecsv").exists()
-    result = CliRunner().invoke(make_app(()), [*command, "--config", str(tmp_path / "none.yaml")])
+    result = CliRunner().invoke(make_app(), [*command, "--config", str(tmp_path / "none.yaml")])
     assert result.exit_code == 2

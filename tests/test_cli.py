@@ -7,7 +7,6 @@ import re
 import resource
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,11 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
+from click.testing import CliRunner, Result
 from read_helpers import write
-from typer.testing import CliRunner, Result
 
 import hybridfit as hf
-from hybridfit.cli.app import _fit_stages, _predict_stages, main, make_app
-from hybridfit.cli.flags import option_name
+from hybridfit.cli.app import main, make_app
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.io.read_results import read_results
 from hybridfit.simulation.simulate import SimulateOptions
@@ -56,15 +54,6 @@ def test_version_and_help():
         [sys.executable, "-m", "hybridfit", "--help"], capture_output=True, text=True, check=True
     )
     assert "simulate" in run.stdout
-
-
-def test_every_option_has_a_flag_and_words():
-    for command, stages in (("fit", _fit_stages()), ("predict", _predict_stages())):
-        text = call(command, "--help").stdout
-        names = [option_name(s, f.name) for s, cls in stages.items() for f in fields(cls)]
-        assert len(names) == len(set(names)), "two options of one name"
-        for name in set(names) - {"prior", "components"}:
-            assert f"--{name.replace('_', '-')}" in text
 
 
 def test_ways_to_errors(inputs: Path, tmp_path: Path):
@@ -254,7 +243,7 @@ def test_no_room_for_a_model(inputs: Path, tmp_path: Path, monkeypatch):
 
 
 def test_ctrl_c_during_the_start(monkeypatch, capsys):
-    def interrupted(with_options: bool) -> None:
+    def interrupted() -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("hybridfit.cli.app.make_app", interrupted)
@@ -334,7 +323,7 @@ def test_positions_on_the_sky_and_in_blocks(tmp_path: Path, angle: float, parity
 
 def test_an_output_that_is_a_file_and_a_seed_below_0_are_wrong_usage(tmp_path: Path):
     (tmp_path / "file").write_text("mine")
-    app = make_app(["simulate"])
+    app = make_app()
     done = CliRunner().invoke(app, ["simulate", "--n", "1", "-o", str(tmp_path / "file")])
     assert done.exit_code == 2
     assert "is a file" in done.output

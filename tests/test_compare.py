@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.table import Table
+from click.testing import CliRunner, Result
 from compare_helpers import IMFIT, catalogue, galaxies, noisy, sigma, table_of
 from tolerances import CHAIN, TEXT
-from typer.testing import CliRunner, Result
 
 import hybridfit as hf
 from hybridfit.cli.app import make_app

@@ -47,7 +47,7 @@ def _only_renamed_warnings() -> Any:
 
 
 def test_every_row_is_tested():
-    kinds = {"name", "argument", "option", "value", "section", "column", "attribute"}
+    kinds = {"flag", "name", "argument", "option", "value", "section", "column", "attribute"}
     assert {row.kind for row in TABLE} <= kinds
     assert len({(row.kind, row.where, row.old) for row in TABLE}) == len(TABLE)
 

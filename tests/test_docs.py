@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from docs_helpers import (
     DOCS,
     PAGES,
@@ -22,7 +23,6 @@ from docs_helpers import (
     prose,
     shell_commands,
 )
-from typer.testing import CliRunner
 
 import hybridfit as hf
 from hybridfit import deprecations
@@ -59,7 +59,7 @@ NOT_ENGLISH = (
 
 def invoke(command: str) -> str:
     """Run a `hybridfit` command in this process; it must succeed."""
-    result = CliRunner().invoke(make_app(shlex.split(command)[1:2]), shlex.split(command)[1:])
+    result = CliRunner().invoke(make_app(), shlex.split(command)[1:])
     assert result.exit_code == 0, f"{command}: {result.output} {result.exception!r}"
     return result.output
 

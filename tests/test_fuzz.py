@@ -13,6 +13,7 @@ import pytest
 import yaml
 from astropy.io import fits
 from astropy.table import Table
+from click.testing import CliRunner
 from fuzz_helpers import (
     BYTES,
     SECONDS,
@@ -22,7 +23,6 @@ from fuzz_helpers import (
     mutate_text,
     replaced,
 )
-from typer.testing import CliRunner
 
 import hybridfit as hf
 from hybridfit.cli.app import make_app

@@ -11,8 +11,8 @@ import pytest
 import torch
 from astropy.io import fits
 from astropy.table import Table
+from click.testing import CliRunner
 from fit_helpers import observe
-from typer.testing import CliRunner
 
 import hybridfit as hf
 from hybridfit.cli.app import make_app
@@ -362,7 +362,7 @@ def test_command_line_and_resume(tmp_path):
         str(write(tmp_path / f"g{i}", cutouts, sersic(ONE) + SKY.format(sky=1))) for i in range(3)
     ]
     run = CliRunner().invoke
-    app = make_app(["fit"])
+    app = make_app()
     options = [
         "--compile",
         "off",

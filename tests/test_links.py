@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from fit_helpers import observe, population
-from typer.testing import CliRunner
 
 import hybridfit as hf
 from hybridfit.cli.app import make_app
@@ -112,12 +112,12 @@ def test_folders_in_the_place_of_files_are_refused(inputs, tmp_path, name):
 def test_the_command_says_so_in_words(inputs, tmp_path, victim):
     planted(tmp_path / "out" / "models", victim)
     command = ["fit", str(inputs), "-o", str(tmp_path / "out")]
-    done = CliRunner().invoke(make_app(["fit"]), command)
+    done = CliRunner().invoke(make_app(), command)
     assert done.exit_code == 2
     assert done.output.startswith("hybridfit: '")
     assert "LinkedPath" not in done.output
     named = ["fit", str(inputs), "-o", str(tmp_path / "new"), "--hdu-image", "x" * 100_000]
-    done = CliRunner().invoke(make_app(["fit"]), [*named, "--start", "y" * 100_000])
+    done = CliRunner().invoke(make_app(), [*named, "--initial-values", "y" * 100_000])
     assert done.exit_code == 2
     assert len(done.output) < 3000
 
@@ -153,7 +153,7 @@ def test_compare_and_simulate_do_not_follow_links(inputs, tmp_path, victim):
     for name in ("truth.fits", "sim0000_image.fits", "sim0001_psf.fits"):
         planted(simulated / name, victim / "file")
     command = ["simulate", "-o", str(simulated), "--n", "2"]
-    done = CliRunner().invoke(make_app(["simulate"]), command)
+    done = CliRunner().invoke(make_app(), command)
     assert done.exit_code == 0
     assert untouched(victim)
 

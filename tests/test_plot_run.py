@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import Table
+from click.testing import CliRunner, Result
 from matplotlib.figure import Figure
 from tolerances import TEXT
-from typer.testing import CliRunner, Result
 
 import hybridfit as hf
 from hybridfit.cli.app import make_app

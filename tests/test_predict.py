@@ -12,8 +12,8 @@ import pytest
 import torch
 from astropy.io import fits
 from astropy.table import Table
+from click.testing import CliRunner, Result
 from tolerances import DOUBLE, SINGLE, TEXT
-from typer.testing import CliRunner, Result
 
 import hybridfit as hf
 from hybridfit.cli.app import make_app

@@ -50,7 +50,7 @@ def test_import_does_nothing():
     assert len(lines) == 1, f"importing hybridfit printed {lines[:-1]}"
     seen = json.loads(lines[0])
     assert seen["after"] == seen["before"]
-    slow = {"matplotlib.pyplot", "timm", "torchvision", "nflows", "galsim", "pyimfit", "typer"}
+    slow = {"matplotlib.pyplot", "timm", "torchvision", "nflows", "galsim", "pyimfit", "click"}
     assert not slow & set(seen["modules"]), "loaded at import; import them where they are used"
 
 

@@ -16,7 +16,7 @@ from astropy.table import Table
 from read_helpers import FEEDME
 
 import hybridfit as hf
-from hybridfit.cli.exit_status import told
+from hybridfit.cli.messages import format_summary
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.pipeline import run as runs
 from hybridfit.pipeline.engine import batching, parts
@@ -86,7 +86,7 @@ def test_any_flipped_bit_of_a_part_is_seen(inputs, tmp_path):
         assert summary.notes == (
             "'part-000001.npy' is damaged (its checksum is wrong): measured again",
         )
-        assert summary.notes[0] in told(summary, "fitted")
+        assert summary.notes[0] in format_summary(summary, "fitted")
 
 
 def test_parts_of_every_kind_of_damage(inputs, tmp_path):

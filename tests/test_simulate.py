@@ -10,10 +10,10 @@ import pytest
 import torch
 from astropy.io import fits
 from astropy.table import Table
+from click.testing import CliRunner, Result
 from scipy import stats
 from tolerances import SINGLE
 from torch import Tensor
-from typer.testing import CliRunner, Result
 
 import hybridfit as hf
 from hybridfit.cli.app import make_app
@@ -291,7 +291,7 @@ def test_scenes_are_written_as_files_with_their_truth(tmp_path: Path):
     config.write_text("simulator: {sides: [32, 48], psf_size: 31}\nprior: {n: {median: 2.0}}\n")
 
     def call(*arguments: object) -> Result:
-        return CliRunner().invoke(make_app(()), ["simulate", "-o", *map(str, arguments)])
+        return CliRunner().invoke(make_app(), ["simulate", "-o", *map(str, arguments)])
 
     result = call(tmp_path / "in", "--n", 12, "--config", config)
     assert result.exit_code == 0, result.output
@@ -308,13 +308,13 @@ def test_scenes_are_written_as_files_with_their_truth(tmp_path: Path):
         np.testing.assert_array_equal(getattr(cutouts, name), getattr(drawn.cutouts, name))
     # read PSFs are normalised once more, in float64
     np.testing.assert_allclose(cutouts.psf, drawn.cutouts.psf, rtol=1e-6, atol=SINGLE)
-    assert call(tmp_path / "more", "--n", 2, "--scenes").exit_code == 0
+    assert call(tmp_path / "more", "--n", 2, "--survey").exit_code == 0
     for wrong, text in (("simulator: {sidse: [32]}", "'sides'"), ("fit: {}", "'fit'")):
         config.write_text(wrong)
         result = call(tmp_path / "in", "--config", config)
         assert result.exit_code == 2
         assert text in result.output
-    result = call(tmp_path / "in", "--scenes", "--size", 64)
+    result = call(tmp_path / "in", "--survey", "--size", 64)
     assert result.exit_code == 2
     assert "--config" in result.output
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from click.testing import CliRunner, Result
 from train_helpers import SWIN, learner_of, lines, mapping, recipe, scenes
-from typer.testing import CliRunner, Result
 
 from hybridfit.cli.app import make_app
 from hybridfit.data.errors import UsageError
@@ -268,7 +268,7 @@ def test_a_deeper_network_starts_as_good_as_the_one_it_is_made_of(run, tmp_path)
 
 def test_a_network_that_looks_back_starts_from_one_that_does_not(run, tmp_path):
     looking = recipe({"refinement": True}, images=256)
-    with pytest.raises(ValueError, match="--start"):
+    with pytest.raises(ValueError, match="--initial-weights"):
         train(looking, tmp_path / "none", quiet=True)
     out = tmp_path / "second"
     values = train(looking, out, quiet=True, start=run)
@@ -315,7 +315,7 @@ def test_what_does_not_fit_is_said_before_anything_is_simulated(run, tmp_path, n
     with pytest.raises(UsageError, match=words):
         train_network(path, tmp_path / "out", start=run, quiet=True)
     assert not (tmp_path / "out").exists()
-    with pytest.raises(UsageError, match="--start"):
+    with pytest.raises(UsageError, match="--initial-weights"):
         train_network(path, run, resume=True, start=run, quiet=True)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from click.testing import CliRunner
 from PIL import Image
-from typer.testing import CliRunner
 
 from hybridfit.cli.app import make_app
 
@@ -27,7 +27,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for line in COMMANDS.format(folder=folder, galaxy=GALAXY).strip().splitlines():
             arguments = line.split()
-            result = CliRunner().invoke(make_app(arguments[:1]), arguments)
+            result = CliRunner().invoke(make_app(), arguments)
             if result.exit_code != 0:
                 raise RuntimeError(f"hybridfit {line}: {result.output}")
         drawn = Image.open(Path(folder) / "out" / "plots" / f"{GALAXY}_fit.png")

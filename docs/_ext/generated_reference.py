@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from click.testing import CliRunner
 from sphinx.application import Sphinx
-from typer.testing import CliRunner
 
 import hybridfit
 from hybridfit import deprecations
-from hybridfit.cli.app import make_app
+from hybridfit.cli.app import COMMANDS, make_app
 from hybridfit.options.metadata import Description, describe
 
 WIDTH = 88  # columns of the help texts
@@ -27,7 +27,7 @@ WIDTH = 88  # columns of the help texts
 
 def commands() -> list[str]:
     """Return the names of all commands, in the order of `hybridfit --help`."""
-    return [command.name or "" for command in make_app().registered_commands]
+    return list(COMMANDS)
 
 
 def help_of(*arguments: str) -> str:

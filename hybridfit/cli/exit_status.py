@@ -1,47 +1,24 @@
-"""What the command line says of a run: its summary, or its error in a line and a status."""
+"""Exit statuses of the command line, and errors in one line."""
 
 from __future__ import annotations
 
 import errno
 import os
 import sys
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, nullcontext
 
-import typer
+import click
+
+from hybridfit.cli.messages import only_own_warnings
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 LONGEST = 2_000  # letters of an error: a name in it may have a million
 
 
-def told(summary: Any, what: str) -> str:
-    """What a run came to, in two or three lines."""
-    flags = dict(summary.flags)
-    flagged = flags.pop("any", 0)
-    lines = [f"{summary.n} galaxies, {flagged} with flags: {summary.results}"]
-    if summary.quality:
-        lines.append(
-            ", ".join(f"{count} {name}" for name, count in sorted(summary.quality.items()))
-        )
-    if flags:
-        common = sorted(flags.items(), key=lambda item: -item[1])
-        lines.append("flags: " + ", ".join(f"{name} {count}" for name, count in common))
-    lines += getattr(summary, "notes", ())
-    if summary.n_fitted:
-        total = sum(summary.seconds.values())
-        shares = ", ".join(f"{what} {s:.1f} s" for what, s in summary.seconds.items() if s >= 0.05)
-        rate = summary.n_fitted / max(total, 1e-9)
-        lines.append(f"{summary.n_fitted} {what} now, {rate:.3g} a second ({shares})")
-    else:
-        lines.append("the run was complete already: nothing to do")
-    return "\n".join(lines)
-
-
 @contextmanager
 def usage() -> Iterator[None]:
-    """What is raised in here is wrong usage."""
+    """Take what is raised in here for wrong usage."""
     from hybridfit.data.errors import UsageError
 
     try:
@@ -60,20 +37,19 @@ def errors(debug: bool) -> Iterator[None]:
     from hybridfit.data.errors import UsageError
 
     try:
-        with warnings.catch_warnings():
-            if not (debug or sys.warnoptions):
-                warnings.simplefilter("ignore")
-                warnings.filterwarnings("default", "no C\\+\\+ compiler")  # our own
+        with nullcontext() if debug or sys.warnoptions else only_own_warnings():
             yield
     except KeyboardInterrupt:
-        typer.echo("\nstopped: the same command goes on where it stopped", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        click.echo("\nstopped: the same command goes on where it stopped", err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    except (click.exceptions.Exit, click.ClickException):
+        raise
     except Exception as error:
         if debug:
             raise
         usage = isinstance(error, UsageError)
-        typer.echo(f"hybridfit: {_line(error, usage)}", err=True)
-        raise typer.Exit(USAGE if usage else FAILED) from None
+        click.echo(f"hybridfit: {_line(error, usage)}", err=True)
+        raise click.exceptions.Exit(USAGE if usage else FAILED) from None
 
 
 def _line(error: Exception, is_usage: bool) -> str:

@@ -1,72 +1,31 @@
-"""Options from defaults, YAML and the command line: a flag for every field of a dataclass."""
+"""Flags of the command line: one for every field of an options dataclass."""
 
 from __future__ import annotations
 
-import inspect
-import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Any, get_args, get_origin
 
-import typer
+import click
 
+from hybridfit.deprecations import TABLE, rows
 from hybridfit.options.metadata import Description, describe
-from hybridfit.options.sections import Sections
 
-S = TypeVar("S", bound=Sections)
-FLAG_KINDS = (str, int, float, bool)
 # sections whose options carry their name on the command line: --bootstrap-kind
 NAMED = ("sampling", "bootstrap", "budget")
-
-
-def load_options(config: Path | None, given: Mapping[str, Any], defaults: S) -> S:
-    """Return the options of a command: defaults, then the YAML file, then the command line.
-
-    Args:
-        config: YAML file with the sections of ``defaults``.
-        given: what the command line says, by field name; None where it says nothing.
-        defaults: what holds where nothing is said.
-
-    Raises:
-        ValueError: for a section, a key or a value that is not understood.
-    """
-    chosen = type(defaults).of(config, defaults=defaults)
-    told: dict[str, dict[str, Any]] = {}
-    for section in defaults.names():
-        fields = describe(type(getattr(defaults, section)))
-        values = {one.name: given.get(option_name(section, one.name)) for one in fields}
-        told[section] = {name: value for name, value in values.items() if value is not None}
-    return chosen.updated(told)
-
-
-ALLOW_IMPORT = typer.Option(
-    "--allow-import",
-    metavar="MODULE",
-    help="import this module, for your own profiles (my_module:MyProfile)",
-)
-
-
-def import_allowed(modules: Sequence[str] | None) -> None:
-    """Import the modules that the command line names; no file's word imports one.
-
-    They may lie in the working directory, which counts behind all that is installed.
-
-    Raises:
-        ValueError: if one cannot be imported.
-    """
-    for name in modules or ():
-        here = os.getcwd()
-        sys.path.append(here)
-        try:
-            import_module(name)
-        except Exception as error:  # it is the user's code: anything may come
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ValueError(f"--allow-import {name} cannot be imported: {reason}") from error
-        finally:
-            if sys.path[-1] == here:
-                sys.path.pop()
+TITLES = {
+    "read": "Input",
+    "fit": "Fit",
+    "sampling": "Sampling of posteriors (--uncertainty posterior)",
+    "bootstrap": "Bootstrap (--uncertainty bootstrap)",
+    "budget": "Error budget",
+    "run": "Run",
+    "predict": "Prediction",
+    "compare": "Comparison",
+    "reference": "References (once for all of them, or once for each, in their order)",
+}
+METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
+LONGEST_METAVAR = 30  # letters of choices that stand for themselves
 
 
 def option_name(section: str, field: str) -> str:
@@ -74,68 +33,152 @@ def option_name(section: str, field: str) -> str:
     return f"{section}_{field}" if section in NAMED else field
 
 
-def with_options(
-    function: Callable[..., None],
-    stages: Mapping[str, Any],
-    own: Mapping[str, tuple[Any, Any]] | None = None,
-) -> Callable[..., None]:
-    """Return a command that calls ``function`` with an option for every field of its stages.
+def flag_name(name: str) -> str:
+    """Return the flag of an option's name."""
+    return f"--{name.replace('_', '-')}"
+
+
+def parameter_of(
+    one: Description, name: str, group: str, repeated: bool = False, own: bool = False
+) -> click.Parameter | None:
+    """Return the click parameter of a field; None if the command line cannot hold it.
 
     Args:
-        function: takes input, out, config, overwrite, quiet, debug, and the fields by name.
-        stages: name of the panel in the help, in lower case, and its options dataclass.
-        own: annotation and default of parameters that this command has otherwise, or beside.
+        one: the field.
+        name: of the parameter.
+        group: its heading in help, where the field says none.
+        repeated: whether it may come several times.
+        own: whether it is of the command itself, and not of its options' sections: what is not
+            given has its default then, and None else.
     """
-    flag, path, required = typer.Option, Path | None, inspect.Parameter.empty
-    named: dict[str, tuple[Any, Any]] = {
-        "input": (
-            Annotated[Path, typer.Argument(metavar="INPUT", help="directory, manifest or file")],
-            required,
-        ),
-        "out": (Annotated[Path, flag("--out", "-o", help="directory for the results")], required),
-        "config": (Annotated[path, flag("--config", "-c", help="YAML file of options")], None),
-        "overwrite": (
-            Annotated[bool, flag("--overwrite", help="replace another run's results")],
-            False,
-        ),
-        "quiet": (Annotated[bool, flag("--quiet", help="say nothing but errors")], False),
-        "debug": (Annotated[bool, flag("--debug", help="show where an error came from")], False),
-    } | dict(own or {})
-    kind = inspect.Parameter.KEYWORD_ONLY
-    parameters = [
-        inspect.Parameter(name, kind, annotation=annotation, default=default)
-        for name, (annotation, default) in named.items()
-    ]
-    for section, cls in stages.items():
-        panel = {"read": "Input"}.get(section, section.capitalize())
-        for field in describe(cls):
-            if parameter := _parameter(field, option_name(section, field.name), panel):
-                parameters.append(parameter)
-
-    def command(**values: Any) -> None:
-        function(**values)
-
-    command.__doc__ = function.__doc__
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
-    return command
-
-
-def _parameter(field: Description, name: str, panel: str) -> inspect.Parameter | None:
-    """A command-line option for a field of an options dataclass; None if it cannot be one."""
-    kind = next((k for k in (*get_args(field.kind), field.kind) if k in FLAG_KINDS), None)
+    kind = plain_kind(one.kind)
+    several = repeated or (own and get_origin(one.kind) is tuple)
     if kind is None:
         return None
-    flag = f"--{name.replace('_', '-')}"
-    if kind is bool and not name.startswith("no_"):
-        flag = f"{flag}/--no-{name.replace('_', '-')}"
-    text = field.facts.help
-    if field.shown_default:
-        text = f"{text} [{field.shown_default}]".strip()
-    option = typer.Option(flag, help=text, rich_help_panel=panel, show_default=False)
-    return inspect.Parameter(
-        name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[kind | None, option],
-    )
+    if one.facts.positional:
+        return Positional(
+            [name],
+            type=click_type(kind, one),
+            nargs=-1 if several else 1,
+            required=one.required,
+            default=None if one.required or several else one.default,
+            metavar=one.facts.metavar,
+            help=one.facts.help,
+        )
+    declared = [name, *filter(None, [one.facts.short]), flag_name(name)]
+    settings: dict[str, Any] = {"default": None, "required": own and one.required}
+    if kind is bool:
+        settings["is_flag"] = True
+        if not own and not name.startswith("no_"):
+            declared[-1] = f"{flag_name(name)}/{flag_name('no_' + name)}"
+    else:
+        settings |= {"type": click_type(kind, one), "multiple": several, "metavar": metavar(one)}
+    return Flag(declared, group=one.facts.group or group, described=one, **settings)
+
+
+class Flag(click.Option):
+    """An option with its heading in help, and the field that it is for."""
+
+    def __init__(
+        self, declared: list[str], group: str, described: Description, **settings: Any
+    ) -> None:
+        plain = bool(settings.get("is_flag")) and "/" not in declared[-1]
+        super().__init__(declared, help=help_text(described, plain), **settings)
+        self.group = group
+        self.common = described.facts.common or self.required
+
+
+class Positional(click.Argument):
+    """An argument that help explains."""
+
+    def __init__(self, declared: list[str], help: str, **settings: Any) -> None:
+        super().__init__(declared, **settings)
+        self.text = help
+
+
+def plain_kind(kind: Any) -> Any:
+    """Return the type of one value of an annotation that a flag can hold, else None."""
+    if get_origin(kind) is tuple:
+        kind = get_args(kind)[0]
+    for one in (*get_args(kind), kind):
+        if one in (bool, *METAVARS):
+            return one
+    return None
+
+
+def click_type(kind: Any, one: Description) -> Any:
+    """Return click's type of values."""
+    if kind is Path:
+        return click.Path(path_type=Path, file_okay=not one.facts.folder)
+    return {int: click.INT, float: click.FLOAT}.get(kind, click.STRING)
+
+
+def metavar(one: Description) -> str:
+    """Return what stands for a value in help."""
+    if one.facts.metavar:
+        return one.facts.metavar
+    choices = "|".join(str(choice) for choice in one.facts.choices if choice != "")
+    if choices and len(choices) <= LONGEST_METAVAR:
+        return choices
+    return METAVARS[plain_kind(one.kind)]
+
+
+def help_text(one: Description, plain: bool = False) -> str:
+    """Return a field's help with its unit, its choices if they stand nowhere else, its default.
+
+    Args:
+        one: the field.
+        plain: whether it is a flag that only asks for something, without a default to speak of.
+    """
+    facts, notes = one.facts, []
+    choices = ", ".join(str(choice) for choice in facts.choices if choice != "")
+    if choices and metavar(one) in METAVARS.values():
+        notes.append(f"one of {choices}")
+    if facts.unit:
+        notes.append(f"unit: {facts.unit}")
+    if one.shown_default and not plain:
+        notes.append(f"default: {one.shown_default}")
+    return f"{facts.help} [{'; '.join(notes)}]" if notes else facts.help
+
+
+def by_section(
+    values: Mapping[str, Any], sections: Mapping[str, type]
+) -> dict[str, dict[str, Any]]:
+    """Return what the command line says of the options of each section.
+
+    Args:
+        values: by the parameters' names; None, or an empty tuple, where nothing was said.
+        sections: options dataclasses by name.
+    """
+    given: dict[str, dict[str, Any]] = {}
+    for section, cls in sections.items():
+        given[section] = {}
+        for one in describe(cls):
+            value = values.get(option_name(section, one.name))
+            if value not in (None, ()):
+                given[section][one.name] = _listed(value, one)
+    return given
+
+
+def _listed(value: Any, one: Description) -> Any:
+    """A comma list as a tuple where the field is one."""
+    if get_origin(one.kind) is tuple and isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def old_flags(command: str, sections: Mapping[str, type]) -> dict[str, str]:
+    """Return the old flags of a command with their new names."""
+    old = rows("flag", command)
+    before = {row.new: row.old for row in TABLE if row.kind == "section"}
+    for section, cls in sections.items():
+        names = {one.name: one.name for one in describe(cls)} | rows("option", section)
+        former = before.get(section, section)
+        for name, new in names.items():
+            flag = flag_name(option_name(section, new))
+            prefix = f"{former}_" if section in NAMED else ""
+            words = {f"{prefix}{name}", option_name(section, name)} - {option_name(section, new)}
+            for word in words:
+                old[flag_name(word)] = flag
+                old[flag_name(f"no_{word}")] = flag.replace("--", "--no-", 1)
+    return old

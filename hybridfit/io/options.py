@@ -27,13 +27,13 @@ WEIGHT_HDUS = "WHT,WGT,WEIGHT,CTX,CON,EXP,EXPOSURE,EXPMAP,COVERAGE,NEXP"
 
 def _pattern(role: str, what: str) -> Any:
     """A field for the name of a file of ``role``."""
-    help = f"name of the file with {what}, {{id}} standing for the galaxy's name"
+    help = f"name of the file with {what}; {{id}} is the galaxy's name"
     return option(f"{{id}}_{role}.fits", help=help, group="File names in a directory")
 
 
 def _hdus(names: str, what: str) -> Any:
     """A field for the HDUs that hold ``what``."""
-    help = f"names of the HDU with {what}, the first that is there counts"
+    help = f"comma list of names that the HDU with {what} may have"
     return option(names, help=help, group="HDUs of multi-extension files")
 
 
@@ -61,7 +61,7 @@ class ReadOptions:
     pattern_segmap: str = _pattern("segmap", "the segmentation map")
     pattern_dq: str = _pattern("dq", "the bits of data quality")
     pattern_weight: str = _pattern("weight", "the weights, 0 where there are no data")
-    hdu_image: str = _hdus("IMAGE,SCI,DATA", "the image; else the first HDU with an image")
+    hdu_image: str = _hdus("IMAGE,SCI,DATA", "the image (else the first with an image)")
     hdu_sigma: str = _hdus("SIGMA,ERR,ERROR,RMS", "the noise's standard deviation")
     hdu_variance: str = _hdus("VARIANCE,VAR", "the noise's variance")
     # not WHT: a weight map is rarely in units of 1 / flux^2

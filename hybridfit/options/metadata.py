@@ -32,6 +32,9 @@ class Facts:
     metavar: str = ""
     default_text: str = ""
     hint: str = ""
+    short: str = ""
+    positional: bool = False
+    folder: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,9 @@ def option(
             may not have (``below=math.inf`` asks for a finite number); ``common``, True for the
             few options that brief help shows; ``group``, its heading in help, default that of its
             section; ``metavar``, what stands for its value in help; ``default_text``, what stands
-            for its default in help; ``hint``, what an error adds. Bounds hold for each number of
-            a tuple; None passes.
+            for its default in help; ``hint``, what an error adds; of arguments of commands
+            ``short``, their short flag, ``positional``, True without a flag, and ``folder``, True
+            for paths that are no file. Bounds hold for each number of a tuple; None passes.
     """
     metadata = {KEY: Facts(help, **facts)}
     if default_factory is not None:

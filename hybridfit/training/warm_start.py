@@ -75,7 +75,7 @@ def initial_estimator_of(network: NetworkOptions, weights: Weights | None) -> Es
     if weights is None:
         raise ValueError(
             "network.refinement is true, but there is no initial estimator: train a network "
-            "without refinement first, and give that run with --start"
+            "without refinement first, and give that run with --initial-weights"
         )
     own = _initial_in(weights)
     initial_estimator = make_initial_estimator(network, len(own["scalar_mean"]) + N_SCALARS)
@@ -98,7 +98,7 @@ def check_start(recipe: Recipe, folder: str | Path | None, resume: bool) -> None
             initial_estimator_of(recipe.network, None)
         return
     if resume:
-        raise ValueError("a run that is resumed has its own network: leave out --start")
+        raise ValueError("a run that is resumed has its own network: leave out --initial-weights")
     weights, _ = read_start(folder)
     network = replace(recipe.network, pretrained=False)
     n_scalars = len(weights["scalar_mean"])

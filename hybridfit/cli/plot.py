@@ -1,0 +1,80 @@
+"""The command `hybridfit plot`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hybridfit.cli.arguments import (
+    FILES,
+    Arguments,
+    allow_import_option,
+    import_allowed,
+    positional,
+)
+from hybridfit.cli.command import Command
+from hybridfit.cli.exit_status import usage
+from hybridfit.options.metadata import option
+
+GALAXIES = "Galaxies"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlotArguments(Arguments):
+    """What `hybridfit plot` takes."""
+
+    out: Path = positional("directory of a finished run", "OUT")
+    input: Path | None = option(
+        None,
+        help="the cutouts that were fitted",
+        group=FILES,
+        default_text="those that the run names",
+        common=True,
+    )
+    truth: Path | None = option(
+        None,
+        help="table of true parameters",
+        metavar="FILE",
+        group=FILES,
+        default_text="truth.fits of INPUT",
+        common=True,
+    )
+    id: tuple[str, ...] = option(
+        (), help="draw this galaxy; repeatable", metavar="ID", group=GALAXIES, common=True
+    )
+    limit: int = option(
+        12, help="galaxies to draw where no --id is given", low=1, group=GALAXIES, common=True
+    )
+    allow_import: tuple[str, ...] = allow_import_option()
+
+
+def plot(arguments: PlotArguments, given: dict[str, dict[str, Any]]) -> None:
+    """Draw pictures of a finished run into OUT/plots.
+
+    Each shows data, model and residual, from the cutouts or from what --save-models wrote. A run
+    with --save-samples gets corner plots of the draws too, over those of network and fit where the
+    cutouts are there.
+    """
+    from hybridfit.pipeline.plot import plot_run
+
+    with usage():
+        import_allowed(arguments.allow_import)
+    said: list[str] = []
+    files = plot_run(
+        arguments.out,
+        arguments.id,
+        arguments.input,
+        arguments.truth,
+        arguments.limit,
+        arguments.quiet,
+        said.append,
+    )
+    if not arguments.quiet:
+        text = "\n".join([f"{len(files)} pictures in {files[0].parent}", *said])
+        click.echo(text, err=True)
+
+
+COMMAND = Command("plot", plot, PlotArguments)
