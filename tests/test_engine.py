@@ -305,6 +305,17 @@ def test_who_cannot_join_is_refused(inputs, alone, tmp_path):
     assert (tmp_path / "results.fits").read_bytes() == alone
 
 
+def test_a_run_is_logged_and_prints_nothing(inputs, killed, tmp_path, caplog, capsys):
+    out = shutil.copytree(killed, tmp_path / "out")
+    with caplog.at_level("INFO", logger="hybridfit"):
+        run_files(inputs, out, fit_work())
+    said = caplog.text
+    assert "was left by a process that has ended: taken over" in said
+    assert f"{N} galaxies, " in said
+    assert f"written: {out}" in said
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_part_of_another_process_is_waited_for(inputs, alone, killed, tmp_path, monkeypatch):
     """Claimed by a process that lives: left alone. Once it has died: taken over."""
     waits = []

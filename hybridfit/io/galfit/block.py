@@ -1,4 +1,4 @@
-"""What GALFIT found, out of the header of an image block's model; GALFITM's tables too."""
+"""Read GALFIT's results from the header of an image block's model, and from GALFITM's tables."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def read_block(path: str | Path) -> Outcome:
 
 
 def is_block(path: Path) -> bool:
-    """Whether a FITS file, or a header as text, holds parameters of GALFIT's."""
+    """Whether a FITS file, or a header as text, holds GALFIT's parameters."""
     try:
         with opened(str(path)) as hdus:
             return any("COMP_1" in hdu.header or hdu.name == "FINAL_BAND" for hdu in hdus)
@@ -135,7 +135,7 @@ def _of_header(path: Path, header: fits.Header) -> Outcome:
 
 
 def _cards(header: fits.Header) -> tuple[dict[int, str], dict[int, dict[str, str]]]:
-    """The type of each component, and its parameters as they stand in the header."""
+    """Return the type of each component, and its parameters as texts of the header."""
     parts: dict[int, dict[str, str]] = {}
     kinds: dict[int, str] = {}
     with warnings.catch_warnings():
@@ -167,7 +167,7 @@ def _component(path: Path, k: int, kind: str, cards: Mapping[str, str], old: boo
 
 
 def _pair(path: Path, key: str, text: str, old: bool) -> Value:
-    """``v +/- e``, ``[v]`` and their stars and braces; GALFIT 2 gives what is fixed an error 0."""
+    """Read ``v +/- e``, ``[v]``, stars and braces; GALFIT 2 gives fixed values an error of 0."""
     words = text.split("+/-")
     value = number(words[0].strip())
     error = number(words[1].strip()) if len(words) > 1 else Value(math.nan)
@@ -183,7 +183,7 @@ def _pair(path: Path, key: str, text: str, old: bool) -> Value:
 
 
 def _real_kind(k: int, kind: str, cards: Mapping[str, str], notes: list[str]) -> str:
-    """The type that the parameters tell, where the header contradicts itself."""
+    """Return the type that fits the parameters, where the header contradicts itself."""
     if kind != "sky" or "MAG" not in cards:
         return kind
     real = "sersic" if "N" in cards else "devauc" if "RE" in cards else "expdisk"
@@ -197,7 +197,7 @@ def _doubted(part: Component, names: tuple[str, ...]) -> Component:
 
 
 def _twins_doubted(parts: list[Component], notes: list[str]) -> list[Component]:
-    """Doubt the first of two components with the same values: the second's stand in its place."""
+    """Doubt the first of two components with equal values: its own were overwritten."""
     out = list(parts)
     for i, one in enumerate(parts):
         for j in range(i + 1, len(parts)):
@@ -212,7 +212,7 @@ def _same(one: Component, other: Component) -> bool:
 
 
 def _of_tables(path: Path, tables: Mapping[str, Table]) -> Outcome:
-    """GALFITM since 1.4: tables FIT_INFO, BAND_INFO and FINAL_BAND; the first band's values."""
+    """Read the tables of GALFITM since 1.4: FIT_INFO, BAND_INFO, FINAL_BAND; the first band."""
     final, info = tables["FINAL_BAND"], _row(tables, "FIT_INFO")
     band = _row(tables, "BAND_INFO")
     if not len(final) or "BAND" not in final.colnames:
@@ -242,7 +242,7 @@ def _of_tables(path: Path, tables: Mapping[str, Table]) -> Outcome:
 
 
 def _table_components(path: Path, final: Table) -> tuple[Component, ...]:
-    """The components in the table FINAL_BAND, with the values of its first band."""
+    """Return the components in the table FINAL_BAND, with the values of its first band."""
     parts: dict[int, dict[str, Value]] = {}
     skies = set()
     for name in final.colnames:
@@ -264,7 +264,7 @@ def _table_components(path: Path, final: Table) -> tuple[Component, ...]:
 
 
 def _table_kind(raw: Mapping[str, Value]) -> str:
-    """The tables of GALFITM do not name types: their columns tell them."""
+    """Return the type by the columns: GALFITM's tables do not name types."""
     return "sersic" if "5" in raw else "devauc" if "4" in raw else "psf"
 
 

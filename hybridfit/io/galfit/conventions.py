@@ -1,4 +1,4 @@
-"""GALFIT's numbers into the project's terms and back: pixels from 0, half-light radii, pa mod 180.
+"""Conversion of GALFIT's numbers to ours and back: pixels from 0, half-light radii, pa mod 180.
 
 In GALFIT's own terms ("raw") a component's values carry "x", "y" and the numbers that its input
 file gives the others: 3 magnitude, 4 size, 5 index, 9 axis ratio, 10 position angle; those of a
@@ -23,8 +23,8 @@ FAMILY: dict[str, tuple[float, float | None]] = {
 }
 SKY_ROWS = {"sky": "1", "sky_dx": "2", "sky_dy": "3"}
 SERSIC_ROWS = {"mag": "3", "r_eff": "4", "n": "5", "q": "9", "pa": "10"}
-GARBAGE = 1e12  # nothing that a fit returns is larger; uninitialised floats are
-EXACT = 10  # decimals: a decimal number plus 1 shall be one again, and read as it was written
+GARBAGE = 1e12  # values of fits are smaller; uninitialised floats may be larger
+EXACT = 10  # decimals kept when 1 is added, so that decimal numbers are read as written
 NOTHING = Value(math.nan)
 
 
@@ -35,7 +35,7 @@ def component(
 
     Args:
         kind: GALFIT's name.
-        raw: its values in GALFIT's terms; what is not there is NaN.
+        raw: its values in GALFIT's terms; missing ones are NaN.
         extras, skipped: as in `Component`.
     """
     raw = {name: _clean(value) for name, value in raw.items()}
@@ -77,17 +77,17 @@ def raw_values(part: Component) -> dict[str, Value]:
 
 
 def signed(angle: float) -> float:
-    """Return an angle of [0, 180) as GALFIT likes it: in (-90, 90]."""
+    """Return an angle in [0, 180) as GALFIT gives it: in (-90, 90]."""
     return angle - 180 if angle > 90 else angle
 
 
 def region_of(bounds: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    """Turn xmin xmax ymin ymax, from 1, both ends in, into x0, x1, y0, y1, from 0, half-open."""
+    """Convert xmin xmax ymin ymax, from 1, inclusive, to x0, x1, y0, y1, from 0, half-open."""
     return bounds[0] - 1, bounds[1], bounds[2] - 1, bounds[3]
 
 
 def bounds_of(region: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    """The inverse of `region_of`."""
+    """Return the inverse of `region_of`."""
     return region[0] + 1, region[1], region[2] + 1, region[3]
 
 

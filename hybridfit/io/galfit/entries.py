@@ -1,4 +1,4 @@
-"""What GALFIT's files say, in the project's conventions: x, y from 0, half-light radii, pa mod 180.
+"""The content of GALFIT's files in our conventions: x, y from 0, half-light radii, pa mod 180.
 
 GALFIT counts pixels from 1, quotes scale lengths for discs and FWHM for Gaussians (Peng et al.
 2010, AJ 139, 2097); none of that leaves this package.
@@ -50,7 +50,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Component:
-    """One component of a model, or what was found of it.
+    """One component of a model, with initial or fitted values.
 
     Args:
         kind: GALFIT's name: ``sersic``, ``expdisk``, ``devauc``, ``gaussian``, ``psf``, ``sky``...
@@ -70,12 +70,12 @@ class Component:
 
     @property
     def is_sersic(self) -> bool:
-        """Whether it is a plain ellipse of Sersic's family."""
+        """Whether it is a plain ellipse of the Sersic family."""
         return self.kind in SERSIC_KINDS and not self.extras
 
 
 class _Model:
-    """What input files and results have in common."""
+    """The common part of input files and results."""
 
     components: tuple[Component, ...]
 
@@ -141,17 +141,17 @@ class Feedme(_Model):
 
 @dataclass(frozen=True)
 class Outcome(_Model):
-    """What GALFIT found in one run: of an image block, an entry of fit.log or a restart file.
+    """The result of one GALFIT run: of an image block, an entry of fit.log or a restart file.
 
     Args:
         path: the file it was read from.
         feedme, image, restart, output, sigma, psf, mask: names as written, "" for none.
-        region: x0, x1, y0, y1, from 0, half-open; None where it is not told.
-        zeropoint: NaN where it is not told (logs).
-        components: with errors where they are told.
+        region: x0, x1, y0, y1, from 0, half-open; None where unknown.
+        zeropoint: NaN where unknown (logs).
+        components: with errors where they are given.
         chi2, dof, chi2nu, n_free: NaN and -1 where they are not told.
         flags: GALFIT's own, "1", "2", "A-1", "I" ...
-        version: text as written, "" where it is not told.
+        version: text as written, "" where unknown.
         bands: of GALFITM, if more than one: values are those of the first.
         notes: what a reader should know, in sentences.
     """

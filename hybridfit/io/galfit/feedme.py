@@ -1,4 +1,4 @@
-"""Input files of GALFIT 2 and 3 and of GALFITM, and the restart files that look like them."""
+"""Read input files of GALFIT 2 and 3 and of GALFITM, and restart files, which look alike."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MENU = re.compile(r"#\s*Input menu file:\s*(.+?)\s*$", re.IGNORECASE)
 FILES = {"A": "image", "B": "output", "C": "sigma", "D": "psf", "F": "mask", "G": "constraints"}
 OUTSIDE = re.compile(r",(?![^\[\]]*\])")  # commas that are not in brackets
 SILENT = ("O", "S", "U", "V", "W", "Q", "Y", "A2")  # displays, and options of GALFITM
-NEEDED = {  # rows that a component cannot do without, and what they are
+NEEDED = {  # rows that a component must have, and their meaning
     "sersic": {"3": "magnitude", "4": "R_e", "5": "Sersic index", "9": "axis ratio", "10": "PA"},
     "devauc": {"3": "magnitude", "4": "R_e", "9": "axis ratio", "10": "PA"},
     "expdisk": {"3": "magnitude", "4": "R_s", "9": "axis ratio", "10": "PA"},
@@ -29,7 +29,7 @@ NEEDED = {  # rows that a component cannot do without, and what they are
     "psf": {"3": "magnitude"},
     "sky": {"1": "sky"},
 }
-OLD_Q = (0.0, 1.5)  # row 8 is unused since GALFIT 3, and the axis ratio before
+OLD_Q = (0.0, 1.5)  # range of row 8, the axis ratio before GALFIT 3, unused since
 
 
 def read_feedme(path: str | Path) -> Feedme:
@@ -73,7 +73,7 @@ def menu_file(path: Path) -> str:
 
 
 def is_restart(lines: Sequence[str]) -> bool:
-    """Whether an input file's head has a chi2: then it is what GALFIT found."""
+    """Whether an input file's head has a chi2: then it is a restart file with results."""
     return any(HEAD.search(line) for line in lines[:8])
 
 
@@ -191,7 +191,7 @@ def _check(path: Path, first: Row, kind: str, raw: dict[str, Value]) -> None:
 
 
 def _extra(path: Path, row: Row) -> list[str]:
-    """The name of a shape term that is there and matters."""
+    """Return the name of a shape term that is present and matters."""
     if row.key[0] == "R":
         kind = row.words[0].lower() if row.words else "none"
         return ["R"] if row.key == "R0" and kind != "none" else []
@@ -233,7 +233,7 @@ def _position(path: Path, row: Row, notes: list[str]) -> tuple[Value, Value]:
 
 
 def _is_fixed(path: Path, row: Row, words: list[str], notes: list[str]) -> bool:
-    """Whether a toggle says 0; GALFITM's lists hold where all bands do."""
+    """Whether a toggle is 0; of GALFITM's lists, whether it is in all bands."""
     if not words:
         notes.append(f"line {row.line}: row {row.key}) has no toggle, taken as 0 (fixed)")
         return True
@@ -280,7 +280,7 @@ def _listed(row: Row | None) -> list[str]:
 
 
 def _parts(text: str) -> list[str]:
-    """What stands between commas; those in brackets name an HDU: ``im.fits[sci,1]``."""
+    """Split at commas, but not in brackets, which name an HDU: ``im.fits[sci,1]``."""
     return [part for part in OUTSIDE.split(text) if part]
 
 

@@ -1,4 +1,4 @@
-"""Which GALFIT input files a directory holds: told by what is in them, not by their names."""
+"""Find the GALFIT input files of a directory by their content, not by their names."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def is_menu(text: str) -> bool:
 
 
 def peek(path: Path) -> str:
-    """Return a file's text, "" if it is none or too large for one of GALFIT's."""
+    """Return a file's text; "" if it is no text, or too large for a GALFIT file."""
     if OTHERS.search(path.name):
         return ""
     try:

@@ -1,4 +1,4 @@
-"""The header of an image block's model, as GALFIT 3.0.5 writes it and its users' scripts read it.
+"""The header of an image block's model as GALFIT 3.0.5 writes it, for scripts that read it.
 
 Values have four decimals, GALFIT's number, and more where an error needs them for two digits of
 its own: a script that splits at " +/- " reads as many as there are, and bright galaxies have
@@ -109,7 +109,7 @@ def _put_results(header: fits.Header, outcome: Outcome) -> None:
 
 
 def _texts(part: Component, region: tuple[int, int, int, int]) -> dict[str, str]:
-    """A component's values as text by GALFIT's keys."""
+    """Return a component's values as texts by GALFIT's keywords."""
     raw = raw_values(part)
     if part.kind == "sky":
         x0, x1, y0, y1 = bounds_of(region)
@@ -135,7 +135,7 @@ def value_text(value: Value) -> str:
 
 
 def sky_text(value: Value, exponent: bool = False) -> str:
-    """The same for a sky, with an exponent where it is faint: fluxes may be of any unit."""
+    """Return the same for a sky, with an exponent for small values, as fluxes have any unit."""
     error = value.error if 0 < value.error < math.inf else 0.0
     if not (exponent or abs(value.value) < SMALL_SKY):
         return value_text(value)
@@ -155,7 +155,7 @@ def _marked(value: Value, number: str, error: str) -> str:
 
 
 def _put(header: fits.Header, key: str, value: Any, comment: str) -> None:
-    """Set a card; as in GALFIT's, a long value leaves less of its comment."""
+    """Set a card; as in GALFIT, the comment is cut to leave room for a long value."""
     room = ROOM - max(len(value), 8) if isinstance(value, str) else len(comment)
     header[key] = (value, comment[: max(room, 0)])
 
@@ -165,5 +165,5 @@ def _ascii(text: str) -> str:
 
 
 def _finite(value: float) -> Any:
-    """A FITS header has no NaN: such a value stays undefined."""
+    """Return None for NaN, which FITS headers cannot hold: the card is undefined."""
     return float(value) if math.isfinite(value) else None

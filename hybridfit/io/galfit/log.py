@@ -1,4 +1,4 @@
-"""fit.log: what GALFIT appends after each run; two decimals (four in GALFIT 2) of each value."""
+"""Read fit.log, to which GALFIT appends its results, to two decimals (GALFIT 2: four)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ BANDED = re.compile(r"\s*(\w+)\s*:\s*([a-z]\w*)\s*:\s*(.*)$")
 CHI2 = re.compile(r"Chi\^2\s*=\s*(\S+?),?\s+ndof\s*=\s*(-?\d+)", re.IGNORECASE)
 CHI2NU = re.compile(r"Chi\^2/nu\s*=\s*(\S+)", re.IGNORECASE)
 SEPARATORS = re.compile(r"[(),\s]+")
-# numbers that filled their columns run into each other: two decimals (or four) end each
+# numbers may touch without a space: each ends after two decimals (or four)
 GLUED = {
     digits: re.compile(
         rf"[\[{{*]*[-+]?(?:\d+\.\d{{{digits}}}(?:e[-+]\d+)?|nan|inf)[\]}}*]*", re.IGNORECASE
@@ -123,7 +123,7 @@ def _entry(path: Path, lines: list[tuple[int, str]]) -> Outcome:
 
 
 def _statistics(text: str) -> dict[str, Any]:
-    """What a line says of chi2; empty for other lines."""
+    """Return chi2 and degrees of freedom of a line; empty for other lines."""
     if found := CHI2.search(text):
         chi2 = number(found[1])
         return {"chi2": chi2.value if chi2 else math.nan, "dof": int(found[2])}
@@ -134,7 +134,7 @@ def _statistics(text: str) -> dict[str, Any]:
 
 
 def _component(kind: str, raw: Mapping[str, Value], old: bool, extras: Iterable[str]) -> Component:
-    """A component; GALFIT 2 has no brackets, and prints an error of 0 of what was fixed."""
+    """Return a component; GALFIT 2 marks fixed values by an error of 0, not by brackets."""
     if old:
         raw = {
             name: replace(value, error=math.nan, fixed=True)
@@ -155,7 +155,7 @@ def _image(value: str) -> dict[str, Any]:
 
 
 def _labelled(path: Path, line: int, text: str) -> tuple[str, str, str]:
-    """Band ("" without), type, numbers of a line such as ``sersic : ( 1.0, 2.0) 3.0``."""
+    """Return band (or ""), type and numbers of a line such as ``sersic : ( 1.0, 2.0) 3.0``."""
     if banded := BANDED.match(text):
         return banded[1], banded[2].lower(), banded[3]
     kind, colon, numbers = text.partition(":")
@@ -166,7 +166,7 @@ def _labelled(path: Path, line: int, text: str) -> tuple[str, str, str]:
 
 
 def _numbers(path: Path, line: int, text: str) -> list[Value]:
-    """All numbers of a line, the brackets of a sky's position taken off."""
+    """Return all numbers of a line, without the brackets of a sky's position."""
     text = re.sub(r"^\s*\[\s*([^\[\],]+),\s*([^\[\],]+)\]", r" [\1] [\2] ", text)
     found: list[Value] = []
     for word in filter(None, SEPARATORS.split(text)):
@@ -184,7 +184,7 @@ def _numbers(path: Path, line: int, text: str) -> list[Value]:
 
 
 def _values(path: Path, line: int, kind: str, text: str) -> tuple[dict[str, Value], bool, bool]:
-    """Values by GALFIT's numbers; whether a boxiness matters; whether there is a column of it."""
+    """Return values by GALFIT's numbers, whether boxiness matters, and whether it has a column."""
     names = ("x", "y", *COLUMNS[kind])
     found = _numbers(path, line, text)
     surplus = len(found) - len(names)
@@ -227,7 +227,7 @@ def _add_term(
     text: str,
     parts: list[tuple[str, dict[str, Value], list[str]]],
 ) -> None:
-    """A line of a shape term belongs to the component above it."""
+    """Add the line of a shape term to the component above it."""
     if not parts:
         raise GalfitError(path, line, f"'{kind}' stands before any component")
     term = TERMS.get(kind, kind)

@@ -1,4 +1,4 @@
-"""What GALFIT found in the runs of a directory: blocks, logs and restart files, each run once."""
+"""Read GALFIT's results in a directory from blocks, logs and restart files, each run once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROUNDED = 6e-5  # values of blocks and restart files have four decimals
 
 
 def read_outcomes(paths: str | Path | Iterable[str | Path]) -> list[Outcome]:
-    """Return what GALFIT found, one outcome a run, sorted by path.
+    """Return GALFIT's results, one outcome per run, sorted by path.
 
     Blocks are taken first: they hold values, errors and flags to four decimals. Runs without a
     block are taken from their restart file, with errors from their entry in fit.log, or from
@@ -64,7 +64,7 @@ def read_outcomes(paths: str | Path | Iterable[str | Path]) -> list[Outcome]:
 
 
 def read_restart(path: str | Path) -> Outcome:
-    """Read a restart file ``galfit.NN`` as what was found: values to four decimals, no errors.
+    """Read a restart file ``galfit.NN`` as a result: values to four decimals, no errors.
 
     Raises:
         FileNotFoundError: without such a file.
@@ -93,7 +93,7 @@ def read_restart(path: str | Path) -> Outcome:
 
 
 def _expanded(paths: str | Path | Iterable[str | Path]) -> list[tuple[Path, bool]]:
-    """Files, each once, and whether they were named."""
+    """Return files, each once, and whether they were named."""
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     files: dict[Path, bool] = {}
     for item in given:
@@ -108,7 +108,7 @@ def _expanded(paths: str | Path | Iterable[str | Path]) -> list[tuple[Path, bool
 
 
 def _read(path: Path, named: bool) -> Sequence[Outcome]:
-    """The outcomes of one file; none if it is not GALFIT's and was not named."""
+    """Return the outcomes of one file; none if it is not GALFIT's and was not named."""
     if path.name.lower().endswith(FITS):
         return [read_block(path)] if named or is_block(path) else []
     text = peek(path)
@@ -149,7 +149,7 @@ def _writes(entry: Outcome, block: Outcome) -> bool:
 
 
 def _latest(runs: Sequence[Outcome]) -> list[Outcome]:
-    """The last of runs that one feedme, or restarts from it, made of a region into one output."""
+    """Return the last run of one feedme and its restarts, on one region with one output."""
     came_from = {(run.path.parent, run.restart): run.feedme for run in runs if run.restart}
     last: dict[tuple[object, ...], Outcome] = {}
     for run in runs:
@@ -167,13 +167,13 @@ def _latest(runs: Sequence[Outcome]) -> list[Outcome]:
 
 
 def _rank(run: Outcome) -> tuple[bool, int]:
-    """What stands in a block is the last run; else restart files are numbered."""
+    """Return the order of a run: blocks come last, before them restart files by number."""
     number = RESTART.search(run.restart)
     return _kind(run) == "block", int(number[1]) if number else 0
 
 
 def _with_errors(values: Outcome, errors: Outcome) -> Outcome:
-    """A restart file's values with its log entry's errors."""
+    """Return a restart file's values with the errors of its log entry."""
     if [c.kind for c in values.components] != [c.kind for c in errors.components]:
         return values
     parts = tuple(
@@ -197,7 +197,7 @@ def _joined(value: Value, log: Value) -> Value:
 
 
 def _repaired(block: Outcome, others: Sequence[Outcome]) -> Outcome:
-    """A block with a doubted component, from what else its run left behind."""
+    """Repair a block with a doubted component from other files of its run."""
     if not block.notes or block.version != "2":
         return block
     source = next((o for o in others if _same_run(o, block)), None)
@@ -212,7 +212,7 @@ def _repaired(block: Outcome, others: Sequence[Outcome]) -> Outcome:
 
 
 def _trusted(mine: Component, theirs: Component) -> Component:
-    """What both say, with the block's errors; where they differ, what the other file says."""
+    """Return values that both agree on, with the block's errors, else those of the other file."""
     values = {}
     for name, other in theirs.values.items():
         own = mine.values.get(name)

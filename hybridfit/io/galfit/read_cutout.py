@@ -1,4 +1,4 @@
-"""The pixels that a GALFIT input file asks for: exactly those, nothing looked for or added."""
+"""Read the pixels that a GALFIT input file names, and mask or estimate nothing else."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def read_feedme_cutout(
 
 
 def _draft(feedme: Feedme, image: NDArray, header: fits.Header, part: PartOf) -> Draft:
-    """The region's image, sigma and mask, made ready to be fitted."""
+    """Return the region's image, sigma and mask, ready for the fit."""
     x0, y0 = (max(feedme.region[0], 0), max(feedme.region[2], 0)) if feedme.region else (0, 0)
     region = (x0, x0 + image.shape[1], y0, y0 + image.shape[0])
     draft = Draft({"image": image}, np.full(len(START_NAMES), math.nan), (x0, y0))
@@ -117,7 +117,7 @@ def _sigma(
     region: tuple[int, int, int, int],
     part: PartOf,
 ) -> tuple[Draft, NDArray[np.floating]]:
-    """The region's noise map, NaN where it is no positive number; made from the data if needed."""
+    """Return the region's noise map, made from the data if needed; NaN where it is not positive."""
     if feedme.min_sigma:
         text = f"row C) has a least sigma of {feedme.min_sigma:g}, which is not applied"
         draft = draft.noted(text)
@@ -150,7 +150,7 @@ def locate(feedme: Feedme, row: str, name: str) -> str:
 
 
 def named_files(feedme: Feedme) -> list[str]:
-    """Return the paths of all files that an input file names; bare names of those not found."""
+    """Return the paths of all files that an input file names; bare names if not found."""
     rows = {"image": "A", "sigma": "C", "psf": "D", "kernel": "D", "mask": "F", "constraints": "G"}
     found = []
     for what, row in rows.items():
@@ -180,7 +180,7 @@ def _check(feedme: Feedme) -> None:
 def _same(
     text: str, role: str, region: tuple[int, int, int, int], image: PartOf
 ) -> NDArray[np.floating]:
-    """The region of a plane that must have the image's shape."""
+    """Read the region of a plane that must have the image's shape."""
     plane, _, found = read_section(text, region, image)
     if found.shape != image.shape:
         raise BadInput(
@@ -190,7 +190,7 @@ def _same(
 
 
 def _mask(feedme: Feedme, region: tuple[int, int, int, int], image: PartOf) -> NDArray[np.bool_]:
-    """(H, W) of the region, True on bad pixels: FITS, not 0, or a list of x y from 1."""
+    """Return the region's mask (H, W), from a FITS image (not 0) or a list of x y, from 1."""
     x0, x1, y0, y1 = region
     if not feedme.mask:
         return np.zeros((y1 - y0, x1 - x0), bool)
@@ -230,13 +230,13 @@ def _psf(feedme: Feedme, options: ReadOptions) -> PreparedPsf | None:
         )
     array = read_plane(path, ("PSF",), limits=False)[0].astype(np.float64)
     kernel = _kernel(locate(feedme, "D", feedme.kernel))
-    # each side grows by the kernel's half, so that pixel N // 2 moves with it
+    # padded by half of the kernel on each side, so that the centre stays at N // 2
     array = signal.convolve2d(np.nan_to_num(array), kernel / kernel.sum(), mode="full")
     return checked_psf(array, path, "galfit", 1)
 
 
 def _kernel(path: str) -> NDArray[np.float64]:
-    """A diffusion kernel with odd sides: a FITS image, or rows of numbers as Tiny Tim has them."""
+    """Read a diffusion kernel with odd sides: a FITS image, or rows of numbers as of Tiny Tim."""
     if looks_like_fits(parse_address(path).path):
         kernel = read_plane(path, limits=False)[0].astype(np.float64)
     else:
@@ -250,7 +250,7 @@ def _kernel(path: str) -> NDArray[np.float64]:
 
 
 def _calibration(feedme: Feedme, options: ReadOptions, header: fits.Header) -> Calibration:
-    """The zero point for fluxes as they stand in the image."""
+    """Return the zero point of the image's flux unit."""
     if options.zeropoint is not None:
         return Calibration(options.zeropoint, "given", None)
     if math.isnan(feedme.zeropoint):

@@ -1,4 +1,4 @@
-"""The noise map that GALFIT makes itself where it is given none, as far as that is known."""
+"""The noise map that GALFIT makes when it is given none, as far as its method is known."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hybridfit.io.image_header import number_in
 from hybridfit.io.wcs import first_number
 
 GAIN_KEYS = ("GAIN", "CCDGAIN", "ATODGAIN")
-GAIN = 7.0  # electrons per ADU, GALFIT's where the header has none
+GAIN = 7.0  # electrons per ADU, GALFIT's default
 CLIP = 3.0  # sigma, about the mean
 ROUNDS = 6
-SMOOTHING = 2.0  # pixels, of a Gaussian: else a pixel's own noise would set its weight
+SMOOTHING = 2.0  # pixels, sigma of a Gaussian, so that a pixel's noise does not set its weight
 
 
 def made_sigma(
@@ -55,7 +55,7 @@ def made_sigma(
 
 
 def _clipped(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Mean and scatter of what lies within 3 sigma of the mean."""
+    """Return mean and scatter of the values within 3 sigma of the mean."""
     kept = values
     for _ in range(ROUNDS):
         if not kept.size:

@@ -1,4 +1,4 @@
-"""GALFIT's text, taken apart: lines with their numbers, keys, values, comments."""
+"""Parse GALFIT's text: lines with their numbers, keys, values and comments."""
 
 from __future__ import annotations
 
