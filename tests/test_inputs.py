@@ -118,7 +118,7 @@ def mirrored(cutouts):
     return dataclasses.replace(cutouts, **images, psf=cutouts.psf.flip(-1))
 
 
-@pytest.mark.parametrize("looked_back", [False, True], ids=["measured", "looked-back"])
+@pytest.mark.parametrize("refined", [False, True], ids=["measured", "refined"])
 def test_a_mirrored_stamp_gives_the_mirrored_inputs(refined):
     scenes = simulate_fields(128, 3, CLEAN)
     scenes = scenes[(scenes.snr > 30).nonzero()[:, 0].tolist()]

@@ -133,7 +133,7 @@ def test_density_is_that_of_whitened_coordinates(galaxies: Cutouts, refinement: 
     posterior = predict_cutouts(galaxies, estimator, 5)
     space, inputs = posterior.space, estimator_inputs(galaxies, estimator.initial_estimator, False)
     density = condition(galaxies, estimator)
-    box = inputs.frame.box
+    box = inputs.frame.position_bounds
     for k in range(5):
         theta = posterior.samples[:, k]
         coords, linear = space.from_physical(theta, galaxies.zeropoint)

@@ -1,4 +1,4 @@
-"""Is a posterior calibrated, and is it sharp? Coverage, ranks, pulls, width over the limit.
+"""Calibration and sharpness of posteriors: coverage, ranks, pulls, width over the limit.
 
 Ranks and coverage say whether stated probabilities are true; they cannot tell a sharp posterior
 from one that ignores the data, which the width over the Cramer-Rao limit does. All diagnostics

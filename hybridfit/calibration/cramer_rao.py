@@ -1,4 +1,4 @@
-"""The Cramer-Rao limit: how well the pixels and the prior could tell the parameters at best."""
+"""The Cramer-Rao limit: the smallest errors that pixels and prior allow."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def cramer_rao(
     prior_weight: float = 1.0,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Covariance of the physical parameters that no unbiased estimator undercuts.
+    """Return the smallest covariance of the physical parameters of any unbiased estimator.
 
     C = J (F + w I)^-1 J^T with the Fisher information F of the pixels at the truth, in the
     prior's own whitened coordinates where its precision is the identity, and the derivatives J of
-    the physical parameters. It comes from the fitter's own machinery, at the truth and without
-    noise, so that it differs from a fit's covariance in nothing else.
+    the physical parameters. The fitter's own code computes it, at the truth and without noise, so
+    that it differs from the covariance of a fit in nothing else.
 
     At low signal to noise the prior bounds the posterior: hence w = 1 by default (van Trees'
-    inequality at the truth). Posteriors are no Gaussians there, so that single galaxies may lie
-    to either side of it; the median over many is what it is for.
+    inequality at the truth). Posteriors are not Gaussian there, so that single galaxies may lie on
+    either side of it; it is meant for the median over many.
 
     Args:
         theta: (B, Q) true physical parameters in the order of ``space.names``.

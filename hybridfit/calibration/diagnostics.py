@@ -1,4 +1,4 @@
-"""What is asked of one posterior and its truth: rank, coverage, pull, width over the limit."""
+"""Diagnostics of posteriors and their truth: rank, coverage, pull, width over the limit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def usable(sbc: SbcSamples) -> NDArray[np.bool_]:
 
 
 def ranks(sbc: SbcSamples, seed: int = 0) -> Array:
-    """Where the truth stands among the draws: uniform on (0, 1) where the posterior is right.
+    """Return ranks of the truth among the draws: uniform on (0, 1) if posteriors are calibrated.
 
     The rank r of S draws, 0 ... S, becomes (r + U) / (S + 1) with U uniform, so that nothing is
     left of its steps (Talts et al. 2018, arXiv:1804.06788). Of weighted draws it is the weight
@@ -51,7 +51,7 @@ def width_over_limit(sbc: SbcSamples, limit: Array) -> Array:
     """Width of the posterior over the standard deviation at the Cramer-Rao limit.
 
     The width is half of p84 - p16, of the logarithm for sizes and indices. An angle's limit is
-    at most that of an angle of which nothing is known.
+    at most that of an unconstrained angle.
 
     Args:
         sbc: N galaxies.

@@ -1,10 +1,10 @@
-"""Posteriors beside the truth: what every calibration diagnostic reads.
+"""Samples for simulation-based calibration: draws of posteriors, and the truth.
 
 An angle has no smallest value: before anything is ranked, the draws and the truth of a periodic
 parameter become differences from a circular median, cut half a period away from it. That median
-is of draws and truth together: where a galaxy is round its position angle is uniform, and draws
-about a median of their own seem to gather there, so that the truth would lie outside too often (by
-4 % of the galaxies with 200 draws). Taken together none is special, and the rank is uniform.
+is of draws and truth together: the position angle of a round galaxy is uniform, and draws seem to
+gather about their own median, so that the truth would lie outside too often (for 4 % of the
+galaxies with 200 draws). In the joint median none is special, and the rank is uniform.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HALF_WIDTHS = (0.15865525393145707, 0.8413447460685429)  # of a normal: median -
 
 @dataclass(frozen=True)
 class SbcSamples:
-    """Draws of N posteriors, and the truth that each of them is about.
+    """Draws of N posteriors, and the truth of each.
 
     Args:
         names: of the P parameters; those of ``periods`` are angles.

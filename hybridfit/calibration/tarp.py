@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ def tarp(sbc: SbcSamples, seed: int = 0, n_draws: int | None = None) -> Table:
         MissingLibrary: if sbi is not installed.
     """
     try:
-        # each import of sbi tells of what it would like to have
+        # sbi warns on import of optional packages
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from sbi.diagnostics import check_tarp, run_tarp
@@ -60,7 +60,7 @@ def tarp(sbc: SbcSamples, seed: int = 0, n_draws: int | None = None) -> Table:
     ecp, alpha = run_tarp(
         truth,
         level_of,
-        _Drawn(samples),  # type: ignore[arg-type]
+        cast(Any, _GivenPosterior(samples)),
         references=reference,
         num_posterior_samples=samples.shape[0],
         show_progress_bar=False,
@@ -82,8 +82,8 @@ def tarp(sbc: SbcSamples, seed: int = 0, n_draws: int | None = None) -> Table:
     )
 
 
-class _Drawn:
-    """What `run_tarp` needs of a posterior: here its draws are there already."""
+class _GivenPosterior:
+    """A posterior with given draws, as far as `run_tarp` uses one."""
 
     def __init__(self, samples: Tensor) -> None:
         self.samples = samples  # (S, N, P)

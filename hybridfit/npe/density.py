@@ -1,4 +1,4 @@
-"""The network's posterior as a density: what it thinks of any point, not only of its own draws."""
+"""The network's posterior as a density that can be evaluated at any point."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class FlowDensity(Batch):
 
     Args:
         estimator: the network, on the device of the others.
-        context: (B, c) float32, what it made of each galaxy; NaN where there was nothing to see.
+        context: (B, c) float32, its context of each galaxy; NaN where there are no pixels.
         frame: of the same galaxies.
-        seen: (B,) bool, whether there was something to see.
+        seen: (B,) bool, whether there are pixels.
         space: whose whitened coordinates u the density is quoted in.
         laplace: about which the flow works, where the network refines its initial estimate.
     """
@@ -55,7 +55,7 @@ class FlowDensity(Batch):
 
     @torch.inference_mode()
     def log_prob(self, coords: Tensor, linear: Tensor) -> Tensor:
-        """Log density in (u, ln flux, sky), (B, S) float64; -inf where there is none.
+        """Return the log density in (u, ln flux, sky), (B, S) float64; -inf where it vanishes.
 
         Args:
             coords: (B, S, 6) render coordinates, cutout pixels.
@@ -68,19 +68,19 @@ class FlowDensity(Batch):
         value = (
             value + log_slope + log_jacobian(t, coords.flatten(0, 1), frame, self.space).view(b, s)
         )
-        drawn = good & (t[:, 2] < LARGEST)  # none is drawn beyond
+        drawn = good & (t[:, 2] < LARGEST)  # no draws lie beyond
         return torch.where(drawn.view(b, s) & torch.isfinite(value), value, -torch.inf)
 
     @torch.inference_mode()
     def distance(self, coords: Tensor, linear: Tensor) -> Tensor:
-        """How far out in the flow's own coordinates points lie: sqrt(mean z^2), about 1 for draws.
+        """Return sqrt(mean z^2) of points in the flow's normal space, about 1 for draws.
 
         Args:
             coords: (B, 6) render coordinates, cutout pixels.
             linear: (B, 2) flux and sky per pixel, image units.
 
         Returns:
-            (B,) float64, NaN where there is no network's posterior or no point.
+            (B,) float64, NaN without a posterior of the network or without a point.
         """
         t, _, good = self._encode(coords[:, None], linear[:, None])
         own, _ = self.to_flow(t[:, None])
@@ -88,7 +88,7 @@ class FlowDensity(Batch):
         return torch.where(good, (z**2).mean(dim=1).sqrt(), torch.nan)
 
     def _encode(self, coords: Tensor, linear: Tensor) -> tuple[Tensor, Frame, Tensor]:
-        """Coordinates t (B S, 8), their frames, and whether they have a meaning (B S,)."""
+        """Coordinates t (B S, 8), their frames, and whether the point is valid (B S,)."""
         b, s, _ = coords.shape
         frame = self.frame[torch.arange(b, device=coords.device).repeat_interleave(s)]
         coords, linear = coords.flatten(0, 1), linear.flatten(0, 1)

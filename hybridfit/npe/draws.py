@@ -117,7 +117,7 @@ def _is_plausible(z: Tensor, t: Tensor, frame: Frame, space: ParameterSpace) -> 
     inside = (z.abs() < MAX_WHITENED).all(dim=2) & (t[..., 2:6].abs() < MAX_U).all(dim=2)
     inside &= t[..., 2] < LARGEST
     x, y = position(t, frame)
-    box = frame.box_of(space)[:, None]
+    box = frame.position_bounds_of(space)[:, None]
     inside &= (x - box[..., 0]).abs() < box[..., 2]
     return inside & ((y - box[..., 1]).abs() < box[..., 3])
 

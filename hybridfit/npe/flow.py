@@ -1,15 +1,15 @@
-"""A masked autoregressive flow q(t | context) from nflows, evaluated without waste.
+"""A masked autoregressive flow q(t | context) from nflows, with a fast evaluation.
 
 Each layer maps t to ``exp(s) t + m``, where (s, m) of coordinate k come from a masked network
 (MADE) of the coordinates before k and of the context; between the layers the order is reversed.
 Training uses nflows' own forward pass. For many draws of one galaxy nflows would project the
-context anew for every draw and would run the whole network n times to invert a layer. Here
+context again for every draw, and would run the whole network n times to invert a layer. Here
 
-- the context's projections are made once for each galaxy,
-- the last linear map of every residual block, which only the output sees, is multiplied into the
-  output matrix beforehand,
-- the hidden units are sorted by degree, and step k of the inverse computes the units that just
-  became known: all n steps together cost one pass.
+- the context is projected once for each galaxy,
+- the last linear map of every residual block, which only the output reads, is multiplied into
+  the output matrix beforehand,
+- the hidden units are sorted by degree, and step k of the inverse computes only the units that
+  depend on coordinate k and those before: all n steps together cost one pass.
 
 Reference: Papamakarios, Pavlakou & Murray 2017 (arXiv:1705.07057); Germain et al. 2015
 (arXiv:1502.03509).
@@ -38,7 +38,7 @@ class ContextMADE(MADE):
     """nflows' MADE, with the context added to the output too.
 
     In nflows the context enters the hidden units only, and the output of the first coordinate
-    sees none of them: its scale and shift would be the same for all galaxies.
+    reads none of them: its scale and shift would be the same for all galaxies.
     """
 
     def __init__(self, n: int, hidden: int, context: int, blocks: int) -> None:
@@ -47,7 +47,8 @@ class ContextMADE(MADE):
 
     def forward(self, inputs: Tensor, context: Tensor) -> Tensor:
         """Return (B, 2 n), the scale and shift of each coordinate in turn."""
-        return super().forward(inputs, context) + self.direct(context)  # type: ignore[no-any-return]
+        output: Tensor = super().forward(inputs, context) + self.direct(context)
+        return output
 
 
 class BoundedAffine(MaskedAffineAutoregressiveTransform):
@@ -120,7 +121,8 @@ class MaskedFlow(nn.Module):
         """Return ln q(t | context), (B,), for t (B, n) and context (B, c): for training."""
         with torch.autocast(t.device.type, enabled=False):
             z, log_det = self.transform(t.float(), context.float())
-            return _normal(z) + log_det  # type: ignore[no-any-return]
+            log_density: Tensor = _normal(z) + log_det
+            return log_density
 
     @torch.no_grad()
     def log_prob_of(self, t: Tensor, context: Tensor) -> Tensor:
@@ -130,7 +132,7 @@ class MaskedFlow(nn.Module):
 
     @torch.no_grad()
     def to_normal(self, t: Tensor, context: Tensor) -> Tensor:
-        """Return where in the standard normal t (B, S, n) come from, (B, S, n)."""
+        """Return the points (B, S, n) of the standard normal that t (B, S, n) come from."""
         return self._evaluate(t, context, inverse=False)[0]
 
     @torch.no_grad()
@@ -139,8 +141,8 @@ class MaskedFlow(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Draw t (B, S, n) with ln q(t | context) (B, S) for context (B, c).
 
-        Rare draws are far away or not finite, as the inverse of an affine flow can explode:
-        whoever uses them rejects these.
+        Rare draws are far away or not finite, because the inverse of an affine flow can explode:
+        the caller must reject these.
         """
         shape = (context.shape[0], n_samples, self.n)
         return self.from_normal(
@@ -215,8 +217,11 @@ class _Folded:
         return cls(net, order, ends, first, inner, between, out, out @ first, out_r)
 
     def project(self, context: Tensor) -> list[Tensor]:
-        """What context (B, c) and biases add: to the first layer, to each block's inner layer,
-        to the residual stream behind each block (the same for all), and to the output."""
+        """Return what context (B, c) and biases add.
+
+        To the first layer, to each block's inner layer, to the residual stream behind each block
+        (the same for all), and to the output.
+        """
         net, order = self.net, self.order
         stream = net.initial_layer.bias + torch.relu(net.context_layer(context))
         inner = [b.linear_layers[0].bias + b.context_layer(context) for b in net.blocks]
@@ -227,7 +232,8 @@ class _Folded:
 
 
 def _masked(layer: MaskedLinear) -> Tensor:
-    return layer.weight * layer.mask  # type: ignore[no-any-return]
+    weight: Tensor = layer.weight * layer.mask
+    return weight
 
 
 def _through(
@@ -248,7 +254,7 @@ def _through(
 
 
 class _Layer:
-    """Evaluates one layer; the units that are known already stand in ``known``."""
+    """Evaluates one layer; ``known`` holds the units that were computed before."""
 
     def __init__(self, net: _Folded, constants: list[Tensor], known: Tensor) -> None:
         blocks = len(net.inner)

@@ -1,16 +1,16 @@
 """The frame in which the network sees a galaxy, and the flow's coordinates in it.
 
 A measured centre, angle, size and flux bring every galaxy into one position: centred, its long
-side along x, in pixels of its view and in units of its noise. Whatever the measurement, the frame
-is a fixed function of the pixels, so a posterior learned in it is a posterior; it only has less
-to learn. The coordinates are
+side along x, in pixels of its view and in units of its noise. The frame is a fixed function of the
+pixels, however good the measurement is, so that a posterior learned in it remains a posterior;
+there is only less to learn. The coordinates are
 
     t = (3 asinh((x', y') / 3 s),  u_size,  u_n,  u_e turned,
          ln(flux / flux_0),  asinh((sky - sky_0) / w))
 
-with (x', y') the centre in the frame, s what the centre is roughly known to, u the prior's
-whitened size, index and ellipticity pair, flux_0 and sky_0 as measured. Where the frame has
-locked onto a neighbour the centre is hundreds of s away: hence the asinh.
+with (x', y') the centre in the frame, s its rough uncertainty, u the prior's whitened size, index
+and ellipticity pair, flux_0 and sky_0 as measured. Where the frame has locked onto a neighbour the
+centre is hundreds of s away: hence the asinh.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from hybridfit.npe.views import BASE
 
 N_TARGETS = 8
 LINEAR = 3.0  # of t for the centre: near it t is the offset over its spread
-SKY_WIDTH = 0.05  # in units of a pixel's noise: what the sky is roughly known to
+SKY_WIDTH = 0.05  # rough uncertainty of the sky, in units of a pixel's noise
 WHITENED = Prior()  # of the flow's own coordinates, whatever prior a user fits with
-# the size of half of what is looked at: of larger galaxies the network cannot know anything
+# half of the field of view: of larger galaxies the network cannot know anything
 LARGEST = float(WHITENED.r_circ.whitened(torch.tensor(math.log(BASE / 2), dtype=torch.float64)))
 
 
@@ -41,13 +41,13 @@ class Frame(Batch):
     Args:
         centre: (B, 2) measured x, y.
         angle: (B,) radians, of the long side from +x towards +y.
-        spread: (B,) pixels, what the centre is roughly known to.
+        spread: (B,) pixels, rough uncertainty of the centre.
         rebin: (B,) cutout pixels per view pixel.
         noise: (B,) typical sigma of a pixel, flux units.
         flux: (B,) flux units, as measured.
         sky: (B,) flux per pixel, as measured.
         nominal: (B, 2) x, y where the target was expected.
-        reach: (B,) pixels, half-width of the position's default prior.
+        half_width: (B,) pixels, of the position's default prior.
     """
 
     centre: Tensor
@@ -58,7 +58,7 @@ class Frame(Batch):
     flux: Tensor
     sky: Tensor
     nominal: Tensor
-    reach: Tensor
+    half_width: Tensor
 
     @classmethod
     def unknown(cls, n: int, device: torch.device | str = "cpu") -> Frame:
@@ -68,14 +68,14 @@ class Frame(Batch):
         return cls(**{f.name: shapes.get(f.name, one) for f in fields(cls)})
 
     @property
-    def box(self) -> Tensor:
+    def position_bounds(self) -> Tensor:
         """(B, 4) of `ParameterSpace.from_whitened`, by the default prior."""
-        return torch.cat([self.nominal, self.reach[:, None], self.reach[:, None]], dim=1)
+        return torch.cat([self.nominal, self.half_width[:, None], self.half_width[:, None]], dim=1)
 
-    def box_of(self, space: ParameterSpace) -> Tensor:
+    def position_bounds_of(self, space: ParameterSpace) -> Tensor:
         """(B, 4) of `ParameterSpace.from_whitened`, by the position's prior of ``space``."""
-        reach = self.reach[:, None] * (space.prior.position / WHITENED.position)
-        return torch.cat([self.nominal, reach, reach], dim=1)
+        half = self.half_width[:, None] * (space.prior.position / WHITENED.position)
+        return torch.cat([self.nominal, half, half], dim=1)
 
 
 def _turn(x: Tensor, y: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +84,7 @@ def _turn(x: Tensor, y: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def encode(theta: Tensor, zeropoint: Tensor, frame: Frame) -> Tensor:
-    """The flow's coordinates of physical parameters.
+    """Return the flow's coordinates of physical parameters.
 
     Args:
         theta: (B, 8) x, y, mag, r_eff, n, q, pa, sky in cutout pixels.
@@ -114,7 +114,7 @@ def encode_coords(coords: Tensor, linear: Tensor, frame: Frame) -> Tensor:
 
 
 def decode(t: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
-    """Raw (B, 6) and linear (B, 2) parameters of the flow's coordinates (B, 8), float64."""
+    """Return render coordinates (B, 6) and linear parameters (B, 2) of t (B, 8), float64."""
     t = t.double()
     x, y = position(t[:, None], frame)
     e1, e2 = _turn(t[:, 4], t[:, 5], 2 * frame.angle)
@@ -166,21 +166,21 @@ def position(t: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
 
 
 def log_jacobian(t: Tensor, coords: Tensor, frame: Frame, space: ParameterSpace) -> Tensor:
-    """ln |d t / d (u, ln flux, sky)|, with u the whitened coordinates of ``space``.
+    """Return ln |d t / d (u, ln flux, sky)|, with u the whitened coordinates of ``space``.
 
-    Add it to the flow's log density of t to have the density in u, ln flux [any unit] and sky
-    [flux per pixel]. Draws outside the position's box of ``space`` have no u: -inf.
+    Added to the flow's log density of t it gives the density in u, ln flux [any unit] and sky
+    [flux per pixel]. Draws outside the position bounds of ``space`` have no u: -inf.
 
     Args:
         t: (B, 8).
-        coords: (B, 6) what it decodes to.
+        coords: (B, 6) render coordinates of t.
         frame: of B galaxies.
         space: one Sersic component; its prior may differ from the network's.
 
     Returns:
         (B,) float64.
     """
-    t, box = t.double(), frame.box_of(space)
+    t, box = t.double(), frame.position_bounds_of(space)
     inside = ((coords[:, :2] - box[:, :2]).abs() < box[:, 2:]).all(dim=1)
     whitened = t[:, :6].clone()
     whitened[:, 4], whitened[:, 5] = _turn(t[:, 4], t[:, 5], 2 * frame.angle)

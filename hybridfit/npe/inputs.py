@@ -1,8 +1,8 @@
-"""What the network reads of a cutout: views of its pixels, and scalars measured from them.
+"""Inputs of the network: views of the pixels, and scalars measured from them.
 
 Everything is in pixels and in units of the noise, with the PSF as an input, so that one set of
 weights serves any survey. Large galaxies are rebinned by a power of two, chosen from the pixels,
-and then look like any other galaxy in larger pixels.
+so that they look like smaller galaxies.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PSF_SCALES = (0.8, 1.3, 2.1, 3.45, 5.6, 9.1)
 PSF_ORDERS = ((0, 1), (1, 0), (2, 0), (2, 1), (3, 0))
 N_ASYMMETRY = 6  # windows in which a galaxy is compared with its mirror image
 REBIN_FROM = 10.0  # cutout pixels: a best window wider than this is halved by rebinning
-WANDER = 1.0  # of the best window: how far the target may be from where it is expected
+WANDER = 1.0  # of the best window: largest distance of the target from its nominal position
 SHARP = 15.0  # power of the signal-to-noise by which windows are averaged: near the best one
 DEAD = 1e3  # of the typical sigma: no bright galaxy's own noise comes near it
 N_VIEWS = 5
@@ -47,14 +47,14 @@ MAX_REBIN = 8  # of galaxies in the widest of the rough windows
 
 @dataclass(frozen=True)
 class Inputs(Batch):
-    """What the network reads of B galaxies.
+    """Inputs of the network for B galaxies.
 
     Args:
         views: (B, 5, 64, 64) float32: image and mask at one, image and mask at two view pixels a
             step, and the PSF, all in the frame.
         scalars: (B, F) float32.
-        frame: between the frame and the cutout.
-        noise: its level, as the scalars tell it.
+        frame: the frame of each galaxy in its cutout.
+        noise: the noise level, as the scalars describe it.
         laplace: the Gaussian that the refinement found, see `hybridfit.npe.refinement`.
     """
 
@@ -66,16 +66,16 @@ class Inputs(Batch):
 
 
 def make_inputs(cutouts: Cutouts, with_views: bool = True) -> Inputs:
-    """Measure the frame of each galaxy and what the network reads in it.
+    """Measure the frame of each galaxy, and make the inputs of the network in it.
 
     Args:
-        cutouts: B galaxies of any size; those without a pixel give numbers without meaning.
+        cutouts: B galaxies of any size; those without a pixel give meaningless numbers.
         with_views: whether the views are made; else they are empty (B, 0, 64, 64).
     """
     cutouts = without_dead_pixels(cutouts)
     sky, noise, nominal = sky_level(cutouts), typical_sigma(cutouts), nominal_centre(cutouts)
-    reach = Prior().position * cutouts.size.amin(dim=1).double().clamp_min(8)
-    centre, scale = _find(cutouts, sky, noise, nominal, reach)
+    half_width = Prior().position * cutouts.size.amin(dim=1).double().clamp_min(8)
+    centre, scale = _find(cutouts, sky, noise, nominal, half_width)
     found = torch.isfinite(centre).all(dim=1) & torch.isfinite(scale)  # NaN is no number of pixels
     centre = torch.where(found[:, None], centre, nominal)
     scale = torch.where(found, scale, ROUGH[0])
@@ -93,7 +93,7 @@ def make_inputs(cutouts: Cutouts, with_views: bool = True) -> Inputs:
         flux=measured.flux * noise * rebin,
         sky=sky,
         nominal=nominal,
-        reach=reach,
+        half_width=half_width,
     )
     scalars = torch.cat(
         [
@@ -114,7 +114,7 @@ def make_inputs(cutouts: Cutouts, with_views: bool = True) -> Inputs:
 
 
 def without_dead_pixels(cutouts: Cutouts) -> Cutouts:
-    """Mask what a survey calls dead by a huge sigma: a fit weighs it away, a window does not."""
+    """Mask pixels that a survey marks as dead by a huge sigma, which windows would not ignore."""
     usual = typical_sigma(cutouts).to(cutouts.sigma.dtype)[:, None, None]
     dead = cutouts.sigma > DEAD * usual
     return replace(cutouts, mask=cutouts.mask | dead) if bool(dead.any()) else cutouts
@@ -122,7 +122,7 @@ def without_dead_pixels(cutouts: Cutouts) -> Cutouts:
 
 @dataclass(frozen=True)
 class _Measured:
-    """Of B galaxies, in view pixels and noise units: where, how large, how bright, which angle."""
+    """Measured position, size, flux and angle of B galaxies, in view pixels and noise units."""
 
     data: Tensor  # (B, N, N), masked pixels filled
     centre: Tensor  # (B, 2)
@@ -149,7 +149,7 @@ def _weights(flux: Tensor, noise: Tensor) -> Tensor:
 
 
 def _find(
-    cutouts: Cutouts, sky: Tensor, noise: Tensor, nominal: Tensor, reach: Tensor
+    cutouts: Cutouts, sky: Tensor, noise: Tensor, nominal: Tensor, half_width: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Centre (B, 2) and scale (B,) of the target, cutout pixels, from wide windows."""
     level, unit = (v.float()[:, None, None] for v in (sky, 1 / noise))
@@ -161,7 +161,7 @@ def _find(
         x, y = _offsets(data.shape[2], centre[:, 0]), _offsets(data.shape[1], centre[:, 1])
         plain = windowed(data, x, y, scales, 1)
         weights = _weights(plain[..., 0, 0], scales)
-        limit = torch.minimum(0.9 * reach, WANDER * best.clamp_min(6.0))[:, None]
+        limit = torch.minimum(0.9 * half_width, WANDER * best.clamp_min(6.0))[:, None]
         centre = nominal + (centre + _step(plain, weights, scales) - nominal).clamp(-limit, limit)
         best = torch.exp((weights * torch.log(scales)).sum(dim=1)).double()
     return centre, best
@@ -181,7 +181,7 @@ def _measure(base: Base, start: Tensor) -> _Measured:
     scales = torch.tensor(FINE, device=base.data.device)
     centre, data, size = start, base.data, base.data.shape[-1]
     for i in range(3):
-        if i == 1:  # the centre is near enough by then for the mirrored pixels to stay
+        if i == 1:  # by then the centre is good enough to fill masks with mirrored pixels
             data = filled(base, centre)
         x, y = _offsets(size, centre[:, 0]), _offsets(size, centre[:, 1])
         plain = windowed(data, x, y, scales, 1)
@@ -215,11 +215,11 @@ def _parts(value: Tensor, m: int) -> list[Tensor]:
 
 
 def _image_scalars(base: Base, measured: _Measured) -> Tensor:
-    """Moments of the data, the noise and the masks, and how unlike its mirror image it is."""
+    """Moments of data, noise and masks, and the asymmetry."""
     scales = torch.tensor(FINE, device=base.data.device)
     moments = turned(measured.plain, measured.angle.float(), ORDERS)
-    # a noise map made from a model shows that model without noise: only its level is read, in
-    # one window, and the sky's noise elsewhere
+    # a noise map made from a model shows that model without noise: so only its level in one
+    # window is read, and the sky's noise elsewhere
     flux, noise = moments[0, 0].real, (torch.pi**0.5) * scales
     positive = torch.sqrt(flux.clamp_min(0) ** 2 + noise**2)
     log_flux = torch.log(positive)

@@ -1,6 +1,6 @@
 """Gaussians about which a flow works: in units of their widths all posteriors look alike.
 
-Where the pixels say much a posterior is the Gaussian of its Fisher information. With its mean m and
+At high signal to noise a posterior is the Gaussian of its Fisher information. With its mean m and
 precision L L^T the flow's variable is
 
     w = 3 asinh(L^T (t - m) / 3),
@@ -19,7 +19,7 @@ from torch import Tensor
 from hybridfit.data.batch import Batch
 
 LINEAR = 3.0  # deviations, up to which w follows them
-FAR = 30.0  # of t and w / 3: nothing means anything beyond
+FAR = 30.0  # of t and w / 3: larger values are cut
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Laplace(Batch):
 
     @classmethod
     def unknown(cls, n: int, size: int, device: torch.device | str = "cpu") -> Laplace:
-        """Of n galaxies and ``size`` coordinates that have not been looked at: NaN."""
+        """Of n galaxies and ``size`` coordinates that are not known yet: NaN."""
         nothing = torch.full((n, size, size), torch.nan, dtype=torch.float64, device=device)
         return cls(nothing[:, :, 0], nothing)
 

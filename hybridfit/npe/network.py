@@ -94,7 +94,7 @@ class Estimator(nn.Module):
     distance_limit: Tensor
 
     def set_whitening(self, scalars: Tensor, targets: Tensor) -> None:
-        """Set what scalars (N, F) and targets (N, P) are standardised with, from a sample."""
+        """Set the scales that standardise scalars (N, F) and targets (N, P), from a sample."""
         for name, values in (("scalar", scalars), ("target", targets)):
             values = values.double()
             getattr(self, f"{name}_mean").copy_(values.mean(dim=0))
@@ -153,9 +153,9 @@ class Estimator(nn.Module):
             features = ((scalars - self.scalar_mean) / self.scalar_std).clamp(-8.0, 8.0)
         elif seen is not None:
             features = seen
-        else:  # neither is read: what is left is the prior
+        else:  # neither is read: only the prior is left
             features = scalars.new_zeros(len(scalars), self.entry.in_features)
-        # bfloat16, where asked for, is for the backbone: bright galaxies' scalars need the digits
+        # bfloat16 is for the backbone only: the scalars of bright galaxies need the digits
         with torch.autocast(device_type=features.device.type, enabled=False):
             x = self.entry(features)
             for block in self.blocks:
@@ -185,7 +185,7 @@ class Estimator(nn.Module):
         return losses
 
     def set_context(self, contexts: Tensor, quantile: float = 0.999) -> None:
-        """Set what is usual of contexts (N, C), and the distance that few usual ones exceed."""
+        """Set the usual contexts from (N, C), and the distance that few of them exceed."""
         contexts = contexts.double()
         mean = contexts.mean(dim=0)
         covariance = torch.cov((contexts - mean).T)

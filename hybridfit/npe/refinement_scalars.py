@@ -23,11 +23,11 @@ class Step:
     """One Gauss-Newton step of B galaxies; all float64.
 
     Args:
-        laplace: the Gaussians that it found.
+        laplace: the Gaussians at its end.
         taken: (B, 8) the step in units of their widths.
         length: (B,) of the whole step, in them.
         cut: (B,) share of the whole step that was taken.
-        pixels: what the pixels said where it began.
+        pixels: the normal equations at its start.
     """
 
     laplace: Laplace
@@ -38,7 +38,7 @@ class Step:
 
 
 def scalars_of(steps: Sequence[Step]) -> Tensor:
-    """What tells a network how two steps went, (B, `N_SCALARS`) float32."""
+    """Return scalars that describe two steps to a network, (B, `N_SCALARS`) float32."""
     first, last = steps
     covariance = torch.cholesky_inverse(last.laplace.factor)
     width = torch.diagonal(covariance, dim1=1, dim2=2).sqrt()
@@ -60,7 +60,7 @@ def scalars_of(steps: Sequence[Step]) -> Tensor:
 
 
 def step_signs(signs: Tensor) -> Tensor:
-    """What (K, `N_SCALARS`) the steps' scalars are multiplied with where t is with (K, 8)."""
+    """Return the factors (K, `N_SCALARS`) of the scalars where those of t are ``signs`` (K, 8)."""
     i, j = PAIRS
     one = torch.ones_like(signs)
     return torch.cat([signs, one, signs[:, i] * signs[:, j], signs, one], dim=1)

@@ -1,8 +1,8 @@
-"""The frame's two ambiguities: it may be mirrored, and turned by 180 degrees.
+"""The symmetries of the frame: a mirror image, and a turn by 180 degrees.
 
-A galaxy mirrored at the frame's long axis is another, equally probable galaxy, and the frame's
-axis could as well point the other way. So each galaxy seen in training stands for four; only
-signs of scalars and targets and the order of pixels change.
+A galaxy mirrored at the frame's long axis is another, equally probable galaxy, and the axis could
+point the other way too. So each galaxy in training stands for four, which differ only in the
+signs of scalars and targets and in the order of pixels.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _signs(m: int, n: int) -> list[tuple[int, int]]:
 
 
 def scalar_signs(refined: bool = False) -> Tensor:
-    """(2, F): what mirroring and turning multiply the scalars with, in their order."""
+    """Return the factors (2, F) of the scalars under a mirror image and under a turn."""
     n, n_psf = len(FINE), len(PSF_SCALES)
     signs = _signs(0, n) + _signs(0, n - 1)
     for m, _ in ORDERS[1:]:
@@ -59,7 +59,7 @@ def redrawn(
         generator: of the choice, on the CPU.
 
     Returns:
-        The same, as the frame might as well have been.
+        The same in a random one of the four equivalent frames.
     """
     device = scalars.device
     mirror, turn = (torch.rand(2, len(scalars), generator=generator) < 0.5).to(device)

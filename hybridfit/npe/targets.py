@@ -1,4 +1,4 @@
-"""Other parameters than the Sersic ones: columns of a table that a fine-tuned network predicts.
+"""Targets other than the Sersic parameters: columns of a table that a fine-tuned network predicts.
 
 A column is a number of a galaxy that does not depend on where it lies in its cutout or how it is
 turned, e.g. a bulge fraction or a mass. The flow's coordinate is the value or its logarithm.

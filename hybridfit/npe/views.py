@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from hybridfit.data.cutouts import Cutouts
 
-BASE = 128  # view pixels a side that are looked at
+BASE = 128  # view pixels a side of the field of view
 SIDE = 64  # pixels a side of each view
 EXTREME = 1e9  # of a pixel's noise: no real pixel comes near it, and its powers are finite
 PSF_STEP = 0.5  # view pixels per pixel of the PSF's view
@@ -94,9 +94,9 @@ def reflected(image: Tensor, centre: Tensor) -> Tensor:
 
 
 def filled(base: Base, centre: Tensor) -> Tensor:
-    """The data with masked pixels taken from the opposite side of the centre, where that is seen.
+    """Return the data with masked pixels taken from the opposite side of the centre, if it is seen.
 
-    A galaxy looks the same turned by 180 degrees, so moments suffer less from what is masked.
+    A galaxy is symmetric under a turn by 180 degrees, so that masks spoil its moments less.
     """
     return torch.where(base.masked, reflected(base.data, centre), base.data)
 
@@ -130,7 +130,7 @@ def arsinh(x: Tensor) -> Tensor:
 
 
 def _frame_grid(centre: Tensor, angle: Tensor, step: Tensor, sides: torch.Size) -> Tensor:
-    """Where the pixels of turned views lie in images, (B, SIDE, SIDE, 2) float32.
+    """Return where pixels of turned views lie in images, (B, SIDE, SIDE, 2) float32.
 
     In the coordinates of `functional.grid_sample`, -1 and 1 at the images' edges.
 
@@ -154,10 +154,10 @@ def _frame_grid(centre: Tensor, angle: Tensor, step: Tensor, sides: torch.Size) 
 
 
 def effective_psf(cutouts: Cutouts, rebin: Tensor) -> tuple[Tensor, Tensor]:
-    """PSFs with the response of a view pixel in them, at their own sampling.
+    """Return PSFs convolved with a view pixel, at their own sampling.
 
     Args:
-        cutouts: B galaxies; without PSFs a single pixel stands for them.
+        cutouts: B galaxies; a single pixel replaces missing PSFs.
         rebin: (B,) cutout pixels per view pixel.
 
     Returns:
@@ -172,7 +172,7 @@ def effective_psf(cutouts: Cutouts, rebin: Tensor) -> tuple[Tensor, Tensor]:
     ky = torch.fft.fftfreq(height, device=psf.device)[None, :, None]
     kx = torch.fft.rfftfreq(width, device=psf.device)[None, None, :]
     response = torch.sinc(kx * samples) * torch.sinc(ky * samples)
-    # where the PSF holds one cutout pixel's response that part of it is there already
+    # a PSF that includes the pixel already has one cutout pixel's response
     one = cutouts.psf_oversampling.to(psf.dtype)[:, None, None]
     known = torch.sinc(kx * one) * torch.sinc(ky * one)
     response = torch.where(

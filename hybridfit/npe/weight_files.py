@@ -42,11 +42,11 @@ def save_weights(
     """Write an estimator as ``weights.safetensors``, ``config.yaml`` and ``card.json``.
 
     Args:
-        estimator: what is written, parameters and buffers.
-        folder: made where missing.
+        estimator: the network, with its parameters and buffers.
+        folder: created if missing.
         config: what `load_weights` builds it from: network, n_scalars, n_targets, prior,
             simulator, targets.
-        card: how it was made; for people.
+        card: how it was trained, for readers.
         half: whether matrices are stored as float16. Vectors and whitening stay float32.
 
     Returns:
@@ -63,8 +63,7 @@ def save_weights(
     text = yaml.safe_dump(plain(config), sort_keys=False)
     write_text(folder / CONFIG, text)
     if card is not None:
-        told = json.dumps(_finite(plain(card)), indent=2) + "\n"
-        write_text(folder / CARD, told)
+        write_text(folder / CARD, json.dumps(_finite(plain(card)), indent=2) + "\n")
     with atomic(folder / WEIGHTS) as file:
         file.write(save(tensors))
     return folder
@@ -78,7 +77,7 @@ def _finite(value: Any) -> Any:
 
 
 def _stored(value: Tensor, half: bool) -> Tensor:
-    """The tensor as it is stored: smaller where that loses nothing, or nothing that matters."""
+    """Return the tensor as it is stored, in a smaller type where the loss does not matter."""
     if value.dtype == torch.float32:
         if half and value.ndim >= 2 and float(value.abs().amax()) < 6e4:
             value = value.half()
@@ -120,10 +119,10 @@ def load_config(folder: str | Path) -> dict[str, Any]:
 
 
 def load_card(folder: str | Path) -> dict[str, Any]:
-    """Return what the card beside weights tells; nothing where there is none.
+    """Return the card beside weights; empty without one.
 
     Raises:
-        ValueError: if it is no card.
+        ValueError: if it cannot be read.
     """
     path = Path(folder) / CARD
     if not os.path.lexists(path):
@@ -148,7 +147,7 @@ def load_weights(folder: str | Path, device: torch.device | str = "cpu") -> Esti
             "hybridfit train leaves in OUT/weights, and hybridfit finetune in OUT"
         )
     config = load_config(folder)
-    # what a hub has for a backbone would be overwritten at once
+    # the weights of a hub for the backbone would be overwritten at once
     network = replace(config["network"], pretrained=False)
     with _of_weights(path):
         check_regular(path)
@@ -188,10 +187,10 @@ def _check_size(network: NetworkOptions, config: Mapping[str, Any], path: Path) 
 
 @contextmanager
 def _of_weights(path: Path) -> Iterator[None]:
-    """Whatever goes wrong with a file of a folder of weights is one kind of error, and names it."""
+    """Turn any error about a file of weights into a ValueError that names the file."""
     try:
         yield
-    except Exception as error:  # safetensors, JSON and torch have kinds of their own
+    except Exception as error:  # safetensors, JSON and torch raise errors of their own
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         named = reason if path.name in reason else f"'{path}' cannot be read: {reason}"
         raise ValueError(

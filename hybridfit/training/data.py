@@ -1,9 +1,9 @@
 """Training data: numbered shards of simulated galaxies, made ahead by workers, used several times.
 
 Shard k depends on the run's seed and on k alone, and shards are taken in the order of their
-numbers, so a resumed run goes on with the data that would have come next, whatever the number
-of workers. Simulation is what a CPU waits for, so each galaxy is used several times while it
-stays in the store.
+numbers, so that a resumed run continues with the data that would have come next, whatever the
+number of workers. Simulation is the bottleneck on a CPU, so each galaxy is used several times while
+it stays in the replay buffer.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class SimulatedSource:
 def shard_of(
     simulated: SimulatedFields, with_views: bool = True, initial_estimator: Estimator | None = None
 ) -> Shard:
-    """What a network with this initial estimator reads of simulated fields, and their targets."""
+    """Return the inputs of a network with this initial estimator, and the targets."""
     on_cpu = simulated.cutouts.image.device.type == "cpu"
     side = simulated.cutouts.size.amax(dim=1)
     order = torch.argsort(side, stable=True)  # small cutouts together, without their padding
@@ -120,7 +120,7 @@ def shard_of(
 
 
 def targets_of(t: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor]:
-    """What the flow learns of coordinates t (B, 8), and ln |d targets / d t| (B,)."""
+    """Return the flow's targets for coordinates t (B, 8), and ln |d targets / d t| (B,)."""
     if inputs.laplace is None:
         return t, torch.zeros_like(t[:, 0])
     w = inputs.laplace.whiten(t[:, None])
@@ -134,7 +134,7 @@ def _unpadded(cutouts: Cutouts, side: int) -> Cutouts:
 
 
 def in_parts(n: int, size: int) -> Iterator[slice]:
-    """Slices that cover ``n`` rows, ``size`` at a time."""
+    """Yield slices that cover ``n`` rows, ``size`` at a time."""
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
 
@@ -172,7 +172,7 @@ class Producer:
 
     def __exit__(self, *_: object) -> None:
         for process in self._processes:
-            process.kill()  # they hold nothing that needs to be put in order
+            process.kill()  # they hold nothing that needs cleaning up
             process.join()
 
     def get(self, wait: bool = True) -> Shard | None:
@@ -208,12 +208,13 @@ class Producer:
                 continue
             if isinstance(got, str):
                 raise RuntimeError(f"simulating shard {self.number} failed:\n{got}")
-            return got  # type: ignore[no-any-return]
+            arrays: list[np.ndarray] = got
+            return arrays
 
 
 def _work(source: Source, first: int, step: int, shards: Any) -> None:
     """Make shards for ever, in a process of its own."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles interrupts
     threading.Thread(target=_follow_parent, daemon=True).start()
     torch.set_num_threads(1)
     number = first

@@ -1,4 +1,4 @@
-"""Weights out of a training run: what is used and shipped, with a card that says how they came."""
+"""Export of weights from a training run, with a card on how they were trained."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def export(
     folder: str | Path,
     before: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
-    """Write weights with their config, and a card that says how they were made.
+    """Write weights with their config, and a card on how they were trained.
 
-    ``before`` has the counters of the runs that this one started from.
+    ``before`` holds the counters of the runs that this one started from.
     """
     card = {
         "validation_nll": {name: round(value, 4) for name, value in values.items()},
@@ -48,7 +48,7 @@ def export(
 
 
 def export_checkpoint(run: str | Path, folder: str | Path) -> Path:
-    """Write the averaged weights of the last checkpoint in ``run``, as they are.
+    """Write the averaged weights of the last checkpoint in ``run``.
 
     Raises:
         FileNotFoundError: if ``run`` has no checkpoint or no recipe.

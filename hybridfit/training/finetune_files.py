@@ -1,4 +1,4 @@
-"""Fine-tuning as the command line asks for it: a simulator's recipe or labelled cutouts."""
+"""Fine-tuning from the command line, to a simulator or to labelled cutouts."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ def finetune_network(
             raise ValueError(f"'{out}' holds weights already: give another folder")
         plan = _plan(input if simulated else config)
         estimator = load_estimator(weights).to(device)
-        told = load_config(weights or PACKAGED)
-        if told.get("targets") and not plan.finetune.targets:
-            plan = replace(plan, finetune=replace(plan.finetune, targets=told["targets"]))
+        settings = load_config(weights or PACKAGED)
+        if settings.get("targets") and not plan.finetune.targets:
+            plan = replace(plan, finetune=replace(plan.finetune, targets=settings["targets"]))
         if simulated:
             if plan.finetune.targets:
                 raise ValueError("finetune.targets need labelled cutouts: a simulator has none")
@@ -101,11 +101,11 @@ def finetune_network(
         )
     except (ValueError, TypeError, OSError) as error:
         raise UsageError(str(error)) from error
-    told |= {"n_targets": tuned.estimator.n_targets, "targets": plan.finetune.targets}
+    settings |= {"n_targets": tuned.estimator.n_targets, "targets": plan.finetune.targets}
     if simulated:
-        told |= {"simulator": plan.simulator, "prior": plan.prior}
+        settings |= {"simulator": plan.simulator, "prior": plan.prior}
     card = _card(tuned, plan, len(training), len(held_out), weights or PACKAGED)
-    save_weights(tuned.estimator, out, told, card)
+    save_weights(tuned.estimator, out, settings, card)
     return tuned
 
 

@@ -1,4 +1,4 @@
-"""Labelled cutouts as training data: real galaxies with parameters that somebody measured."""
+"""Labelled cutouts as training data: real galaxies with known parameters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def labelled_shard(
     seed: int = 0,
     initial_estimator: Estimator | None = None,
 ) -> Shard:
-    """What the network reads of labelled cutouts, and their targets.
+    """Return the inputs of the network for labelled cutouts, and their targets.
 
     Args:
         cutouts: B galaxies.
@@ -63,7 +63,7 @@ def labelled_shard(
 def with_sky(theta: Tensor, cutouts: Cutouts, seed: int) -> Tensor:
     """Replace skies that are NaN by draws given the pixels and the other parameters.
 
-    Taking the best sky instead would teach the network that it is known without an error.
+    The best sky instead would teach the network that it is known without error.
     """
     missing = torch.isnan(theta[:, 7]) & torch.isfinite(theta[:, :7]).all(dim=1)
     rows = missing.nonzero()[:, 0]

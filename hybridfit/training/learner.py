@@ -86,9 +86,9 @@ def make_optimiser(
 def clipped_step(
     model: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, clip: float
 ) -> bool:
-    """Follow the gradient of ``loss``, cut to the norm ``clip``; False if it is not finite."""
+    """Take a step along the gradient of ``loss``, cut to the norm ``clip``; False if not finite."""
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(loss)
     norm = nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], clip)
     if not torch.isfinite(norm):
         return False
@@ -181,7 +181,7 @@ def soft_clip(nll: Tensor, limit: float) -> Tensor:
 
 @torch.no_grad()
 def follow(ema: nn.Module, model: nn.Module, decay: float) -> None:
-    """Move the averaged weights towards the present ones; buffers are copied."""
+    """Move the averaged weights towards the current ones; buffers are copied."""
     torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
     for mine, theirs in zip(ema.buffers(), model.buffers(), strict=True):
         mine.copy_(theirs)

@@ -1,4 +1,4 @@
-"""What a training run is made of: options from YAML, and schedules by progress."""
+"""The recipe of a training run: options from YAML, and schedules by progress."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class TrainOptions:
     """How a network is trained.
 
     Every schedule goes by progress, the larger of images / ``images`` and minutes / ``minutes``
-    over all legs of the run, so that a run with a limit on its time anneals to the end too.
+    over all sessions of the run, so that a run with a time limit completes its schedules too.
     """
 
-    images: int = 3_000_000  # uses of galaxies after which the run is whole
-    minutes: float = math.inf  # wall time of all legs after which it is whole
+    images: int = 3_000_000  # uses of galaxies after which the run is complete
+    minutes: float = math.inf  # wall time of all sessions after which it is complete
     batch: int = 128
     seed: int = 0
     learning_rate: float = 1.5e-3
@@ -48,9 +48,9 @@ class TrainOptions:
     shard: int = 2048  # galaxies simulated at a time
     workers: int = 1  # processes that simulate; 0: this one does, on its device
     epochs_per_image: float = 3.0  # uses of each galaxy
-    reuse_max: float = 6.0  # uses it may see where simulation is late; then training waits
-    memory_gb: float = 3.0  # for galaxies that are held
-    whitening: int = 20_000  # galaxies from which scales are taken, and held at the start
+    reuse_max: float = 6.0  # limit of these uses where simulation is slow; then training waits
+    memory_gb: float = 3.0  # of the replay buffer
+    whitening: int = 20_000  # galaxies that set the scales, simulated before the first batch
     checkpoint_minutes: float = 3.0
     validation: int = 2048  # galaxies of the fixed validation set
     validation_limit: int = 500  # clean ones of them whose Laplace limit is computed
@@ -126,7 +126,7 @@ SECTIONS: dict[str, Any] = {
 
 
 def progress_of(images: int, minutes: float, options: TrainOptions) -> float:
-    """How much of the run is done, 0 to 1."""
+    """Return the completed fraction of the run, 0 to 1."""
     return min(1.0, max(images / options.images, minutes / options.minutes))
 
 

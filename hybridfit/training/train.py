@@ -1,4 +1,4 @@
-"""Training as the command line asks for it: files and numbers in, a folder of weights out."""
+"""Training from the command line: a recipe file in, a folder of weights out."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def train_network(
         minutes, images: instead of the file's, where given.
         device: of the network.
         threads: CPU threads of the network; 0 leaves torch's choice.
-        export: only write the weights of the last checkpoint into this folder.
+        export: only write the weights of the last checkpoint to this folder.
         quiet: no progress bar.
         start: folder of a run, or of weights, whose network a new run begins with.
 

@@ -1,4 +1,4 @@
-"""What a training run tells: a progress bar, ``log.jsonl``, and TensorBoard where there is one."""
+"""The log of a training run: a progress bar, ``log.jsonl``, and TensorBoard if installed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOG = "log.jsonl"
 
 
 class TrainingLog:
-    """Writes a run's log; lines after the checkpoint that a run goes on from are dropped.
+    """Writes a run's log; lines after the checkpoint of a resumed run are dropped.
 
     Args:
         folder: of the run.
@@ -37,7 +37,8 @@ class TrainingLog:
         if tensorboard and find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(real_folder(folder / "tensorboard")), purge_step=step)  # type: ignore[no-untyped-call]
+            writer: Any = SummaryWriter  # without types of its own
+            self._board = writer(str(real_folder(folder / "tensorboard")), purge_step=step)
         self._bar = tqdm(
             total=100.0,
             disable=quiet,

@@ -1,4 +1,4 @@
-"""How good a network is while it trains: its NLL on fixed galaxies, beside the Laplace limit."""
+"""Validation of a network in training: its NLL on fixed galaxies, and the Laplace limit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hybridfit.simulation.simulate import simulate_fields
 from hybridfit.training.data import VALIDATION, Shard, SimulatedSource, in_parts, seed_of, shard_of
 
 SNR_EDGES = (0.0, 10.0, 30.0, 100.0, 300.0, math.inf)
-WORST = 100.0  # nats: a galaxy that is worse counts as this, so that the mean says something
+WORST = 100.0  # nats: limit for single galaxies, so that the mean stays meaningful
 AT_ONCE = 256  # galaxies a forward pass takes
 LIMITED_AT_ONCE = 32
 
@@ -36,7 +36,7 @@ class Validation:
     Args:
         galaxies: see `Shard`.
         limit: (N,) float32, `laplace_limit`; NaN where it was not computed.
-        prior: NLL of the one Gaussian that fits all true t: what is known without any pixel.
+        prior: NLL of the Gaussian that fits all true t, without reading any pixel.
     """
 
     galaxies: Shard
@@ -46,7 +46,8 @@ class Validation:
 
 def make_validation(source: SimulatedSource, n_limit: int) -> Validation:
     """Simulate the validation galaxies and compute the limit of the first clean ones."""
-    assert source.stream == VALIDATION
+    if source.stream != VALIDATION:
+        raise ValueError(f"stream is {source.stream}, expected {VALIDATION}, that of validation")
     seed = seed_of(source.seed, source.stream, 0)
     simulated = simulate_fields(source.size, seed, source.simulator, source.prior, source.device)
     galaxies = shard_of(simulated, source.with_views, source.initial_estimator)
@@ -100,7 +101,7 @@ def laplace_limit(theta: Tensor, cutouts: Cutouts, space: ParameterSpace) -> Ten
 
     C is the inverse of the Fisher information at the truth plus the prior's precision, which is
     the identity in whitened coordinates; flux and sky have a flat prior. It is a bound for isolated
-    galaxies; at low signal to noise posteriors are no Gaussians and the bound is not sharp.
+    galaxies; at low signal to noise posteriors are not Gaussian and the bound is not sharp.
 
     Args:
         theta: (B, 8) physical truth.
@@ -113,7 +114,7 @@ def laplace_limit(theta: Tensor, cutouts: Cutouts, space: ParameterSpace) -> Ten
     theta = theta.double()
     frame = make_inputs(cutouts, with_views=False).frame
     targets = encode(theta, cutouts.zeropoint, frame)
-    box = frame.box_of(space)
+    box = frame.position_bounds_of(space)
     coords, linear = space.from_physical(theta, cutouts.zeropoint)
     _, chain = space.from_whitened(space.to_whitened(coords, box), box)  # d coords / d whitened
     n = space.n_nonlinear
@@ -155,7 +156,7 @@ def nll_of(estimator: Estimator, galaxies: Shard, use_views: bool = True) -> Ten
 
 
 def contexts_of(estimator: Estimator, galaxies: Shard) -> Tensor:
-    """What the flow is given of galaxies, (N, C)."""
+    """Return the contexts of galaxies, (N, C)."""
     device = next(estimator.parameters()).device
     with torch.no_grad():
         pieces = []
@@ -179,7 +180,7 @@ def set_contexts(estimator: Estimator, galaxies: Shard) -> None:
 
 
 def inputs_of_initial(galaxies: Shard, initial_estimator: Estimator) -> Shard:
-    """What the initial estimator reads of galaxies; their targets are not its own."""
+    """Return the inputs of the initial estimator; the targets are not its own."""
     return replace(
         galaxies,
         views=galaxies.views[:, :0],

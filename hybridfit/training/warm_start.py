@@ -1,4 +1,4 @@
-"""A run that starts from what another one has learned, perhaps with a deeper network.
+"""A warm start: a run that begins with the weights of another, perhaps with a deeper network.
 
 New gated blocks and layers of the flow are the identity, so a network with more of them begins as
 good as the one it was made of, and only has to learn what they add. A network with refinement
@@ -25,7 +25,7 @@ from hybridfit.training.learner import Counters
 from hybridfit.training.recipe import Recipe
 
 INITIAL = "initial_estimator."
-# what may be there more often than before, as the identity
+# parts that may be more numerous than before; new ones are the identity
 GROWING = re.compile(
     r"(initial_estimator\.)?((blocks|corrections)\.\d+\.|flow\.transform\._transforms\.\d+\.)"
 )
@@ -79,7 +79,8 @@ def initial_estimator_of(network: NetworkOptions, weights: Weights | None) -> Es
         )
     own = _initial_in(weights)
     initial_estimator = make_initial_estimator(network, len(own["scalar_mean"]) + N_SCALARS)
-    assert initial_estimator is not None
+    if initial_estimator is None:
+        raise ValueError("network.refinement is false, expected a network with refinement")
     _load(
         initial_estimator,
         {name: own[name] for name in initial_estimator.state_dict() if name in own},
@@ -115,7 +116,7 @@ def load_start(model: Estimator, weights: Weights) -> None:
             layers of the flow, and in refinement.
     """
     if model.initial_estimator is not None and not _has_initial(weights):
-        weights = _with_refinement(model, weights)
+        weights = _with_refinement(model.state_dict(), weights)
     _load(model, _reading_more(model, weights))
 
 
@@ -130,18 +131,20 @@ def _initial_in(weights: Weights) -> Weights:
     return {k.removeprefix(INITIAL): v for k, v in weights.items() if k.startswith(INITIAL)}
 
 
-def _with_refinement(model: Estimator, weights: Weights) -> Weights:
-    """Weights of a network with refinement, made of one without: new scalars are not read yet."""
-    assert model.initial_estimator is not None
-    own = model.state_dict()
-    made = {INITIAL + k: weights[k] for k in model.initial_estimator.state_dict() if k in weights}
+def _with_refinement(own: Weights, weights: Weights) -> Weights:
+    """Weights of a network with refinement, of one without; ``own`` is its state before.
+
+    New scalars are not read yet.
+    """
+    names = (name.removeprefix(INITIAL) for name in own if name.startswith(INITIAL))
+    made = {INITIAL + name: weights[name] for name in names if name in weights}
     for name, value in weights.items():
         made[name] = own[name] if name.startswith(OF_TARGETS) else value
     return made
 
 
 def _reading_more(model: Estimator, weights: Weights) -> Weights:
-    """The same for a network with further scalars at the end: it reads nothing of them yet."""
+    """The same for a network with further scalars at the end, which it does not read yet."""
     own = model.state_dict()
     made = dict(weights)
     for name in filter(READERS.fullmatch, weights.keys() & own.keys()):
@@ -167,9 +170,9 @@ def _load(model: torch.nn.Module, weights: Weights) -> None:
     )
     if missing or unknown or shapes:
         parts = (("lack ", missing), ("have ", unknown), ("have ", shapes))
-        told = "; ".join(word + ", ".join(names[:3]) for word, names in parts if names)
+        differences = "; ".join(word + ", ".join(names[:3]) for word, names in parts if names)
         raise ValueError(
-            f"the weights to start from do not fit the recipe's network: they {told}. Only blocks, "
-            "corrections and flow_layers may be more than they were, and refinement become true"
+            f"the weights to start from do not fit the recipe's network: they {differences}. Only "
+            "blocks, corrections and flow_layers may grow, and refinement may become true"
         )
     model.load_state_dict({**{name: own[name] for name in fresh}, **weights})
