@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from hybridfit.io.old_columns import RENAMED
 from hybridfit.io.read_results import read_results
 from hybridfit.io.result_table import result_columns, result_rows
 from hybridfit.io.rows_back import rows_back
+from hybridfit.io.unicode_columns import Reiterable
 from hybridfit.model.parameters import ParameterSpace
 
 NAMES = ["x", "y", "mag", "r_eff", "n", "q", "pa", "sky"]
@@ -382,6 +384,29 @@ def test_rows_come_back_as_they_were_written(format: str, tmp_path: Path):
     if arrays:
         table_path(tmp_path, format, "draws").unlink()
         assert rows_back(path, columns, ["a", "b", "Ü1"]) is None, "there are no draws any more"
+
+
+@pytest.mark.parametrize("format", ["fits", "ecsv", "votable", "parquet"])
+def test_memory_does_not_grow_with_the_run(format: str, tmp_path: Path):
+    """Parts are written one by one, draws too: eight times as many take no more memory."""
+    needs(format)
+    cutouts, result = made(draws=True, id=["a", "b", "c"])
+    columns = result_columns(result.fit.space, 8, quantiles=True, n_samples=400)
+    part = np.repeat(result_rows(cutouts, result, columns), 4)
+
+    def peak(count: int) -> int:
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        parts = Reiterable(lambda: (part.copy() for _ in range(count)))
+        tracemalloc.start()
+        export.write_tables(folder, format, parts, columns, {})
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(1)  # imports and caches
+    few, many = peak(2), peak(16)
+    assert many < few + part.nbytes, "some 14 parts more would take 14 times that"
 
 
 def test_votable_is_valid(tmp_path: Path):

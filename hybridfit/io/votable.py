@@ -9,6 +9,7 @@ References:
 
 from __future__ import annotations
 
+import gc
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,6 +50,7 @@ def write_votable(
     for rows in parts:
         if len(rows):
             file.write(_pieces(rows, columns, {})[1])
+            gc.collect()  # tables are in cycles: those of some forty parts would pile up
     file.write(tail)
 
 

@@ -6,6 +6,7 @@ with the same galaxies in the same order: `hybridfit.io.read_results` reads both
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -179,6 +180,7 @@ def _write_text(
                 table[column.name] = [guarded(text) for text in table[column.name]]
         lines = _text(table, format)
         file.write(b"".join(lines.splitlines(keepends=True)[head.count(b"\n") :]))
+        gc.collect()  # tables are in cycles: those of some forty parts would pile up
 
 
 def _text(table: Table, format: str) -> bytes:
