@@ -19,7 +19,7 @@ from hybridfit.pipeline.fluxes import flux_limits, with_fluxes
 from hybridfit.pipeline.posterior import without_signal
 from hybridfit.sampling import importance_sampling
 from hybridfit.sampling.options import SamplingOptions
-from hybridfit.sampling.proposal import Points
+from hybridfit.sampling.proposal import EvaluatedDraws
 
 EAGER = hf.FitOptions(compile="off")
 
@@ -60,7 +60,7 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     evaluate = importance_sampling.evaluated
 
-    def counted(whitened, profiled, normal, given) -> Points:
+    def counted(whitened, profiled, normal, given) -> EvaluatedDraws:
         counts.append(whitened.shape[0] * whitened.shape[1])
         return evaluate(whitened, profiled, normal, given)
 

@@ -20,7 +20,7 @@ from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions
 from hybridfit.pipeline.measure import measure
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
-from hybridfit.sampling.importance_sampling import Sampled
+from hybridfit.sampling.importance_sampling import WeightedDraws
 from hybridfit.uncertainty.error_budget import NONE
 from hybridfit.uncertainty.evidence import LEAST_DRAWS, log_flux_prior, with_evidence
 from hybridfit.uncertainty.image_noise import measure_noise
@@ -139,14 +139,14 @@ def test_bulges_and_disks_of_the_simulated_set(shared_data: Path) -> None:
 # --- units ----------------------------------------------------------------------------------
 
 
-def sampled_with(linear: Tensor, khat: float = 0.1, ess: float = 100.0) -> Sampled:
+def sampled_with(linear: Tensor, pareto_k: float = 0.1, ess: float = 100.0) -> WeightedDraws:
     """Equally weighted draws of one galaxy, with ln Z = 0."""
     count = linear.shape[1]
     one = torch.ones(1, dtype=torch.float64)
     weights = torch.full((1, count), -math.log(count), dtype=torch.float64)
     whitened = torch.zeros(1, count, 6, dtype=torch.float64)
     draws = torch.tensor([count])
-    return Sampled(whitened, linear, weights, ess * one, khat * one, 0 * one, one, draws)
+    return WeightedDraws(whitened, linear, weights, ess * one, pareto_k * one, 0 * one, one, draws)
 
 
 def test_shares_of_the_flux_are_uniform() -> None:
@@ -173,7 +173,15 @@ def test_evidence_at_a_temperature_is_that_of_a_larger_sigma() -> None:
         both,
         **{
             name: getattr(one, name).expand(2, *getattr(one, name).shape[1:])
-            for name in ("whitened", "linear", "log_weights", "ess", "khat", "missed", "n_draws")
+            for name in (
+                "whitened",
+                "linear",
+                "log_weights",
+                "ess",
+                "pareto_k",
+                "missed_mass",
+                "n_draws",
+            )
         },
     )
     heat = torch.tensor([1.0, 4.0], dtype=torch.float64)
@@ -208,7 +216,7 @@ def test_what_is_not_known_is_nan() -> None:
     cutouts = galaxies("one", 200.0, 1)
     fitted, problem, part = about(cutouts, fit_cutouts(cutouts, OPTIONS))
     linear = torch.tensor([[[300.0, 0.1]] * 50], dtype=torch.float64)
-    for known in ({}, {"khat": 0.9}, {"khat": math.nan}, {"ess": LEAST_DRAWS / 2}):
+    for known in ({}, {"pareto_k": 0.9}, {"pareto_k": math.nan}, {"ess": LEAST_DRAWS / 2}):
         one = sampled_with(linear, **known)
         found = with_evidence(one, problem, fitted, part).log_evidence
         assert bool(torch.isfinite(found)) == (known == {})

@@ -1,4 +1,4 @@
-"""Parameters that are held: the surface's derivatives, and fits on it."""
+"""Parameters that are fixed: the surface's derivatives, and fits on it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hybridfit.data.flags import Flag
 from hybridfit.data.samples import Draws
 from hybridfit.fitting.build_problem import build_problem
 from hybridfit.fitting.fit import fit_cutouts
-from hybridfit.fitting.fixed import Given, hold, unreachable
+from hybridfit.fitting.fixed import InitialValues, surface_of, unreachable
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.solution import flux_units
 from hybridfit.model.parameters import ParameterSpace
@@ -28,7 +28,7 @@ from hybridfit.rendering.render import render
 PLANE = ParameterSpace((("n",),), "plane")
 NAMES = PLANE.names
 OPTIONS = FitOptions(sky="plane", compile="off", objective="ml", precision="float64")
-# all that can be held of size, axis ratio and angle, alone and together, and others beside
+# all that can be fixed of size, axis ratio and angle, alone and together, and others beside
 PATTERNS = [
     (),
     ("x", "y"),
@@ -49,22 +49,24 @@ def galaxies(n: int, seed: int = 3):
     return observe(theta, 80.0, space=PLANE)
 
 
-def held_as(pattern: tuple[str, ...], n: int) -> torch.Tensor:
+def fixed_as(pattern: tuple[str, ...], n: int) -> torch.Tensor:
     return torch.tensor([[name in pattern for name in NAMES]]).expand(n, -1)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids="-".join)
 def test_derivatives_on_the_surface(pattern):
-    """Gradient by central differences; held values stay, whatever the point."""
+    """Gradient by central differences; fixed values stay, whatever the point."""
     cutouts, truth = galaxies(2)
     problem = build_problem(cutouts, OPTIONS)
-    given = Given(torch.tensor(truth), held_as(pattern, 2))
+    given = InitialValues(torch.tensor(truth), fixed_as(pattern, 2))
     coords, _ = PLANE.from_physical(given.theta, torch.full((2,), ZEROPOINT, dtype=torch.float64))
     box = torch.cat([coords[:, :2], torch.full((2, 2), 24.0)], dim=1)
     problem = replace(problem, box=box)
     unit = flux_units(problem, cutouts)
-    level = problem.pixels.pedestal
-    problem = replace(problem, held=hold(given, PLANE, box, unit, cutouts.zeropoint, level))
+    level = problem.pixels.background
+    problem = replace(
+        problem, surface=surface_of(given, PLANE, box, unit, cutouts.zeropoint, level)
+    )
     rows = torch.arange(2)
     point = problem.coordinates(PLANE.to_whitened(coords, box))
     point = point + 0.03 * torch.tensor(np.random.default_rng(0).standard_normal(point.shape))
@@ -91,10 +93,10 @@ def test_fit_agrees_with_scipy(pattern):
     """The minimum on the surface, in parameters where it is plain: scipy's over those that move."""
     cutouts, truth = galaxies(1, seed=5)
     theta = truth.copy()
-    theta[:, [NAMES.index(name) for name in pattern]] *= 1.02  # held off the truth
-    held = held_as(pattern, 1)
-    fit = fit_cutouts(cutouts, OPTIONS, given=Given(torch.tensor(theta), held))
-    whitened = [j for j in range(len(NAMES)) if not held[0, j]]
+    theta[:, [NAMES.index(name) for name in pattern]] *= 1.02  # fixed off the truth
+    fixed = fixed_as(pattern, 1)
+    fit = fit_cutouts(cutouts, OPTIONS, given=InitialValues(torch.tensor(theta), fixed))
+    whitened = [j for j in range(len(NAMES)) if not fixed[0, j]]
     image = cutouts.image[0].double().numpy()
 
     def residual(values):
@@ -111,14 +113,14 @@ def test_fit_agrees_with_scipy(pattern):
     # both stop within a tenth of an error of each other, where the curvature is another
     assert (np.abs(fit.theta[0, whitened].numpy() - best.x) < 0.1 * errors).all()
     assert np.allclose(fit.error[0, whitened].numpy(), errors, rtol=0.04, atol=SINGLE)
-    assert (fit.error[0, held[0]] == 0).all()
-    assert torch.equal(fit.theta[0, held[0]], torch.tensor(theta)[0, held[0]])
+    assert (fit.error[0, fixed[0]] == 0).all()
+    assert torch.equal(fit.theta[0, fixed[0]], torch.tensor(theta)[0, fixed[0]])
     assert int(fit.dof[0]) == 48 * 48 - len(whitened)
 
 
 def test_holding_nothing_is_the_free_fit():
     cutouts, truth = galaxies(4)
-    given = Given(torch.tensor(truth), held_as((), 4))
+    given = InitialValues(torch.tensor(truth), fixed_as((), 4))
     ours, plain = fit_cutouts(cutouts, OPTIONS, given=given), fit_cutouts(cutouts, OPTIONS)
     assert torch.allclose(ours.chi2, plain.chi2, atol=1e-2)
     # they stop up to a tenth of an error apart, where the curvature is another
@@ -126,7 +128,7 @@ def test_holding_nothing_is_the_free_fit():
 
 
 def test_a_galaxy_and_its_neighbour_far_from_the_middle():
-    """Two components whose places are given, one with n held at 1; a batch of mixed patterns."""
+    """Two components whose places are given, one with n fixed at 1; a batch of mixed patterns."""
     space = ParameterSpace((("n",), ("n",)), "plane")
     one = [20.0, 22.0, 20.0, 4.0, 2.5, 0.7, 30.0]
     two = [41.0, 38.0, 20.5, 3.0, 1.0, 0.5, 120.0]
@@ -134,16 +136,16 @@ def test_a_galaxy_and_its_neighbour_far_from_the_middle():
     cutouts, truth = observe(
         theta, 100.0, space=space, profiles=(Sersic(), Sersic()), shape=(56, 60)
     )
-    held = torch.zeros(2, len(space.names), dtype=torch.bool)
-    held[:, [space.names.index("sky_dx"), space.names.index("sky_dy")]] = True
-    held[0, space.names.index("n_2")] = True
+    fixed = torch.zeros(2, len(space.names), dtype=torch.bool)
+    fixed[:, [space.names.index("sky_dx"), space.names.index("sky_dy")]] = True
+    fixed[0, space.names.index("n_2")] = True
     start = torch.tensor(truth)
     start[:, [0, 1]] += 0.7
     start[:, [3, 10]] *= 1.3
     options = FitOptions(("sersic", "sersic"), sky="plane", compile="off")
-    fit = fit_cutouts(cutouts, options, given=Given(start, held))
+    fit = fit_cutouts(cutouts, options, given=InitialValues(start, fixed))
     pull = (fit.theta - torch.tensor(truth)) / fit.error
-    assert (pull[~held].abs() < 4).all()
+    assert (pull[~fixed].abs() < 4).all()
     assert float(fit.theta[0, space.names.index("n_2")]) == 1.0
     assert int(fit.dof[1]) == int(fit.dof[0]) - 1
     assert not (fit.flags & int(Flag.OFF_CENTRE | Flag.NOT_CONVERGED)).any()
@@ -153,7 +155,7 @@ def test_values_that_are_missing_are_chosen():
     cutouts, truth = galaxies(2)
     theta = torch.tensor(truth)
     theta[:, 3:7] = math.nan
-    fit = fit_cutouts(cutouts, OPTIONS, given=Given(theta, held_as(("x",), 2)))
+    fit = fit_cutouts(cutouts, OPTIONS, given=InitialValues(theta, fixed_as(("x",), 2)))
     assert (((fit.theta - torch.tensor(truth)) / fit.error)[:, 1:].abs() < 5).all()
 
 
@@ -161,7 +163,7 @@ def test_what_the_prior_does_not_reach_is_refused():
     cutouts, truth = galaxies(2)
     theta = torch.tensor(truth)
     theta[1, NAMES.index("n")] = 15.0
-    fit = fit_cutouts(cutouts, OPTIONS, given=Given(theta, held_as(("n",), 2)))
+    fit = fit_cutouts(cutouts, OPTIONS, given=InitialValues(theta, fixed_as(("n",), 2)))
     assert (fit.flags & int(Flag.NOT_MODELLED) > 0).tolist() == [False, True]
     assert torch.isnan(fit.theta).any(dim=1).tolist() == [False, True]
 
@@ -171,16 +173,16 @@ def test_a_position_may_be_held_at_zero():
     cutouts, truth = galaxies(1)
     theta = torch.tensor(truth)
     theta[:, 0] = 0.0
-    fit = fit_cutouts(cutouts, OPTIONS, given=Given(theta, held_as(("x",), 1)))
+    fit = fit_cutouts(cutouts, OPTIONS, given=InitialValues(theta, fixed_as(("x",), 1)))
     assert float(fit.theta[0, 0]) == 0.0
     assert not int(fit.flags[0]) & Flag.NOT_MODELLED
 
 
 def test_misuse():
     with pytest.raises(ValueError, match="expected both to be"):
-        Given(torch.zeros(2, 8), torch.zeros(2, 7, dtype=torch.bool))
+        InitialValues(torch.zeros(2, 8), torch.zeros(2, 7, dtype=torch.bool))
     with pytest.raises(ValueError, match="without a finite value"):
-        Given(torch.full((1, 8), math.nan), torch.ones(1, 8, dtype=torch.bool))
+        InitialValues(torch.full((1, 8), math.nan), torch.ones(1, 8, dtype=torch.bool))
 
 
 def test_a_shape_whose_name_begins_like_an_angles_is_no_angle():
@@ -196,8 +198,8 @@ def test_a_shape_whose_name_begins_like_an_angles_is_no_angle():
     fixed[1, 4] = True
     box = torch.tensor([[20.0, 20.0, 9.0, 9.0]], dtype=torch.float64).expand(2, 4)
     unit = torch.eye(2, dtype=torch.float64).expand(2, 2, 2)
-    given = Given(theta, fixed)
-    surface = hold(given, space, box, unit, 25 * one.expand(2), 0 * one.expand(2))
+    given = InitialValues(theta, fixed)
+    surface = surface_of(given, space, box, unit, 25 * one.expand(2), 0 * one.expand(2))
     assert torch.isfinite(surface.value).all()
     free, beyond = unreachable(given, surface)
     assert free == ""

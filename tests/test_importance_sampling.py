@@ -11,7 +11,7 @@ from fit_helpers import observe, population
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.fitting.approximate_likelihood import nearby
+from hybridfit.fitting.approximate_likelihood import approximate_likelihood
 from hybridfit.fitting.build_problem import build_problem
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.linearised import Linearised, linearise, whitened_point
@@ -20,11 +20,11 @@ from hybridfit.fitting.problem import Problem
 from hybridfit.npe.density import NetworkDraws
 from hybridfit.npe.posterior import draw, packaged_estimator
 from hybridfit.pipeline.network_start import expectation
-from hybridfit.sampling.importance_sampling import Sampled, sample_posterior
+from hybridfit.sampling.importance_sampling import WeightedDraws, sample_posterior
 from hybridfit.sampling.mcmc import MCMCOptions, sample
 from hybridfit.sampling.mcmc_fallback import log_posterior, with_chains
 from hybridfit.sampling.options import SamplingOptions
-from hybridfit.sampling.proposal import Network, Points, evaluated, network_proposal
+from hybridfit.sampling.proposal import EvaluatedDraws, FlowProposal, evaluated, flow_proposal
 from hybridfit.sampling.student_t import factor_of
 
 MIDDLE = np.array([32.0, 32.0, 0, 0, 0, 0, 0, 0])  # moves galaxies of 48 pixels into 112
@@ -41,7 +41,9 @@ class Case:
     problem: Problem
     about: Linearised
 
-    def run(self, network: Network | None = None, options=SamplingOptions(), near=None) -> Sampled:
+    def run(
+        self, network: FlowProposal | None = None, options=SamplingOptions(), near=None
+    ) -> WeightedDraws:
         with torch.inference_mode():
             return sample_posterior(
                 self.problem, self.about, self.cutouts.id, network, near, options
@@ -67,12 +69,12 @@ def expected(faint: Case) -> NetworkDraws:
     return expectation(faint.cutouts, packaged_estimator())
 
 
-def proposal(case: Case, expected: NetworkDraws, n: int = 64, seed: int = 1) -> Network:
+def proposal(case: Case, expected: NetworkDraws, n: int = 64, seed: int = 1) -> FlowProposal:
     draws = draw(expected.density, case.cutouts, n, seed)
-    return network_proposal(draws, expected.log_prob.amin(dim=1), case.problem)
+    return flow_proposal(draws, expected.log_prob.amin(dim=1), case.problem)
 
 
-def moments(sampled: Sampled) -> tuple[Tensor, Tensor]:
+def moments(sampled: WeightedDraws) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (B, P) of u."""
     weights = sampled.weights[..., None]
     mean = (weights * sampled.whitened.nan_to_num()).sum(dim=1)
@@ -105,7 +107,7 @@ def test_agrees_with_long_chains(faint, expected, truth, with_flow: bool):
     network = proposal(faint, expected) if with_flow else None
     sampled = faint.run(network, CAREFUL)
     mean, std = moments(sampled)
-    assert (sampled.khat < 0.7).all()
+    assert (sampled.pareto_k < 0.7).all()
     assert ((mean - truth[0]) / truth[1]).abs().max() < 0.13
     assert (std / truth[1] - 1).abs().max() < 0.13
     # a wrong twin: the same draws without their weights
@@ -119,16 +121,16 @@ def test_the_flow_is_no_prior(faint, expected, truth):
     network = proposal(faint, expected)
     shift = 2.0 * truth[1][:, None]
 
-    class Elsewhere(Network):
-        def log_density(self, points: Points) -> Tensor:
+    class Elsewhere(FlowProposal):
+        def log_density(self, points: EvaluatedDraws) -> Tensor:
             back = replace(points, whitened=points.whitened - shift)
-            return Network.log_density(self, back)
+            return FlowProposal.log_density(self, back)
 
-        def __getitem__(self, rows: Tensor) -> Network:
+        def __getitem__(self, rows: Tensor) -> FlowProposal:
             assert len(rows) in (0, len(faint.cutouts))  # nobody leaves before the others here
             return self
 
-    names = ("density", "linear", "floor", "box", "scale", "pedestal")
+    names = ("density", "linear", "floor", "box", "scale", "background")
     moved = Elsewhere(
         whitened=network.whitened + shift, **{name: getattr(network, name) for name in names}
     )
@@ -200,7 +202,7 @@ def test_two_components_and_a_sky_with_slopes():
     assert sampled.whitened.shape[2:] == (11,)
     assert sampled.linear.shape[2:] == (5,)
     assert float(sampled.ess[0]) > 50
-    assert torch.isnan(sampled.missed).all()
+    assert torch.isnan(sampled.missed_mass).all()
 
 
 def test_no_component_takes_light_away():
@@ -234,7 +236,7 @@ def test_the_shortcut_agrees_with_the_whole_stamp():
     cutouts, _ = observe(population(4, 6) + MIDDLE, 40.0, (112, 112), seed=7)
     case = make(cutouts)
     with torch.inference_mode():
-        near = nearby(case.problem, cutouts, case.about)
+        near = approximate_likelihood(case.problem, cutouts, case.about)
     assert near is not None
     (mean, std), (cheap, width) = (moments(case.run(near=n)) for n in (None, near))
     # the same draws in the first round; ln L may be off by .15, far out
@@ -258,11 +260,11 @@ def test_the_shortcut_agrees_with_the_whole_stamp():
 def test_chains_take_over_where_weights_fail(faint, truth):
     """With hopeless weights the chain gives the same posterior, and says that it is one."""
     sampled = faint.run()
-    failed = replace(sampled, khat=sampled.khat.clone())
-    failed.khat[:2] = 2.0
+    failed = replace(sampled, pareto_k=sampled.pareto_k.clone())
+    failed.pareto_k[:2] = 2.0
     with torch.inference_mode():
         taken = with_chains(failed, faint.problem, faint.about, faint.cutouts.id, 50.0)
-    assert torch.isnan(taken.khat).tolist() == [True, True, False, False]
+    assert torch.isnan(taken.pareto_k).tolist() == [True, True, False, False]
     mean, std = (value[:2] for value in moments(taken))
     # some 200 kept draws of a chain of 16 walkers
     assert ((mean - truth[0][:2]) / truth[1][:2]).abs().max() < 0.4
@@ -274,11 +276,11 @@ def test_chains_take_over_where_weights_fail(faint, truth):
 def test_a_chain_does_not_depend_on_the_chains_beside_it(faint):
     """Of three that fail the second alone gives the same draws; those left out stay as they are."""
     sampled = faint.run()
-    failed = replace(sampled, khat=torch.full_like(sampled.khat, 2.0))
+    failed = replace(sampled, pareto_k=torch.full_like(sampled.pareto_k, 2.0))
     short = MCMCOptions(steps=24, burn_in=16)
     with torch.inference_mode():
 
-        def chains(leave: list[bool]) -> Sampled:
+        def chains(leave: list[bool]) -> WeightedDraws:
             which = torch.tensor(leave)
             about, ids = faint.about, faint.cutouts.id
             return with_chains(failed, faint.problem, about, ids, 50.0, 0, which, short)
@@ -299,10 +301,10 @@ def test_a_chain_does_not_depend_on_the_chains_beside_it(faint):
 def test_what_the_network_missed(faint, expected):
     """Its share is small for the shipped network, and near 1 for one that looks elsewhere."""
     usual = faint.run(proposal(faint, expected))
-    assert (usual.missed < 0.2).all()
+    assert (usual.missed_mass < 0.2).all()
     network = proposal(faint, expected)
     blind = replace(network, floor=torch.full_like(network.floor, 1e3))
-    assert (faint.run(blind).missed > 0.99).all()
+    assert (faint.run(blind).missed_mass > 0.99).all()
 
 
 def test_options_are_checked():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hybridfit.sampling.psis import fit_pareto, good_khat, pareto_smooth, tail_length
+from hybridfit.sampling.psis import fit_pareto, pareto_k_limit, pareto_smooth, tail_length
 
 RNG = np.random.default_rng(7)
 TAILS = {
@@ -29,11 +29,11 @@ def arviz_smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return array_stats.psislw(-log_weights)  # it takes negative log weights
 
 
-def agrees(ours: Tensor, khat: Tensor, log_weights: np.ndarray) -> bool:
+def agrees(ours: Tensor, pareto_k: Tensor, log_weights: np.ndarray) -> bool:
     theirs, their_k = arviz_smooth(log_weights)
     # two orders of summation of some hundred terms, in double precision
     close = np.allclose(ours.numpy(), theirs, rtol=1e-9, atol=1e-9)
-    return bool(close and np.allclose(khat.numpy(), their_k, rtol=1e-9, atol=1e-9))
+    return bool(close and np.allclose(pareto_k.numpy(), their_k, rtol=1e-9, atol=1e-9))
 
 
 @pytest.mark.parametrize("n", [25, 64, 225, 256, 1000])
@@ -41,7 +41,7 @@ def agrees(ours: Tensor, khat: Tensor, log_weights: np.ndarray) -> bool:
 def test_as_arviz(tail: str, n: int) -> None:
     raw = np.log(TAILS[tail]((40, n))) + RNG.normal(0, 300, (40, 1))
     smoothed = pareto_smooth(torch.from_numpy(raw))
-    assert agrees(smoothed.log_weights, smoothed.khat, raw)
+    assert agrees(smoothed.log_weights, smoothed.pareto_k, raw)
     total = smoothed.weights.sum(dim=1)
     torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-12)
     torch.testing.assert_close(smoothed.ess, 1 / (smoothed.weights**2).sum(dim=1))
@@ -51,11 +51,11 @@ def test_wrong_twins_disagree_with_arviz() -> None:
     """Raw weights, and a fit without the prior on k, are not what the paper asks for."""
     raw = np.log(TAILS["pareto"]((40, 256)))
     good = pareto_smooth(torch.from_numpy(raw))
-    assert not agrees(torch.log_softmax(torch.from_numpy(raw), dim=1), good.khat, raw)
+    assert not agrees(torch.log_softmax(torch.from_numpy(raw), dim=1), good.pareto_k, raw)
     m = tail_length(256)
-    no_prior = (good.khat * (m + 10) - 5) / m
+    no_prior = (good.pareto_k * (m + 10) - 5) / m
     assert not agrees(good.log_weights, no_prior, raw)
-    assert not agrees(good.log_weights + 1e-6, good.khat, raw)
+    assert not agrees(good.log_weights + 1e-6, good.pareto_k, raw)
 
 
 @pytest.mark.parametrize("k", [-0.3, 0.0, 0.3, 0.7, 1.2])
@@ -77,13 +77,13 @@ def test_importance_sampling_of_a_normal() -> None:
     wide = RNG.standard_t(5, (batch, n))
     log_t = -3 * np.log1p(wide**2 / 5)
     good = pareto_smooth(torch.from_numpy(-0.5 * wide**2 - log_t))
-    assert (good.khat < good_khat(n)).all()
+    assert (good.pareto_k < pareto_k_limit(n)).all()
     assert (good.ess > 0.7 * n).all()
     narrow = 0.5 * RNG.standard_normal((batch, n))
     bad = pareto_smooth(torch.from_numpy(-0.5 * narrow**2 + 2 * narrow**2))
     # the log factor of a Gaussian's tail, and the prior at .5, draw it down a little
-    assert 0.45 < float(bad.khat.median()) < 0.85
-    assert float((bad.khat > good_khat(n)).double().mean()) > 0.1
+    assert 0.45 < float(bad.pareto_k.median()) < 0.85
+    assert float((bad.pareto_k > pareto_k_limit(n)).double().mean()) > 0.1
 
 
 def test_smoothing_lowers_the_error() -> None:
@@ -121,7 +121,7 @@ def test_what_is_not_finite_has_no_weight() -> None:
     smoothed = pareto_smooth(bad)
     assert (smoothed.weights[:, 64:] == 0).all()
     torch.testing.assert_close(smoothed.weights.sum(dim=1), torch.ones(6).double())
-    assert torch.isfinite(smoothed.khat).all()
+    assert torch.isfinite(smoothed.pareto_k).all()
     torch.testing.assert_close(smoothed.ess, whole.ess, rtol=0.05, atol=0)
 
 
@@ -133,13 +133,13 @@ def test_galaxies_without_weights_disturb_no_other() -> None:
     alone, together = pareto_smooth(raw), pareto_smooth(mixed)
     for i in (0, 2):
         assert torch.equal(alone.log_weights[i], together.log_weights[i])
-        assert alone.khat[i] == together.khat[i]
+        assert alone.pareto_k[i] == together.pareto_k[i]
     assert (together.weights[[1, 3]] == 0).all()
     assert (together.ess[[1, 3]] == 0).all()
-    assert torch.isinf(together.khat[[1, 3]]).all()
+    assert torch.isinf(together.pareto_k[[1, 3]]).all()
     torch.testing.assert_close(together.weights[4], torch.full((64,), 1 / 64).double())
     assert float(together.ess[4]) == pytest.approx(64)
-    assert float(together.khat[4]) == 0.0
+    assert float(together.pareto_k[4]) == 0.0
 
 
 def test_few_weights_that_count() -> None:
@@ -148,14 +148,14 @@ def test_few_weights_that_count() -> None:
     raw[0, :9] = torch.from_numpy(RNG.standard_normal(9))
     raw[1, :2] = 0.0
     smoothed = pareto_smooth(raw)
-    assert torch.isfinite(smoothed.khat[0])
-    assert torch.isinf(smoothed.khat[1])
+    assert torch.isfinite(smoothed.pareto_k[0])
+    assert torch.isinf(smoothed.pareto_k[1])
     assert float(smoothed.ess[1]) == pytest.approx(2.0)
     torch.testing.assert_close(smoothed.weights.sum(dim=1), torch.ones(2).double())
     # the same nine alone: the same fit, of a tail of eight
     excess = torch.exp(raw[0, :9] - raw[0].max()).sort().values
     k, _ = fit_pareto((excess[1:] - excess[0])[None])
-    torch.testing.assert_close(smoothed.khat[:1], k)
+    torch.testing.assert_close(smoothed.pareto_k[:1], k)
 
 
 def test_one_giant() -> None:
@@ -164,7 +164,7 @@ def test_one_giant() -> None:
     raw[0, 5] = 1e4
     smoothed = pareto_smooth(raw)
     assert float(smoothed.ess[0]) == pytest.approx(1.0)
-    assert float(smoothed.khat[0]) > 1.0
+    assert float(smoothed.pareto_k[0]) > 1.0
 
 
 def test_ties_at_the_threshold() -> None:
@@ -172,7 +172,7 @@ def test_ties_at_the_threshold() -> None:
     raw = torch.zeros(1, 256).double()
     raw[0, :3] = torch.tensor([0.1, 0.2, 0.3])
     smoothed = pareto_smooth(raw)
-    assert torch.isfinite(smoothed.khat).all()
+    assert torch.isfinite(smoothed.pareto_k).all()
     assert torch.isfinite(smoothed.log_weights).all()
 
 
@@ -181,8 +181,8 @@ def test_few_draws(n: int) -> None:
     raw = torch.from_numpy(RNG.standard_normal((3, n)))
     smoothed = pareto_smooth(raw)
     torch.testing.assert_close(smoothed.weights.sum(dim=1), torch.ones(3).double())
-    assert torch.isfinite(smoothed.khat).all() == (n > 5)
-    assert pareto_smooth(raw[:0]).khat.shape == (0,)
+    assert torch.isfinite(smoothed.pareto_k).all() == (n > 5)
+    assert pareto_smooth(raw[:0]).pareto_k.shape == (0,)
 
 
 def test_float32_and_wrong_shapes() -> None:
@@ -191,12 +191,12 @@ def test_float32_and_wrong_shapes() -> None:
     with pytest.raises(ValueError, match="expected \\(B, S\\)"):
         pareto_smooth(raw[0])
     with pytest.raises(ValueError, match="expected 2"):
-        good_khat(1)
+        pareto_k_limit(1)
 
 
 def test_limit_of_k() -> None:
-    assert good_khat(100) == pytest.approx(0.5)
-    assert good_khat(10**6) == 0.7
+    assert pareto_k_limit(100) == pytest.approx(0.5)
+    assert pareto_k_limit(10**6) == 0.7
 
 
 def test_cost() -> None:

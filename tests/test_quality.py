@@ -13,13 +13,13 @@ from hybridfit.model.parameters import ParameterSpace
 from hybridfit.uncertainty.quality import (
     ENOUGH,
     LESS,
-    MAX_RISK,
+    MAX_PROBABILITY,
     SUSPECT,
     budget_flags,
+    catastrophic_probability,
     quality,
-    risk,
-    risk_flags,
     sampling_flags,
+    uncertain_flags,
 )
 
 SPACE = ParameterSpace()
@@ -52,18 +52,18 @@ def test_risk_is_the_share_of_draws_far_away():
     normal = torch.randn(2, 1, 40000, generator=generator, dtype=torch.float64)
     draws = draws_of(20 + 0.25 * normal[0], 5 * torch.exp(0.3 * normal[1]))
     p, r = (math.erfc(x / math.sqrt(2)) for x in (2.0, math.log(2) / 0.3))
-    found = float(risk(draws, quoted(20.0, 5.0)))
+    found = float(catastrophic_probability(draws, quoted(20.0, 5.0)))
     assert abs(found - (p + r - p * r)) < 0.004  # three times the binomial error
-    assert float(risk(draws, quoted(20.6, 5.0))) > 0.5  # quoted off the posterior
-    assert abs(float(risk(draws, quoted(20.0, math.nan))) - 1) < 1e-9
+    assert float(catastrophic_probability(draws, quoted(20.6, 5.0))) > 0.5
+    assert abs(float(catastrophic_probability(draws, quoted(20.0, math.nan))) - 1) < 1e-9
     nothing = Draws(SPACE, torch.full((1, 5, 8), torch.nan).double())
-    assert torch.isnan(risk(nothing, quoted(20.0, 5.0))).all()
+    assert torch.isnan(catastrophic_probability(nothing, quoted(20.0, 5.0))).all()
 
 
 def test_risk_takes_the_place_of_the_fit_s_own_estimate():
     bit = int(Flag.UNCERTAIN)
     before = torch.tensor([bit | 1, 0, bit])
-    after = risk_flags(before, torch.tensor([0.0, 2 * MAX_RISK, math.nan]).double())
+    after = uncertain_flags(before, torch.tensor([0.0, 2 * MAX_PROBABILITY, math.nan]).double())
     assert after.tolist() == [1, bit, bit]
 
 

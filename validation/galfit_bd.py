@@ -20,7 +20,7 @@ from torch import Tensor
 
 import hybridfit as hf
 from hybridfit.data.fit import Fit
-from hybridfit.fitting.fixed import Given
+from hybridfit.fitting.fixed import InitialValues
 from hybridfit.rendering.render import render
 from validation.common import SIMS
 
@@ -124,7 +124,7 @@ def run() -> tuple[dict[str, Any], dict[str, tuple[Array, Array]]]:
         fits, seconds = {}, {}
         for name, start in ways.items():
             clock = time.process_time()
-            given = None if start is None else Given(start, torch.zeros(start.shape).bool())
+            given = None if start is None else InitialValues(start, torch.zeros(start.shape).bool())
             fits[name] = hf.fit_cutouts(known.cutouts, options, given=given)
             seconds[name] = (time.process_time() - clock) / len(known.snr)
         best = render(truth, known.cutouts, options.space, options.profiles)

@@ -150,7 +150,7 @@ def _physical(
     step = torch.linalg.solve_triangular(found.factor.mT, noise[:, :, None], upper=True)
     linear = found.linear[:, :, None] + step
     linear = (flux_units(problem, cutouts) @ linear)[:, :, 0]
-    linear[:, len(problem.space.shapes)] += problem.pixels.pedestal
+    linear[:, len(problem.space.shapes)] += problem.pixels.background
     coords, _ = problem.space.from_whitened(whitened, problem.box.expand(len(whitened), 4))
     zeropoint = cutouts.zeropoint.expand(len(whitened))
     return problem.space.to_physical(coords, linear, zeropoint)[0].numpy()

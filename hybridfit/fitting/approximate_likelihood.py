@@ -1,6 +1,6 @@
 """The likelihood near a fit at a fraction of its cost.
 
-Most of a stamp is sky that holds little of a galaxy's light. A window around the galaxy is
+Most of a cutout is sky that holds little of a galaxy's light. A window around the galaxy is
 rendered as ever; beyond it the model is
 
     sum_k F_k (m_k + J_k (u - u_fit)) + sky
@@ -23,11 +23,11 @@ from hybridfit.fitting.problem import Problem, Profiled
 from hybridfit.fitting.window import window_problem
 
 SIDES = (64, 128, 256)  # pix, of windows
-WORTH = 0.7  # of the stamp's side, above which a window saves too little
+WORTH = 0.7  # of the cutout's side, above which a window saves too little
 
 
 @dataclass(frozen=True)
-class Nearby:
+class ApproximateLikelihood:
     """The likelihood of B galaxies about their fits; `profile` as `Problem.profile`.
 
     Args:
@@ -80,7 +80,9 @@ class Nearby:
         return turn
 
 
-def nearby(problem: Problem, cutouts: Cutouts, about: Linearised) -> Nearby | None:
+def approximate_likelihood(
+    problem: Problem, cutouts: Cutouts, about: Linearised
+) -> ApproximateLikelihood | None:
     """Return the likelihood about the fits, or None where a window would save nothing.
 
     Args:
@@ -104,4 +106,4 @@ def nearby(problem: Problem, cutouts: Cutouts, about: Linearised) -> Nearby | No
     columns = torch.cat([about.columns, about.residual[:, None]], dim=1)
     columns = (columns * outside[:, None]).flatten(2)
     gram = (columns @ columns.transpose(1, 2)).double()
-    return Nearby(window, gram, about.whitened, about.linear)
+    return ApproximateLikelihood(window, gram, about.whitened, about.linear)

@@ -53,8 +53,8 @@ def build_problem(cutouts: Cutouts, options: FitOptions, compile: bool = False) 
     grid = grid_of(cutouts, dtype, convolution_of(options.convolution))
     fixed = options.sky == "fixed"
     level = sky_level(cutouts)
-    pedestal = torch.full_like(level, options.sky_value) if fixed else level
-    pixels = make_pixels(cutouts, pedestal, options.sky, grid, dtype)
+    background = torch.full_like(level, options.sky_value) if fixed else level
+    pixels = make_pixels(cutouts, background, options.sky, grid, dtype)
     centre = nominal_centre(cutouts)
     reach = options.prior.position * cutouts.size.amin(dim=1).double().clamp_min(8)
     box = torch.cat([centre, reach[:, None], reach[:, None]], dim=1)

@@ -1,7 +1,7 @@
-"""A first fit on the middle of the stamp, at a third of the cost, to start the real one near.
+"""A first fit on the middle of the cutout, at a third of the cost, to start the real one near.
 
 A quarter of the pixels hold nearly all that is known of most galaxies. The optimiser gets within
-a standard deviation or two of the answer there, so that the whole stamp is rendered two or three
+a standard deviation or two of the answer there, so that the whole cutout is rendered two or three
 times instead of four or five. Nothing of it remains in the result but the start.
 """
 
@@ -20,10 +20,10 @@ COARSE = LMOptions(max_iter=12, tolerance=0.05)
 
 
 def coarse_start(problem: Problem, cutouts: Cutouts, start: Tensor) -> Tensor:
-    """Return better whitened starting values (B, P) where the middle of the stamp gives them.
+    """Return better whitened starting values (B, P) where the middle of the cutout gives them.
 
     Args:
-        problem: the one on the whole stamps.
+        problem: the one on the whole cutouts.
         cutouts: the same B galaxies.
         start: (B, P) whitened starting values.
     """

@@ -15,9 +15,9 @@ from hybridfit.fitting.adam import minimise_adam
 from hybridfit.fitting.build_problem import build_problem, problem_rows
 from hybridfit.fitting.coarse_fit import coarse_start
 from hybridfit.fitting.compile import wants_compile
-from hybridfit.fitting.fit_flags import judge
+from hybridfit.fitting.fit_flags import fit_flags
 from hybridfit.fitting.fitted import Fitted, fitted
-from hybridfit.fitting.fixed import Given, hold, unreachable
+from hybridfit.fitting.fixed import InitialValues, surface_of, unreachable
 from hybridfit.fitting.lm import LMOptions, Minimum, minimise
 from hybridfit.fitting.moments import Starts, moment_start, starting_values
 from hybridfit.fitting.options import FitOptions
@@ -33,7 +33,7 @@ def fit_cutouts(
     device: torch.device | str = "cpu",
     compile: bool | None = None,
     starts: Starts | None = None,
-    given: Given | None = None,
+    given: InitialValues | None = None,
 ) -> Fit:
     """Fit every galaxy of a batch.
 
@@ -45,12 +45,12 @@ def fit_cutouts(
         device: where to compute; the result is on the CPU.
         compile: decides in place of ``options.compile`` for a batch that is part of a run.
         starts: of one Sersic profile, e.g. from the posterior; default the image's moments.
-        given: values of every component in stamp pixels to start from, and which are held. Each
-            component's position may then move by half of the stamp's longer side. Held values
+        given: values of every component in cutout pixels to start from, and which are fixed. Each
+            component's position may then move by half of the cutout's longer side. Fixed values
             have no error; a galaxy with one that the prior does not reach is not fitted.
 
     Returns:
-        A `Fit` with ``theta`` in stamp pixels. A galaxy that cannot be fitted has NaN and a
+        A `Fit` with ``theta`` in cutout pixels. A galaxy that cannot be fitted has NaN and a
         flag; it never stops the batch.
     """
     fits, rows = [], []
@@ -69,7 +69,7 @@ def fit_parts(
     device: torch.device | str = "cpu",
     compile: bool | None = None,
     starts: Starts | None = None,
-    given: Given | None = None,
+    given: InitialValues | None = None,
 ) -> Iterator[Fitted]:
     """Fit a batch part by part and keep the problem of each until the next one is asked for.
 
@@ -105,7 +105,7 @@ def _fit_part(
     device: torch.device,
     compile: bool,
     starts: Starts | None,
-    given: Given | None,
+    given: InitialValues | None,
     near: Tensor | None,
 ) -> Fitted:
     """Fit galaxies that share a problem; ``near`` has parameters to start from instead."""
@@ -128,13 +128,13 @@ def _fit_group(
 ) -> Fitted:
     """Fit from the image's moments or from the network's draws."""
     box = problem.box
-    single = moment_start(cutouts, problem.pixels.pedestal, box[:, :2], box[:, 2])
+    single = moment_start(cutouts, problem.pixels.background, box[:, :2], box[:, 2])
     if starts is not None:
         best = starts.coords[:, 0]
         single = torch.where(torch.isfinite(best).all(dim=1)[:, None], best, single)
     coords = _nearer(starting_values(cutouts, single, options.space), near, options.space)
     start = options.space.to_whitened(coords, box)
-    # the posterior's median is nearer than what the middle of the stamp would give
+    # the posterior's median is nearer than what the middle of the cutout would give
     if options.coarse_fit and options.method == "lm" and starts is None and near is None:
         start = coarse_start(problem, cutouts, start)
     solution = solution_of(_minimise(problem, start, options), problem)
@@ -143,7 +143,7 @@ def _fit_group(
         if starts is not None:
             solution = _further_starts(solution, problem, cutouts, starts, options)
     fit = to_fit(solution, problem, cutouts, options.sky_value)
-    fit = replace(fit, flags=judge(fit, solution, problem, cutouts))
+    fit = replace(fit, flags=fit_flags(fit, solution, problem, cutouts))
     return fitted(rows, cutouts, problem, solution, fit)
 
 
@@ -152,38 +152,40 @@ def _fit_given(
     cutouts: Cutouts,
     problem: Problem,
     options: FitOptions,
-    given: Given,
+    given: InitialValues,
     near: Tensor | None,
 ) -> Fitted:
-    """Fit from given values, some of which may be held."""
-    space, pedestal = problem.space, problem.pixels.pedestal
-    single = moment_start(cutouts, pedestal, problem.box[:, :2], problem.box[:, 2])
+    """Fit from given values, some of which may be fixed."""
+    space, background = problem.space, problem.pixels.background
+    single = moment_start(cutouts, background, problem.box[:, :2], problem.box[:, 2])
     own = starting_values(cutouts, single, space)
-    chosen, _ = space.to_physical(own, torch.ones_like(own[:, : space.n_linear]), pedestal)
+    chosen, _ = space.to_physical(own, torch.ones_like(own[:, : space.n_linear]), background)
     theta = torch.where(torch.isfinite(given.theta), given.theta, chosen)
-    coords, _ = space.from_physical(theta, torch.zeros_like(pedestal))
+    coords, _ = space.from_physical(theta, torch.zeros_like(background))
     reach = 0.5 * cutouts.size.amax(dim=1).double()[:, None].expand(-1, 2)
     box = [torch.cat([coords[:, c][:, :2], reach], dim=1) for c in space.slices()]
     problem = replace(problem, box=torch.stack(box, dim=1))
     unit = flux_units(problem, cutouts)
     known = replace(given, theta=theta)
-    held = hold(known, space, problem.box, unit, cutouts.zeropoint, pedestal)
-    problem = replace(problem, held=held)
+    surface = surface_of(known, space, problem.box, unit, cutouts.zeropoint, background)
+    problem = replace(problem, surface=surface)
     start = space.to_whitened(_nearer(coords, near, space), problem.box)
     solution = solution_of(_minimise(problem, start, options), problem)
     if options.retry:
         solution = _retry(solution, problem, cutouts, coords, options)
     fit = to_fit(solution, problem, cutouts, options.sky_value)
     # exactly, not as whitened space has them
-    fixed = given.held & torch.isfinite(fit.theta)
+    fixed = given.fixed & torch.isfinite(fit.theta)
     still = fixed[:, :, None] | fixed[:, None, :]
     fit = replace(
         fit,
         theta=torch.where(fixed, theta, fit.theta),
         covariance=torch.where(still, 0.0, fit.covariance),
     )
-    fit = replace(fit, flags=judge(fit, solution, problem, cutouts))
-    refused = torch.tensor([bool(text) for text in unreachable(given, held)], device=theta.device)
+    fit = replace(fit, flags=fit_flags(fit, solution, problem, cutouts))
+    refused = torch.tensor(
+        [bool(text) for text in unreachable(given, surface)], device=theta.device
+    )
     fit = replace(
         fit,
         theta=torch.where(refused[:, None], torch.nan, fit.theta),

@@ -23,12 +23,12 @@ POINT_RISE, FWHM = 12.0, 2.355
 # Gaussian width over half-light radius, half of a Gaussian's own; and how many times POINT_RISE
 # makes a look needless
 CORE, SURE = 0.42, 20.0
-# flux over its error at the fitted shape: noise alone reaches 4 somewhere in a stamp
+# flux over its error at the fitted shape: noise alone reaches 4 somewhere in a cutout
 MIN_SIGNAL = 5.0
 MAX_MAG_ERROR = 0.25  # mag
 
 
-def judge(fit: Fit, solution: Solution, problem: Problem, cutouts: Cutouts) -> Tensor:
+def fit_flags(fit: Fit, solution: Solution, problem: Problem, cutouts: Cutouts) -> Tensor:
     """Return (B,) flag bits: those of the cutouts, and those that the fit adds."""
     space = fit.space
     flags = cutouts.flags.clone()
@@ -67,7 +67,7 @@ def judge(fit: Fit, solution: Solution, problem: Problem, cutouts: Cutouts) -> T
         raise_flag(~empty & ~(signal[:, k] > MIN_SIGNAL), Flag.NO_SIGNAL)
         radius = r_eff * torch.sqrt(q)
         raise_flag(radius < UNRESOLVED * psf_width, Flag.UNRESOLVED)
-        if len(space.shapes) == 1 and problem.held is None:
+        if len(space.shapes) == 1 and problem.surface is None:
             doubtful = (radius < FWHM * psf_width) & ~_surely_wide(radius, psf_width, signal[:, k])
             rows = (~empty & doubtful).nonzero()[:, 0]
             rise = torch.full_like(radius, torch.inf)
@@ -95,7 +95,7 @@ def _surely_wide(radius: Tensor, psf_width: Tensor, signal: Tensor) -> Tensor:
 
 
 def signal_to_noise(solution: Solution, n_nonlinear: int) -> Tensor:
-    """(B, L) linear parameters over their errors with everything else but the sky held."""
+    """(B, L) linear parameters over their errors with everything else but the sky fixed."""
     inner = solution.information[:, n_nonlinear:, n_nonlinear:]
     diagonal = torch.diagonal(inner, dim1=1, dim2=2)
     floor = torch.where(diagonal > 0, 1e-9 * diagonal, 1.0)

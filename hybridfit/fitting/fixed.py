@@ -1,8 +1,8 @@
 """Parameters that keep a value: starting values of each galaxy, and which of them may not move.
 
 The optimiser then walks on a surface within whitened space. Its coordinates are the whitened
-ones, but for a size, an axis ratio or an angle that is held while its partners move: r_eff and q
-share the circularised radius, q and pa the ellipticity. Flux and sky are linear; what is held of
+ones, but for a size, an axis ratio or an angle that is fixed while its partners move: r_eff and q
+share the circularised radius, q and pa the ellipticity. Flux and sky are linear; what is fixed of
 them is left out of their solution. The prior is that of whitened space, taken on the surface.
 """
 
@@ -18,68 +18,68 @@ from hybridfit.data.batch import Batch
 from hybridfit.model.parameters import ParameterSpace
 
 TOLERANCE = (
-    1e-3  # relative, of a held value after the way through whitened space; at least ROUNDING
+    1e-3  # relative, of a fixed value after the way through whitened space; at least ROUNDING
 )
 ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
-class Given(Batch):
-    """What is asked of B galaxies.
+class InitialValues(Batch):
+    """Values that B galaxies are fitted from, and which of them are fixed or tied.
 
     Args:
-        theta: (B, Q) float64 physical values in stamp pixels, in the order of the space's names;
+        theta: (B, Q) float64 physical values in cutout pixels, in the order of the space's names;
             NaN where the fitter shall choose.
-        held: (B, Q) bool, those that keep their value.
-        leader: (B, Q) int64, the column with which a position moves, keeping its distance: its
+        fixed: (B, Q) bool, those that keep their value.
+        tied_to: (B, Q) int64, the column with which a position moves, keeping its distance: its
             own where it moves by itself (the default). Only x and y may follow another.
 
     Raises:
-        ValueError: if the shapes differ, or a value is held that is not there.
+        ValueError: if the shapes differ, or a value is fixed that is not there.
     """
 
     theta: Tensor
-    held: Tensor
-    leader: Tensor = field(default_factory=lambda: torch.tensor(-1))
+    fixed: Tensor
+    tied_to: Tensor = field(default_factory=lambda: torch.tensor(-1))
 
     def __post_init__(self) -> None:
-        if self.leader.ndim == 0:
+        if self.tied_to.ndim == 0:
             own = torch.arange(self.theta.shape[-1], device=self.theta.device)
-            object.__setattr__(self, "leader", own.expand(self.theta.shape))
-        if self.theta.shape != self.held.shape or self.theta.ndim != 2:
+            object.__setattr__(self, "tied_to", own.expand(self.theta.shape))
+        if self.theta.shape != self.fixed.shape or self.theta.ndim != 2:
             raise ValueError(
-                f"theta has shape {tuple(self.theta.shape)} and held {tuple(self.held.shape)}, "
+                f"theta has shape {tuple(self.theta.shape)} and fixed {tuple(self.fixed.shape)}, "
                 "expected both to be (B, Q)"
             )
-        if (self.held & ~torch.isfinite(self.theta)).any():
-            raise ValueError("a parameter is held without a finite value: give one")
+        if (self.fixed & ~torch.isfinite(self.theta)).any():
+            raise ValueError("a parameter is fixed without a finite value: give one")
 
     @property
-    def follows(self) -> Tensor:
-        """(B, Q) bool, what moves with another."""
-        return self.leader != torch.arange(self.leader.shape[1], device=self.leader.device)
+    def is_tied(self) -> Tensor:
+        """(B, Q) bool, parameters that move with another."""
+        return self.tied_to != torch.arange(self.tied_to.shape[1], device=self.tied_to.device)
 
 
 @dataclass(frozen=True)
-class Held(Batch):
+class Surface(Batch):
     """The surface on which B galaxies are fitted.
 
     Args:
         space: parameters and prior.
-        which: (B, Q) bool, physical parameters that are held.
-        leader: (B, P) int64, the coordinate that each one takes its value from.
-        value: (B, P) whitened coordinates of the values they are held at.
+        fixed: (B, Q) bool, physical parameters that keep their value.
+        tied_to: (B, P) int64, the coordinate that each one takes its value from.
+        value: (B, P) whitened coordinates of the values they are fixed at.
         log_size: (B, K) ln r_eff of each component.
         direction: (B, K, 2) unit vector of each ellipticity: cos and sin of 2 pa.
         box: of the problem.
         offset: (B, L) linear parameters with those that are free at 0.
         span: (B, L, L) the directions that are free; columns of zeros for the others.
-        count: (B,) number of parameters that are held, or follow another.
+        count: (B,) number of parameters that are fixed, or follow another.
     """
 
     space: ParameterSpace
-    which: Tensor
-    leader: Tensor
+    fixed: Tensor
+    tied_to: Tensor
     value: Tensor
     log_size: Tensor
     direction: Tensor
@@ -95,16 +95,16 @@ class Held(Batch):
             first, e = columns.start, slice(columns.stop - 2, columns.stop)
             for j, name in enumerate(names[:-2], start=first):
                 if name != "r_eff":
-                    kept = self._is_held(k, name)
+                    kept = self._is_fixed(k, name)
                     whitened[:, j] = torch.where(kept, self.value[:, j], point[:, j])
                     tangent[:, j, j] = (~kept).to(point.dtype)
             whitened[:, e], tangent[:, e, e] = self._ellipticity(k, point[:, e], self.value[:, e])
         coords, chain = self.space.from_whitened(whitened, self.box)
         for k, (columns, _) in enumerate(self._components()):
-            self._hold_size(k, columns, coords, chain, whitened, tangent)
+            self._fix_size(k, columns, coords, chain, whitened, tangent)
         # boxes of one size about each start: equal coordinates keep their distance in pixels
-        rows = self.leader[:, :, None].expand_as(tangent)
-        return whitened.gather(1, self.leader), tangent.gather(1, rows)
+        rows = self.tied_to[:, :, None].expand_as(tangent)
+        return whitened.gather(1, self.tied_to), tangent.gather(1, rows)
 
     def coordinates(self, whitened: Tensor) -> Tensor:
         """Return the point of the surface that belongs to whitened coordinates (B, P)."""
@@ -113,7 +113,7 @@ class Held(Batch):
             e = slice(columns.stop - 2, columns.stop)
             along = (whitened[:, e] * self.direction[:, k]).sum(dim=1).clamp_min(1e-3)
             angle = torch.atan2(whitened[:, columns.stop - 1], whitened[:, columns.stop - 2])
-            q, pa = self._is_held(k, "q"), self._is_held(k, "pa")
+            q, pa = self._is_fixed(k, "q"), self._is_fixed(k, "pa")
             first = torch.where(pa, along + torch.log(-torch.expm1(-along)), point[:, e.start])
             point[:, e.start] = torch.where(q & ~pa, angle, first)
         return point
@@ -122,12 +122,12 @@ class Held(Batch):
         names = [("x", "y", "r_eff", *shape, "q", "pa") for shape in self.space.shapes]
         return list(zip(self.space.slices(), names, strict=True))
 
-    def _is_held(self, k: int, name: str) -> Tensor:
-        return self.which[:, column_of(self.space, k, name)]
+    def _is_fixed(self, k: int, name: str) -> Tensor:
+        return self.fixed[:, column_of(self.space, k, name)]
 
     def _ellipticity(self, k: int, point: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """The pair (B, 2) and its derivative: free, turning, stretching, or at rest."""
-        q, pa = (self._is_held(k, name)[:, None] for name in ("q", "pa"))
+        q, pa = (self._is_fixed(k, name)[:, None] for name in ("q", "pa"))
         direction, angle = self.direction[:, k], point[:, :1]
         size = value.norm(dim=1, keepdim=True)
         turned = size * torch.cat([torch.cos(angle), torch.sin(angle)], dim=1)
@@ -140,7 +140,7 @@ class Held(Batch):
         only_first = torch.stack([first, torch.zeros_like(first)], dim=2)
         return pair, torch.where((q | pa)[:, :, None], only_first, one)
 
-    def _hold_size(
+    def _fix_size(
         self,
         k: int,
         columns: slice,
@@ -149,8 +149,8 @@ class Held(Batch):
         whitened: Tensor,
         tangent: Tensor,
     ) -> None:
-        """Where r_eff is held, ln r_circ = ln r_eff + ln q / 2 follows the ellipticity."""
-        kept, j = self._is_held(k, "r_eff"), columns.start + 2
+        """Where r_eff is fixed, ln r_circ = ln r_eff + ln q / 2 follows the ellipticity."""
+        kept, j = self._is_fixed(k, "r_eff"), columns.start + 2
         e = slice(columns.stop - 2, columns.stop)
         eta = coords[:, e]
         g = eta.norm(dim=1)
@@ -168,63 +168,63 @@ def column_of(space: ParameterSpace, k: int, name: str) -> int:
     return space.names.index(f"{name}_{k + 1}" if len(space.shapes) > 1 else name)
 
 
-def hold(
-    given: Given,
+def surface_of(
+    given: InitialValues,
     space: ParameterSpace,
     box: Tensor,
     unit: Tensor,
     zeropoint: Tensor,
     level: Tensor,
-) -> Held:
+) -> Surface:
     """Return the surface on which galaxies are fitted.
 
     Args:
-        given: of B galaxies: what is held, and what follows what.
+        given: of B galaxies: what is fixed, and what follows what.
         space: parameters and prior.
         box: (B, 4) or (B, K, 4), see `ParameterSpace.from_whitened`.
         unit: (B, L, L) that turns the problem's linear parameters into flux and sky.
         zeropoint: (B,) magnitudes.
         level: (B,) flux per pixel that the problem has taken off the image.
     """
-    theta = torch.where(given.held, given.theta, _harmless(space, given.theta))
+    theta = torch.where(given.fixed, given.theta, _harmless(space, given.theta))
     coords, linear = space.from_physical(theta, zeropoint)
     columns = [[column_of(space, k, n) for k in range(len(space.shapes))] for n in ("r_eff", "pa")]
     angle = torch.deg2rad(2 * theta[:, columns[1]])
     sky = list(space.names[len(space.names) - (space.n_linear - len(space.shapes)) :])
     names = [space.names[column_of(space, k, "mag")] for k in range(len(space.shapes))] + sky
-    kept = given.held[:, [space.names.index(name) for name in names]]
+    kept = given.fixed[:, [space.names.index(name) for name in names]]
     linear = linear.clone()
     if sky:
         linear[:, len(space.shapes)] -= level
     inverse = torch.linalg.inv(unit)
     offset = (inverse @ torch.where(kept, linear, 0.0)[:, :, None])[:, :, 0]
     scale = torch.diagonal(unit, dim1=1, dim2=2)
-    return Held(
+    return Surface(
         space,
-        given.held,
-        _leading_coordinates(given, space),
+        given.fixed,
+        _tied_coordinates(given, space),
         space.to_whitened(coords, box),
         torch.log(theta[:, columns[0]]),
         torch.stack([torch.cos(angle), torch.sin(angle)], dim=2),
         box,
         offset,
         inverse * torch.where(kept, 0.0, scale)[:, None, :],
-        (given.held | given.follows).sum(dim=1),
+        (given.fixed | given.is_tied).sum(dim=1),
     )
 
 
-def _leading_coordinates(given: Given, space: ParameterSpace) -> Tensor:
-    """The leaders (B, P) among the whitened coordinates."""
+def _tied_coordinates(given: InitialValues, space: ParameterSpace) -> Tensor:
+    """The coordinate (B, P) that each whitened coordinate takes its value from."""
     physical = [  # of each position's whitened column, its column among the physical ones
         (columns.start + axis, column_of(space, k, name))
         for k, columns in enumerate(space.slices())
         for axis, name in enumerate(("x", "y"))
     ]
-    leader = torch.arange(space.n_nonlinear, device=given.theta.device).repeat(len(given.theta), 1)
+    tied_to = torch.arange(space.n_nonlinear, device=given.theta.device).repeat(len(given.theta), 1)
     for whitened, column in physical:
         for other, its_column in physical:
-            leader[given.leader[:, column] == its_column, whitened] = other
-    return leader
+            tied_to[given.tied_to[:, column] == its_column, whitened] = other
+    return tied_to
 
 
 def _harmless(space: ParameterSpace, theta: Tensor) -> Tensor:
@@ -234,22 +234,24 @@ def _harmless(space: ParameterSpace, theta: Tensor) -> Tensor:
     return torch.where(usable, theta, 1.0)
 
 
-def unreachable(given: Given, held: Held) -> list[str]:
-    """For each galaxy the first held value that the prior does not reach, in words, or ""."""
-    space = held.space
-    coords, _ = space.from_whitened(held.to_whitened(held.coordinates(held.value))[0], held.box)
-    linear = torch.ones_like(held.offset)
+def unreachable(given: InitialValues, surface: Surface) -> list[str]:
+    """For each galaxy the first fixed value that the prior does not reach, in words, or ""."""
+    space = surface.space
+    coords, _ = space.from_whitened(
+        surface.to_whitened(surface.coordinates(surface.value))[0], surface.box
+    )
+    linear = torch.ones_like(surface.offset)
     theta, _ = space.to_physical(coords, linear, torch.zeros_like(linear[:, 0]))
     texts = [""] * len(theta)
     for j, (name, role) in enumerate(zip(space.names, space.roles, strict=True)):
         if role in ("mag", "sky", "pa"):
-            continue  # these are held as they are
+            continue  # these are fixed as they are
         near = (TOLERANCE * given.theta[:, j].abs()).clamp_min(ROUNDING)
         off = (theta[:, j] - given.theta[:, j]).abs() > near
-        for i in (given.held[:, j] & off).nonzero()[:, 0].tolist():
+        for i in (given.fixed[:, j] & off).nonzero()[:, 0].tolist():
             value, nearest = float(given.theta[i, j]), float(theta[i, j])
             texts[i] = texts[i] or (
-                f"{name} is held at {value:g}, which the prior does not reach (it ends at "
+                f"{name} is fixed at {value:g}, which the prior does not reach (it ends at "
                 f"{nearest:.3g}): let it free, or widen the prior"
             )
     return texts

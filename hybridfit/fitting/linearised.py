@@ -65,7 +65,7 @@ def whitened_point(fit: Fit, problem: Problem, cutouts: Cutouts) -> tuple[Tensor
         linear = linear[:, : len(space.shapes)]
     else:
         linear = linear.clone()
-        linear[:, len(space.shapes)] -= problem.pixels.pedestal
+        linear[:, len(space.shapes)] -= problem.pixels.background
     unit = flux_units(problem, cutouts)
     return space.to_whitened(coords, problem.box), torch.linalg.solve(unit, linear[:, :, None])[
         :, :, 0

@@ -1,6 +1,6 @@
 """Starting values from image moments in Gaussian windows, deconvolved from the PSF.
 
-Windows of several widths around the target are separable, so all moments of a stamp are two
+Windows of several widths around the target are separable, so all moments of a cutout are two
 small matrix products. In the window nearest to the galaxy's own size the second moments give
 its extent and ellipticity as if galaxy and PSF were Gaussian; the fit does the rest.
 """
@@ -25,7 +25,7 @@ class Starts(Batch):
     """Where the fits of B galaxies may start, of one Sersic profile each.
 
     Args:
-        coords: (B, K, 6) x, y, ln r_circ, ln n, eta1, eta2 in stamp pixels; the first of K is the
+        coords: (B, K, 6) x, y, ln r_circ, ln n, eta1, eta2 in cutout pixels; the first of K is the
             best guess, NaN where there is none and moments shall do.
         wide: (B,) bool, where the others shall be tried too.
     """

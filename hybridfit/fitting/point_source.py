@@ -24,7 +24,7 @@ def point_rise(solution: Solution, problem: Problem, rows: Tensor) -> Tensor:
 
     Args:
         solution: of a batch with one component.
-        problem: of the same batch; nothing is held.
+        problem: of the same batch; nothing is fixed.
         rows: (b,).
     """
     space = problem.space

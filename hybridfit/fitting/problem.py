@@ -17,7 +17,7 @@ from torch import Tensor
 from hybridfit.data.batch import Batch, shared
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.detection.background import typical_sigma
-from hybridfit.fitting.fixed import Held
+from hybridfit.fitting.fixed import Surface
 from hybridfit.fitting.lm import Normal
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.profiles import Profile
@@ -32,11 +32,11 @@ class Pixels(Batch):
     """What the kernels read of a batch, in units of each galaxy's own noise.
 
     Args:
-        data: (B, H, W) image minus ``pedestal``, over ``scale``.
+        data: (B, H, W) image minus ``background``, over ``scale``.
         weight: (B, H, W) scale / sigma, 0 where masked.
         transfer: (B, 2, K, L) of PSF and pixel.
         scale: (B,) typical sigma, flux units.
-        pedestal: (B,) flux units, so that a high sky costs no digits.
+        background: (B,) flux units, so that a high sky costs no digits.
         sky: (T, H, W) the free sky terms, each of order one.
     """
 
@@ -44,13 +44,13 @@ class Pixels(Batch):
     weight: Tensor
     transfer: Tensor
     scale: Tensor
-    pedestal: Tensor
+    background: Tensor
     sky: Tensor = shared()
 
 
 def make_pixels(
     cutouts: Cutouts,
-    pedestal: Tensor,
+    background: Tensor,
     sky: str,
     grid: Grid,
     dtype: torch.dtype,
@@ -59,14 +59,14 @@ def make_pixels(
     scale = typical_sigma(cutouts)
     unit = scale.to(dtype)[:, None, None]
     weight = torch.where(cutouts.mask, 0.0, unit / cutouts.sigma)
-    # the stamps are float32: their difference from a level near their own is exact enough
-    data = (cutouts.image - pedestal.to(dtype)[:, None, None]) / unit
+    # the cutouts are float32: their difference from a level near their own is exact enough
+    data = (cutouts.image - background.to(dtype)[:, None, None]) / unit
     return Pixels(
         torch.where(cutouts.mask, 0.0, data).to(dtype),
         weight.to(dtype),
         transfer_of(cutouts, grid),
         scale,
-        pedestal,
+        background,
         sky_terms(sky, grid.height, grid.width, dtype, cutouts.image.device),
     )
 
@@ -74,7 +74,7 @@ def make_pixels(
 def sky_terms(
     sky: str, height: int, width: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """The free sky's images (T, H, W): none, 1, or 1 and the slopes over the stamp's side."""
+    """The free sky's images (T, H, W): none, 1, or 1 and the slopes over the cutout's side."""
     one = torch.ones(height, width, dtype=dtype, device=device)
     if sky == "fixed":
         return one[None][:0]
@@ -153,8 +153,8 @@ class Problem(Batch):
             kernels see one shape and a galaxy's rounding does not depend on its neighbours.
         profiles: one for each component of ``space``.
         kernels: see `Kernels`.
-        held: the surface on which to stay, where parameters are held; points that the problem is
-            called with are then its `Held.coordinates`. What follows a fit does not know of it.
+        surface: on which to stay, where parameters are fixed; points that the problem is
+            called with are then its `Surface.coordinates`. What follows a fit does not know of it.
     """
 
     pixels: Pixels
@@ -165,13 +165,13 @@ class Problem(Batch):
     chunk: int
     profiles: tuple[Profile, ...] = shared()
     kernels: Kernels = EAGER
-    held: Held | None = None
+    surface: Surface | None = None
 
     def __call__(self, point: Tensor, rows: Tensor) -> Normal:
         """Evaluate points (b, P) of the galaxies ``rows``."""
-        if self.held is None:
+        if self.surface is None:
             return self._normal(point, rows)
-        whitened, tangent = self.held[rows].to_whitened(point)
+        whitened, tangent = self.surface[rows].to_whitened(point)
         normal = self._normal(whitened, rows)
         hessian = tangent.mT @ normal.hessian @ tangent
         # a coordinate that does not move anything stays where it is
@@ -181,16 +181,16 @@ class Problem(Batch):
 
     def coordinates(self, whitened: Tensor) -> Tensor:
         """The points that the problem is called with, of whitened coordinates (B, P)."""
-        return whitened if self.held is None else self.held.coordinates(whitened)
+        return whitened if self.surface is None else self.surface.coordinates(whitened)
 
     def to_whitened(self, point: Tensor) -> Tensor:
         """Free parameters (B, P) of points that the problem is called with."""
-        return point if self.held is None else self.held.to_whitened(point)[0]
+        return point if self.surface is None else self.surface.to_whitened(point)[0]
 
     def _normal(self, whitened: Tensor, rows: Tensor) -> Normal:
         coords, chain = self.space.from_whitened(whitened, self.box[rows])
         gram, linear = self.gram(coords, rows)
-        span = None if self.held is None else self.held.span[rows]
+        span = None if self.surface is None else self.surface.span[rows]
         cost, gradient, hessian, linear, joint = _eliminate(
             gram, linear, self.space.n_nonlinear, self.space.slices(), span
         )
@@ -229,7 +229,7 @@ class Problem(Batch):
         for pick, used, images in self.images(coords, rows, jacobian):
             pixels = (self.pixels.data[pick], self.pixels.weight[pick], self.pixels.sky)
             small = self.kernels.linear(images, *pixels).double()
-            level = _linear_solution(small, None if self.held is None else self.held[pick])
+            level = _linear_solution(small, None if self.surface is None else self.surface[pick])
             gram = self.kernels.gram(images, level.to(dtype), *pixels)
             pieces.append(gram[:used])
             linear.append(level.to(dtype)[:used])
@@ -269,13 +269,13 @@ def _rows(shape: Geometry, index: Tensor) -> Geometry:
     return Geometry(*(getattr(shape, f.name)[index] for f in fields(shape)))
 
 
-def _linear_solution(gram: Tensor, held: Held | None) -> Tensor:
+def _linear_solution(gram: Tensor, surface: Surface | None) -> Tensor:
     """Solve for the linear parameters (b, L) from `linear_gram`; columns of zeros give 0."""
     inner, right = gram[:, :-1, :-1], gram[:, :-1, -1:]
-    if held is None:
+    if surface is None:
         return _solver(inner)(right)[:, :, 0]
-    offset = held.offset[:, :, None]
-    return (offset + _solver(inner, held.span)(right - inner @ offset))[:, :, 0]
+    offset = surface.offset[:, :, None]
+    return (offset + _solver(inner, surface.span)(right - inner @ offset))[:, :, 0]
 
 
 def _solver(inner: Tensor, span: Tensor | None = None) -> Callable[[Tensor], Tensor]:

@@ -42,8 +42,8 @@ def size_extent(solution: Solution, problem: Problem) -> Tensor:
             continue
         for side in (-2.0, 2.0):
             point = solution.whitened[rows] + side * along[rows] / sigma[rows, None]
-            if problem.held is not None:
-                point = problem.held[rows].coordinates(point)
+            if problem.surface is not None:
+                point = problem.surface[rows].coordinates(point)
             there = problem(point, rows)
             rise = (there.cost - solution.cost[rows]).clamp_min(1e-3)
             reach = gaussian[rows] * torch.sqrt(2 / rise)  # a Gaussian rises by 2

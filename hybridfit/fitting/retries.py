@@ -1,8 +1,8 @@
-"""Further starts of doubtful fits, looked at on the middle of the stamp before they are followed.
+"""Further starts of doubtful fits, looked at on the middle of the cutout before they are followed.
 
-Most other starts lead to the minimum that is known already. On stamps that are large enough the
+Most other starts lead to the minimum that is known already. On cutouts that are large enough the
 middle tells so at a quarter of the cost: only a start that ends there in another minimum, and one
-that is about as low, is followed on the whole stamp.
+that is about as low, is followed on the whole cutout.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ LOOK = LMOptions(max_iter=20, tolerance=0.05)
 # of half of chi2: how much worse another minimum may be on the middle and still be followed, and
 # how far from the known one, in squared standard deviations, it has to lie
 MARGIN, APART = 1.0, 1.0
-USABLE_U = 3.0  # whitened coordinates of a minimum that the whole stamp can start from
+USABLE_U = 3.0  # whitened coordinates of a minimum that the whole cutout can start from
 
 
 @dataclass(frozen=True)
 class Middle:
-    """The known minima of b galaxies on the middle of their stamps.
+    """The known minima of b galaxies on the middle of their cutouts.
 
     Args:
         problem: on the middle.
-        known: minima there, from the solutions on the whole stamps.
+        known: minima there, from the solutions on the whole cutouts.
         converged: (b,) whether those solutions had.
     """
 
@@ -56,16 +56,16 @@ class Middle:
 def middle_of(
     solution: Solution, problem: Problem, cutouts: Cutouts, rows: Tensor
 ) -> Middle | None:
-    """Return the middle of the stamps of galaxies ``rows``, or None where it would save little.
+    """Return the middle of the cutouts of galaxies ``rows``, or None where it would save little.
 
     Args:
         solution: of the B galaxies of ``problem``.
-        problem: on the whole stamps.
+        problem: on the whole cutouts.
         cutouts: the same B galaxies.
         rows: (b,).
     """
     height, width = cutouts.image.shape[-2:]
-    if min(height, width) < SMALLEST or problem.held is not None or problem.space.sky == "plane":
+    if min(height, width) < SMALLEST or problem.surface is not None or problem.space.sky == "plane":
         return None
     sides = (height // 4 * 2, width // 4 * 2)
     own = problem[rows]

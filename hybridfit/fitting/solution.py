@@ -57,8 +57,8 @@ def solution_of(minimum: Minimum, problem: Problem) -> Solution:
     linear, joint, data_cost = minimum.normal.carry
     n_nonlinear = problem.space.n_nonlinear
     whitened, last_step = problem.to_whitened(minimum.point), minimum.last_step
-    if problem.held is not None:
-        tangent = problem.held.to_whitened(minimum.point)[1]
+    if problem.surface is not None:
+        tangent = problem.surface.to_whitened(minimum.point)[1]
         last_step = (tangent @ last_step[:, :, None])[:, :, 0]
     chain = problem.space.from_whitened(whitened, problem.box)[1]
     full = torch.zeros_like(joint)
@@ -89,7 +89,7 @@ def solution_of(minimum: Minimum, problem: Problem) -> Solution:
 
 
 def to_fit(solution: Solution, problem: Problem, cutouts: Cutouts, sky_value: float) -> Fit:
-    """Return parameters in stamp pixels, their covariance, chi2; no flags of its own yet."""
+    """Return parameters in cutout pixels, their covariance, chi2; no flags of its own yet."""
     space, pixels = problem.space, problem.pixels
     n_nonlinear, n_flux = space.n_nonlinear, len(space.shapes)
     coords, chain = space.from_whitened(solution.whitened, problem.box)
@@ -99,7 +99,7 @@ def to_fit(solution: Solution, problem: Problem, cutouts: Cutouts, sky_value: fl
     if space.sky == "fixed":
         linear = torch.cat([linear, torch.full_like(linear[:, :1], sky_value)], dim=1)
     else:
-        linear[:, n_flux] += pixels.pedestal
+        linear[:, n_flux] += pixels.background
     linear[:, :n_flux] = torch.where(linear[:, :n_flux] > 0, linear[:, :n_flux], torch.nan)
     theta, slope = space.to_physical(coords, linear, cutouts.zeropoint)
     # whitened and linear -> render and flux units -> physical; a fixed sky has no column
@@ -110,7 +110,7 @@ def to_fit(solution: Solution, problem: Problem, cutouts: Cutouts, sky_value: fl
     jacobian = slope[:, :, :total] @ inner
     covariance = jacobian @ covariance @ jacobian.transpose(1, 2)
     used = (pixels.weight > 0).flatten(1).sum(dim=1)
-    n_held = 0 if problem.held is None else problem.held.count
+    n_fixed = 0 if problem.surface is None else problem.surface.count
     bad = ~torch.isfinite(solution.cost) | (used <= total)
     theta = torch.where(bad[:, None], torch.nan, theta)
     return Fit(
@@ -118,7 +118,7 @@ def to_fit(solution: Solution, problem: Problem, cutouts: Cutouts, sky_value: fl
         theta,
         torch.where(bad[:, None, None], torch.nan, covariance),
         torch.where(bad, torch.nan, solution.chi2),
-        used - total + n_held,
+        used - total + n_fixed,
         solution.n_iter,
         cutouts.flags,
     )
@@ -133,14 +133,14 @@ def physical_points(points: Tensor, problem: Problem, cutouts: Cutouts) -> Tenso
         cutouts: the same galaxies.
 
     Returns:
-        (B, S, Q) in stamp pixels; NaN for a magnitude without flux.
+        (B, S, Q) in cutout pixels; NaN for a magnitude without flux.
     """
     space, (batch, count, _) = problem.space, points.shape
     n_flux = len(space.shapes)
     linear = points[..., space.n_nonlinear :] @ flux_units(problem, cutouts).mT
     if space.sky == "fixed":
         linear = torch.cat([linear, torch.zeros_like(linear[..., :1])], dim=2)
-    linear[..., n_flux] += problem.pixels.pedestal[:, None]
+    linear[..., n_flux] += problem.pixels.background[:, None]
     linear[..., :n_flux] = torch.where(linear[..., :n_flux] > 0, linear[..., :n_flux], torch.nan)
     each = torch.arange(batch, device=points.device).repeat_interleave(count)
     coords, _ = space.from_whitened(
@@ -151,9 +151,9 @@ def physical_points(points: Tensor, problem: Problem, cutouts: Cutouts) -> Tenso
 
 
 def flux_units(problem: Problem, cutouts: Cutouts) -> Tensor:
-    """(B, L, L) that turns linear parameters into flux, sky at the stamp's centre, sky slopes.
+    """(B, L, L) that turns linear parameters into flux, sky at the cutout's centre, sky slopes.
 
-    The problem's sky slopes are over the sides of the padded stamp and about its middle.
+    The problem's sky slopes are over the sides of the padded cutout and about its middle.
     """
     space, grid = problem.space, problem.grid
     unit = torch.diag_embed(problem.pixels.scale[:, None].expand(-1, space.n_linear)).clone()
@@ -168,7 +168,7 @@ def flux_units(problem: Problem, cutouts: Cutouts) -> Tensor:
 
 
 def joint_covariance(solution: Solution, problem: Problem) -> Tensor:
-    """(B, P + L, P + L) covariance of whitened and linear parameters, 0 for what is held.
+    """(B, P + L, P + L) covariance of whitened and linear parameters, 0 for what is fixed.
 
     It is the inverse of the information, with the prior's unit precision on the whitened ones.
     """
@@ -184,17 +184,17 @@ def joint_covariance(solution: Solution, problem: Problem) -> Tensor:
 def _within(matrix: Tensor, right: Tensor, problem: Problem, joint: Tensor | None = None) -> Tensor:
     """Solve systems of linear parameters, or with ``joint`` (B, P) of whitened and linear ones.
 
-    Where parameters are held it is solved for those directions that are free.
+    Where parameters are fixed it is solved for those directions that are free.
     """
-    held = problem.held
-    if held is None:
+    surface = problem.surface
+    if surface is None:
         return solve(matrix, right)
-    span = held.span
+    span = surface.span
     if joint is not None:
         n_nonlinear = joint.shape[1]
         span = torch.zeros_like(matrix)
-        span[:, :n_nonlinear, :n_nonlinear] = held.to_whitened(held.coordinates(joint))[1]
-        span[:, n_nonlinear:, n_nonlinear:] = held.span
+        span[:, :n_nonlinear, :n_nonlinear] = surface.to_whitened(surface.coordinates(joint))[1]
+        span[:, n_nonlinear:, n_nonlinear:] = surface.span
     return span @ solve(span.mT @ matrix @ span, span.mT @ right)
 
 

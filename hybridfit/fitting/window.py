@@ -1,4 +1,4 @@
-"""The same problem on a window of each stamp."""
+"""The same problem on a window of each cutout."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def window_problem(
     """Return the problem of the pixels in windows, and the windows' corners.
 
     Free parameters mean the same in both problems; the sky's slopes, if there are any, are over
-    the windows' sides instead of the stamps'.
+    the windows' sides instead of the cutouts'.
 
     Args:
-        problem: on the whole stamps.
+        problem: on the whole cutouts.
         cutouts: the same B galaxies.
-        centre: (B, 2) x, y that the windows are put around, as far as the stamps reach.
-        sides: height and width, pixels, at most the stamps'.
+        centre: (B, 2) x, y that the windows are put around, as far as the cutouts reach.
+        sides: height and width, pixels, at most the cutouts'.
 
     Returns:
         The problem, and (B, 2) int64 x, y of the windows' first pixels.
@@ -46,7 +46,7 @@ def window_problem(
         problem.pixels.weight[row, y, x],
         transfer_of(cutouts, grid),
         problem.pixels.scale,
-        problem.pixels.pedestal,
+        problem.pixels.background,
         sky_terms(problem.space.sky, height, width, dtype, device),
     )
     shift = torch.zeros_like(problem.box)

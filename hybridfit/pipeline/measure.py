@@ -33,11 +33,16 @@ from hybridfit.pipeline.posterior import PosteriorResult, budgeted, sample_fitte
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
 from hybridfit.rendering.convolution import convolution_of
 from hybridfit.rendering.render import render
-from hybridfit.sampling.psis import good_khat
+from hybridfit.sampling.psis import pareto_k_limit
 from hybridfit.uncertainty.bootstrap import bootstrap
 from hybridfit.uncertainty.consistency import disagreement, disagreement_flags
 from hybridfit.uncertainty.covariance import quote_covariance
-from hybridfit.uncertainty.quality import quality, risk, risk_flags, sampling_flags
+from hybridfit.uncertainty.quality import (
+    catastrophic_probability,
+    quality,
+    sampling_flags,
+    uncertain_flags,
+)
 
 RENDER_AT_ONCE = 16  # galaxies: bounds memory
 
@@ -195,8 +200,8 @@ def _bootstrapped(fit: Fit, draws: Draws, errors: ErrorOptions) -> Result:
     """The result of fits with draws of the bootstrap."""
     fitted = torch.isfinite(fit.theta).all(dim=1)
     failed = fitted & (draws.effective < errors.bootstrap.replicas / 2)
-    chance = risk(draws, fit.theta)
-    flags = risk_flags(fit.flags, chance) | failed * int(Flag.UNSAMPLED)
+    chance = catastrophic_probability(draws, fit.theta)
+    flags = uncertain_flags(fit.flags, chance) | failed * int(Flag.UNSAMPLED)
     fit = replace(fit, covariance=draws.covariance, flags=flags)
     grade = quality(flags, sampled=False)
     return Result(fit, grade, draws, ess=draws.effective, catastrophic_probability=chance)
@@ -205,9 +210,9 @@ def _bootstrapped(fit: Fit, draws: Draws, errors: ErrorOptions) -> Result:
 def _sampled(fit: Fit, found: PosteriorResult) -> Result:
     """The result of fits whose posteriors were sampled."""
     fitted = torch.isfinite(fit.theta).all(dim=1)
-    chance = risk(found.draws, fit.theta)
-    limit = torch.tensor([good_khat(max(int(n), 2)) for n in found.n_draws.tolist()])
-    flags = risk_flags(fit.flags, chance) | found.flags
+    chance = catastrophic_probability(found.draws, fit.theta)
+    limit = torch.tensor([pareto_k_limit(max(int(n), 2)) for n in found.n_draws.tolist()])
+    flags = uncertain_flags(fit.flags, chance) | found.flags
     # where nothing shines there is no magnitude to fit, but still a posterior
     wanted = fitted | ((fit.flags & int(Flag.NO_SIGNAL)) != 0)
     flags = flags | wanted * sampling_flags(found.ess, found.pareto_k, limit)

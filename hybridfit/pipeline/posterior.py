@@ -13,16 +13,16 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.data.flags import Flag
 from hybridfit.data.samples import Draws
-from hybridfit.fitting.approximate_likelihood import nearby
+from hybridfit.fitting.approximate_likelihood import approximate_likelihood
 from hybridfit.fitting.fitted import Fitted
 from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import physical_points
 from hybridfit.npe.density import NetworkDraws
-from hybridfit.sampling.importance_sampling import Sampled, sample_posterior
+from hybridfit.sampling.importance_sampling import WeightedDraws, sample_posterior
 from hybridfit.sampling.mcmc_fallback import with_chains
 from hybridfit.sampling.options import SamplingOptions
-from hybridfit.sampling.proposal import Network, network_proposal
+from hybridfit.sampling.proposal import FlowProposal, flow_proposal
 from hybridfit.uncertainty.error_budget import NONE, Budget, BudgetOptions, error_budget, noise_of
 from hybridfit.uncertainty.evidence import with_evidence
 from hybridfit.uncertainty.quality import ENOUGH, budget_flags
@@ -99,8 +99,8 @@ def _sample_block(
         problem, about, noise = tempered(problem, about, noise, hot)
     network = None
     if drawn is not None and floor is not None:
-        network = network_proposal(drawn, floor, problem)
-    near = nearby(problem, part, about) if options.approximate_likelihood else None
+        network = flow_proposal(drawn, floor, problem)
+    near = approximate_likelihood(problem, part, about) if options.approximate_likelihood else None
     dark = without_signal(fitted.fit)
     sampled = sample_posterior(problem, about, part.id, network, near, options, dark)
     sampled = with_evidence(sampled, problem, about, part, hot, noise)
@@ -111,9 +111,9 @@ def _sample_block(
     return PosteriorResult(
         Draws(problem.space, samples.cpu(), sampled.weights.cpu()),
         sampled.ess.cpu(),
-        sampled.khat.cpu(),
+        sampled.pareto_k.cpu(),
         sampled.log_evidence.cpu(),
-        sampled.missed.cpu(),
+        sampled.missed_mass.cpu(),
         _distance(network, about, problem).cpu(),
         sampled.n_draws.cpu(),
         _signs(terms, len(part)),
@@ -160,7 +160,9 @@ def _blocks(fitted: Fitted) -> Sequence[Tensor]:
     return torch.arange(len(fitted)).split(at_once)
 
 
-def physical(sampled: Sampled, budget: Budget | None, problem: Problem, cutouts: Cutouts) -> Tensor:
+def physical(
+    sampled: WeightedDraws, budget: Budget | None, problem: Problem, cutouts: Cutouts
+) -> Tensor:
     """Physical parameters (B, S, Q) of draws, widened by what the likelihood does not know of."""
     points = torch.cat([sampled.whitened, sampled.linear], dim=2)
     if budget is not None:
@@ -168,12 +170,12 @@ def physical(sampled: Sampled, budget: Budget | None, problem: Problem, cutouts:
     return physical_points(points, problem, cutouts)
 
 
-def _distance(network: Network | None, about: Linearised, problem: Problem) -> Tensor:
+def _distance(network: FlowProposal | None, about: Linearised, problem: Problem) -> Tensor:
     """(B,) of the fits, in the coordinates in which the flow is a standard normal."""
     if network is None:
         return torch.full_like(problem.box[:, 0], torch.nan)
     linear = about.linear * problem.pixels.scale[:, None]
-    linear[:, 1] += problem.pixels.pedestal
+    linear[:, 1] += problem.pixels.background
     coords, _ = problem.space.from_whitened(about.whitened, problem.box)
     return network.density.distance(coords, linear)
 

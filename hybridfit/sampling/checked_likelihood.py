@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hybridfit.fitting.approximate_likelihood import Nearby
+from hybridfit.fitting.approximate_likelihood import ApproximateLikelihood
 from hybridfit.fitting.problem import Problem, Profiled
 from hybridfit.sampling.quasi_random import Numbers
 from hybridfit.sampling.student_t import StudentT
@@ -21,7 +21,11 @@ Likelihood = Callable[[Tensor, Tensor], Profiled]
 
 
 def checked_likelihood(
-    problem: Problem, near: Nearby | None, about: StudentT, rows: Tensor, numbers: Numbers
+    problem: Problem,
+    near: ApproximateLikelihood | None,
+    about: StudentT,
+    rows: Tensor,
+    numbers: Numbers,
 ) -> Likelihood:
     """Return the cheap likelihood for those galaxies where it agrees with the exact one.
 

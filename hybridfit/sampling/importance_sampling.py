@@ -19,23 +19,23 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hybridfit.fitting.approximate_likelihood import Nearby
+from hybridfit.fitting.approximate_likelihood import ApproximateLikelihood
 from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.problem import Problem
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.sampling.checked_likelihood import Likelihood, checked_likelihood
 from hybridfit.sampling.options import SamplingOptions
 from hybridfit.sampling.proposal import (
+    EvaluatedDraws,
+    FlowProposal,
     Mixture,
-    Network,
-    OfShape,
-    Points,
-    PriorDraws,
+    NonlinearProposal,
+    PriorProposal,
     Proposal,
     evaluated,
     joined,
 )
-from hybridfit.sampling.psis import Smoothed, good_khat, pareto_smooth
+from hybridfit.sampling.psis import Smoothed, pareto_k_limit, pareto_smooth
 from hybridfit.sampling.quasi_random import Numbers
 from hybridfit.sampling.ridge import Ridge, find_ridge
 from hybridfit.sampling.student_t import StudentT, factor_of, weighted_moments
@@ -49,7 +49,7 @@ PRIOR_SKIP = 1 << 16  # of the quasi-random points: far from those of the t's
 
 
 @dataclass(frozen=True)
-class Sampled:
+class WeightedDraws:
     """Weighted draws of B posteriors in whitened and linear coordinates.
 
     Args:
@@ -57,11 +57,12 @@ class Sampled:
         linear: (B, S, L) flux and sky terms, units of the noise.
         log_weights: (B, S) smoothed, of weights that sum to 1; -inf where there is no draw.
         ess: (B,) effective number of draws.
-        khat: (B,) Pareto k; NaN where the draws are a chain's.
+        pareto_k: (B,) Pareto k; NaN where the draws are a chain's.
         log_evidence: (B,) ln of the integral of likelihood, exp(-chi2 / 2), times prior, flux
             and sky in units of the noise; not yet what compares, see
             `hybridfit.uncertainty.evidence`.
-        missed: (B,) share of the mass where the network's density is below any of its own draws.
+        missed_mass: (B,) share of the mass where the network's density is below that of all its
+            own draws.
         n_draws: (B,) points at which the likelihood was evaluated.
     """
 
@@ -69,9 +70,9 @@ class Sampled:
     linear: Tensor
     log_weights: Tensor
     ess: Tensor
-    khat: Tensor
+    pareto_k: Tensor
     log_evidence: Tensor
-    missed: Tensor
+    missed_mass: Tensor
     n_draws: Tensor
 
     @property
@@ -84,11 +85,11 @@ def sample_posterior(
     problem: Problem,
     about: Linearised,
     ids: Sequence[str],
-    network: Network | None = None,
-    near: Nearby | None = None,
+    network: FlowProposal | None = None,
+    near: ApproximateLikelihood | None = None,
     options: SamplingOptions = SamplingOptions(),
     no_signal: Tensor | None = None,
-) -> Sampled:
+) -> WeightedDraws:
     """Sample the posteriors of B galaxies by importance.
 
     A galaxy's draws depend on its pixels, its id and the seed, not on the batch it comes in.
@@ -115,7 +116,7 @@ def sample_posterior(
     variance = torch.diagonal(about.covariance, dim1=1, dim2=2)[:, plane].amax(dim=1)
     bent = variance > BENT**2
     limit = _draw_limit(options, len(problem.profiles), fitted, no_signal)
-    finished: list[tuple[Tensor, Weighted]] = []
+    finished: list[tuple[Tensor, _State]] = []
     for rows in ((fitted & ~bent).nonzero()[:, 0], (fitted & bent).nonzero()[:, 0]):
         if not len(rows):
             continue
@@ -153,17 +154,19 @@ class _Setting:
 def _rounds(
     setting: _Setting,
     start: StudentT | Ridge,
-    network: Network | None,
+    network: FlowProposal | None,
     about: Linearised,
     rows: Tensor,
-) -> list[tuple[Tensor, Weighted]]:
-    """Draw for galaxies ``rows`` until they have enough; who has leaves the batch."""
+) -> list[tuple[Tensor, _State]]:
+    """Draw until the target ESS; finished galaxies leave the batch."""
     options, finished = setting.options, []
     state = _first_round(setting, start, network, rows)
     n_first = len(state.mixture.proposals)
     while len(rows):
         n = state.points.whitened.shape[1]
-        enough = (state.smoothed.ess >= options.target_ess) & (state.smoothed.khat < good_khat(n))
+        enough = (state.smoothed.ess >= options.target_ess) & (
+            state.smoothed.pareto_k < pareto_k_limit(n)
+        )
         # one fitted proposal is always worth its round
         enough &= len(state.mixture.proposals) > n_first
         done = enough | (n + options.round_draws > setting.limit[rows])
@@ -183,25 +186,25 @@ def plane_of(space: ParameterSpace) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Weighted:
+class _State:
     """The draws of b galaxies so far, what they came from, and their weights."""
 
-    points: Points
+    points: EvaluatedDraws
     mixture: Mixture
     smoothed: Smoothed
     log_evidence: Tensor
 
     @classmethod
-    def of(cls, points: Points, mixture: Mixture) -> Weighted:
+    def of(cls, points: EvaluatedDraws, mixture: Mixture) -> _State:
         """Weigh draws."""
         log_weights = points.target - mixture.log_q
         total = mixture.counts.sum(dim=1)
         evidence = torch.logsumexp(log_weights, dim=1) - torch.log(total)
         return cls(points, mixture, pareto_smooth(log_weights), evidence)
 
-    def __getitem__(self, rows: Tensor) -> Weighted:
-        smoothed = (self.smoothed.log_weights, self.smoothed.khat, self.smoothed.ess)
-        return Weighted(
+    def __getitem__(self, rows: Tensor) -> _State:
+        smoothed = (self.smoothed.log_weights, self.smoothed.pareto_k, self.smoothed.ess)
+        return _State(
             self.points[rows],
             self.mixture[rows],
             Smoothed(*(value[rows] for value in smoothed)),
@@ -222,15 +225,15 @@ def student_of(mean: Tensor, covariance: Tensor, dof: float) -> StudentT:
 
 
 def _first_round(
-    setting: _Setting, start: StudentT | Ridge, network: Network | None, rows: Tensor
-) -> Weighted:
+    setting: _Setting, start: StudentT | Ridge, network: FlowProposal | None, rows: Tensor
+) -> _State:
     """Draws about the fit, of the flow and of the prior."""
     options, numbers = setting.options, setting.numbers
     uniform, normal = numbers.take(rows, options.fit_draws, 0)
     unknown = torch.full_like(normal, torch.nan)
     parts = [(start.draw(uniform), normal, unknown)]
     counts = [torch.full((len(rows),), options.fit_draws, device=rows.device)]
-    proposals: list[Proposal] = [OfShape(start)]
+    proposals: list[Proposal] = [NonlinearProposal(start)]
     if network is not None:
         mine = network[rows]
         whitened, linear = (
@@ -244,15 +247,15 @@ def _first_round(
     unknown = torch.full_like(normal, torch.nan)
     parts.append((torch.special.ndtri(uniform[..., :-1]), normal, unknown))
     counts.append(torch.full((len(rows),), options.prior_draws, device=rows.device))
-    proposals.append(PriorDraws())
+    proposals.append(PriorProposal())
     whitened, normal, given = (torch.cat(v, dim=1) for v in zip(*parts, strict=True))
     points = _evaluate(setting, rows, whitened, normal, given)
     count = torch.stack(counts, dim=1).to(points.target)
-    return Weighted.of(points, Mixture.of(proposals, count, points))
+    return _State.of(points, Mixture.of(proposals, count, points))
 
 
-def _next_round(setting: _Setting, state: Weighted, about: Linearised, rows: Tensor) -> Weighted:
-    """Draws of a t fitted to the draws so far, with these; half of them of what serves as well."""
+def _next_round(setting: _Setting, state: _State, about: Linearised, rows: Tensor) -> _State:
+    """Draw one round from a t fitted to the draws so far; half from the ridge, if used."""
     options, points, mixture = setting.options, state.points, state.mixture
     n, n_nonlinear = points.whitened.shape[1:]
     weights = state.smoothed.weights
@@ -264,24 +267,28 @@ def _next_round(setting: _Setting, state: Weighted, about: Linearised, rows: Ten
     counts = torch.full(
         (len(rows),), float(options.round_draws), dtype=whitened.dtype, device=whitened.device
     )
-    proposals: list[Proposal] = [OfShape(student)]
+    proposals: list[Proposal] = [NonlinearProposal(student)]
     own = [counts]
-    ridge = mixture.proposals[0].density if isinstance(mixture.proposals[0], OfShape) else None
+    ridge = (
+        mixture.proposals[0].density
+        if isinstance(mixture.proposals[0], NonlinearProposal)
+        else None
+    )
     if isinstance(ridge, Ridge):
         again = ridge.reweighted(points.whitened, weights)
         whitened[:, half:] = again.draw(uniform[:, half:])
-        proposals.append(OfShape(again))
+        proposals.append(NonlinearProposal(again))
         own = [
             counts - (options.round_draws - half),
             torch.full_like(counts, options.round_draws - half),
         ]
     new = _evaluate(setting, rows, whitened, normal, given)
-    return Weighted.of(joined([points, new]), mixture.extended(proposals, own, points, new))
+    return _State.of(joined([points, new]), mixture.extended(proposals, own, points, new))
 
 
 def _evaluate(
     setting: _Setting, rows: Tensor, whitened: Tensor, normal: Tensor, given: Tensor | None
-) -> Points:
+) -> EvaluatedDraws:
     """Draws (b, S, P) with their likelihood; what is not finite has none."""
     s = whitened.shape[1]
     fine = torch.isfinite(whitened).all(dim=2)
@@ -294,8 +301,8 @@ def _evaluate(
 
 
 def _collected(
-    batch: int, problem: Problem, finished: Sequence[tuple[Tensor, Weighted]]
-) -> Sampled:
+    batch: int, problem: Problem, finished: Sequence[tuple[Tensor, _State]]
+) -> WeightedDraws:
     """The galaxies' draws side by side, filled up to the longest."""
     space, device = problem.space, problem.box.device
     longest = max((state.points.whitened.shape[1] for _, state in finished), default=1)
@@ -303,22 +310,22 @@ def _collected(
     whitened = nothing[:, None, None].repeat(1, longest, space.n_nonlinear)
     linear = nothing[:, None, None].repeat(1, longest, space.n_linear)
     log_weights = torch.full_like(whitened[..., 0], -torch.inf)
-    ess, khat, evidence, missed = (nothing.clone() for _ in range(4))
+    ess, pareto_k, evidence, missed = (nothing.clone() for _ in range(4))
     n_draws = torch.zeros(batch, dtype=torch.int64, device=device)
     for rows, state in finished:
         n = state.points.whitened.shape[1]
         whitened[rows, :n], linear[rows, :n] = state.points.whitened, state.points.linear
         log_weights[rows, :n] = state.smoothed.log_weights
-        ess[rows], khat[rows] = state.smoothed.ess, state.smoothed.khat
+        ess[rows], pareto_k[rows] = state.smoothed.ess, state.smoothed.pareto_k
         evidence[rows], n_draws[rows] = state.log_evidence, n
         missed[rows] = missed_mass(state)
-    return Sampled(whitened, linear, log_weights, ess, khat, evidence, missed, n_draws)
+    return WeightedDraws(whitened, linear, log_weights, ess, pareto_k, evidence, missed, n_draws)
 
 
-def missed_mass(state: Weighted) -> Tensor:
+def missed_mass(state: _State) -> Tensor:
     """(b,) share of the posterior where the network's density is below all of its own draws'."""
     for k, proposal in enumerate(state.mixture.proposals):
-        if isinstance(proposal, Network):
+        if isinstance(proposal, FlowProposal):
             below = proposal.below_floor(state.mixture.log_density[:, k], state.points)
             return (state.smoothed.weights * below).sum(dim=1)
     return torch.full_like(state.log_evidence, torch.nan)

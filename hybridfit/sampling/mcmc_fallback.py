@@ -11,9 +11,9 @@ from torch import Tensor
 
 from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.problem import Problem, Profiled
-from hybridfit.sampling.importance_sampling import Sampled
+from hybridfit.sampling.importance_sampling import WeightedDraws
 from hybridfit.sampling.mcmc import Chain, MCMCOptions, sample
-from hybridfit.sampling.psis import good_khat
+from hybridfit.sampling.psis import pareto_k_limit
 from hybridfit.sampling.student_t import factor_of
 
 N_WALKERS = 16
@@ -22,7 +22,7 @@ MAX_RHAT, MIN_ESS = 1.2, 100.0
 
 
 def with_chains(
-    sampled: Sampled,
+    sampled: WeightedDraws,
     problem: Problem,
     about: Linearised,
     ids: Sequence[str],
@@ -30,7 +30,7 @@ def with_chains(
     seed: int = 0,
     leave: Tensor | None = None,
     options: MCMCOptions = MCMCOptions(),
-) -> Sampled:
+) -> WeightedDraws:
     """Replace draws of too few or too heavy weights by those of a chain, where that converges.
 
     All chains run at once, and none is longer than ``options`` say. A galaxy's chain depends on
@@ -47,7 +47,7 @@ def with_chains(
         options: of each chain.
 
     Returns:
-        The draws; where a chain took over, ``khat`` is NaN and ``ess`` the chain's.
+        The draws; where a chain took over, ``pareto_k`` is NaN and ``ess`` the chain's.
     """
     failed = needs_chain(sampled, enough)
     rows = (failed if leave is None else failed & ~leave.to(failed.device)).nonzero()[:, 0]
@@ -73,21 +73,21 @@ def with_chains(
     return sampled
 
 
-def needs_chain(sampled: Sampled, enough: float) -> Tensor:
+def needs_chain(sampled: WeightedDraws, enough: float) -> Tensor:
     """(B,) whether there are draws, and their weights do not do."""
     some = torch.isfinite(sampled.log_weights).any(dim=1)
-    limit = torch.tensor([good_khat(max(n, 2)) for n in sampled.n_draws.tolist()])
-    return some & ~((sampled.khat < limit.to(sampled.khat)) & (sampled.ess >= enough))
+    limit = torch.tensor([pareto_k_limit(max(n, 2)) for n in sampled.n_draws.tolist()])
+    return some & ~((sampled.pareto_k < limit.to(sampled.pareto_k)) & (sampled.ess >= enough))
 
 
 def _replaced(
-    sampled: Sampled,
+    sampled: WeightedDraws,
     problem: Problem,
     index: Tensor,
     chain: Chain,
     k: int,
     stream: torch.Generator,
-) -> Sampled:
+) -> WeightedDraws:
     """Put the draws of chain ``k`` into the row ``index`` (1,), as many as there is room for."""
     row, length = int(index), sampled.whitened.shape[1]
     kept = torch.linspace(0, chain.samples.shape[1] - 1, min(length, chain.samples.shape[1]))
@@ -104,7 +104,7 @@ def _replaced(
         "ess": sampled.ess.index_copy(
             0, index, chain.ess[k : k + 1].clamp_max(len(whitened)).to(sampled.ess)
         ),
-        "khat": sampled.khat.index_fill(0, index, torch.nan),
+        "pareto_k": sampled.pareto_k.index_fill(0, index, torch.nan),
     }
     return replace(sampled, **values)
 

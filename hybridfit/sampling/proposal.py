@@ -31,7 +31,7 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 @dataclass(frozen=True)
-class Points:
+class EvaluatedDraws:
     """Evaluated draws of b galaxies.
 
     Args:
@@ -46,19 +46,21 @@ class Points:
     target: Tensor
     conditional: Tensor
 
-    def __getitem__(self, rows: Tensor) -> Points:
-        return Points(
+    def __getitem__(self, rows: Tensor) -> EvaluatedDraws:
+        return EvaluatedDraws(
             self.whitened[rows], self.linear[rows], self.target[rows], self.conditional[rows]
         )
 
 
-def joined(parts: Sequence[Points]) -> Points:
+def joined(parts: Sequence[EvaluatedDraws]) -> EvaluatedDraws:
     """Return the draws of several rounds as those of one."""
     names = ("whitened", "linear", "target", "conditional")
-    return Points(*(torch.cat([getattr(p, name) for p in parts], dim=1) for name in names))
+    return EvaluatedDraws(*(torch.cat([getattr(p, name) for p in parts], dim=1) for name in names))
 
 
-def evaluated(whitened: Tensor, profiled: Profiled, normal: Tensor, given: Tensor | None) -> Points:
+def evaluated(
+    whitened: Tensor, profiled: Profiled, normal: Tensor, given: Tensor | None
+) -> EvaluatedDraws:
     """Draw flux and sky, integrate over them, and weigh by the prior.
 
     Args:
@@ -82,13 +84,13 @@ def evaluated(whitened: Tensor, profiled: Profiled, normal: Tensor, given: Tenso
     prior = -0.5 * (whitened**2).sum(dim=2) - 0.5 * p * LOG_2PI
     target = -profiled.cost.view(b, s) + prior - volume + 0.5 * size * LOG_2PI
     target = torch.where(torch.isfinite(target), target, -torch.inf)
-    return Points(whitened, linear, target, conditional)
+    return EvaluatedDraws(whitened, linear, target, conditional)
 
 
 class Proposal(Protocol):
     """A density that draws may come from, of b galaxies."""
 
-    def log_density(self, points: Points) -> Tensor:
+    def log_density(self, points: EvaluatedDraws) -> Tensor:
         """(b, S) ln of it at the draws, over the Gaussian of flux and sky given u."""
 
     def __getitem__(self, rows: Tensor) -> Proposal:
@@ -96,34 +98,34 @@ class Proposal(Protocol):
 
 
 @dataclass(frozen=True)
-class OfShape:
+class NonlinearProposal:
     """A density of u alone: a t distribution or a ridge of them."""
 
     density: StudentT | Ridge
 
-    def log_density(self, points: Points) -> Tensor:
+    def log_density(self, points: EvaluatedDraws) -> Tensor:
         """(b, S), see `Proposal`."""
         return self.density.log_density(points.whitened)
 
-    def __getitem__(self, rows: Tensor) -> OfShape:
-        return OfShape(self.density[rows])
+    def __getitem__(self, rows: Tensor) -> NonlinearProposal:
+        return NonlinearProposal(self.density[rows])
 
 
 @dataclass(frozen=True)
-class PriorDraws:
+class PriorProposal:
     """The prior, N(0, I) in u."""
 
-    def log_density(self, points: Points) -> Tensor:
+    def log_density(self, points: EvaluatedDraws) -> Tensor:
         """(b, S), see `Proposal`."""
         whitened = points.whitened
         return -0.5 * (whitened**2).sum(dim=2) - 0.5 * whitened.shape[2] * LOG_2PI
 
-    def __getitem__(self, rows: Tensor) -> PriorDraws:
+    def __getitem__(self, rows: Tensor) -> PriorProposal:
         return self
 
 
 @dataclass(frozen=True)
-class Network:
+class FlowProposal:
     """The network's posterior, in the terms of a problem.
 
     Args:
@@ -131,7 +133,7 @@ class Network:
         whitened, linear: (B, N, P) and (B, N, L) its draws; NaN where one cannot be used.
         floor: (B,) the least ln density of its own draws, in its own variables.
         box: (B, 4) of the positions' prior.
-        scale, pedestal: (B,) unit and zero of ``linear``, see `Pixels`.
+        scale, background: (B,) unit and zero of ``linear``, see `Pixels`.
     """
 
     density: FlowDensity
@@ -140,14 +142,14 @@ class Network:
     floor: Tensor
     box: Tensor
     scale: Tensor
-    pedestal: Tensor
+    background: Tensor
 
-    def log_density(self, points: Points) -> Tensor:
+    def log_density(self, points: EvaluatedDraws) -> Tensor:
         """(b, S), see `Proposal`."""
         value = self.log_prob(points) + self._change(points)
         return torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf)
 
-    def below_floor(self, log_density: Tensor, points: Points) -> Tensor:
+    def below_floor(self, log_density: Tensor, points: EvaluatedDraws) -> Tensor:
         """(b, S) whether draws lie where the network has next to none of its own.
 
         Args:
@@ -156,26 +158,26 @@ class Network:
         """
         return ~(log_density - self._change(points) >= self.floor[:, None])
 
-    def _change(self, points: Points) -> Tensor:
-        """(b, S) ln of what leads from (ln flux, sky) in image units to `Proposal`'s terms."""
+    def _change(self, points: EvaluatedDraws) -> Tensor:
+        """(b, S) log-Jacobian from (ln flux, sky) in image units to proposal coordinates."""
         unit = torch.log(self.scale)[:, None] - torch.log(points.linear[..., 0])
         return unit - points.conditional
 
-    def log_prob(self, points: Points) -> Tensor:
+    def log_prob(self, points: EvaluatedDraws) -> Tensor:
         """(b, S) ln density in (u, ln flux, sky), the network's own variables."""
         b, s, p = points.whitened.shape
         box = self.box.repeat_interleave(s, dim=0)
         coords, _ = self.density.space.from_whitened(points.whitened.flatten(0, 1), box)
         linear = points.linear * self.scale[:, None, None]
-        linear[..., 1] += self.pedestal[:, None]
+        linear[..., 1] += self.background[:, None]
         return self.density.log_prob(coords.view(b, s, p), linear)
 
-    def __getitem__(self, rows: Tensor) -> Network:
-        names = ("whitened", "linear", "floor", "box", "scale", "pedestal")
-        return Network(self.density[rows], *(getattr(self, name)[rows] for name in names))
+    def __getitem__(self, rows: Tensor) -> FlowProposal:
+        names = ("whitened", "linear", "floor", "box", "scale", "background")
+        return FlowProposal(self.density[rows], *(getattr(self, name)[rows] for name in names))
 
 
-def network_proposal(draws: NetworkDraws, floor: Tensor, problem: Problem) -> Network:
+def flow_proposal(draws: NetworkDraws, floor: Tensor, problem: Problem) -> FlowProposal:
     """Return the network's posterior as a proposal.
 
     Args:
@@ -191,13 +193,15 @@ def network_proposal(draws: NetworkDraws, floor: Tensor, problem: Problem) -> Ne
     back, _ = problem.space.from_whitened(whitened, box)
     same = torch.isclose(back, coords, rtol=1e-6, atol=1e-6).all(dim=1)
     pixels, linear = problem.pixels, draws.linear.clone()
-    linear[..., 1] -= pixels.pedestal[:, None]
+    linear[..., 1] -= pixels.background[:, None]
     linear = linear / pixels.scale[:, None, None]
     good = same.view(b, n) & torch.isfinite(linear).all(dim=2)
     whitened = torch.where(good[..., None], whitened.view(b, n, -1), torch.nan)
     linear = torch.where(good[..., None], linear, torch.nan)
     floor, scale = floor.to(problem.box), pixels.scale
-    return Network(draws.density, whitened, linear, floor, problem.box, scale, pixels.pedestal)
+    return FlowProposal(
+        draws.density, whitened, linear, floor, problem.box, scale, pixels.background
+    )
 
 
 @dataclass(frozen=True)
@@ -215,7 +219,7 @@ class Mixture:
     log_density: Tensor
 
     @classmethod
-    def of(cls, proposals: Sequence[Proposal], counts: Tensor, points: Points) -> Mixture:
+    def of(cls, proposals: Sequence[Proposal], counts: Tensor, points: EvaluatedDraws) -> Mixture:
         """Return the mixture of ``counts`` (b, K) draws of each."""
         values = torch.stack([p.log_density(points) for p in proposals], dim=1)
         return cls(tuple(proposals), counts, values)
@@ -227,7 +231,11 @@ class Mixture:
         return torch.logsumexp(torch.log(share)[:, :, None] + self.log_density, dim=1)
 
     def extended(
-        self, proposals: Sequence[Proposal], counts: Sequence[Tensor], points: Points, new: Points
+        self,
+        proposals: Sequence[Proposal],
+        counts: Sequence[Tensor],
+        points: EvaluatedDraws,
+        new: EvaluatedDraws,
     ) -> Mixture:
         """Return the mixture with draws ``new`` behind ``points``.
 

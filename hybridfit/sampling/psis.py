@@ -27,14 +27,14 @@ class Smoothed:
 
     Args:
         log_weights: (B, S) float64, of weights that sum to 1; all -inf where none was finite.
-        khat: (B,) shape of the tail: below `good_khat` the draws can be trusted, above 1 their
-            weights have no mean. Infinite where too few weights count for a fit, 0 where the
-            largest are all the same.
+        pareto_k: (B,) shape of the tail: below `pareto_k_limit` the draws can be trusted, above 1
+            their weights have no mean. Infinite where too few weights count for a fit, 0 where
+            the largest are all the same.
         ess: (B,) effective number of draws, 1 / sum of squared weights; 0 where there is none.
     """
 
     log_weights: Tensor
-    khat: Tensor
+    pareto_k: Tensor
     ess: Tensor
 
     @property
@@ -43,7 +43,7 @@ class Smoothed:
         return torch.exp(self.log_weights)
 
 
-def good_khat(n: int) -> float:
+def pareto_k_limit(n: int) -> float:
     """Return the k below which ``n`` draws are enough: min(1 - 1 / log10 n, 0.7)."""
     if n < 2:
         raise ValueError(f"n is {n}, expected 2 draws or more")
@@ -77,16 +77,16 @@ def pareto_smooth(log_weights: Tensor) -> Smoothed:
     any_finite = finite.any(dim=1)
     raw = raw - torch.where(any_finite, raw.amax(dim=1), 0.0)[:, None]
     length = min(tail_length(raw.shape[1]), raw.shape[1] - 1)
-    khat = raw.new_full((len(raw),), torch.inf)
+    pareto_k = raw.new_full((len(raw),), torch.inf)
     if length >= MIN_TAIL:
         top, place = raw.topk(length + 1, dim=1)  # from the largest down
-        smooth, khat = _smooth_tail(torch.exp(top.flip(1)))
+        smooth, pareto_k = _smooth_tail(torch.exp(top.flip(1)))
         smooth = torch.where(torch.isfinite(smooth), smooth, top.flip(1)[:, 1:])
         raw = raw.scatter(1, place.flip(1)[:, 1:], smooth)
     total = torch.logsumexp(raw, dim=1)
     log = torch.where(any_finite[:, None], raw - total[:, None], -torch.inf)
     square = torch.exp(2 * log).sum(dim=1)
-    return Smoothed(log, khat, torch.where(any_finite, 1 / square.clamp_min(1e-300), 0.0))
+    return Smoothed(log, pareto_k, torch.where(any_finite, 1 / square.clamp_min(1e-300), 0.0))
 
 
 def _smooth_tail(top: Tensor) -> tuple[Tensor, Tensor]:

@@ -82,7 +82,7 @@ class Ridge:
 
 @dataclass(frozen=True)
 class _Nodes:
-    """Points (m, P), covariances (m, P, P) of all parameters, ln of the integrals (m,)."""
+    """EvaluatedDraws (m, P), covariances (m, P, P) of all parameters, ln of the integrals (m,)."""
 
     point: Tensor
     covariance: Tensor

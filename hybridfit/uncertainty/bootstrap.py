@@ -1,6 +1,6 @@
 """Errors from fits repeated on resampled pixels or new noise (`--uncertainty bootstrap`).
 
-*Pixels* draws the stamp's unmasked pixels with replacement (Efron 1979; for galaxies GALMOSS, Chen
+*Pixels* draws the cutout's unmasked pixels with replacement (Efron 1979; for galaxies GALMOSS, Chen
 et al. 2024), so that the scatter of the residuals, and not the noise map, says how far a parameter
 may move. *Parametric* adds new noise of sigma to the best model. The prior counts as one more
 measurement that is drawn anew in each replica: with its centre held, what the pixels leave open

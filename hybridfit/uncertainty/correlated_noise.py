@@ -6,7 +6,7 @@ independent. The least-squares estimate is still unbiased, but its covariance is
     A^-1 (J^T W^1/2 R W^1/2 J + prior) A^-1,    A = J^T W J + prior,
 
 with the autocorrelation R of the noise in units of each pixel's own sigma, taken to be the same
-all over the stamp. Sums over pairs of pixels are products in Fourier space.
+all over the cutout. Sums over pairs of pixels are products in Fourier space.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def mode_gram(modes: Tensor, power: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def _modes(values: Tensor, level: bool, shapes: Tensor | None) -> Tensor:
-    """(b, K, H, W) plane over the stamp, its level only where asked, and ``shapes``; b may be 1."""
+    """(b, K, H, W) plane, with its level where asked, and ``shapes``; b may be 1."""
     height, width = values.shape[-2:]
     x = torch.linspace(-1, 1, width, dtype=values.dtype, device=values.device)
     y = torch.linspace(-1, 1, height, dtype=values.dtype, device=values.device)

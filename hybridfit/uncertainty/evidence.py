@@ -37,8 +37,8 @@ from torch import Tensor
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.problem import Problem
-from hybridfit.sampling.importance_sampling import Sampled
-from hybridfit.sampling.psis import good_khat
+from hybridfit.sampling.importance_sampling import WeightedDraws
+from hybridfit.sampling.psis import pareto_k_limit
 from hybridfit.uncertainty.correlated_noise import Autocorrelation
 from hybridfit.uncertainty.image_noise import LEAST_PIXELS
 
@@ -46,13 +46,13 @@ LEAST_DRAWS = 10.0  # effective ones: ln E is known to a third by then
 
 
 def with_evidence(
-    sampled: Sampled,
+    sampled: WeightedDraws,
     problem: Problem,
     about: Linearised,
     cutouts: Cutouts,
     heat: Tensor | None = None,
     noise: Autocorrelation | None = None,
-) -> Sampled:
+) -> WeightedDraws:
     """Return draws whose ``log_evidence`` compares between models of one cutout.
 
     It is NaN where the weights do not tell it (Pareto k, `LEAST_DRAWS`), where the image does not
@@ -81,13 +81,13 @@ def with_evidence(
     return replace(sampled, log_evidence=torch.where(known, value, torch.nan))
 
 
-def is_known(sampled: Sampled) -> Tensor:
+def is_known(sampled: WeightedDraws) -> Tensor:
     """(B,) whether the importance weights tell the evidence."""
-    limit = [good_khat(max(n, 2)) for n in sampled.n_draws.tolist()]
-    return (sampled.khat < sampled.khat.new_tensor(limit)) & (sampled.ess >= LEAST_DRAWS)
+    limit = [pareto_k_limit(max(n, 2)) for n in sampled.n_draws.tolist()]
+    return (sampled.pareto_k < sampled.pareto_k.new_tensor(limit)) & (sampled.ess >= LEAST_DRAWS)
 
 
-def log_flux_prior(sampled: Sampled, count: int) -> Tensor:
+def log_flux_prior(sampled: WeightedDraws, count: int) -> Tensor:
     """(B,) ln of the mean density of shares, over that of a prior flat in each of ``count`` fluxes.
 
     Draws with a flux below 0 count as none.
@@ -100,7 +100,7 @@ def log_flux_prior(sampled: Sampled, count: int) -> Tensor:
 
 
 def log_sky_unit(problem: Problem, cutouts: Cutouts) -> Tensor:
-    """(B,) ln of the change from slopes over the padded stamp to slopes over the cutout."""
+    """(B,) ln of the change from slopes over the padded cutout to slopes over the cutout."""
     if problem.space.sky != "plane":
         return torch.zeros(len(cutouts), dtype=torch.float64, device=problem.box.device)
     padded = torch.tensor([problem.grid.height, problem.grid.width]).to(problem.box)

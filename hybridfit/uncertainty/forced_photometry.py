@@ -3,7 +3,7 @@
 With a profile given, flux and sky are one linear solve: F_k and its standard deviation s_k. No
 pixel tells the shape of a galaxy that is not seen, so it is that of the starting values where
 these were given, e.g. from another band, and else several draws of the prior, none wider than the
-stamp was made for. The density of the flux is the mixture
+cutout was made for. The density of the flux is the mixture
 
     p(F) = sum_k w_k N(F; F_k, s_k^2),   w_k ~ max_F L_k(F),
 
@@ -25,7 +25,7 @@ from hybridfit.fitting.problem import Problem
 from hybridfit.sampling.student_t import sobol_points
 
 N_SHAPES = 16  # profiles; of known shape they are all the same
-WIDEST = 0.25  # of the stamp's shorter side: largest half-light radius that is drawn
+WIDEST = 0.25  # of the cutout's shorter side: largest half-light radius that is drawn
 CONFIDENCE = 0.95  # of the upper limit
 BISECTIONS = 40  # of a quantile: to 1e-9 of the bracket
 
@@ -88,7 +88,7 @@ def _shapes(problem: Problem, cutouts: Cutouts) -> Tensor:
     """Whitened parameters (B, K, P): the prior's shapes at the target, or those given."""
     space, b = problem.space, len(cutouts)
     shorter = cutouts.size.amin(dim=1).double()
-    # nobody makes a stamp that is filled by its target
+    # nobody makes a cutout that is filled by its target
     widest = torch.special.ndtr(space.prior.r_circ.whitened(torch.log(WIDEST * shorter)))
     uniform = (
         sobol_points(N_SHAPES, space.n_nonlinear - 2).to(problem.box).expand(b, -1, -1).clone()

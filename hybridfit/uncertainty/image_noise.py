@@ -45,7 +45,7 @@ class Place:
     """Where B targets are, from the moments of their images.
 
     Args:
-        coords: (B, 6) x, y, ln r_circ, ln n, eta1, eta2 in stamp pixels.
+        coords: (B, 6) x, y, ln r_circ, ln n, eta1, eta2 in cutout pixels.
         radius: (B, H, W) circularised elliptical radius of each pixel, pix.
         angle: (B, H, W) twice the polar angle of each pixel.
     """

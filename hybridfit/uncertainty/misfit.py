@@ -138,7 +138,7 @@ class OwnChi2:
 def own_chi2(fit: Whitened, residual: Tensor, light: Tensor, noise: Autocorrelation) -> OwnChi2:
     """Chi2 of the pixels that the galaxy outshines the noise in, weighted by a^2 / (1 + a^2).
 
-    The blank sky of a stamp, which fits any model, does not dilute it, and gives the variance that
+    The blank sky of a cutout, which fits any model, does not dilute it, and gives the variance that
     the residuals should have: a wrong noise map is not a misfit.
     """
     weight = light**2 / (1 + light**2)

@@ -4,7 +4,7 @@ A PSF stretched by (1 + G) has the transform T((1 + G)^T k), so that the derivat
 stretch is a sum of k_i dT / dk_j, and dT / dk_j is the transform of -i x_j PSF(x): exact for the
 PSF as it is given, sampled or oversampled, whatever its shape. Its flux is kept.
 
-Where a PSF has a pedestal P, or a stamp that cuts off wings W (both of sum 1), the model is linear
+Where a PSF has a pedestal P, or a cutout that cuts off wings W (both of sum 1), the model is linear
 in their share v of the flux, for the PSF is really PSF + v (P - PSF).
 """
 
@@ -60,7 +60,7 @@ def wing_derivatives(
 
     Returns:
         (B, 2, H, W) in units of what is not known of each: the standard error of the pedestal, or
-        one that was left in, and the flux that the stamp cuts off; 0 where masked.
+        one that was left in, and the flux that the cutout cuts off; 0 where masked.
     """
     psf, oversampling = cutouts.psf, int(cutouts.psf_oversampling[0])
     assert psf is not None
@@ -78,7 +78,7 @@ def wing_derivatives(
 
 
 def other_wings(psf: NDArray[np.float64], side: int) -> tuple[NDArray[np.float64], list[float]]:
-    """A pedestal and the wings beyond a PSF's stamp, and the flux that each may have.
+    """A pedestal and the wings beyond a PSF's cutout, and the flux that each may have.
 
     Args:
         psf: (h, w), odd sides, sum 1.

@@ -13,7 +13,7 @@ from hybridfit.data.samples import Draws
 
 # off by so much is what surveys call a catastrophic failure
 FAR_MAG, FAR_SIZE = 0.5, math.log(2.0)  # mag, ln(r_eff)
-MAX_RISK = 0.025  # probability of that, beyond which a galaxy is UNCERTAIN
+MAX_PROBABILITY = 0.025  # probability of that, beyond which a galaxy is UNCERTAIN
 SIGNIFICANT = 4.0  # standard deviations of structure in the residuals
 SURELY, MIN_OFFSET = 0.95, 0.01  # probability, and ln of the width, of a PSF that is wrong
 ENOUGH = 50.0  # effective draws: quantiles are good to a fifth of sigma
@@ -52,7 +52,7 @@ LESS = (
 )
 
 
-def risk(draws: Draws, theta: Tensor) -> Tensor:
+def catastrophic_probability(draws: Draws, theta: Tensor) -> Tensor:
     """(B,) probability that magnitude or size of any component are catastrophically off.
 
     Args:
@@ -70,15 +70,17 @@ def risk(draws: Draws, theta: Tensor) -> Tensor:
     return torch.where(draws.exist, chance, torch.nan)
 
 
-def risk_flags(flags: Tensor, chance: Tensor) -> Tensor:
+def uncertain_flags(flags: Tensor, chance: Tensor) -> Tensor:
     """Flags (B,) with UNCERTAIN as the draws have it, in place of the fit's own estimate.
 
     Args:
         flags: (B,) of the fit.
-        chance: (B,) from `risk`; galaxies without, NaN, keep the fit's flag.
+        chance: (B,) from `catastrophic_probability`; galaxies without, NaN, keep the fit's flag.
     """
     bit = int(Flag.UNCERTAIN)
-    return torch.where(torch.isnan(chance), flags, (flags & ~bit) | (chance > MAX_RISK) * bit)
+    return torch.where(
+        torch.isnan(chance), flags, (flags & ~bit) | (chance > MAX_PROBABILITY) * bit
+    )
 
 
 def budget_flags(structure: Tensor, own: Tensor, offset: Tensor, wrong: Tensor) -> Tensor:
@@ -95,15 +97,15 @@ def budget_flags(structure: Tensor, own: Tensor, offset: Tensor, wrong: Tensor) 
     return misfit * int(Flag.MISFIT) | doubtful * int(Flag.PSF_DOUBTFUL)
 
 
-def sampling_flags(ess: Tensor, khat: Tensor, limit: Tensor) -> Tensor:
+def sampling_flags(ess: Tensor, pareto_k: Tensor, limit: Tensor) -> Tensor:
     """(B,) UNSAMPLED where draws are too few, or their weights too uneven.
 
     Args:
         ess: (B,) effective number of draws; NaN where there are none.
-        khat: (B,) Pareto k, NaN where it does not apply.
+        pareto_k: (B,) Pareto k, NaN where it does not apply.
         limit: (B,) of k.
     """
-    poor = ~(ess >= ENOUGH) | (khat >= limit)
+    poor = ~(ess >= ENOUGH) | (pareto_k >= limit)
     return poor * int(Flag.UNSAMPLED)
 
 

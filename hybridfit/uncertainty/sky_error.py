@@ -1,4 +1,4 @@
-"""How the sky may differ from what is fitted: slopes and a bowl over the stamp."""
+"""How the sky may differ from what is fitted: slopes and a bowl over the cutout."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from hybridfit.data.fit import Fit
 from hybridfit.data.flags import Flag
 from hybridfit.data.positions import in_cutout
 from hybridfit.fitting.fit import fit_cutouts
-from hybridfit.fitting.fixed import Given
+from hybridfit.fitting.fixed import InitialValues
 from hybridfit.fitting.options import FitOptions
 from hybridfit.pipeline.galfit.tasks import Task, space_of
 
@@ -31,7 +31,7 @@ def given_limits(batch: Sequence[Task], origin: Tensor) -> tuple[Tensor, Tensor]
 def fit_within(
     cutouts: Cutouts,
     options: FitOptions,
-    given: Given,
+    given: InitialValues,
     limits: tuple[Tensor, Tensor],
     device: torch.device,
     compile: bool,
@@ -50,20 +50,20 @@ def fit_within(
     low, high = limits
     for _ in range(ROUNDS):
         out = torch.maximum(low - fit.theta, fit.theta - high) / fit.error.clamp_min(1e-12)
-        out = torch.where(given.held | ~torch.isfinite(out), -torch.inf, out)
+        out = torch.where(given.fixed | ~torch.isfinite(out), -torch.inf, out)
         worst, column = out.max(dim=1)
         rows = (worst > 0).nonzero()[:, 0]
         if len(rows) == 0:
             break
-        at, theta, fixed = column[rows], given.theta.clone(), given.held.clone()
+        at, theta, fixed = column[rows], given.theta.clone(), given.fixed.clone()
         theta[rows] = torch.where(torch.isfinite(fit.theta[rows]), fit.theta[rows], theta[rows])
         value = theta[rows, at]
         moved = value.clamp(low[rows, at], high[rows, at]) - value
         # tied positions are moved, and fixed, together
-        together = given.leader[rows] == given.leader[rows, at][:, None]
+        together = given.tied_to[rows] == given.tied_to[rows, at][:, None]
         theta[rows] += together * moved[:, None]
         fixed[rows] |= together
-        given = replace(given, theta=theta, held=fixed)
+        given = replace(given, theta=theta, fixed=fixed)
         again = fit_cutouts(cutouts[rows.tolist()], options, device, compile, given=given[rows])
         fit = fit.put(rows, replace(again, flags=again.flags | int(Flag.AT_LIMIT)))
     return fit

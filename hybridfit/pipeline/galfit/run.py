@@ -190,7 +190,7 @@ class FeedmeWork(FitWork):
             cutouts = replace(cutouts, start=start)
             rest = (device, compile, self.errors, self.network, clock)
             return measure(cutouts, self.fit, *rest)
-        own = self._options(given.held.shape[1] // len(NAMES))
+        own = self._options(given.fixed.shape[1] // len(NAMES))
         limits = given_limits(batch, cutouts.origin)
         with clock("fitting"):
             fit = quote_covariance(fit_within(cutouts, own, given, limits, device, compile))

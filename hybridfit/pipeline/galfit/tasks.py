@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hybridfit.data.errors import BadInput
 from hybridfit.data.positions import in_cutout
-from hybridfit.fitting.fixed import Given
+from hybridfit.fitting.fixed import InitialValues
 from hybridfit.fitting.options import MOST_COMPONENTS
 from hybridfit.io.galfit import (
     Component,
@@ -269,7 +269,7 @@ def _size_unit(task: Task, number: int) -> float:
     return FAMILY[task.feedme.components[number].kind][0]
 
 
-def given_of(tasks: Sequence[Task], origin: Tensor) -> Given:
+def given_of(tasks: Sequence[Task], origin: Tensor) -> InitialValues:
     """Return initial values and fixed ones, of tasks with the same number of components.
 
     Args:
@@ -283,4 +283,4 @@ def given_of(tasks: Sequence[Task], origin: Tensor) -> Given:
     fixed = torch.tensor([task.fixed for task in tasks])
     tied_to = torch.tensor([task.tied_to for task in tasks])
     names = space_of(tasks[0].n_components).names
-    return Given(in_cutout(theta, names, origin), fixed, tied_to)
+    return InitialValues(in_cutout(theta, names, origin), fixed, tied_to)
