@@ -12,10 +12,11 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, wait
-from dataclasses import FrozenInstanceError, dataclass, replace
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from pathlib import Path
 
 import pytest
+import torch
 from read_helpers import FEEDME
 
 import hybridfit as hf
@@ -139,6 +140,29 @@ def test_cutouts_in_memory_are_a_batch(inputs, tmp_path):
     job = job_of(fit_work(), sources, tmp_path)
     read = stack([read_cutout(source) for source in sources])
     assert measure(read, job).tobytes() == measure(sources, job).tobytes()
+
+
+def test_rows_do_not_depend_on_the_threads_of_the_process(inputs, tmp_path):
+    """A scheduler's process has as many as it likes: the job's own number counts."""
+    sources = find_sources(inputs)[:6]
+    job = job_of(fit_work(), sources, tmp_path)
+    seen, before = [], torch.get_num_threads()
+
+    @dataclass(frozen=True)
+    class Watched(FitWork):
+        def rows(self, cutouts, job, n_alike, clock):
+            seen.append(torch.get_num_threads())
+            return super().rows(cutouts, job, n_alike, clock)
+
+    work = Watched(**{f.name: getattr(job.work, f.name) for f in fields(job.work)})
+    torch.set_num_threads(2)
+    try:
+        found = measure(sources, replace(job, work=work))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {1}
+    assert found.tobytes() == measure(sources, job).tobytes()
 
 
 def test_other_weights_on_another_machine_are_refused(inputs, tmp_path):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from astropy.table import Table
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -37,6 +36,7 @@ from hybridfit.io.table import to_table
 from hybridfit.io.writing import write_table
 from hybridfit.options.checks import as_path, checked, or_default
 from hybridfit.options.yaml_options import make
+from hybridfit.pipeline.devices import threads
 from hybridfit.pipeline.measure import metadata
 from hybridfit.pipeline.run_cutouts import CutoutReader, reader_of_cutouts, reader_of_run
 from hybridfit.rendering.convolution import Convolution, convolution_of
@@ -94,7 +94,7 @@ def compare(
         matched = [match(ours, c, options.match, options.radius) for c in catalogues]
     read_cutout = _reader(run, ours, options, input, cutouts)
     settings = {"compare": asdict(options), "references": [asdict(o) for o in each]}
-    with _threads(options.threads):
+    with threads(options.threads):
         chi2, catalogues = _evaluate_pixels(
             ours, catalogues, matched, run, read_cutout, options, quiet
         )
@@ -295,13 +295,3 @@ def _usage_errors() -> Iterator[None]:
         yield
     except (ValueError, TypeError, FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(str(error)) from error
-
-
-@contextmanager
-def _threads(n: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from hybridfit.options.checks import described
@@ -37,3 +39,19 @@ def usable_device(name: str | torch.device) -> torch.device:
         first = str(error).strip().splitlines()[0]
         raise ValueError(f"device '{name}' cannot be used: {first}") from error
     return device
+
+
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Compute on ``n`` CPU threads, whose number shapes the rounding of sums."""
+    import torch  # here, see `usable_device`
+
+    before = torch.get_num_threads()
+    if before == n:
+        yield
+        return
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

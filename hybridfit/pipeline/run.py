@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hybridfit.data.errors import UsageError
@@ -24,6 +22,7 @@ from hybridfit.io.run_folder import MODELS, RunFolder, open_run
 from hybridfit.io.sources import Source, Sources, find_sources
 from hybridfit.io.table import id_width
 from hybridfit.io.unicode_columns import Reiterable
+from hybridfit.pipeline.devices import threads
 from hybridfit.pipeline.engine.base import Engine, Run
 from hybridfit.pipeline.engine.changes import check_inputs
 from hybridfit.pipeline.engine.job import Job, Summary, Work
@@ -80,7 +79,7 @@ def run_files(
             notes.extend(check_inputs(Run(folder, sources, ids, job)))
 
     place = (out, work.run.format, record, job.row_type, edges, overwrite, engine.exclusive)
-    with open_run(*place, begin) as (folder, member), _threads(work.run.threads):
+    with open_run(*place, begin) as (folder, member), threads(work.run.threads):
         if not folder.is_complete():
             run = Run(folder, sources, ids, job)
             _complete(run, worker, member, engine, quiet, {**settings, "input": name}, notes)
@@ -136,16 +135,6 @@ def _join(
         if folder.is_complete():  # by another process, which has removed the parts
             return True
         raise
-
-
-@contextmanager
-def _threads(n: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _ids(sources: Sequence[Source]) -> Sequence[str]:

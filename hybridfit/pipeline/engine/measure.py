@@ -12,6 +12,7 @@ from hybridfit.data.flags import Flag, joined
 from hybridfit.io.read import stack
 from hybridfit.io.read_cutout import Cutout
 from hybridfit.io.sources import Source
+from hybridfit.pipeline.devices import threads
 from hybridfit.pipeline.engine.batching import Batch, read_batches
 from hybridfit.pipeline.engine.isolation import failed_cutout
 from hybridfit.pipeline.engine.job import Job
@@ -35,14 +36,15 @@ def measure(
         UsageError, OSError, Exception: what is not due to a galaxy.
     """
     worker = worker or Worker(job.work)
-    if isinstance(batch, Cutouts):
-        return _of_cutouts(batch, job, worker)
-    if isinstance(batch, Batch):
-        return _of_batch(batch, job, worker)
-    rows = np.zeros(len(batch), job.row_type)
-    for part in read_batches(batch, job, worker.clock):
-        rows[part.index] = _of_batch(part, job, worker)
-    return rows
+    with threads(job.work.run.threads):
+        if isinstance(batch, Cutouts):
+            return _of_cutouts(batch, job, worker)
+        if isinstance(batch, Batch):
+            return _of_batch(batch, job, worker)
+        rows = np.zeros(len(batch), job.row_type)
+        for part in read_batches(batch, job, worker.clock):
+            rows[part.index] = _of_batch(part, job, worker)
+        return rows
 
 
 def _of_cutouts(cutouts: Cutouts, job: Job, worker: Worker) -> NDArray[np.void]:
