@@ -44,7 +44,7 @@ def picture(**changed) -> plots.GalaxyPicture:
         parameters={"": [plots.Measured("x", 123.0, 0.02, "pix"), plots.Measured("n", 1.02, 0.1)]},
         summary="certified; chi2/dof 1.01",
         flags=["SIGMA_ESTIMATED"],
-        message="a note",
+        notes="a note",
     )
     return replace(whole, **changed)
 
@@ -101,7 +101,7 @@ PICTURES = {
     "faint": picture(image=1e-12 * X, model=1e-12 * X, sky=0.0, sigma=1e-12 + 0 * X),
     "strange id": picture(id="a$b^{c}$ \\frac \u4e16\u754c \n" + "long" * 60),
     "many flags": picture(flags=[f"A_FLAG_WITH_A_NAME_{k}" for k in range(32)]),
-    "long message": picture(message="word $ " * 400),
+    "long notes": picture(notes="word $ " * 400),
     "ten components": picture(
         parameters={f"{k}: sersic": [plots.Measured("mag", 20.0, 0.1)] for k in range(10)}
     ),

@@ -223,25 +223,27 @@ def test_summary_says_what_was_drawn_and_why_not(inputs: Path, run: Path):
     assert "1 of 3 galaxies drawn; the others: --limit 3, or --id NAME for each" in first
     every = call(run, "--input", inputs).output
     assert "2 of 3 galaxies drawn" in every
-    assert "not drawn: 'sim0002': fit: no pixels (it cannot be read:" in every
-    assert "UNREADABLE" in every
+    assert "not drawn: 'sim0002': fit: it has no fit [UNREADABLE]: " in every
     table = Table.read(run / "plots" / "summary.csv", format="ascii.csv")
     assert list(table["id"]) == ["sim0000", "sim0001", "sim0002"]
     assert table["pictures"][0] == "sim0000_fit.png sim0000_corner.png"
-    assert "cannot be read" in table["missing"][2]
+    assert "cannot be read as FITS" in table["missing"][2]
     assert "the others" not in call(run, "--input", inputs, "--id", "sim0001").output
     assert call(run, "--input", inputs, "--limit", 1, "--quiet").output == ""
 
 
 def test_a_galaxy_without_a_fit_shows_its_pixels_and_flags(inputs: Path, run: Path, drawn):
     results = read_results(run)
+    assert "notes" in results.table.colnames
     for name in results.table.colnames:
         if results.table[name].dtype.kind == "f":
             results.table[name] = np.nan
     results.table["flags"] = int(hf.Flag.FAILED | hf.Flag.NO_ZEROPOINT)
+    results.table["notes"] = ["why it failed"] * len(results.table)
     picture = picture_of_cutout(results.table[0], hf.read(inputs)[:1], FitOptions())
     assert picture.model is None
     assert picture.flags == ["NO_ZEROPOINT", "FAILED"]
+    assert picture.notes == "why it failed"
     assert "instrumental" in picture.summary
     assert np.isfinite(picture.image).all()
 

@@ -173,7 +173,7 @@ def test_a_picture_is_drawn_without_a_warning(function: str, case: str):
 
 @pytest.mark.parametrize(
     "case",
-    ["ordinary", "two components", "strange id", "many flags", "long message", "flat", "tall"],
+    ["ordinary", "two components", "strange id", "many flags", "long notes", "flat", "tall"],
 )
 def test_texts_stay_on_the_page_and_off_the_pictures(case: str):
     figure = plots.plot_galaxy(PICTURES[case])

@@ -31,7 +31,7 @@ class PlotArguments(Arguments):
         None,
         help="the cutouts that were fitted",
         group=FILES,
-        default_text="those that the run names",
+        default_text="what --save-models wrote",
         common=True,
     )
     truth: Path | None = option(
@@ -54,9 +54,10 @@ class PlotArguments(Arguments):
 def plot(arguments: PlotArguments, given: dict[str, dict[str, Any]]) -> None:
     """Draw pictures of a finished run into OUT/plots.
 
-    Each shows data, model and residual, from the cutouts or from what --save-models wrote. A run
-    with --save-samples gets corner plots of the draws too, over those of network and fit where the
-    cutouts are there.
+    Each galaxy has one page: data, model, residual, surface-brightness profile, parameters and
+    flags. A run with --save-samples gets corner plots of the draws too, over those of network and
+    fit where the cutouts are there. OUT/plots/summary.csv lists which galaxies were drawn, which
+    were not, and why.
     """
     from hybridfit.pipeline.plot import plot_run
 

@@ -107,6 +107,11 @@ def _number(row: Row, name: str) -> float:
     return math.nan if np.ma.is_masked(value) else float(value)
 
 
+def notes_of(row: Row) -> str:
+    """Return the notes on a galaxy; tables of versions before 0.2 call them ``message``."""
+    return _text(row, "notes") or _text(row, "message")
+
+
 def _text(row: Row, name: str) -> str:
     value = row[name] if name in row.colnames else ""
     return "" if np.ma.is_masked(value) else str(value)
@@ -128,7 +133,7 @@ def _of_row(row: Row, options: FitOptions, origin: Array, shape: tuple[int, ...]
         "parameters": _parameters(row, options),
         "summary": _summary(row, tails[0]),
         "flags": [str(flag.name) for flag in Flag if flags & flag],
-        "message": _text(row, "message"),
+        "notes": notes_of(row),
     }
 
 

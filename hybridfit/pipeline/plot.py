@@ -29,7 +29,12 @@ from hybridfit.io.truth_table import read_truth, truth_beside
 from hybridfit.io.writing import real_folder, write_figure, write_text
 from hybridfit.model.prior import Prior
 from hybridfit.options.yaml_options import make
-from hybridfit.pipeline.galaxy_pictures import picture_of_block, picture_of_cutout, values_of
+from hybridfit.pipeline.galaxy_pictures import (
+    notes_of,
+    picture_of_block,
+    picture_of_cutout,
+    values_of,
+)
 from hybridfit.pipeline.posterior_layers import laplace_layer, network_layers
 from hybridfit.pipeline.run_cutouts import reader_of_run
 from hybridfit.plots import LABELS, DrawsLayer, plot_corner, plot_galaxy, plot_truth
@@ -227,8 +232,16 @@ def _fit_figure(galaxy: _Galaxy) -> Figure | str:
         return plot_galaxy(picture_of_cutout(galaxy.values, galaxy.cutouts, galaxy.options))
     block = read_block(galaxy.results.path / MODELS, galaxy.id)
     if block is None:
-        return f"no pixels ({galaxy.missing}) and no saved model{_flags(galaxy)}"
+        return _why_no_pixels(galaxy)
     return plot_galaxy(picture_of_block(galaxy.values, block, galaxy.options))
+
+
+def _why_no_pixels(galaxy: _Galaxy) -> str:
+    """What the row says of a galaxy without a fit; else what would give its pixels."""
+    if not np.isfinite(values_of(galaxy.values, galaxy.options)).any():
+        reason = notes_of(galaxy.values) or galaxy.missing
+        return f"it has no fit{_flags(galaxy)}: {reason}"
+    return f"no pixels ({galaxy.missing}) and no saved model{_flags(galaxy)}"
 
 
 def _flags(galaxy: _Galaxy) -> str:

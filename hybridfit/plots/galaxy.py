@@ -43,7 +43,7 @@ WIDTH, HEIGHT = 10.5, 8.0  # inches
 COMPONENT_WIDTH = 1.15  # inches of a column of parameters; from the third on the page is wider
 LINE = 155  # characters over the width of a page
 MOST_COMPONENTS = 6  # that the list of parameters has room for; the others stand in the table
-MOST_LINES = 4  # of the message
+MOST_LINES = 4  # of the notes
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class GalaxyPicture:
         parameters: for each heading (a component's name, or ``""``) its parameters.
         summary: one line: quality, chi2 and the like.
         flags: names of all flags that are raised.
-        message: notes on this galaxy.
+        notes: what else is known of this galaxy.
     """
 
     id: str
@@ -101,7 +101,7 @@ class GalaxyPicture:
     parameters: dict[str, Sequence[Measured]] = field(default_factory=dict)
     summary: str = ""
     flags: Sequence[str] = ()
-    message: str = ""
+    notes: str = ""
 
     def __post_init__(self) -> None:
         shape = np.shape(self.image)
@@ -293,6 +293,6 @@ def _write_title(figure: Figure, picture: GalaxyPicture) -> None:
     figure.suptitle(head, x=0.01, ha="left", fontsize=10, color=INK, parse_math=False)
     flags = ", ".join(picture.flags) or "none"
     foot = textwrap.wrap(f"flags: {flags}", int(lines))
-    notes = drawable(picture.message)
+    notes = drawable(picture.notes)
     foot += textwrap.wrap(notes, int(lines), max_lines=MOST_LINES, placeholder=" ...")
     figure.supxlabel("\n".join(foot), x=0.01, ha="left", fontsize=8, color=INK, parse_math=False)
