@@ -1,4 +1,4 @@
-"""A pedestal under a PSF and wings that its stamp cuts off: found, taken off, allowed for."""
+"""The background of a PSF, and wings that its image cuts off: found, subtracted, allowed for."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def moffat(side: int, fwhm: float = 3.3, beta: float = 3.5) -> np.ndarray:
     return (beta - 1) / (np.pi * alpha2) * (1 + r2 / alpha2) ** -beta
 
 
-def on_pedestal(psf: np.ndarray, share: float) -> np.ndarray:
+def on_background(psf: np.ndarray, share: float) -> np.ndarray:
     return (psf / psf.sum() + share / psf.size) / (1 + share)
 
 
 @pytest.mark.parametrize(
     ("side", "share"), [(41, 0.034), (41, -0.034), (81, 0.13), (41, 0.005), (61, -0.01)]
 )
-def test_a_pedestal_is_taken_off(side, share):
+def test_a_background_is_taken_off(side, share):
     true, _ = prepare_psf(moffat(side))
-    found = examine_psf(on_pedestal(moffat(side), share))
+    found = examine_psf(on_background(moffat(side), share))
     assert found.flags & TRUNCATED
-    assert "pedestal" in found.notes[0]
+    assert "background" in found.notes[0]
     half = min(true.shape[0], found.psf.shape[0]) // 2
     cuts = [
         p[p.shape[0] // 2 - half : p.shape[0] // 2 + half + 1][
@@ -54,12 +54,12 @@ def test_a_pedestal_is_taken_off(side, share):
         ]
         for p in (true, found.psf)
     ]
-    # 1 % of the pedestal is left, in units of the flux in all pixels
+    # 1 % of the background is left, in units of the flux in all pixels
     assert np.abs(cuts[1] - cuts[0]).sum() < 0.01 * abs(share) + 1e-5
 
 
 def test_galfit_s_values_stay():
-    array = on_pedestal(moffat(41), 0.034)
+    array = on_background(moffat(41), 0.034)
     found = examine_psf(array, "galfit")
     assert found.flags & TRUNCATED
     assert "left in" in found.notes[0]
@@ -67,16 +67,16 @@ def test_galfit_s_values_stay():
 
 
 @pytest.mark.parametrize("family", range(len(FAMILIES)))
-def test_real_wings_are_no_pedestal(family):
+def test_real_wings_are_no_background(family):
     """Moffat, Kolmogorov, Airy with its rings, cores with haloes: of 61 pixels, FWHM 1.5 to 8."""
     weights = tuple(float(k == family) for k in range(len(FAMILIES)))
     random = Random.seeded(11, torch.device("cpu"))
     for psf in draw_psfs(40, random, 61, (1.5, 8.0), weights, 0.25).double().numpy():
         found = find_wings(psf / psf.sum(), windowed_centroid(psf))
-        assert found is None or not found.has_pedestal
+        assert found is None or not found.has_background
 
 
-def test_noise_is_no_pedestal():
+def test_noise_is_no_background():
     rng = np.random.default_rng(3)
     flagged = 0
     for _ in range(100):
@@ -111,7 +111,11 @@ def test_padding_with_zeros_changes_nothing():
     """PSFs from files are padded to common sides: a galaxy's errors must not change with it."""
     psf = moffat(15)
     found, padded = find_wings(psf, (7, 7)), find_wings(np.pad(psf, 3), (10, 10))
-    assert (found.lost, found.pedestal, found.error) == (padded.lost, padded.pedestal, padded.error)
+    assert (found.lost, found.background, found.error) == (
+        padded.lost,
+        padded.background,
+        padded.error,
+    )
     np.testing.assert_array_equal(padded.support[3:-3, 3:-3], found.support)
     for images, others in zip(
         other_wings(psf, 25)[0], other_wings(np.pad(psf, 3), 25)[0], strict=True
@@ -130,14 +134,14 @@ def test_truncated_psfs_are_usable_at_best():
     assert quality(flags, sampled=True).tolist() == [Quality.USABLE]
 
 
-def test_cutouts_with_a_pedestal_are_flagged_too():
+def test_cutouts_with_a_background_are_flagged_too():
     """Nobody has made their PSF ready: it stays, and the budget allows for what is under it."""
     cutouts, _ = observe(population(3, 5), 100.0, psf=moffat(41))
-    raw = on_pedestal(moffat(41), 0.034).astype(np.float32)
+    raw = on_background(moffat(41), 0.034).astype(np.float32)
     psf = torch.stack([cutouts.psf[0], torch.tensor(raw), cutouts.psf[0]])
     table = hf.fit(replace(cutouts, psf=psf), initial_values="moments")
     assert (np.array(table["flags"]) & TRUNCATED).tolist() == [0, TRUNCATED, 0]
-    assert "pedestal with 3.3 % of its flux: hybridfit.prepare_psf" in table["notes"][1]
+    assert "background with 3.3 % of its flux: hybridfit.prepare_psf" in table["notes"][1]
     assert table["quality"][1] != "certified"
 
 

@@ -37,9 +37,9 @@ def flag_psf_background(cutouts: Cutouts) -> Cutouts:
 
 def _background_note(psf: np.ndarray) -> str:
     wings = find_wings(psf, (psf.shape[0] // 2, psf.shape[1] // 2))
-    if wings is None or not wings.has_pedestal:
+    if wings is None or not wings.has_background:
         return ""
     return (
-        f"the PSF has a background with {100 * wings.pedestal:.2g} % of its flux: "
+        f"the PSF has a background with {100 * wings.background:.2g} % of its flux: "
         "hybridfit.prepare_psf subtracts it"
     )

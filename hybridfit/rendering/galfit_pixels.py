@@ -1,4 +1,4 @@
-"""Where GALFIT's pixels differ from the integral over them, for comparisons with its results.
+"""The pixels of GALFIT where they differ from the integral over a pixel, to reproduce its images.
 
 Found on noise-free images of GALFIT 3.0.x and on the model images of its runs: within an
 elliptical radius of ten pixels it integrates a profile over the pixel, beyond it takes the value

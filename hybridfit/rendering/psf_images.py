@@ -1,4 +1,4 @@
-"""PSF images made ready for the renderer: odd sides, sum 1, centred, and checked."""
+"""Preparation of PSF images for the renderer: odd sides, sum 1, centred, and checked."""
 
 from __future__ import annotations
 
@@ -55,28 +55,28 @@ def prepare_psf(
 
 
 def examine_psf(psf: ArrayLike, center: str = "array", sampling: float = 1.0) -> PreparedPsf:
-    """Return a PSF made ready for the renderer, and what was wrong with it.
+    """Return a PSF that is prepared for the renderer, and flags for its faults.
 
     The centre of an array with N pixels a side is pixel N // 2, counted from 0, as in GALFIT
     (Peng et al. 2010, AJ 139, 2097): an even side is padded by one row or column of zeros at
-    its end. An oversampled PSF of even sides, though, is mostly made with its centre between the
-    middle pixels, (N - 1) / 2: where its centroid is nearer to that, it is moved by half of a
-    PSF pixel. A pedestal that is certain is taken off. Outer rings that hold less than 1e-5 of
-    the flux are dropped.
+    its end. An oversampled PSF with even sides, though, is usually made with its centre between
+    the middle pixels, (N - 1) / 2: if its centroid is nearer to that, it is moved by half of a
+    PSF pixel. A significant background is subtracted. Outer rings that hold less than 1e-5 of the
+    flux are dropped.
 
     Args:
         psf: (h, w), any normalisation; NaN counts as 0.
         center: "array" leaves the PSF where it is, so that a PSF which is off its centre
             shifts x and y of the fit; "centroid" shifts its centroid onto the middle pixel;
-            "galfit" takes pixel N // 2 and every value as they are, whatever they look like.
-        sampling: PSF pixels per image pixel; where this is no whole number the PSF is
+            "galfit" takes pixel N // 2 and every value as they are.
+        sampling: PSF pixels per image pixel; if this is not a whole number the PSF is
             interpolated to the next one above.
 
     Returns:
         The PSF with bits of `hybridfit.Flag`: BAD_PSF (NaN, negative pixels with more than 5 %
         of the flux, or more than 2 % of the peak at an edge, or coarser than the image),
         PSF_OFF_CENTRE (by a quarter of an image pixel, a tenth where oversampled),
-        PSF_NORMALISED (its sum was off 1 by more than 1 %), PSF_TRUNCATED (a pedestal, or wings
+        PSF_NORMALISED (its sum was off 1 by more than 1 %), PSF_TRUNCATED (a background, or wings
         that the image cuts off).
 
     Raises:
@@ -86,7 +86,7 @@ def examine_psf(psf: ArrayLike, center: str = "array", sampling: float = 1.0) ->
         raise ValueError(f"center is '{center}', expected {' or '.join(map(repr, PSF_CENTERS))}")
     array, flags = _normalised(psf)
     centre = windowed_centroid(array)
-    array, notes = _without_pedestal(array, centre, mend=center != "galfit")
+    array, notes = _without_background(array, centre, mend=center != "galfit")
     if notes:
         flags |= Flag.PSF_TRUNCATED
     if _unphysical(array):
@@ -143,19 +143,21 @@ def _normalised(psf: ArrayLike) -> tuple[NDArray[np.float64], Flag]:
     return (array / scale) / (total / scale), flags
 
 
-def _without_pedestal(
+def _without_background(
     array: NDArray[np.float64], centre: tuple[float, float], mend: bool
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Take off a pedestal that is certain; say so, and what the image cuts off."""
+    """Subtract a significant background; return notes on it, and on wings that are cut off."""
     wings = find_wings(array, centre)
     notes: tuple[str, ...] = ()
     if wings is None:
         return array, notes
-    if wings.has_pedestal:
-        done = "taken off" if mend else "left in"
-        notes += (f"the PSF has a pedestal with {100 * wings.pedestal:.2g} % of its flux, {done}",)
+    if wings.has_background:
+        done = "subtracted" if mend else "left in"
+        notes += (
+            f"the PSF has a background with {100 * wings.background:.2g} % of its flux, {done}",
+        )
         if mend:
-            array = np.where(wings.support, array - wings.pedestal / wings.support.sum(), array)
+            array = np.where(wings.support, array - wings.background / wings.support.sum(), array)
             array = array / array.sum()
     if wings.is_cut:
         notes += (

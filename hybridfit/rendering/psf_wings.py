@@ -1,4 +1,4 @@
-"""A PSF's rim: a constant that does not belong to it, and the wings that its image cuts off.
+"""The rim of a PSF: its background, and the wings that its image cuts off.
 
 Beyond its core a PSF falls off like a Moffat function, so that the azimuthal mean of its outer
 part is
@@ -6,8 +6,8 @@ part is
     I(r) = A (r^2 + alpha^2)^(-gamma / 2) + c,    alpha^2 = (FWHM / 2)^2 / (2^(2 / gamma) - 1),
 
 with the slope gamma free (Airy: 3, Kolmogorov: 11/3, Gaussians: large). The level c that is left
-when the wings have their shape is a pedestal: a background that was not subtracted, or subtracted
-twice. The flux of A (...) outside of the image is lost to the PSF, whose sum is 1 without it.
+once the wings have their shape is a background that was not subtracted, or subtracted twice. The
+flux of A (...) outside the image is missing in the PSF, whose sum is 1 without it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-PEDESTAL = 0.003  # of the flux: a smaller one moves a galaxy by a third of its errors at most
+BACKGROUND = 0.003  # of the flux: a smaller one moves a galaxy by a third of its errors at most
 LOST = 0.01  # of the flux; a fit is off by its errors where twice or three times as much is lost
-CERTAIN = 4.0  # standard errors of the pedestal
-FLAT = 0.5  # of the outermost light that a pedestal must make up: else it may be the wings
+CERTAIN = 4.0  # standard errors of the background
+FLAT = 0.5  # of the outermost light that a background must make up: else it may be the wings
 LEAST_SIDE = 9  # pixels: fewer have no outer part
 SHAPE = 0.1  # of the wings: how well any PSF's follow the function
 SLOPES = np.concatenate([np.arange(2.8, 6.0, 0.2), np.arange(6.0, 12.1, 0.5)])
@@ -36,10 +36,10 @@ FAINT_EDGE = 1e-3
 
 @dataclass(frozen=True)
 class Wings:
-    """What the outer part of a PSF of sum 1 tells.
+    """The background and wings of a PSF of sum 1.
 
     Args:
-        pedestal: flux of the constant over the pixels that hold the PSF, and
+        background: flux of the constant over the pixels that hold the PSF, and
         error: its standard error, inf where nothing is known of it.
         edge: mean of the outermost pixels, times as many pixels.
         lost: flux beyond these pixels.
@@ -47,7 +47,7 @@ class Wings:
         support: (h, w) bool, the pixels that hold the PSF, not those that a cut has set to 0.
     """
 
-    pedestal: float
+    background: float
     error: float
     edge: float
     lost: float
@@ -56,10 +56,10 @@ class Wings:
     support: NDArray[np.bool_]
 
     @property
-    def has_pedestal(self) -> bool:
-        """Whether the pedestal is certain, and large enough to matter."""
-        flat = self.pedestal * self.edge > 0 and abs(self.pedestal) > FLAT * abs(self.edge)
-        return flat and abs(self.pedestal) > max(PEDESTAL, CERTAIN * self.error)
+    def has_background(self) -> bool:
+        """Whether the background is certain, and large enough to matter."""
+        flat = self.background * self.edge > 0 and abs(self.background) > FLAT * abs(self.edge)
+        return flat and abs(self.background) > max(BACKGROUND, CERTAIN * self.error)
 
     @property
     def is_cut(self) -> bool:
@@ -68,7 +68,7 @@ class Wings:
 
 
 def find_wings(psf: Array, centre: tuple[float, float]) -> Wings | None:
-    """Measure a PSF's pedestal and the flux beyond its image.
+    """Measure a PSF's background and the flux beyond its image.
 
     Args:
         psf: (h, w), sum 1.
@@ -110,7 +110,7 @@ def _within(psf: Array, centre: tuple[float, float]) -> Wings | None:
         return Wings(0.0, FAINT_EDGE, outermost, 0.0, math.inf, half**2, support)
     level, error = _level(rings, half)
     found = Wings(level * area, error * area, outermost, 0.0, math.inf, half**2, support)
-    fits = _fits(rings, half, False, level if found.has_pedestal else 0.0)
+    fits = _fits(rings, half, False, level if found.has_background else 0.0)
     best = int(fits.likelihood.argmax())
     slope, core2 = float(SLOPES[best]), float(fits.core2[best])
     amplitude = max(float(fits.amplitude[best]), 0.0)

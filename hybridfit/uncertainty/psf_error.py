@@ -4,8 +4,8 @@ A PSF stretched by (1 + G) has the transform T((1 + G)^T k), so that the derivat
 stretch is a sum of k_i dT / dk_j, and dT / dk_j is the transform of -i x_j PSF(x): exact for the
 PSF as it is given, sampled or oversampled, whatever its shape. Its flux is kept.
 
-Where a PSF has a pedestal P, or a cutout that cuts off wings W (both of sum 1), the model is linear
-in their share v of the flux, for the PSF is really PSF + v (P - PSF).
+Where a PSF has a background P, or its image cuts off wings W (both of sum 1), the model is linear
+in their share v of the flux, because the PSF is really PSF + v (P - PSF).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hybridfit.fitting.problem import Problem
 from hybridfit.rendering.psf_wings import find_wings
 from hybridfit.rendering.transfer import transfer_function
 
-N_WINGS = 2  # a pedestal, and wings that are cut off
+N_WINGS = 2  # a background, and wings that are cut off
 N_MODES = 3  # ln width, and the stretches along x against y and along the diagonals
 
 
@@ -50,7 +50,7 @@ def psf_derivatives(problem: Problem, cutouts: Cutouts, whitened: Tensor, linear
 def wing_derivatives(
     problem: Problem, cutouts: Cutouts, whitened: Tensor, linear: Tensor
 ) -> Tensor:
-    """Derivatives of the model by a pedestal and by wings of the PSF, over each pixel's sigma.
+    """Derivatives of the model by a background and by wings of the PSF, over each pixel's sigma.
 
     Args:
         problem: of B galaxies with a PSF.
@@ -59,7 +59,7 @@ def wing_derivatives(
         linear: (B, L) the fit, see `hybridfit.fitting.linearised.Linearised`.
 
     Returns:
-        (B, 2, H, W) in units of what is not known of each: the standard error of the pedestal, or
+        (B, 2, H, W) in units of what is not known of each: the standard error of the background, or
         one that was left in, and the flux that the cutout cuts off; 0 where masked.
     """
     psf, oversampling = cutouts.psf, int(cutouts.psf_oversampling[0])
@@ -78,7 +78,7 @@ def wing_derivatives(
 
 
 def other_wings(psf: NDArray[np.float64], side: int) -> tuple[NDArray[np.float64], list[float]]:
-    """A pedestal and the wings beyond a PSF's cutout, and the flux that each may have.
+    """A background and the wings beyond a PSF's cutout, and the flux that each may have.
 
     Args:
         psf: (h, w), odd sides, sum 1.
@@ -96,7 +96,9 @@ def other_wings(psf: NDArray[np.float64], side: int) -> tuple[NDArray[np.float64
     inside = (abs(y) <= middle) & (abs(x) <= middle)
     area = float(wings.support.sum())
     images[0, middle + y[inside], middle + x[inside]] = 1 / area
-    pedestal = abs(wings.pedestal) if wings.has_pedestal else min(wings.error, abs(wings.edge))
+    background = (
+        abs(wings.background) if wings.has_background else min(wings.error, abs(wings.edge))
+    )
     if wings.lost > 0:
         index = np.arange(side) - middle
         radius2 = index[:, None] ** 2 + index**2
@@ -105,7 +107,7 @@ def other_wings(psf: NDArray[np.float64], side: int) -> tuple[NDArray[np.float64
         power = wings.slope / 2
         density = (power - 1) / (math.pi * (area / math.pi + wings.core2))  # at the edge, for sum 1
         images[1] = np.where(outside, density * ratio**-power, 0.0)
-    return images, [pedestal, wings.lost]
+    return images, [background, wings.lost]
 
 
 def _model(problem: Problem, transfer: Tensor, whitened: Tensor, linear: Tensor) -> Tensor:

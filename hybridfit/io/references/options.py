@@ -1,4 +1,4 @@
-"""How a reference is to be read: its kind, and what its columns mean."""
+"""How to read a reference: its kind, and the conventions of its columns."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ KINDS = (
 
 @dataclass(frozen=True)
 class ReferenceOptions:
-    """What the content of a reference cannot say of itself.
+    """Conventions that the content of a reference does not state.
 
-    "" and None leave it to the conventions of its kind.
+    "" and None take those of its kind.
     """
 
     kind: str = option(
@@ -78,15 +78,15 @@ class ReferenceOptions:
         self.renamed()
 
     def conditions(self) -> dict[str, str]:
-        """Column and the text, with wildcards, that it must have."""
+        """Return the text that each column must have, which may hold wildcards."""
         return _pairs(self.where, "where", "mode=single")
 
     def renamed(self) -> dict[str, str]:
-        """Our name and its column."""
+        """Return the columns of the reference by the names used here."""
         return _pairs(self.columns, "columns", "x=XC")
 
     def as_ours(self, id: str) -> str:
-        """Return an id as we call it.
+        """Return an id in the format of the run.
 
         Raises:
             ValueError: if the format does not fit.

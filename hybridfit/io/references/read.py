@@ -1,4 +1,4 @@
-"""Which kind of reference something is, found by its content, and read as a `Catalogue`."""
+"""Find the kind of a reference by its content, and read it as a `Catalogue`."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ GALFIT_TEXT = re.compile(
 def read_reference(
     source: str | Path | Table, options: ReferenceOptions = ReferenceOptions()
 ) -> Catalogue:
-    """Read what others say of galaxies.
+    """Read measurements of galaxies by others, or their truth.
 
     Args:
         source: a path, see `find_kind`; or an astropy table with our names, a truth if it has no
             errors.
-        options: what the content cannot say of itself.
+        options: conventions that the content does not state.
 
     Raises:
-        ValueError: if it is of no kind that is known, or cannot be read.
+        ValueError: if its kind is not known, or it cannot be read.
         FileNotFoundError: if there is no such path.
     """
     if isinstance(source, Table):
@@ -77,11 +77,11 @@ def read_reference(
 
 
 def find_kind(path: Path) -> str:
-    """Say which of `KINDS` a path is, by its content.
+    """Return which of `KINDS` a path is, by its content.
 
     Raises:
         FileNotFoundError: if there is no such path.
-        ValueError: if it is none of them.
+        ValueError: if it is of none of these kinds.
     """
     if not path.exists():
         raise FileNotFoundError(f"reference '{path}' does not exist")

@@ -19,14 +19,14 @@ from hybridfit.io.references.columns import QUANTITIES, Convention, catalogue_of
 from hybridfit.io.references.options import ReferenceOptions
 from hybridfit.io.unicode_columns import restored
 
-# columns of a table of GALFIT's answers, as one writes it from fit.log or block headers
+# columns of a table of GALFIT results, as made from fit.log or headers of blocks
 GALFIT_COLUMNS = {"r_eff": "re_pix", "pa": "pa_deg"}
 # arrays of simulated sets: t_re is semi-major, t_pa counter-clockwise from +x, t_x from 0
 ARRAYS = {"r_eff": "t_re", **{name: f"t_{name}" for name in NAMES if name != "r_eff"}}
 
 
 def read_table(path: Path) -> Table:
-    """Read a table of any format that is known.
+    """Read a table of any known format.
 
     Args:
         path: csv, ecsv, parquet, npz of one-dimensional arrays, FITS (the first table, of a
