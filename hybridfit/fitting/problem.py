@@ -17,6 +17,7 @@ from torch import Tensor
 from hybridfit.data.batch import Batch, shared
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.detection.background import typical_sigma
+from hybridfit.fitting.cholesky import scaled_cholesky
 from hybridfit.fitting.fixed import Surface
 from hybridfit.fitting.lm import Normal
 from hybridfit.model.parameters import ParameterSpace
@@ -120,6 +121,7 @@ class Kernels:
 
 
 EAGER = Kernels()
+JITTER = 1e-9  # of the linear parameters' equations, scaled to a unit diagonal
 LIGHTER = 4  # galaxies in the place of one, where images come without their derivatives
 
 
@@ -212,7 +214,7 @@ class Problem(Batch):
         coords, _ = self.space.from_whitened(whitened, self.box[rows])
         gram, linear = self.gram(coords, rows, jacobian=False)
         inner, slope = gram[:, :-1, :-1], gram[:, :-1, -1]
-        factor, scale = _factor(inner)
+        factor, scale = scaled_cholesky(inner, JITTER)
         change = torch.cholesky_solve((scale * slope)[:, :, None], factor)[:, :, 0] * scale
         cost = 0.5 * (gram[:, -1, -1] - (slope * change).sum(dim=1))
         return Profiled(cost, linear + change, factor / scale[:, :, None])
@@ -283,17 +285,8 @@ def _solver(inner: Tensor, span: Tensor | None = None) -> Callable[[Tensor], Ten
     if span is not None:
         within = _solver(span.mT @ inner @ span)
         return lambda right: span @ within(span.mT @ right)
-    factor, scale = _factor(inner)
+    factor, scale = scaled_cholesky(inner, JITTER)
     return lambda right: scale[:, :, None] * torch.cholesky_solve(scale[:, :, None] * right, factor)
-
-
-def _factor(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Cholesky factor of ``matrix`` scaled to a unit diagonal, and the scale (b, L)."""
-    diagonal = torch.diagonal(matrix, dim1=1, dim2=2)
-    scale = torch.where(diagonal > 0, diagonal, 1.0).rsqrt()
-    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    unit = matrix * scale[:, :, None] * scale[:, None, :] + 1e-9 * eye
-    return torch.linalg.cholesky_ex(unit)[0], scale
 
 
 def _eliminate(

@@ -10,6 +10,7 @@ from torch import Tensor
 from hybridfit.data.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
+from hybridfit.fitting.cholesky import scaled_cholesky
 from hybridfit.fitting.lm import Minimum
 from hybridfit.fitting.problem import Problem
 
@@ -199,11 +200,8 @@ def _within(matrix: Tensor, right: Tensor, problem: Problem, joint: Tensor | Non
 
 
 def solve(matrix: Tensor, right: Tensor) -> Tensor:
-    """Solve symmetric positive systems, scaled to a unit diagonal."""
-    diagonal = torch.diagonal(matrix, dim1=1, dim2=2)
-    scale = torch.where(diagonal > 0, diagonal, 1.0).rsqrt()[:, :, None]
-    unit = matrix * scale * scale.transpose(1, 2)
-    unit = torch.where(torch.isfinite(unit), unit, 0.0)
-    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    factor, _ = torch.linalg.cholesky_ex(unit + 1e-10 * eye)
+    """Solve symmetric positive systems; entries that are not finite count as 0."""
+    finite = torch.where(torch.isfinite(matrix), matrix, 0.0)
+    factor, scale = scaled_cholesky(finite, 1e-10)
+    scale = scale[:, :, None]
     return scale * torch.cholesky_solve(scale * right, factor)

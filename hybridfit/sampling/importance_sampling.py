@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from hybridfit.data.batch import Batch
 from hybridfit.fitting.approximate_likelihood import ApproximateLikelihood
 from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.problem import Problem
@@ -49,7 +50,7 @@ PRIOR_SKIP = 1 << 16  # of the quasi-random points: far from those of the t's
 
 
 @dataclass(frozen=True)
-class WeightedDraws:
+class WeightedDraws(Batch):
     """Weighted draws of B posteriors in whitened and linear coordinates.
 
     Args:
@@ -203,12 +204,8 @@ class _State:
         return cls(points, mixture, pareto_smooth(log_weights), evidence)
 
     def __getitem__(self, rows: Tensor) -> _State:
-        smoothed = (self.smoothed.log_weights, self.smoothed.pareto_k, self.smoothed.ess)
         return _State(
-            self.points[rows],
-            self.mixture[rows],
-            Smoothed(*(value[rows] for value in smoothed)),
-            self.log_evidence[rows],
+            self.points[rows], self.mixture[rows], self.smoothed[rows], self.log_evidence[rows]
         )
 
 

@@ -22,6 +22,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from hybridfit.data.batch import Batch
 from hybridfit.fitting.problem import Problem, Profiled
 from hybridfit.npe.density import FlowDensity, NetworkDraws
 from hybridfit.sampling.ridge import Ridge
@@ -31,7 +32,7 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 @dataclass(frozen=True)
-class EvaluatedDraws:
+class EvaluatedDraws(Batch):
     """Evaluated draws of b galaxies.
 
     Args:
@@ -45,11 +46,6 @@ class EvaluatedDraws:
     linear: Tensor
     target: Tensor
     conditional: Tensor
-
-    def __getitem__(self, rows: Tensor) -> EvaluatedDraws:
-        return EvaluatedDraws(
-            self.whitened[rows], self.linear[rows], self.target[rows], self.conditional[rows]
-        )
 
 
 def joined(parts: Sequence[EvaluatedDraws]) -> EvaluatedDraws:
@@ -125,7 +121,7 @@ class PriorProposal:
 
 
 @dataclass(frozen=True)
-class FlowProposal:
+class FlowProposal(Batch):
     """The network's posterior, in the terms of a problem.
 
     Args:
@@ -171,10 +167,6 @@ class FlowProposal:
         linear = points.linear * self.scale[:, None, None]
         linear[..., 1] += self.background[:, None]
         return self.density.log_prob(coords.view(b, s, p), linear)
-
-    def __getitem__(self, rows: Tensor) -> FlowProposal:
-        names = ("whitened", "linear", "floor", "box", "scale", "background")
-        return FlowProposal(self.density[rows], *(getattr(self, name)[rows] for name in names))
 
 
 def flow_proposal(draws: NetworkDraws, floor: Tensor, problem: Problem) -> FlowProposal:

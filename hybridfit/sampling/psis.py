@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hybridfit.data.batch import Batch
+
 MIN_TAIL = 5  # weights that a tail needs to be fitted
 PRIOR_K, PRIOR_COUNT = 0.5, 10.0  # the prior on k counts as ten weights of the tail
 PRIOR_B = 3.0  # Zhang & Stephens' scale of their prior
@@ -22,7 +24,7 @@ EQUAL = 1e-12  # of the largest weight: a tail that is narrower than this has ro
 
 
 @dataclass(frozen=True)
-class Smoothed:
+class Smoothed(Batch):
     """Weights of B importance samples of S draws.
 
     Args:

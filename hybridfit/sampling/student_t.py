@@ -17,12 +17,14 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from hybridfit.data.batch import Batch
+
 FLOOR = 1e-10  # least eigenvalue that is left of a correlation matrix
 SOBOL_BITS = 30  # of torch's Sobol points
 
 
 @dataclass(frozen=True)
-class StudentT:
+class StudentT(Batch):
     """Multivariate t distributions of a batch.
 
     Args:
@@ -45,9 +47,6 @@ class StudentT:
             )
         if not self.dof > 0:
             raise ValueError(f"dof is {self.dof}, expected more than 0")
-
-    def __getitem__(self, rows: slice | Tensor) -> StudentT:
-        return StudentT(self.mean[rows], self.factor[rows], self.dof)
 
     def draw(self, uniform: Tensor) -> Tensor:
         """Return draws (B, S, P) made of uniform numbers, as those of `sobol_points`.

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hybridfit.data.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.flags import Flag
 from hybridfit.files.fits import open_fits
@@ -58,7 +59,7 @@ NONE = BudgetOptions("off", 0.0, 0.0, 0.0, 0.0, 0.0, False)  # white noise, and 
 
 
 @dataclass(frozen=True)
-class Budget:
+class Budget(Batch):
     """What is added to the covariance of B galaxies, and what was found on the way.
 
     Args:
@@ -127,7 +128,7 @@ def error_budget(
                 )
                 here = replace(here, wings=wings)
             pieces.append(_budget(here, problem.space, options, found[some]))
-    return _join(pieces, order.argsort())
+    return Budget.cat(pieces)[order.argsort()]
 
 
 def _truncated(part: Cutouts, options: BudgetOptions) -> Tensor:
@@ -175,7 +176,7 @@ def read_autocorrelation(path: str | Path) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Evidence(Batch):
     """What the terms are made of, for B galaxies.
 
     Args:
@@ -195,10 +196,6 @@ class Evidence:
     psf: Tensor
     sky: Tensor
     wings: Tensor
-
-    def __getitem__(self, rows: Tensor) -> Evidence:
-        about = Linearised(*(getattr(self.about, f.name)[rows] for f in fields(Linearised)))
-        return Evidence(about, *(getattr(self, f.name)[rows] for f in fields(Evidence)[1:]))
 
 
 @dataclass(frozen=True)
@@ -332,9 +329,3 @@ def _structure_length(linearised: Linearised, problem: Problem, part: Cutouts) -
     radius = (size * flux).sum(dim=1) / flux.sum(dim=1)
     xx, _, yy = psf_moments(part).unbind(1)
     return torch.sqrt((SCALE * radius) ** 2 + xx + yy)
-
-
-def _join(pieces: list[Budget], order: Tensor) -> Budget:
-    names = [f.name for f in fields(Budget) if f.name != "terms"]
-    terms = {k: torch.cat([p.terms[k] for p in pieces])[order] for k in pieces[0].terms}
-    return Budget(terms, **{n: torch.cat([getattr(p, n) for p in pieces])[order] for n in names})

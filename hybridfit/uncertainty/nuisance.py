@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hybridfit.fitting.cholesky import scaled_cholesky
+
 
 @dataclass(frozen=True)
 class Whitened:
@@ -68,12 +70,9 @@ def whiten(columns: Tensor, information: Tensor, prior: Tensor, whitened: Tensor
         whitened: (B, P) whitened coordinates, whose prior is centred on 0; the others have none.
     """
     matrix = information + prior
-    diagonal = torch.diagonal(matrix, dim1=1, dim2=2)
-    scale = torch.where(diagonal > 0, diagonal, 1.0).rsqrt()
+    factor, scale = scaled_cholesky(matrix, 1e-10)
     eye = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
-    unit = matrix * scale[:, :, None] * scale[:, None, :] + 1e-10 * eye
-    factor, _ = torch.linalg.cholesky_ex(unit)
-    inverse = torch.linalg.solve_triangular(factor, eye.expand_as(unit), upper=False)
+    inverse = torch.linalg.solve_triangular(factor, eye.expand_as(matrix), upper=False)
     inverse = inverse * scale[:, None, :]
     flat = inverse.to(columns.dtype) @ columns.flatten(2)
     gradient = (prior[:, :, : whitened.shape[1]] @ whitened[:, :, None])[:, :, 0]
