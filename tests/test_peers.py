@@ -136,14 +136,14 @@ def test_accuracy_counts_failures_pulls_and_claims() -> None:
     values[3, 6] = 0.02  # across the wrap, 1.02 deg off
     errors[3, 0] = np.nan
     said = np.array([exchange.CONVERGED, exchange.CONVERGED, exchange.FAILED, exchange.CONVERGED])
-    told = peers.accuracy(values, errors, truth, said)
-    assert (told["catastrophic"], told["of them said to be good"]) == (2, 1)
-    assert (told["said to be good"], told["said to be bad"]) == (3, 1)
-    assert told["pull mean"]["pa"] == pytest.approx((0.5 + 10.2) / 2)
-    assert told["68 % cover"]["y"] == 1.0
-    assert told["68 % cover"]["pa"] == 0.75
-    assert told["68 % cover"]["mag"] == 0.75
-    assert told["share with an error"]["x"] == 0.75
+    report = peers.accuracy(values, errors, truth, said)
+    assert (report["catastrophic"], report["of them said to be good"]) == (2, 1)
+    assert (report["said to be good"], report["said to be bad"]) == (3, 1)
+    assert report["pull mean"]["pa"] == pytest.approx((0.5 + 10.2) / 2)
+    assert report["68 % cover"]["y"] == 1.0
+    assert report["68 % cover"]["pa"] == 0.75
+    assert report["68 % cover"]["mag"] == 0.75
+    assert report["share with an error"]["x"] == 0.75
     lost = peers.accuracy(np.full_like(truth, np.nan), errors, truth, said)
     assert lost["catastrophic"] == 4
 
@@ -154,14 +154,14 @@ def test_intervals_go_before_errors() -> None:
     interval = np.stack([truth - 1, truth + 2], axis=1)
     interval[:, 0, 6] += 180  # from 180 to 3 degrees, as a table may write it
     interval[:, 1, 6] += 180
-    told = peers.accuracy(values, errors, truth, np.array([1]), interval)
-    assert told["68 % cover"] == {}  # the galaxy is lost, so there is no pull to stand beside
+    report = peers.accuracy(values, errors, truth, np.array([1]), interval)
+    assert report["68 % cover"] == {}  # the galaxy is lost, so there is no pull to stand beside
     near = values.copy()
     near[:, :6] = truth[:, :6] + [0.05, 0.05, 0.05, 0.05, 0.05, 0.05]
     near = np.concatenate([near, near])
     two = [np.concatenate([a, a]) for a in (errors, truth, interval)]
-    told = peers.accuracy(near, two[0], two[1], np.array([1, 1]), two[2])
-    assert set(told["68 % cover"].values()) == {1.0}
+    report = peers.accuracy(near, two[0], two[1], np.array([1, 1]), two[2])
+    assert set(report["68 % cover"].values()) == {1.0}
 
 
 def test_starts_are_near() -> None:
@@ -175,16 +175,16 @@ def test_starts_are_near() -> None:
 
 def test_saved_galfit_answers(shared_data: Path) -> None:
     _, truth, _ = peers.load_sims("main")
-    told = peers.saved_galfit("main", truth)
+    report = peers.saved_galfit("main", truth)
     # as counted when they were made: a wrong angle or origin would lose or inflate these
-    assert told["catastrophic"] == 1
-    assert told["68 % cover"]["pa"] == pytest.approx(0.67, abs=0.01)
-    assert told["68 % cover"]["x"] == pytest.approx(0.71, abs=0.01)
+    assert report["catastrophic"] == 1
+    assert report["68 % cover"]["pa"] == pytest.approx(0.67, abs=0.01)
+    assert report["68 % cover"]["x"] == pytest.approx(0.71, abs=0.01)
 
 
 def test_driver_leaves_out_what_is_not_there(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "validation.peers", "--rows", "petrofit"]
-    name = tmp_path / "told"
+    name = tmp_path / "report"
     done = subprocess.run(
         [*command, "--n", "main=1", "--name", str(name), "--python", f"petrofit={sys.executable}"],
         capture_output=True,
