@@ -1,7 +1,7 @@
-"""Pan-STARRS images, whose pixels are on an asinh scale: magnitudes of a kind, made linear again.
+"""Pan-STARRS images: convert pixels from their asinh scale to linear fluxes.
 
 Stacks, warps and their variance images (``.wt``) are stored as v = a asinh((f - BOFFSET) /
-(2 BSOFTEN)) with a = 2.5 log10(e), each with keywords of its own (Waters et al. 2020, ApJS 251, 4).
+(2 BSOFTEN)) with a = 2.5 log10(e), each with its own keywords (Waters et al. 2020, ApJS 251, 4).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hybridfit.io.image_header import number_in, text_in
 LINEAR = "made linear from the asinh scale of Pan-STARRS"
 KEYS = ("BSOFTEN", "BOFFSET")
 SCALE = 2.5 * math.log10(math.e)
-MAX_VALUE = 60.0  # of a factor 10^24 in flux: what is larger is no longer on that scale
+MAX_VALUE = 60.0  # a factor of 10^24 in flux: larger values are not on that scale
 
 
 def is_asinh(header: fits.Header) -> bool:
@@ -37,16 +37,16 @@ def linear_pixels(
         where: file and HDU, for errors.
 
     Raises:
-        BadInput: if one of the keywords is missing or no number, or if the pixels cannot be on
-            that scale, as in an image that was made linear and kept the keywords.
+        BadInput: if one of the keywords is missing or not a number, or if the pixels cannot be
+            on that scale, as in a linearised image that kept the keywords.
     """
     if not is_asinh(header):
         return data
     softening, offset = (number_in(header, key) for key in KEYS)
     if softening is None or offset is None or softening <= 0:
-        told = ", ".join(f"{key} = {text_in(header, key) or 'missing'}" for key in KEYS)
+        found = ", ".join(f"{key} = {text_in(header, key) or 'missing'}" for key in KEYS)
         raise BadInput(
-            f"{where} is on the asinh scale of Pan-STARRS, but has {told}: expected two numbers, "
+            f"{where} is on the asinh scale of Pan-STARRS, but has {found}: expected two numbers, "
             "BSOFTEN above 0; make it linear first and remove both"
         )
     finite = data[np.isfinite(data)]

@@ -1,7 +1,7 @@
-"""Masks by another name: bit planes of data quality, weights, contexts, exposures.
+"""Bit masks: which bits of a data-quality plane mark pixels that must be left out.
 
-What a bit means depends on who wrote it. Many of them do no harm (a pixel was interpolated, or
-belongs to a detected object, which would be the target itself), so only some are left out.
+The meaning of a bit depends on the pipeline. Many bits are harmless (an interpolated pixel, or a
+pixel of a detected object, which would be the target itself), so only some are left out.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from hybridfit.io.image_header import number_in
 from hybridfit.options.checks import comma_list
 
-# LSST's and HSC's planes are named in the header; DETECTED is every object, the target too
+# LSST and HSC name their planes in the header; DETECTED marks every object, also the target
 LSST_BAD = ("BAD", "SAT", "CR", "NO_DATA", "EDGE", "SENSOR_EDGE", "UNMASKEDNAN")
-# jwst.datamodels.dqflags: what cannot be used has this bit whatever else it has
+# jwst.datamodels.dqflags: every unusable pixel has this bit
 JWST = {
     "DO_NOT_USE": 1,
     "SATURATED": 2,
@@ -29,15 +29,15 @@ JWST = {
     "DEAD": 1024,
     "HOT": 2048,
 }
-# ACS and WFC3 data handbooks: all bits but those of pixels that calibration has mended (hot 16,
-# warm or CTE tail 32 and 64, charge traps 1024)
+# ACS and WFC3 data handbooks: bits of pixels that the calibration has corrected (hot 16, warm or
+# CTE tail 32 and 64, charge traps 1024); all others count
 HST_MENDED = 16 | 32 | 64 | 1024
 ANY = -1  # every bit
 
 
 @dataclass(frozen=True)
 class Bits:
-    """Which bits of a plane stand for pixels that are left out.
+    """The bits of a plane that mark pixels to leave out.
 
     Args:
         value: their sum; `ANY` for all.
@@ -48,7 +48,7 @@ class Bits:
     meaning: str
 
     def bad(self, plane: NDArray) -> NDArray[np.bool_]:
-        """(H, W) True where any of the bits is set; what is no number is bad."""
+        """(H, W) True where any of the bits is set, or the value is not a number."""
         whole = np.isfinite(plane)
         if self.value == ANY:
             return ~whole | (plane != 0)
@@ -56,7 +56,7 @@ class Bits:
 
 
 def named_planes(header: fits.Header) -> dict[str, int]:
-    """Bit values by name, as LSST's keywords MP_* have them; empty without such."""
+    """Return bit values by name from LSST's keywords MP_*; empty without such keywords."""
     planes = {}
     for key in header:
         bit = number_in(header, key) if key.startswith("MP_") else None
@@ -70,9 +70,9 @@ def chosen_bits(header: fits.Header, telescope: str, chosen: str = "") -> Bits:
 
     Args:
         header: of the plane.
-        telescope: that the image is of, "" where it is not known.
-        chosen: names or bit values by the user, "SAT,CR" or "1,4096"; "" for those that are
-            harmful by the telescope's own documents, all where nothing is known of it.
+        telescope: that took the image, "" where unknown.
+        chosen: names or bit values given by the user, "SAT,CR" or "1,4096"; "" for those that
+            the telescope's documentation calls harmful, or for all bits where it is unknown.
 
     Raises:
         ValueError: if a name is not one of the plane's.

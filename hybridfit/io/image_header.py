@@ -1,4 +1,4 @@
-"""A header as photometry reads it: numbers that may be texts, the unit, the exposure."""
+"""The photometric content of a header: numbers (also written as strings), unit, exposure time."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ ARCSEC2 = math.radians(1 / 3600) ** 2  # steradian
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """A header, and what is asked of it time and again.
+    """A header, with the values that photometry needs repeatedly.
 
     Args:
-        header: of the image, with what it inherits.
-        keywords: those that it has; asking astropy for one that is missing is slow.
+        header: of the image, with inherited keywords.
+        keywords: those present; asking astropy for a missing one is slow.
         unit: of its pixels.
         exposure: seconds, None where unknown.
-        known_area: of a pixel in steradian, as the WCS or the user has it; None where unknown.
-        pixels: (H, W) of the image, None where they are not at hand.
+        known_area: of a pixel in steradian, from the WCS or the user; None where unknown.
+        pixels: (H, W) of the image, None where they are not available.
     """
 
     header: fits.Header
@@ -54,38 +54,38 @@ class ImageHeader:
         return cls(header, keywords, _unit_of(header, keywords), seconds, known_area, pixels)
 
     def number(self, key: str) -> float | None:
-        """The finite number of a keyword, None where there is none."""
+        """Return the finite number of a keyword, or None."""
         return number_in(self.header, key) if key in self.keywords else None
 
     def positive(self, key: str) -> float | None:
-        """The same where it is above 0."""
+        """Return the number of a keyword if it is finite and positive, or None."""
         value = self.number(key)
         return value if _is_positive(value) else None
 
     def text(self, key: str) -> str:
-        """The value of a keyword as a text, "" where there is none."""
+        """Return the value of a keyword as a string, "" where it is missing."""
         return text_in(self.header, key) if key in self.keywords else ""
 
     def scatter(self) -> float | None:
-        """Median deviation of the pixels from their median; None where that is not known."""
+        """Return the median absolute deviation of the pixels; None without pixels."""
         some = np.zeros(0) if self.pixels is None else self.pixels[::3, ::3].astype(np.float64)
         some = some[np.isfinite(some) & (some != 0)]
         return float(np.median(np.abs(some - np.median(some)))) if some.size else None
 
     def per_exposure(self, rate: float) -> float | None:
-        """The zero point of the pixels from that of counts per second; None without EXPTIME."""
+        """Return the zero point of counts from that of counts per second; None without EXPTIME."""
         if self.unit.kind in RATES:
             return rate
         return None if self.exposure is None else rate + 2.5 * math.log10(self.exposure)
 
     def pixel_area(self) -> tuple[float | None, tuple[str, ...]]:
-        """Steradian of a pixel, and a note; the header's number goes before the WCS's."""
+        """Return a pixel's area in steradian, and notes; the header's value takes precedence."""
         key, area = next(self._own_areas(), ("", None))
         if area is None:
             return self.known_area, ()
         if self.known_area is not None and not 0.9 < area / self.known_area < 1.1:
             factor = area / self.known_area
-            note = f"{key} taken, which is {factor:.2g} times the area by WCS or pixel scale"
+            note = f"{key} used, which is {factor:.2g} times the area from the WCS or pixel scale"
             return area, (note,)
         return area, ()
 
@@ -95,11 +95,11 @@ class ImageHeader:
             if value is not None:
                 yield key, value * size
         value = self.positive("PIXELAREA")
-        if value is not None:  # written in either unit; a pixel of 1e-6 sr has 200 arcsec a side
+        if value is not None:  # in either unit; a pixel of 1e-6 sr would be 200 arcsec wide
             yield "PIXELAREA", value if value < 1e-6 else value * ARCSEC2
 
     def beam_area(self) -> float | None:
-        """Steradian of a Gaussian beam, None where it is not known."""
+        """Return the solid angle of a Gaussian beam in steradian, None where unknown."""
         major, minor = self.positive("BMAJ"), self.positive("BMIN")  # degrees
         if major is None or minor is None:
             return None
@@ -107,16 +107,16 @@ class ImageHeader:
 
 
 def value_in(header: fits.Header, key: str) -> Any:
-    """Return a keyword's value, None where it is missing, has none, or cannot be read."""
+    """Return a keyword's value, None where it is missing, undefined or unreadable."""
     try:
         value = header.get(key)
-    except (ValueError, fits.VerifyError):  # the card is broken; others are not
+    except (ValueError, fits.VerifyError):  # only this card is broken
         return None
     return None if isinstance(value, fits.card.Undefined) else value
 
 
 def number_in(header: fits.Header, key: str) -> float | None:
-    """Return a keyword's finite number, also where it is written as a text; else None."""
+    """Return a keyword's finite number, also if written as a string; else None."""
     value = value_in(header, key)
     if value is None or isinstance(value, bool):
         return None
@@ -128,7 +128,7 @@ def number_in(header: fits.Header, key: str) -> float | None:
 
 
 def text_in(header: fits.Header, key: str) -> str:
-    """Return a keyword's value as a text, "" where there is none that can be read."""
+    """Return a keyword's value as a string, "" where it is missing or unreadable."""
     value = value_in(header, key)
     return "" if value is None else str(value).strip()
 
@@ -138,6 +138,6 @@ def _is_positive(value: float | None) -> bool:
 
 
 def _unit_of(header: fits.Header, keywords: frozenset[str]) -> ImageUnit:
-    """BUNIT, else what drizzle says that it wrote."""
+    """BUNIT, or the unit recorded by drizzle."""
     units = (image_unit(text_in(header, key)) for key in UNIT_KEYS if key in keywords)
     return next((unit for unit in units if unit.name), ImageUnit(""))

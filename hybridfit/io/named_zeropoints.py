@@ -1,4 +1,4 @@
-"""Zero points under names that are no standard: used, and told where they can mean two things."""
+"""Zero points under non-standard keywords: use them, and note where they are ambiguous."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from hybridfit.io.image_header import RATES, ImageHeader
 from hybridfit.io.standard_zeropoints import BELIEVED, Found, is_believed
 
-# of the image as it is, the more telling names first
+# for the image as stored, the more specific names first
 ZEROPOINT_KEYS = (
     *("ABZP", "ZPAB", "ZP_AB", "MZP_AB", "ABMAGZP", "ABMAG_ZP", "MAGZP_AB", "AB_ZP"),
     *("MAGZERO", "MAGZPT", "MAGZP", "ZEROPT", "MAGZEROP", "MAG_ZERO", "MAGZERPT", "MAG_ZP"),
@@ -22,27 +22,27 @@ VEGA_SURVEYS = ("WISE", "NEOWISE", "2MASS", "VIRCAM", "WFCAM", "UKIDSS")
 PER_SECOND = re.compile(
     r"/ ?s(ec|econd)?\b|\bper s(ec|econd)?\b|\bs(\^|\*\*)?-1\b|\b1 ?s(ec)?\b|\bcps\b"
 )
-FAINT = 15.0  # mag of the pixels' scatter, by which a zero point near 0 is one: KiDS has 0
-ALIKE = 0.02  # mag, within which two keywords say the same
+FAINT = 15.0  # mag of the pixels' scatter, from which a zero point near 0 is credible: KiDS has 0
+ALIKE = 0.02  # mag, within which two keywords agree
 
 
 def believed_zeropoints(image: ImageHeader) -> list[tuple[str, float]]:
-    """Return keyword and value of each zero point that can be one."""
+    """Return keyword and value of each credible zero point."""
     found = [(key, image.number(key)) for key in ZEROPOINT_KEYS if key in image.keywords]
     return [(key, value) for key, value in found if value is not None and _can_be(image, value)]
 
 
 def refused_zeropoints(image: ImageHeader) -> tuple[str, ...]:
-    """Return what is to be said of the others: 'abc', 0, 999."""
+    """Return notes on the values that cannot be zero points: 'abc', 0, 999."""
     return tuple(
-        f"{key} = {image.text(key)[:20] or 'nothing'} is no zero point"
+        f"{key} = {image.text(key)[:20] or 'nothing'} is not a zero point"
         for key in ZEROPOINT_KEYS
         if key in image.keywords and not _can_be(image, image.number(key))
     )[:2]
 
 
 def _can_be(image: ImageHeader, value: float | None) -> bool:
-    """Whether a number can be the zero point: one near 0 if the pixels' scatter is as small."""
+    """Return whether a number can be the zero point; near 0 only if the pixels are that faint."""
     if value is None or is_believed(value):
         return value is not None
     scatter = image.scatter() if 0 <= value < BELIEVED[0] else None
@@ -50,27 +50,30 @@ def _can_be(image: ImageHeader, value: float | None) -> bool:
 
 
 def named_zeropoint(image: ImageHeader) -> Found | None:
-    """Return the zero point of the pixels as they are by a keyword that is no standard."""
+    """Return the zero point of the stored pixels from a non-standard keyword."""
     given = believed_zeropoints(image)
     if not given:
         return None
     key, value = given[0]
     others = [
-        f"zero point {value:g} of {key} taken, {other} = {number:g} ignored"
+        f"zero point {value:g} of {key} used, {other} = {number:g} ignored"
         for other, number in given[1:]
         if abs(value - number) > ALIKE
     ]
     system = _system(image, key)
-    foreign = (f"{key} is of the {system} system: mag is not AB",) if system else ()
+    foreign = (f"{key} is in the {system} system: mag is not AB",) if system else ()
     value, note = _of_pixels(image, key, value)
     if not is_believed(given[0][1]):
-        note = (f"zero point {given[0][1]:g} of {key} believed for pixels that are so faint", *note)
+        note = (
+            f"zero point {given[0][1]:g} of {key} accepted because the pixels are that faint",
+            *note,
+        )
     origin = f"{key} ({system})" if system else key
     return Found(value, origin, (*note, *foreign, *others[:1]))
 
 
 def disagreements(image: ImageHeader, value: float) -> tuple[str, ...]:
-    """Return what keywords that are no standard have against a zero point."""
+    """Return notes on non-standard keywords that disagree with a zero point."""
     term = 0.0 if image.exposure is None else abs(2.5 * math.log10(image.exposure))
     return tuple(
         f"{key} = {other:g} disagrees"
@@ -80,7 +83,7 @@ def disagreements(image: ImageHeader, value: float) -> tuple[str, ...]:
 
 
 def _of_pixels(image: ImageHeader, key: str, value: float) -> tuple[float, tuple[str, ...]]:
-    """The zero point of the pixels where it may be one of counts per second, and a note."""
+    """Return the zero point of the pixels, with a note where it may be per second."""
     seconds = image.exposure
     if image.unit.kind in RATES or seconds is None or abs(seconds - 1) < 1e-6:
         return value, ()
@@ -89,20 +92,20 @@ def _of_pixels(image: ImageHeader, key: str, value: float) -> tuple[float, tuple
         note = f"zero point {value:g} of {key} is per second: {term:+.3f} for EXPTIME {seconds:g}"
         return value + term, (note,)
     note = (
-        f"zero point {value:g} of {key} taken for the pixels as they are; if it is per second, "
+        f"zero point {value:g} of {key} applied to the stored pixels; if it is per second, "
         f"add {term:.3f} (EXPTIME {seconds:g})"
     )
     return value, (note,)
 
 
 def _is_of_casu(image: ImageHeader, key: str) -> bool:
-    """Whether it is of Cambridge's pipelines (VISTA, UKIRT), which quote it for one second."""
+    """Return whether the Cambridge pipeline (VISTA, UKIRT) wrote it: zero points per second."""
     camera = image.text("INSTRUME").upper()
     return key == "MAGZPT" and (camera in ("VIRCAM", "WFCAM") or "NIGHTZPT" in image.header)
 
 
 def _system(image: ImageHeader, key: str) -> str:
-    """ "Vega" or "ST" where the header says so or the survey is known for it, else ""."""
+    """Return "Vega" or "ST" from the header or the survey, else ""."""
     named = [image.text(name).upper() for name in SYSTEM_KEYS]
     comment = _comment(image, key)
     if "vega" in comment or any(text.startswith("VEGA") for text in named):

@@ -1,4 +1,4 @@
-"""Images as Python users hold them: arrays, tensors, masked arrays, Quantity, NDData, CCDData."""
+"""Images in memory: arrays, tensors, masked arrays, Quantity, NDData, CCDData."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ REAL = "fiub"
 
 @dataclass(frozen=True, eq=False)
 class Plain:
-    """An image and what came with it, as plain arrays.
+    """An image and its attachments, as plain arrays.
 
     Args:
         data: (..., H, W) real numbers.
-        unit: of them, None without one.
+        unit: of the data, None without one.
         noise: by role, "sigma", "variance" or "ivar", one at most, in powers of ``unit``.
-        bad: (..., H, W) True where the data are not valid; None if nothing says so.
+        bad: (..., H, W) True where the data are invalid; None without a mask.
         psf: (..., h, w), None without one.
         wcs: None without one.
-        header: whatever else is known of the image.
+        header: further keywords of the image.
     """
 
     data: NDArray
@@ -44,17 +44,17 @@ class Plain:
 
     @property
     def described(self) -> fits.Header:
-        """The header with the unit of the data in it, as a file's would have it."""
+        """The header with the unit of the data, as in a file."""
         header = self.header.copy()
         if self.unit is not None:
             try:
                 header["BUNIT"] = self.unit.to_string("fits")
-            except ValueError:  # one that FITS does not know
+            except ValueError:  # a unit that FITS cannot express
                 header["BUNIT"] = str(self.unit)
         return header
 
     def __getitem__(self, row: int) -> Plain:
-        """The image in one row of (B, H, W), with what belongs to it."""
+        """Return one image of (B, H, W), with its attachments."""
 
         def pick(plane: NDArray | None) -> NDArray | None:
             return plane[row] if plane is not None and plane.ndim == 3 else plane
@@ -68,7 +68,7 @@ class Plain:
 
 
 def plain_image(value: Any, name: str = "image") -> Plain:
-    """Return an image as plain arrays, with the mask, noise, PSF, WCS and unit it brings along.
+    """Return an image as plain arrays, with its mask, noise, PSF, WCS and unit.
 
     Args:
         value: array, tensor, `numpy.ma.MaskedArray`, Quantity, `NDData`, `CCDData` or
@@ -140,7 +140,7 @@ def _noise(value: NDData, name: str) -> dict[str, NDArray]:
 
 
 def _header(meta: Any) -> fits.Header:
-    """The header of a `CCDData`, or what of a mapping can stand in one."""
+    """Return the header of a `CCDData`, or the entries of a mapping that fit in one."""
     if isinstance(meta, fits.Header):
         return meta
     header = fits.Header()
@@ -148,6 +148,6 @@ def _header(meta: Any) -> fits.Header:
         if isinstance(key, str) and isinstance(item, str | int | float | bool):
             try:
                 header[key] = item
-            except ValueError:  # a text with a newline, or a number that is NaN
+            except ValueError:  # a string with a newline, or NaN
                 continue
     return header

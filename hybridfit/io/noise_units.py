@@ -1,4 +1,4 @@
-"""Noise maps whose unit, by their header, is another one than the image's."""
+"""Conversion of noise maps whose header gives another unit than the image's."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def in_unit_of_image(
 ) -> NDArray[np.floating]:
     """Return a noise map in the image's unit.
 
-    Nothing is done where a unit is missing or not understood, or where they cannot be converted
-    into each other, as where a variance has the BUNIT of its image: its scatter is checked later.
+    The map is returned as it is where a unit is missing or not understood, or where no conversion
+    exists (a variance with the BUNIT of its image): the noise is checked against the sky later.
 
     Args:
         plane: (H, W) "sigma", "variance" or "ivar"; other roles are returned as they are.
-        role: which of them.
+        role: of the plane.
         own: header of the plane.
         image: header of the image.
     """

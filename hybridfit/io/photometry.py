@@ -1,9 +1,9 @@
-"""What a header says of an image's brightness: its zero point, and electrons per unit.
+"""Photometric calibration from a header: the zero point, and electrons per unit.
 
-A unit says it all where it is one of flux density. Then come keywords that are standards: FLUXMAG0
+A unit of flux density determines the zero point. Then come standard keywords: FLUXMAG0
 (LSST, HSC), PHOTFLAM and PHOTPLAM (HST), PHOTMJSR and PIXAR_SR (JWST), FPA.ZP (Pan-STARRS), FLUX20
-(SDSS), PHOT_C (CFHT). Zero points under other names are taken for the pixels as they are, but for
-those of known pipelines; what may be meant otherwise is told.
+(SDSS), PHOT_C (CFHT). Zero points under other names are taken to apply to the stored pixels,
+except for known pipelines; ambiguous ones get a note.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ CALIBRATED = (Kind.FLUX, Kind.SURFACE, Kind.BEAM, Kind.WAVELENGTH)
 
 @dataclass(frozen=True)
 class Calibration:
-    """How bright one unit of an image is.
+    """The brightness of one unit of an image.
 
     Args:
         zeropoint: mag of one unit; 0 where nothing is known.
-        origin: what it is taken from, "" where nothing is known.
+        origin: keyword or unit it comes from, "" where nothing is known.
         gain: electrons per unit, None where unknown.
-        notes: what the user should know of the zero point.
-        gain_notes: the same of the gain, where a noise map has to be made.
-        gain_doubt: how sure the gain is.
+        notes: on the zero point, for the user.
+        gain_notes: on the gain, relevant where the noise map is estimated.
+        gain_doubt: how uncertain the gain is.
     """
 
     zeropoint: float
@@ -79,14 +79,14 @@ def calibrate(
     """Return the calibration of an image.
 
     Args:
-        header: of the image, with what it inherits.
-        zeropoint: mag, as the user gives it: goes before the header.
+        header: of the image, with inherited keywords.
+        zeropoint: mag, given by the user; takes precedence over the header.
         gain: electrons per unit, likewise.
-        area: of a pixel in steradian, as the WCS or the user has it, None where unknown.
-        pixels: (H, W) of the image, by which a zero point of 0 is believed or not.
+        area: of a pixel in steradian, from the WCS or the user; None where unknown.
+        pixels: (H, W) of the image; they decide whether a zero point of 0 is credible.
 
     Raises:
-        BadInput: if the image is of magnitudes, which cannot be fitted.
+        BadInput: if the pixels are magnitudes, which cannot be fitted.
     """
     image = ImageHeader.of(header, area, pixels)
     if image.unit.kind == Kind.MAGNITUDE:
@@ -104,7 +104,7 @@ def calibrate(
 
 
 def _zeropoint(image: ImageHeader) -> Found:
-    """The zero point that a header tells, and what else it says."""
+    """Return the zero point of a header, with notes."""
     found = standard_zeropoint(image)
     if found is not None:
         notes = (*found.notes, *disagreements(image, found.value))
@@ -126,7 +126,7 @@ def _zeropoint(image: ImageHeader) -> Found:
 def _gain(
     image: ImageHeader, given: float | None, kind: Kind
 ) -> tuple[float | None, tuple[str, ...]]:
-    """Electrons per unit of the image: a header's GAIN is electrons per count."""
+    """Return electrons per unit of the image; a header's GAIN is in electrons per count."""
     if given is not None:
         return given, ()
     unit, seconds = image.unit, image.exposure
@@ -140,13 +140,13 @@ def _gain(
         return (None, ("EXPTIME is not known",)) if seconds is None else (size * seconds, ())
     if own is None:
         return None, ()
-    told = f"{key} = {own:g}"
+    given_as = f"{key} = {own:g}"
     if kind in CALIBRATED or (kind == Kind.UNKNOWN and unit.name):
-        return None, (f"{told} is not used, the image is in {unit.name}",)
+        return None, (f"{given_as} is not used, the image is in {unit.name}",)
     if kind == Kind.COUNT_RATE:
         if seconds is None:
-            return None, (f"{told} is not used, EXPTIME is not known",)
+            return None, (f"{given_as} is not used, EXPTIME is not known",)
         return own * size * seconds, ()
     if kind == Kind.UNKNOWN:
-        return own, (f"{told} taken as electrons per unit, no BUNIT says what the unit is",)
+        return own, (f"{given_as} taken as electrons per unit, because there is no BUNIT",)
     return own * size, ()

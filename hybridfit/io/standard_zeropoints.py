@@ -1,4 +1,4 @@
-"""Zero points that a unit or a standard keyword tells: nobody has to guess."""
+"""Zero points from a unit or a standard keyword."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ STANDARD_KEYS = (
     *("FLUXMAG0", "PHOTFLAM", "PHOTPLAM", "PHOTFNU", "PHOTMJSR", "FPA.ZP", "FLUX20"),
     *("PHOT_C", "PHOT_K", "AIRMASS"),
 )
-# what a zero point can be: that of Jy is 8.9, that of femto-Jy 46.4
+# credible zero points: 8.9 for Jy, 46.4 for femto-Jy
 BELIEVED = (5.0, 50.0)  # mag
-POSSIBLE = (-60.0, 60.0)  # of any unit: that of W/m2/Hz is -56.1
+POSSIBLE = (-60.0, 60.0)  # for any unit: -56.1 for W/m2/Hz
 LIGHT = 2.99792458e18  # Angstrom / s
 
 
@@ -24,10 +24,10 @@ class Found:
     """A zero point.
 
     Args:
-        value: mag of one unit of the image as it is.
-        origin: what it is taken from.
-        notes: what the user should know of it.
-        kind: of the pixels' unit, where that is not told and had to be supposed.
+        value: mag of one unit of the stored image.
+        origin: keyword or unit it comes from.
+        notes: for the user.
+        kind: assumed kind of the pixels' unit, where the header does not give one.
     """
 
     value: float
@@ -37,17 +37,17 @@ class Found:
 
 
 def is_believed(value: float | None) -> bool:
-    """Whether a number can be a zero point."""
+    """Return whether a number is a credible zero point."""
     return value is not None and BELIEVED[0] <= value <= BELIEVED[1]
 
 
 def standard_zeropoint(image: ImageHeader) -> Found | None:
-    """Return the AB zero point of an image by its unit or a standard keyword, if it has any."""
+    """Return the AB zero point from an image's unit or a standard keyword, or None."""
     return next(filter(None, (method(image) for method in METHODS)), None)
 
 
 def _by_unit(image: ImageHeader) -> Found | None:
-    """A flux density: the unit is all that is needed, but for a pixel's area or a wavelength."""
+    """From a unit of flux density, with a pixel's area or a wavelength where needed."""
     unit, size = image.unit, image.unit.size
     notes: tuple[str, ...] = ()
     if unit.kind == Kind.SURFACE:
@@ -67,12 +67,12 @@ def _by_unit(image: ImageHeader) -> Found | None:
 
 
 def _ab_of_flam(flam: float, wavelength: float) -> float:
-    """AB magnitude of erg/s/cm2/Angstrom at a wavelength in Angstrom."""
+    """Return the AB magnitude of a flux in erg/s/cm2/Angstrom at a wavelength in Angstrom."""
     return -2.5 * math.log10(flam * wavelength**2 / LIGHT) - 48.6
 
 
 def _by_fluxmag0(image: ImageHeader) -> Found | None:
-    """Counts of a source of magnitude 0 (LSST's pipelines, HSC)."""
+    """From FLUXMAG0, the counts of a source of magnitude 0 (LSST, HSC)."""
     flux = image.positive("FLUXMAG0")
     if flux is None or not POSSIBLE[0] < 2.5 * math.log10(flux) < POSSIBLE[1]:
         return None
@@ -80,7 +80,7 @@ def _by_fluxmag0(image: ImageHeader) -> Found | None:
 
 
 def _by_photflam(image: ImageHeader) -> Found | None:
-    """HST's inverse sensitivity, of one electron (or count) per second."""
+    """From HST's inverse sensitivity, per electron (or count) per second."""
     flam, wavelength = image.positive("PHOTFLAM"), image.positive("PHOTPLAM")
     fnu = image.positive("PHOTFNU")
     if flam is not None and wavelength is not None:
@@ -89,26 +89,28 @@ def _by_photflam(image: ImageHeader) -> Found | None:
         rate, origin = ab_zeropoint(fnu * image_unit("Jy").size), "PHOTFNU"
     else:
         return None
-    if not is_believed(rate):  # keywords not filled in
+    if not is_believed(rate):  # the keywords are placeholders
         return None
     if image.unit.kind in RATES:
         return Found(rate, origin)
     if image.unit.kind not in (Kind.COUNTS, Kind.ELECTRONS):
-        note = f"pixels taken as electrons per second, as {origin} has it: no BUNIT says so"
+        note = (
+            f"pixels taken as electrons per second, the unit of {origin}, because there is no BUNIT"
+        )
         return Found(rate, origin, (note,), Kind.ELECTRON_RATE)
     return _of_rate(image, rate, origin)
 
 
 def _of_rate(image: ImageHeader, rate: float, origin: str) -> Found:
-    """The zero point of counts by one that is per second."""
+    """Return the zero point of counts, given that of counts per second."""
     total = image.per_exposure(rate)
     if total is None:
-        return Found(rate, origin, (f"{origin} is per second, and EXPTIME is not known: 1 s",))
+        return Found(rate, origin, (f"{origin} is per second and EXPTIME is unknown: 1 s assumed",))
     return Found(total, origin if total == rate else f"{origin}, EXPTIME")
 
 
 def _by_photmjsr(image: ImageHeader) -> Found | None:
-    """JWST's images before calibration: MJy/sr of one count per second."""
+    """From PHOTMJSR of JWST's uncalibrated images, MJy/sr per count per second."""
     surface = image.positive("PHOTMJSR")
     if surface is None or image.unit.kind not in (*RATES, Kind.COUNTS, Kind.ELECTRONS):
         return None
@@ -120,7 +122,7 @@ def _by_photmjsr(image: ImageHeader) -> Found | None:
 
 
 def _by_panstarrs(image: ImageHeader) -> Found | None:
-    """Pan-STARRS: FPA.ZP + 2.5 log10(EXPTIME), where FPA.ZP is 25 in stacks."""
+    """From Pan-STARRS: FPA.ZP + 2.5 log10(EXPTIME), where FPA.ZP is 25 in stacks."""
     rate = image.number("FPA.ZP")
     if rate is None and not ("BSOFTEN" in image.header and "BOFFSET" in image.header):
         return None
@@ -129,7 +131,7 @@ def _by_panstarrs(image: ImageHeader) -> Found | None:
 
 
 def _by_flux20(image: ImageHeader) -> Found | None:
-    """SDSS up to DR7: counts of a source of 20 mag."""
+    """From FLUX20 of SDSS up to DR7, the counts of a source of magnitude 20."""
     flux = image.positive("FLUX20")
     if flux is None or image.unit.kind in RATES:
         return None
@@ -137,9 +139,9 @@ def _by_flux20(image: ImageHeader) -> Found | None:
 
 
 def detrended_zeropoint(image: ImageHeader) -> Found | None:
-    """CFHT: PHOT_C + PHOT_K (AIRMASS - 1) for counts per second.
+    """Return CFHT's PHOT_C + PHOT_K (AIRMASS - 1) for counts per second.
 
-    It is of a detrended exposure. Stacks inherit these keywords and have another for themselves.
+    It applies to detrended exposures. Stacks inherit these keywords but have their own zero point.
     """
     rate = image.number("PHOT_C")
     if rate is None or not is_believed(rate):
