@@ -69,7 +69,7 @@ def cramer_rao(
         for oversampling in cutouts.psf_oversampling.unique().tolist():
             same = (cutouts.psf_oversampling == oversampling).cpu() & known
             for rows in same.nonzero()[:, 0].split(AT_ONCE):
-                part = cutouts[rows.tolist()]
+                part = cutouts[rows]
                 limit[rows] = _limit(
                     theta[rows].double(), part, space, profiles, prior_weight, dtype
                 )

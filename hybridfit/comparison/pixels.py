@@ -123,7 +123,7 @@ def catalogue_images(
         theta = in_cutout(torch.from_numpy(with_sky), (*NAMES, "sky"), origin).numpy()
         magnitude = theta[:, 2].copy()
         theta[:, 2] = zeropoint[rows]  # of unit flux
-        part = cutouts[rows.tolist()]
+        part = cutouts[rows]
         unit = render(torch.from_numpy(theta), part, dtype=torch.float64, convolution=convolution)
         images[rows, k] = unit.numpy()
         start = 0.0 if catalogue.counts else zeropoint[rows]

@@ -243,7 +243,7 @@ def _further_starts(
         return solution
     middle = middle_of(solution, problem, cutouts, rows)
     for k in range(1, starts.coords.shape[1]):
-        coords = starting_values(cutouts[rows.tolist()], starts.coords[rows, k], options.space)
+        coords = starting_values(cutouts[rows], starts.coords[rows, k], options.space)
         start = problem.space.to_whitened(coords, problem.box[rows])
         solution = _tried(solution, problem, rows, start, middle, options)
     return solution

@@ -69,6 +69,6 @@ def middle_of(
         return None
     sides = (height // 4 * 2, width // 4 * 2)
     own = problem[rows]
-    small, _ = window_problem(own, cutouts[rows.tolist()], own.box[:, :2], sides)
+    small, _ = window_problem(own, cutouts[rows], own.box[:, :2], sides)
     known = minimise(small, solution.whitened[rows], LOOK)
     return Middle(small, known, solution.converged[rows])

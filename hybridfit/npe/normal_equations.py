@@ -106,7 +106,7 @@ def normal_equations(
         for some in rows.split(RENDERED_AT_ONCE):
             width = int(sides[some[0]])
             known = None if noise is None else noise[some]
-            chosen = cutouts[some.tolist()]
+            chosen = cutouts[some]
             made = _rendered(coords[some], linear[some], chosen, width, known, model_error)
             for field in fields(NormalEquations):
                 getattr(found, field.name)[some] = getattr(made, field.name)

@@ -139,7 +139,7 @@ def condition(
     if estimator.initial_estimator is not None:
         laplace = Laplace.unknown(len(cutouts), estimator.n_targets, device)
     for rows in _split(usable, step):
-        chosen = cutouts[rows.tolist()].to(device)
+        chosen = cutouts[rows].to(device)
         inputs = estimator_inputs(
             chosen, estimator.initial_estimator, with_views=estimator.backbone is not None
         )

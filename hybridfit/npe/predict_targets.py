@@ -66,7 +66,7 @@ def predict_targets(
     distance = torch.full((len(cutouts),), torch.nan, dtype=torch.float64)
     known = (~empty & ((flags & int(Flag.NO_DATA | Flag.UNREADABLE)) == 0)).nonzero()[:, 0]
     for rows in known.split(AT_ONCE):
-        part = cutouts[rows.tolist()].to(device)
+        part = cutouts[rows].to(device)
         inputs = estimator_inputs(
             part, estimator.initial_estimator, with_views=estimator.backbone is not None
         )

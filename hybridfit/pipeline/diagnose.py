@@ -121,7 +121,7 @@ def _light(cutouts: Cutouts, result: Result, rows: Tensor) -> Tensor:
     """(b,) by how much chi2 would be larger without the sources: their signal to noise squared."""
     fit = result.fit
     sky = fit.theta[rows, fit.space.names.index("sky")] if "sky" in fit.space.names else 0.0
-    part = cutouts[rows.tolist()]
+    part = cutouts[rows]
     level = torch.as_tensor(sky).to(part.image).expand(len(rows))[:, None, None]
     shown = torch.where(part.mask, 0.0, (part.image - level) / part.sigma)
     return shown.double().square().sum(dim=(1, 2)).cpu() - fit.chi2[rows].cpu()
@@ -149,7 +149,7 @@ def _try_sampling(
     rows = rows[(cutouts.psf_oversampling.cpu()[rows] != k) & wide]
     if not len(rows):
         return
-    part = cutouts[rows.tolist()]
+    part = cutouts[rows]
     part = replace(part, psf_oversampling=torch.full_like(part.psf_oversampling, k))
     roughly = replace(options, retry=False, compile="off", max_iter=STEPS, tolerance=TOLERANCE)
     fit = fit_cutouts(part, roughly, device)

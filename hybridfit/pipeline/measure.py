@@ -252,7 +252,7 @@ def model_images(theta: Tensor, cutouts: Cutouts, options: FitOptions) -> NDArra
     for rows, few in _by_components(theta, options):
         where = [options.space.names.index(name) for name in _numbered(few, options)]
         for part in rows.split(RENDER_AT_ONCE):
-            values, own = theta[part][:, where], cutouts[part.tolist()]
+            values, own = theta[part][:, where], cutouts[part]
             images[part] = render(
                 values, own, few.space, few.profiles, convolution=convolution
             ).cpu()

@@ -47,7 +47,7 @@ def render(
     images = torch.empty(len(cutouts), height, width, dtype=dtype, device=cutouts.image.device)
     for oversampling in cutouts.psf_oversampling.unique().tolist():
         rows = (cutouts.psf_oversampling == oversampling).nonzero()[:, 0]
-        part = cutouts[rows.tolist()]
+        part = cutouts[rows]
         grid = grid_of(part, dtype, convolution, well_sampled=0.0)
         images[rows] = _render(theta[rows].double(), part, space, profiles, grid)
     return images

@@ -106,7 +106,7 @@ def shard_of(
     order = torch.argsort(side, stable=True)  # small cutouts together, without their padding
     pieces = []
     for rows in order.split(MEASURED_AT_ONCE if on_cpu else max(1, len(simulated))):
-        cutouts = _unpadded(simulated.cutouts[rows.tolist()], int(side[rows].amax()))
+        cutouts = _unpadded(simulated.cutouts[rows], int(side[rows].amax()))
         inputs = estimator_inputs(cutouts, initial_estimator, with_views)
         targets, log_slope = targets_of(
             encode(simulated.theta[rows], cutouts.zeropoint, inputs.frame), inputs

@@ -69,7 +69,7 @@ def with_sky(theta: Tensor, cutouts: Cutouts, seed: int) -> Tensor:
     rows = missing.nonzero()[:, 0]
     if not len(rows):
         return theta
-    some, flat = cutouts[rows.tolist()], theta[rows].clone()
+    some, flat = cutouts[rows], theta[rows].clone()
     flat[:, 7] = 0.0
     rest = some.image - render(flat, some, ParameterSpace())
     weight = torch.where(some.mask, 0.0, 1 / some.sigma**2).double().flatten(1)

@@ -62,7 +62,7 @@ def make_validation(source: SimulatedSource, n_limit: int) -> Validation:
     space = ParameterSpace(prior=source.prior)
     for part in in_parts(len(clean), LIMITED_AT_ONCE):
         rows = clean[part]
-        some = simulated[rows.tolist()]
+        some = simulated[rows]
         limit[rows] = laplace_limit(some.theta, some.cutouts, space).float()
     return Validation(galaxies, limit, prior)
 

@@ -124,7 +124,7 @@ def error_budget(
             here = evidence[some]
             if truncated[some[0]]:
                 wings = wing_derivatives(
-                    problem[some], part[some.tolist()], here.about.whitened, here.about.linear
+                    problem[some], part[some], here.about.whitened, here.about.linear
                 )
                 here = replace(here, wings=wings)
             pieces.append(_budget(here, problem.space, options, found[some]))

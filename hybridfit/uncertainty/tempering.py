@@ -39,7 +39,7 @@ def temperature(cutouts: Cutouts, noise: Autocorrelation) -> Tensor:
     result = torch.ones(len(cutouts), dtype=torch.float64, device=cutouts.image.device)
     rows = (~noise.is_white).nonzero()[:, 0]
     if len(rows):
-        result[rows] = mean_excess(*reference(cutouts[rows.tolist()]), noise[rows])
+        result[rows] = mean_excess(*reference(cutouts[rows]), noise[rows])
     return result
 
 

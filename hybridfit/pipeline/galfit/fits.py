@@ -64,6 +64,6 @@ def fit_within(
         theta[rows] += together * moved[:, None]
         fixed[rows] |= together
         given = replace(given, theta=theta, fixed=fixed)
-        again = fit_cutouts(cutouts[rows.tolist()], options, device, compile, given=given[rows])
+        again = fit_cutouts(cutouts[rows], options, device, compile, given=given[rows])
         fit = fit.put(rows, replace(again, flags=again.flags | int(Flag.AT_LIMIT)))
     return fit
