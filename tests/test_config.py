@@ -15,16 +15,27 @@ from astropy.table import Table
 from tolerances import SINGLE
 
 import hybridfit as hf
+from hybridfit.calibration.coverage import CalibrationOptions
 from hybridfit.io.arrays import prepare
 from hybridfit.io.cutout_files import write_cutouts
+from hybridfit.npe.backbone import NetworkOptions
 from hybridfit.npe.posterior import PACKAGED
 from hybridfit.options.metadata import describe
 from hybridfit.options.yaml_options import parse_yaml
 from hybridfit.pipeline.config import galfit_config
 from hybridfit.pipeline.keywords import IN_MEMORY, FitKeywords, ImageKeywords
+from hybridfit.simulation.options import FieldOptions
 from hybridfit.simulation.simulate import SimulateOptions
+from hybridfit.training.finetune import FinetuneOptions
+from hybridfit.training.recipe import TrainOptions
 
 SMALL = SimulateOptions(shape=(32, 32), psf_size=15, r_eff=(1.5, 3.0), snr=(60, 300))
+DESCRIBED = (
+    *(hf.ReadOptions, hf.FitOptions, hf.SamplingOptions, hf.BootstrapOptions, hf.BudgetOptions),
+    *(hf.RunOptions, hf.PredictOptions, hf.CompareOptions, hf.ReferenceOptions, hf.Prior),
+    *(hf.LogNormal, TrainOptions, FinetuneOptions, NetworkOptions, FieldOptions),
+    *(SimulateOptions, CalibrationOptions),
+)
 QUICK = {"uncertainty": "covariance", "initial_values": "moments", "compile": "off"}
 OTHER = hf.Config(
     read=hf.ReadOptions(zeropoint=22.5, mask_bits="1,4", columns="id=NAME"),
@@ -79,6 +90,14 @@ def test_yaml_says_what_each_option_does():
                 assert f"  {one.name}: " in text
                 assert one.facts.help in text
     assert "# unit" not in text
+
+
+@pytest.mark.parametrize("cls", DESCRIBED)
+def test_every_option_describes_itself(cls: type):
+    for one in describe(cls):
+        help = one.facts.help
+        assert help, f"{cls.__name__}.{one.name} has no help"
+        assert not help.endswith("."), "a clause, for lists"
 
 
 def test_defaults_hold_for_what_a_file_leaves_out(tmp_path: Path):

@@ -11,7 +11,7 @@ import pytest
 from astropy.table import Table
 
 import hybridfit as hf
-from hybridfit.cli.flags import import_allowed
+from hybridfit.cli.arguments import import_allowed
 from hybridfit.data.errors import UsageError
 from hybridfit.model.profiles import find_profile
 from hybridfit.pipeline.plot import plot_run

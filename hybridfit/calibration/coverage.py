@@ -20,6 +20,7 @@ from scipy import stats
 from hybridfit.calibration.diagnostics import coverage, pulls, ranks, usable, width_over_limit
 from hybridfit.calibration.sbc_samples import Array, SbcSamples, weighted_quantiles
 from hybridfit.options.checks import check_fields
+from hybridfit.options.metadata import option
 
 INTERVALS = (0.68, 0.95)
 ALL = "all"
@@ -33,16 +34,33 @@ class CalibrationOptions:
     stands beside its coverage, for the reader to compare.
     """
 
-    snr_edges: tuple[float, ...] = (3.0, 10.0, 30.0, 100.0, 300.0, math.inf)
-    r_eff_edges: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, 8.0, math.inf)  # pix
-    n_edges: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, math.inf)
-    rank_bins: int = 20
-    min_count: int = 100  # galaxies of a bin below which there is no verdict
-    tolerance_68: float = 0.03  # of the 68 % intervals' coverage, all galaxies
-    tolerance_95: float = 0.02  # of the 95 % intervals' coverage, all galaxies
-    tolerance_bin: float = 0.06  # of either in a bin
-    width: tuple[float, ...] = (1.15, 1.15, 1.15, 1.35, 2.1)  # over the limit, by S/N bin
-    p_value: float = 1e-3  # of the ranks' uniformity, for each parameter
+    snr_edges: tuple[float, ...] = option(
+        (3.0, 10.0, 30.0, 100.0, 300.0, math.inf), help="edges of the bins in signal-to-noise ratio"
+    )
+    r_eff_edges: tuple[float, ...] = option(
+        (0.0, 1.0, 2.0, 4.0, 8.0, math.inf),
+        help="edges of the bins in half-light radius",
+        unit="pix",
+    )
+    n_edges: tuple[float, ...] = option(
+        (0.0, 1.0, 2.0, 4.0, math.inf), help="edges of the bins in Sersic index"
+    )
+    rank_bins: int = option(20, help="bins of the histograms of ranks", low=2)
+    min_count: int = option(100, help="galaxies of a bin below which there is no verdict", low=1)
+    tolerance_68: float = option(
+        0.03, help="allowed error of the coverage of 68 % intervals, all galaxies"
+    )
+    tolerance_95: float = option(
+        0.02, help="allowed error of the coverage of 95 % intervals, all galaxies"
+    )
+    tolerance_bin: float = option(0.06, help="allowed error of either in a bin")
+    width: tuple[float, ...] = option(
+        (1.15, 1.15, 1.15, 1.35, 2.1),
+        help="allowed width of posteriors over the Cramer-Rao limit, for each bin of snr_edges",
+    )
+    p_value: float = option(
+        1e-3, help="smallest p-value of the ranks' uniformity, for each parameter"
+    )
 
     def __post_init__(self) -> None:
         check_fields(self, "calibrate")
@@ -57,8 +75,6 @@ class CalibrationOptions:
                 f"width has {len(self.width)} numbers, expected {len(self.snr_edges) - 1}, one "
                 "for each bin of snr_edges"
             )
-        if self.rank_bins < 2 or self.min_count < 1:
-            raise ValueError("expected rank_bins >= 2 and min_count >= 1")
 
 
 @dataclass(frozen=True)

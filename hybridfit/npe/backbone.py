@@ -8,43 +8,44 @@ from typing import Any
 from hybridfit.npe.inputs import N_VIEWS
 from hybridfit.npe.views import SIDE
 from hybridfit.options.checks import check_fields
+from hybridfit.options.metadata import option
 
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """Architecture of the estimator.
+    """Architecture of the estimator; see `hybridfit.npe.refinement` for its last option."""
 
-    Args:
-        backbone: "small" (a Swin V2 of the next five numbers), the name of any Swin V2 of timm,
-            or "none" for the scalars alone.
-        pretrained: start a named backbone from the weights that timm's hub has for it.
-        patch, embed, depths, heads, window: of the small backbone.
-        moments: whether the scalars are read.
-        width: of the MLP.
-        blocks: gated residual blocks in it.
-        corrections: further ones, in which the backbone's features correct the scalars' state.
-        context: numbers that the flow is given.
-        flow_layers, flow_hidden, flow_blocks: of the masked autoregressive flow.
-        refinement: whether Gauss-Newton steps on the pixels refine the estimate of an initial
-            estimator, and the flow works about the result; see `hybridfit.npe.refinement`.
-    """
-
-    backbone: str = "small"
-    pretrained: bool = False
-    patch: int = 8
-    embed: int = 64
-    depths: tuple[int, ...] = (2, 2)
-    heads: tuple[int, ...] = (4, 8)
-    window: int = 4
-    moments: bool = True
-    width: int = 256
-    blocks: int = 3
-    corrections: int = 2
-    context: int = 128
-    flow_layers: int = 5
-    flow_hidden: int = 128
-    flow_blocks: int = 1
-    refinement: bool = False
+    backbone: str = option(
+        "small",
+        help=(
+            "small (a Swin V2 of the next five numbers), the name of a Swin V2 of timm, or none "
+            "(the scalars alone)"
+        ),
+    )
+    pretrained: bool = option(False, help="start a named backbone from the weights of timm's hub")
+    patch: int = option(8, help="side of a patch of the small backbone", unit="pix")
+    embed: int = option(64, help="channels of the first stage of the small backbone")
+    depths: tuple[int, ...] = option((2, 2), help="blocks of each stage of the small backbone")
+    heads: tuple[int, ...] = option(
+        (4, 8), help="attention heads of each stage of the small backbone"
+    )
+    window: int = option(
+        4, help="side of the attention window of the small backbone", unit="patches"
+    )
+    moments: bool = option(True, help="read the scalars (moments of the image)")
+    width: int = option(256, help="width of the MLP")
+    blocks: int = option(3, help="gated residual blocks of the MLP")
+    corrections: int = option(
+        2, help="further blocks, by which the backbone's features correct the scalars' state"
+    )
+    context: int = option(128, help="numbers that the flow is given")
+    flow_layers: int = option(5, help="layers of the masked autoregressive flow")
+    flow_hidden: int = option(128, help="hidden features of a layer of the flow")
+    flow_blocks: int = option(1, help="residual blocks of a layer of the flow")
+    refinement: bool = option(
+        False,
+        help="refine the estimate of an initial estimator by Gauss-Newton steps on the pixels",
+    )
 
     def __post_init__(self) -> None:
         check_fields(self, "network")

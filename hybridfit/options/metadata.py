@@ -131,7 +131,9 @@ def problem_with(value: Any, facts: Facts) -> str:
         return in_words(facts)
     values = value if isinstance(value, tuple) else (value,)
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-    return "" if all(_is_within(v, facts) for v in numbers) else in_words(facts)
+    if all(_is_within(v, facts) for v in numbers):
+        return ""
+    return f"each to be {in_words(facts)}" if isinstance(value, tuple) else in_words(facts)
 
 
 def _is_within(value: float, facts: Facts) -> bool:

@@ -15,6 +15,7 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.truth_columns import describe_truth
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.options.checks import check_fields
+from hybridfit.options.metadata import option
 from hybridfit.simulation.psfs import FAMILIES
 from hybridfit.simulation.random_numbers import Range
 
@@ -32,10 +33,6 @@ class Kind(IntFlag):
 
 
 LARGEST_SIDE = 4096  # pixels of a cutout
-PROBABILITIES = (
-    *("neighbour", "neighbour_masked", "mask_through", "structure", "gradient", "artefact"),
-    *("offset_wide_share", "psf_real", "noise_error_share", "bad_pixels"),
-)
 
 
 @dataclass(frozen=True)
@@ -48,36 +45,98 @@ class FieldOptions:
     sqrt(sum (galaxy / sky noise)^2) over the pixels left by masks.
     """
 
-    sides: tuple[int, ...] = (32, 48, 64, 96, 128)  # of the cutouts, pixels
-    fill: Range = (3.0, 13.0)  # least side in units of r_eff, drawn for each galaxy
-    r_eff_min: float = 0.15  # pix
-    r_eff_max: float = 0.3  # of the largest side
-    offset: float = 0.8  # pix, standard deviation of x and y from the cutout's middle
-    offset_wide: float = 5.0  # pix, or a tenth of the side: uniform, for a share of them
-    offset_wide_share: float = 0.15
-    psf_fwhm: Range = (1.5, 8.0)  # pix
-    psf_size: int = 61  # pixels, odd
-    psf_families: tuple[float, ...] = (0.4, 0.15, 0.15, 0.15, 0.15)  # moffat ... double
-    psf_ellipticity: float = 0.25  # largest 1 - q
-    psf_files: str = ""  # folder of FITS PSFs to take some from, see `read_psfs`
-    psf_real: float = 0.3  # share of those, where there is such a folder
-    psf_reuse: int = 4  # galaxies that share a PSF, and are each other's neighbours
-    reuse: int = 4  # fields made of one rendered galaxy
-    snr: Range = (3.0, 1500.0)
-    sky_sigma: Range = (1e-3, 1e3)  # noise of the sky, flux per pixel
-    shot: Range = (1e-4, 0.5)  # variance by a flux of one sky_sigma, in sky_sigma^2
-    sky: float = 1000.0  # largest level, in sky_sigma; a third 0, a third within a few
-    noise_error: float = 0.03  # standard deviation of a factor on sigma, for a share of them
-    noise_error_share: float = 0.2
-    bad_pixels: float = 0.3  # probability that up to 1 % of the pixels are masked
-    neighbour: float = 0.14  # probabilities of each `Kind`
-    neighbour_masked: float = 0.14
-    mask_through: float = 0.1
-    structure: float = 0.3  # of galaxies that the PSF leaves resolved, about 40 %
-    gradient: float = 0.08
-    artefact: float = 0.06
-    neighbour_flux: Range = (0.01, 5.0)  # in units of the galaxy's
-    gradient_rise: Range = (0.1, 3.0)  # across the cutout, in sky_sigma
+    sides: tuple[int, ...] = option((32, 48, 64, 96, 128), help="sides of the cutouts", unit="pix")
+    fill: Range = option(
+        (3.0, 13.0),
+        help="smallest side of a galaxy's cutout",
+        unit="r_eff",
+        above=0,
+        below=math.inf,
+    )
+    r_eff_min: float = option(0.15, help="smallest half-light radius", unit="pix")
+    r_eff_max: float = option(0.3, help="largest half-light radius", unit="largest side")
+    offset: float = option(
+        0.8, help="standard deviation of the centre from the cutout's middle", unit="pix"
+    )
+    offset_wide: float = option(
+        5.0,
+        help="half-width of a uniform distribution of centres, at most a tenth of the side",
+        unit="pix",
+    )
+    offset_wide_share: float = option(
+        0.15, help="fraction of galaxies with centres from that one", low=0, high=1
+    )
+    psf_fwhm: Range = option(
+        (1.5, 8.0),
+        help="full width at half maximum of the PSF",
+        unit="pix",
+        above=0,
+        below=math.inf,
+    )
+    psf_size: int = option(61, help="side of the PSF images, odd", unit="pix")
+    psf_families: tuple[float, ...] = option(
+        (0.4, 0.15, 0.15, 0.15, 0.15),
+        help="weights of Moffat, Gaussian, Kolmogorov, Airy and double PSFs",
+    )
+    psf_ellipticity: float = option(0.25, help="largest 1 - q of PSFs")
+    psf_files: str = option("", help="folder of FITS files of PSFs to use too")
+    psf_real: float = option(
+        0.3, help="fraction of galaxies with a PSF from that folder", low=0, high=1
+    )
+    psf_reuse: int = option(
+        4, help="galaxies that share a PSF, and are each other's neighbours", low=1
+    )
+    reuse: int = option(4, help="fields that are made of one rendered galaxy", low=1)
+    snr: Range = option((3.0, 1500.0), help="signal-to-noise ratio", above=0, below=math.inf)
+    sky_sigma: Range = option(
+        (1e-3, 1e3), help="noise of the sky", unit="flux/pix", above=0, below=math.inf
+    )
+    shot: Range = option(
+        (1e-4, 0.5), help="variance per unit model flux", unit="sky_sigma", above=0, below=math.inf
+    )
+    sky: float = option(
+        1000.0,
+        help="largest sky level; a third of them is 0, and a third within a few",
+        unit="sky_sigma",
+    )
+    noise_error: float = option(
+        0.03, help="standard deviation of a factor by which noise maps are wrong"
+    )
+    noise_error_share: float = option(
+        0.2, help="fraction of galaxies with such a noise map", low=0, high=1
+    )
+    bad_pixels: float = option(
+        0.3, help="probability that up to 1 % of the pixels are masked", low=0, high=1
+    )
+    neighbour: float = option(
+        0.14, help="probability of neighbours that are not masked", low=0, high=1
+    )
+    neighbour_masked: float = option(
+        0.14, help="probability of neighbours that are masked", low=0, high=1
+    )
+    mask_through: float = option(
+        0.1, help="probability of a mask that cuts the galaxy", low=0, high=1
+    )
+    structure: float = option(
+        0.3,
+        help="probability of arms, a bar, a ring or clumps in a galaxy that the PSF resolves",
+        low=0,
+        high=1,
+    )
+    gradient: float = option(0.08, help="probability of a gradient of the sky", low=0, high=1)
+    artefact: float = option(
+        0.06, help="probability of hot pixels, a cosmic ray or a trail, not masked", low=0, high=1
+    )
+    neighbour_flux: Range = option(
+        (0.01, 5.0), help="flux of neighbours", unit="flux of the galaxy", above=0, below=math.inf
+    )
+    gradient_rise: Range = option(
+        (0.1, 3.0),
+        help="rise of the sky across the cutout",
+        unit="sky_sigma",
+        above=0,
+        below=math.inf,
+    )
 
     def __post_init__(self) -> None:
         check_fields(self, "simulator")
@@ -88,9 +147,6 @@ class FieldOptions:
             low, high = getattr(self, name)
             if not 0 < low <= high < math.inf:
                 raise ValueError(f"{name} is {(low, high)}, expected 0 < low <= high, both finite")
-        for name in PROBABILITIES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a probability")
         if self.neighbour + self.neighbour_masked > 1:
             raise ValueError("neighbour and neighbour_masked exclude each other: expected sum <= 1")
         if not self.sides or not 16 <= min(self.sides) <= max(self.sides) <= LARGEST_SIDE:
@@ -101,8 +157,6 @@ class FieldOptions:
             raise ValueError(f"psf_size is {self.psf_size}, expected an odd number above 1")
         if len(self.psf_families) != len(FAMILIES):
             raise ValueError(f"psf_families expects a weight for each of {', '.join(FAMILIES)}")
-        if self.reuse < 1 or self.psf_reuse < 1:
-            raise ValueError("expected reuse >= 1 and psf_reuse >= 1")
 
 
 CLEAN = FieldOptions(

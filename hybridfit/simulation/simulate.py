@@ -24,6 +24,7 @@ from hybridfit.data.truth_columns import describe_truth
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
 from hybridfit.options.checks import check_fields, checked, or_default
+from hybridfit.options.metadata import option
 from hybridfit.rendering.render import render
 from hybridfit.simulation.galaxies import choose_sides, draw_coords, draw_offsets, physical
 from hybridfit.simulation.observe import Observed, make_galaxies, observe
@@ -42,20 +43,46 @@ class SimulateOptions:
     noise alone.
     """
 
-    shape: tuple[int, int] = (96, 96)  # height, width, pixels
-    snr: tuple[float, float] = (15.0, 500.0)  # log-uniform
-    r_eff: tuple[float, float] = (1.5, 10.0)  # pix, log-uniform; at most a 9th of the cutout
-    n: tuple[float, float] = (0.5, 6.0)  # log-uniform
-    q: tuple[float, float] = (0.2, 1.0)
-    offset: float = 1.0  # pix, largest distance of x and y from the middle
-    fwhm: tuple[float, float] = (2.5, 4.0)  # pix, of the Moffat PSF
-    beta: tuple[float, float] = (2.5, 4.5)  # of the Moffat PSF
-    psf_size: int = 41  # pixels, odd
-    sky: float = 0.0  # flux per pixel
-    sky_sigma: float = 0.02  # flux per pixel, noise of the sky
-    gain: float = math.inf  # electrons per flux unit: finite adds the galaxy's own noise
-    zeropoint: float = 25.0  # mag
-    pixel_scale: float = 0.2  # arcsec
+    shape: tuple[int, int] = option(
+        (96, 96), help="height and width of the cutouts", unit="pix", low=1, high=LARGEST_SIDE
+    )
+    snr: tuple[float, float] = option(
+        (15.0, 500.0), help="signal-to-noise ratio, log-uniform", above=0, below=math.inf
+    )
+    r_eff: tuple[float, float] = option(
+        (1.5, 10.0),
+        help="half-light radius, log-uniform; at most a ninth of the cutout",
+        unit="pix",
+        above=0,
+        below=math.inf,
+    )
+    n: tuple[float, float] = option(
+        (0.5, 6.0), help="Sersic index, log-uniform", above=0, below=math.inf
+    )
+    q: tuple[float, float] = option((0.2, 1.0), help="axis ratio b/a", above=0, below=math.inf)
+    offset: float = option(
+        1.0,
+        help="largest distance of the centre from the cutout's middle, along x and y",
+        unit="pix",
+    )
+    fwhm: tuple[float, float] = option(
+        (2.5, 4.0),
+        help="full width at half maximum of the Moffat PSF",
+        unit="pix",
+        above=0,
+        below=math.inf,
+    )
+    beta: tuple[float, float] = option(
+        (2.5, 4.5), help="exponent of the Moffat PSF", above=0, below=math.inf
+    )
+    psf_size: int = option(41, help="side of the PSF images, odd", unit="pix")
+    sky: float = option(0.0, help="sky level", unit="flux/pix")
+    sky_sigma: float = option(0.02, help="noise of the sky", unit="flux/pix")
+    gain: float = option(
+        math.inf, help="electrons per flux unit; a finite one adds the galaxy's own noise"
+    )
+    zeropoint: float = option(25.0, help="magnitude of one flux unit", unit="mag")
+    pixel_scale: float = option(0.2, help="pixel scale", unit="arcsec/pix")
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -63,8 +90,6 @@ class SimulateOptions:
             low, high = getattr(self, name)
             if not 0 < low <= high < math.inf:
                 raise ValueError(f"{name} is {(low, high)}, expected 0 < low <= high, both finite")
-        if not 1 <= min(self.shape) <= max(self.shape) <= LARGEST_SIDE:
-            raise ValueError(f"shape is {self.shape}, expected 1 to {LARGEST_SIDE} pixels a side")
         if self.psf_size < 3 or self.psf_size % 2 == 0:
             raise ValueError(f"psf_size is {self.psf_size}, expected an odd number above 1")
 

@@ -20,6 +20,7 @@ from hybridfit.npe.network import Estimator
 from hybridfit.npe.symmetry import redrawn
 from hybridfit.npe.targets import TargetColumn
 from hybridfit.options.checks import check_fields
+from hybridfit.options.metadata import option
 from hybridfit.training.data import Shard, in_parts
 from hybridfit.training.learner import clipped_step, follow, make_optimiser, soft_clip
 from hybridfit.training.validation import (
@@ -45,22 +46,40 @@ USUAL = 0.999  # of held-out galaxies that count as usual
 class FinetuneOptions:
     """How a trained network is adapted; a tuple has one entry for each stage."""
 
-    stages: tuple[str, ...] = ("flow", "head", "all")
-    shares: tuple[float, ...] = (0.5, 0.3, 0.2)  # of the images
-    learning_rates: tuple[float, ...] = (1e-3, 3e-4, 1e-4)
-    images: int = 60_000  # uses of galaxies, all stages together
-    batch: int = 64
-    held_out: float = 0.1  # share of the galaxies that decide when to stop
-    validations: int = 10  # in each stage
-    patience: int = 3  # validations without a gain that end a stage
-    galaxies: int = 20_000  # simulated, where the data are a simulator's
-    warm_up: int = 50  # batches of each stage
-    weight_decay: float = 0.01
-    clip: float = 5.0
-    nll_clip: float = 30.0
-    ema: float = 0.99
-    seed: int = 0
-    targets: tuple[TargetColumn, ...] = ()  # other parameters: columns of the truth table
+    stages: tuple[str, ...] = option(
+        ("flow", "head", "all"),
+        help="what is trained in each stage: the flow, the layers before it too (head), or all",
+    )
+    shares: tuple[float, ...] = option(
+        (0.5, 0.3, 0.2), help="fraction of the images for each stage"
+    )
+    learning_rates: tuple[float, ...] = option(
+        (1e-3, 3e-4, 1e-4), help="learning rate of each stage", above=0
+    )
+    images: int = option(60_000, help="number of uses of galaxies in all stages", above=0)
+    batch: int = option(64, help="galaxies of a batch", above=0)
+    held_out: float = option(
+        0.1,
+        help="fraction of the galaxies that is held out, and decides when to stop",
+        above=0,
+        below=1,
+    )
+    validations: int = option(10, help="validations in each stage", above=0)
+    patience: int = option(3, help="validations without a gain that end a stage", above=0)
+    galaxies: int = option(
+        20_000, help="galaxies to simulate, where the data are a simulator's", above=0
+    )
+    warm_up: int = option(50, help="batches of each stage over which the learning rate rises")
+    weight_decay: float = option(0.01, help="weight decay of matrices")
+    clip: float = option(5.0, help="largest norm of the gradient")
+    nll_clip: float = option(
+        30.0, help="loss of a galaxy beyond which it grows as a logarithm only", unit="nats"
+    )
+    ema: float = option(0.99, help="decay of the averaged weights", low=0, high=1)
+    seed: int = option(0, help="seed of the random numbers")
+    targets: tuple[TargetColumn, ...] = option(
+        (), help="columns of the truth table to predict in place of the Sersic parameters"
+    )
 
     def __post_init__(self) -> None:
         check_fields(self, "finetune")
@@ -71,8 +90,6 @@ class FinetuneOptions:
             )
         if unknown := [name for name in self.stages if name not in STAGES]:
             raise ValueError(f"unknown stage '{unknown[0]}', expected {', '.join(STAGES)}")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"finetune.held_out is {self.held_out}, expected a share")
 
 
 @dataclass(frozen=True)

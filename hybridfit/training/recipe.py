@@ -12,6 +12,7 @@ from hybridfit.model.prior import Prior
 from hybridfit.npe.backbone import NetworkOptions
 from hybridfit.npe.legacy_names import current_options
 from hybridfit.options.checks import check_fields
+from hybridfit.options.metadata import option
 from hybridfit.options.yaml_options import check_keys, load_yaml, nested, plain
 from hybridfit.simulation.options import FieldOptions
 
@@ -28,54 +29,79 @@ class TrainOptions:
     over all sessions of the run, so that a run with a time limit completes its schedules too.
     """
 
-    images: int = 3_000_000  # uses of galaxies after which the run is complete
-    minutes: float = math.inf  # wall time of all sessions after which it is complete
-    batch: int = 128
-    seed: int = 0
-    learning_rate: float = 1.5e-3
-    warm_up: int = 300  # batches of rising learning rate
-    decay: float = 0.45  # last fraction of the run over which the learning rate falls to 0
-    decay_form: str = "linear"  # linear | cosine
-    weight_decay: float = 0.01  # of matrices; scales and offsets have none
-    clip: float = 5.0  # of the gradient's norm
-    nll_clip: float = 30.0  # nats beyond which a galaxy's loss grows as a logarithm only
-    head_weight: float = 0.3  # of the Gaussian head's loss, falling to 0 at half of the run
-    ema: tuple[float, float] = (0.998, 0.9995)  # averaging of the weights, start and end
-    image_share: tuple[float, float] = (1.0, 1.0)  # of the batches that read the images: until
-    # half of the run, and at its end; the others use the scalars alone and are cheaper
-    bf16: bool = False  # bfloat16 in the backbone; the flow stays in float32
-    compile: bool = False  # the backbone's kernels: pays in runs of an hour and more
-    shard: int = 2048  # galaxies simulated at a time
-    workers: int = 1  # processes that simulate; 0: this one does, on its device
-    epochs_per_image: float = 3.0  # uses of each galaxy
-    reuse_max: float = 6.0  # limit of these uses where simulation is slow; then training waits
-    memory_gb: float = 3.0  # of the replay buffer
-    whitening: int = 20_000  # galaxies that set the scales, simulated before the first batch
-    checkpoint_minutes: float = 3.0
-    validation: int = 2048  # galaxies of the fixed validation set
-    validation_limit: int = 500  # clean ones of them whose Laplace limit is computed
-    validate_minutes: float = 10.0
-    tensorboard: bool = True  # where the package tensorboard is installed
+    images: int = option(
+        3_000_000, help="number of uses of galaxies after which the run is complete", above=0
+    )
+    minutes: float = option(
+        math.inf,
+        help="wall time of all sessions after which it is complete",
+        unit="min",
+        above=0,
+    )
+    batch: int = option(128, help="galaxies of a batch", above=0)
+    seed: int = option(0, help="seed of the random numbers")
+    learning_rate: float = option(1.5e-3, help="largest learning rate", above=0)
+    warm_up: int = option(300, help="batches over which the learning rate rises")
+    decay: float = option(
+        0.45, help="last fraction of the run over which the learning rate falls to 0", low=0, high=1
+    )
+    decay_form: str = option("linear", help="form of that fall", choices=DECAYS)
+    weight_decay: float = option(
+        0.01, help="weight decay of matrices; scales and offsets have none"
+    )
+    clip: float = option(5.0, help="largest norm of the gradient")
+    nll_clip: float = option(
+        30.0, help="loss of a galaxy beyond which it grows as a logarithm only", unit="nats"
+    )
+    head_weight: float = option(
+        0.3, help="weight of the Gaussian head's loss, which falls to 0 at half of the run"
+    )
+    ema: tuple[float, float] = option(
+        (0.998, 0.9995),
+        help="decay of the averaged weights, at the start and at the end",
+        low=0,
+        high=1,
+    )
+    image_share: tuple[float, float] = option(
+        (1.0, 1.0),
+        help=(
+            "fraction of the batches that read the images, until half of the run and at its end; "
+            "the others use the scalars alone and are cheaper"
+        ),
+        low=0,
+        high=1,
+    )
+    bf16: bool = option(False, help="run the backbone in bfloat16; the flow stays in float32")
+    compile: bool = option(
+        False, help="compile the backbone's kernels, which pays in runs of an hour and more"
+    )
+    shard: int = option(2048, help="galaxies that are simulated at a time", above=0)
+    workers: int = option(
+        1, help="processes that simulate; 0 simulates in this one, on its device", low=0
+    )
+    epochs_per_image: float = option(3.0, help="times that each galaxy is used", low=1)
+    reuse_max: float = option(
+        6.0, help="times that it may be used while simulation is late; then training waits", low=1
+    )
+    memory_gb: float = option(3.0, help="memory for simulated galaxies", unit="GB", above=0)
+    whitening: int = option(
+        20_000, help="galaxies from which scales are measured, simulated at the start"
+    )
+    checkpoint_minutes: float = option(3.0, help="time between checkpoints", unit="min")
+    validation: int = option(2048, help="galaxies of the fixed validation set")
+    validation_limit: int = option(
+        500, help="clean ones of them whose Cramer-Rao limit is computed"
+    )
+    validate_minutes: float = option(10.0, help="time between validations", unit="min")
+    tensorboard: bool = option(True, help="write scalars for TensorBoard, where it is installed")
 
     def __post_init__(self) -> None:
         check_fields(self, "train")
-        for name in ("images", "minutes", "batch", "learning_rate", "shard", "memory_gb"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"train.{name} is {getattr(self, name)}, expected a number > 0")
-        if self.workers < 0:
-            raise ValueError(f"train.workers is {self.workers}, expected 0 or more")
-        if not 0 <= self.decay <= 1:
-            raise ValueError(f"train.decay is {self.decay}, expected a fraction of the run")
-        if self.decay_form not in DECAYS:
-            raise ValueError(f"train.decay_form is '{self.decay_form}', expected {DECAYS}")
         if not 1 <= self.epochs_per_image <= self.reuse_max:
             raise ValueError(
                 f"train.epochs_per_image is {self.epochs_per_image} and reuse_max "
                 f"{self.reuse_max}, expected 1 <= epochs_per_image <= reuse_max"
             )
-        for name in ("ema", "image_share"):
-            if not all(0 <= value <= 1 for value in getattr(self, name)):
-                raise ValueError(f"train.{name} is {getattr(self, name)}, expected within 0 and 1")
 
 
 @dataclass(frozen=True)
