@@ -89,8 +89,8 @@ def compare(
         options, each = _options(options, reading, len(references), more)
         run = _results(results)
         ours = own_catalogue(run, "ours", options.estimate)
-        catalogues = [read_reference(s, o) for s, o in zip(references, each, strict=True)]
-        catalogues = _renamed(catalogues)
+        read = [read_reference(s, o) for s, o in zip(references, each, strict=True)]
+        catalogues = _renamed(read)
         matched = [match(ours, c, options.match, options.radius) for c in catalogues]
     read_cutout = _reader(run, ours, options, input, cutouts)
     settings = {"compare": asdict(options), "references": [asdict(o) for o in each]}
@@ -100,8 +100,7 @@ def compare(
         )
         each_reference = zip(catalogues, matched, chi2, strict=True)
         comparisons = tuple(_comparison(ours, c, m, x, options) for c, m, x in each_reference)
-        rows, columns = table_rows(comparisons)
-        meta = metadata(settings)
+        (rows, columns), meta = table_rows(comparisons), metadata(settings)
         summary, unmatched = summary_table(comparisons), unmatched_table(comparisons)
         found = CompareResult(to_table(rows, columns, meta), summary, unmatched, comparisons)
         if folder is not None:

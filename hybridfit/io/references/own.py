@@ -54,19 +54,12 @@ def own_catalogue(
             f"the table of '{results.path}' has no columns {', '.join(NAMES)}: expected one of "
             "hybridfit fit or predict"
         )
-    values, errors = (_parameters(table, tails, end) for end in ("", "_err"))
     quantiles = {
         level: _parameters(table, tails, f"_{end}")
         for level, end in LEVELS.items()
         if f"x{tails[0]}_{end}" in table.colnames
     }
-    if estimate == "median":
-        values = _median(quantiles, results.path)
-    elif estimate == "mean":
-        values, errors = _means(results, tails)
-    elif estimate != "best":
-        raise ValueError(f"estimate is '{estimate}', expected one of {', '.join(ESTIMATES)}")
-    values[..., COLUMN["pa"]] %= 180.0
+    values, errors = _estimated(results, tails, quantiles, estimate)
     sky = _columns(table, ("sky", "sky_err", "sky_dx", "sky_dy"))
     sky[:, 2:] = np.nan_to_num(sky[:, 2:])  # a level sky has no slopes to quote
     flags = _filled(table, "flags").astype(np.int64)
@@ -85,6 +78,21 @@ def own_catalogue(
         quality=texts(table["quality"]) if "quality" in table.colnames else "",
         notes=() if estimate == "best" else (f"values are the {estimate} of the posterior",),
     )
+
+
+def _estimated(
+    results: Results, tails: Sequence[str], quantiles: dict[float, Array], estimate: str
+) -> tuple[Array, Array]:
+    """Values and errors (N, K, 7) of the estimate that is asked for."""
+    values, errors = (_parameters(results.table, tails, end) for end in ("", "_err"))
+    if estimate == "median":
+        values = _median(quantiles, results.path)
+    elif estimate == "mean":
+        values, errors = _means(results, tails)
+    elif estimate != "best":
+        raise ValueError(f"estimate is '{estimate}', expected one of {', '.join(ESTIMATES)}")
+    values[..., COLUMN["pa"]] %= 180.0
+    return values, errors
 
 
 def _columns(table: Table, names: Sequence[str]) -> Array:
