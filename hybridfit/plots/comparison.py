@@ -217,17 +217,20 @@ def plot_rivals(
         residual = over_sigma(image - model, sigma, keep)
         drawn = draw_pixels(axis, residual, residual_norm(), RESIDUAL_MAP, first)
         draw_residual_bar(figure, drawn, axis)
-    titles = ("data", *names, *(f"data - {name}" for name in names))
-    for axis, title in zip(axes, titles, strict=True):
-        axis.set_title(drawable(title), loc="left", fontsize=9, color=INK, parse_math=False)
-        axis.set_xlabel("x [pix]", fontsize=8, color=INK, labelpad=1)
-    axes[0].set_ylabel("y [pix]", fontsize=8, color=INK, labelpad=1)
+    _label_panels(axes, ("data", *names, *(f"data - {name}" for name in names)))
     draw_scale_bar(axes[0], scale_bar(width, pixel_scale))
     directions = compass(wcs, box.left + (width - 1) / 2, box.low + (height - 1) / 2)
     if directions is not None:
         draw_compass(axes[0], directions)
     settle(figure)
     return figure
+
+
+def _label_panels(axes: Sequence[Axes], titles: Sequence[str]) -> None:
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set_title(drawable(title), loc="left", fontsize=9, color=INK, parse_math=False)
+        axis.set_xlabel("x [pix]", fontsize=8, color=INK, labelpad=1)
+    axes[0].set_ylabel("y [pix]", fontsize=8, color=INK, labelpad=1)
 
 
 def colour_of(order: Sequence[str], kind: str) -> str:

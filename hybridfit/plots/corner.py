@@ -59,9 +59,7 @@ def plot_corner(
         raise ValueError(f"'{unknown[0]}' is not among the parameters: {', '.join(names)}")
     marks, main = marks_of(names, layers, [names.index(name) for name in chosen])
     if show is None:
-        low, high = marks[main].interval(0.16, 0.84)
-        vary = (high > low).nonzero()[0].tolist()
-        chosen, marks = [chosen[k] for k in vary], [mark.take(vary) for mark in marks]
+        chosen, marks = _varying(chosen, marks, main)
     true = true_values(truth or {}, chosen, marks[main])
     limits = _limits(chosen, marks, main, true)
     engine = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
@@ -87,6 +85,13 @@ def plot_corner(
         alignment="left",
     )
     return figure
+
+
+def _varying(names: list[str], marks: Sequence[Mark], main: int) -> tuple[list[str], list[Mark]]:
+    """The parameters that vary in the main layer, and all layers in these alone."""
+    low, high = marks[main].interval(0.16, 0.84)
+    vary = (high > low).nonzero()[0].tolist()
+    return [names[k] for k in vary], [mark.take(vary) for mark in marks]
 
 
 @dataclass(frozen=True)

@@ -164,8 +164,8 @@ def draw_residual_bar(figure: FigureBase, drawn: AxesImage, axis: Axes) -> None:
 def settle(figure: Figure) -> None:
     """Lay out a figure ahead of drawing it.
 
-    Room for labels is found from where panels were before: those that their aspect keeps smaller
-    than their place need several passes, of which drawing itself makes too few.
+    The layout finds the room for labels from the panels' last positions. Panels that a fixed
+    aspect keeps smaller than their place need several passes; drawing makes only two.
     """
     engine = figure.get_layout_engine()
     if engine is not None:
