@@ -27,6 +27,7 @@ from hybridfit.io import write_tables as export
 from hybridfit.io.formats import FORMATS, check_format, table_path
 from hybridfit.io.old_columns import RENAMED
 from hybridfit.io.read_results import read_results
+from hybridfit.io.references.read import read_reference
 from hybridfit.io.result_table import result_columns, result_rows
 from hybridfit.io.rows_back import rows_back
 from hybridfit.io.unicode_columns import Reiterable
@@ -422,6 +423,17 @@ def test_votable_is_valid(tmp_path: Path):
     field = found.get_first_table().get_field_by_id_or_name("ra")
     assert (field.ref, field.ucd, str(field.unit)) == ("icrs", "pos.eq.ra;meta.main", "deg")
     assert [system.system for system in found.iter_coosys()] == ["ICRS"]
+
+
+def test_votable_is_a_reference_too(tmp_path: Path):
+    """A run written as VOTable, and a VOTable of anybody, can be compared with."""
+    cutouts, result = made(id=["a", "b", "c"])
+    parts, columns = parts_of(cutouts, result, covariance=False)
+    export.write_tables(tmp_path, "votable", parts, columns, {})
+    for source, kind in ((tmp_path, "hybridfit"), (tmp_path / "results.vot", "table")):
+        found = read_reference(source)
+        assert (found.kind, found.id) == (kind, ("a", "b", "c"))
+        np.testing.assert_allclose(found.values[:, 0, 2], result.fit.theta[:, 2])
 
 
 def test_votable_that_refers_elsewhere_is_refused(tmp_path: Path):

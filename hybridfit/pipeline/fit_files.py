@@ -56,7 +56,7 @@ def fit_files(
 
     Args:
         input: see `hybridfit.io.read.find_sources`.
-        out: directory for ``results.fits`` (or .ecsv, .parquet, .csv) and ``models/``.
+        out: directory for ``results.fits`` (or .ecsv, .vot, .parquet, .csv) and ``models/``.
         config: a `Config`, or the path of its YAML file.
         overwrite: discard another run's results in ``out``.
         quiet: without a progress bar.

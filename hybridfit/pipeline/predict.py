@@ -111,7 +111,7 @@ def predict_files(
 
     Args:
         input: see `hybridfit.io.read.find_sources`.
-        out: directory for ``results.fits`` (or .ecsv, .parquet, .csv).
+        out: directory for ``results.fits`` (or .ecsv, .vot, .parquet, .csv).
         config: a `PredictConfig`, or the path of its YAML file.
         overwrite: discard another run's results in ``out``.
         quiet: without a progress bar.

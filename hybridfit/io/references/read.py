@@ -10,7 +10,7 @@ from astropy.table import Table
 
 from hybridfit.files.fits import looks_like_fits, open_fits
 from hybridfit.files.regular import peek_text
-from hybridfit.io.formats import FORMATS
+from hybridfit.io.formats import tables_in
 from hybridfit.io.references.catalogue import Catalogue
 from hybridfit.io.references.galfit_outputs import outcomes_catalogue
 from hybridfit.io.references.imfit import imfit_files, looks_like_imfit, read_imfit
@@ -86,7 +86,7 @@ def find_kind(path: Path) -> str:
     if not path.exists():
         raise FileNotFoundError(f"reference '{path}' does not exist")
     if path.is_dir():
-        if any((path / f"results.{format}").is_file() for format in FORMATS):
+        if any(file.is_file() for file in tables_in(path)):
             return "hybridfit"
         return "imfit" if _has_imfit(path) else "galfit"
     if path.suffix == ".npz":
@@ -94,7 +94,7 @@ def find_kind(path: Path) -> str:
     if looks_like_fits(path):
         if _is_block(path):
             return "galfit"
-    elif not path.name.lower().endswith((".csv", ".ecsv", ".parquet", ".pq")):
+    elif not path.name.lower().endswith((".csv", ".ecsv", ".parquet", ".pq", ".vot", ".xml")):
         if looks_like_imfit(path):
             return "imfit"
         if looks_like_sextractor(path):

@@ -18,6 +18,7 @@ from hybridfit.io.references.catalogue import NAMES, Catalogue
 from hybridfit.io.references.columns import QUANTITIES, Convention, catalogue_of, chosen_rows, texts
 from hybridfit.io.references.options import ReferenceOptions
 from hybridfit.io.unicode_columns import restored
+from hybridfit.io.votable import read_votable
 
 # columns of a table of GALFIT results, as made from fit.log or headers of blocks
 GALFIT_COLUMNS = {"r_eff": "re_pix", "pa": "pa_deg"}
@@ -29,8 +30,8 @@ def read_table(path: Path) -> Table:
     """Read a table of any known format.
 
     Args:
-        path: csv, ecsv, parquet, npz of one-dimensional arrays, FITS (the first table, of a
-            FITS_LDAC file that of the objects), or columns of text with SExtractor's header.
+        path: csv, ecsv, parquet, VOTable, npz of one-dimensional arrays, FITS (the first table; of
+            a FITS_LDAC file that of the objects), or columns of text with SExtractor's header.
 
     Raises:
         ValueError: if it cannot be read.
@@ -47,6 +48,8 @@ def read_table(path: Path) -> Table:
             if name.endswith(".ecsv"):
                 check_text(path)
                 return Table.read(path, format="ascii.ecsv")
+            if name.endswith((".vot", ".xml")):
+                return read_votable(path)
             if name.endswith((".csv", ".tsv")):
                 return read_csv(path)
             if looks_like_fits(path):
