@@ -182,7 +182,7 @@ def test_the_next_keyword_is_taken_where_the_first_is_nonsense():
         ({"PHOTZP": 25.0, "PHOTSYS": "VEGA"}, "Vega system"),
         ({"MAGZERO": (25.0, "ST mag zero point")}, "ST system"),
         ({"PHOTFLAM": 7.033e-20, "PHOTPLAM": 8045.5}, "taken as electrons per second"),
-        ({"BUNIT": "COUNTS", "PHOTFLAM": 7.033e-20, "PHOTPLAM": 8045.5}, "EXPTIME is not known"),
+        ({"BUNIT": "COUNTS", "PHOTFLAM": 7.033e-20, "PHOTPLAM": 8045.5}, "EXPTIME is unknown"),
     ],
 )
 def test_what_can_mean_two_things_is_used_and_told(cards, told):
