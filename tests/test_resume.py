@@ -227,14 +227,14 @@ def test_a_manifest_that_says_something_else_is_a_change(made, tmp_path):
 
     write(25)
     out = tmp_path / "out"
-    first = Table.read(fit_files(manifest, out, read, run=RUN).results)
+    first = Table.read(fit_files(manifest, out, read=read, run=RUN).results)
     write(26)
-    summary = fit_files(manifest, out, read, run=RUN)
+    summary = fit_files(manifest, out, read=read, run=RUN)
     assert "galaxy 's4' have changed" in summary.notes[0]
     second = Table.read(summary.results)
     assert second["mag"][4] == pytest.approx(first["mag"][4] + 1, abs=1e-5)
     shutil.copy(made / "sim0005_psf.fits", shared)
-    summary = fit_files(manifest, out, read, run=RUN)
+    summary = fit_files(manifest, out, read=read, run=RUN)
     assert summary.notes[0].startswith("the files of 6 galaxies ('s0', 's1', 's2'")
     assert summary.notes[0].endswith("and 1 more) have changed: measured again")
 
