@@ -121,3 +121,11 @@ def test_renames_do_not_chain():
     """What a row calls new is the name of today."""
     for row in TABLE:
         assert row.new not in rows(row.kind, row.where)
+
+
+@pytest.mark.parametrize("old", rows("option", "compare"))
+def test_old_keywords_of_compare(old: str):
+    """They reach the function, which then misses the run that it is to compare."""
+    warned = pytest.warns(RenamedWarning, match=rf"compare\({old}=...\) is now called compare\(")
+    with warned, pytest.raises((hf.UsageError, OSError, ValueError), match="none"):
+        hf.compare("none/", "none.fits", **{old: "none"})

@@ -24,7 +24,7 @@ from hybridfit.comparison.tables import summary_table, table_rows, unmatched_tab
 from hybridfit.comparison.verdicts import Chi2, assign_verdicts
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import UsageError
-from hybridfit.deprecations import current_keys
+from hybridfit.deprecations import current_keys, renamed_arguments
 from hybridfit.io import write_tables as export
 from hybridfit.io.formats import table_path
 from hybridfit.io.read_results import Results, read_results
@@ -44,6 +44,7 @@ from hybridfit.rendering.convolution import Convolution, convolution_of
 FOLDER = "compare"  # within the results' folder, where no other is named
 
 
+@renamed_arguments("compare")
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # others' tables hold anything
 def compare(
     results: str | Path | Table,
