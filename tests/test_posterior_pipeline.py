@@ -13,6 +13,8 @@ from tolerances import SINGLE
 import hybridfit as hf
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.result import QUALITY_COLUMNS
+from hybridfit.fitting import build_problem, fitted, linearised
+from hybridfit.fitting.problem import Pixels
 
 NAMES = ("x", "y", "mag", "r_eff", "n", "q", "sky")
 
@@ -52,6 +54,31 @@ def test_the_table_has_what_the_draws_say(bright):
     assert (table["missed_mass"] < 0.5).all()
     # a network with refinement has the fit near its middle (.12 to .21 here), but is not the fit
     assert ((table["flow_distance"] > 0.05) & (table["flow_distance"] < 1)).all()
+
+
+@pytest.mark.parametrize("uncertainty", ["covariance", "posterior", "bootstrap"])
+def test_a_problem_is_built_once(bright, monkeypatch, uncertainty: str):
+    """What follows the fit takes its problem and optimum, and inverts no physical parameters."""
+    built: list[int] = []
+    make = build_problem.make_pixels
+
+    def counted(cutouts: Cutouts, *rest) -> Pixels:
+        built.append(len(cutouts))
+        return make(cutouts, *rest)
+
+    def inverted(*arguments) -> None:
+        raise AssertionError("the optimum was computed again")
+
+    monkeypatch.setattr(build_problem, "make_pixels", counted)
+    monkeypatch.setattr(linearised, "whitened_point", inverted)
+    monkeypatch.setattr(fitted, "whitened_point", inverted)
+    hf.fit(
+        bright[0][:2],
+        uncertainty=uncertainty,
+        bootstrap=hf.BootstrapOptions(replicas=4, refit=False),
+        budget=hf.BudgetOptions(correlated_noise="off"),  # else a temperature has its own problem
+    )
+    assert built == [2]
 
 
 def test_intervals_hold_the_truth(bright):

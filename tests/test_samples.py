@@ -98,3 +98,15 @@ def test_one_draw_is_all_its_quantiles():
     found = Draws(ParameterSpace(), samples, weights).quantiles([0.16, 0.5])
     torch.testing.assert_close(found[0], samples[0].expand(2, 8))
     assert torch.isnan(found[1]).all()
+
+
+def test_padding_changes_nothing_that_is_quoted() -> None:
+    """Parts of a batch have different numbers of draws; a table has one."""
+    generator = torch.Generator().manual_seed(3)
+    samples = torch.rand(2, 30, len(ParameterSpace().names), generator=generator).double()
+    draws = Draws(ParameterSpace(), samples, torch.rand(2, 30, generator=generator).double())
+    padded = draws.padded(50)
+    assert padded.samples.shape[1] == padded.weights.shape[1] == 50
+    assert (padded.weights[:, 30:] == 0).all()
+    torch.testing.assert_close(padded.covariance, draws.covariance)
+    torch.testing.assert_close(padded.quantiles([0.16, 0.5]), draws.quantiles([0.16, 0.5]))
