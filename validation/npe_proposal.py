@@ -81,15 +81,19 @@ class Tally:
         cutouts = shard.cutouts
         network = expectation(cutouts, estimator)
         fit = fit_cutouts(cutouts, OPTIONS, starts=starts_from(network.coords))
-        (fitted,) = rebuilt(fit, cutouts, OPTIONS)
         floor = network.log_prob.amin(dim=1)
+        parts = list(rebuilt(fit, cutouts, OPTIONS))
         for name, (of_fit, of_flow) in MIXTURES.items():
             options = options_of(of_fit, of_flow)
             count = options.network_draws
             proposed = draw(network.density, cutouts, count, options.seed) if count else None
-            result = sample_fitted(fitted, proposed, floor, options, NONE)
-            assert (result.n_draws <= DRAWS).all(), "a further round was drawn"
-            self.shares[name].append(result.ess.numpy() / DRAWS)
+            share = np.full(len(cutouts), np.nan)
+            for part in parts:
+                own = None if proposed is None else proposed[part.rows]
+                result = sample_fitted(part, own, floor[part.rows], options, NONE)
+                assert (result.n_draws <= DRAWS).all(), "a further round was drawn"
+                share[part.rows.numpy()] = result.ess.numpy() / DRAWS
+            self.shares[name].append(share)
         self.snr.append(shard.snr)
 
     def add_draws(self, cutouts: hf.Cutouts, estimator: Estimator) -> None:
