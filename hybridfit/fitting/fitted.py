@@ -1,4 +1,4 @@
-"""A fit that keeps what it was made of, for all that follows it."""
+"""A fit with its problem and optimum, for sampling, errors and fluxes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the pixels know that a source has a size: its fit held against a point source.
+"""Whether the pixels know that a source has a size: its fit compared with a point source.
 
     rise = chi2(point at its best position) - chi2(fit)
 

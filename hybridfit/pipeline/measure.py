@@ -98,7 +98,7 @@ def measure(
         errors: where errors come from.
         estimator: network whose posterior the fits start from, and which proposes posteriors;
             None for the image's moments, and posteriors from the fit alone.
-        clock: context manager that is told what is being done.
+        clock: context manager that gets the name of each stage.
     """
     if compile is None:
         compile = compiles(options, len(cutouts), device, errors)

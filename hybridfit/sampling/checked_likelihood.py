@@ -12,7 +12,7 @@ from hybridfit.fitting.problem import Problem, Profiled
 from hybridfit.sampling.quasi_random import Numbers
 from hybridfit.sampling.student_t import StudentT
 
-N_CHECKS = 8  # draws at which the cheap likelihood is held against the exact one
+N_CHECKS = 8  # draws at which the cheap likelihood is compared with the exact one
 # of ln likelihood, among draws within RELEVANT of the best: weights off by 15 % at random
 # change an interval by less than the draws' own scatter
 TOLERANCE, RELEVANT = 0.15, 8.0

@@ -226,7 +226,7 @@ def _finite(log_density: Tensor) -> Tensor:
 
 
 def _first(log_density: LogDensity, starts: Tensor, rng: _Random) -> _State:
-    """The walkers at their starts; who stands at density 0 goes to another walker's."""
+    """The walkers at their starts; walkers of zero density are moved onto another walker."""
     batch, walkers, _ = starts.shape
     rows = torch.arange(batch, device=starts.device).repeat_interleave(walkers)
     usable = torch.isfinite(starts).all(dim=2)

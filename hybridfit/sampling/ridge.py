@@ -130,7 +130,7 @@ def _part(nodes: _Nodes, rows: slice) -> _Nodes:
 
 
 def _node(problem: Problem, guess: Tensor, unit: Tensor, rows: Tensor) -> _Nodes:
-    """The best point with the coordinate ``unit`` (m, P) held, one Newton step from a guess."""
+    """The best point with the coordinate ``unit`` (m, P) fixed, one Newton step from a guess."""
     there = problem(guess, rows)
     covariance = _inverse(there.hessian)
     conditional = _conditional(covariance, unit)
@@ -152,7 +152,7 @@ def _inverse(hessian: Tensor) -> Tensor:
 
 
 def _conditional(covariance: Tensor, unit: Tensor) -> Tensor:
-    """Covariance (m, P, P) with one coordinate held."""
+    """Covariance (m, P, P) with one coordinate fixed."""
     column = (covariance @ unit[:, :, None])[:, :, 0]
     own = (column * unit).sum(dim=1)[:, None, None]
     return covariance - column[:, :, None] * column[:, None, :] / own

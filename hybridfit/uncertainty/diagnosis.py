@@ -118,7 +118,7 @@ def zeropoint_cause(mag: float, start: float, zeropoint: float) -> str:
 
     Args:
         mag: as it was found.
-        start: as it was expected, NaN where nobody did.
+        start: as it was expected, NaN where it was not given.
         zeropoint: that was used; 0 stands for none.
     """
     if not math.isfinite(mag):

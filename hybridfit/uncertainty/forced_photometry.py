@@ -88,7 +88,7 @@ def _shapes(problem: Problem, cutouts: Cutouts) -> Tensor:
     """Whitened parameters (B, K, P): the prior's shapes at the target, or those given."""
     space, b = problem.space, len(cutouts)
     shorter = cutouts.size.amin(dim=1).double()
-    # nobody makes a cutout that is filled by its target
+    # a cutout is larger than its target
     widest = torch.special.ndtr(space.prior.r_circ.whitened(torch.log(WIDEST * shorter)))
     uniform = (
         sobol_points(N_SHAPES, space.n_nonlinear - 2).to(problem.box).expand(b, -1, -1).clone()

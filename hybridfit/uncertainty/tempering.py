@@ -52,7 +52,7 @@ def mean_excess(about: Linearised, problem: Problem, noise: Autocorrelation) -> 
         noise: of the same galaxies.
     """
     fit = whiten(about.columns, about.information, about.prior, about.whitened)
-    # the sky feels the longest waves alone, and nobody asks for it
+    # only the longest waves move the sky, which is a nuisance here
     count = problem.space.n_nonlinear + len(problem.space.shapes)
     flat = fit.columns.flatten(2)
     own = torch.diagonal((flat @ flat.mT).double(), dim1=1, dim2=2)[:, :count].sum(dim=1)
