@@ -28,7 +28,7 @@ class Cutouts(Batch):
             are those that `absurd_pixels` names.
         psf: (B, h, w) or (h, w) for all, odd sides, centred on the middle pixel, sum 1; or
             None to fit without one.
-        mask: (B, H, W) bool, True = leave out. Padding of smaller stamps is masked too.
+        mask: (B, H, W) bool, True = leave out. Padding of smaller cutouts is masked too.
         id: (B,) names; default the row numbers.
         psf_oversampling: (B,) PSF pixels per image pixel, an integer >= 1; default 1.
         psf_includes_pixel: (B,) True where the PSF already holds the pixel's response (an
@@ -38,11 +38,11 @@ class Cutouts(Batch):
         zeropoint_from: (B,) what it is taken from, "" where none is known.
         pixel_scale: (B,) arcsec per pixel, NaN where unknown.
         origin: (B, 2) x and y of the first pixel in the parent image, in pixels; default 0.
-        start: (B, 7) starting values x, y, mag, r_eff, n, q, pa in stamp pixels, NaN where
-            the fitter shall choose.
+        start: (B, 7) initial values x, y, mag, r_eff, n, q, pa in cutout pixels, NaN where
+            the fit chooses them.
         flags: (B,) int64 bits of `hybridfit.Flag` raised while reading.
         size: (B, 2) true height and width before padding; default H, W.
-        wcs: B astropy WCS objects (or None) of the stamps.
+        wcs: B astropy WCS objects (or None) of the cutouts.
         messages: B texts for the user, empty where there is nothing to say.
 
     Raises:

@@ -22,7 +22,7 @@ class Draws(Batch):
 
     Args:
         space: names, units and priors of the Q parameters.
-        samples: (B, S, Q) float64, in the order of ``space.names``, stamp pixels.
+        samples: (B, S, Q) float64, in the order of ``space.names``, cutout pixels.
         weights: (B, S) float64, not negative; made to sum to 1. Draws that are not finite
             have weight 0; a galaxy all of whose weights are 0 has no draws, and NaN for numbers.
 
@@ -149,7 +149,7 @@ class Posterior(Batch):
 
     Args:
         space: names, units and priors of the Q parameters.
-        samples: (B, S, Q) float64, physical parameters in the order of ``space.names``, stamp
+        samples: (B, S, Q) float64, physical parameters in the order of ``space.names``, cutout
             pixels; NaN for a galaxy that has none.
         log_prob: (B, S) float64, log density of each draw in (free u, ln flux, sky).
         rejected: (B,) int64, draws that were implausible and drawn again.
