@@ -108,8 +108,8 @@ def test_fit_takes_arrays(simulated):
 
 def test_fit_says_what_it_does_not_know(simulated):
     _, cutouts, _ = simulated
-    with pytest.raises(ValueError, match="did you mean 'estimator'"):
-        hf.fit(cutouts, estimatr="ml")
+    with pytest.raises(ValueError, match="did you mean 'objective'"):
+        hf.fit(cutouts, objectve="ml")
     with pytest.raises(ValueError, match="uncertainty is 'jackknife', expected one of"):
         hf.fit(cutouts, uncertainty="jackknife")
     with pytest.raises(ValueError, match="save_samples needs draws"):
