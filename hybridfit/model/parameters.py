@@ -109,21 +109,25 @@ class ParameterSpace:
             edges.append(edges[-1] + 5 + len(shape))
         return [slice(a, b) for a, b in pairwise(edges)]
 
-    def _components(self, box: Tensor) -> list[tuple[slice, tuple[str, ...], Tensor]]:
-        """Columns, names of shape parameters and position's box (B, 4) of each component."""
-        boxes = box.unbind(1) if box.ndim == 3 else (box,) * len(self.shapes)
-        return list(zip(self.slices(), self.shapes, boxes, strict=True))
+    def _components(self, position_bounds: Tensor) -> list[tuple[slice, tuple[str, ...], Tensor]]:
+        """Columns, names of shape parameters and position's bounds (B, 4) of each component."""
+        bounds = (
+            position_bounds.unbind(1)
+            if position_bounds.ndim == 3
+            else (position_bounds,) * len(self.shapes)
+        )
+        return list(zip(self.slices(), self.shapes, bounds, strict=True))
 
     def _size_and_shapes(self, shape: tuple[str, ...]) -> list[LogNormal]:
         return [self.prior.r_circ, *(self.prior.of(name) for name in shape)]
 
-    def from_whitened(self, whitened: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
+    def from_whitened(self, whitened: Tensor, position_bounds: Tensor) -> tuple[Tensor, Tensor]:
         """Return render coordinates and their derivatives by the whitened ones.
 
         Args:
             whitened: (B, P) float64.
-            box: (B, 4) float64: centre x, y and half-widths of the position's prior, pixels;
-                or (B, K, 4), one for each component.
+            position_bounds: (B, 4) float64: centre x, y and half-widths of the position's prior,
+                pixels; or (B, K, 4), one for each component.
 
         Returns:
             coords (B, P) and d coords / d whitened (B, P, P).
@@ -132,7 +136,7 @@ class ParameterSpace:
         jacobian = torch.zeros(
             *whitened.shape, whitened.shape[-1], dtype=whitened.dtype, device=whitened.device
         )
-        for columns, shape, own in self._components(box):
+        for columns, shape, own in self._components(position_bounds):
             i = columns.start
             for axis in (0, 1):
                 u = whitened[:, i + axis].clamp(-MAX_U, MAX_U)
@@ -145,18 +149,18 @@ class ParameterSpace:
             coords[:, e], jacobian[:, e, e] = _eta(whitened[:, e], self.prior)
         return coords, jacobian
 
-    def log_volume(self, whitened: Tensor, box: Tensor | None = None) -> Tensor:
+    def log_volume(self, whitened: Tensor, position_bounds: Tensor | None = None) -> Tensor:
         """Return ln |det d coords / d whitened| (B,), without the matrices of `from_whitened`.
 
         Args:
             whitened: (B, P) float64.
-            box: as of `from_whitened`; without it the positions do not count.
+            position_bounds: as of `from_whitened`; without it the positions do not count.
         """
-        boxes = torch.ones_like(whitened[:, :4]) if box is None else box
+        bounds = torch.ones_like(whitened[:, :4]) if position_bounds is None else position_bounds
         value = torch.zeros_like(whitened[:, 0])
-        for columns, shape, own in self._components(boxes):
+        for columns, shape, own in self._components(bounds):
             i = columns.start
-            if box is not None:
+            if position_bounds is not None:
                 u = whitened[:, i : i + 2].clamp(-MAX_U, MAX_U)
                 value += math.log(2 / math.pi) - 0.5 * u.square().sum(dim=1)
                 value += torch.log(own[:, 2] * own[:, 3])
@@ -167,10 +171,10 @@ class ParameterSpace:
             value += torch.log(across * along)
         return value
 
-    def to_whitened(self, coords: Tensor, box: Tensor) -> Tensor:
+    def to_whitened(self, coords: Tensor, position_bounds: Tensor) -> Tensor:
         """Return whitened of render coordinates; those outside the prior are moved to its edge."""
         whitened = torch.empty_like(coords)
-        for columns, shape, own in self._components(box):
+        for columns, shape, own in self._components(position_bounds):
             i = columns.start
             for axis in (0, 1):
                 fraction = (coords[:, i + axis] - own[:, axis]) / own[:, 2 + axis]
