@@ -174,14 +174,7 @@ def _fit_given(
     if options.retry:
         solution = _retry(solution, problem, cutouts, coords, options)
     fit = to_fit(solution, problem, cutouts, options.sky_value)
-    # exactly, not as whitened space has them
-    fixed = given.fixed & torch.isfinite(fit.theta)
-    still = fixed[:, :, None] | fixed[:, None, :]
-    fit = replace(
-        fit,
-        theta=torch.where(fixed, theta, fit.theta),
-        covariance=torch.where(still, 0.0, fit.covariance),
-    )
+    fit = _with_fixed(fit, given.fixed & torch.isfinite(fit.theta), theta)
     fit = replace(fit, flags=fit_flags(fit, solution, problem, cutouts))
     refused = torch.tensor(
         [bool(text) for text in unreachable(given, surface)], device=theta.device
@@ -192,6 +185,16 @@ def _fit_given(
         flags=fit.flags | refused * int(Flag.NOT_MODELLED),
     )
     return fitted(rows, cutouts, problem, solution, fit)
+
+
+def _with_fixed(fit: Fit, fixed: Tensor, theta: Tensor) -> Fit:
+    """The fit with fixed values (B, Q) exactly as given, and without errors."""
+    still = fixed[:, :, None] | fixed[:, None, :]
+    return replace(
+        fit,
+        theta=torch.where(fixed, theta, fit.theta),
+        covariance=torch.where(still, 0.0, fit.covariance),
+    )
 
 
 def _nearer(coords: Tensor, near: Tensor | None, space: ParameterSpace) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.data.flags import Flag
+from hybridfit.fitting.fixed import column_of
 from hybridfit.fitting.moments import psf_moments
 from hybridfit.fitting.point_source import point_rise
 from hybridfit.fitting.problem import Problem
@@ -54,28 +55,30 @@ def fit_flags(fit: Fit, solution: Solution, problem: Problem, cutouts: Cutouts) 
     raise_flag((solution.whitened.abs()[:, position] > 1.5).any(dim=1), Flag.OFF_CENTRE)
     raise_flag(~empty & (size_extent(solution, problem) > MAX_EXTENT), Flag.UNCERTAIN)
     signal = signal_to_noise(solution, space.n_nonlinear)
-    names = list(space.names)
     psf_xx, _, psf_yy = psf_moments(cutouts).unbind(1)
     psf_width = torch.sqrt((psf_xx + psf_yy) / 2).clamp_min(0.3)
     longest = cutouts.size.amax(dim=1).double()
     for k in range(len(space.shapes)):
-        suffix = f"_{k + 1}" if len(space.shapes) > 1 else ""
-        at = {name: names.index(name + suffix) for name in ("mag", "r_eff", "q")}
-        r_eff, q = fit.theta[:, at["r_eff"]], fit.theta[:, at["q"]]
-        error = fit.error[:, at["mag"]]
-        raise_flag(~empty & ~(error < MAX_MAG_ERROR), Flag.UNCERTAIN)
+        mag, r_eff, q = (column_of(space, k, name) for name in ("mag", "r_eff", "q"))
+        raise_flag(~empty & ~(fit.error[:, mag] < MAX_MAG_ERROR), Flag.UNCERTAIN)
         raise_flag(~empty & ~(signal[:, k] > MIN_SIGNAL), Flag.NO_SIGNAL)
-        radius = r_eff * torch.sqrt(q)
+        radius = fit.theta[:, r_eff] * torch.sqrt(fit.theta[:, q])
         raise_flag(radius < UNRESOLVED * psf_width, Flag.UNRESOLVED)
         if len(space.shapes) == 1 and problem.surface is None:
-            doubtful = (radius < FWHM * psf_width) & ~_surely_wide(radius, psf_width, signal[:, k])
-            rows = (~empty & doubtful).nonzero()[:, 0]
-            rise = torch.full_like(radius, torch.inf)
-            rise[rows] = point_rise(solution, problem, rows)
-            raise_flag(rise < POINT_RISE, Flag.UNRESOLVED)
-        raise_flag(r_eff > longest / 2, Flag.LARGER_THAN_CUTOUT)
-        raise_flag(q < 2 * space.prior.q_min, Flag.AT_LIMIT)
+            looked_at = ~empty & (radius < FWHM * psf_width)
+            looked_at &= ~_surely_wide(radius, psf_width, signal[:, k])
+            raise_flag(_is_a_point(solution, problem, looked_at), Flag.UNRESOLVED)
+        raise_flag(fit.theta[:, r_eff] > longest / 2, Flag.LARGER_THAN_CUTOUT)
+        raise_flag(fit.theta[:, q] < 2 * space.prior.q_min, Flag.AT_LIMIT)
     return flags
+
+
+def _is_a_point(solution: Solution, problem: Problem, looked_at: Tensor) -> Tensor:
+    """(B,) whether a point source does as well, among the galaxies that are ``looked_at`` (B,)."""
+    rows = looked_at.nonzero()[:, 0]
+    rise = torch.full_like(solution.chi2, torch.inf)
+    rise[rows] = point_rise(solution, problem, rows)
+    return rise < POINT_RISE
 
 
 def _surely_wide(radius: Tensor, psf_width: Tensor, signal: Tensor) -> Tensor:

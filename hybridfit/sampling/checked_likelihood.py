@@ -54,6 +54,12 @@ def checked_likelihood(
     good = torch.zeros(len(about.mean), dtype=torch.bool, device=rows.device)
     good[rows] = worst < TOLERANCE  # NaN is not
 
+    return _chosen(problem, near, good)
+
+
+def _chosen(problem: Problem, near: ApproximateLikelihood, good: Tensor) -> Likelihood:
+    """The cheap likelihood for galaxies where it is ``good`` (B,), the exact one for the others."""
+
     def chosen(whitened: Tensor, index: Tensor) -> Profiled:
         cheap = good[index].nonzero()[:, 0]
         exact = (~good[index]).nonzero()[:, 0]
@@ -62,11 +68,10 @@ def checked_likelihood(
         if len(cheap) == 0:
             return problem.profile(whitened, index)
         order = torch.argsort(torch.cat([cheap, exact]))
-        one, other = (
+        parts = [
             near.profile(whitened[cheap], index[cheap]),
             problem.profile(whitened[exact], index[exact]),
-        )
-        names = ("cost", "linear", "factor")
-        return Profiled(*(torch.cat([getattr(one, n), getattr(other, n)])[order] for n in names))
+        ]
+        return Profiled.cat(parts)[order]
 
     return chosen
