@@ -9,27 +9,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from astropy.nddata import Cutout2D, NDData
 from numpy.typing import ArrayLike, NDArray
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import BadInput
 from hybridfit.data.flags import joined
-from hybridfit.data.names import (
-    NOISE_ROLES,
-    OVERSAMPLINGS,
-    PSF_CENTERS,
-    START_NAMES,
-    is_oversampling,
-)
-from hybridfit.data.quantities import in_unit_of, without_units
+from hybridfit.data.names import NOISE_ROLES, PSF_CENTERS
 from hybridfit.data.tensors import entries
 from hybridfit.detection.prepare import Draft
 from hybridfit.detection.prepare import prepare as prepare_planes
+from hybridfit.io.array_arguments import (
+    MISSING,
+    images_of,
+    initial_values_of,
+    numbers_of,
+    planes_of,
+    psfs_of,
+    spread_numbers,
+)
 from hybridfit.io.image_header import text_in
-from hybridfit.io.nddata import Plain, plain_array, plain_image
-from hybridfit.io.options import mask_bits_problem, start_problem
-from hybridfit.io.photometry import calibrate
+from hybridfit.io.nddata import Plain
+from hybridfit.io.options import mask_bits_problem
+from hybridfit.io.photometry import Calibration, calibrate
 from hybridfit.io.psf_files import checked_psf, with_span
 from hybridfit.io.quality_planes import merged_quality
 from hybridfit.io.read import blank_cutout, stack
@@ -38,8 +39,6 @@ from hybridfit.io.wcs import first_number, pixel_area
 from hybridfit.io.wcs import pixel_scale as known_scale
 from hybridfit.options.checks import check_choice, checked, described
 from hybridfit.rendering.psf_images import PreparedPsf
-
-MISSING: Any = object()
 
 
 def prepare(
@@ -114,144 +113,136 @@ def prepare(
     Raises:
         ValueError: for shapes, units or numbers that do not fit together.
     """
+    how = _checked_preparation(crop, psf_center, mask_neighbours, mask_bits)
+    images = images_of(image)
+    count = len(images)
+    names = [str(i) for i in (range(count) if id is None else entries("id", id, count))]
+    noise = {"sigma": sigma, "variance": variance, "ivar": ivar}
+    masks = {"mask": mask, "segmap": segmap, "dq": dq, "weight": weight}
+    planes = planes_of(noise | masks, images)
+    psfs = psfs_of(psf, images)
+    calibration = {"zeropoint": zeropoint, "pixel_scale": pixel_scale, "gain": gain}
+    grid = {"psf_oversampling": psf_oversampling, "psf_includes_pixel": psf_includes_pixel}
+    values = numbers_of(calibration | grid, count)
+    starts = initial_values_of(start, x, y, count)
+    systems = entries("wcs", wcs, count) if isinstance(wcs, list | tuple) else [wcs] * count
+    galaxies = [
+        _Galaxy(
+            names[i],
+            own if systems[i] is None else replace(own, wcs=systems[i]),
+            {role: plane[i] for role, plane in planes.items()},
+            psfs[i],
+            {name: float(column[i]) for name, column in values.items()},
+            starts[i],
+        )
+        for i, own in enumerate(images)
+    ]
+    return _with_more(stack(_cutouts(galaxies, how)), origin, flags, messages)
+
+
+@dataclass(frozen=True)
+class _Galaxy:
+    """What was given of one galaxy."""
+
+    name: str
+    image: Plain
+    planes: Mapping[str, NDArray]
+    psf: NDArray | None
+    values: Mapping[str, float]
+    start: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Preparation:
+    """How all galaxies are prepared."""
+
+    crop: str
+    mask_neighbours: bool
+    mask_bits: str
+    psfs: _Psfs
+
+
+def _checked_preparation(
+    crop: str, psf_center: str, mask_neighbours: bool, mask_bits: str
+) -> _Preparation:
+    """Return how galaxies are prepared; raise ValueError for what cannot be."""
     check_choice("crop", crop, ("auto", "none"))
     check_choice("psf_center", psf_center, PSF_CENTERS)
     mask_neighbours = checked("mask_neighbours", mask_neighbours, bool)
     mask_bits = checked("mask_bits", mask_bits, str)
     if problem := mask_bits_problem(mask_bits):
         raise ValueError(problem)
-    images = _images(image)
-    count = len(images)
-    names = [str(i) for i in (range(count) if id is None else entries("id", id, count))]
-    noise_and_masks = {
-        "sigma": sigma,
-        "variance": variance,
-        "ivar": ivar,
-        "mask": mask,
-        "segmap": segmap,
-        "dq": dq,
-        "weight": weight,
-    }
-    planes = _all_planes(noise_and_masks, images)
-    psfs, ready = _psfs(psf, images), _Psfs(psf_center)
-    numbers = {
-        "zeropoint": zeropoint,
-        "pixel_scale": pixel_scale,
-        "gain": gain,
-        "psf_oversampling": psf_oversampling,
-        "psf_includes_pixel": psf_includes_pixel,
-    }
-    values = _checked_numbers(numbers, count)
-    starts = _starts(start, x, y, count)
-    systems = entries("wcs", wcs, count) if isinstance(wcs, list | tuple) else [wcs] * count
-    stamps: list[Cutout] = []
+    return _Preparation(crop, mask_neighbours, mask_bits, _Psfs(psf_center))
+
+
+def _cutouts(galaxies: Sequence[_Galaxy], how: _Preparation) -> list[Cutout]:
+    """Prepare all galaxies; misuse that shows late raises only if no galaxy could be prepared."""
+    cutouts: list[Cutout] = []
     strange: list[Exception] = []  # misuse that is seen late, or a galaxy's own
-    for i, own in enumerate(images):
-        single = {name: float(column[i]) for name, column in values.items()}
+    for galaxy in galaxies:
         try:
-            stamps.append(
-                _stamp(
-                    names[i],
-                    own if systems[i] is None else replace(own, wcs=systems[i]),
-                    {role: plane[i] for role, plane in planes.items()},
-                    psfs[i],
-                    single,
-                    starts[i],
-                    ready,
-                    crop=crop,
-                    mask_neighbours=mask_neighbours,
-                    mask_bits=mask_bits,
-                )
-            )
+            cutouts.append(_cutout(galaxy, how))
         except BadInput as error:
-            stamps.append(blank_cutout(names[i], error))
+            cutouts.append(blank_cutout(galaxy.name, error))
         except Exception as error:
             strange += [error] if isinstance(error, ValueError | TypeError) else []
             reason = BadInput(f"{type(error).__name__} in preparing it: {error}")
-            stamps.append(blank_cutout(names[i], reason))
-    if strange and len(strange) == count:
+            cutouts.append(blank_cutout(galaxy.name, reason))
+    if strange and len(strange) == len(galaxies):
         raise strange[0]
-    return _with_more(stack(stamps), origin, flags, messages)
+    return cutouts
 
 
-def _all_planes(given: Mapping[str, Any], images: Sequence[Plain]) -> dict[str, list[NDArray]]:
-    """Planes of every image by role; of noise there may be one kind."""
-    planes = {
-        role: _planes(role, value, images) for role, value in given.items() if value is not None
-    }
-    kinds = [role for role in NOISE_ROLES if role in planes]
-    if len(kinds) > 1:
-        raise ValueError(f"noise is given as {' and as '.join(kinds)}: expected one of them")
-    return planes
-
-
-def _checked_numbers(given: Mapping[str, Any], count: int) -> dict[str, NDArray[np.float64]]:
-    """(B,) numbers by name, without units, NaN where none was given."""
-    _, plain = without_units(np.zeros(0), given)
-    values = {name: _numbers(name, value, count) for name, value in plain.items()}
-    finer = values["psf_oversampling"]
-    wrong = [value for value in finer.tolist() if not (math.isnan(value) or is_oversampling(value))]
-    if wrong:
-        raise ValueError(f"psf_oversampling is {wrong[0]:g}, expected {OVERSAMPLINGS}")
-    for name in ("pixel_scale", "gain"):
-        if (values[name] <= 0).any() or np.isinf(values[name]).any():
-            raise ValueError(f"{name} is {described(plain[name])}, expected numbers above 0")
-    if np.isinf(values["zeropoint"]).any():
-        raise ValueError(f"zeropoint is {described(plain['zeropoint'])}, expected finite numbers")
-    return values
-
-
-def _stamp(
-    name: str,
-    image: Plain,
-    planes: dict[str, NDArray],
-    psf: NDArray | None,
-    values: dict[str, float],
-    start: NDArray[np.float64],
-    ready: _Psfs,
-    *,
-    crop: str,
-    mask_neighbours: bool,
-    mask_bits: str,
-) -> Cutout:
-    """One galaxy prepared."""
-    wide = image.data.dtype.kind != "f" or image.data.dtype.itemsize > 4
-    given = {"image": image.data.astype(np.float64 if wide else np.float32), **planes}
-    if not set(NOISE_ROLES) & set(planes):
-        given |= image.noise
-    if image.bad is not None:
-        given["bad"] = image.bad
+def _cutout(galaxy: _Galaxy, how: _Preparation) -> Cutout:
+    """Prepare one galaxy."""
+    image, values = galaxy.image, galaxy.values
     telescope = text_in(image.header, "TELESCOP")
-    given, told = merged_quality(given, {}, telescope, mask_bits)
+    given, notes = merged_quality(_given_planes(galaxy), {}, telescope, how.mask_bits)
     wcs = _celestial(image.wcs)
-    area = pixel_area(first_number(values["pixel_scale"]), wcs)
-    known = calibrate(
-        image.described,
-        zeropoint=first_number(values["zeropoint"]),
-        gain=first_number(values["gain"]),
-        area=area,
-        pixels=image.data,
-    )
+    known = _calibration(image, values, wcs)
     draft = prepare_planes(
-        Draft(given, start.copy()),
-        crop=crop,
-        mask_neighbours=mask_neighbours,
+        Draft(given, galaxy.start.copy()),
+        crop=how.crop,
+        mask_neighbours=how.mask_neighbours,
         gain=known.gain,
         gain_doubt=known.gain_doubt,
     )
     scale = known_scale(values["pixel_scale"], None, wcs)
-    found = None if psf is None else ready.of(psf, name, values["psf_oversampling"], scale)
     return assemble_cutout(
-        name,
+        galaxy.name,
         draft,
-        # there is no header to look into
-        replace(known, origin=known.origin.replace("BUNIT", "unit")),
-        found,
+        known,
+        how.psfs.of(galaxy.psf, galaxy.name, values["psf_oversampling"], scale),
         psf_includes_pixel=bool(values["psf_includes_pixel"]),
         pixel_scale=scale,
         wcs=wcs,
-        notes=told,
+        notes=notes,
     )
+
+
+def _given_planes(galaxy: _Galaxy) -> dict[str, NDArray]:
+    """Return a galaxy's planes (H, W) by role, with its image's own noise and bad pixels."""
+    image = galaxy.image
+    wide = image.data.dtype.kind != "f" or image.data.dtype.itemsize > 4
+    given = {"image": image.data.astype(np.float64 if wide else np.float32), **galaxy.planes}
+    if not set(NOISE_ROLES) & set(galaxy.planes):
+        given |= image.noise
+    if image.bad is not None:
+        given["bad"] = image.bad
+    return given
+
+
+def _calibration(image: Plain, values: Mapping[str, float], wcs: Any) -> Calibration:
+    """Return zero point and gain of an image."""
+    known = calibrate(
+        image.described,
+        zeropoint=first_number(values["zeropoint"]),
+        gain=first_number(values["gain"]),
+        area=pixel_area(first_number(values["pixel_scale"]), wcs),
+        pixels=image.data,
+    )
+    # there is no header to look into
+    return replace(known, origin=known.origin.replace("BUNIT", "unit"))
 
 
 @dataclass(frozen=True)
@@ -261,7 +252,12 @@ class _Psfs:
     center: str
     known: dict[tuple[int, float, float], PreparedPsf] = field(default_factory=dict)
 
-    def of(self, psf: NDArray, name: str, oversampling: float, scale: float) -> PreparedPsf:
+    def of(
+        self, psf: NDArray | None, name: str, oversampling: float, scale: float
+    ) -> PreparedPsf | None:
+        """Return a galaxy's PSF made ready; None where there is none."""
+        if psf is None:
+            return None
         key = id(psf), oversampling, scale
         if key not in self.known:
             given = None if math.isnan(oversampling) else oversampling
@@ -270,111 +266,8 @@ class _Psfs:
         return self.known[key]
 
 
-def _images(image: Any) -> list[Plain]:
-    """One entry for each galaxy."""
-    if isinstance(image, list | tuple) and image and all(_is_image(one) for one in image):
-        images = [plain_image(one, f"image {i}") for i, one in enumerate(image)]
-    else:
-        whole = plain_image(image)
-        if whole.data.ndim not in (2, 3):
-            raise ValueError(
-                f"image has shape {whole.data.shape}, expected (B, H, W) or (H, W), or a list"
-            )
-        images = [whole] if whole.data.ndim == 2 else [whole[i] for i in range(len(whole.data))]
-    for i, one in enumerate(images):
-        if one.data.ndim != 2 or min(one.data.shape) < 5:
-            raise ValueError(
-                f"image {i} has shape {one.data.shape}, expected (H, W) of 5 pixels a side or more"
-            )
-    if not images:
-        raise ValueError("image is empty, expected at least one (H, W)")
-    return images
-
-
-def _is_image(value: Any) -> bool:
-    return isinstance(value, NDData | Cutout2D) or getattr(value, "ndim", 0) == 2
-
-
-def _planes(role: str, value: Any, images: Sequence[Plain]) -> list[NDArray]:
-    """A plane for each image: given as a number, (H, W) for all, (B, H, W) or a list."""
-    count = len(images)
-    if isinstance(value, list | tuple) and len(value) == count and all(map(_is_image, value)):
-        several = [plain_array(one, role) for one in value]
-    else:
-        whole, bad, unit = plain_array(value, role)
-        single = whole.ndim < 3
-        if not single and len(whole) not in (1, count):
-            raise ValueError(
-                f"{role} has {len(whole)} planes, expected {count}, one for each image"
-            )
-        rows = [() if single else (0 if len(whole) == 1 else i) for i in range(count)]
-        several = [(whole[row], None if bad is None else bad[row], unit) for row in rows]
-    planes = []
-    for (plane, masked, unit), image in zip(several, images, strict=True):
-        if plane.ndim == 0:
-            plane = np.full(image.data.shape, plane)
-        if plane.shape != image.data.shape:
-            raise ValueError(
-                f"{role} has shape {plane.shape}, expected {image.data.shape} as the image"
-            )
-        if role in NOISE_ROLES:
-            plane = in_unit_of(image.unit, role, plane, unit)
-        if masked is not None:  # no noise is known there; or left out
-            plane = np.where(masked, np.nan if role in NOISE_ROLES else 1, plane)
-        planes.append(plane)
-    return planes
-
-
-def _psfs(psf: Any, images: Sequence[Plain]) -> list[NDArray | None]:
-    """The PSF of each image, None without one."""
-    count = len(images)
-    if psf is None:
-        return [None] * count
-    if psf is MISSING:
-        own = [image.psf for image in images]
-        if any(one is None for one in own):
-            raise ValueError(
-                "psf is missing: expected psf=..., (h, w) or (B, h, w), or psf=None to fit "
-                "without one"
-            )
-        return own
-    if isinstance(psf, list | tuple) and len(psf) == count and all(map(_is_image, psf)):
-        return [plain_image(one, "psf").data for one in psf]
-    whole = plain_image(psf, "psf").data
-    if whole.ndim == 2:
-        return [whole] * count
-    if whole.ndim != 3 or len(whole) not in (1, count):
-        raise ValueError(f"psf has shape {whole.shape}, expected (h, w) for all or ({count}, h, w)")
-    return [whole[0 if len(whole) == 1 else i] for i in range(count)]
-
-
-def _numbers(name: str, value: ArrayLike | None, count: int, *shape: int) -> NDArray[np.float64]:
-    """(B, ...) numbers, NaN where none was given."""
-    if value is None:
-        return np.full((count, *shape), math.nan)
-    array = plain_array(value, name)[0].astype(np.float64)
-    if array.shape not in ((), (1,), shape, (count, *shape)):
-        raise ValueError(f"{name} has shape {array.shape}, expected {(count, *shape)}")
-    return np.broadcast_to(array, (count, *shape))
-
-
-def _starts(
-    start: ArrayLike | None, x: ArrayLike | None, y: ArrayLike | None, count: int
-) -> NDArray[np.float64]:
-    """(B, 7) starting values, checked."""
-    starts = _numbers("start", start, count, len(START_NAMES)).copy()
-    for column, name, value in ((0, "x", x), (1, "y", y)):
-        if value is not None:
-            starts[:, column] = _numbers(name, value, count)
-    for row in starts:
-        problem = start_problem(tuple(row))
-        if problem:
-            raise ValueError(problem)
-    return starts
-
-
 def _celestial(wcs: Any) -> Any:
-    """The celestial axes of a WCS; None where there are none."""
+    """Return the celestial axes of a WCS; None where there are none."""
     if wcs is None:
         return None
     if not hasattr(wcs, "has_celestial"):
@@ -385,13 +278,13 @@ def _celestial(wcs: Any) -> Any:
 def _with_more(
     cutouts: Cutouts, origin: ArrayLike, flags: ArrayLike, messages: Sequence[str] | str
 ) -> Cutouts:
-    """The cutouts with what the caller knows beside them."""
+    """Return the cutouts with what the caller knows beside them."""
     count = len(cutouts)
     told = [messages] * count if isinstance(messages, str) else entries("messages", messages, count)
-    bits = _numbers("flags", flags, count)
+    bits = spread_numbers("flags", flags, count)
     if not (bits == np.round(bits)).all() or np.isinf(bits).any():
         raise ValueError(f"flags is {described(flags)}, expected whole numbers")
-    first = _numbers("origin", origin, count, 2)
+    first = spread_numbers("origin", origin, count, 2)
     return replace(
         cutouts,
         origin=cutouts.origin + torch.from_numpy(first.copy()),
