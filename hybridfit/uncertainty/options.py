@@ -26,7 +26,7 @@ class BootstrapOptions:
         100, help="replicas of each galaxy; an error from 100 is known to 7 %", low=2
     )
     refit: bool = option(
-        True, help="fit each replica; off takes one step from the fit, ten times quicker"
+        True, help="fit each replica; off takes one step from the fit, some 40 times faster"
     )
     seed: int = option(0, help="seed of the random numbers")
 
