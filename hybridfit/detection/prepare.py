@@ -104,14 +104,9 @@ def prepare(
     """
     _check_position(draft)
     shape, given = draft.shape, set(draft.planes)
-    if crop == "auto" and max(shape) > FIELD:
-        draft = draft.cut(detect.box_around(draft.position, FIELD // 2, shape))
-    mask, notes = given_mask(draft.planes, draft.position)
-    for text, flag in notes:
-        draft = draft.noted(text, flag)
-    draft, role, sigma, mask = _usable(draft, mask)
-    image = np.where(mask, 0.0, draft.planes["image"]).astype(np.float32)
-    _check_signal(image, mask)
+    draft = _near_target(draft) if crop == "auto" else draft
+    draft, role, sigma, mask = _usable(*_with_given_mask(draft))
+    image = _checked_image(draft, mask)
     detection = detect.detect_objects(image, sigma, mask, draft.position)
     box = cropping.crop_box(detection, image, sigma, draft.position)
     draft = _flagged_frame(draft, detection, box, shape)
@@ -120,17 +115,9 @@ def prepare(
     else:
         draft = _check_sigma(draft, image, sigma, detection, mask, role)
     if mask_neighbours and not {"mask", "segmap"} & given:
-        neighbours = detect.neighbour_mask(detection)
-        if neighbours is not None:
-            mask = mask | neighbours
-            draft = draft.noted(flag=Flag.MASK_ESTIMATED)
+        draft, mask = _with_neighbours(draft, detection, mask)
     draft = replace(draft, planes={"image": image, "sigma": sigma, "mask": mask})
-    if box is not None and crop == "auto":
-        draft = draft.cut(box)
-    if draft.flags & Flag.CROPPED:
-        h, w = draft.shape
-        draft = draft.noted(f"cropped from {shape[0]} x {shape[1]} to {h} x {w} pixels")
-    return completed(draft, draft.position)
+    return _finished(draft, box if crop == "auto" else None, shape)
 
 
 def completed(draft: Draft, target: tuple[float, float] | None, note: str = "") -> Draft:
@@ -179,6 +166,21 @@ def _check_position(draft: Draft) -> None:
             f"start x, y = {x:g}, {y:g} lies outside the image of {w} x {h} pixels: expected "
             "pixels of the file, the first of which is 0, 0"
         )
+
+
+def _near_target(draft: Draft) -> Draft:
+    """Cut an image much larger than a galaxy to the area that is searched."""
+    if max(draft.shape) <= FIELD:
+        return draft
+    return draft.cut(detect.box_around(draft.position, FIELD // 2, draft.shape))
+
+
+def _with_given_mask(draft: Draft) -> tuple[Draft, NDArray[np.bool_]]:
+    """Return the draft with notes on the mask that was given, and the mask (H, W)."""
+    mask, notes = given_mask(draft.planes, draft.position)
+    for text, flag in notes:
+        draft = draft.noted(text, flag)
+    return draft, mask
 
 
 def _usable(
@@ -238,7 +240,9 @@ def _noise_outliers(
     return draft, outliers
 
 
-def _check_signal(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
+def _checked_image(draft: Draft, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return the image (H, W), 0 under the mask; raise BadInput if it holds nothing to fit."""
+    image = np.where(mask, 0.0, draft.planes["image"]).astype(np.float32)
     if mask.all():
         raise BadInput("no pixel has data: all are NaN, masked or without noise", int(Flag.NO_DATA))
     values = image[~mask]
@@ -247,6 +251,7 @@ def _check_signal(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
             f"the image is constant ({values[0]:g} in every pixel): nothing to fit",
             int(Flag.NO_SIGNAL),
         )
+    return image
 
 
 def _flagged_frame(
@@ -270,6 +275,26 @@ def _flagged_frame(
     x, y = np.add(draft.position, draft.origin)
     text = f"{about}, and this is the one at x, y = {x:.0f}, {y:.0f}: {advice}"
     return draft.noted(text, Flag.SEVERAL_SOURCES)
+
+
+def _with_neighbours(
+    draft: Draft, detection: detect.Detection, mask: NDArray[np.bool_]
+) -> tuple[Draft, NDArray[np.bool_]]:
+    """Return the draft, flagged if neighbours were found, and the mask (H, W) with them."""
+    neighbours = detect.neighbour_mask(detection)
+    if neighbours is None:
+        return draft, mask
+    return draft.noted(flag=Flag.MASK_ESTIMATED), mask | neighbours
+
+
+def _finished(draft: Draft, box: tuple[slice, slice] | None, shape: tuple[int, int]) -> Draft:
+    """Cut the draft to ``box``, if there is one; note it (``shape`` is that before); fill it."""
+    if box is not None:
+        draft = draft.cut(box)
+    if draft.flags & Flag.CROPPED:
+        h, w = draft.shape
+        draft = draft.noted(f"cropped from {shape[0]} x {shape[1]} to {h} x {w} pixels")
+    return completed(draft, draft.position)
 
 
 def _estimate(

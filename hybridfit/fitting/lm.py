@@ -67,21 +67,14 @@ class Minimum:
 Evaluate = Callable[[Tensor, Tensor], Normal]
 
 
-def minimise(
-    evaluate: Evaluate,
-    start: Tensor,
-    options: LMOptions = LMOptions(),
-) -> Minimum:
-    """Minimise B independent sums of squares at once.
+def minimise(evaluate: Evaluate, start: Tensor, options: LMOptions = LMOptions()) -> Minimum:
+    """Minimise B independent sums of squares at once; return the best point found for each.
 
     Args:
         evaluate: takes points (b, P) and the rows (b,) of the batch they belong to; returns
             their `Normal`.
         start: (B, P) float64.
         options: see `LMOptions`.
-
-    Returns:
-        The best point found for each problem.
     """
     n = len(start)
     rows = torch.arange(n, device=start.device)
@@ -97,25 +90,15 @@ def minimise(
         if len(active) == 0:
             break
         here = _take(best, active)
-        step = _damped_step(here, damping[active])
-        longest = step.abs().amax(dim=1, keepdim=True)
-        step = step * (options.max_step / longest.clamp_min(options.max_step))
+        step = _bounded_step(here, damping[active], options.max_step)
         trial = point[active] + step
         there = _finite(evaluate(trial, active))
         n_iter[active] += 1
-        curvature = torch.einsum("bi,bij,bj->b", step, here.hessian, step)
-        predicted = -(here.gradient * step).sum(1) - 0.5 * curvature
-        fall = here.cost - there.cost
-        # rounding of the sums must not turn a good last step away
-        noise = 1e-6 * here.cost.abs()
-        accepted = torch.isfinite(there.cost) & (fall > -noise)
-        gain = torch.where(accepted, fall / predicted.clamp_min(1e-30), -1.0)
+        accepted, gain = _assessed(here, step, there)
         good = active[accepted]
         point[good] = trial[accepted]
         best = _put(best, good, _take(there, accepted.nonzero()[:, 0]))
-        factor = torch.where(gain > 0.75, 0.1, torch.where(gain > 0.25, 0.5, 4.0))
-        factor = torch.where(accepted, factor, 8.0)
-        damping[active] = (damping[active] * factor).clamp(1e-7, 1e8)
+        damping[active] = _next_damping(damping[active], gain, accepted)
         settled = _decrement(_take(best, active)) < options.tolerance
         # no step is short enough to go down: the bottom, as far as rounding allows to see
         settled |= damping[active] > 1e6
@@ -140,6 +123,35 @@ def _finite(normal: Normal) -> Normal:
         torch.where(fine[:, None, None], normal.hessian, eye),
         normal.carry,
     )
+
+
+def _bounded_step(normal: Normal, damping: Tensor, max_step: float) -> Tensor:
+    """Return damped steps (b, P), shortened so that no parameter changes by more than allowed."""
+    step = _damped_step(normal, damping)
+    longest = step.abs().amax(dim=1, keepdim=True)
+    return step * (max_step / longest.clamp_min(max_step))
+
+
+def _assessed(here: Normal, step: Tensor, there: Normal) -> tuple[Tensor, Tensor]:
+    """Return whether steps (b, P) are accepted (b,), and their gain (b,).
+
+    The gain is the fall of the cost over the fall that the quadratic model predicts, -1 for a step
+    that is not accepted.
+    """
+    curvature = torch.einsum("bi,bij,bj->b", step, here.hessian, step)
+    predicted = -(here.gradient * step).sum(1) - 0.5 * curvature
+    fall = here.cost - there.cost
+    # rounding of the sums must not turn a good last step away
+    noise = 1e-6 * here.cost.abs()
+    accepted = torch.isfinite(there.cost) & (fall > -noise)
+    return accepted, torch.where(accepted, fall / predicted.clamp_min(1e-30), -1.0)
+
+
+def _next_damping(damping: Tensor, gain: Tensor, accepted: Tensor) -> Tensor:
+    """Return less damping (b,) where the quadratic model holds, and more where it does not."""
+    factor = torch.where(gain > 0.75, 0.1, torch.where(gain > 0.25, 0.5, 4.0))
+    factor = torch.where(accepted, factor, 8.0)
+    return (damping * factor).clamp(1e-7, 1e8)
 
 
 def _damped_step(normal: Normal, damping: Tensor) -> Tensor:

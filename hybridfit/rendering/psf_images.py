@@ -58,11 +58,10 @@ def examine_psf(psf: ArrayLike, center: str = "array", sampling: float = 1.0) ->
     """Return a PSF that is prepared for the renderer, and flags for its faults.
 
     The centre of an array with N pixels a side is pixel N // 2, counted from 0, as in GALFIT
-    (Peng et al. 2010, AJ 139, 2097): an even side is padded by one row or column of zeros at
-    its end. An oversampled PSF with even sides, though, is usually made with its centre between
-    the middle pixels, (N - 1) / 2: if its centroid is nearer to that, it is moved by half of a
-    PSF pixel. A significant background is subtracted. Outer rings that hold less than 1e-5 of the
-    flux are dropped.
+    (Peng et al. 2010, AJ 139, 2097): an even side is padded with zeros at its end. An oversampled
+    PSF with even sides is usually centred between its middle pixels, (N - 1) / 2: if its centroid
+    is nearer to that, it is moved by half of a PSF pixel. A significant background is subtracted.
+    Outer rings that hold less than 1e-5 of the flux are dropped.
 
     Args:
         psf: (h, w), any normalisation; NaN counts as 0.
@@ -73,11 +72,10 @@ def examine_psf(psf: ArrayLike, center: str = "array", sampling: float = 1.0) ->
             interpolated to the next one above.
 
     Returns:
-        The PSF with bits of `hybridfit.Flag`: BAD_PSF (NaN, negative pixels with more than 5 %
-        of the flux, or more than 2 % of the peak at an edge, or coarser than the image),
-        PSF_OFF_CENTRE (by a quarter of an image pixel, a tenth where oversampled),
-        PSF_NORMALISED (its sum was off 1 by more than 1 %), PSF_TRUNCATED (a background, or wings
-        that the image cuts off).
+        The PSF with bits of `hybridfit.Flag`: BAD_PSF (NaN, negative pixels with more than 5 % of
+        the flux, more than 2 % of the peak at an edge, or coarser than the image), PSF_OFF_CENTRE
+        (by a quarter of an image pixel, a tenth where oversampled), PSF_NORMALISED (its sum was
+        off 1 by more than 1 %), PSF_TRUNCATED (a background, or wings that the image cuts off).
 
     Raises:
         ValueError: if the array is not two-dimensional or its sum is not positive.
@@ -86,31 +84,14 @@ def examine_psf(psf: ArrayLike, center: str = "array", sampling: float = 1.0) ->
         raise ValueError(f"center is '{center}', expected {' or '.join(map(repr, PSF_CENTERS))}")
     array, flags = _normalised(psf)
     centre = windowed_centroid(array)
-    array, notes = _without_background(array, centre, mend=center != "galfit")
-    if notes:
-        flags |= Flag.PSF_TRUNCATED
-    if _unphysical(array):
-        flags |= Flag.BAD_PSF
-    middle, between = _middle(array.shape, centre, sampling)
-    if between and center == "array":
-        notes += ("the oversampled PSF has even sides, its centre between its middle pixels",)
-    elif between and center == "galfit":
-        middle, flags = np.ceil(middle), flags | Flag.PSF_OFF_CENTRE
-    offset = np.subtract(centre, middle)
-    limit = OFF_CENTRE if sampling <= 1 else OFF_CENTRE_FINE
-    if center != "centroid" and np.hypot(*offset) > limit * sampling:
-        flags |= Flag.PSF_OFF_CENTRE
-    if flags & Flag.PSF_OFF_CENTRE:
-        notes += (_off_centre(offset / sampling, array.shape),)
+    array, faults, notes = _cleaned(array, centre, mend=center != "galfit")
+    middle, off_centre, remarks = _examine_centre(array.shape, centre, center, sampling)
+    flags, notes = flags | faults | off_centre, notes + remarks
     origin = np.asarray(centre if center == "centroid" else middle)
-    finer = max(1, math.ceil(sampling - WHOLE))
-    if abs(sampling / finer - 1) > WHOLE:
-        array = _resampled(array, origin, sampling / finer)
-        if sampling < 1:
-            flags |= Flag.BAD_PSF
-            notes += (f"the PSF's pixels are {1 / sampling:.2f} times as wide as the image's",)
-    else:
-        array = _centred(array, origin)
+    array, finer = _at_whole_sampling(array, origin, sampling)
+    if 1 - sampling > WHOLE:
+        flags |= Flag.BAD_PSF
+        notes += (f"the PSF's pixels are {1 / sampling:.2f} times as wide as the image's",)
     array = _trimmed(array)
     return PreparedPsf((array / array.sum()).astype(np.float32), finer, int(flags), notes)
 
@@ -143,6 +124,17 @@ def _normalised(psf: ArrayLike) -> tuple[NDArray[np.float64], Flag]:
     return (array / scale) / (total / scale), flags
 
 
+def _cleaned(
+    array: NDArray[np.float64], centre: tuple[float, float], mend: bool
+) -> tuple[NDArray[np.float64], Flag, tuple[str, ...]]:
+    """Return the PSF without its background, and flags and notes on its faults."""
+    array, notes = _without_background(array, centre, mend)
+    flags = Flag.PSF_TRUNCATED if notes else Flag(0)
+    if _unphysical(array):
+        flags |= Flag.BAD_PSF
+    return array, flags, notes
+
+
 def _without_background(
     array: NDArray[np.float64], centre: tuple[float, float], mend: bool
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
@@ -165,6 +157,33 @@ def _without_background(
             "give a larger one",
         )
     return array, notes
+
+
+def _examine_centre(
+    shape: tuple[int, ...], centre: tuple[float, float], center: str, sampling: float
+) -> tuple[NDArray[np.float64], Flag, tuple[str, ...]]:
+    """Return y, x of the array's middle, and a flag and notes if the PSF's centre is not there.
+
+    Args:
+        shape: of the array, (h, w).
+        centre: y, x of the PSF's centre.
+        center: as `examine_psf` takes it.
+        sampling: PSF pixels per image pixel.
+    """
+    flags = Flag(0)
+    notes: tuple[str, ...] = ()
+    middle, between = _middle(shape, centre, sampling)
+    if between and center == "array":
+        notes += ("the oversampled PSF has even sides, its centre between its middle pixels",)
+    elif between and center == "galfit":
+        middle, flags = np.ceil(middle), Flag.PSF_OFF_CENTRE
+    offset = np.subtract(centre, middle)
+    limit = OFF_CENTRE if sampling <= 1 else OFF_CENTRE_FINE
+    if center != "centroid" and np.hypot(*offset) > limit * sampling:
+        flags = Flag.PSF_OFF_CENTRE
+    if flags:
+        notes += (_off_centre(offset / sampling, shape),)
+    return middle, flags, notes
 
 
 def _middle(
@@ -253,6 +272,19 @@ def _moved_by_half(psf: NDArray[np.float64], shift: NDArray[np.float64]) -> NDAr
             modes = fft.rfft(psf, axis=axis) * phase
             psf = fft.irfft(modes, n=psf.shape[axis], axis=axis)
     return psf
+
+
+def _at_whole_sampling(
+    psf: NDArray[np.float64], origin: NDArray[np.float64], sampling: float
+) -> tuple[NDArray[np.float64], int]:
+    """Move ``origin`` y, x into the middle pixel; return the PSF and its pixels per image pixel.
+
+    A sampling that is not a whole number is raised to the next one.
+    """
+    finer = max(1, math.ceil(sampling - WHOLE))
+    if abs(sampling / finer - 1) > WHOLE:
+        return _resampled(psf, origin, sampling / finer), finer
+    return _centred(psf, origin), finer
 
 
 def _resampled(

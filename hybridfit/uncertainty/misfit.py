@@ -82,31 +82,61 @@ def find_misfit(
     transformed = torch.fft.rfft2(lit, s=shape)
     gram = mode_gram(transformed, power, shape)
     inside, found = gram[:, :-1, :-1], gram[:, -1, -1]
-
-    height, width = light.shape[-2:]
-    smooth = torch.fft.irfft2(transformed[:, :-1] * power[:, None], s=shape)
-    smooth = smooth[..., :height, :width] * light[:, None]
-    half_taken = (smooth**2).sum(dim=(1, 2, 3)).double()  # tr K P K
+    half_taken = _smoothed_square(transformed[:, :-1] * power[:, None], light, shape)  # tr K P K
     squares = torch.stack([light, light**2], dim=1)
     overlap = torch.fft.irfft2(torch.fft.rfft2(squares, s=shape).abs() ** 2, s=shape)
     whole = (overlap[:, 1] * kernel**2).sum(dim=(1, 2)).double()  # tr K K
     variance = whole - 2 * half_taken + (inside**2).sum(dim=(1, 2))
     variance = variance.clamp_min(1e-3 * whole + 1e-30)
-
     left = squares[:, 1].sum(dim=(1, 2)).double() - torch.diagonal(inside, dim1=1, dim2=2).sum(1)
     ratio = _noise_power(overlap[:, 0] * kernel, noise)
     square = (found - ratio * left) / variance
     significance = square * (variance / 2).sqrt() / ratio
     chance = (SIGNIFICANT / significance.clamp_min(1e-9)).clamp_max(1.0) ** 2
     square = (square * (1 - chance)).clamp(0.0, MAX_AMPLITUDE**2)
+    both = _structure_gram(square, fit.columns, modes, light, power, shape)
+    return Misfit(both, square.sqrt(), significance)
 
-    size = inside.shape[1] + modes.shape[1]
-    both = inside.new_zeros(len(inside), size, size)
+
+def _smoothed_square(modes: Tensor, light: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return (B,) the sum of squares of smoothed columns, times the light, over the image.
+
+    Args:
+        modes: (B, C, ...) transforms of the columns, smoothed.
+        light: (B, H, W) the galaxy's model over sigma.
+        shape: of the padded image.
+    """
+    height, width = light.shape[-2:]
+    smooth = torch.fft.irfft2(modes, s=shape)
+    smooth = smooth[..., :height, :width] * light[:, None]
+    return (smooth**2).sum(dim=(1, 2, 3)).double()
+
+
+def _structure_gram(
+    square: Tensor,
+    columns: Tensor,
+    modes: Tensor,
+    light: Tensor,
+    power: Tensor,
+    shape: tuple[int, int],
+) -> Tensor:
+    """Return f^2 times K between columns and modes, (B, C + M, C + M); 0 without structure.
+
+    Args:
+        square: (B,) f^2.
+        columns: (B, C, H, W) over sigma.
+        modes: (B, M, H, W) over sigma.
+        light: (B, H, W) the galaxy's model over sigma.
+        power: (B, ...) transform of the structure's correlation.
+        shape: of the padded image.
+    """
+    size = columns.shape[1] + modes.shape[1]
+    gram = square.new_zeros(len(square), size, size)
     rows = (square > 0).nonzero()[:, 0]
     if len(rows):
-        columns = torch.cat([fit.columns[rows], modes[rows]], dim=1) * light[rows, None]
-        both[rows] = square[rows, None, None] * weighted_gram(columns, power[rows], shape)
-    return Misfit(both, square.sqrt(), significance)
+        lit = torch.cat([columns[rows], modes[rows]], dim=1) * light[rows, None]
+        gram[rows] = square[rows, None, None] * weighted_gram(lit, power[rows], shape)
+    return gram
 
 
 def symmetric(gram: Tensor, fit: Whitened, space: ParameterSpace) -> Tensor:
