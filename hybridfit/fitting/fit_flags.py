@@ -14,6 +14,7 @@ from hybridfit.fitting.point_source import point_rise
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.profile_likelihood_check import MAX_EXTENT, size_extent
 from hybridfit.fitting.solution import Solution
+from hybridfit.model.parameters import ParameterSpace
 
 AT_LIMIT_U = 2.5  # |u| beyond which 99 % of the prior lies nearer to its middle
 POOR_CHI2 = 1.5  # reduced chi2, where its chance scatter is a few per cent
@@ -44,15 +45,7 @@ def fit_flags(fit: Fit, solution: Solution, problem: Problem, cutouts: Cutouts) 
     reduced = fit.chi2 / fit.dof.clamp_min(1)
     expected = 1 + 5 * torch.sqrt(2 / fit.dof.clamp_min(1).double())
     raise_flag((reduced > POOR_CHI2) & (reduced > expected), Flag.POOR_FIT)
-    # the ellipticity's prior is not bounded in u, so q speaks for itself
-    position = torch.zeros(space.n_nonlinear, dtype=torch.bool, device=flags.device)
-    bounded = torch.zeros_like(position)
-    for columns in space.slices():
-        bounded[columns.start : columns.stop - 2] = True
-        position[columns.start : columns.start + 2] = True
-    outside = solution.whitened.abs() > AT_LIMIT_U
-    raise_flag((outside & bounded).any(dim=1), Flag.AT_LIMIT)
-    raise_flag((solution.whitened.abs()[:, position] > 1.5).any(dim=1), Flag.OFF_CENTRE)
+    flags |= _prior_flags(solution, space)
     raise_flag(~empty & (size_extent(solution, problem) > MAX_EXTENT), Flag.UNCERTAIN)
     signal = signal_to_noise(solution, space.n_nonlinear)
     psf_xx, _, psf_yy = psf_moments(cutouts).unbind(1)
@@ -71,6 +64,20 @@ def fit_flags(fit: Fit, solution: Solution, problem: Problem, cutouts: Cutouts) 
         raise_flag(fit.theta[:, r_eff] > longest / 2, Flag.LARGER_THAN_CUTOUT)
         raise_flag(fit.theta[:, q] < 2 * space.prior.q_min, Flag.AT_LIMIT)
     return flags
+
+
+def _prior_flags(solution: Solution, space: ParameterSpace) -> Tensor:
+    """(B,) flag bits of fits that lie far out in the prior."""
+    # the ellipticity's prior is not bounded in u, so q speaks for itself
+    position = torch.zeros(space.n_nonlinear, dtype=torch.bool, device=solution.whitened.device)
+    bounded = torch.zeros_like(position)
+    for columns in space.slices():
+        bounded[columns.start : columns.stop - 2] = True
+        position[columns.start : columns.start + 2] = True
+    outside = solution.whitened.abs() > AT_LIMIT_U
+    at_limit = (outside & bounded).any(dim=1)
+    off_centre = (solution.whitened.abs()[:, position] > 1.5).any(dim=1)
+    return at_limit * int(Flag.AT_LIMIT) | off_centre * int(Flag.OFF_CENTRE)
 
 
 def _is_a_point(solution: Solution, problem: Problem, looked_at: Tensor) -> Tensor:

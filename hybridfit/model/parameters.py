@@ -204,31 +204,12 @@ class ParameterSpace:
         jacobian = torch.zeros(len(coords), total, total, dtype=coords.dtype, device=coords.device)
         row = 0
         for k, columns in enumerate(self.slices()):
-            i, stop = columns.start, columns.stop
-            eta = coords[:, stop - 2 : stop]
-            g = eta.norm(dim=1)
-            direction = eta / g.clamp_min(1e-12)[:, None]
-            flux = linear[:, k]
-            theta[:, row : row + 2] = coords[:, i : i + 2]
-            jacobian[:, row, i] = jacobian[:, row + 1, i + 1] = 1.0
+            flux, last = linear[:, k], row + columns.stop - columns.start
             theta[:, row + 2] = zeropoint - 2.5 * torch.log10(flux)
             jacobian[:, row + 2, n_nonlinear + k] = -2.5 / math.log(10) / flux
-            theta[:, row + 3] = torch.exp(coords[:, i + 2] + g / 2)
-            jacobian[:, row + 3, i + 2] = theta[:, row + 3]
-            jacobian[:, row + 3, stop - 2 : stop] = theta[:, row + 3, None] * direction / 2
-            row += 4
-            for j in range(i + 3, stop - 2):
-                theta[:, row] = jacobian[:, row, j] = torch.exp(coords[:, j])
-                row += 1
-            q = torch.exp(-g)
-            theta[:, row] = q
-            jacobian[:, row, stop - 2 : stop] = -q[:, None] * direction
-            half = 90.0 / math.pi  # of an angle in radians, in degrees
-            # twice: a hair below 0 rounds to 180 itself
-            theta[:, row + 1] = (half * torch.atan2(eta[:, 1], eta[:, 0])) % 180.0 % 180.0
-            across = torch.stack([-eta[:, 1], eta[:, 0]], dim=1)
-            jacobian[:, row + 1, stop - 2 : stop] = half * across / (g**2).clamp_min(1e-24)[:, None]
-            row += 2
+            own = slice(row, last + 1)  # with the magnitude, which is linear's
+            _fill_physical(theta[:, own], jacobian[:, own, columns], coords[:, columns])
+            row = last + 1
         n_sky = total - row
         theta[:, row:] = linear[:, len(self.shapes) :]
         for j in range(n_sky):
@@ -293,3 +274,31 @@ def _eta_inverse(eta: Tensor, prior: Prior) -> Tensor:
     # g = s sqrt(core^2 + s^2 / 4)  =>  s^2 = 2 (sqrt(core^4 + g^2) - core^2)
     s = torch.sqrt(2 * (torch.sqrt(prior.q_core**4 + g**2) - prior.q_core**2)).clamp_max(4.0)
     return eta / eta.norm(dim=1).clamp_min(1e-12)[:, None] * s[:, None]
+
+
+def _fill_physical(theta: Tensor, jacobian: Tensor, coords: Tensor) -> None:
+    """Write a component's physical parameters and their derivatives, but for its magnitude.
+
+    Args:
+        theta: (B, 6 + S) x, y, mag, r_eff, shape, q, pa; written to.
+        jacobian: (B, 6 + S, 5 + S) by ``coords``, zeros; written to.
+        coords: (B, 5 + S) x, y, ln r_circ, ln shape, eta1, eta2.
+    """
+    eta = coords[:, -2:]
+    g = eta.norm(dim=1)
+    direction = eta / g.clamp_min(1e-12)[:, None]
+    theta[:, :2] = coords[:, :2]
+    jacobian[:, 0, 0] = jacobian[:, 1, 1] = 1.0
+    theta[:, 3] = torch.exp(coords[:, 2] + g / 2)
+    jacobian[:, 3, 2] = theta[:, 3]
+    jacobian[:, 3, -2:] = theta[:, 3, None] * direction / 2
+    for j in range(3, coords.shape[1] - 2):
+        theta[:, j + 1] = jacobian[:, j + 1, j] = torch.exp(coords[:, j])
+    q = torch.exp(-g)
+    theta[:, -2] = q
+    jacobian[:, -2, -2:] = -q[:, None] * direction
+    half = 90.0 / math.pi  # of an angle in radians, in degrees
+    # twice: a hair below 0 rounds to 180 itself
+    theta[:, -1] = (half * torch.atan2(eta[:, 1], eta[:, 0])) % 180.0 % 180.0
+    across = torch.stack([-eta[:, 1], eta[:, 0]], dim=1)
+    jacobian[:, -1, -2:] = half * across / (g**2).clamp_min(1e-24)[:, None]

@@ -75,12 +75,7 @@ def make_inputs(cutouts: Cutouts, with_views: bool = True) -> Inputs:
     cutouts = without_dead_pixels(cutouts)
     sky, noise, nominal = sky_level(cutouts), typical_sigma(cutouts), nominal_centre(cutouts)
     half_width = Prior().position * cutouts.size.amin(dim=1).double().clamp_min(8)
-    centre, scale = _find(cutouts, sky, noise, nominal, half_width)
-    found = torch.isfinite(centre).all(dim=1) & torch.isfinite(scale)  # NaN is no number of pixels
-    centre = torch.where(found[:, None], centre, nominal)
-    scale = torch.where(found, scale, ROUGH[0])
-    power = torch.ceil(torch.log2(scale / REBIN_FROM)).clamp_min(0)
-    rebin = (2**power).long().clamp_max(MAX_REBIN)
+    centre, rebin = _rough_frame(cutouts, sky, noise, nominal, half_width)
     base = cut(cutouts, sky, noise, centre, rebin)
     measured = _measure(base, (centre - base.corner) / rebin[:, None])
     psf, samples = effective_psf(cutouts, rebin)
@@ -95,18 +90,12 @@ def make_inputs(cutouts: Cutouts, with_views: bool = True) -> Inputs:
         nominal=nominal,
         half_width=half_width,
     )
-    scalars = torch.cat(
-        [
-            _image_scalars(base, measured),
-            _psf_scalars(psf, samples, measured.angle),
-            _frame_scalars(cutouts, frame),
-        ],
-        dim=1,
-    )
+    seen, optics = _image_scalars(base, measured), _psf_scalars(psf, samples, measured.angle)
+    scalars = torch.cat([seen, optics, _frame_scalars(cutouts, frame)], dim=1)
     views = base.data.new_empty(len(cutouts), 0, 64, 64)
     if with_views:
-        seen = turned_views(base, measured.centre, measured.angle)
-        views = torch.cat([seen, psf_view(psf, samples, measured.angle)], dim=1)
+        turned_data = turned_views(base, measured.centre, measured.angle)
+        views = torch.cat([turned_data, psf_view(psf, samples, measured.angle)], dim=1)
     scalars = torch.nan_to_num(scalars.float(), 0.0, 0.0, 0.0).clamp(-1e3, 1e3)
     within = torch.exp(_noise_within(measured)).double()
     level = NoiseLevel(noise, within, frame.centre, measured.scale * rebin)
@@ -146,6 +135,18 @@ def _weights(flux: Tensor, noise: Tensor) -> Tensor:
     """
     snr = (flux / noise.clamp_min(1e-6)).clamp_min(1e-3)
     return torch.softmax(SHARP * torch.log(snr), dim=1)
+
+
+def _rough_frame(
+    cutouts: Cutouts, sky: Tensor, noise: Tensor, nominal: Tensor, half_width: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the target's rough centre (B, 2), and how many pixels (B,) make one of the view."""
+    centre, scale = _find(cutouts, sky, noise, nominal, half_width)
+    found = torch.isfinite(centre).all(dim=1) & torch.isfinite(scale)  # NaN is no number of pixels
+    centre = torch.where(found[:, None], centre, nominal)
+    scale = torch.where(found, scale, ROUGH[0])
+    power = torch.ceil(torch.log2(scale / REBIN_FROM)).clamp_min(0)
+    return centre, (2**power).long().clamp_max(MAX_REBIN)
 
 
 def _find(

@@ -66,18 +66,23 @@ def predict_targets(
     distance = torch.full((len(cutouts),), torch.nan, dtype=torch.float64)
     known = (~empty & ((flags & int(Flag.NO_DATA | Flag.UNREADABLE)) == 0)).nonzero()[:, 0]
     for rows in known.split(AT_ONCE):
-        part = cutouts[rows].to(device)
-        inputs = estimator_inputs(
-            part, estimator.initial_estimator, with_views=estimator.backbone is not None
-        )
-        context = estimator.context(inputs.views, inputs.scalars).float()
-        noise = own_noise(part.id, n_samples, estimator.n_targets, seed, 0)
-        z, _ = estimator.flow.from_normal(noise.to(context), context)
-        good = (z.abs() < MAX_WHITENED).all(dim=2, keepdim=True)
-        values = decode_targets(estimator.original(z), estimator.target_columns)
-        samples[rows] = torch.where(good, values, torch.nan).cpu()
-        far = estimator.distance(context).double()
-        distance[rows] = far.cpu()
-        few = ~good[..., 0].all(dim=1) * int(Flag.FEW_DRAWS)
-        flags[rows] |= (unfamiliar(part, far, estimator) | few).cpu()
+        found = _drawn(cutouts[rows].to(device), estimator, n_samples, seed)
+        samples[rows], distance[rows] = found.samples.cpu(), found.distance.cpu()
+        flags[rows] |= found.flags.cpu()
     return TargetDraws(samples, flags, distance)
+
+
+def _drawn(cutouts: Cutouts, estimator: Estimator, n_samples: int, seed: int) -> TargetDraws:
+    """Draw for a few galaxies that have pixels; the flags are those that the network adds."""
+    inputs = estimator_inputs(
+        cutouts, estimator.initial_estimator, with_views=estimator.backbone is not None
+    )
+    context = estimator.context(inputs.views, inputs.scalars).float()
+    noise = own_noise(cutouts.id, n_samples, estimator.n_targets, seed, 0)
+    z, _ = estimator.flow.from_normal(noise.to(context), context)
+    good = (z.abs() < MAX_WHITENED).all(dim=2, keepdim=True)
+    values = decode_targets(estimator.original(z), estimator.target_columns)
+    distance = estimator.distance(context).double()
+    few = ~good[..., 0].all(dim=1) * int(Flag.FEW_DRAWS)
+    flags = unfamiliar(cutouts, distance, estimator) | few
+    return TargetDraws(torch.where(good, values, torch.nan), flags, distance)

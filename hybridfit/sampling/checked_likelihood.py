@@ -37,20 +37,7 @@ def checked_likelihood(
     """
     if near is None:
         return problem.profile
-    uniform, _ = numbers.take(rows, N_CHECKS, 0)
-    here = StudentT(about.mean[rows], about.factor[rows], about.dof)
-    whitened = torch.cat([here.mean[:, None], here.draw(uniform)], dim=1)
-    index = rows.repeat_interleave(whitened.shape[1])
-    values = []
-    for likelihood in (problem.profile, near.profile):
-        found = likelihood(whitened.flatten(0, 1), index)
-        volume = torch.diagonal(found.factor, dim1=1, dim2=2).log().sum(dim=1)
-        values.append((-found.cost - volume).view(len(rows), -1))
-    exact, cheap = values
-    posterior = exact - 0.5 * (whitened**2).sum(dim=2)
-    relevant = posterior > posterior.amax(dim=1, keepdim=True) - RELEVANT
-    off = (exact - cheap) - (exact - cheap)[:, :1]
-    worst = torch.where(relevant, off, 0.0).abs().amax(dim=1)
+    worst = _worst_difference(problem, near, about, rows, numbers)
     good = torch.zeros(len(about.mean), dtype=torch.bool, device=rows.device)
     good[rows] = worst < TOLERANCE  # NaN is not
 
@@ -75,3 +62,30 @@ def _chosen(problem: Problem, near: ApproximateLikelihood, good: Tensor) -> Like
         return Profiled.cat(parts)[order]
 
     return chosen
+
+
+def _worst_difference(
+    problem: Problem,
+    near: ApproximateLikelihood,
+    about: StudentT,
+    rows: Tensor,
+    numbers: Numbers,
+) -> Tensor:
+    """Return (b,) the largest change of ln likelihood against the mean's that the cheap one misses.
+
+    Draws far below the best of a galaxy do not count. Arguments as of `checked_likelihood`.
+    """
+    uniform, _ = numbers.take(rows, N_CHECKS, 0)
+    here = StudentT(about.mean[rows], about.factor[rows], about.dof)
+    whitened = torch.cat([here.mean[:, None], here.draw(uniform)], dim=1)
+    index = rows.repeat_interleave(whitened.shape[1])
+    values = []
+    for likelihood in (problem.profile, near.profile):
+        found = likelihood(whitened.flatten(0, 1), index)
+        volume = torch.diagonal(found.factor, dim1=1, dim2=2).log().sum(dim=1)
+        values.append((-found.cost - volume).view(len(rows), -1))
+    exact, cheap = values
+    posterior = exact - 0.5 * (whitened**2).sum(dim=2)
+    relevant = posterior > posterior.amax(dim=1, keepdim=True) - RELEVANT
+    off = (exact - cheap) - (exact - cheap)[:, :1]
+    return torch.where(relevant, off, 0.0).abs().amax(dim=1)

@@ -104,31 +104,37 @@ def sample_posterior(
         options: see `SamplingOptions`.
         no_signal: (B,) bool, galaxies that get ``no_signal_draws`` at most; default none.
     """
-    fitted = torch.isfinite(about.whitened).all(dim=1)
-    numbers = Numbers.of(
-        ids, problem.space.n_nonlinear, problem.space.n_linear, options.seed, fitted
-    )
-    first, plane = _first_student(about), plane_of(problem.space).to(fitted.device)
+    space, fitted = problem.space, torch.isfinite(about.whitened).all(dim=1)
+    numbers = Numbers.of(ids, space.n_nonlinear, space.n_linear, options.seed, fitted)
+    first, plane = _first_student(about), plane_of(space).to(fitted.device)
     everyone = fitted.nonzero()[:, 0]
     if not len(everyone):
         return _collected(len(about), problem, [])
     likelihood = checked_likelihood(problem, near, first, everyone, numbers)
     network = network if network is not None and options.network_draws else None
-    variance = torch.diagonal(about.covariance, dim1=1, dim2=2)[:, plane].amax(dim=1)
-    bent = variance > BENT**2
+    bent = _is_bent(about, plane)
     limit = _draw_limit(options, len(problem.profiles), fitted, no_signal)
+    setting = _Setting(likelihood, numbers, options, limit, len(problem.profiles))
     finished: list[tuple[Tensor, _State]] = []
     for rows in ((fitted & ~bent).nonzero()[:, 0], (fitted & bent).nonzero()[:, 0]):
         if not len(rows):
             continue
-        start: StudentT | Ridge = first[rows]
-        if bent[rows[0]]:
-            n_nonlinear = problem.space.n_nonlinear
-            covariance = about.covariance[rows, :n_nonlinear, :n_nonlinear]
-            start = find_ridge(problem, about.whitened[rows], covariance, plane, rows, RIDGE_DOF)
-        setting = _Setting(likelihood, numbers, options, limit, len(problem.profiles))
+        start = _ridge(problem, about, plane, rows) if bent[rows[0]] else first[rows]
         finished += _rounds(setting, start, network, about, rows)
     return _collected(len(about), problem, finished)
+
+
+def _is_bent(about: Linearised, plane: Tensor) -> Tensor:
+    """(B,) whether sizes and shapes are so uncertain that a t at the fit is too simple."""
+    variance = torch.diagonal(about.covariance, dim1=1, dim2=2)[:, plane].amax(dim=1)
+    return variance > BENT**2
+
+
+def _ridge(problem: Problem, about: Linearised, plane: Tensor, rows: Tensor) -> Ridge:
+    """The ridge of proposals along ``plane`` of the galaxies ``rows`` (b,)."""
+    n_nonlinear = problem.space.n_nonlinear
+    covariance = about.covariance[rows, :n_nonlinear, :n_nonlinear]
+    return find_ridge(problem, about.whitened[rows], covariance, plane, rows, RIDGE_DOF)
 
 
 def _draw_limit(

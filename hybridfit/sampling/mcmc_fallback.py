@@ -53,24 +53,44 @@ def with_chains(
     rows = (failed if leave is None else failed & ~leave.to(failed.device)).nonzero()[:, 0]
     if len(rows) == 0:
         return sampled
-    names = [f"{seed} {ids[row]}" for row in rows.tolist()]
-    seeds = [int.from_bytes(sha256(name.encode()).digest()[:7], "big") for name in names]
-    streams = [torch.Generator().manual_seed(value) for value in seeds]
-    picks = [
-        torch.multinomial(weights, N_WALKERS, replacement=True, generator=stream)
-        for weights, stream in zip(sampled.weights[rows].cpu(), streams, strict=True)
-    ]
-    starts = torch.stack(
-        [sampled.whitened[row, pick] for row, pick in zip(rows, picks, strict=True)]
-    )
-    p = sampled.whitened.shape[2]
-    factor = factor_of(about.covariance[rows, :p, :p])
-    chain = sample(log_posterior(problem, rows), starts, factor, options, seeds)
+    seeds = _seeds([ids[row] for row in rows.tolist()], seed)
+    chain, streams = _run_chains(sampled, problem, about, rows, seeds, options)
     spent = chain.evaluations.to(sampled.n_draws)
     sampled = replace(sampled, n_draws=sampled.n_draws.index_add(0, rows, spent))
     for k in ((chain.rhat < MAX_RHAT) & (chain.ess > MIN_ESS)).nonzero()[:, 0].tolist():
         sampled = _replaced(sampled, problem, rows[k : k + 1], chain, k, streams[k])
     return sampled
+
+
+def _seeds(ids: Sequence[str], seed: int) -> list[int]:
+    """Return a seed for each galaxy that depends on its id and ``seed`` alone."""
+    names = [f"{seed} {one}" for one in ids]
+    return [int.from_bytes(sha256(name.encode()).digest()[:7], "big") for name in names]
+
+
+def _run_chains(
+    sampled: WeightedDraws,
+    problem: Problem,
+    about: Linearised,
+    rows: Tensor,
+    seeds: Sequence[int],
+    options: MCMCOptions,
+) -> tuple[Chain, list[torch.Generator]]:
+    """Sample the posteriors of the galaxies ``rows`` (b,); return their random streams, too."""
+    streams = [torch.Generator().manual_seed(value) for value in seeds]
+    starts = _walkers(sampled, rows, streams)
+    p = sampled.whitened.shape[2]
+    factor = factor_of(about.covariance[rows, :p, :p])
+    return sample(log_posterior(problem, rows), starts, factor, options, seeds), streams
+
+
+def _walkers(sampled: WeightedDraws, rows: Tensor, streams: Sequence[torch.Generator]) -> Tensor:
+    """Return the walkers' first points (b, W, P), picked from a galaxy's draws by their weights."""
+    picks = [
+        torch.multinomial(weights, N_WALKERS, replacement=True, generator=stream)
+        for weights, stream in zip(sampled.weights[rows].cpu(), streams, strict=True)
+    ]
+    return torch.stack([sampled.whitened[row, pick] for row, pick in zip(rows, picks, strict=True)])
 
 
 def needs_chain(sampled: WeightedDraws, enough: float) -> Tensor:
