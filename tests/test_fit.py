@@ -450,12 +450,12 @@ def test_an_empty_batch() -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"estimator": "mle"}, "estimator is 'mle', expected one of map, ml"),
+        ({"objective": "mle"}, "objective is 'mle', expected one of map, ml"),
         ({"sky": "flat"}, "sky is 'flat', expected"),
         ({"method": "newton"}, "expected one of lm, adam"),
         ({"components": ("serisc",)}, "no profile 'serisc'"),
         ({"components": ()}, "at least one profile"),
-        ({"max_iter": 0}, "max_iter >= 1"),
+        ({"max_iter": 0}, "max_iter is 0, expected 1 or more"),
         ({"precision": "float16"}, "precision"),
         ({"compile": "yes"}, "compile"),
         ({"convolution": "fft"}, "convolution"),
