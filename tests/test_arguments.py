@@ -97,7 +97,7 @@ def test_every_option_refuses_what_is_of_no_kind(cls: type, what: str):
         ),
         (lambda: hf.FitOptions(sky_value=math.inf), "sky_value is inf, expected a finite number"),
         (lambda: hf.FitOptions(coarse_fit="no"), "coarse_fit is 'no', expected true or false"),
-        (lambda: hf.FitOptions(components="s"), "no profile 's': known are sersic"),
+        (lambda: hf.FitOptions(components="s"), "unknown profile 's': expected sersic"),
         (lambda: hf.FitOptions(components=[1]), "components is a list, .1., expected a list, each"),
         (lambda: hf.ReadOptions(psf_oversampling=1000), "is 1000, .*whole number from 1 to 32"),
         (lambda: hf.FitOptions(components=()), "components is empty"),

@@ -453,7 +453,7 @@ def test_an_empty_batch() -> None:
         ({"objective": "mle"}, "objective is 'mle', expected one of map, ml"),
         ({"sky": "flat"}, "sky is 'flat', expected"),
         ({"method": "newton"}, "expected one of lm, adam"),
-        ({"components": ("serisc",)}, "no profile 'serisc'"),
+        ({"components": ("serisc",)}, "unknown profile 'serisc'"),
         ({"components": ()}, "at least one profile"),
         ({"max_iter": 0}, "max_iter is 0, expected 1 or more"),
         ({"precision": "float16"}, "precision"),

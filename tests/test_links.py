@@ -94,7 +94,7 @@ def test_places_of_the_run_itself_are_no_links(inputs, tmp_path, victim, name, k
         os.mkfifo(out / name)
     else:
         planted(out / name, victim / ("file" if kind == "link" else "nowhere"))
-    with pytest.raises(UsageError, match=r"is a link|is a file|no regular file"):
+    with pytest.raises(UsageError, match=r"is a link|is a file|not a regular file"):
         fit_files(inputs, out, run=RUN)
     assert untouched(victim)
 

@@ -212,11 +212,11 @@ def test_profiles_are_found_by_name() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("serisc", "no profile 'serisc': known are sersic, exponential"),
+        ("serisc", "unknown profile 'serisc': expected sersic, exponential"),
         ("no_such_module:Moffat", "was not imported.*--allow-import no_such_module"),
         ("profiles_of_users:Mofat", "has no 'Mofat'"),
-        ("profiles_of_users:math", "no subclass"),
-        ("collections:OrderedDict", "no subclass"),
+        ("profiles_of_users:math", "is not a subclass"),
+        ("collections:OrderedDict", "is not a subclass"),
     ],
 )
 def test_unknown_profiles(name: str, said: str) -> None:

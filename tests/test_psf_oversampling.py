@@ -213,7 +213,7 @@ def test_an_stpsf_file_needs_no_option(stpsf_folder):
     assert cutouts.psf_oversampling.tolist() == [4]
     said = cutouts.messages[0]
     assert "extension OVERDIST of OVERSAMP, DET_SAMP, OVERDIST, DET_DIST" in said
-    assert "psf_oversampling 4 is taken from the PSF's header (DET_SAMP, PIXELSCL)" in said
+    assert "psf_oversampling 4 is from the PSF's header (DET_SAMP, PIXELSCL)" in said
     row = hf.fit(cutouts, uncertainty="covariance", initial_values="moments")[0]
     # the noise moves them by 1e-3
     assert row["r_eff"] == pytest.approx(8.0, rel=5e-3)

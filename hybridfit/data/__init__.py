@@ -1,1 +1,1 @@
-"""Data: what the stages hand to each other."""
+"""Data: structures passed between the stages."""

@@ -1,4 +1,4 @@
-"""Batches: frozen dataclasses of what belongs to B galaxies, one row each."""
+"""Batches: frozen dataclasses with one row for each of B galaxies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHARED = "shared"  # key in the metadata of fields that all rows share
 
 
 def shared(**options: Any) -> Any:
-    """Declare a field of a `Batch` that all rows share, although its type looks like rows.
+    """Declare a field of a `Batch` that all rows share, although its type could have rows.
 
     Args:
         options: of `dataclasses.field`.
@@ -31,11 +31,11 @@ class Batch:
     """Base of frozen dataclasses whose fields have one entry for each of B galaxies.
 
     Tensors, numpy arrays, tuples, lists, mappings to arrays and other batches have rows along
-    their first axis; of a tuple of batches each has. None stays None. Everything else, such as a
-    `ParameterSpace`, and every field declared by `shared` belongs to all rows.
+    their first axis; in a tuple of batches each has them. None stays None. Everything else, such
+    as a `ParameterSpace`, and every field declared by `shared` belongs to all rows.
 
-    Rows of a batch, and batches that are put together, were checked when they were made:
-    ``__post_init__`` does not run again.
+    Selected rows and joined batches were checked when they were created: ``__post_init__`` does
+    not run again.
     """
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ class Batch:
             index: one row number, row numbers, a slice, or a mask (B,).
 
         Raises:
-            IndexError: for a row that is not there, or a mask of another length.
+            IndexError: for a row that does not exist, or a mask of another length.
             TypeError: for an index of another kind.
         """
         return self._map(_Selection(index, len(self)))
@@ -63,7 +63,7 @@ class Batch:
 
     @classmethod
     def cat(cls, parts: Sequence[Self]) -> Self:
-        """Return the rows of several batches as one; what rows share is taken from the first.
+        """Join the rows of several batches; shared fields are taken from the first.
 
         Raises:
             ValueError: without a batch, or for a field that some of them lack.
@@ -86,7 +86,7 @@ class Batch:
         return self._with(values)
 
     def _rows(self) -> dict[str, Any]:
-        """The fields that have rows."""
+        """Return the fields that have rows."""
         return {
             f.name: getattr(self, f.name) for f in fields(self) if not f.metadata.get(SHARED, False)
         }
@@ -95,7 +95,7 @@ class Batch:
         return self._with({name: _mapped(v, function) for name, v in self._rows().items()})
 
     def _with(self, values: Mapping[str, Any]) -> Self:
-        """The same with other values, which are known to be right."""
+        """Return the same with other values, without checking them."""
         new = object.__new__(type(self))
         for f in fields(self):
             value = values[f.name] if f.name in values else getattr(self, f.name)
@@ -104,7 +104,7 @@ class Batch:
 
 
 class _Selection:
-    """Takes rows of a tensor, an array or a tuple; the index is checked once for all of them."""
+    """Selects rows of a tensor, an array or a tuple; the index is checked once for all."""
 
     def __init__(self, index: Rows, count: int) -> None:
         self.index = _checked(index, count)
@@ -122,7 +122,7 @@ class _Selection:
 
 
 def _checked(index: Any, count: int) -> slice | Tensor:
-    """An index as a slice with a positive step, or as row numbers or a mask in a tensor."""
+    """Return an index as a slice with positive step, or as a tensor of row numbers or a mask."""
     if isinstance(index, slice):
         if index.step is None or index.step > 0:
             return index
@@ -143,12 +143,12 @@ def _checked(index: Any, count: int) -> slice | Tensor:
 
 
 def _has_columns(value: Any) -> bool:
-    """Whether a tuple holds batches, each of which has the rows."""
+    """Return whether a tuple holds batches, each of which has the rows."""
     return isinstance(value, tuple) and bool(value) and all(isinstance(v, Batch) for v in value)
 
 
 def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
-    """``function`` of each array and tuple that has rows."""
+    """Apply ``function`` to each array and tuple that has rows."""
     if isinstance(value, Batch):
         return value._map(function)
     if isinstance(value, Mapping):
@@ -168,7 +168,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def _count(value: Any) -> int | None:
-    """Rows of a field; None where it has none."""
+    """Return the rows of a field; None if it has none."""
     for one in _leaves(value):
         if isinstance(one, Tensor | np.ndarray):
             return int(one.shape[0])
@@ -178,7 +178,7 @@ def _count(value: Any) -> int | None:
 
 
 def _joined(name: str, values: Sequence[Any]) -> Any:
-    """The rows of one field of several batches."""
+    """Join the rows of one field of several batches."""
     first = values[0]
     if any((value is None) != (first is None) for value in values):
         raise ValueError(f"{name} is missing in some of {len(values)} batches to put together")

@@ -1,4 +1,4 @@
-"""Check and convert what is given for cutouts: image, noise, PSF and a column for each field."""
+"""Check and convert the fields of cutouts: image, noise, PSF and a column for each other field."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from hybridfit.data.names import MOST_OVERSAMPLING, OVERSAMPLINGS, START_NAMES
 from hybridfit.data.quantities import without_units
 from hybridfit.data.tensors import as_tensor, entries, expanded, masked_pixels
 
-# what may be given with a unit, beside the image, or follows from it
+# fields besides the image that may have a unit, or follow from it
 WITH_UNITS = ("sigma", "psf", "mask", "zeropoint", "zeropoint_from", "pixel_scale", "wcs")
 NO_ZEROPOINT = int(Flag.NO_ZEROPOINT)
 LARGEST, SMALLEST = 1e37, 2e-38  # flux units: their squares and inverses are finite in float32
-# |image| over the noise, and noise over the usual one, beyond which sums of squares are not: what
-# no camera measures, for instance 1e36 where a program has no data
+# |image| over the noise, and noise over the usual one, beyond which sums of squares overflow: no
+# camera measures these, but missing data may be given as, for instance, 1e36
 MOST_SIGNAL, LEAST_NOISE = 1e15, 1e-12
-ORDINARY = 1e9  # |image| over the least noise up to which there is nothing to look at
+ORDINARY = 1e9  # |image| over the smallest noise, up to which no check is needed
 COLUMNS: dict[str, tuple[float, torch.dtype, tuple[int, ...]]] = {  # default, type, shape of a row
     "psf_oversampling": (1, torch.int64, ()),
     "psf_includes_pixel": (False, torch.bool, ()),
@@ -34,10 +34,10 @@ COLUMNS: dict[str, tuple[float, torch.dtype, tuple[int, ...]]] = {  # default, t
 
 
 def checked_cutouts(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of `hybridfit.Cutouts` of what was given for them.
+    """Return the fields of `hybridfit.Cutouts` from the user's input.
 
     Args:
-        given: by name; None for what was left out.
+        given: by name; None for omitted fields.
 
     Raises:
         ValueError: if shapes or units disagree, or a PSF is not normalised, with the galaxy's name.
@@ -61,7 +61,7 @@ def checked_cutouts(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked_image(value: Any) -> Tensor:
-    """The image (B, H, W) float32."""
+    """Return the image (B, H, W) float32."""
     image = as_tensor(value, torch.float32, "image")
     if image.ndim != 3:
         raise ValueError(
@@ -74,7 +74,7 @@ def _checked_image(value: Any) -> Tensor:
 
 
 def _texts(given: Mapping[str, Any], batch: int) -> dict[str, tuple[Any, ...]]:
-    """Names, WCS and messages of each galaxy."""
+    """Return names, WCS and messages of each galaxy."""
     names = range(batch) if given["id"] is None else entries("id", given["id"], batch)
     wcs, messages = given["wcs"], given["messages"]
     if messages is not None:
@@ -87,7 +87,7 @@ def _texts(given: Mapping[str, Any], batch: int) -> dict[str, tuple[Any, ...]]:
 
 
 def _columns(given: Mapping[str, Any], image: Tensor) -> dict[str, Tensor]:
-    """What is one number, or some, for each galaxy, on the image's device."""
+    """Return the fields with one or several numbers per galaxy, on the image's device."""
     (batch, height, width), device = image.shape, image.device
     values = {}
     for name, (default, dtype, shape) in COLUMNS.items():
@@ -101,7 +101,7 @@ def _columns(given: Mapping[str, Any], image: Tensor) -> dict[str, Tensor]:
 
 
 def _zeropoints(given: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Zero points, what each is from, and flags; one that was set since is not missing."""
+    """Return zero points, their origins, and flags; a zero point set meanwhile is not missing."""
     batch, origin = len(values["id"]), given["zeropoint_from"]
     if origin is None:
         origin = "" if given["zeropoint"] is None else "given"
@@ -123,26 +123,26 @@ def _zeropoints(given: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str
 def _whole_mask(
     given: Any, hidden: Sequence[np.ndarray | None], image: Tensor, sigma: Tensor
 ) -> Tensor:
-    """(B, H, W) True on pixels masked by the user, by masked arrays, or without usable values."""
+    """Return (B, H, W) True on pixels masked by the user or masked arrays, or unusable."""
     mask = torch.zeros_like(image, dtype=torch.bool)
     for masked in (given, *hidden):
         if masked is not None:
             mask = mask | _like(masked, image, "mask", torch.bool)
-    # comparisons are several times quicker than isfinite, and false for NaN
+    # comparisons are several times faster than isfinite, and false for NaN
     mask = mask | ~(image.abs() < LARGEST) | ~((sigma > SMALLEST) & (sigma < LARGEST))
     return mask | absurd_pixels(image, sigma, mask)
 
 
 def absurd_pixels(image: Tensor, sigma: Tensor, mask: Tensor) -> Tensor:
-    """Return which pixels float32 cannot weigh against the others of their galaxy.
+    """Return which pixels float32 cannot combine with the others of their galaxy.
 
     Args:
         image, sigma: (B, H, W) flux units.
-        mask: (B, H, W) bool, pixels that are left out already.
+        mask: (B, H, W) bool, pixels already excluded.
 
     Returns:
-        (B, H, W) bool: those brighter than 1e15 times the noise, their own or the median one, and
-        those with 1e-12 of the median noise or less.
+        (B, H, W) bool: pixels brighter than 1e15 times their own or the median noise, and pixels
+        with 1e-12 of the median noise or less.
     """
     absurd = torch.zeros_like(mask)
     if not image.numel():
@@ -194,7 +194,7 @@ def _checked_psf(psf: Any, names: tuple[str, ...], device: torch.device) -> Tens
 
 
 def _check_values(values: Mapping[str, Any]) -> None:
-    """Raise ValueError for the first galaxy with a value that cannot be."""
+    """Raise ValueError for the first galaxy with an impossible value."""
     _check_rows(
         values["id"],
         psf_oversampling=(
@@ -212,7 +212,7 @@ def _check_values(values: Mapping[str, Any]) -> None:
 
 
 def _check_rows(names: tuple[str, ...], **checks: tuple[Tensor, str]) -> None:
-    """Raise ValueError for the first galaxy of which a value is wrong."""
+    """Raise ValueError for the first galaxy with a wrong value."""
     for name, (good, wanted) in checks.items():
         if not good.all():
             first = int((~good).nonzero()[0])
@@ -220,7 +220,7 @@ def _check_rows(names: tuple[str, ...], **checks: tuple[Tensor, str]) -> None:
 
 
 def _can_start(start: Tensor) -> Tensor:
-    """Whether rows (B, 7) hold values that a galaxy can have, or NaN."""
+    """Return whether rows (B, 7) hold possible values of a galaxy, or NaN."""
     shape = start[:, [START_NAMES.index(name) for name in ("r_eff", "n", "q")]]
     wrong = torch.isinf(start).any(dim=1) | (shape <= 0).any(dim=1) | (shape[:, 2] > 1)
     return ~wrong

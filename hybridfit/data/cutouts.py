@@ -1,4 +1,4 @@
-"""Cutouts: a batch of images with their noise, masks and PSFs, checked once when made."""
+"""Cutouts: a batch of images with their noise, masks and PSFs, checked once at creation."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from hybridfit.data.cutout_checks import checked_cutouts
 class Cutouts(Batch):
     """A batch of B galaxy cutouts of one padded shape.
 
-    Everything but ``image``, ``sigma`` and ``psf`` may be left out. Arrays may be numpy or
+    Everything but ``image``, ``sigma`` and ``psf`` may be omitted. Arrays may be numpy or
     torch; they are converted, checked and never changed afterwards. Masked pixels are filled
-    with image 0 and sigma 1, so that no NaN meets arithmetic.
+    with image 0 and sigma 1, so that no NaN enters arithmetic.
 
     Args:
-        image: (B, H, W), flux units; an astropy Quantity's own unit, in which ``sigma`` then is
-            too, converted if it has another; masked pixels of a masked array are masked.
+        image: (B, H, W), flux units; an astropy Quantity keeps its unit, to which ``sigma`` is
+            converted; masked pixels of a masked array are masked.
         sigma: (B, H, W), standard deviation of each pixel in the same unit. Pixels with
             sigma <= 0 or not finite, or with an image that is not finite, are masked, and so
-            are those that `absurd_pixels` names.
+            are those found by `absurd_pixels`.
         psf: (B, h, w) or (h, w) for all, odd sides, centred on the middle pixel, sum 1; or
             None to fit without one.
         mask: (B, H, W) bool, True = leave out. Padding of smaller cutouts is masked too.
         id: (B,) names; default the row numbers.
         psf_oversampling: (B,) PSF pixels per image pixel, an integer >= 1; default 1.
-        psf_includes_pixel: (B,) True where the PSF already holds the pixel's response (an
+        psf_includes_pixel: (B,) True where the PSF already includes the pixel response (an
             effective PSF, a star); default False, GALFIT's convention.
         zeropoint: (B,) mag = zeropoint - 2.5 log10(flux); default that of the image's unit if it
             has one, else 0 with `Flag.NO_ZEROPOINT`.
-        zeropoint_from: (B,) what it is taken from, "" where none is known.
+        zeropoint_from: (B,) its origin, "" where unknown.
         pixel_scale: (B,) arcsec per pixel, NaN where unknown.
         origin: (B, 2) x and y of the first pixel in the parent image, in pixels; default 0.
         start: (B, 7) initial values x, y, mag, r_eff, n, q, pa in cutout pixels, NaN where
@@ -43,7 +43,7 @@ class Cutouts(Batch):
         flags: (B,) int64 bits of `hybridfit.Flag` raised while reading.
         size: (B, 2) true height and width before padding; default H, W.
         wcs: B astropy WCS objects (or None) of the cutouts.
-        messages: B texts for the user, empty where there is nothing to say.
+        messages: B notes for the user, or empty strings.
 
     Raises:
         ValueError: if shapes or units disagree, or a PSF is not normalised, with the galaxy's name.
@@ -90,7 +90,7 @@ class Cutouts(Batch):
             object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
-        """One line: how many galaxies, their cutouts' shape, and which ids."""
+        """Return one line: number of galaxies, shape of their cutouts, and ids."""
         height, width = self.image.shape[-2:]
         psf = "no PSF" if self.psf is None else "PSFs {} x {}".format(*self.psf.shape[-2:])
         ids = ", ".join(repr(i) for i in self.id[:3]) + (", ..." if len(self) > 3 else "")

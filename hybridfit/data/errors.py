@@ -1,4 +1,4 @@
-"""The errors of the package: misuse of it, and one galaxy that cannot be used."""
+"""The errors of the package: wrong usage, and a galaxy that cannot be fitted."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ class UsageError(ValueError):
 
 
 class BadInput(ValueError):
-    """One galaxy cannot be fitted: its row gets this text and ``flags``, the run goes on.
+    """One galaxy cannot be fitted: its row gets this text and ``flags``, and the run continues.
 
     Args:
-        message: what was expected, what came, what to do.
+        message: what was expected, what was found, what to do.
         flags: the bits of `hybridfit.Flag` for the row; UNREADABLE unless something more
-            precise is known (NO_DATA: nothing but masked pixels, NO_SIGNAL: a constant image).
+            precise is known (NO_DATA: only masked pixels, NO_SIGNAL: a constant image).
     """
 
     def __init__(self, message: str, flags: int = int(Flag.UNREADABLE)) -> None:
@@ -23,4 +23,4 @@ class BadInput(ValueError):
         self.flags = int(flags)
 
     def __reduce__(self) -> tuple[type[BadInput], tuple[str, int]]:
-        return type(self), (str(self), self.flags)  # so that it comes back from a process pool
+        return type(self), (str(self), self.flags)  # so that it can be pickled by a process pool

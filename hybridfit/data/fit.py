@@ -18,10 +18,10 @@ class Fit(Batch):
     Args:
         space: names, units and priors of the P parameters.
         theta: (B, P) float64, physical parameters in the order of ``space.names``.
-        covariance: (B, P, P) float64, of ``theta``, sky included; NaN where there is none.
+        covariance: (B, P, P) float64, of ``theta``, including the sky; NaN where missing.
         chi2: (B,) float64, sum of squared residuals over sigma on the unmasked pixels.
         dof: (B,) int64, unmasked pixels minus free parameters.
-        n_iter: (B,) int64, accepted and rejected steps.
+        n_iter: (B,) int64, number of accepted and rejected steps.
         flags: (B,) int64, bits of `Flag`.
     """
 

@@ -1,4 +1,4 @@
-"""Flags: one list of bits with a name and a text for the user."""
+"""Flags: bits with a name and a description for the user."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hybridfit.options.checks import checked
 
 
 class Flag(IntFlag):
-    """Bits of the ``flags`` column; ``FLAG_TEXT`` says what each means for the user."""
+    """Bits of the ``flags`` column; ``FLAG_TEXT`` describes each for the user."""
 
     NOT_CONVERGED = 1 << 0
     AT_LIMIT = 1 << 1
@@ -94,7 +94,7 @@ def flag_names(value: int, separator: str = SEPARATOR) -> str:
 
 
 def joined(*texts: str) -> str:
-    """Return the texts that are not empty as one."""
+    """Join the texts that are not empty."""
     return "; ".join(filter(None, texts))
 
 

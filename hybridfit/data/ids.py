@@ -1,4 +1,4 @@
-"""Names of galaxies, and their form in a FITS table, whose texts are ASCII."""
+"""Names of galaxies, and their form in a FITS table, whose strings are ASCII."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 
 def ascii_id(name: str) -> str:
-    """Return a name as it stands in a FITS table: other letters than ASCII's as escapes."""
+    """Return a name in its FITS table form: non-ASCII characters as escapes."""
     return name.encode("ascii", "backslashreplace").decode()
 
 
 def numbers_by_id(ids: Sequence[str]) -> dict[str, int]:
-    """Return the number of each name, and of its form in ASCII; the first of equal ones."""
+    """Map each name, and its ASCII form, to its row number; duplicates to the first."""
     numbers: dict[str, int] = {}
     for i, name in enumerate(ids):
         numbers.setdefault(name, i)

@@ -15,7 +15,7 @@ def plain_name(name: str) -> str:
 
 
 def in_cutout(theta: Tensor, names: Sequence[str], origin: Tensor) -> Tensor:
-    """Return parameters (B, Q), given in pixels of the parent images, in pixels of the cutouts.
+    """Convert parameters (B, Q) from pixels of the parent images to pixels of the cutouts.
 
     Args:
         theta: of B galaxies.
@@ -25,7 +25,7 @@ def in_cutout(theta: Tensor, names: Sequence[str], origin: Tensor) -> Tensor:
 
 
 def parent_shift(names: Sequence[str], origin: Tensor) -> Tensor:
-    """Return what has to be added to parameters of a cutout to have those of its parent image.
+    """Return the shift of parameters from a cutout to its parent image.
 
     Args:
         names: of Q parameters; x and y of each component are shifted.

@@ -1,4 +1,4 @@
-"""Arrays with astropy units: brought to one unit, or refused, before they become plain numbers."""
+"""Convert arrays with astropy units to one unit, or refuse them, before dropping the units."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ from hybridfit.data.units import Kind, ab_zeropoint, classify
 NOISE_POWERS = {"sigma": 1, "variance": 2, "ivar": -2}
 # electrons per unit of an image of counts, of counts per second, of electrons per second
 GAIN_UNITS = (u.electron / u.adu, u.electron / (u.adu / u.s), u.s)
-PLAIN = ("psf", "mask", "segmap")  # what they are multiplied by does not matter
+PLAIN = ("psf", "mask", "segmap")  # their scale does not matter
 
 
 def without_units(image: Any, given: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Return an image and what belongs to it as plain numbers, all in the image's unit.
+    """Return an image and its other fields as plain numbers, all in the image's unit.
 
     Args:
         image: (..., H, W) array; one with a unit is an astropy Quantity or Column.
-        given: by name, fields of `hybridfit.Cutouts` or other noise maps; what has no unit is
-            left as it is, in an image without a unit.
+        given: by name, fields of `hybridfit.Cutouts` or other noise maps; those without a unit
+            are unchanged if the image has no unit.
 
     Returns:
-        The image's numbers; and ``given`` with "sigma" and the like converted, and with
-        "zeropoint" and "zeropoint_from" where the image's unit has an AB zero point and none was
-        given.
+        The image's numbers; and ``given`` with noise maps converted, and with "zeropoint" and
+        "zeropoint_from" if the image's unit has an AB zero point and none was given.
 
     Raises:
-        ValueError: if image or noise lack a unit which the other has, if one cannot be converted
-            to the other, or if the image is of magnitudes.
+        ValueError: if only one of image and noise has a unit, if one cannot be converted to the
+            other, or if the image is in magnitudes.
     """
     image, unit = _split(image)
     plain = {name: value for name, value in given.items() if value is not None}
@@ -51,7 +50,7 @@ def without_units(image: Any, given: Mapping[str, Any]) -> tuple[Any, dict[str, 
 
 
 def _split(value: Any) -> tuple[Any, Any]:
-    """Numbers and unit; the unit is None where there is none, or none to speak of."""
+    """Return numbers and unit; the unit is None if missing or dimensionless."""
     if isinstance(value, list | tuple) and any(hasattr(v, "unit") for v in value):
         value = u.Quantity(value)
     unit = getattr(value, "unit", None) if isinstance(value, np.ndarray | np.number) else None
@@ -63,7 +62,7 @@ def _split(value: Any) -> tuple[Any, Any]:
 
 
 def in_unit_of(unit: Any, name: str, value: Any, own: Any) -> Any:
-    """Return a noise map in the image's unit, to the power that it is meant in.
+    """Return a noise map in the appropriate power of the image's unit.
 
     Args:
         unit: of the image, None without one.
@@ -95,7 +94,7 @@ def in_unit_of(unit: Any, name: str, value: Any, own: Any) -> Any:
 
 
 def _field(name: str, value: Any, own: Any) -> Any:
-    """Another field of a cutout in the unit that it is documented in."""
+    """Return another field of a cutout in its documented unit."""
     if name in PLAIN:
         return value
     if name == "pixel_scale" and own.is_equivalent(u.arcsec):
@@ -113,7 +112,7 @@ def _field(name: str, value: Any, own: Any) -> Any:
 
 
 def _zeropoint(unit: Any, pixel_scale: Any, wcs: Any) -> dict[str, Any]:
-    """Zero point and its origin, if the unit has one and each image's pixels a known area."""
+    """Return zero point and origin, if the unit has one and every pixel area is known."""
     kind, size = classify(unit)
     if kind == Kind.FLUX:
         return {"zeropoint": ab_zeropoint(size), "zeropoint_from": f"unit {unit}"}
@@ -126,7 +125,7 @@ def _zeropoint(unit: Any, pixel_scale: Any, wcs: Any) -> dict[str, Any]:
 
 
 def _areas(pixel_scale: Any, wcs: Any) -> NDArray[np.float64] | None:
-    """Steradian of the pixels; NaN where unknown."""
+    """Return the solid angle of the pixels in steradian; NaN where unknown."""
     if pixel_scale is not None:
         return np.radians(np.asarray(pixel_scale, dtype=np.float64) / 3600) ** 2
     if wcs is None:

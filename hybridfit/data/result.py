@@ -1,4 +1,4 @@
-"""What was measured of a batch: fit, draws, and how far to trust them."""
+"""The measurements of a batch: fit, draws, and their quality."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FLUXES = ("flux", "flux_err", "flux_limit")
 
 
 class Quality(IntEnum):
-    """How far a galaxy's numbers can be trusted; the column ``quality`` in lower case."""
+    """Quality of a galaxy's numbers; in lower case in the column ``quality``."""
 
     SUSPECT = 0
     USABLE = 1
@@ -35,36 +35,36 @@ class Quality(IntEnum):
 
 
 def unknown() -> Any:
-    """Declare a number that is NaN for every galaxy unless it is given."""
+    """Declare a number that is NaN for every galaxy by default."""
     return field(default_factory=lambda: torch.tensor(torch.nan, dtype=torch.float64))
 
 
 @dataclass(frozen=True)
 class Result(Batch):
-    """What was measured of a batch: best fit, errors, and how far to trust them.
+    """The measurements of a batch: best fit, errors, and their quality.
 
     Args:
-        fit: the best fit; its covariance is what is quoted, its flags are all there are.
-        quality: (B,) int64, of `Quality`.
+        fit: the best fit, with the quoted covariance and all flags.
+        quality: (B,) int64, values of `Quality`.
         draws: weighted draws of the posterior or the bootstrap; None for errors from a
-            covariance alone.
-        ess: (B,) effective number of draws; NaN where it does not apply, as in all that follow.
-        pareto_k: (B,) shape of the weights' tail: below 0.7 they can be trusted.
-        log_evidence: (B,) ln of the evidence: the likelihood over the prior, which compares models
-            of one cutout, whatever their components and sky; NaN where draws or sky are too few to
-            tell. The prior of total flux and sky has density 1 for the noise of a typical pixel,
+            covariance only.
+        ess: (B,) effective number of draws; NaN where it does not apply, as for all that follow.
+        pareto_k: (B,) shape of the weights' tail; weights are reliable below 0.7.
+        log_evidence: (B,) ln of the evidence, the likelihood averaged over the prior, which
+            compares models of one cutout with any components and sky; NaN if draws or sky are
+            insufficient. The prior of total flux and sky has density 1 per typical pixel's noise,
             that of the components' shares is uniform, see `hybridfit.uncertainty.evidence`.
-        missed_mass: (B,) share of the posterior's mass where the network puts almost none.
+        missed_mass: (B,) fraction of the posterior's mass where the network puts almost none.
         fit_network_distance: (B,) distance between the fit and the network's posterior in units
             of their joint errors.
         flow_distance: (B,) root-mean-square distance of the fit from the centre of the network's
             posterior, in the coordinates in which that is a standard normal; usually 0.3 to 1.
         catastrophic_probability: (B,) probability that the magnitude is off by more than 0.5 mag,
             or the size by more than a factor of 2.
-        notes: B sentences on what is most likely wrong, "" where nothing is.
-        flux, flux_err: (B,) of all components together, flux units; of a galaxy without signal
-            that of a profile forced at the target's position, which may be negative.
-        flux_limit: (B,) its upper limit of 95 %; NaN where there is signal.
+        notes: B sentences on the most likely problem, "" if there is none.
+        flux, flux_err: (B,) of all components together, flux units; for a galaxy without signal
+            forced photometry at the target's position, which may be negative.
+        flux_limit: (B,) its upper limit of 95 %; NaN for a galaxy with signal.
     """
 
     fit: Fit

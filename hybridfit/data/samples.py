@@ -1,4 +1,4 @@
-"""Weighted draws of a batch of posteriors, and what is quoted of them."""
+"""Weighted draws of a batch of posteriors, and their summaries."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from hybridfit.model.parameters import ParameterSpace
 class Draws(Batch):
     """Weighted draws of the physical parameters of B galaxies.
 
-    Position angles have no beginning: their quantiles, deviations and covariances are taken
+    Position angles are circular: their quantiles, deviations and covariances are taken
     around the circular mean of each galaxy, so that draws of 179 and 1 degree are neighbours.
 
     Args:
         space: names, units and priors of the Q parameters.
         samples: (B, S, Q) float64, in the order of ``space.names``, cutout pixels.
-        weights: (B, S) float64, not negative; made to sum to 1. Draws that are not finite
-            have weight 0; a galaxy all of whose weights are 0 has no draws, and NaN for numbers.
+        weights: (B, S) float64, not negative; normalised to sum to 1. Draws that are not finite
+            get weight 0; a galaxy whose weights are all 0 has no draws, and its summaries are NaN.
 
     Raises:
         ValueError: if shapes disagree.
@@ -65,7 +65,7 @@ class Draws(Batch):
         return torch.where(square > 0, 1 / square.clamp_min(1e-300), 0.0)
 
     def padded(self, count: int) -> Draws:
-        """Return ``count`` draws of each galaxy: these, and then NaN without weight."""
+        """Return ``count`` draws of each galaxy, padded with NaN of weight 0."""
         batch, own, q = self.samples.shape
         nothing = self.samples.new_full((batch, count - own, q), torch.nan)
         weights = torch.cat([self.weights, torch.zeros_like(nothing[..., 0])], dim=1)
@@ -81,7 +81,7 @@ class Draws(Batch):
 
     @property
     def std(self) -> Tensor:
-        """(B, Q) standard deviations; of a position angle about 52 where nothing is known."""
+        """(B, Q) standard deviations; about 52 for an unconstrained position angle."""
         return torch.diagonal(self.covariance, dim1=1, dim2=2).clamp_min(0).sqrt()
 
     @property
@@ -102,7 +102,7 @@ class Draws(Batch):
         Args:
             levels: L numbers in [0, 1].
         """
-        # draws without weight go to the end, where nothing is landed on
+        # draws without weight go to the end, where no quantile falls
         counts = (self.weights > 0)[..., None]
         last = torch.where(counts, self.unwrapped, -torch.inf).amax(dim=1, keepdim=True)
         values, order = torch.where(counts, self.unwrapped, last).sort(dim=1)  # (B, S, Q)
@@ -137,7 +137,7 @@ class Draws(Batch):
 
     @property
     def _direction(self) -> Tensor:
-        """(B, Q) circular mean of all columns; it has a meaning for position angles only."""
+        """(B, Q) circular mean of all columns; meaningful for position angles only."""
         twice = torch.deg2rad(2 * self._safe)
         mean = torch.atan2(self._average(torch.sin(twice)), self._average(torch.cos(twice)))
         return torch.rad2deg(mean) / 2 % 180.0 % 180.0
@@ -150,10 +150,10 @@ class Posterior(Batch):
     Args:
         space: names, units and priors of the Q parameters.
         samples: (B, S, Q) float64, physical parameters in the order of ``space.names``, cutout
-            pixels; NaN for a galaxy that has none.
-        log_prob: (B, S) float64, log density of each draw in (free u, ln flux, sky).
-        rejected: (B,) int64, draws that were implausible and drawn again.
-        distance: (B,) float64, how far the network's context lies from those of training.
+            pixels; NaN for a galaxy without draws.
+        log_prob: (B, S) float64, log density of each draw in (whitened u, ln flux, sky).
+        rejected: (B,) int64, number of implausible draws that were redrawn.
+        distance: (B,) float64, distance of the network's context from those in training.
         flags: (B,) int64, bits of `Flag`.
     """
 
@@ -182,7 +182,7 @@ class Posterior(Batch):
 
     @cached_property
     def draws(self) -> Draws:
-        """The draws, of equal weight, and what is quoted of them."""
+        """The draws, with equal weights, and their summaries."""
         return Draws(self.space, self.samples)
 
     @property
@@ -192,7 +192,7 @@ class Posterior(Batch):
 
     @property
     def std(self) -> Tensor:
-        """(B, Q) standard deviations; of a position angle about 52 where nothing is known."""
+        """(B, Q) standard deviations; about 52 for an unconstrained position angle."""
         return self.draws.std
 
     @property
@@ -206,11 +206,11 @@ class Posterior(Batch):
 
 
 def _interpolate(at: Tensor, middle: Tensor, values: Tensor) -> Tensor:
-    """Values (B, Q, L) at ``at`` (L,), linear in the cumulative weights ``middle`` (B, Q, S)."""
+    """Interpolate to (B, Q, L) at ``at`` (L,) in the cumulative weights ``middle`` (B, Q, S)."""
     wanted = at.expand(*middle.shape[:2], len(at)).contiguous()
     last = middle.shape[2] - 1
     low = (torch.searchsorted(middle, wanted) - 1).clamp(0, max(last - 1, 0))
-    high = (low + 1).clamp_max(last)  # one draw alone is both
+    high = (low + 1).clamp_max(last)  # for a single draw both are the same
     x0, x1 = middle.gather(2, low), middle.gather(2, high)
     y0, y1 = values.gather(2, low), values.gather(2, high)
     share = ((wanted - x0) / (x1 - x0).clamp_min(1e-300)).clamp(0, 1)

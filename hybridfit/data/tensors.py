@@ -1,4 +1,4 @@
-"""What NumPy, torch or astropy give, as tensors: converted once, refused in words."""
+"""Convert input from NumPy, torch or astropy to tensors, or refuse it with an explanation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hybridfit.options.checks import described
 
 
 def as_tensor(value: Any, dtype: torch.dtype, name: str = "value") -> Tensor:
-    """Return a tensor of what NumPy, torch or astropy give, whatever its byte order or memory.
+    """Return input from NumPy, torch or astropy as a tensor, in any byte order or memory layout.
 
     Args:
         value: numbers: a tensor, an array, a list of either, or one number.
@@ -21,7 +21,7 @@ def as_tensor(value: Any, dtype: torch.dtype, name: str = "value") -> Tensor:
         name: of the argument, for the error.
 
     Raises:
-        ValueError: for what is no array of real numbers, and for fractions as integers.
+        ValueError: for anything but real numbers, and for fractions as integers.
     """
     if isinstance(value, Tensor):
         if value.is_complex():
@@ -30,13 +30,13 @@ def as_tensor(value: Any, dtype: torch.dtype, name: str = "value") -> Tensor:
     else:
         tensor = torch.from_numpy(_as_array(value, name))
     fractions = dtype == torch.int64 and tensor.is_floating_point()
-    if fractions and not torch.equal(tensor, tensor.round()):  # NaN too is no integer
+    if fractions and not torch.equal(tensor, tensor.round()):  # NaN is not an integer either
         raise ValueError(f"{name} is {described(value)}, expected whole numbers")
     return tensor.to(dtype)
 
 
 def _as_array(value: Any, name: str) -> np.ndarray:
-    """Real numbers as an array that torch can share: native, contiguous and writeable."""
+    """Return real numbers as an array that torch can share: native, contiguous and writeable."""
     wanted = "an array of real numbers"
     if isinstance(value, str | os.PathLike):
         raise ValueError(
@@ -50,7 +50,7 @@ def _as_array(value: Any, name: str) -> np.ndarray:
         raise ValueError(f"{name} is in {unit}, expected plain numbers")
     try:
         array = np.asarray(value)
-    except (TypeError, ValueError) as error:  # parts of several shapes
+    except (TypeError, ValueError) as error:  # parts of different shapes
         text = str(error).splitlines()[0]
         raise ValueError(f"{name} is {described(value)}, expected {wanted}: {text}") from error
     if array.dtype.kind not in "biuf":
@@ -61,13 +61,13 @@ def _as_array(value: Any, name: str) -> np.ndarray:
 
 
 def masked_pixels(value: Any) -> np.ndarray | None:
-    """Return where a masked array (numpy's or astropy's) is masked; None if it is no such array."""
+    """Return where a masked array (numpy's or astropy's) is masked; None for other arrays."""
     mask = getattr(value, "mask", None) if isinstance(value, np.ndarray) else None
     return None if mask is None else np.broadcast_to(np.asarray(mask, bool), value.shape)
 
 
 def expanded(value: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
-    """Return a view of ``value`` expanded to ``shape``; ValueError where it does not fit."""
+    """Return a view of ``value`` expanded to ``shape``; raise ValueError if it does not fit."""
     try:
         return value.expand(shape)
     except RuntimeError:
@@ -75,7 +75,7 @@ def expanded(value: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
 
 
 def entries(name: str, value: Any, batch: int) -> tuple[Any, ...]:
-    """Return one entry for each galaxy; for a single galaxy it may come without a list."""
+    """Return one entry for each galaxy; a single galaxy needs no list."""
     single = isinstance(value, str | bytes | type) or not hasattr(value, "__len__")
     entries = (value,) if single else tuple(value)
     if len(entries) != batch:

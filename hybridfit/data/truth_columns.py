@@ -1,4 +1,4 @@
-"""Units, descriptions and UCDs of tables of true parameters, as simulations have them."""
+"""Units, descriptions and UCDs of the columns in simulations' tables of true parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OTHERS = {  # name: unit, description, UCD
 
 
 def describe_truth(table: Table) -> Table:
-    """Give the columns of a table of true parameters their metadata, in ``table`` itself."""
+    """Add metadata to the columns of a table of true parameters, in place."""
     for name in table.colnames:
         if name in PARAMETERS:
             parameter = PARAMETERS[name]

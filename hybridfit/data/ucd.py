@@ -1,4 +1,4 @@
-"""Unified content descriptors (UCD1+) of the columns, by which VO tools know what they hold.
+"""Unified content descriptors (UCD1+) of the columns, which tell VO tools their contents.
 
 Limits of an interval are the minimum and maximum of a quantity, as in the Gaia archive.
 
@@ -23,7 +23,7 @@ PARAMETERS = {
     "sky_dy": "instr.skyLevel;arith.diff",
     "flux": "phot.flux",
 }
-OTHER = "src.morph.param"  # of parameters of users' own profiles
+OTHER = "src.morph.param"  # for parameters of user-defined profiles
 ENDS = {
     "": "{}",
     "_err": "stat.error;{}",
@@ -40,6 +40,6 @@ def ucd_of(name: str, end: str = "") -> str:
 
     Args:
         name: of the parameter, without its component.
-        end: what follows the name in the column's: "" for the value, or "_err", "_p16" and so on.
+        end: suffix of the column's name: "" for the value, or "_err", "_p16" and so on.
     """
     return ENDS[end].format(PARAMETERS.get(name, OTHER))

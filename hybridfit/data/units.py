@@ -1,4 +1,4 @@
-"""Units of images: what they measure, and the AB magnitude of one of them.
+"""Units of images: the quantity they measure, and the AB magnitude of one unit.
 
 >>> image_unit("10.0*nanoJansky").kind
 <Kind.FLUX: 'flux density'>
@@ -18,8 +18,7 @@ from typing import Any
 
 from astropy import units as u
 
-# words for units in headers, in small letters; what astropy knows in its own spelling need not
-# stand here
+# names of units in headers, in lower case; spellings that astropy knows are not listed
 WORDS = {
     **dict.fromkeys(("counts", "count", "cts", "ct", "adus", "adu", "dn", "dns", "du"), "adu"),
     **dict.fromkeys(("electrons", "electron", "e", "el", "photons", "photon", "ph"), "electron"),
@@ -46,14 +45,14 @@ PREFIXES = {
     "": "",
 }
 LONGEST = 80  # characters of a unit
-# of 10 by four digits and more, which astropy works out in whole numbers: 10**9999999 takes minutes
+# exponents of 10 with four or more digits: astropy computes integers, 10**9999999 takes minutes
 POWER = re.compile(r"(\*\*|\^)[\s(+-]*\d{4}|\b10[\s(+-]+\d{4}")
 NAMELESS = ("", "none", "unknown", "unitless", "dimensionless", "n/a", "null", "undef")
 JANSKY = re.compile(r"(nano|micro|milli|mega|mu|n|u|m|)(?:jy|jansk(?:y|ys|ies))", re.IGNORECASE)
 
 
 class Kind(Enum):
-    """What a pixel's number measures."""
+    """The quantity measured by a pixel value."""
 
     FLUX = "flux density"
     SURFACE = "flux density per solid angle"
@@ -67,7 +66,7 @@ class Kind(Enum):
     UNKNOWN = "unknown"
 
 
-# what one unit of each kind is measured in
+# base unit of each kind
 BASES = {
     Kind.FLUX: u.AB,
     Kind.SURFACE: u.AB / u.sr,
@@ -85,8 +84,8 @@ class ImageUnit:
     """A unit of pixels.
 
     Args:
-        name: as it is written, "" where there is none.
-        kind: what it measures.
+        name: as written, "" if missing.
+        kind: the quantity it measures.
         size: of one unit in the kind's base: flux densities in 3631 Jy (maggies), per steradian
             or beam; per wavelength in erg/s/cm2/Angstrom; counts, electrons, per second.
     """
@@ -103,7 +102,7 @@ def ab_zeropoint(maggies: float) -> float:
 
 @lru_cache(maxsize=1024)
 def image_unit(text: str) -> ImageUnit:
-    """Return what a header's BUNIT says; of kind UNKNOWN where it is not understood."""
+    """Return the unit of a header's BUNIT; of kind UNKNOWN if it cannot be parsed."""
     name = " ".join(str(text).split())
     unit = parse_unit(name)
     if unit is None:
@@ -113,7 +112,7 @@ def image_unit(text: str) -> ImageUnit:
 
 
 def parse_unit(text: str) -> Any:
-    """Return the astropy unit of a text in any common spelling, None if it is not understood."""
+    """Return the astropy unit of a text in any common spelling, None if it cannot be parsed."""
     if len(text) > LONGEST or POWER.search(text):
         return None
     text = text.strip().strip("[]'\" ").replace("\u00b5", "u").replace("\u03bc", "u")
@@ -121,20 +120,20 @@ def parse_unit(text: str) -> Any:
         return None
     text = re.sub(r"(?<![A-Za-z0-9.])[eE]-(?![0-9])", "electron", text)
     text = re.sub(r"\b[Pp][Ee][Rr]\b", "/", text)
-    if re.search(r"\bMJY\b", text):  # capitals alone: mega only where it is per solid angle
+    if re.search(r"\bMJY\b", text):  # all capitals: mega only if per solid angle
         text = text.replace("MJY", "MJy") if re.search(r"(?i)s(te)?r", text) else "unknown MJY"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return u.Unit(re.sub(r"(?<![0-9.])[A-Za-z]+", _spelled, text))
-    except Exception:  # of what may stand in a header: overflows, divisions by 0, and more
+    except Exception:  # anything may be in a header: overflows, divisions by 0, and more
         return None
 
 
 def _spelled(match: re.Match[str]) -> str:
-    """One word of a unit as astropy spells it."""
+    """Return one word of a unit in astropy's spelling."""
     word = match[0]
-    if word == "A":  # in an image's unit never an ampere
+    if word == "A":  # never an ampere in an image's unit
         return "Angstrom"
     flux = JANSKY.fullmatch(word)
     if flux:
@@ -144,7 +143,7 @@ def _spelled(match: re.Match[str]) -> str:
 
 
 def classify(unit: Any) -> tuple[Kind, float]:
-    """Return what an astropy unit measures, and its size in the kind's base (`ImageUnit`)."""
+    """Return the kind of an astropy unit, and its size in the kind's base (`ImageUnit`)."""
     if isinstance(unit, u.function.FunctionUnitBase):
         return Kind.MAGNITUDE, math.nan
     unit = plain_unit(unit)

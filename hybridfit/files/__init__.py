@@ -1,1 +1,1 @@
-"""Files that users name, opened with bounds: regular ones only, and no more than they may hold."""
+"""Safe opening of files named by users: regular files only, up to a size limit."""

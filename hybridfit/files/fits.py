@@ -1,7 +1,7 @@
-"""FITS files opened only after their headers' claims were checked, without touching their data.
+"""Open FITS files after checking the sizes their headers claim, without reading their data.
 
-What astropy is given ends with the last HDU that is whole: it would search zeros behind it for
-another header, count axes to 2^31, or unpack what no image needs.
+Astropy sees the file up to its last complete HDU only: it would search zeros after that for another
+header, count axes to 2^31, or unpack far more than any image needs.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from hybridfit.files.regular import FileProblem, open_regular
 BLOCK, CARD = 2880, 80  # bytes
 MAX_HDUS = 10_000
 MAX_HEADER = 4_000_000  # bytes of one header: 50,000 cards
-MAX_AXES = MAX_FIELDS = 999  # the FITS standard's own
-# what a compressed file may unpack to: so much in any case, and that many times its own size,
-# which images with noise do not reach
+MAX_AXES = MAX_FIELDS = 999  # limits of the FITS standard
+# limits of unpacking a compressed file: this many bytes in any case, or this many times its own
+# size, which images with noise do not reach
 MAX_UNPACKED, MAX_RATIO = 300_000_000, 50
-IN_MEMORY = 16_000_000  # bytes of a file that is read at once
+IN_MEMORY = 16_000_000  # bytes of a file that is read in one piece
 CHUNK = 1 << 20
 STRUCTURE = re.compile(
     rb"(SIMPLE|XTENSION|BITPIX|NAXIS\d*|GCOUNT|PCOUNT|GROUPS|TFIELDS|ZBITPIX|ZNAXIS\d*|ZTILE\d+)"
@@ -45,19 +45,19 @@ def open_fits(path: str | Path) -> Iterator[fits.HDUList]:
     """Open a FITS file, compressed by gzip, bzip2, xz, zip or not, for reading.
 
     Raises:
-        FileProblem: for claims that no image has, or if it is no regular file.
-        OSError: if it cannot be read; astropy's errors, of many kinds, for broken headers.
+        FileProblem: for sizes that no image has, or if it is not a regular file.
+        OSError: if it cannot be read; any of astropy's errors for broken headers.
     """
     with open_regular(path) as file, fits.open(_bounded(file, str(path))) as hdus:
         yield hdus
 
 
 def check_fits(path: str | Path) -> None:
-    """Check the claims of a plain FITS file that somebody else will open by its name.
+    """Check the sizes claimed by a plain FITS file that another library will open by name.
 
     Raises:
-        FileProblem: for claims that no table has, data behind the last HDU, or if it is no
-            regular file or a compressed one.
+        FileProblem: for sizes that no table has, data after the last HDU, or if it is compressed
+            or not a regular file.
         OSError: if it cannot be read.
     """
     with open_regular(path) as file:
@@ -65,16 +65,14 @@ def check_fits(path: str | Path) -> None:
             raise FileProblem(f"'{path}' is compressed, expected a plain FITS file: unpack it")
         end, size = _end_of(file, str(path))
         if size - end > MAX_HEADER:
-            raise FileProblem(
-                f"'{path}' has {size - end} bytes behind its last HDU: is it damaged?"
-            )
+            raise FileProblem(f"'{path}' has {size - end} bytes after its last HDU: is it damaged?")
 
 
 def looks_like_fits(path: str | Path) -> bool:
-    """Whether a regular file begins as FITS does, or as something compressed.
+    """Return whether a regular file begins like FITS or a compressed file.
 
     Raises:
-        FileProblem: if it is no regular file.
+        FileProblem: if it is not a regular file.
         OSError: if it cannot be read.
     """
     with open_regular(path) as file:
@@ -82,7 +80,7 @@ def looks_like_fits(path: str | Path) -> bool:
 
 
 def _bounded(file: BinaryIO, path: str) -> BinaryIO:
-    """What astropy may read of a file: the HDUs that are there."""
+    """The part of a file that astropy may read: its complete HDUs."""
     unpack = _unpacker(file)
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
@@ -98,7 +96,7 @@ def _bounded(file: BinaryIO, path: str) -> BinaryIO:
 
 
 class _Window(io.RawIOBase):
-    """The first bytes of a file."""
+    """Return the first bytes of a file."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file, self._size, self._at = file, size, 0
@@ -125,7 +123,7 @@ class _Window(io.RawIOBase):
 
 
 def _unpacker(file: BinaryIO) -> Callable[[BinaryIO], BinaryIO] | None:
-    """How to unpack a file, by its first bytes; None for a plain one."""
+    """Return the decompressor for a file from its first bytes; None for a plain one."""
     start = file.read(6)
     file.seek(0)
     if start[:2] == b"\x1f\x8b":
@@ -146,7 +144,7 @@ def _member(file: BinaryIO) -> BinaryIO:
 
 
 def _unpacked(stream: BinaryIO, path: str, limit: int) -> BinaryIO:
-    """The HDUs of a compressed file, unpacked into memory, as far as they go."""
+    """Return the complete HDUs of a compressed file, unpacked into memory."""
     kept = io.BytesIO()
 
     def read(count: int) -> bytes:
@@ -171,7 +169,7 @@ def _unpacked(stream: BinaryIO, path: str, limit: int) -> BinaryIO:
 
 
 def _end_of(file: BinaryIO, path: str) -> tuple[int, int]:
-    """Where the last HDU of a plain file ends, and the file's size."""
+    """Return the end of the last HDU of a plain file, and the file's size."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
 
@@ -183,17 +181,17 @@ def _end_of(file: BinaryIO, path: str) -> tuple[int, int]:
 
 
 def _walk(read: Callable[[int], bytes], skip: Callable[[int], int], path: str) -> int:
-    """Go from header to header and return where the last HDU ends; absurd claims raise."""
+    """Step through the headers and return the end of the last HDU; raise for absurd sizes."""
     end = 0
     for number in range(MAX_HDUS):
         header = b""
         while not (header and _is_last(header)):
             block = read(BLOCK)
             if number and not header and not block.startswith(b"XTENSION"):
-                return end  # nothing, or no HDU: astropy would look for one in it
+                return end  # empty, or not an HDU: astropy would search it for one
             header += block
             if len(block) < BLOCK or (not number and not header.startswith(b"SIMPLE")):
-                return end + len(header)  # astropy says what is wrong with it
+                return end + len(header)  # astropy reports what is wrong
             if len(header) > MAX_HEADER:
                 raise FileProblem(
                     f"header {number} of '{path}' does not end within {MAX_HEADER / 1e6:g} MB"
@@ -207,26 +205,26 @@ def _walk(read: Callable[[int], bytes], skip: Callable[[int], int], path: str) -
 
 
 def _is_last(header: bytes) -> bool:
-    """Whether the last block of a header has an END card."""
+    """Return whether the last block of a header has an END card."""
     found = END.finditer(header, len(header) - BLOCK)
     return any(card.start() % CARD == 0 for card in found)
 
 
 def _data_size(header: bytes, where: str) -> int:
-    """Bytes of data that a header claims.
+    """Return the number of data bytes that a header claims.
 
     Raises:
-        FileProblem: for axes, sides or counts that astropy would count for ever, or backwards.
+        FileProblem: for axes, sides or counts that are absurdly large or negative.
     """
     found: dict[str, list[int]] = {}
     for i in range(0, len(header), CARD):
-        if header[i] not in INITIALS:  # most cards: spares the expression
+        if header[i] not in INITIALS:  # most cards: saves the regular expression
             continue
         card = STRUCTURE.match(header, i, i + CARD)
         if card is not None:
             text = card[2].decode("latin-1").strip()
             if NUMBER.fullmatch(text):
-                value = int(text.split(".")[0][:40])  # of 4,300 digits int() makes an error
+                value = int(text.split(".")[0][:40])  # int() raises for 4,300 digits
                 found.setdefault(card[1].decode(), []).append(value)
     for key, limit in (("NAXIS", MAX_AXES), ("ZNAXIS", MAX_AXES), ("TFIELDS", MAX_FIELDS)):
         for value in found.get(key, ()):

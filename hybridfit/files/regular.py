@@ -1,4 +1,4 @@
-"""Regular files and their text, read up to a limit: a device or a pipe would be read for ever."""
+"""Read regular files and their text up to a limit: a device or a pipe might never end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS = {
 
 
 class FileProblem(ValueError):
-    """A file is not what it should be: no regular file, too large, or with absurd claims."""
+    """A file is unusable: not a regular file, too large, or with absurd sizes in its headers."""
 
 
 def open_regular(path: str | Path) -> BinaryIO:
@@ -27,10 +27,10 @@ def open_regular(path: str | Path) -> BinaryIO:
 
     Raises:
         FileNotFoundError: without such a file.
-        FileProblem: if it is a directory, pipe, device, socket, or a circle of links.
+        FileProblem: if it is a directory, pipe, device, socket, or a loop of links.
         OSError: if it cannot be read.
     """
-    # without O_NONBLOCK opening a pipe waits until somebody writes to it
+    # without O_NONBLOCK opening a pipe waits until something writes to it
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         if not stat.S_ISREG(mode := os.stat(path).st_mode):  # opening a device may act on it
@@ -41,7 +41,7 @@ def open_regular(path: str | Path) -> BinaryIO:
             raise FileProblem(f"'{path}' is a symbolic link that leads back to itself") from error
         raise
     file = os.fdopen(descriptor, "rb")
-    mode = os.fstat(descriptor).st_mode  # of what was opened, whatever has the name now
+    mode = os.fstat(descriptor).st_mode  # of the opened file, even if the path was replaced
     if not stat.S_ISREG(mode):
         file.close()
         raise FileProblem(_not_regular(path, mode))
@@ -49,11 +49,11 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 
 def read_bytes(path: str | Path, limit: int) -> bytes:
-    """Return what a regular file holds.
+    """Return the content of a regular file.
 
     Args:
         path: of the file.
-        limit: bytes that it may have.
+        limit: largest allowed size in bytes.
 
     Raises:
         FileProblem: if it is larger, or as for `open_regular`.
@@ -80,26 +80,26 @@ def read_text(path: str | Path, limit: int) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise FileProblem(f"'{path}' is no text in UTF-8: see its line {line}") from error
+        raise FileProblem(f"'{path}' is not text in UTF-8: see its line {line}") from error
 
 
 def check_regular(path: str | Path) -> None:
-    """Raise what `open_regular` would, for a file that somebody else will open by its name."""
+    """Check, as `open_regular` does, a file that another library will open by name."""
     open_regular(path).close()
 
 
 def check_text(path: str | Path) -> None:
-    """Raise FileProblem if a file is no regular one, or begins as no text does."""
+    """Raise FileProblem if a file is not a regular one, or does not begin like text."""
     with open_regular(path) as file:
         if b"\0" in file.read(4096):
-            raise FileProblem(f"'{path}' is no text, expected a table of text")
+            raise FileProblem(f"'{path}' is not text, expected a table of text")
 
 
 def peek_text(path: str | Path, count: int) -> str:
     """Return the text of a regular file's first ``count`` bytes, whatever its encoding.
 
     Raises:
-        FileProblem: if it is no regular file.
+        FileProblem: if it is not a regular file.
         OSError: if it cannot be read.
     """
     with open_regular(path) as file:
@@ -107,5 +107,5 @@ def peek_text(path: str | Path, count: int) -> str:
 
 
 def _not_regular(path: str | Path, mode: int) -> str:
-    kind = KINDS.get(stat.S_IFMT(mode), "no regular file")
+    kind = KINDS.get(stat.S_IFMT(mode), "not a regular file")
     return f"'{path}' is {kind}, expected a regular file"

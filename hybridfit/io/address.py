@@ -1,8 +1,8 @@
-"""How an image inside a FITS file is named: by CFITSIO's and IRAF's ways, and ours.
+"""Addresses of images inside FITS files: the CFITSIO and IRAF syntaxes, and our own.
 
 ``file.fits``, ``file.fits[1]``, ``file.fits[SCI]``, ``file.fits[sci,2]`` (name and EXTVER),
-``file.fits+1``, each followed by a section if wanted: ``[10:50,20:60]`` (x, y from 1, both ends
-in), ``[*,*,3]`` (the third plane of a cube).
+``file.fits+1``, each optionally followed by a section: ``[10:50,20:60]`` (x, y from 1, both ends
+included), ``[*,*,3]`` (the third plane of a cube).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hybridfit.data.errors import BadInput
 
 BRACKETS = re.compile(r"(.*?)((?:\[[^\[\]]*\])+)", re.DOTALL)
 PLUS = re.compile(r"(.+\.(?:fits|fit|fts|imh)(?:\.gz|\.fz|\.bz2|\.xz)?)\+(\d{1,6})", re.IGNORECASE)
-# what IRAF and CFITSIO allow behind the name: the kind of HDU, inheritance of headers
+# qualifiers that IRAF and CFITSIO allow after the name: the kind of HDU, inheritance of headers
 KINDS = re.compile(r"i|b|a|image|(no)?inherit[+-]?", re.IGNORECASE)
 AXIS = re.compile(r"\*|\d{1,9}(:\d{1,9})?")
 EXAMPLES = "expected like file.fits[1], [SCI], [sci,2], or a section like [10:50,20:60] or [*,*,3]"
@@ -24,14 +24,14 @@ Range = tuple[int, int] | None  # first and last pixel from 1; None for all of t
 
 @dataclass(frozen=True)
 class Address:
-    """Where an image is.
+    """The location of an image.
 
     Args:
         path: of the file.
-        hdu: its name, "" if not given; a name of digits only may be the HDU's number, from 0.
+        hdu: its name, "" if not given; a name that is all digits may be the HDU's number, from 0.
         version: its EXTVER, 0 if not given.
-        section: of each axis, x first, the first and last pixel, from 1; empty for all.
-        tail: what stands behind the path, as it was written.
+        section: the first and last pixel of each axis, x first, from 1; empty for all.
+        tail: the text after the path, as written.
     """
 
     path: str
@@ -42,16 +42,16 @@ class Address:
 
     @property
     def bracket(self) -> str:
-        """The HDU as CFITSIO writes it, "" where none is named."""
+        """The HDU in CFITSIO's syntax, "" if none is named."""
         version = f",{self.version}" if self.version else ""
         return f"[{self.hdu}{version}]" if self.hdu else ""
 
 
 def parse_address(text: str) -> Address:
-    """Take the name of an image apart; a file that is called so as a whole goes first.
+    """Parse the address of an image; an existing file with that exact name takes precedence.
 
     Raises:
-        BadInput: for brackets that are not understood.
+        BadInput: for brackets that cannot be parsed.
     """
     if text.endswith("]") and (match := BRACKETS.fullmatch(text)) and not os.path.lexists(text):
         path, tail = match[1], match[2]
@@ -89,7 +89,7 @@ def _hdu(words: list[str], text: str) -> tuple[str, int]:
 
 
 def _range(word: str, text: str) -> Range:
-    """One axis of a section: ``*``, ``first:last``, or one pixel."""
+    """Parse one axis of a section: ``*``, ``first:last``, or one pixel."""
     if not AXIS.fullmatch(word):
         raise BadInput(
             f"'{text}' has the section '{word}': expected '*', 'first:last' from 1 with both ends "

@@ -1,4 +1,4 @@
-"""Arrays prepared as files are: neighbours masked, a missing sigma made, bad pixels left out."""
+"""Prepare arrays like files: mask neighbours and bad pixels, estimate a missing sigma."""
 
 from __future__ import annotations
 
@@ -70,26 +70,26 @@ def prepare(
     crop: str = "auto",
     mask_neighbours: bool = True,
 ) -> Cutouts:
-    """Prepare images in memory as `read` does files, and return them as `Cutouts`.
+    """Prepare images in memory as `read` prepares files, and return them as `Cutouts`.
 
     >>> cutouts = hybridfit.prepare(image, sigma=sigma, psf=psf, zeropoint=25.0)
     >>> cutouts = hybridfit.prepare([ccd1, ccd2])  # CCDData with uncertainty, mask, psf, wcs
 
-    Pixels without data or with absurd noise are masked, a missing sigma is made from the
-    background (and from Poisson noise where the gain is known), neighbours are found and masked
-    where neither ``mask`` nor ``segmap`` is given, large images are cropped, PSFs are normalised.
-    What was done stands in ``flags`` and ``messages``.
+    Pixels without data or with absurd noise are masked, a missing sigma is estimated from the
+    background (plus Poisson noise where the gain is known), neighbours are detected and masked
+    if neither ``mask`` nor ``segmap`` is given, large images are cropped, PSFs are normalised.
+    ``flags`` and ``messages`` record what was done.
 
     Args:
         image: (B, H, W) or (H, W), flux units; or a list of images, of any shapes. Each may be
             an array, a tensor, a masked array (masked pixels are bad), a Quantity, or an `NDData`
-            or `CCDData`, whose uncertainty, mask, unit, psf, wcs and header are taken.
-        psf: (h, w) for all or (B, h, w), a list of such, or None to fit without one; needed
+            or `CCDData`, whose uncertainty, mask, unit, psf, wcs and header are used.
+        psf: (h, w) for all or (B, h, w), a list of these, or None to fit without one; required
             unless the images have their own.
-        sigma, variance, ivar: one at most, of the images' shapes, (H, W) for all, or a number.
-        mask: of the images' shapes, not 0 = leave out.
+        sigma, variance, ivar: at most one, of the images' shapes, (H, W) for all, or a number.
+        mask: of the images' shapes, nonzero = leave out.
         segmap: of the images' shapes, labels; the target's segment is kept.
-        dq: of the images' shapes, bits of bad pixels; weight: the same, 0 where there are no data.
+        dq: of the images' shapes, bits of bad pixels; weight: likewise, 0 where there are no data.
         mask_bits: which bits of ``dq`` or ``mask`` are harmful, "1,4096"; default all.
         id: (B,) names; default the row numbers.
         zeropoint: (B,) or one for all, mag; default the header's.
@@ -98,20 +98,20 @@ def prepare(
         psf_oversampling: (B,) or one for all, PSF pixels per image pixel; default 1.
         psf_includes_pixel: as of `Cutouts`.
         psf_center: as of `ReadOptions`.
-        x, y: (B,) or one for all, where the target is in the image; default its middle.
-        start: (B, 7) or (7,) starting values x, y, mag, r_eff, n, q, pa, NaN where not given.
-        origin: (B, 2) or (2,) x and y of the images' first pixels in a parent.
-        flags: (B,) bits to begin with.
+        x, y: (B,) or one for all, position of the target in the image; default its centre.
+        start: (B, 7) or (7,) initial values x, y, mag, r_eff, n, q, pa, NaN where not given.
+        origin: (B, 2) or (2,) x and y of the images' first pixels in a parent image.
+        flags: (B,) bits that are already set.
         wcs: an astropy WCS for all, or B of them.
-        messages: (B,) texts to begin with.
-        crop: "auto" to cut large images to the galaxy and its sky, "none" to keep every pixel.
-        mask_neighbours: False to leave neighbours in.
+        messages: (B,) existing texts.
+        crop: "auto" to crop large images to the galaxy and its sky, "none" to keep every pixel.
+        mask_neighbours: False to leave neighbours unmasked.
 
     Returns:
-        The cutouts; a galaxy that cannot be used is one without data, flagged, with the reason.
+        The cutouts; an unusable galaxy has no data, a flag, and the reason as its message.
 
     Raises:
-        ValueError: for shapes, units or numbers that do not fit together.
+        ValueError: for inconsistent shapes, units or numbers.
     """
     how = _checked_preparation(crop, psf_center, mask_neighbours, mask_bits)
     images = images_of(image)
@@ -142,7 +142,7 @@ def prepare(
 
 @dataclass(frozen=True)
 class _Galaxy:
-    """What was given of one galaxy."""
+    """The user's input for one galaxy."""
 
     name: str
     image: Plain
@@ -165,7 +165,7 @@ class _Preparation:
 def _checked_preparation(
     crop: str, psf_center: str, mask_neighbours: bool, mask_bits: str
 ) -> _Preparation:
-    """Return how galaxies are prepared; raise ValueError for what cannot be."""
+    """Return checked options of the preparation; raise ValueError for invalid ones."""
     check_choice("crop", crop, ("auto", "none"))
     check_choice("psf_center", psf_center, PSF_CENTERS)
     mask_neighbours = checked("mask_neighbours", mask_neighbours, bool)
@@ -176,9 +176,9 @@ def _checked_preparation(
 
 
 def _cutouts(galaxies: Sequence[_Galaxy], how: _Preparation) -> list[Cutout]:
-    """Prepare all galaxies; misuse that shows late raises only if no galaxy could be prepared."""
+    """Prepare all galaxies; raise errors that appear late only if every galaxy failed."""
     cutouts: list[Cutout] = []
-    strange: list[Exception] = []  # misuse that is seen late, or a galaxy's own
+    strange: list[Exception] = []  # late signs of misuse, or problems of one galaxy
     for galaxy in galaxies:
         try:
             cutouts.append(_cutout(galaxy, how))
@@ -241,13 +241,13 @@ def _calibration(image: Plain, values: Mapping[str, float], wcs: Any) -> Calibra
         area=pixel_area(first_number(values["pixel_scale"]), wcs),
         pixels=image.data,
     )
-    # there is no header to look into
+    # there is no header to search
     return replace(known, origin=known.origin.replace("BUNIT", "unit"))
 
 
 @dataclass(frozen=True)
 class _Psfs:
-    """PSFs made ready, those that several images share only once."""
+    """Prepare the PSFs; one shared by several images only once."""
 
     center: str
     known: dict[tuple[int, float, float], PreparedPsf] = field(default_factory=dict)
@@ -255,7 +255,7 @@ class _Psfs:
     def of(
         self, psf: NDArray | None, name: str, oversampling: float, scale: float
     ) -> PreparedPsf | None:
-        """Return a galaxy's PSF made ready; None where there is none."""
+        """Return a galaxy's prepared PSF, or None."""
         if psf is None:
             return None
         key = id(psf), oversampling, scale
@@ -267,7 +267,7 @@ class _Psfs:
 
 
 def _celestial(wcs: Any) -> Any:
-    """Return the celestial axes of a WCS; None where there are none."""
+    """Return the celestial axes of a WCS, or None."""
     if wcs is None:
         return None
     if not hasattr(wcs, "has_celestial"):
@@ -278,9 +278,9 @@ def _celestial(wcs: Any) -> Any:
 def _with_more(
     cutouts: Cutouts, origin: ArrayLike, flags: ArrayLike, messages: Sequence[str] | str
 ) -> Cutouts:
-    """Return the cutouts with what the caller knows beside them."""
+    """Return the cutouts with the caller's further fields."""
     count = len(cutouts)
-    told = [messages] * count if isinstance(messages, str) else entries("messages", messages, count)
+    own = [messages] * count if isinstance(messages, str) else entries("messages", messages, count)
     bits = spread_numbers("flags", flags, count)
     if not (bits == np.round(bits)).all() or np.isinf(bits).any():
         raise ValueError(f"flags is {described(flags)}, expected whole numbers")
@@ -289,5 +289,5 @@ def _with_more(
         cutouts,
         origin=cutouts.origin + torch.from_numpy(first.copy()),
         flags=cutouts.flags | torch.from_numpy(bits.astype(np.int64)),
-        messages=[joined(*map(str, pair)) for pair in zip(told, cutouts.messages, strict=True)],
+        messages=[joined(*map(str, pair)) for pair in zip(own, cutouts.messages, strict=True)],
     )

@@ -1,6 +1,6 @@
-"""Tables of text as spreadsheets and editors write them: any encoding, separator, decimal comma.
+"""Delimited text tables of spreadsheets and editors: any encoding, separator, decimal comma.
 
-Also what keeps a text from being taken for a formula by a spreadsheet that opens our CSV.
+Also escapes strings that a spreadsheet would run as formulas when it opens our CSV.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import BinaryIO
 from hybridfit.files.regular import FileProblem, open_regular
 
 SEPARATORS = ",;\t|"
-LONGEST = 1_000_000  # letters in a line
+LONGEST = 1_000_000  # characters in a line
 CHUNK = 1 << 20
-MARKS = (  # the longer ones first: that of UTF-32 begins as that of UTF-16
+MARKS = (  # longest first: the mark of UTF-32 begins like that of UTF-16
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -33,11 +33,11 @@ COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d*),\d+([eE][+-]?\d+)?")
 
 @dataclass(frozen=True)
 class Delimited:
-    """A table of texts.
+    """A table of strings.
 
     Args:
         columns: by name, in the file's order.
-        separator: between fields; where that is no comma, numbers may have decimal commas.
+        separator: between fields; if it is not a comma, numbers may have decimal commas.
     """
 
     columns: dict[str, list[str]]
@@ -48,13 +48,13 @@ def read_delimited(path: Path, known: Collection[str] = ()) -> Delimited:
     """Read a table whose first line names its columns.
 
     Args:
-        path: text in UTF-8, UTF-16 or UTF-32, else taken for Windows' Latin-1, with commas,
+        path: text in UTF-8, UTF-16 or UTF-32, otherwise read as Windows' Latin-1, with commas,
             semicolons, tabs or bars between fields; empty rows, lines that begin with ``#``, a
-            first line ``sep=;`` and empty columns behind the last are passed over.
-        known: names of columns; the separator that finds most of them is taken.
+            first line ``sep=;`` and empty trailing columns are skipped.
+        known: names of columns; the separator that finds most of them is used.
 
     Raises:
-        ValueError: if it is no such table.
+        ValueError: if it is not such a table.
         OSError: if it cannot be read.
     """
     with open_regular(path) as file:
@@ -84,17 +84,17 @@ def read_delimited(path: Path, known: Collection[str] = ()) -> Delimited:
 
 
 def decimal(text: str) -> str:
-    """Return a number with a decimal comma as one with a point: ``1.234,5`` is 1234.5."""
+    """Convert a decimal comma to a point: ``1.234,5`` is 1234.5."""
     return text.replace(".", "").replace(",", ".") if COMMA.fullmatch(text) else text
 
 
 def guarded(text: str) -> str:
-    """Return a text as a spreadsheet may see it: an apostrophe before what begins a formula."""
+    """Escape a string for spreadsheets: put an apostrophe before the start of a formula."""
     return GUARD + text if text.startswith((*FORMULA, GUARD)) else text
 
 
 def unguarded(text: str) -> str:
-    """Return what `guarded` was given."""
+    """Undo `guarded`."""
     return text[1:] if text[:1] == GUARD and text[1:].startswith((*FORMULA, GUARD)) else text
 
 
@@ -103,10 +103,10 @@ def _encoding(file: BinaryIO, path: Path) -> str:
     for mark, name in MARKS:
         if head.startswith(mark):
             return name
-    if b"\0" in head:  # letters of UTF-16 without a mark: every other byte of ASCII is 0
+    if b"\0" in head:  # UTF-16 without a byte-order mark: every other byte of ASCII is 0
         halves = [half.count(0) / max(len(half), 1) for half in (head[::2], head[1::2])]
         if max(halves) < 0.4 or min(halves) > 0.1:
-            raise FileProblem(f"'{path}' is no text, expected a table of text")
+            raise FileProblem(f"'{path}' is not text, expected a table of text")
         return "utf-16-be" if halves[0] > halves[1] else "utf-16-le"
     file.seek(0)
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -120,7 +120,7 @@ def _encoding(file: BinaryIO, path: Path) -> str:
 
 
 def _lines(text: io.TextIOWrapper) -> Iterator[str]:
-    """Lines that say something; a bound on their length, for a file may have no end of line."""
+    """Yield the non-empty lines; their length is limited, as a file may have no line ends."""
     while line := text.readline(LONGEST + 1):
         if len(line) > LONGEST:
             raise ValueError(f"a line has more than {LONGEST} letters, expected a table of text")
@@ -133,7 +133,7 @@ def _separator(line: str, known: Collection[str]) -> str:
         cells = _cells(line, separator)
         return len(set(cells) & set(known)), len(cells)
 
-    return max(SEPARATORS, key=score)  # the first of equals: a comma
+    return max(SEPARATORS, key=score)  # the first of ties: a comma
 
 
 def _cells(line: str, separator: str) -> list[str]:

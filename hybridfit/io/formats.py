@@ -1,4 +1,4 @@
-"""Formats of the tables that are written, and the names of their files."""
+"""Formats and file names of the output tables."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ RESULTS, DRAWN = "results", "draws"  # names of a run's two tables
 
 
 def check_format(format: str, arrays: str = "") -> None:
-    """Raise ValueError for a format that is not known or cannot hold what is asked for.
+    """Raise ValueError for a format that is unknown or cannot hold the requested content.
 
     Args:
         format: one of `FORMATS`.
-        arrays: what the table has that is more than a number an entry; "" for nothing.
+        arrays: name of the table's content with several numbers per entry; "" for none.
     """
     check_choice("format", format, FORMATS)
     if format == "csv" and arrays:
@@ -30,10 +30,10 @@ def check_format(format: str, arrays: str = "") -> None:
 
 
 def table_path(folder: Path, format: str, name: str = RESULTS) -> Path:
-    """Return the file of a table in a folder."""
+    """Return the path of a table in a folder."""
     return folder / f"{name}.{ENDINGS[format]}"
 
 
 def tables_in(folder: Path, name: str = RESULTS) -> list[Path]:
-    """Return the files of a table in a folder, of whatever format."""
+    """Return the existing files of a table in a folder, in any format."""
     return [path for format in FORMATS if (path := table_path(folder, format, name)).exists()]

@@ -1,4 +1,4 @@
-"""Manifest tables: one row a galaxy, with its files and what is known of it."""
+"""Manifest tables: one row per galaxy, with its files and known properties."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ EMPTY = {"", "nan", "none", "null", "--", "n/a", "na"}
 
 @dataclass(frozen=True)
 class Manifest:
-    """Columns of a manifest that are understood: file names as bytes, the rest as numbers.
+    """The known columns of a manifest: file names as bytes, all others as numbers.
 
-    Names are of a fixed width, or objects where that would take far more memory.
+    Names have a fixed width, or are objects where that would take far more memory.
 
-    ``problems`` says of rows, by their number, what is wrong with an entry.
+    ``problems`` maps row numbers to descriptions of invalid entries.
     """
 
     ids: list[str]
@@ -46,7 +46,7 @@ class Manifest:
 
 
 def is_fits_table(path: Path) -> bool:
-    """Whether a FITS file's first HDU with data is a table (and so, a manifest)."""
+    """Return whether a FITS file's first HDU with data is a table (and so a manifest)."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -56,7 +56,7 @@ def is_fits_table(path: Path) -> bool:
                         return True
                     if hdu.is_image and len(hdu.shape) > 0:
                         return False
-    except Exception:  # not a FITS file: whoever reads it as an image will say so
+    except Exception:  # not a FITS file: reading it as an image will report that
         return False
     return False
 
@@ -64,14 +64,14 @@ def is_fits_table(path: Path) -> bool:
 def read_manifest(path: Path, options: ReadOptions) -> Manifest:
     """Read a CSV, ECSV, FITS or Parquet manifest.
 
-    Columns that are not known are left alone, for users' tables hold many; but one that differs
-    from a known name only in case or punctuation (``PixelScale``) is taken for a slip, unless it
-    begins with an underscore.
+    Unknown columns are ignored, as users' tables hold many; but one that differs from a known
+    name only in case or punctuation (``PixelScale``) counts as a misspelling, unless it begins
+    with an underscore.
 
     Raises:
         ValueError: if the table cannot be read, has no rows, no ``id`` or ``image`` column, a
-            column that looks misspelt or not the one that ``options.columns`` names, or nothing
-            but text in a column of numbers.
+            column that looks misspelt, lacks one that ``options.columns`` names, or has only
+            text in a column of numbers.
     """
     table, commas = _read_columns(path, {*COLUMNS, *options.renamed().values()})
     chosen = _chosen(list(table), options.renamed(), path)
@@ -98,7 +98,7 @@ def read_manifest(path: Path, options: ReadOptions) -> Manifest:
 
 
 def _read_columns(path: Path, known: Collection[str]) -> tuple[Mapping[str, Any], bool]:
-    """The columns by name, and whether numbers may have decimal commas."""
+    """Return the columns by name, and whether numbers may have decimal commas."""
     try:
         check_regular(path)
         if path.name.lower().endswith(TEXT_ENDINGS):
@@ -118,7 +118,7 @@ def _read_columns(path: Path, known: Collection[str]) -> tuple[Mapping[str, Any]
         raise ValueError(f"manifest {error}") from error
     except ImportError as error:
         raise ValueError(f"reading '{path}' needs pyarrow: pip install pyarrow") from error
-    except Exception as error:  # each reader has its own kinds
+    except Exception as error:  # each reader raises its own types
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"manifest '{path}' cannot be read: {reason}") from error
     if isinstance(table, Table):
@@ -134,7 +134,7 @@ def _read_parquet(path: Path) -> dict[str, list[Any]]:
 
 
 def _chosen(names: Sequence[str], renamed: Mapping[str, str], path: Path) -> dict[str, str]:
-    """The table's column for each known name that it has."""
+    """Return the table's column for each known name present."""
     for name, column in renamed.items():
         if column not in names:
             close = difflib.get_close_matches(column, names, n=1)
@@ -159,7 +159,7 @@ def _chosen(names: Sequence[str], renamed: Mapping[str, str], path: Path) -> dic
 
 def _plain(name: str) -> str:
     plain = "".join(c for c in name.lower() if c.isalnum())
-    # X or N of another table are no slips, and a leading _ says that a column is not meant
+    # X or N of another table are not misspellings, and a leading _ hides a column
     return plain if len(plain) > 1 and not name.startswith("_") else name
 
 
@@ -180,7 +180,7 @@ def _file(text: str) -> bytes:
 
 
 def _packed(names: Sequence[bytes]) -> NDArray:
-    """Names as an array: all as wide as the longest, unless that takes far more than they do."""
+    """Return names as an array of the longest's width, or of objects if that saves much memory."""
     longest = max(map(len, names), default=0)
     if longest * len(names) > MOST_PADDING + 4 * sum(map(len, names)):
         array = np.empty(len(names), dtype=object)
@@ -190,7 +190,7 @@ def _packed(names: Sequence[bytes]) -> NDArray:
 
 
 def _numbers(column: Any, name: str, commas: bool) -> tuple[NDArray[np.float64], dict[int, str]]:
-    """A column as float64, NaN where a row has no value, booleans as 0 and 1; what is wrong."""
+    """Return a column as float64 (NaN where missing, booleans as 0 and 1), and its problems."""
     numbers = np.full(len(column), np.nan)
     wrong: dict[int, str] = {}
     for i, text in enumerate(_texts(column)):

@@ -1,4 +1,4 @@
-"""Image planes out of FITS files, whatever their type, compression and order of HDUs."""
+"""Read image planes from FITS files of any type, compression and order of HDUs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from hybridfit.io.inherit import full_header
 from hybridfit.io.noise_units import in_unit_of_image
 from hybridfit.io.view import PartOf, View, holds_image
 
-LISTED = 40  # HDUs that an error names
-OPTIONAL = ("dq", "weight")  # roles whose HDUs are passed over where they do not fit
+LISTED = 40  # HDUs listed in an error
+OPTIONAL = ("dq", "weight")  # roles whose HDUs are skipped if they do not fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +31,9 @@ class FilePlanes:
 
     Args:
         planes: (H, W) by role, "image" always among them.
-        headers: theirs, the image's with what it inherits.
-        part: what part of the image was taken.
-        unused: names or numbers of the HDUs of the image's shape that have no role.
+        headers: of the planes, the image's with inherited keywords.
+        part: the part of the image that was read.
+        unused: names or numbers of the HDUs of the image's shape without a role.
     """
 
     planes: dict[str, NDArray[np.floating]]
@@ -44,10 +44,10 @@ class FilePlanes:
 
 @contextmanager
 def opened(path: str) -> Iterator[fits.HDUList]:
-    """Open a FITS file; whatever goes wrong with it inside the block is a `BadInput`."""
+    """Open a FITS file; turn every error inside the block into a `BadInput`."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of astropy, on headers that it mends
+            warnings.simplefilter("ignore")  # of astropy, on headers that it repairs
             with open_fits(path) as hdus:
                 yield hdus
     except BadInput:
@@ -56,7 +56,7 @@ def opened(path: str) -> Iterator[fits.HDUList]:
         raise BadInput(str(error)) from error
     except FileNotFoundError as error:
         raise BadInput(f"file '{path}' does not exist") from error
-    except Exception as error:  # broken files raise nearly every type there is
+    except Exception as error:  # broken files raise almost any type
         text = " ".join(str(error).split()) or type(error).__name__
         raise BadInput(f"'{path}' cannot be read as FITS: {text[:200]}") from error
 
@@ -70,11 +70,11 @@ def read_plane(
     """Return the (H, W) image and header at an address such as ``file.fits[HDU]``.
 
     Args:
-        text: path, with an HDU and a section where wanted, see `hybridfit.io.address`.
-        names: HDU names to prefer; else the first HDU that holds an image is taken.
+        text: path, optionally with an HDU and a section, see `hybridfit.io.address`.
+        names: preferred HDU names; otherwise the first HDU that holds an image is used.
         limits: refuse sides below 5 pixels (an image; a PSF may be smaller).
-        parent: of the image that this plane belongs to: one of the whole image's shape, without
-            a section of its own, is cut as the image was.
+        parent: of the image that this plane belongs to; a plane of the whole image's shape,
+            without its own section, is cropped like the image.
 
     Raises:
         BadInput: if there is no such file, HDU or image.
@@ -88,11 +88,11 @@ def read_plane(
 
 @dataclass(frozen=True, eq=False)
 class PlaneInFile:
-    """One image of a FITS file, and what stands beside it.
+    """One image of a FITS file, and its context.
 
     Args:
         plane: (H, W).
-        header: its own, with what it inherits.
+        header: of the plane, with inherited keywords.
         primary: header of the primary HDU.
         names: of all HDUs, in upper case, "" for one without a name.
     """
@@ -104,7 +104,7 @@ class PlaneInFile:
 
 
 def read_plane_in_file(text: str, names: Sequence[str]) -> PlaneInFile:
-    """Return a plane of any size, see `read_plane`, and what stands beside it.
+    """Return a plane of any size, see `read_plane`, and its context.
 
     Raises:
         BadInput: if there is no such file, HDU or image.
@@ -124,9 +124,9 @@ def read_planes(
 
     Args:
         text: address of the image, see `hybridfit.io.address`.
-        names: for each role the HDU names under which it is looked for.
-        strict_image: refuse a file without any of the names asked for the image, rather than
-            take its first image.
+        names: the HDU names to search for each role.
+        strict_image: refuse a file without any of the names requested for the image, instead of
+            using its first image.
 
     Raises:
         BadInput: if there is no image, or a plane cannot be read.
@@ -164,7 +164,7 @@ def _sides(hdu: fits.hdu.base._BaseHDU) -> tuple[int, ...]:
 
 
 def _unused(hdus: fits.HDUList, used: Sequence[fits.hdu.base._BaseHDU]) -> tuple[str, ...]:
-    """What else of the image's chip has its shape."""
+    """Return other HDUs of the image's chip with its shape."""
     image = used[0]
     return tuple(
         _name(hdu) or str(i)
@@ -179,18 +179,18 @@ def _unused(hdus: fits.HDUList, used: Sequence[fits.hdu.base._BaseHDU]) -> tuple
 def read_section(
     text: str, region: tuple[int, int, int, int] | None, parent: PartOf | None = None
 ) -> tuple[NDArray[np.floating], fits.Header, PartOf]:
-    """Return a part of the (H, W) image at an address, its header, and what it is a part of.
+    """Return a part of the (H, W) image at an address, its header, and its place in the whole.
 
-    Only the part's pixels are looked at: it may be cut out of an image of any size.
+    Only the part's pixels are read: it may be cut from an image of any size.
 
     Args:
-        text: path, with an HDU and a section where wanted, see `hybridfit.io.address`.
-        region: x0, x1, y0, y1, from 0 in the section, half-open; what lies outside is left out.
-            None for all of it.
+        text: path, optionally with an HDU and a section, see `hybridfit.io.address`.
+        region: x0, x1, y0, y1, from 0 in the section, half-open, clipped to the image; None for
+            all of it.
         parent: see `read_plane`.
 
     Raises:
-        BadInput: if there is no such file, HDU or image, or nothing of it is in the region.
+        BadInput: if there is no such file, HDU or image, or the region does not overlap it.
     """
     address = parse_address(text)
     with opened(address.path) as hdus:
@@ -200,7 +200,7 @@ def read_section(
 
 
 def hdu_names(text: str) -> list[str]:
-    """Upper-case names of the HDUs in a FITS file, "" for an HDU without one."""
+    """Return upper-case names of the HDUs in a FITS file, "" for an unnamed HDU."""
     with opened(parse_address(text).path) as hdus:
         return [_name(hdu) for hdu in hdus]
 
@@ -216,7 +216,7 @@ def _view(
 
 
 def _at(hdus: fits.HDUList, address: Address) -> fits.hdu.base._BaseHDU:
-    """The HDU of that number, or the first of that name and version."""
+    """Return the HDU of that number, or the first of that name and version."""
     number = int(address.hdu) if re.fullmatch(r"\d{1,6}", address.hdu) else None
     for i, hdu in enumerate(hdus):
         if i == number and not address.version:
@@ -228,14 +228,14 @@ def _at(hdus: fits.HDUList, address: Address) -> fits.hdu.base._BaseHDU:
 
 
 def _name(hdu: fits.hdu.base._BaseHDU) -> str:
-    """EXTNAME in upper case, else EXTTYPE, by which HSC's older files tell image and mask."""
+    """Return EXTNAME in upper case, or EXTTYPE, which marks image and mask in older HSC files."""
     return hdu.name.upper() or text_in(hdu.header, "EXTTYPE").upper()
 
 
 def _companion(
     hdus: fits.HDUList, name: str, image: fits.hdu.base._BaseHDU
 ) -> fits.hdu.base._BaseHDU | None:
-    """The last HDU of a name, those with the image's EXTVER first: its own chip's."""
+    """Return the last HDU of a name, preferring those with the image's EXTVER: its own chip's."""
     named = [hdu for hdu in hdus if _name(hdu) == name]
     same = [hdu for hdu in named if hdu.ver == image.ver]
     return (same or named or [None])[-1]

@@ -1,4 +1,4 @@
-"""PSFs from FITS files: which HDU, how finely sampled, made ready once for all who share it."""
+"""PSFs from FITS files: choose the HDU and the sampling, and prepare a shared PSF only once."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ LEAST_SPAN = 3.0  # image pixels of an oversampled PSF
 def read_psf(
     path: str, center: str, oversampling: float | None = None, image_scale: float = math.nan
 ) -> PreparedPsf:
-    """Return the PSF in a file made ready; the last few are remembered, for one serves many.
+    """Return the prepared PSF of a file; recent ones are cached, as many galaxies share one.
 
-    Of several images in a file the one named PSF is taken, else of those that stpsf writes the
-    oversampled one with distortion, else the first.
+    Of several images in a file the one named PSF is used, otherwise the oversampled one with
+    distortion among those that stpsf writes, otherwise the first.
 
     Args:
         path: ``file.fits`` or ``file.fits[HDU]``.
         center: see `examine_psf`.
-        oversampling: PSF pixels per image pixel, None to go by the PSF's header.
+        oversampling: PSF pixels per image pixel, None to use the PSF's header.
         image_scale: arcsec per image pixel, to compare with the PSF's.
 
     Raises:
@@ -44,8 +44,8 @@ def read_psf(
     except OSError as error:
         raise BadInput(f"PSF file '{path}' does not exist or cannot be opened") from error
     state = status.st_mtime_ns, status.st_size
-    _, said, note = _loaded(path, state)
-    sampling = sampling_of(said, image_scale, oversampling)
+    _, keys, note = _loaded(path, state)
+    sampling = sampling_of(keys, image_scale, oversampling)
     found = _prepared(path, state, center, sampling.value)
     return _with(found, sampling, note)
 
@@ -58,14 +58,14 @@ def checked_psf(
     header: fits.Header | None = None,
     image_scale: float = math.nan,
 ) -> PreparedPsf:
-    """`examine_psf` for data from a file: what is wrong with it is the galaxy's `BadInput`."""
-    said = Stated() if header is None else stated(header)
-    sampling = sampling_of(said, image_scale, oversampling)
+    """Run `examine_psf` on data from a file; turn its errors into `BadInput` of the galaxy."""
+    keys = Stated() if header is None else stated(header)
+    sampling = sampling_of(keys, image_scale, oversampling)
     return _with(_examined(array, where, center, sampling.value), sampling, ())
 
 
 def with_span(found: PreparedPsf) -> PreparedPsf:
-    """Flag an oversampled PSF that spans next to no image pixels."""
+    """Flag an oversampled PSF that spans very few image pixels."""
     span = max(found.psf.shape) / found.oversampling
     if found.oversampling == 1 or span >= LEAST_SPAN:
         return found
@@ -77,23 +77,23 @@ def with_span(found: PreparedPsf) -> PreparedPsf:
 def _loaded(
     path: str, state: tuple[int, int]
 ) -> tuple[NDArray[np.floating], Stated, tuple[str, ...]]:
-    """Pixels of a PSF file, what its header says of their size, and which HDU was taken."""
+    """Return a PSF file's pixels, the sampling in its header, and a note on the chosen HDU."""
     found = read_plane_in_file(path, ("PSF", *PSF_EXTENSIONS))
-    array, said = found.plane, stated(found.header)
-    if not (said.counter or said.scale_key) and found.primary is not found.header:
-        said = replace(stated(found.primary), extension=said.extension)
+    array, keys = found.plane, stated(found.header)
+    if not (keys.counter or keys.scale_key) and found.primary is not found.header:
+        keys = replace(stated(found.primary), extension=keys.extension)
     names = () if parse_address(path).hdu else found.names
     others = [name for name in names if name in PSF_EXTENSIONS]
-    if said.extension not in others or len(others) < 2:
-        return array, said, ()
-    note = f"the PSF is extension {said.extension} of {', '.join(others)}"
-    return array, said, (note,)
+    if keys.extension not in others or len(others) < 2:
+        return array, keys, ()
+    note = f"the PSF is extension {keys.extension} of {', '.join(others)}"
+    return array, keys, (note,)
 
 
 @lru_cache(maxsize=4)
 def _prepared(path: str, state: tuple[int, int], center: str, sampling: float) -> PreparedPsf:
     found = _examined(_loaded(path, state)[0], path, center, sampling)
-    found.psf.setflags(write=False)  # it is shared by many galaxies
+    found.psf.setflags(write=False)  # shared by many galaxies
     return found
 
 
@@ -110,6 +110,6 @@ def _examined(array: NDArray[np.floating], where: str, center: str, sampling: fl
 
 
 def _with(found: PreparedPsf, sampling: Sampling, first: tuple[str, ...]) -> PreparedPsf:
-    """The PSF with the flags and notes of its file before its own."""
+    """Return the PSF with the flags and notes of its file before its own."""
     notes = (*first, *sampling.notes, *found.notes)
     return replace(found, flags=found.flags | int(sampling.flags), notes=notes)

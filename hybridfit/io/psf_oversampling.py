@@ -1,4 +1,4 @@
-"""How finely a PSF is sampled, by what its header says: OVERSAMP, PIXELSCL and their kin."""
+"""Sampling of a PSF from its header: OVERSAMP, PIXELSCL and related keywords."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from hybridfit.data.flags import Flag
 from hybridfit.io.image_header import ImageHeader
 from hybridfit.io.wcs import celestial_wcs, first_number, pixel_scale
 
-# arcsec per PSF pixel; PIXELSCL is that of stpsf, WebbPSF and poppy
+# arcsec per PSF pixel; PIXELSCL is written by stpsf, WebbPSF and poppy
 SCALE_KEYS = ("PIXELSCL", "PIXSCALE", "PIXSCAL1", "SECPIX")
-# PSF pixels per detector pixel: DET_SAMP is what stpsf's arrays have, OVERSAMP of its Fourier plane
+# PSF pixels per detector pixel: DET_SAMP is for stpsf's arrays, OVERSAMP for its Fourier plane
 COUNT_KEYS = ("DET_SAMP", "OVERSAMP", "OVERSAMPL")
-STRONG = ("PIXELSCL", "PSF_SAMP", "EXTNAME")  # are about the PSF; other keys may be the image's
+STRONG = ("PIXELSCL", "PSF_SAMP", "EXTNAME")  # describe the PSF; other keys may be the image's
 UNITS = {"deg": 3600.0, "arcsec": 1.0, "mas": 1e-3}  # arcsec
 LEAST_SCALE = 5e-4  # arcsec: a smaller number is in degrees
 BINNED = ("DET_SAMP", "DET_DIST")  # stpsf's extensions that are binned to detector pixels
-# of stpsf's extensions the best first: OVERDIST has the optics' distortion and the charge diffusion
+# stpsf's extensions, the best first: OVERDIST includes optical distortion and charge diffusion
 PSF_EXTENSIONS = ("OVERDIST", "OVERSAMP", "DET_DIST", "DET_SAMP")
-ALIKE = 0.02  # of two samplings that are one: nominal pixel scales are off by 1 %
+ALIKE = 0.02  # within which two samplings agree: nominal pixel scales are off by 1 %
 SANE = (0.1, 32.0)  # PSF pixels per image pixel
 
 
 @dataclass(frozen=True)
 class Stated:
-    """What a PSF's header says of its sampling.
+    """The sampling according to a PSF's header.
 
     Args:
-        count: PSF pixels per detector pixel, NaN where it is not said, and
-        counter: the key that says it.
-        scale: arcsec per PSF pixel, NaN where it is not said, and
-        scale_key: the key that says it.
+        count: PSF pixels per detector pixel, NaN if missing, and
+        counter: its keyword.
+        scale: arcsec per PSF pixel, NaN if missing, and
+        scale_key: its keyword.
         extension: EXTNAME in upper case.
     """
 
@@ -47,10 +47,10 @@ class Stated:
 
 @dataclass(frozen=True)
 class Sampling:
-    """PSF pixels per image pixel, and what was found on the way.
+    """PSF pixels per image pixel, with flags and notes.
 
     Args:
-        value: need not be whole.
+        value: need not be an integer.
         flags: bits of `hybridfit.Flag`.
         notes: what the user should know.
     """
@@ -61,7 +61,7 @@ class Sampling:
 
 
 def stated(header: fits.Header) -> Stated:
-    """Return what a PSF's header says of its sampling."""
+    """Return the sampling according to a PSF's header."""
     psf = ImageHeader.of(header)
     name = psf.text("EXTNAME").upper()
     count, counter = _count(psf, name)
@@ -69,20 +69,20 @@ def stated(header: fits.Header) -> Stated:
     return Stated(count, counter, scale, key, name)
 
 
-def sampling_of(said: Stated, image_scale: float, given: float | None) -> Sampling:
-    """Return how finely a PSF is sampled.
+def sampling_of(keys: Stated, image_scale: float, given: float | None) -> Sampling:
+    """Return the sampling of a PSF.
 
-    What is given goes before the header. In the header a pixel scale goes before the number of
-    PSF pixels in one of the detector's, for images may be resampled; but a scale that is the
-    image's own may have been copied from it, and says nothing against a number.
+    The user's value takes precedence over the header. In the header a pixel scale takes precedence
+    over the number of PSF pixels per detector pixel, as images may be resampled; but a scale equal
+    to the image's may have been copied from it, and does not contradict a number.
 
     Args:
-        said: by the PSF's header.
-        image_scale: arcsec per image pixel, NaN where it is not known.
-        given: PSF pixels per image pixel as the user says, None where they do not.
+        keys: according to the PSF's header.
+        image_scale: arcsec per image pixel, NaN if unknown.
+        given: PSF pixels per image pixel given by the user, or None.
     """
-    found, source = _found(said, image_scale)
-    notes = _binned(said)
+    found, source = _found(keys, image_scale)
+    notes = _binned(keys)
     if given is not None:
         if not source or abs(given / found - 1) < ALIKE:
             return Sampling(given, notes=notes)
@@ -93,34 +93,34 @@ def sampling_of(said: Stated, image_scale: float, given: float | None) -> Sampli
         return Sampling(1.0, notes=notes)
     if not SANE[0] < found < SANE[1]:
         text = (
-            f"the PSF's {source} says {found:.4g} PSF pixels per image pixel, which is not believed"
+            f"the PSF's {source} says {found:.4g} PSF pixels per image pixel, which is implausible"
         )
         return Sampling(1.0, Flag.BAD_PSF, (*notes, text))
     nearest = max(1, round(found))
     if abs(found / nearest - 1) < ALIKE:
         if nearest > 1:
-            notes += (f"psf_oversampling {nearest} is taken from the PSF's header ({source})",)
+            notes += (f"psf_oversampling {nearest} is from the PSF's header ({source})",)
         return Sampling(float(nearest), notes=notes)
     text = f"the PSF has {found:.4g} pixels per image pixel ({source}): it was interpolated"
     return Sampling(found, notes=(*notes, text))
 
 
-def _found(said: Stated, image_scale: float) -> tuple[float, str]:
-    """PSF pixels per image pixel by the header, and the keys that say so; "" if none does."""
-    scaled = image_scale / said.scale
-    if math.isnan(scaled) or (abs(scaled - 1) < ALIKE and said.count > 0 and not _strong(said)):
-        return said.count, said.counter
-    if abs(scaled / said.count - 1) < ALIKE:
-        return said.count, f"{said.counter}, {said.scale_key}"
-    return scaled, said.scale_key
+def _found(keys: Stated, image_scale: float) -> tuple[float, str]:
+    """Return PSF pixels per image pixel from the header and their keywords; "" if none."""
+    scaled = image_scale / keys.scale
+    if math.isnan(scaled) or (abs(scaled - 1) < ALIKE and keys.count > 0 and not _strong(keys)):
+        return keys.count, keys.counter
+    if abs(scaled / keys.count - 1) < ALIKE:
+        return keys.count, f"{keys.counter}, {keys.scale_key}"
+    return scaled, keys.scale_key
 
 
-def _strong(said: Stated) -> bool:
-    return said.scale_key in STRONG
+def _strong(keys: Stated) -> bool:
+    return keys.scale_key in STRONG
 
 
 def _count(psf: ImageHeader, name: str) -> tuple[float, str]:
-    """PSF pixels per detector pixel and the key that says so."""
+    """Return PSF pixels per detector pixel and their keyword."""
     if name in BINNED:
         return 1.0, "EXTNAME"
     step = psf.positive("PSF_SAMP")  # PSFEx: image pixels per PSF pixel
@@ -132,9 +132,9 @@ def _count(psf: ImageHeader, name: str) -> tuple[float, str]:
 
 
 def _scale(psf: ImageHeader) -> tuple[float, str]:
-    """Arcsec per PSF pixel and the key that says so."""
-    said = psf.text("PIXUNIT").lower() or "arcsec"
-    size = next((size for unit, size in UNITS.items() if said.startswith(unit)), 0.0)
+    """Return arcsec per PSF pixel and their keyword."""
+    text = psf.text("PIXUNIT").lower() or "arcsec"
+    size = next((size for unit, size in UNITS.items() if text.startswith(unit)), 0.0)
     value, key = _first(psf, SCALE_KEYS)
     if key and size:
         return value * (UNITS["deg"] if value < LEAST_SCALE and size == 1.0 else size), key
@@ -148,15 +148,15 @@ def _scale(psf: ImageHeader) -> tuple[float, str]:
 
 
 def _first(psf: ImageHeader, keys: Sequence[str]) -> tuple[float, str]:
-    """The first number above 0 and its key; NaN and "" if there is none."""
+    """Return the first positive number and its keyword; NaN and "" if there is none."""
     found = ((psf.positive(key), key) for key in keys)
     return next(((value, key) for value, key in found if value is not None), (math.nan, ""))
 
 
-def _binned(said: Stated) -> tuple[str, ...]:
-    if said.extension not in BINNED:
+def _binned(keys: Stated) -> tuple[str, ...]:
+    if keys.extension not in BINNED:
         return ()
     return (
-        f"the PSF ({said.extension}) is binned to the detector's pixels and holds their response: "
+        f"the PSF ({keys.extension}) is binned to the detector's pixels and holds their response: "
         "say --psf-includes-pixel, or take OVERDIST",
     )

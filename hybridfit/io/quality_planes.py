@@ -1,4 +1,4 @@
-"""What a file says of bad pixels, whatever it calls that, brought into one plane."""
+"""Combine the data-quality, weight and mask planes of a file into one plane of bad pixels."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def merged_quality(
     telescope: str = "",
     mask_bits: str = "",
 ) -> tuple[dict[str, NDArray], tuple[str, ...]]:
-    """Return planes with "dq", "weight" and bit planes given as "mask" made one plane "bad".
+    """Combine "dq", "weight" and bit planes given as "mask" into one plane "bad".
 
-    A mask of bit planes is one of bad pixels: unlike a mask of objects it leaves neighbours in.
+    A mask of bit planes marks bad pixels: unlike a mask of objects it does not cover neighbours.
 
     Args:
         planes: (H, W) by role.
         headers: of the planes that have one, by role.
-        telescope: TELESCOP of the image, "" where it is not known.
+        telescope: TELESCOP of the image, "" if unknown.
         mask_bits: the user's choice of bits, see `chosen_bits`.
 
     Returns:
-        The planes, with "bad" (bool) where there were any of these; what was done, in words.
+        The planes, with "bad" (bool) if there were any of these; and notes on what was done.
 
     Raises:
-        BadInput: if bits are asked for by names that the mask does not have, or none is left.
+        BadInput: if the mask lacks a requested bit name, or every pixel is masked.
     """
     kept = {role: plane for role, plane in planes.items() if role not in ("dq", "weight")}
     bad = np.zeros(planes["image"].shape, bool)

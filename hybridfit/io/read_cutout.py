@@ -87,7 +87,7 @@ def read_cutout(source: Source, options: ReadOptions = ReadOptions()) -> Cutout:
     found = _planes(source, options)
     header, origin = found.headers["image"], found.part.origin
     psf_plane = found.planes.pop("psf", None)
-    planes, told = merged_quality(
+    planes, notes = merged_quality(
         found.planes, found.headers, text_in(header, "TELESCOP"), options.mask_bits
     )
     wcs, wcs_note = celestial_wcs(header, (0, 0))
@@ -110,7 +110,7 @@ def read_cutout(source: Source, options: ReadOptions = ReadOptions()) -> Cutout:
         psf_includes_pixel=_includes_pixel(source, options),
         pixel_scale=scale,
         wcs=wcs,
-        notes=(scale_note, *told),
+        notes=(scale_note, *notes),
         last_notes=(wcs_note, _unused(found.unused)),
     )
 

@@ -1,7 +1,7 @@
-"""Positions and angles on the sky: ICRS from whatever celestial frame a WCS is in.
+"""Positions and angles on the sky: ICRS from any celestial frame of a WCS.
 
-The frame is what CTYPE, RADESYS, EQUINOX and the date say (Calabretta & Greisen 2002, A&A 395,
-1077, section 3.1): equatorial, ecliptic, Galactic, supergalactic, or terrestrial with a date.
+CTYPE, RADESYS, EQUINOX and the date define the frame (Calabretta & Greisen 2002, A&A 395, 1077,
+section 3.1): equatorial, ecliptic, Galactic, supergalactic, or terrestrial with a date.
 Planets, the Sun and helioecliptic longitudes have no fixed place on the sky.
 """
 
@@ -31,7 +31,7 @@ from astropy.units import radian
 from numpy.typing import NDArray
 
 NOWHERE = (math.nan, math.nan, math.nan)
-STEP = 0.5  # pixels, of the differences that carry an angle over to the sky
+STEP = 0.5  # pixels, of the finite differences that transform an angle to the sky
 ROTATIONS = (FK5, Galactic, Supergalactic, BarycentricMeanEcliptic)
 ALIASES = {"J2000": "FK5", "B1950": "FK4", "ICRF": "ICRS", "ICRF2": "ICRS", "ICRF3": "ICRS"}
 FrameKey = tuple[str, str, float, float]  # longitude's kind, RADESYS, EQUINOX, MJD
@@ -40,12 +40,11 @@ FrameKey = tuple[str, str, float, float]  # longitude's kind, RADESYS, EQUINOX, 
 def on_sky(wcs: Any, x: float, y: float, q: float, pa: float) -> tuple[float, float, float]:
     """Return right ascension, declination (ICRS) and position angle East of North, in degrees.
 
-    The ellipse is carried over by the Jacobian of the WCS at its centre, so a rotated, mirrored
-    or sheared image, pixels that are not square, or another frame's North give the angle that is
-    on the sky.
+    The Jacobian of the WCS at the centre transforms the ellipse, so the angle on the sky is right
+    for rotated, mirrored or sheared images, non-square pixels, and frames with another North.
 
     Args:
-        wcs: WCS of the cutout, astropy's or any of its shared interface; None gives NaN.
+        wcs: WCS of the cutout, astropy's or any with the shared interface; None gives NaN.
         x, y: centre in cutout pixels.
         q, pa: axis ratio, and angle in degrees from +y towards -x.
     """
@@ -54,7 +53,7 @@ def on_sky(wcs: Any, x: float, y: float, q: float, pa: float) -> tuple[float, fl
     pixels = np.array([(x, y), (x + STEP, y), (x - STEP, y), (x, y + STEP), (x, y - STEP)])
     try:
         places = _directions(wcs, pixels)
-    except Exception:  # wcslib's errors are many; a galaxy off the projection has no position
+    except Exception:  # wcslib raises many types; a galaxy off the projection has no position
         return NOWHERE
     if not np.isfinite(places).all():
         return NOWHERE
@@ -62,9 +61,9 @@ def on_sky(wcs: Any, x: float, y: float, q: float, pa: float) -> tuple[float, fl
     dec = math.atan2(places[0, 2], math.hypot(places[0, 0], places[0, 1]))
     east = np.array([-math.sin(ra), math.cos(ra), 0.0])
     north = np.array([-math.sin(dec) * math.cos(ra), -math.sin(dec) * math.sin(ra), math.cos(dec)])
-    # steps of vectors, not of longitudes, which are of no use at a pole
+    # differences of vectors, not of longitudes, which fail at a pole
     jacobian = np.array([east, north]) @ (places[1::2] - places[2::2]).T  # (2, 2)
-    angle, q = math.radians(pa), min(q, 0.9999)  # a round galaxy keeps the angle it was given
+    angle, q = math.radians(pa), min(q, 0.9999)  # a round galaxy keeps its angle
     major = jacobian @ [-math.sin(angle), math.cos(angle)]
     minor = jacobian @ [math.cos(angle), math.sin(angle)]
     shape = np.outer(major, major) + q**2 * np.outer(minor, minor)
@@ -98,8 +97,8 @@ def _problem_of(key: FrameKey) -> str:
 
 
 def _directions(wcs: Any, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """ICRS unit vectors (N, 3) of pixels (N, 2), counted from 0."""
-    if not hasattr(wcs, "all_pix2world"):  # gwcs and others of the shared interface
+    """Return ICRS unit vectors (N, 3) of pixels (N, 2), counted from 0."""
+    if not hasattr(wcs, "all_pix2world"):  # gwcs and others with the shared interface
         return _vectors(wcs.pixel_to_world(pixels[:, 0], pixels[:, 1]))
     plane = wcs if wcs.naxis == 2 else wcs.celestial
     world = plane.all_pix2world(pixels, 0)
@@ -112,19 +111,19 @@ def _directions(wcs: Any, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _frame_key(wcs: Any) -> FrameKey:
-    """What the frame depends on; raises ValueError for a WCS that is not celestial."""
+    """Return the frame's parameters; raise ValueError for a WCS that is not celestial."""
     plane = wcs if wcs.naxis == 2 else wcs.celestial
     plane.wcs.set()
     if plane.wcs.lng < 0 or plane.wcs.lat < 0:
         raise ValueError(f"CTYPE is {', '.join(plane.wcs.ctype)}")
     system = plane.wcs.radesys.strip().upper()
-    # NaN is not itself, so that it would never be found in a cache
+    # NaN differs from itself, so it would never be found in a cache
     known = [value if math.isfinite(value) else 0.0 for value in (plane.wcs.equinox, _date(plane))]
     return plane.wcs.lngtyp.strip(), ALIASES.get(system, system), known[0], known[1]
 
 
 def _date(plane: Any) -> float:
-    """MJD of the observation; NaN where the header has none that can be read."""
+    """Return the MJD of the observation; NaN if missing or unreadable."""
     if math.isfinite(plane.wcs.mjdobs) or not plane.wcs.dateobs:
         return float(plane.wcs.mjdobs)
     try:
@@ -135,7 +134,7 @@ def _date(plane: Any) -> float:
 
 @lru_cache(maxsize=256)
 def _to_icrs(key: FrameKey) -> tuple[BaseCoordinateFrame, NDArray[np.float64] | None]:
-    """The frame, and (3, 3) its basis in ICRS where one is a mere rotation of the other."""
+    """Return the frame, and its (3, 3) basis in ICRS if they differ by a rotation only."""
     frame = _frame(key)
     if isinstance(frame, ICRS):
         return frame, np.eye(3)
@@ -145,7 +144,7 @@ def _to_icrs(key: FrameKey) -> tuple[BaseCoordinateFrame, NDArray[np.float64] | 
 
 
 def _frame(key: FrameKey) -> BaseCoordinateFrame:
-    """The astropy frame of a WCS; raises ValueError where there is none."""
+    """Return the astropy frame of a WCS; raise ValueError if there is none."""
     kind, system, equinox, mjd = key
     date = Time(mjd, format="mjd") if mjd else None
     if kind == "GLON":
@@ -171,7 +170,7 @@ def _frame(key: FrameKey) -> BaseCoordinateFrame:
 
 
 def _equinox(value: float, system: str) -> Time:
-    """Besselian for FK4, Julian for all else; B1950 and J2000 where the header has none."""
+    """Return a Besselian equinox for FK4, else a Julian one; default B1950 and J2000."""
     if system.startswith("FK4"):
         return Time(value or 1950.0, format="byear")
     return Time(value or 2000.0, format="jyear")
@@ -180,11 +179,11 @@ def _equinox(value: float, system: str) -> Time:
 def _placed(
     frame: BaseCoordinateFrame, lon: NDArray[np.float64], lat: NDArray[np.float64]
 ) -> SkyCoord:
-    """Directions in a frame, of angles in radians; terrestrial ones are Cartesian by default."""
+    """Return directions in a frame from angles in radians; terrestrial frames are Cartesian."""
     directions = UnitSphericalRepresentation(lon << radian, lat << radian)
     return SkyCoord(frame.realize_frame(directions))
 
 
 def _vectors(places: SkyCoord) -> NDArray[np.float64]:
-    """ICRS unit vectors (..., 3)."""
+    """Return ICRS unit vectors (..., 3)."""
     return np.moveaxis(places.icrs.represent_as("unitspherical").to_cartesian().xyz.value, 0, -1)

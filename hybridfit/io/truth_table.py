@@ -1,4 +1,4 @@
-"""Labelled cutouts: galaxies in files, and a table of what is true of them."""
+"""Labelled cutouts: galaxies in files, and a table of their true parameters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TRUTH = "truth.fits"
 
 
 def truth_beside(input: Path) -> Path:
-    """Where the truth table of a directory or manifest of cutouts is expected."""
+    """Return the expected path of the truth table for a directory or manifest of cutouts."""
     return (input if input.is_dir() else input.parent) / TRUTH
 
 
@@ -31,7 +31,7 @@ def read_truth(path: Path, names: Sequence[str] = (), optional: Sequence[str] = 
 
     Args:
         path: of the table.
-        names: columns that are wanted beside id.
+        names: required columns besides id.
         optional: those of them that may be missing.
 
     Raises:
@@ -48,7 +48,7 @@ def read_truth(path: Path, names: Sequence[str] = (), optional: Sequence[str] = 
 
 
 def truth_values(rows: Table, names: Sequence[str]) -> Tensor:
-    """Columns of a truth table as (B, T) float64; NaN where masked, or where there is none."""
+    """Return columns of a truth table as (B, T) float64; NaN where masked or missing."""
     columns = [
         np.ma.filled(np.ma.asarray(rows[name], dtype=np.float64), np.nan)
         if name in rows.colnames
@@ -70,13 +70,13 @@ def true_parameters(rows: Table, cutouts: Cutouts, names: Sequence[str]) -> Tens
 
 
 def readable(sources: Sequence[Source], options: ReadOptions) -> Cutouts | None:
-    """Those of the galaxies that can be read and have a pixel, or None."""
+    """Return the readable galaxies with at least one pixel, or None."""
     cutouts = []
     for source in sources:
         try:
             cutout = read_cutout(source, options)
         except Exception:
-            continue  # whoever reads says how many are left out
+            continue  # the caller reports how many are left out
         if not cutout.mask.all():
             cutouts.append(cutout)
     return stack(cutouts) if cutouts else None

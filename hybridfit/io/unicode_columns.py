@@ -1,7 +1,7 @@
-"""Texts beyond ASCII in FITS tables, which hold ASCII only: escaped, and as they are beside it.
+"""Non-ASCII strings in FITS tables, which hold ASCII only: escaped, with UTF-8 in a second column.
 
-A column ``id`` has backslash escapes, as Python writes them, for other letters; where there are
-any, a column ``id_utf8`` has the bytes of its UTF-8 (an array of unsigned bytes, zeros behind):
+A column ``id`` has Python's backslash escapes for non-ASCII characters; if there are any, a column
+``id_utf8`` has the UTF-8 bytes (an array of unsigned bytes, padded with zeros):
 
 >>> [bytes(name).rstrip(b"\\0").decode() for name in table["id_utf8"]]
 """
@@ -19,11 +19,11 @@ from hybridfit.io.table import Column, record_type
 
 Rows = NDArray[np.void]
 BESIDE = "_utf8"
-LOOSE = ("notes",)  # prose: question marks will do
+LOOSE = ("notes",)  # prose: question marks are good enough
 
 
 class Reiterable:
-    """What can be gone through several times, made anew each time."""
+    """An iterable that can be traversed several times, recomputed each time."""
 
     def __init__(self, make: Callable[[], Iterable[Rows]]) -> None:
         self._make = make
@@ -33,7 +33,7 @@ class Reiterable:
 
 
 def with_utf8(parts: Iterable[Rows], columns: Sequence[Column]) -> tuple[Column, ...]:
-    """Return the columns of a FITS table: one more behind each whose texts ASCII cannot hold.
+    """Return the columns of a FITS table, with a UTF-8 column after each that ASCII cannot hold.
 
     Args:
         parts: rows, all of them.
@@ -56,7 +56,7 @@ def with_utf8(parts: Iterable[Rows], columns: Sequence[Column]) -> tuple[Column,
 
 
 def in_ascii(rows: Rows, columns: Sequence[Column]) -> Rows:
-    """Return rows with the columns of `with_utf8`, their texts in ASCII."""
+    """Return rows with the columns of `with_utf8`, their strings in ASCII."""
     wanted = record_type(columns)
     texts = [c.name for c in columns if c.is_text]
     beyond = [n for n in texts if not all(text.isascii() for text in rows[n].tolist())]
@@ -79,7 +79,7 @@ def in_ascii(rows: Rows, columns: Sequence[Column]) -> Rows:
 
 
 def restored(table: Table) -> Table:
-    """Put the texts of ``*_utf8`` in the place of the escaped ones, in ``table`` itself."""
+    """Replace escaped strings by those of ``*_utf8``, in place."""
     for name in list(table.colnames):
         beside = f"{name}{BESIDE}"
         if beside not in table.colnames or np.asarray(table[beside]).dtype != np.uint8:

@@ -1,4 +1,4 @@
-"""The two axes of a FITS image that are wanted: all of it, a section, or a plane of a cube."""
+"""Select two axes of a FITS image: all of it, a section, or a plane of a cube."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from hybridfit.files.fits import MAX_RATIO, MAX_UNPACKED
 from hybridfit.io.address import Address
 from hybridfit.io.asinh import linear_pixels
 
-MAX_SIDE = 20_000  # pixels; what is larger is not a cutout of a galaxy
+MAX_SIDE = 20_000  # pixels; larger images are not cutouts of a galaxy
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 5
 LARGEST_PIXEL = 8  # bytes
-MAX_TILES = 200_000  # of a compressed image: each is unpacked by itself
+MAX_TILES = 200_000  # of a compressed image: each is unpacked separately
 
 
 @dataclass(frozen=True)
 class PartOf:
-    """What was taken of an image.
+    """The part of an image that was read.
 
     Args:
         whole: H, W of the image in the file.
-        origin: x, y from 0 in it of the part's first pixel.
+        origin: x, y of the part's first pixel in it, from 0.
         shape: H, W of the part.
     """
 
@@ -38,16 +38,16 @@ class PartOf:
 
 
 class View:
-    """An image HDU and what is wanted of it; its header is looked at, not its data.
+    """An image HDU and the selected part; inspects the header only, not the data.
 
     Args:
         hdu: of an image.
-        address: what the user named.
+        address: as given by the user.
         tail: the HDU in brackets, for errors.
         parent: of the image that it belongs to, see `hybridfit.io.planes.read_plane`.
 
     Raises:
-        BadInput: if it is no image, or the section is not within it.
+        BadInput: if it is not an image, or the section is not within it.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class View:
 
     @property
     def part(self) -> PartOf:
-        """What is taken; (H, W) of (H, W).
+        """The selected part; (H, W) of (H, W).
 
         Raises:
-            BadInput: if that has other than two axes.
+            BadInput: if it does not have two axes.
         """
         self._check_axes()
         at = [i for i, part in enumerate(self._slices) if part.stop - part.start != 1]
@@ -91,14 +91,14 @@ class View:
     def read(
         self, region: tuple[int, int, int, int] | None = None, limits: bool = True
     ) -> NDArray[np.floating]:
-        """Return the pixels (H, W) in native byte order; the claimed size is looked at first.
+        """Return the pixels (H, W) in native byte order, after checking the claimed size.
 
         Args:
-            region: x0, x1, y0, y1, from 0, half-open; what lies outside is left out.
-            limits: refuse sides below 5 pixels, and what is no plane but a row.
+            region: x0, x1, y0, y1, from 0, half-open; clipped to the image.
+            limits: refuse sides below 5 pixels, and rows instead of planes.
 
         Raises:
-            BadInput: if there are other than two axes, or too many pixels or too few.
+            BadInput: if there are not two axes, or too many or too few pixels.
         """
         if limits or len(self._sides) > 2:
             self._check_axes()
@@ -134,12 +134,12 @@ class View:
 
     @property
     def _sides(self) -> tuple[int, ...]:
-        """Lengths of the axes that are longer than one pixel, in what is taken."""
+        """Lengths of the selected axes that are longer than one pixel."""
         lengths = (part.stop - part.start for part in self._slices)
         return tuple(length for length in lengths if length != 1)
 
     def _of_section(self, address: Address) -> list[slice]:
-        """Rows of each axis, the slowest first."""
+        """Return the slice of each axis, the slowest first."""
         slices = [slice(0, side) for side in self._shape]
         given = len(address.section)
         if given and (
@@ -163,7 +163,7 @@ class View:
         return slices
 
     def _narrowed(self, region: tuple[int, int, int, int]) -> list[slice]:
-        """The slices of a region x0, x1, y0, y1 of what is taken."""
+        """Return the slices of a region x0, x1, y0, y1 of the selected part."""
         x0, x1, y0, y1 = region
         slices = list(self._slices)
         at = [i for i, part in enumerate(slices) if part.stop - part.start != 1]
@@ -191,7 +191,7 @@ class View:
         header = getattr(self._hdu, "_bintable", self._hdu)._header
         axes = range(1, int(header["ZNAXIS"]) + 1)
         sides = [int(header[f"ZNAXIS{axis}"]) for axis in axes]
-        # rows, where no tile is given
+        # rows, if no tile is given
         tile = [int(header.get(f"ZTILE{axis}", sides[0] if axis == 1 else 1)) for axis in axes]
         count = math.prod(math.ceil(a / max(b, 1)) for a, b in zip(sides, tile, strict=True))
         size = math.prod(tile if in_part else sides) * abs(int(header["ZBITPIX"])) // 8
@@ -204,8 +204,8 @@ class View:
         self._check_tiles(header, math.prod(tile))
 
     def _check_tiles(self, header: fits.Header, pixels: int) -> None:
-        """Refuse a gzipped tile that unpacks to more than its pixels: astropy unpacks all of it."""
-        # as a plain array, whose entries say where in the file a tile is
+        """Refuse a gzipped tile that unpacks to more bytes than its pixels: astropy unpacks all."""
+        # as a plain array, whose entries locate the tiles in the file
         table, info = np.asarray(self._hdu.compressed_data), self._hdu.fileinfo()
         if info is None:
             return
@@ -232,7 +232,7 @@ class View:
 
 
 def holds_image(hdu: fits.hdu.base._BaseHDU) -> bool:
-    """Whether an HDU is an image with pixels."""
+    """Return whether an HDU is an image with pixels."""
     return bool(hdu.is_image) and len(hdu.shape) > 0 and 0 not in hdu.shape
 
 

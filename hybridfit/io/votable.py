@@ -1,7 +1,7 @@
-"""VOTables: the standard of the Virtual Observatory, written part by part and read back.
+"""VOTables, the standard of the Virtual Observatory: write them in parts, and read them.
 
-Rows stand as TABLEDATA, which every tool reads and which can be written without knowing how many
-there will be. The metadata of the table are INFO elements of its resource.
+Rows are TABLEDATA, which every tool reads and which can be written before the number of rows is
+known. The metadata of the table are INFO elements of its resource.
 
 References:
     Ochsenbein et al. (2019), VOTable Format Definition 1.4, IVOA Recommendation.
@@ -40,7 +40,7 @@ def write_votable(
     """Write the parts of a run as one table.
 
     Args:
-        file: to be written.
+        file: to write to.
         parts: rows of ``columns``, in order.
         columns: of these rows.
         meta: of the table.
@@ -50,14 +50,14 @@ def write_votable(
     for rows in parts:
         if len(rows):
             file.write(_pieces(rows, columns, {})[1])
-            gc.collect()  # tables are in cycles: those of some forty parts would pile up
+            gc.collect()  # tables are in reference cycles: some forty parts would pile up
     file.write(tail)
 
 
 def _pieces(
     rows: NDArray[np.void], columns: Sequence[Column], meta: Mapping[str, Any]
 ) -> tuple[bytes, bytes, bytes]:
-    """A VOTable of these rows, in three pieces: before its lines, the lines, and behind them."""
+    """Return a VOTable of these rows in three pieces: before its lines, the lines, and after."""
     made = VOTableFile.from_table(to_table(rows, columns), table_id="results")
     resource = made.resources[0]
     resource.description = "Made by hybridfit"
@@ -79,7 +79,7 @@ def read_votable(path: Path) -> Table:
     """Read the first table of a VOTable, and the metadata of its resource.
 
     Raises:
-        FileProblem: if it is no text, or its data lie elsewhere.
+        FileProblem: if it is not text, or its data are in another file.
     """
     check_text(path)
     with open_regular(path) as file:
@@ -92,6 +92,6 @@ def read_votable(path: Path) -> Table:
     table: Table = found.get_first_table().to_table(use_names_over_ids=True)
     for resource in found.resources:
         table.meta.update({info.name: info.value for info in resource.infos})
-    for column in table.itercols():  # long descriptions come in lines
+    for column in table.itercols():  # long descriptions are wrapped
         column.description = " ".join((column.description or "").split())
     return table

@@ -1,9 +1,9 @@
-"""Files that appear whole or not at all, and never behind a link that somebody planted.
+"""Atomic writing of files that never follows a symbolic link planted by someone else.
 
-Results often go into folders that others may write to. A name that can be guessed, followed as a
-link, lets them overwrite any file of whoever runs the program: temporary files have random names
-and are created anew, final names are put in place by a rename, which replaces a link instead of
-following it, and folders of a run that are links are refused.
+Results often go into folders that others may write to. Following a link with a predictable name
+would let them overwrite any file of the user: temporary files have random names and are always
+newly created, final names are set by a rename, which replaces a link instead of following it, and
+folders of a run that are links are refused.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # a FIFO without a writer must not hang
 
 
 class LinkedPath(UsageError):
-    """A path that a run makes itself is a link, or no regular file, and may lead anywhere."""
+    """A path created by a run is a link, or not a regular file, and may lead anywhere."""
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Give a new file that takes the name ``path`` only once it is whole and on the disk.
+    """Yield a new file that is renamed to ``path`` only once complete and on disk.
 
-    A link of that name is replaced, its target left alone.
+    A link of that name is replaced; its target is not touched.
 
     Raises:
         OSError: if the file cannot be written.
@@ -53,10 +53,10 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def appended(path: Path) -> Iterator[IO[str]]:
-    """Give a text file to append to.
+    """Yield a text file to append to.
 
     Raises:
-        LinkedPath: if it is a link or no regular file.
+        LinkedPath: if it is a link or not a regular file.
         OSError: if it cannot be written.
     """
     with open(path, "a", opener=_regular) as file:
@@ -64,13 +64,13 @@ def appended(path: Path) -> Iterator[IO[str]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file atomically."""
     with atomic(path) as file:
         file.write(text.encode("utf-8", "surrogateescape"))
 
 
 def write_table(path: Path, table: Table) -> None:
-    """Write an astropy table as FITS or ECSV, by the path's ending, whole or not at all."""
+    """Write an astropy table atomically as FITS or ECSV, by the path's suffix."""
     with atomic(path) as file:
         if path.suffix == ".fits":
             table.write(file, format="fits")
@@ -81,17 +81,17 @@ def write_table(path: Path, table: Table) -> None:
 
 
 def write_figure(path: Path, figure: Any, dpi: int) -> None:
-    """Write a matplotlib figure as PNG, whole or not at all."""
+    """Write a matplotlib figure atomically as PNG."""
     with atomic(path) as file:
         figure.savefig(file, format="png", dpi=dpi)
 
 
 def real_folder(path: Path) -> Path:
-    """Return a folder that a run makes for itself, made if it is not there.
+    """Return a folder of a run, creating it if it does not exist.
 
     Raises:
-        LinkedPath: if there is a link or a file in its place.
-        OSError: if it cannot be made.
+        LinkedPath: if the path is a link or a file.
+        OSError: if it cannot be created.
     """
     check_unlinked(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def real_folder(path: Path) -> Path:
 
 
 def check_unlinked(path: Path) -> None:
-    """Raise LinkedPath if there is anything but a real folder at ``path``; nothing is fine."""
+    """Raise LinkedPath if ``path`` exists and is not a real folder."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -113,7 +113,7 @@ def check_unlinked(path: Path) -> None:
 
 
 def check_no_folder(path: Path) -> None:
-    """Raise LinkedPath if there is a folder at ``path``, where a file shall be."""
+    """Raise LinkedPath if ``path`` is a folder, where a file is expected."""
     if path.is_dir() and not path.is_symlink():
         raise LinkedPath(
             f"'{path}' is a folder, expected a file that the run writes itself: remove it, or "
@@ -122,15 +122,15 @@ def check_no_folder(path: Path) -> None:
 
 
 def read_regular(path: Path, limit: int) -> bytes:
-    """Return the bytes of a file that a run wrote.
+    """Return the bytes of a file written by a run.
 
     Args:
         path: of the file.
-        limit: bytes that it may have.
+        limit: largest allowed size in bytes.
 
     Raises:
         FileNotFoundError: if there is none.
-        LinkedPath: if it is a link, no regular file, or larger.
+        LinkedPath: if it is a link, not a regular file, or larger.
         OSError: if it cannot be read.
     """
     with open_regular(path) as file:
@@ -140,10 +140,10 @@ def read_regular(path: Path, limit: int) -> bytes:
 
 
 def create_file(path: Path, text: str) -> None:
-    """Write a small file that must not be there yet.
+    """Write a small file that must not exist yet.
 
     Raises:
-        FileExistsError: if anything has that name.
+        FileExistsError: if the path exists.
         OSError: if it cannot be written.
     """
     with open(path, "wb", buffering=0, opener=_created) as file:
@@ -151,26 +151,26 @@ def create_file(path: Path, text: str) -> None:
 
 
 def open_regular(path: Path, mode: str = "rb") -> IO[bytes]:
-    """Open a regular file of bytes.
+    """Open a regular file in binary mode.
 
     Raises:
-        LinkedPath: if it is a link or no regular file.
+        LinkedPath: if it is a link or not a regular file.
         OSError: if it cannot be opened.
     """
     return open(path, mode, opener=_regular)
 
 
 def _created(name: str, flags: int) -> int:
-    """Create a file; an error if there is anything of that name, a link too."""
+    """Create a file; fail if the path exists, even as a link."""
     return os.open(name, flags | os.O_EXCL | NOFOLLOW, 0o666)
 
 
 def _regular(name: str, flags: int) -> int:
     """Open a regular file without following a link; raise LinkedPath for anything else."""
-    if os.path.islink(name):  # O_NOFOLLOW has another error on each system, or is not there
+    if os.path.islink(name):  # O_NOFOLLOW raises other errors on other systems, or is missing
         raise LinkedPath(f"'{name}' is a link, expected a file of its own: remove it")
     number = os.open(name, flags | NOFOLLOW | NONBLOCK, 0o666)
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
-        raise LinkedPath(f"'{name}' is no regular file, expected one: remove it")
+        raise LinkedPath(f"'{name}' is not a regular file, expected one: remove it")
     return number

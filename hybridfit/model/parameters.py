@@ -1,4 +1,4 @@
-"""Parameters: names, units, and the way between physical, render and whitened coordinates.
+"""Parameters: names, units, and conversion between physical, render and whitened coordinates.
 
 The fitter moves in *whitened* coordinates ``u`` in which the prior is N(0, I): no bound is ever
 crossed, no angle wraps and the prior's gradient is ``u`` itself. Position angle and axis ratio
@@ -49,17 +49,17 @@ PARAMETERS: dict[str, Parameter] = {
 
 @dataclass(frozen=True)
 class ParameterSpace:
-    """The way between whitened, render and physical coordinates of a list of components.
+    """Conversion between whitened, render and physical coordinates of a list of components.
 
     Whitened and render coordinates have, for each component, a column for x, y, the size, each
     shape parameter and the two ellipticities. The prior of whitened coordinates is N(0, I).
-    Render coordinates (``coords``) are what the renderer takes: x, y, ln r_circ, ln shape...,
+    Render coordinates (``coords``) are the renderer's input: x, y, ln r_circ, ln shape...,
     eta1, eta2. Physical parameters (``theta``) are what the user sees: x, y, mag, r_eff,
-    shape..., q, pa for each component (with ``_1``, ``_2`` behind the name where there are
-    several), then the sky.
+    shape..., q, pa for each component (with the suffix ``_1``, ``_2`` if there are several),
+    then the sky.
 
     Args:
-        shapes: for each component the names of its shape parameters, e.g. ``(("n",),)``.
+        shapes: names of each component's shape parameters, e.g. ``(("n",),)``.
         sky: "fixed", "constant" or "plane".
         prior: see `Prior`.
     """
@@ -87,7 +87,7 @@ class ParameterSpace:
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """What each of `names` is; parameters of shape, whatever their names, are "shape"."""
+        """The kind of each of `names`; shape parameters of any name are "shape"."""
         own = [("x", "y", "mag", "r_eff", *("shape",) * len(s), "q", "pa") for s in self.shapes]
         roles = [role for component in own for role in component]
         return (*roles, *("sky",) * (len(self.names) - len(roles)))
@@ -103,14 +103,14 @@ class ParameterSpace:
         return len(self.shapes) + len(SKY_NAMES[self.sky])
 
     def slices(self) -> list[slice]:
-        """The columns of each component in whitened and render coordinates."""
+        """Columns of each component in whitened and render coordinates."""
         edges = [0]
         for shape in self.shapes:
             edges.append(edges[-1] + 5 + len(shape))
         return [slice(a, b) for a, b in pairwise(edges)]
 
     def _components(self, position_bounds: Tensor) -> list[tuple[slice, tuple[str, ...], Tensor]]:
-        """Columns, names of shape parameters and position's bounds (B, 4) of each component."""
+        """Return columns, shape parameter names and position bounds (B, 4) of each component."""
         bounds = (
             position_bounds.unbind(1)
             if position_bounds.ndim == 3
@@ -154,7 +154,7 @@ class ParameterSpace:
 
         Args:
             whitened: (B, P) float64.
-            position_bounds: as of `from_whitened`; without it the positions do not count.
+            position_bounds: as for `from_whitened`; without it positions are ignored.
         """
         bounds = torch.ones_like(whitened[:, :4]) if position_bounds is None else position_bounds
         value = torch.zeros_like(whitened[:, 0])
@@ -172,7 +172,7 @@ class ParameterSpace:
         return value
 
     def to_whitened(self, coords: Tensor, position_bounds: Tensor) -> Tensor:
-        """Return whitened of render coordinates; those outside the prior are moved to its edge."""
+        """Return whitened from render coordinates; values outside the prior move to its edge."""
         whitened = torch.empty_like(coords)
         for columns, shape, own in self._components(position_bounds):
             i = columns.start
@@ -188,11 +188,11 @@ class ParameterSpace:
     def to_physical(
         self, coords: Tensor, linear: Tensor, zeropoint: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return physical parameters and their derivatives by render coordinates and linear ones.
+        """Return physical parameters and their derivatives by render and linear coordinates.
 
         Args:
             coords: (B, P).
-            linear: (B, L) flux of each component, then the sky terms (one, held, if fixed).
+            linear: (B, L) flux of each component, then the sky terms (one constant if fixed).
             zeropoint: (B,) magnitudes.
 
         Returns:
@@ -217,7 +217,7 @@ class ParameterSpace:
         return theta, jacobian
 
     def from_physical(self, theta: Tensor, zeropoint: Tensor) -> tuple[Tensor, Tensor]:
-        """Return coords (B, P) and linear (B, L) parameters of physical ones (B, Q)."""
+        """Return coords (B, P) and linear parameters (B, L) from physical ones (B, Q)."""
         coords, flux, row = [], [], 0
         for shape in self.shapes:
             x, y, mag, r_eff = theta[:, row : row + 4].unbind(1)
@@ -248,7 +248,7 @@ def _eta(u: Tensor, prior: Prior) -> tuple[Tensor, Tensor]:
 
 
 def _stretch(u: Tensor, prior: Prior) -> tuple[Tensor, Tensor, Tensor]:
-    """|eta| / |u|, d |eta| / d |u|, and the derivative of the first by |u| over |u|, each (B,)."""
+    """Return |eta| / |u|, d |eta| / d |u|, and (d (|eta| / |u|) / d |u|) / |u|, each (B,)."""
     s2 = (u**2).sum(dim=1)
     h = torch.sqrt(prior.q_core**2 + s2 / 4)
     g = torch.sqrt(s2) * h  # -ln q before the floor q_min
@@ -297,8 +297,8 @@ def _fill_physical(theta: Tensor, jacobian: Tensor, coords: Tensor) -> None:
     q = torch.exp(-g)
     theta[:, -2] = q
     jacobian[:, -2, -2:] = -q[:, None] * direction
-    half = 90.0 / math.pi  # of an angle in radians, in degrees
-    # twice: a hair below 0 rounds to 180 itself
+    half = 90.0 / math.pi  # half of an angle in radians, in degrees
+    # twice: values just below 0 round to 180
     theta[:, -1] = (half * torch.atan2(eta[:, 1], eta[:, 0])) % 180.0 % 180.0
     across = torch.stack([-eta[:, 1], eta[:, 0]], dim=1)
     jacobian[:, -1, -2:] = half * across / (g**2).clamp_min(1e-24)[:, None]

@@ -1,4 +1,4 @@
-"""The prior: what is known of a galaxy before its pixels are read."""
+"""The prior on a galaxy's parameters."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ MAX_U = 6.0  # beyond it Phi(u) rounds to 0 or 1 in the truncated priors
 
 @dataclass(frozen=True)
 class LogNormal:
-    """A normal prior in ln(value), cut at ``low`` and ``high`` so that these are never crossed.
+    """A normal prior in ln(value), truncated at ``low`` and ``high``.
 
     ``value = exp(mu + sigma Phi^-1(a + c Phi(u)))`` maps a standard normal ``u`` to it.
     """
 
-    median: float = option(help="median of the distribution before it is cut", above=0)
+    median: float = option(help="median of the distribution before truncation", above=0)
     sigma: float = option(help="standard deviation of ln(value)", above=0, below=math.inf)
     low: float = option(help="lower bound", above=0)
     high: float = option(help="upper bound", above=0)
@@ -41,7 +41,7 @@ class LogNormal:
 
     def log_value(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return ln(value) and d ln(value) / du, each of the shape of ``u``."""
-        import torch  # here, so that options and their help need not wait for it
+        import torch  # here, so that options and their help load without it
 
         mu, low, span = self._cut()
         u = u.clamp(-MAX_U, MAX_U)
@@ -50,7 +50,7 @@ class LogNormal:
         return mu + self.sigma * z, slope
 
     def whitened(self, log_value: Tensor) -> Tensor:
-        """Return u for ln(value); values outside the cut give the edge, |u| = 4."""
+        """Return u for ln(value); values outside the limits map to the edge, |u| = 4."""
         import torch
 
         mu, low, span = self._cut()
@@ -63,10 +63,10 @@ LOG_NORMAL_KEYS = ("median", "sigma", "low", "high")
 
 @dataclass(frozen=True)
 class Prior:
-    """What is known before a pixel is read; simulator, fitter and importance weights share it.
+    """The prior shared by simulator, fitter and importance weights.
 
     The position is uniform in a box around the target. ``eta = u sqrt(core^2 + |u|^2 / 4)``
-    makes q nearly uniform for thin and middling galaxies and its density smooth at q = 1.
+    makes q nearly uniform for thin and intermediate galaxies and its density smooth at q = 1.
     """
 
     r_circ: LogNormal = option(
@@ -122,7 +122,7 @@ class Prior:
         return cls(**values)
 
     def of(self, name: str) -> LogNormal:
-        """The prior of a shape parameter; ValueError where there is none."""
+        """Return the prior of a shape parameter; raise ValueError if there is none."""
         if name == "n":
             return self.n
         if name not in self.shapes:

@@ -1,7 +1,7 @@
-"""Radial profiles: surface brightness of unit flux as a function of the elliptical radius.
+"""Radial profiles: surface brightness for unit flux as a function of elliptical radius.
 
 A new profile is one class with the names of its shape parameters and one method, ``evaluate``.
-`Sersic` overrides the two others with its analytic derivatives, for speed.
+`Sersic` overrides the two others with analytic derivatives, for speed.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import torch
 from scipy import special
 from torch import Tensor
 
-# exp of less is rounded away beside the rest of any image; where its result underflows
+# smaller values of exp are rounded away next to the rest of any image; if its result underflows,
 # `torch.exp` takes thirty times as long on a CPU
 LEAST_EXPONENT = -80.0
 
 
 class Profile:
-    """A radial profile; subclasses give ``shape`` and ``evaluate``."""
+    """A radial profile; subclasses define ``shape`` and ``evaluate``."""
 
     shape: tuple[str, ...] = ()
 
     def evaluate(self, rho: Tensor, *shape: Tensor) -> Tensor:
-        """Surface brightness at ``rho``, the elliptical radius over the size parameter.
+        """Return the surface brightness at ``rho``, the elliptical radius over the size parameter.
 
         Args:
             rho: radius in units of the size parameter, any shape, > 0.
@@ -44,19 +44,19 @@ class Profile:
         return torch.exp(log_shape)
 
     def value(self, log_rho2: Tensor, coefficients: tuple[Tensor, ...]) -> Tensor:
-        """Brightness at ln(rho^2), without derivatives."""
+        """Return the brightness at ln(rho^2), without derivatives."""
         return self.evaluate(torch.exp(0.5 * log_rho2), *coefficients)
 
     def derivatives(
         self, log_rho2: Tensor, coefficients: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """Brightness and its derivatives by ln(rho^2) and by ln of each shape parameter.
+        """Return the brightness and its derivatives by ln(rho^2) and by ln of each shape parameter.
 
-        The default is automatic (forward mode); override it where the pixels' time matters.
+        The default is automatic (forward mode); override it if speed matters.
         """
 
         if torch.is_inference_mode_enabled() and not torch.compiler.is_compiling():
-            # there the torch of 2025 (2.6 and 2.8 were tried) gives powers a slope of 0
+            # there torch (2.6 and 2.8 were tried) gives powers a slope of 0
             with torch.inference_mode(False), torch.no_grad():
                 own = tuple(c.clone() for c in coefficients)
                 return self._automatic(log_rho2.clone(), own)
@@ -65,7 +65,7 @@ class Profile:
     def _automatic(
         self, log_rho2: Tensor, coefficients: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """`derivatives` by forward differentiation."""
+        """Return `derivatives` by forward-mode differentiation."""
 
         def at(log_rho2: Tensor, *log_shape: Tensor) -> Tensor:
             return self.evaluate(torch.exp(0.5 * log_rho2), *(torch.exp(v) for v in log_shape))
@@ -87,7 +87,7 @@ class Sersic(Profile):
     shape = ("n",)
 
     def evaluate(self, rho: Tensor, *shape: Tensor) -> Tensor:
-        """Unit-flux Sersic brightness at ``rho`` = radius / half-light radius, index ``n``."""
+        """Return the unit-flux brightness at ``rho`` = radius / half-light radius, index ``n``."""
         (n,) = shape
         b = torch.exp(_hermite(torch.log(n), 0))
         log_norm = 2 * n * torch.log(b) - math.log(2 * math.pi) - torch.log(n)
@@ -103,14 +103,14 @@ class Sersic(Profile):
         return torch.stack([0.5 / n, torch.exp(log_b), log_norm, slope_norm, slope_b], dim=1)
 
     def value(self, log_rho2: Tensor, coefficients: tuple[Tensor, ...]) -> Tensor:
-        """Brightness at ln(rho^2), without derivatives."""
+        """Return the brightness at ln(rho^2), without derivatives."""
         power, b, log_norm, _, _ = coefficients
         return torch.exp(log_norm - _above_underflow(b * torch.exp(power * log_rho2), log_norm))
 
     def derivatives(
         self, log_rho2: Tensor, coefficients: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """Analytic derivatives by ln(rho^2) and ln n."""
+        """Return the analytic derivatives by ln(rho^2) and ln n."""
         power, b, log_norm, slope_norm, slope_b = coefficients
         z = power * log_rho2
         w = _above_underflow(b * torch.exp(z), log_norm)
@@ -119,7 +119,7 @@ class Sersic(Profile):
 
 
 def _above_underflow(w: Tensor, log_norm: Tensor) -> Tensor:
-    """Return ``w`` no larger than lets exp(log_norm - w) reach exp(`LEAST_EXPONENT`)."""
+    """Limit ``w`` so that exp(log_norm - w) is at least exp(`LEAST_EXPONENT`)."""
     return torch.minimum(w, log_norm - LEAST_EXPONENT)
 
 
@@ -127,7 +127,7 @@ class Exponential(Profile):
     """An exponential disk, Sersic with n = 1; the size is the half-light radius."""
 
     def evaluate(self, rho: Tensor, *shape: Tensor) -> Tensor:
-        """Unit-flux brightness at ``rho`` = radius / half-light radius."""
+        """Return the unit-flux brightness at ``rho`` = radius / half-light radius."""
         b = 1.6783469900166605
         return b * b / (2 * math.pi) * torch.exp(-b * rho)
 
@@ -138,18 +138,18 @@ PROFILES: dict[str, Callable[[], Profile]] = {"sersic": Sersic, "exponential": E
 def find_profile(name: str) -> Profile:
     """Return the profile of that name, or the class named by ``my_module:MyProfile``.
 
-    A module is never imported here, for the name may come from a table or a settings file of
-    somebody else's: it was imported by the user (`import_profiles`, ``--allow-import``).
+    This never imports a module, as the name may come from a table or a settings file of someone
+    else: the user must import it (`import_profiles`, ``--allow-import``).
 
     Raises:
-        ValueError: if there is no such profile, with what is known.
+        ValueError: if there is no such profile; the message lists the known ones.
     """
     if name in PROFILES:
         return PROFILES[name]()
     module, colon, attribute = name.partition(":")
     if not colon:
         known = ", ".join(PROFILES)
-        raise ValueError(f"no profile '{name}': known are {known}, or my_module:MyProfile")
+        raise ValueError(f"unknown profile '{name}': expected {known}, or my_module:MyProfile")
     if module not in sys.modules:
         raise ValueError(
             f"profile '{name}' is of a module that was not imported, and a name in a file imports "
@@ -158,16 +158,16 @@ def find_profile(name: str) -> Profile:
     kind = getattr(sys.modules[module], attribute, None)
     if kind is None:
         raise ValueError(f"profile '{name}' cannot be found: '{module}' has no '{attribute}'")
-    if not (isinstance(kind, type) and issubclass(kind, Profile)):  # looked at before it is called
-        raise ValueError(f"'{name}' is no subclass of hybridfit.model.profiles.Profile")
+    if not (isinstance(kind, type) and issubclass(kind, Profile)):  # checked before it is called
+        raise ValueError(f"'{name}' is not a subclass of hybridfit.model.profiles.Profile")
     try:
         return kind()
     except TypeError as error:
-        raise ValueError(f"profile '{name}' cannot be made: {error}") from error
+        raise ValueError(f"profile '{name}' cannot be created: {error}") from error
 
 
 def import_profiles(names: Iterable[str]) -> None:
-    """Import the modules of profiles that the user names, e.g. ``my_module:MyProfile``.
+    """Import the modules of profiles named by the user, e.g. ``my_module:MyProfile``.
 
     Raises:
         ValueError: if one cannot be imported.
@@ -188,7 +188,7 @@ _FIRST, _LAST, _NODES = math.log(0.1), math.log(20.0), 1024
 
 @lru_cache(maxsize=16)
 def _log_b_table(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Nodes of ln b_n and d ln b_n / d ln n, (2, nodes)."""
+    """Return nodes of ln b_n and d ln b_n / d ln n, (2, nodes)."""
     log_n = np.linspace(_FIRST, _LAST, _NODES)
     step = 1e-4  # five-point derivative: error ~ step^4
     at = [np.log(special.gammaincinv(2 * np.exp(log_n + k * step), 0.5)) for k in range(-2, 3)]
@@ -197,7 +197,7 @@ def _log_b_table(device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 def _hermite(log_n: Tensor, order: int) -> Tensor:
-    """ln b_n (order 0) or its derivative by ln n (order 1)."""
+    """Return ln b_n (order 0) or its derivative by ln n (order 1)."""
     values, slopes = _log_b_table(log_n.device, log_n.dtype)
     step = (_LAST - _FIRST) / (_NODES - 1)
     position = ((log_n - _FIRST) / step).clamp(0, _NODES - 1)

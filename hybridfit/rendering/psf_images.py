@@ -1,4 +1,4 @@
-"""Preparation of PSF images for the renderer: odd sides, sum 1, centred, and checked."""
+"""Prepare PSF images for the renderer: odd sides, sum 1, centred, and checked."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from hybridfit.data.names import PSF_CENTERS
 from hybridfit.options.checks import described
 from hybridfit.rendering.psf_wings import find_wings
 
-NEGATIVE_SHARE = 0.05  # of the flux: noise in a real PSF's wings stays well below it
+NEGATIVE_SHARE = 0.05  # of the flux: noise in a real PSF's wings is well below it
 EDGE_LEVEL = 0.02  # of the peak, the mean along the middle of one edge
-# image pixels: lopsided PSFs that are well centred stay below, oversampled ones by more; those that
-# were cut out half a pixel off do not
+# image pixels: well-centred lopsided PSFs stay below (oversampled ones more so), but not PSFs that
+# were cut out half a pixel off
 OFF_CENTRE, OFF_CENTRE_FINE = 0.25, 0.1
-WHOLE = 5e-3  # of a sampling: no width of a PSF is known better
-HALF_PAD = 8  # pixels for the ripples of a PSF that is barely sampled
-TRIMMED = 1e-5  # of the flux: what may be cut off all around to keep transforms small
+WHOLE = 5e-3  # of a sampling: no PSF width is known better
+HALF_PAD = 8  # pixels for the ripples of a barely sampled PSF
+TRIMMED = 1e-5  # of the flux: allowed loss from trimming the rim to keep transforms small
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedPsf:
-    """A PSF as the renderer takes it.
+    """A PSF in the renderer's form.
 
     Args:
-        psf: (h, w) float32, odd sides, sum 1, its centre the middle pixel.
-        oversampling: its pixels per image pixel.
+        psf: (h, w) float32, odd sides, sum 1, centred on the middle pixel.
+        oversampling: PSF pixels per image pixel.
         flags: bits of `hybridfit.Flag`.
         notes: what the user should know.
     """
@@ -46,7 +46,7 @@ def prepare_psf(
 ) -> tuple[NDArray[np.float32], int]:
     """Return a PSF with odd sides and sum 1 whose centre is the middle pixel, and its flags.
 
-    See `examine_psf`, which also says in words what it has done.
+    See `examine_psf`, which also returns notes.
     """
     if oversampling < 1 or oversampling != int(oversampling):
         raise ValueError(f"oversampling is {oversampling}, expected a whole number >= 1")
@@ -55,7 +55,7 @@ def prepare_psf(
 
 
 def examine_psf(psf: ArrayLike, center: str = "array", sampling: float = 1.0) -> PreparedPsf:
-    """Return a PSF that is prepared for the renderer, and flags for its faults.
+    """Return a PSF prepared for the renderer, and flags for its faults.
 
     The centre of an array with N pixels a side is pixel N // 2, counted from 0, as in GALFIT
     (Peng et al. 2010, AJ 139, 2097): an even side is padded with zeros at its end. An oversampled
@@ -65,11 +65,11 @@ def examine_psf(psf: ArrayLike, center: str = "array", sampling: float = 1.0) ->
 
     Args:
         psf: (h, w), any normalisation; NaN counts as 0.
-        center: "array" leaves the PSF where it is, so that a PSF which is off its centre
-            shifts x and y of the fit; "centroid" shifts its centroid onto the middle pixel;
-            "galfit" takes pixel N // 2 and every value as they are.
-        sampling: PSF pixels per image pixel; if this is not a whole number the PSF is
-            interpolated to the next one above.
+        center: "array" leaves the PSF in place, so that an off-centre PSF shifts x and y of the
+            fit; "centroid" shifts its centroid onto the middle pixel; "galfit" uses pixel N // 2
+            and every value unchanged.
+        sampling: PSF pixels per image pixel; if it is not an integer, the PSF is interpolated to
+            the next larger integer.
 
     Returns:
         The PSF with bits of `hybridfit.Flag`: BAD_PSF (NaN, negative pixels with more than 5 % of
@@ -97,7 +97,7 @@ def examine_psf(psf: ArrayLike, center: str = "array", sampling: float = 1.0) ->
 
 
 def _normalised(psf: ArrayLike) -> tuple[NDArray[np.float64], Flag]:
-    """The PSF with sum 1 and without NaN."""
+    """Return the PSF with sum 1 and without NaN."""
     try:
         array = np.array(psf, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -138,7 +138,7 @@ def _cleaned(
 def _without_background(
     array: NDArray[np.float64], centre: tuple[float, float], mend: bool
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Subtract a significant background; return notes on it, and on wings that are cut off."""
+    """Subtract a significant background; return notes on it and on truncated wings."""
     wings = find_wings(array, centre)
     notes: tuple[str, ...] = ()
     if wings is None:
@@ -189,7 +189,7 @@ def _examine_centre(
 def _middle(
     shape: tuple[int, ...], centre: tuple[float, float], sampling: float
 ) -> tuple[NDArray[np.float64], bool]:
-    """The array's centre y, x, and whether it lies between the middle pixels of even sides."""
+    """Return the array's centre y, x, and whether it is between the middle pixels of even sides."""
     middle = np.array([side // 2 for side in shape], dtype=np.float64)
     even = np.array([side % 2 == 0 for side in shape])
     if sampling <= 1 or not even.any() or np.subtract(centre, middle)[even].mean() > -0.25:
@@ -198,7 +198,7 @@ def _middle(
 
 
 def _off_centre(offset: NDArray[np.float64], shape: tuple[int, ...]) -> str:
-    """Say by how many image pixels y, x a PSF is off its centre."""
+    """Describe by how many image pixels y, x a PSF is off its centre."""
     at = "its middle" if all(side % 2 for side in shape) else "pixel N // 2"
     return (
         f"the PSF's centroid lies {offset[1]:+.2f}, {offset[0]:+.2f} image pixels in x, y from "
@@ -209,9 +209,9 @@ def _off_centre(offset: NDArray[np.float64], shape: tuple[int, ...]) -> str:
 def windowed_centroid(psf: NDArray[np.float64]) -> tuple[float, float]:
     """Return y, x of a PSF's centre, weighted by a Gaussian of its own width.
 
-    c <- c + 1.5 sum(w I (r - c)) / sum(w I), as SExtractor's XWIN_IMAGE but for the factor, 2
-    there, which would never settle on a single bright pixel; unlike the plain centroid it does
-    not follow the noise and the structure of the wings.
+    c <- c + 1.5 sum(w I (r - c)) / sum(w I), as SExtractor's XWIN_IMAGE except for its factor of
+    2, which would never converge on a single bright pixel; unlike the plain centroid it is not
+    affected by noise and structure in the wings.
     """
     smooth = ndimage.uniform_filter(psf, 3, mode="constant")
     peak = np.unravel_index(int(smooth.argmax()), psf.shape)
@@ -228,7 +228,7 @@ def windowed_centroid(psf: NDArray[np.float64]) -> tuple[float, float]:
         dy = 1.5 * float((wy * (y - cy)) @ rows) / total
         dx = 1.5 * float(wy @ (psf @ (wx * (x - cx)))) / total
         if not max(abs(dy), abs(dx)) < 2 * width:
-            break  # nothing there to settle on: keep what is known
+            break  # no flux to converge on: keep the last centre
         cy, cx = cy + dy, cx + dx
         if max(abs(dy), abs(dx)) < 1e-4:
             break
@@ -236,7 +236,7 @@ def windowed_centroid(psf: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _unphysical(psf: NDArray[np.float64]) -> bool:
-    """Whether strong negative pixels, or flux at an edge, make a PSF of sum 1 unphysical."""
+    """Return whether strong negative pixels, or flux at an edge, make a PSF of sum 1 unphysical."""
     if -psf[psf < 0].sum() > NEGATIVE_SHARE:
         return True
     if min(psf.shape) < 5:
@@ -258,12 +258,12 @@ def _centred(psf: NDArray[np.float64], centre: NDArray[np.float64]) -> NDArray[n
         return psf
     if set(shift.tolist()) <= {0.0, 0.5}:
         return _moved_by_half(psf, shift)
-    reach = int(np.ceil(np.abs(shift).max())) + 2  # so that nothing leaves the array
+    reach = int(np.ceil(np.abs(shift).max())) + 2  # so that no flux leaves the array
     return ndimage.shift(np.pad(psf, reach), shift, order=5, mode="constant", prefilter=True)
 
 
 def _moved_by_half(psf: NDArray[np.float64], shift: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Move a PSF by half a pixel as the band-limited function that the renderer takes it for."""
+    """Shift a PSF by half a pixel as a band-limited function, as the renderer interprets it."""
     psf = np.pad(psf, HALF_PAD)
     for axis, step in enumerate(shift):
         if step:
@@ -290,7 +290,7 @@ def _at_whole_sampling(
 def _resampled(
     psf: NDArray[np.float64], centre: NDArray[np.float64], step: float
 ) -> NDArray[np.float64]:
-    """Interpolate a PSF to pixels of ``step`` of its own, ``centre`` y, x in the middle one."""
+    """Interpolate a PSF to pixels of ``step`` of its pixels, with ``centre`` y, x in the middle."""
     reach = [
         math.floor(min(c, side - 1 - c) / step) for c, side in zip(centre, psf.shape, strict=True)
     ]
@@ -302,7 +302,7 @@ def _resampled(
 
 
 def _trimmed(psf: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Drop outer rings around the middle pixel that hold less than 1e-5 of the flux."""
+    """Drop outer rings around the middle pixel with less than 1e-5 of the flux."""
     h, w = psf.shape
     ring = np.maximum.outer(np.abs(np.arange(h) - h // 2), np.abs(np.arange(w) - w // 2))
     outside = np.bincount(ring.ravel(), np.abs(psf).ravel())[::-1].cumsum()[::-1]

@@ -1,13 +1,12 @@
-"""The rim of a PSF: its background, and the wings that its image cuts off.
+"""Background of a PSF, and the wings that its image cuts off.
 
-Beyond its core a PSF falls off like a Moffat function, so that the azimuthal mean of its outer
-part is
+Beyond its core a PSF falls off like a Moffat function, so the azimuthal mean of its outer part is
 
     I(r) = A (r^2 + alpha^2)^(-gamma / 2) + c,    alpha^2 = (FWHM / 2)^2 / (2^(2 / gamma) - 1),
 
-with the slope gamma free (Airy: 3, Kolmogorov: 11/3, Gaussians: large). The level c that is left
-once the wings have their shape is a background that was not subtracted, or subtracted twice. The
-flux of A (...) outside the image is missing in the PSF, whose sum is 1 without it.
+with a free slope gamma (Airy: 3, Kolmogorov: 11/3, Gaussians: large). The level c that remains
+after fitting the wings is a background that was not subtracted, or subtracted twice. The flux of
+A (...) outside the image is missing from the PSF, whose sum is 1 without it.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-BACKGROUND = 0.003  # of the flux: a smaller one moves a galaxy by a third of its errors at most
-LOST = 0.01  # of the flux; a fit is off by its errors where twice or three times as much is lost
+BACKGROUND = 0.003  # of the flux: a smaller one shifts a galaxy by a third of its errors at most
+LOST = 0.01  # of the flux; a fit is off by its errors if two or three times as much is lost
 CERTAIN = 4.0  # standard errors of the background
-FLAT = 0.5  # of the outermost light that a background must make up: else it may be the wings
+FLAT = 0.5  # of the outermost light that a background must explain: else it may be the wings
 LEAST_SIDE = 9  # pixels: fewer have no outer part
-SHAPE = 0.1  # of the wings: how well any PSF's follow the function
+SHAPE = 0.1  # of the wings: accuracy with which any PSF's wings follow the function
 SLOPES = np.concatenate([np.arange(2.8, 6.0, 0.2), np.arange(6.0, 12.1, 0.5)])
-RINGS = 12  # at most, as many as are 1.5 pixels wide
-LEAST_RINGS = 5  # to tell a level from the wings' slope
-# of the flux, the outermost light times the pixels: below it neither can matter, for no wings lose
+RINGS = 12  # at most, if they are 1.5 pixels wide
+LEAST_RINGS = 5  # to separate a level from the wings' slope
+# of the flux, the outermost light times the pixels: below it neither can matter, as no wings lose
 # more than 2 / (gamma - 2) times as much
 FAINT_EDGE = 1e-3
 
@@ -40,11 +39,11 @@ class Wings:
 
     Args:
         background: flux of the constant over the pixels that hold the PSF, and
-        error: its standard error, inf where nothing is known of it.
-        edge: mean of the outermost pixels, times as many pixels.
+        error: its standard error, inf where unknown.
+        edge: mean of the outermost pixels times the number of pixels.
         lost: flux beyond these pixels.
         slope, core2: gamma and alpha^2 [pix^2] of the wings.
-        support: (h, w) bool, the pixels that hold the PSF, not those that a cut has set to 0.
+        support: (h, w) bool, the pixels of the PSF, without those that a cut has set to 0.
     """
 
     background: float
@@ -77,7 +76,7 @@ def find_wings(psf: Array, centre: tuple[float, float]) -> Wings | None:
     Returns:
         None where the image has no outer part.
     """
-    # rows and columns of zeros around it are padding, and change nothing
+    # surrounding rows and columns of zeros are padding, and have no effect
     box = tuple(_held(np.asarray(psf.any(axis=1 - axis))) for axis in (0, 1))
     found = _within(psf[box], (centre[0] - box[0].start, centre[1] - box[1].start))
     if found is None:
@@ -93,7 +92,7 @@ def _held(used: NDArray[np.bool_]) -> slice:
 
 
 def _within(psf: Array, centre: tuple[float, float]) -> Wings | None:
-    """`find_wings` of a PSF that is not padded."""
+    """Apply `find_wings` to a PSF without padding."""
     if min(psf.shape) < LEAST_SIDE:
         return None
     y, x = np.ogrid[: psf.shape[0], : psf.shape[1]]
@@ -106,7 +105,7 @@ def _within(psf: Array, centre: tuple[float, float]) -> Wings | None:
     support = radius <= edge
     area = float(support.sum())
     outermost = area * float(np.average(rings.mean[-2:], weights=rings.count[-2:]))
-    if abs(outermost) < FAINT_EDGE:  # as nearly all have it
+    if abs(outermost) < FAINT_EDGE:  # as in most PSFs
         return Wings(0.0, FAINT_EDGE, outermost, 0.0, math.inf, half**2, support)
     level, error = _level(rings, half)
     found = Wings(level * area, error * area, outermost, 0.0, math.inf, half**2, support)
@@ -120,7 +119,7 @@ def _within(psf: Array, centre: tuple[float, float]) -> Wings | None:
 
 @dataclass(frozen=True)
 class _Rings:
-    """Means of a PSF in rings: radius, mean, its error, and the number of pixels, (K,) each."""
+    """Means of a PSF in rings: radius, mean, its error, and the number of pixels, each (K,)."""
 
     radius: Array
     mean: Array
@@ -130,7 +129,7 @@ class _Rings:
 
 @dataclass(frozen=True)
 class _Fits:
-    """Fits of the wings for each of the slopes, (S,) each."""
+    """Fits of the wings for each slope, each (S,)."""
 
     likelihood: Array
     amplitude: Array
@@ -140,7 +139,7 @@ class _Fits:
 
 
 def _edge(psf: Array, radius: Array) -> float:
-    """The radius where the PSF ends: its corners, or where a cut has set it to 0."""
+    """Return the radius where the PSF ends: its corners, or where a cut has set it to 0."""
     ring = np.rint(radius).astype(int).ravel()
     held = np.bincount(ring, (psf != 0).ravel()) > 0.5 * np.bincount(ring)
     return min(float(np.flatnonzero(held).max(initial=0)) + 0.5, float(radius.max()))
@@ -150,7 +149,7 @@ def _rings(psf: Array, radius: Array, first: float, last: float) -> _Rings | Non
     if last - first < 1:
         return None
     number = int(min(RINGS, max(3, (last - first) / 1.5)))
-    # numpy.geomspace and numpy.digitize, without what these cost for so few numbers
+    # numpy.geomspace and numpy.digitize are slow for so few numbers
     borders = first * ((last + 1e-6) / first) ** (np.arange(number + 1) / number)
     ring = borders.searchsorted(radius.ravel(), side="right")
     count = np.bincount(ring, minlength=number + 2)[1:-1]
@@ -164,7 +163,7 @@ def _rings(psf: Array, radius: Array, first: float, last: float) -> _Rings | Non
 
 
 def _fits(rings: _Rings, half: float, with_level: bool, level: float = 0.0) -> _Fits:
-    """Fit the wings' amplitude, and the level or with a given one, for every slope."""
+    """Fit the wings' amplitude for every slope, with a free or given level."""
     power = -SLOPES[:, None] / 2
     core2 = half**2 / (2 ** (2 / SLOPES) - 1)
     first = rings.radius[0] ** 2 + core2
@@ -172,7 +171,7 @@ def _fits(rings: _Rings, half: float, with_level: bool, level: float = 0.0) -> _
     data = rings.mean - level
     amplitude = np.full((len(SLOPES), 1), max(float(data[0]), 0.0))
     fitted, error = np.zeros_like(amplitude), np.zeros_like(amplitude)
-    tiny = 1e-9 * abs(float(rings.mean[0])) + 1e-30  # float32's rounding
+    tiny = 1e-9 * abs(float(rings.mean[0])) + 1e-30  # float32 rounding
     for _ in range(4):
         sigma = np.hypot(rings.error, SHAPE * np.abs(amplitude) * shape) + tiny
         w = sigma**-2
@@ -194,7 +193,7 @@ def _fits(rings: _Rings, half: float, with_level: bool, level: float = 0.0) -> _
 
 
 def _level(rings: _Rings, half: float) -> tuple[float, float]:
-    """The level and its error, over all slopes that describe the rings."""
+    """Return the level and its error, over all slopes that describe the rings."""
     if len(rings.radius) < LEAST_RINGS:
         return 0.0, math.inf
     fits = _fits(rings, half, True)

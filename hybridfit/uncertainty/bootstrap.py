@@ -1,19 +1,19 @@
 """Errors from fits repeated on resampled pixels or new noise (`--uncertainty bootstrap`).
 
 *Pixels* draws the cutout's unmasked pixels with replacement (Efron 1979; for galaxies GALMOSS, Chen
-et al. 2024), so that the scatter of the residuals, and not the noise map, says how far a parameter
-may move. *Parametric* adds new noise of sigma to the best model. The prior counts as one more
-measurement that is drawn anew in each replica: with its centre held, what the pixels leave open
-would hardly move at all, and seem known (Bardsley et al. 2014, "randomize then optimize"; for a
-linear model with Gaussian noise the draws are then exactly those of the posterior).
+et al. 2024), so that the scatter of the residuals, not the noise map, sets the errors. *Parametric*
+adds new noise of sigma to the best model. The prior counts as one more measurement, redrawn in each
+replica: with a fixed centre, parameters that the pixels leave open would hardly move and seem well
+known (Bardsley et al. 2014, "randomize then optimize"; for a linear model with Gaussian noise the
+draws then follow the posterior exactly).
 
-Refitting minimises each replica from the best fit on. The one-step form takes one Gauss-Newton
+Refitting minimises each replica from the best fit. The one-step form takes one Gauss-Newton
 step from there,
 
     delta = (J^T W* J + Lambda)^-1 (J^T W* r - Lambda (u - e)),
 
-with the multinomial counts in W* and the prior's drawn centre e: a few matrix products a galaxy.
-Neither sees another minimum than that of the fit, nor noise that is correlated between pixels.
+with the multinomial counts in W* and the prior's drawn centre e: a few matrix products per galaxy.
+Neither form explores other minima, nor accounts for noise that is correlated between pixels.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import physical_points, solution_of, solve
 from hybridfit.uncertainty.options import BootstrapOptions
 
-NUMBERS_AT_ONCE = 2**23  # pixels and modes that are held together: bounds memory
-COUNTS_AT_ONCE = 2**22  # random numbers of a galaxy's replicas that are kept together
+NUMBERS_AT_ONCE = 2**23  # pixels and modes processed together: limits memory
+COUNTS_AT_ONCE = 2**22  # random numbers of a galaxy's replicas generated together
 
 
 @torch.inference_mode()
@@ -49,13 +49,13 @@ def bootstrap(
     The draws of a galaxy depend on its pixels, its id and the seed, not on its batch.
 
     Args:
-        fitted: b galaxies with the problem that they were fitted as.
+        fitted: b galaxies with the problem of their fit.
         options: see `BootstrapOptions`.
         fit_options: the optimiser of the replicas.
 
     Returns:
-        Draws (b, R, Q) on the CPU, equally weighted; a replica that could not be fitted is NaN
-        and has weight 0, as have all of a galaxy without a fit.
+        Draws (b, R, Q) on the CPU, equally weighted; a replica whose fit failed is NaN with
+        weight 0, as are all replicas of a galaxy without a fit.
     """
     space = fitted.problem.space
     shape = (len(fitted), options.replicas, len(space.names))
@@ -71,7 +71,7 @@ def bootstrap(
 
 
 def _at_once(problem: Problem, columns: int) -> int:
-    """Galaxies whose derivatives in each pixel, or whose replicas, are held together."""
+    """Return how many galaxies' derivatives per pixel, or replicas, are processed together."""
     pixels = problem.pixels
     each = pixels.data[0].numel() + pixels.transfer[0].numel()
     return max(1, NUMBERS_AT_ONCE // (each * columns))
@@ -79,7 +79,7 @@ def _at_once(problem: Problem, columns: int) -> int:
 
 @dataclass(frozen=True)
 class _Task:
-    """Galaxies that have a fit, and where it is: whitened (b, P), linear (b, L)."""
+    """Galaxies that have a fit, and its parameters: whitened (b, P), linear (b, L)."""
 
     problem: Problem
     cutouts: Cutouts
@@ -88,9 +88,9 @@ class _Task:
     options: BootstrapOptions
 
     def random(self, galaxy: int, replica: int, n: int) -> tuple[Tensor, Tensor]:
-        """A replica's own prior centre (P,), and counts or noise (n,) of the n unmasked pixels.
+        """Return a replica's prior centre (P,), and counts or noise (n,) of the n unmasked pixels.
 
-        Of the galaxy's name, the replica's number and the seed alone, on any device.
+        They depend on the galaxy's id, the replica's number and the seed only, on any device.
         """
         name = f"{self.options.seed} {replica} {self.cutouts.id[galaxy]}"
         digest = sha256(name.encode()).digest()
@@ -102,14 +102,14 @@ class _Task:
         return centre, torch.bincount(drawn, minlength=n).float()
 
     def randoms(self, galaxy: int, replicas: range, n: int) -> tuple[Tensor, Tensor]:
-        """`random` of several replicas: (r, P) and (r, n) on the problem's device."""
+        """Return `random` of several replicas: (r, P) and (r, n) on the problem's device."""
         each = [self.random(galaxy, replica, n) for replica in replicas]
         centre, numbers = (torch.stack(values) for values in zip(*each, strict=True))
         return centre.to(self.whitened), numbers.to(self.problem.pixels.weight)
 
 
 def _one_step(task: _Task) -> Tensor:
-    """Samples (b, R, Q) from one Gauss-Newton step a replica."""
+    """Return samples (b, R, Q) from one Gauss-Newton step per replica."""
     about = linearise(task.problem, task.cutouts, task.whitened, task.linear)
     made = []
     for i in range(len(task.whitened)):
@@ -121,7 +121,7 @@ def _one_step(task: _Task) -> Tensor:
             centre, numbers = task.randoms(i, block, len(used))
             if task.options.kind == "parametric":
                 matrix, right = parametric_equations(columns, numbers, about.information[i])
-                offset = centre  # the prior's centre is the fit itself
+                offset = centre  # the prior is centred on the fit
             else:
                 matrix, right = resampled_equations(columns, residual, numbers)
                 offset = centre - task.whitened[i]
@@ -139,7 +139,7 @@ def _blocks(replicas: int, n: int) -> list[range]:
 
 
 def resampled_equations(columns: Tensor, residual: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Normal equations of replicas that hold each pixel so many times.
+    """Return the normal equations of replicas with given counts of each pixel.
 
     Args:
         columns: (C, N) derivatives of the model over sigma.
@@ -152,7 +152,7 @@ def resampled_equations(columns: Tensor, residual: Tensor, counts: Tensor) -> tu
     n = len(columns)
     row, column = torch.triu_indices(n, n, device=columns.device)
     products = torch.cat([columns[row] * columns[column], columns * residual])
-    # the sums over all pixels once in float64, and what the counts change of them in float32
+    # the sums over all pixels once in float64, and the changes due to the counts in float32
     whole = products.double().sum(dim=1)
     sums = whole + ((counts - 1) @ products.T).double()
     matrix = sums.new_zeros(len(counts), n, n)
@@ -164,7 +164,7 @@ def resampled_equations(columns: Tensor, residual: Tensor, counts: Tensor) -> tu
 def parametric_equations(
     columns: Tensor, noise: Tensor, information: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Normal equations of replicas that are the model and new noise.
+    """Return the normal equations of replicas that are the model plus new noise.
 
     Args:
         columns: (C, N) derivatives of the model over sigma.
@@ -178,7 +178,7 @@ def parametric_equations(
 
 
 def _refit(task: _Task, fit_options: FitOptions) -> Tensor:
-    """Samples (b, R, Q) from a fit of each replica, in batches across galaxies."""
+    """Return samples (b, R, Q) from a fit of each replica, in batches across galaxies."""
     replicas, about = task.options.replicas, None
     if task.options.kind == "parametric":
         about = linearise(task.problem, task.cutouts, task.whitened, task.linear)
@@ -208,16 +208,16 @@ def _refit(task: _Task, fit_options: FitOptions) -> Tensor:
 
 
 def _about(normal: Normal, whitened: Tensor, pull: Tensor) -> Normal:
-    """The same with the prior's centre elsewhere; ``pull`` (b, P) is it times the weight.
+    """A problem with a shifted prior centre; ``pull`` (b, P) is the centre times the weight.
 
-    A constant of the cost is left out.
+    A constant of the cost is omitted.
     """
     cost = normal.cost - (pull * whitened).sum(dim=1)
     return replace(normal, cost=cost, gradient=normal.gradient - pull)
 
 
 def _replicas(task: _Task, pairs: Tensor, about: Linearised | None) -> tuple[Tensor, Problem]:
-    """Prior centres (b, P) and the problem of replicas, numbered galaxy by galaxy.
+    """Return prior centres (b, P) and the problem of replicas, numbered galaxy by galaxy.
 
     ``about`` has the best model, for new noise; None resamples pixels.
     """
@@ -233,7 +233,7 @@ def _replicas(task: _Task, pairs: Tensor, about: Linearised | None) -> tuple[Ten
         numbers = numbers.to(weight)
         if about is None:
             weight[k, used] *= numbers.sqrt()
-        else:  # the noise of the data gives way to the new one
+        else:  # new noise replaces the noise of the data
             data[k, used] += (numbers - about.residual[i, used]) / weight[k, used]
     centre = torch.stack(centres).to(task.whitened)
     if about is not None:

@@ -1,11 +1,11 @@
-"""How far a fit lies from what the network expected: a sign that one of them is wrong.
+"""Distance of a fit from the network's posterior: if large, one of them is wrong.
 
     d^2 = (theta - mean)^T (C_flow + C_fit)^-1 (theta - mean) / P
 
 in (x, y, ln flux, ln r_circ, ln n, eta), with mean and C_flow of the flow's draws. It would be
-about 1 for two independent measurements; as both see the same noise it is about 0.3. The network
-has learned what galaxies of the simulator look like, so a neighbour, a wrong sky or a wrong noise,
-which drag the fit away, make d large.
+about 1 for two independent measurements; as both use the same pixels it is about 0.3. The network
+was trained on simulated galaxies, so a neighbour, a wrong sky or wrong noise, which bias the fit,
+make d large.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from hybridfit.data.flags import Flag
 from hybridfit.data.samples import Posterior
 from hybridfit.model.parameters import ParameterSpace
 
-# exceeded by 1 in 200 clean simulated galaxies of S/N 3-1500 for a network without refinement;
-# 1 in 200 of those of the shipped one, which does, exceed 1.1
+# exceeded by 1 in 200 clean simulated galaxies of S/N 3-1500 for a network without refinement; for
+# the shipped network, which refines, 1 in 200 exceed 1.1
 MAX_DISAGREEMENT = 1.4
 
 
 def disagreement(fit: Fit, posterior: Posterior, zeropoint: Tensor) -> Tensor:
-    """Distance (B,) of fit and flow in their joint standard deviations.
+    """Return the distance (B,) of fit and flow in their joint standard deviations.
 
     Args:
-        fit: of one Sersic component; its sky is left out.
-        posterior: the flow's, of the same B galaxies.
+        fit: of one Sersic component; its sky is ignored.
+        posterior: of the flow, for the same B galaxies.
         zeropoint: (B,) mag.
 
     Returns:
@@ -57,18 +57,18 @@ def disagreement(fit: Fit, posterior: Posterior, zeropoint: Tensor) -> Tensor:
 
 
 def disagreement_flags(distance: Tensor) -> Tensor:
-    """(B,) bits of `Flag`."""
+    """Return (B,) bits of `Flag`."""
     return (distance > MAX_DISAGREEMENT) * int(Flag.DISAGREES)
 
 
 def _coordinates(theta: Tensor, zeropoint: Tensor) -> Tensor:
-    """x, y, ln r_circ, ln n, eta1, eta2, ln flux (B, 7) of physical parameters (B, 8)."""
+    """Return x, y, ln r_circ, ln n, eta1, eta2, ln flux (B, 7) of physical parameters (B, 8)."""
     coords, linear = ParameterSpace().from_physical(theta.double(), zeropoint.double())
     return torch.cat([coords, torch.log(linear[:, :1])], dim=1)
 
 
 def _slopes(theta: Tensor) -> Tensor:
-    """Derivatives (B, 7, 8) of `_coordinates` by x, y, mag, r_eff, n, q, pa, sky."""
+    """Return derivatives (B, 7, 8) of `_coordinates` by x, y, mag, r_eff, n, q, pa, sky."""
     _, _, _, r_eff, n, q, pa, _ = theta.unbind(1)
     angle, g, radians = torch.deg2rad(2 * pa), -torch.log(q), math.pi / 90
     slopes = torch.zeros(len(theta), 7, 8, dtype=theta.dtype)

@@ -1,12 +1,13 @@
-"""Correlated noise: its autocorrelation on the blank sky, and what it does to a fit's errors.
+"""Correlated noise: its autocorrelation on the blank sky, and its effect on a fit's errors.
 
-Resampled images (drizzle, swarp) have noise that neighbouring pixels share, which chi2 takes for
-independent. The least-squares estimate is still unbiased, but its covariance is the sandwich
+Resampled images (drizzle, swarp) have noise that is correlated between neighbouring pixels, which
+chi2 treats as independent. The least-squares estimate is still unbiased, but its covariance is the
+sandwich
 
     A^-1 (J^T W^1/2 R W^1/2 J + prior) A^-1,    A = J^T W J + prior,
 
-with the autocorrelation R of the noise in units of each pixel's own sigma, taken to be the same
-all over the cutout. Sums over pairs of pixels are products in Fourier space.
+with the autocorrelation R of the noise in units of each pixel's sigma, assumed to be
+the same all over the cutout. Sums over pairs of pixels are products in Fourier space.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from torch import Tensor
 
 from hybridfit.data.batch import Batch
 
-LAGS = 8  # pix, largest distance of two pixels whose noise may be correlated
-CLIP = 5.0  # robust standard deviations of the sky: unmasked sources are no noise
-CLIPPINGS = 4  # rounds until a source has let go of the plane under it
-# standard errors of a correlation that chance alone explains: with some 15 groups of lags and 100
-# pairs of them, fewer than 1 in 10 clean galaxies gets one, and a small one
+LAGS = 8  # pix, largest distance of pixels with correlated noise
+CLIP = 5.0  # robust standard deviations of the sky: excludes unmasked sources
+CLIPPINGS = 4  # rounds, until a source no longer biases the plane under it
+# standard errors of a correlation that may be due to chance: with some 15 groups of lags and 100
+# pairs of lags, fewer than 1 in 10 clean galaxies gets one, and a small one
 SIGNIFICANT = 3.0
 
 
@@ -33,9 +34,8 @@ class Autocorrelation(Batch):
     """Covariance of the noise of two pixels by their distance, in units of sigma squared.
 
     Args:
-        values: (B, 2 L + 1, 2 L + 1) float64; the middle is the variance, and 1 where sigma is
-            right.
-        pixels: (B,) float64 of blank sky that it was measured on; inf where it was given.
+        values: (B, 2 L + 1, 2 L + 1) float64; the middle is the variance, 1 where sigma is right.
+        pixels: (B,) float64 number of blank-sky pixels it was measured on; inf if given.
     """
 
     values: Tensor
@@ -48,7 +48,7 @@ class Autocorrelation(Batch):
 
     @property
     def variance(self) -> Tensor:
-        """(B,) of a pixel, over sigma squared."""
+        """(B,) variance of a pixel over sigma squared."""
         return self.values[:, self.reach, self.reach]
 
     @property
@@ -58,11 +58,11 @@ class Autocorrelation(Batch):
 
     @property
     def inflation(self) -> Tensor:
-        """(B,) by how much the noise of a large aperture exceeds white noise of that sigma."""
+        """(B,) noise of a large aperture relative to white noise of that sigma."""
         return self.values.sum(dim=(1, 2)).clamp_min(0.0).sqrt()
 
     def image(self, height: int, width: int) -> Tensor:
-        """The autocorrelation (B, height, width) of periodic lags, lag 0 first."""
+        """Return the autocorrelation (B, height, width) of periodic lags, lag 0 first."""
         middle = self.reach
         reach = min((min(height, width) - 1) // 2, middle)
         inside = slice(middle - reach, middle + reach + 1)
@@ -72,12 +72,12 @@ class Autocorrelation(Batch):
         return image
 
     def spectrum(self, height: int, width: int) -> Tensor:
-        """Power of the noise (B, height, width // 2 + 1) on the modes of a real FFT."""
+        """Return the noise power (B, height, width // 2 + 1) on the modes of a real FFT."""
         return torch.fft.rfft2(self.image(height, width)).real
 
 
 def padded_shape(images: Tensor, reach: int = LAGS) -> tuple[int, int]:
-    """Quick FFT sides in which images (..., H, W) do not meet themselves at ``reach`` lags."""
+    """Return fast FFT sides for which images (..., H, W) do not wrap within ``reach`` lags."""
     height, width = (int(fft.next_fast_len(n + reach, real=True)) for n in images.shape[-2:])
     return height, width
 
@@ -85,24 +85,24 @@ def padded_shape(images: Tensor, reach: int = LAGS) -> tuple[int, int]:
 def measure(
     residual: Tensor, sky: Tensor, fitted_level: bool = True, shapes: Tensor | None = None
 ) -> Autocorrelation:
-    """Measure the noise's autocorrelation on blank sky; what chance explains becomes white noise.
+    """Measure the noise's autocorrelation on blank sky; insignificant values become white noise.
 
         R(d) = mean over pairs of r(p) r(p + d)
 
-    Its standard error is that of white noise, 1 / sqrt(pairs), times Bartlett's factor for noise
-    that is correlated. Lags are grouped by their length, and both a group's mean and each lag's
-    distance from it are shrunk by 1 - (3 errors / value)^4, to zero where they are insignificant.
+    Its standard error is that of white noise, 1 / sqrt(pairs), times Bartlett's factor for
+    correlated noise. Lags are grouped by length, and both a group's mean and each lag's deviation
+    from it are shrunk by 1 - (3 errors / value)^4, to zero where insignificant.
 
-    A plane is taken out of the sky first: its slopes are no noise but a term of their own. So are
-    the ``shapes``, which a galaxy's wings may have. Each mode that is taken out, and the level if
-    it is, makes all correlations too small by the variance that noise gives it, which is put back.
+    A plane is subtracted from the sky first: its slopes are not noise but a separate term. So are
+    the ``shapes`` that a galaxy's wings may have. Each subtracted mode (the level too, if fitted)
+    lowers all correlations by the variance that noise gives it, which is added back.
 
     Args:
         residual: (B, H, W) data over sigma.
-        sky: (B, H, W) bool, pixels without light but for the ``shapes``.
-        fitted_level: whether the sky's level is taken out too; else it counts as correlated.
-        shapes: (B, K, H, W) smooth images of order one, any multiple of which may be there; one of
-            zeros is none.
+        sky: (B, H, W) bool, pixels without light except for the ``shapes``.
+        fitted_level: whether the sky's level is subtracted too; otherwise it counts as correlated.
+        shapes: (B, K, H, W) smooth images of order one, with unknown amplitudes; an image of zeros
+            is ignored.
 
     Returns:
         The autocorrelation; white noise where there is no sky.
@@ -118,7 +118,7 @@ def measure(
 
 
 def pair_means(values: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of v(p) v(p + d) over pairs of used pixels, and their number, each (B, lags, lags).
+    """Return the mean of v(p) v(p + d) over used pixel pairs and their number, (B, lags, lags).
 
     Args:
         values: (B, H, W).
@@ -133,14 +133,14 @@ def pair_means(values: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def given(image: Tensor, batch: int) -> Autocorrelation:
-    """An autocorrelation that is known, for all galaxies; see `Autocorrelation.values`.
+    """Return a known autocorrelation for all galaxies; see `Autocorrelation.values`.
 
     Args:
         image: (h, w) odd sides, its middle the variance over sigma squared, usually 1.
         batch: B.
 
     Raises:
-        ValueError: if the image is no autocorrelation.
+        ValueError: if the image is not an autocorrelation.
     """
     if image.ndim != 2 or any(n % 2 == 0 for n in image.shape):
         raise ValueError(
@@ -164,12 +164,12 @@ def given(image: Tensor, batch: int) -> Autocorrelation:
 
 
 def white(batch: int, device: torch.device) -> Autocorrelation:
-    """The autocorrelation of noise without any."""
+    """Return the autocorrelation of white noise."""
     return given(torch.ones(1, 1, device=device), batch)
 
 
 def excess_gram(columns: Tensor, noise: Autocorrelation) -> Tensor:
-    """Sums K^T (R - 1) K over pairs of pixels, (B, C, C) float64: what white noise has not.
+    """Return K^T (R - 1) K over pairs of pixels, (B, C, C) float64: the excess over white noise.
 
     Args:
         columns: (B, C, H, W).
@@ -186,7 +186,7 @@ def excess_gram(columns: Tensor, noise: Autocorrelation) -> Tensor:
 
 
 def weighted_gram(columns: Tensor, power: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Sums over pairs of pixels, (B, C, C) float64: K^T X K with a stationary X.
+    """Return sums over pairs of pixels, (B, C, C) float64: K^T X K with a stationary X.
 
     Args:
         columns: (B, C, H, W).
@@ -197,9 +197,9 @@ def weighted_gram(columns: Tensor, power: Tensor, shape: tuple[int, int]) -> Ten
 
 
 def mode_gram(modes: Tensor, power: Tensor, shape: tuple[int, int]) -> Tensor:
-    """`weighted_gram` of columns that are transformed already, (B, C, height, width // 2 + 1)."""
+    """Return `weighted_gram` of transformed columns, (B, C, height, width // 2 + 1)."""
     twice = torch.full((shape[1] // 2 + 1,), 2.0, device=modes.device)
-    twice[0] = 1.0  # a real FFT leaves out the mirrored half
+    twice[0] = 1.0  # a real FFT omits the mirrored half
     if shape[1] % 2 == 0:
         twice[-1] = 1.0
     parts = torch.view_as_real(modes)
@@ -209,7 +209,7 @@ def mode_gram(modes: Tensor, power: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def _modes(values: Tensor, level: bool, shapes: Tensor | None) -> Tensor:
-    """(b, K, H, W) plane, with its level where asked, and ``shapes``; b may be 1."""
+    """Return (b, K, H, W) plane, optionally with its level, and ``shapes``; b may be 1."""
     height, width = values.shape[-2:]
     x = torch.linspace(-1, 1, width, dtype=values.dtype, device=values.device)
     y = torch.linspace(-1, 1, height, dtype=values.dtype, device=values.device)
@@ -221,9 +221,9 @@ def _modes(values: Tensor, level: bool, shapes: Tensor | None) -> Tensor:
 
 
 def _flattened(values: Tensor, sky: Tensor, modes: Tensor) -> Tensor:
-    """Take the best sum of ``modes`` (b, K, H, W) over the sky's pixels out of (B, H, W).
+    """Subtract the best-fitting sum of ``modes`` (b, K, H, W) on the sky from (B, H, W).
 
-    What is left is clipped, and clipped pixels draw the sum by no more than they keep (Huber).
+    The residual is clipped, and clipped pixels pull the fit by their clipped value only (Huber).
     """
     used = (modes * sky[:, None]).flatten(2)  # (B, K, N)
     gram = (used @ used.mT).double()
@@ -243,33 +243,33 @@ def _flattened(values: Tensor, sky: Tensor, modes: Tensor) -> Tensor:
 
 
 def _lags(image: Tensor) -> Tensor:
-    """Cut (..., height, width) periodic correlations to the lags within reach, 0 in the middle."""
+    """Crop (..., height, width) periodic correlations to the lags within reach, 0 in the middle."""
     lags = torch.arange(-LAGS, LAGS + 1, device=image.device)
     return image[..., lags[:, None], lags[None, :]]
 
 
 @lru_cache(maxsize=1)
 def _groups() -> Tensor:
-    """(G, lags, lags) mean over lags of like length: each length below 3 pix, then rings."""
+    """Return (G, lags, lags) means over lags of similar length: each below 3 pix, then rings."""
     lags = torch.arange(-LAGS, LAGS + 1)
     square = lags[:, None] ** 2 + lags[None, :] ** 2
     edges = torch.tensor([3.0, 4.5, 6.5, LAGS + 0.5])
     ring = 100 + torch.bucketize(square.double().sqrt(), edges.double(), right=True)
     label = torch.where(square < 9, square, ring)
     label = torch.where(square.double().sqrt() > LAGS + 0.5, -1, label)
-    label[LAGS, LAGS] = -1  # the variance stands for itself
+    label[LAGS, LAGS] = -1  # the variance is not grouped
     groups = torch.stack([label == v for v in label.unique() if v >= 0]).double()
     return groups / groups.sum(dim=(1, 2), keepdim=True)
 
 
 def _shrunk(coords: Tensor, pairs: Tensor) -> Tensor:
-    """Take out of measured correlations (B, lags, lags) what chance explains."""
+    """Remove insignificant values from measured correlations (B, lags, lags)."""
     groups = _groups().to(coords.device)
     inside = groups.sum(dim=0) > 0
     variance = coords[:, LAGS, LAGS]
     pixels = pairs[:, LAGS, LAGS].clamp_min(1.0)
     mean = torch.einsum("blm,glm->bg", coords, groups)
-    count = (groups > 0).sum(dim=(1, 2)) / 2  # lag and opposite lag are the same pairs
+    count = (groups > 0).sum(dim=(1, 2)) / 2  # opposite lags are the same pairs
     error = variance[:, None] / (pixels[:, None] * count).sqrt()
     correlation = _garrote(mean, error) / variance.clamp_min(1e-12)[:, None]
     bartlett = (1 + 2 * (correlation**2 * count).sum(dim=1)).sqrt()
@@ -277,19 +277,19 @@ def _shrunk(coords: Tensor, pairs: Tensor) -> Tensor:
     broad = torch.einsum("bg,glm->blm", mean, (groups > 0).double())
     error = (variance / pixels.sqrt() * bartlett)[:, None, None]
     result = (broad + _garrote(coords - broad, error)) * inside
-    # the variance's own error is sqrt(2) larger
+    # the error of the variance is sqrt(2) larger
     own = 1 + _garrote(variance - 1, (2 / pixels).sqrt() * variance.clamp_min(1.0) * bartlett)
     result[:, LAGS, LAGS] = torch.where(pairs[:, LAGS, LAGS] > 1, own, 1.0)
     return result
 
 
 def _garrote(value: Tensor, error: Tensor) -> Tensor:
-    """Shrink values to zero where they are below `SIGNIFICANT` errors, little far above."""
+    """Shrink values to zero below `SIGNIFICANT` errors, and only slightly far above."""
     ratio = (SIGNIFICANT * error / value.abs().clamp_min(1e-30)).clamp_max(1.0)
     return value * (1 - ratio**4)
 
 
 def _median(values: Tensor, where: Tensor, otherwise: float = 1.0) -> Tensor:
-    """(B,) median over the chosen pixels; ``otherwise`` where there are none."""
+    """Return the (B,) median over the chosen pixels; ``otherwise`` if there are none."""
     some = torch.where(where, values, torch.nan).flatten(1)[:, ::3]  # enough for a limit
     return some.nanmedian(dim=1).values.nan_to_num(otherwise)

@@ -1,9 +1,9 @@
 """Errors from the curvature of the likelihood at the fit (`--uncertainty covariance`).
 
-The covariance is (J^T W J + prior)^-1 in physical parameters, the sky and its correlations
-included, masked pixels left out. It is exact where the model is right, the noise is what sigma
-says and the likelihood is Gaussian as far as the errors reach; where it is not, the fit has
-raised the flag UNCERTAIN.
+The covariance is (J^T W J + prior)^-1 in physical parameters, including the sky and its
+correlations, excluding masked pixels. It is exact if the model and sigma are right and the
+likelihood is Gaussian within the errors; where it is not Gaussian, the fit has set the flag
+UNCERTAIN.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import replace
 
 from hybridfit.data.fit import Fit
 
-MAX_PA_ERROR = 180 / math.sqrt(12)  # deg: an angle of which nothing is known
+MAX_PA_ERROR = 180 / math.sqrt(12)  # deg: of an unconstrained angle
 
 
 def quote_covariance(fit: Fit) -> Fit:
-    """Return the fit with its covariance ready to be quoted.
+    """Return the fit with a covariance suitable for quoting.
 
-    A position angle that is not known has a standard deviation of 52 degrees, not of thousands.
+    An unconstrained position angle has a standard deviation of 52 degrees, not of thousands.
     """
     covariance = fit.covariance.clone()
     error = fit.error

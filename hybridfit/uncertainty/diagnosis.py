@@ -1,7 +1,7 @@
-"""What is most likely wrong where a galaxy's numbers cannot be trusted: from signs to a sentence.
+"""Diagnose in one sentence why a galaxy's numbers cannot be trusted.
 
-Pure functions of residuals, numbers and what is detected in a cutout; each returns "" where it
-sees nothing of its kind. None changes a number.
+Pure functions of residuals, numbers and the sources detected in a cutout; each returns "" if its
+problem is not found. None changes a number.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from scipy import ndimage
 
 from hybridfit.detection.detect import Detection
 
-SURELY = 40.0  # by which chi2 must fall, in units of what it is per degree of freedom
-AS_GOOD = 10.0  # of chi2 in the same units, by which two PSFs are told apart
-CURED = 0.6  # of the excess of chi2 over its expectation that must go
-SHARE = 0.05  # of the target's flux that a source must have to matter
-SEEN = 12.0  # standard deviations of that flux: fainter ones may be noise
-RIGHT = (0.67, 1.5)  # scatter of the blank sky over sigma that is taken for right
-ALIKE = 1.25  # factor within which a noise map's numbers are taken for those of another kind
-SENSIBLE = (3.0, 34.0)  # mag of galaxies that anybody fits
-FAR_MAG = 4.0  # mag from the given start that no error of a catalogue explains
+SURELY = 40.0  # by which chi2 must fall, in units of chi2 per degree of freedom
+AS_GOOD = 10.0  # of chi2 in the same units, that distinguishes two PSFs
+CURED = 0.6  # of the excess of chi2 over its expectation that must disappear
+SHARE = 0.05  # of the target's flux, above which a source matters
+SEEN = 12.0  # standard deviations of that flux: fainter sources may be noise
+RIGHT = (0.67, 1.5)  # scatter of the blank sky over sigma that counts as correct
+ALIKE = 1.25  # factor within which a noise map's numbers match those of another kind
+SENSIBLE = (3.0, 34.0)  # mag of plausible galaxies
+FAR_MAG = 4.0  # mag from the initial value that no catalogue error explains
 STRONG = 9.0  # standard deviations of a smoothed residual that is a source or structure
 SMOOTH = 1.5  # pix
 
 
 def sampling_cause(now: int, chi2_now: float, dof: int, chi2: Mapping[int, float]) -> str:
-    """Say whether the PSF has another sampling than was said.
+    """Diagnose a PSF with another sampling than stated.
 
     Args:
-        now: PSF pixels per image pixel as they were taken.
+        now: PSF pixels per image pixel used.
         chi2_now: of the fit with it.
         dof: degrees of freedom.
-        chi2: of fits with other samplings, by these.
+        chi2: of fits with other samplings, by sampling.
     """
-    # a pixel of absurd sigma makes float32 sums that are no chi2
+    # a pixel of absurd sigma makes float32 sums that are not chi2
     known = {k: value for k, value in chi2.items() if math.isfinite(value) and value > 0}
     if not known or not math.isfinite(chi2_now):
         return ""
@@ -46,7 +46,7 @@ def sampling_cause(now: int, chi2_now: float, dof: int, chi2: Mapping[int, float
     unit = max(known[best] / max(dof, 1), 1.0)
     if fall < SURELY * unit or fall < CURED * (chi2_now - dof):
         return ""
-    # a PSF that is too narrow is made good for by the profile: of those as good the nearest
+    # the profile makes up for too narrow a PSF: of equally good ones take the nearest
     good = [k for k, value in known.items() if value <= known[best] + AS_GOOD * unit]
     best = min(good, key=lambda k: abs(math.log(k / now)))
     how = "too wide" if best > now else "too narrow"
@@ -60,13 +60,13 @@ def neighbour_cause(
     mask: NDArray[np.bool_],
     origin: tuple[float, float],
 ) -> str:
-    """Say where a source that was not masked lies, if one is bright enough to matter.
+    """Locate an unmasked source, if one is bright enough to matter.
 
     Args:
         image: (H, W) flux.
-        scene: what was detected in it.
-        mask: (H, W) of what was left out.
-        origin: x, y of the first pixel in the image as the user has it.
+        scene: sources detected in it.
+        mask: (H, W) of excluded pixels.
+        origin: x, y of the first pixel in the user's image.
     """
     labels = np.where(mask, 0, scene.labels)
     flux = np.bincount(labels.ravel(), np.where(mask, 0.0, image - scene.sky).ravel())
@@ -88,16 +88,16 @@ def neighbour_cause(
 
 
 def noise_cause(typical: float, ratio: float | None) -> str:
-    """Say by how much the noise map is off, and for what else it may have been given.
+    """Diagnose a noise map that is off, and guess which other quantity it may hold.
 
     Args:
-        typical: median sigma, as it was taken.
-        ratio: scatter of the blank sky over sigma, None where it is not known.
+        typical: median sigma used.
+        ratio: scatter of the blank sky over sigma, None if unknown.
     """
     if ratio is None or not ratio > 0 or not typical > 0 or RIGHT[0] <= ratio <= RIGHT[1]:
         return ""
     true = ratio * typical
-    # what sigma would be if the numbers were of another kind, and how that comes about
+    # sigma if the numbers were another quantity, and the mistake behind it
     kinds = {
         "a variance given as sigma": math.sqrt(typical),
         "an inverse variance given as sigma": 1 / math.sqrt(typical),
@@ -114,16 +114,16 @@ def noise_cause(typical: float, ratio: float | None) -> str:
 
 
 def zeropoint_cause(mag: float, start: float, zeropoint: float) -> str:
-    """Say whether a magnitude speaks against the zero point.
+    """Diagnose a magnitude that contradicts the zero point.
 
     Args:
-        mag: as it was found.
-        start: as it was expected, NaN where it was not given.
-        zeropoint: that was used; 0 stands for none.
+        mag: as fitted.
+        start: initial value, NaN if not given.
+        zeropoint: used; 0 means none.
     """
     if not math.isfinite(mag):
         return ""
-    if abs(mag - start) > FAR_MAG:  # NaN is not
+    if abs(mag - start) > FAR_MAG:  # False for NaN
         return f"mag {mag:.1f} is far from the start's {start:.1f}: is the zero point right?"
     if zeropoint and not SENSIBLE[0] < mag < SENSIBLE[1]:
         return f"mag {mag:.1f} is unlikely for a galaxy: is the zero point of {zeropoint:g} right?"
@@ -136,18 +136,18 @@ def residual_cause(
     centre: tuple[float, float],
     origin: tuple[float, float],
 ) -> str:
-    """Say where the light that the model lacks lies.
+    """Locate the light that the model lacks.
 
     Args:
         residual: (H, W) (data - model) over sigma.
-        mask: (H, W) of what was left out.
+        mask: (H, W) of excluded pixels.
         centre: x, y of the fit.
         origin: see `neighbour_cause`.
     """
     used = ~mask & np.isfinite(residual)
     smooth = ndimage.gaussian_filter(np.where(used, residual, 0.0), SMOOTH, truncate=3.0)
     scatter = 1.4826 * float(np.median(np.abs(smooth[used]))) if used.any() else 0.0
-    # neither white noise nor what the sky really shows explains it
+    # explained neither by white noise nor by the sky's actual noise
     level = max(scatter, 1 / (2 * math.sqrt(math.pi) * SMOOTH))
     smooth[~used] = 0.0
     y, x = np.unravel_index(int(smooth.argmax()), smooth.shape)
@@ -159,7 +159,7 @@ def residual_cause(
 
 
 def _centre(light: NDArray[np.floating], where: NDArray[np.bool_]) -> tuple[float, float]:
-    """x, y of the light in some pixels."""
+    """Return the x, y centroid of the light in some pixels."""
     y, x = where.nonzero()
     weight = np.maximum(light[where], 0.0).astype(np.float64)
     if not weight.sum() > 0:

@@ -1,9 +1,9 @@
-"""The error budget: what a fit's covariance lacks where noise, sky, PSF or profile are not right.
+"""The error budget: terms missing from a fit's covariance if noise, sky, PSF or profile are wrong.
 
-The covariance of a fit is right where the noise is white and what sigma says, the PSF is the true
-one, the sky is flat and the galaxy follows its profile. Each of these gets a named term, a
-covariance that is added in the coordinates c of the fit. No term is ever negative: quoted errors
-are never smaller than the fit's own.
+The covariance of a fit is right if the noise is white with standard deviation sigma, the PSF is
+exact, the sky is flat and the galaxy follows its profile. Each of these gets a named term, a
+covariance that is added in the coordinates c of the fit. No term is negative: quoted errors are
+never smaller than the fit's own.
 
 noise: the sandwich of `hybridfit.uncertainty.correlated_noise`, with the autocorrelation of the
 image's noise.
@@ -47,35 +47,34 @@ from hybridfit.uncertainty.psf_error import N_MODES, psf_derivatives, wing_deriv
 from hybridfit.uncertainty.sky_error import sky_derivatives, sloping
 
 TERMS = ("noise", "misfit", "psf", "sky")
-AT_ONCE = 2**16  # pixels of the galaxies worked on together: more fall out of a CPU's caches
+AT_ONCE = 2**16  # pixels of galaxies processed together: more exceed a CPU's caches
 
 
-# Errors of a fit, all of them together, at which a wrong PSF counts half. A bias that is small
-# against the noise costs coverage in second order only, and widening for it in first: weighed so,
+# Combined errors of a fit at which a wrong PSF has half weight. A bias that is small against the
+# noise reduces coverage in second order only, but widening for it costs in first: with this weight,
 # galaxies with the right PSF pay two thirds for the same coverage of those with a wrong one.
 GRAVE = 4.0
 
-NONE = BudgetOptions("off", 0.0, 0.0, 0.0, 0.0, 0.0, False)  # white noise, and everything right
+NONE = BudgetOptions("off", 0.0, 0.0, 0.0, 0.0, 0.0, False)  # white noise, and no other error
 
 
 @dataclass(frozen=True)
 class Budget(Batch):
-    """What is added to the covariance of B galaxies, and what was found on the way.
+    """Terms added to the covariance of B galaxies, and the measurements behind them.
 
     Args:
         terms: by name (B, C, C) float64, in the coordinates of `Linearised`; NaN for a galaxy
             without a fit.
-        noise_inflation: (B,) by how much the noise of a large aperture exceeds white noise of the
-            given sigma.
+        noise_inflation: (B,) noise of a large aperture relative to white noise of the given sigma.
         misfit_amplitude: (B,) structure as a fraction of the light; 0 where there is none.
         misfit_significance: (B,) in standard deviations.
-        psf_offset: (B,) ln of the width that the pixels ask for over the PSF's, and
+        psf_offset: (B,) ln of the width preferred by the pixels over the PSF's, and
         psf_offset_error: (B,) its standard deviation, both without the prior; NaN without a PSF.
-        psf_wrong: (B,) probability that the PSF is not right.
-        own_chi2: (B,) reduced chi2 of the pixels under the galaxy's own light, the variance of
-            the blank sky being 1,
-        own_pixels: (B,) how many they are, and
-        own_scatter: (B,) the standard deviation of `own_chi2` about 1 where all is right.
+        psf_wrong: (B,) probability that the PSF is wrong.
+        own_chi2: (B,) reduced chi2 of the pixels under the galaxy's own light, in units of the
+            variance of the blank sky,
+        own_pixels: (B,) the number of these pixels, and
+        own_scatter: (B,) the standard deviation of `own_chi2` about 1 if all is right.
     """
 
     terms: dict[str, Tensor]
@@ -102,20 +101,20 @@ def error_budget(
     options: BudgetOptions = BudgetOptions(),
     found: Autocorrelation | None = None,
 ) -> Budget:
-    """Return the terms of the error budget of B galaxies; each depends on its own pixels alone.
+    """Return the terms of the error budget of B galaxies; each depends on its own pixels only.
 
     Args:
         linearised: the fits' derivatives and residuals.
         problem: of the same galaxies.
         part: the same galaxies.
         options: see `BudgetOptions`.
-        found: autocorrelation of the noise; default as ``options.correlated_noise`` says, see
-            `noise_of`.
+        found: autocorrelation of the noise; default according to ``options.correlated_noise``,
+            see `noise_of`.
     """
     found = found or noise_of(part, options)
     evidence = _evidence(linearised, problem, part, options)
     size = max(1, AT_ONCE // linearised.residual[0].numel())
-    # apart, so that what a galaxy gets does not depend on those beside it
+    # separately, so that a galaxy's terms do not depend on its batch
     truncated = _truncated(part, options)
     groups = [group for group in ((~truncated).nonzero(), truncated.nonzero()) if len(group)]
     pieces, order = [], torch.cat([group[:, 0] for group in groups])
@@ -132,7 +131,7 @@ def error_budget(
 
 
 def _truncated(part: Cutouts, options: BudgetOptions) -> Tensor:
-    """(B,) whether the wings of a galaxy's PSF are in doubt."""
+    """Return (B,) whether the wings of a galaxy's PSF are in doubt."""
     if part.psf is None or not (options.psf_width_error or options.psf_shape_error):
         return torch.zeros_like(part.flags, dtype=torch.bool)
     return (part.flags & int(Flag.PSF_TRUNCATED)) != 0
@@ -141,15 +140,15 @@ def _truncated(part: Cutouts, options: BudgetOptions) -> Tensor:
 def noise_of(cutouts: Cutouts, options: BudgetOptions = BudgetOptions()) -> Autocorrelation:
     """Return the noise's autocorrelation of B galaxies: measured, read from a file, or white.
 
-    It is a property of the image: fits have no part in it.
+    It is a property of the image, independent of any fit.
 
     Args:
         cutouts: the B galaxies.
-        options: ``correlated_noise`` is used.
+        options: only ``correlated_noise`` is used.
 
     Raises:
-        ValueError: if the file holds no autocorrelation.
-        FileNotFoundError: if it is not there.
+        ValueError: if the file does not hold an autocorrelation.
+        FileNotFoundError: if it does not exist.
     """
     if options.correlated_noise == "off":
         return noise.white(len(cutouts), cutouts.image.device)
@@ -160,14 +159,14 @@ def noise_of(cutouts: Cutouts, options: BudgetOptions = BudgetOptions()) -> Auto
 
 
 def light_of(linearised: Linearised, problem: Problem) -> Tensor:
-    """(B, H, W) the galaxies' models over sigma, without the sky."""
+    """Return the galaxies' models over sigma (B, H, W), without the sky."""
     first, count = problem.space.n_nonlinear, len(problem.space.shapes)
     flux = linearised.linear[:, :count, None, None].to(linearised.columns.dtype)
     return (linearised.columns[:, first : first + count] * flux).sum(dim=1)
 
 
 def read_autocorrelation(path: str | Path) -> Tensor:
-    """The image (h, w) of a FITS file of the noise's autocorrelation."""
+    """Return the image (h, w) of a FITS file of the noise's autocorrelation."""
     with open_fits(path) as hdus:
         images = [h.data for h in hdus if getattr(h, "data", None) is not None and h.is_image]
         if not images or images[0].ndim != 2:
@@ -177,16 +176,16 @@ def read_autocorrelation(path: str | Path) -> Tensor:
 
 @dataclass(frozen=True)
 class Evidence(Batch):
-    """What the terms are made of, for B galaxies.
+    """The inputs of the terms, for B galaxies.
 
     Args:
         about: the fits' derivatives and residuals, zeros where there is no fit.
         fitted: (B,) bool.
         light: (B, H, W) the galaxy's model over sigma, without the sky.
-        length: (B,) pixels over which structure is alike.
+        length: (B,) correlation length of structure, pixels.
         psf: (B, 3, H, W),
         sky: (B, K, H, W) and
-        wings: (B, 2 or 0, H, W) derivatives of the model by what may be wrong.
+        wings: (B, 2 or 0, H, W) derivatives of the model by possible errors.
     """
 
     about: Linearised
@@ -200,20 +199,20 @@ class Evidence(Batch):
 
 @dataclass(frozen=True)
 class Doubt:
-    """Nuisances, what is known of them and their posterior."""
+    """Nuisances, their prior and their posterior."""
 
     known: Nuisance
     moment: Moment
 
     @property
     def term(self) -> Tensor:
-        """(B, C, C) what they add, in whitened coordinates."""
+        """(B, C, C) covariance that they add, in whitened coordinates."""
         response = self.known.response
         return response @ self.moment.second @ response.mT
 
     @property
     def grave_term(self) -> Tensor:
-        """`term`, less of it where it is small against the noise, see `GRAVE`."""
+        """`term`, reduced where it is small compared to the noise, see `GRAVE`."""
         size = torch.diagonal(self.term, dim1=1, dim2=2).sum(dim=1)
         return self.term * (size / (size + GRAVE**2))[:, None, None]
 
@@ -249,10 +248,10 @@ def _budget(
         "noise": positive(excess[:, :count, :count]),
         "misfit": symmetric(structure.gram[:, :count, :count], fit, space) * options.misfit,
     }
-    # what structure may be mistaken for is known less well where there is some
+    # structure makes the nuisances it resembles less certain
     excess = excess + structure.gram * options.misfit
     psf, sky, wings = _doubts(fit, evidence, excess, sloping(space.sky), options)
-    # wings are known to be wrong, not feared to be
+    # wings are known to be wrong, not just possibly
     terms |= {"psf": psf.grave_term + wings.term, "sky": sky.term}
     own = own_chi2(fit, residual, light, found)
     information, score = psf.known.information[:, 0, 0], psf.known.score[:, 0]
@@ -287,7 +286,7 @@ def _doubts(
     slopes: tuple[bool, ...],
     options: BudgetOptions,
 ) -> tuple[Doubt, Doubt, Doubt]:
-    """PSF, sky, and the PSF's wings, each on its own."""
+    """Return PSF, sky, and the PSF's wings, each separately."""
     width, stretch = options.psf_width_error, options.psf_shape_error
     count, n_psf = fit.columns.shape[1], evidence.psf.shape[1]
     sky_sigma = [options.sky_slope_error if slope else options.sky_error for slope in slopes]
@@ -306,7 +305,7 @@ def _doubts(
 
 
 def _finite(linearised: Linearised, fitted: Tensor) -> Linearised:
-    """Galaxies without a fit get zeros, and a unit prior that can be inverted."""
+    """Give galaxies without a fit zeros, and an invertible unit prior."""
 
     def safe(value: Tensor) -> Tensor:
         return torch.where(fitted.view(-1, *(1,) * (value.ndim - 1)), value, 0.0)
@@ -318,9 +317,9 @@ def _finite(linearised: Linearised, fitted: Tensor) -> Linearised:
 
 
 def _structure_length(linearised: Linearised, problem: Problem, part: Cutouts) -> Tensor:
-    """(B,) pixels over which structure is alike: a part of the galaxy's size, and the PSF's blur.
+    """Return (B,) the correlation length of structure [pix], from the galaxy's size and the PSF.
 
-    Of several components the size is the mean, weighted by their light.
+    With several components the size is their mean, weighted by light.
     """
     coords, _ = problem.space.from_whitened(linearised.whitened, problem.box)
     slices = problem.space.slices()

@@ -1,29 +1,28 @@
-"""The evidence, in units that two models of one cutout share.
+"""The evidence, in units common to all models of one cutout.
 
 The importance weights give
 
     Z = int exp(-chi2 / 2 T) p(u) du d(flux) d(sky),
 
-flux and sky in units of a typical pixel's noise, their prior 1. What is compared is
+with flux and sky in units of a typical pixel's noise and their prior 1. Models are compared by
 
     E = T^(-N/2) Z <1(fluxes > 0) (K - 1)! / F^(K - 1)>,    F = the sum of K fluxes,
 
-the mean over the draws. Each factor takes out what would make two models differ for no reason of
-theirs:
+the mean over the draws. Each factor removes a spurious difference between two models:
 
-temperature: T^(-N/2) normalises N pixels of variance T sigma^2. T is the image's, so that it is the
-    same for both models. Where one is told another noise (`BudgetOptions.correlated_noise`) they
-    are hypotheses of the noise too, and where it is correlated these weigh more than the galaxy.
-flux: a prior that is flat in each flux has no end, and a model of two components would gain a
-    factor of as many units as its prior is wide. Here the total flux has density 1 for each unit,
-    as if it were known beforehand to one pixel's noise, whatever the number of components; their
-    shares of it are uniform, and none is below 0. The prior of the draws themselves is flat in each
-    flux: where the total is known well the two differ by a factor alone.
-sky: its level, and the rise of each slope over the cutout, have density 1 for each unit too, a
-    range of one pixel's noise. That is a guess of how well a sky is known that was subtracted, and
-    counts where a free sky is compared with a fixed one.
+temperature: T^(-N/2) normalises N pixels of variance T sigma^2. T is measured from the image, so
+    that it is the same for both models. If their noise differs (`BudgetOptions.correlated_noise`)
+    they are hypotheses about the noise too, which outweigh the galaxy where it is correlated.
+flux: a prior that is flat in each flux is unbounded, and a model of two components would gain a
+    factor equal to the width of its prior. Here the total flux has density 1 per unit, as if known
+    beforehand to one pixel's noise, for any number of components; their shares of it are uniform
+    and not negative. The prior of the draws themselves is flat in each flux: if the total is well
+    constrained, the two differ by a factor only.
+sky: its level, and the rise of each slope over the cutout, have density 1 per unit too, a range of
+    one pixel's noise. That is a guess of how well a subtracted sky is known, and matters when a
+    free sky is compared with a fixed one.
 
-Left out is what all models of a cutout share, the product of 1 / (sigma sqrt(2 pi)).
+The factor common to all models of a cutout, the product of 1 / (sigma sqrt(2 pi)), is omitted.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ from hybridfit.sampling.psis import pareto_k_limit
 from hybridfit.uncertainty.correlated_noise import Autocorrelation
 from hybridfit.uncertainty.image_noise import LEAST_PIXELS
 
-LEAST_DRAWS = 10.0  # effective ones: ln E is known to a third by then
+LEAST_DRAWS = 10.0  # effective draws: ln E is then known to a third
 
 
 def with_evidence(
@@ -53,19 +52,19 @@ def with_evidence(
     heat: Tensor | None = None,
     noise: Autocorrelation | None = None,
 ) -> WeightedDraws:
-    """Return draws whose ``log_evidence`` compares between models of one cutout.
+    """Return draws whose ``log_evidence`` can be compared between models of one cutout.
 
-    It is NaN where the weights do not tell it (Pareto k, `LEAST_DRAWS`), where the image does not
-    tell its noise (`LEAST_PIXELS` of sky), and where one of several components has no light in the
-    fit: draws about that do not find where it has.
+    It is NaN where the weights do not determine it (Pareto k, `LEAST_DRAWS`), where the image does
+    not determine its noise (`LEAST_PIXELS` of sky), and where one of several components has no
+    light in the fit: draws around such a fit miss solutions where it has.
 
     Args:
         sampled: importance draws of B galaxies.
         problem: of the same galaxies, at their temperature.
-        about: the fits that the draws began at.
+        about: the fits around which the draws were made.
         cutouts: the same galaxies.
         heat: (B,) their temperatures; default 1.
-        noise: what these rest on; default none was looked for.
+        noise: on which the temperatures are based; default not measured.
     """
     count = len(problem.space.shapes)
     value = sampled.log_evidence + log_flux_prior(sampled, count)
@@ -82,15 +81,15 @@ def with_evidence(
 
 
 def is_known(sampled: WeightedDraws) -> Tensor:
-    """(B,) whether the importance weights tell the evidence."""
+    """Return (B,) whether the importance weights determine the evidence."""
     limit = [pareto_k_limit(max(n, 2)) for n in sampled.n_draws.tolist()]
     return (sampled.pareto_k < sampled.pareto_k.new_tensor(limit)) & (sampled.ess >= LEAST_DRAWS)
 
 
 def log_flux_prior(sampled: WeightedDraws, count: int) -> Tensor:
-    """(B,) ln of the mean density of shares, over that of a prior flat in each of ``count`` fluxes.
+    """Return (B,) ln of the mean density of shares over that of a flat prior in ``count`` fluxes.
 
-    Draws with a flux below 0 count as none.
+    Draws with a negative flux count as 0.
     """
     flux = sampled.linear[..., :count]
     total = flux.sum(dim=2)
@@ -100,7 +99,7 @@ def log_flux_prior(sampled: WeightedDraws, count: int) -> Tensor:
 
 
 def log_sky_unit(problem: Problem, cutouts: Cutouts) -> Tensor:
-    """(B,) ln of the change from slopes over the padded cutout to slopes over the cutout."""
+    """Return (B,) ln of the change from slopes over the padded cutout to slopes over the cutout."""
     if problem.space.sky != "plane":
         return torch.zeros(len(cutouts), dtype=torch.float64, device=problem.box.device)
     padded = torch.tensor([problem.grid.height, problem.grid.width]).to(problem.box)

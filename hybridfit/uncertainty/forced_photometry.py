@@ -1,15 +1,15 @@
-"""The flux at a target's position where no galaxy was found: value, error and upper limit.
+"""Flux at a target's position if no galaxy was detected: value, error and upper limit.
 
-With a profile given, flux and sky are one linear solve: F_k and its standard deviation s_k. No
-pixel tells the shape of a galaxy that is not seen, so it is that of the starting values where
-these were given, e.g. from another band, and else several draws of the prior, none wider than the
-cutout was made for. The density of the flux is the mixture
+For a given profile, flux and sky are one linear solve: F_k and its standard deviation s_k. The
+pixels do not constrain the shape of an undetected galaxy, so it is that of the initial values if
+given, e.g. from another band, otherwise several draws of the prior, none too wide for the cutout.
+The density of the flux is the mixture
 
     p(F) = sum_k w_k N(F; F_k, s_k^2),   w_k ~ max_F L_k(F),
 
-the likelihood times a prior that is even in signal-to-noise. A flat prior of the flux would favour
-whatever is widest and so known worst. The flux is its median, which may be negative, the error half
-of p84 - p16, and the limit the 95 % quantile of what lies above 0.
+the likelihood times a prior that is uniform in signal-to-noise. A flat prior in flux would favour
+the widest, and so least constrained, profiles. The flux is the median, which may be negative, the
+error half of p84 - p16, and the limit the 95 % quantile of the positive part.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from hybridfit.fitting.moments import starting_values
 from hybridfit.fitting.problem import Problem
 from hybridfit.sampling.student_t import sobol_points
 
-N_SHAPES = 16  # profiles; of known shape they are all the same
-WIDEST = 0.25  # of the cutout's shorter side: largest half-light radius that is drawn
+N_SHAPES = 16  # profiles; all the same if the shape is known
+WIDEST = 0.25  # of the cutout's shorter side: largest half-light radius drawn
 CONFIDENCE = 0.95  # of the upper limit
-BISECTIONS = 40  # of a quantile: to 1e-9 of the bracket
+BISECTIONS = 40  # for a quantile: to 1e-9 of the bracket
 
 
 @dataclass(frozen=True)
 class ForcedFlux:
-    """Fluxes of B galaxies at their targets' positions, flux units; NaN where there is none.
+    """Fluxes of B galaxies at their targets' positions, flux units; NaN where missing.
 
     Args:
         flux: (B,) may be negative.
@@ -46,7 +46,7 @@ class ForcedFlux:
 
     @classmethod
     def unknown(cls, batch: int) -> ForcedFlux:
-        """Return that of B galaxies of which nothing is known."""
+        """Return that of B galaxies without a measurement."""
         return cls(*torch.full((3, batch), torch.nan, dtype=torch.float64).unbind(0))
 
 
@@ -55,7 +55,7 @@ def forced_flux(problem: Problem, cutouts: Cutouts, temperature: Tensor) -> Forc
 
     Args:
         problem: of B galaxies and one Sersic component.
-        cutouts: the same galaxies; what is finite in their ``start`` is taken for known.
+        cutouts: the same galaxies; finite values in their ``start`` count as known.
         temperature: (B,) the noise's variance over that of white noise.
     """
     whitened = _shapes(problem, cutouts)
@@ -85,7 +85,7 @@ def forced_flux(problem: Problem, cutouts: Cutouts, temperature: Tensor) -> Forc
 
 
 def _shapes(problem: Problem, cutouts: Cutouts) -> Tensor:
-    """Whitened parameters (B, K, P): the prior's shapes at the target, or those given."""
+    """Return whitened parameters (B, K, P): the prior's shapes at the target, or those given."""
     space, b = problem.space, len(cutouts)
     shorter = cutouts.size.amin(dim=1).double()
     # a cutout is larger than its target
@@ -104,19 +104,19 @@ def _shapes(problem: Problem, cutouts: Cutouts) -> Tensor:
 
 @dataclass(frozen=True)
 class _Mixture:
-    """Normal distributions of b galaxies: shares, means and deviations (b, K)."""
+    """Mixtures of normal distributions of b galaxies: weights, means and deviations (b, K)."""
 
     share: Tensor
     mean: Tensor
     deviation: Tensor
 
     def cumulative(self, value: Tensor) -> Tensor:
-        """(b,) probability below ``value`` (b,)."""
+        """Return the (b,) probability below ``value`` (b,)."""
         z = (value[:, None] - self.mean) / self.deviation
         return (self.share * torch.special.ndtr(z)).sum(dim=1)
 
     def quantile(self, level: Tensor | float) -> Tensor:
-        """(b,) below which lies the probability ``level``, by bisection."""
+        """Return the (b,) quantile of probability ``level``, by bisection."""
         low = (self.mean - 8 * self.deviation).amin(dim=1)
         high = (self.mean + 8 * self.deviation).amax(dim=1)
         for _ in range(BISECTIONS):

@@ -1,15 +1,15 @@
-"""The noise of a cutout from its image alone: two models of one cutout have the same.
+"""The noise of a cutout from its image only, the same for all models of one cutout.
 
-Residuals hold what a model cannot follow, and far from the centre as well: the wings of a bright
-bulge and disk stand sigmas above a single profile there. Taken for noise, a bad model would be
-forgiven in proportion to how bad it is. So the noise's autocorrelation is measured without a model,
-on sky beyond an ellipse about the target. The ellipse's shape is that of the image's moments, and
-its size the first at which the mean light is `FAINT` in each part of a ring around it; of a galaxy
-that fills the cutout the outermost quarter has to do. What light is left there is taken out with a
-plane and smooth shapes of few parameters, see `wing_shapes`.
+Residuals contain light that a model cannot follow, even far from the centre: the wings of a bright
+bulge and disk lie sigmas above a single profile there. If they counted as noise, a bad model would
+be excused in proportion to its misfit. So the noise's autocorrelation is measured without a model,
+on sky beyond an ellipse around the target. The ellipse's shape is that of the image's moments, and
+its size the first at which the mean light is `FAINT` in each part of a ring around it; if a galaxy
+fills the cutout, the outermost quarter is used. The light left there is subtracted with a plane and
+smooth shapes of few parameters, see `wing_shapes`.
 
-A temperature needs a galaxy's derivatives too, see `hybridfit.uncertainty.tempering`. These are of
-one Sersic profile at the image's moments, whatever is fitted.
+A temperature needs a galaxy's derivatives too, see `hybridfit.uncertainty.tempering`. These are
+those of one Sersic profile at the image's moments, whichever model is fitted.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from hybridfit.uncertainty import correlated_noise as noise
 from hybridfit.uncertainty.correlated_noise import Autocorrelation
 
 FAINT = 0.5  # of a pixel's sigma: the galaxy's mean light where the sky begins
-LEAST_SKY = 0.25  # of the used pixels that count as sky at least, the outermost ones
-SATURATED = 3.0  # of a pixel's sigma: what is brighter counts no more in the mean around an ellipse
-FIRST, GROWTH, RINGS = 3.0, 1.25, 32  # pix and ratio of the rings' radii, and how many they are
-PARTS = 4  # of a ring, each with its opposite: a disk may be thinner than the moments say
+LEAST_SKY = 0.25  # smallest fraction of the used pixels that counts as sky, the outermost ones
+SATURATED = 3.0  # of a pixel's sigma: limit of brighter pixels in the mean around an ellipse
+FIRST, GROWTH, RINGS = 3.0, 1.25, 32  # pix and ratio of the rings' radii, and their number
+PARTS = 4  # of a ring, each with its opposite: a disk may be thinner than the moments suggest
 STEP = 0.02  # of positions [pix], ln sizes and shapes: far below their errors
-LEAST_PIXELS = 100  # of sky; fewer do not tell a correlation to a tenth
-REFERENCE = FitOptions(compile="off")  # the model whose derivatives give the temperature
+LEAST_PIXELS = 100  # of sky; fewer do not give a correlation to a tenth
+REFERENCE = FitOptions(compile="off")  # model whose derivatives give the temperature
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where B targets are, from the moments of their images.
+    """Positions and shapes of B targets, from the moments of their images.
 
     Args:
         coords: (B, 6) x, y, ln r_circ, ln n, eta1, eta2 in cutout pixels.
@@ -59,10 +59,10 @@ def measure_noise(cutouts: Cutouts) -> Autocorrelation:
     """Measure the noise's autocorrelation in B cutouts, in units of sigma squared.
 
     Args:
-        cutouts: B galaxies; neither a fit nor its options are asked for.
+        cutouts: B galaxies; neither a fit nor its options are needed.
 
     Returns:
-        The autocorrelation; white noise where there are not `LEAST_PIXELS` of sky.
+        The autocorrelation; white noise if there are fewer than `LEAST_PIXELS` of sky.
     """
     place = target_place(cutouts)
     image = cutouts.image - sky_level(cutouts).to(cutouts.image.dtype)[:, None, None]
@@ -79,11 +79,11 @@ def measure_noise(cutouts: Cutouts) -> Autocorrelation:
 
 
 def target_place(cutouts: Cutouts) -> Place:
-    """Return where the targets are; the start's position is where they are looked for."""
+    """Return the targets' places, searched around the initial positions."""
     centre = nominal_centre(cutouts)
     reach = REFERENCE.prior.position * cutouts.size.amin(dim=1).double().clamp_min(8)
     coords = moment_start(cutouts, sky_level(cutouts), centre, reach)
-    # another start, or sums in another order, end a little beside: rounded they are the same
+    # other initial values or summation orders change these slightly: rounding makes them equal
     coords = torch.round(coords / STEP) * STEP
     x, y, _, _, eta1, eta2 = coords.to(cutouts.image.dtype).unbind(1)
     height, width = cutouts.image.shape[-2:]
@@ -100,14 +100,14 @@ def target_place(cutouts: Cutouts) -> Place:
 
 
 def sky_edge(light: Tensor, used: Tensor, place: Place) -> Tensor:
-    """(B,) circularised radius beyond which there is sky.
+    """Return the (B,) circularised radius beyond which there is sky.
 
     Args:
-        light: (B, H, W) image less its sky level, over sigma.
+        light: (B, H, W) image minus its sky level, over sigma.
         used: (B, H, W) bool.
         place: of the targets.
     """
-    # means over parts of rings are of many pixels: no pixel is chosen for its own noise
+    # parts of rings average many pixels: none is selected by its own noise
     radius = place.radius
     steps = torch.log(radius.clamp_min(1.0) / FIRST) / math.log(GROWTH)
     ring = steps.floor().nan_to_num(0.0).clamp(-1, RINGS - 2).long() + 1
@@ -131,7 +131,7 @@ def sky_edge(light: Tensor, used: Tensor, place: Place) -> Tensor:
 
 
 def wing_shapes(place: Place, edge: Tensor) -> Tensor:
-    """(B, 5, H, W) what may be left of a galaxy beyond the edge: three profiles, and m = 2.
+    """Return (B, 5, H, W) shapes of a galaxy's light beyond the edge: three profiles, and m = 2.
 
     With u = (edge / radius)^2, 1 at the edge and 0 far out, they are Chebyshev polynomials in u
     (powers -2, -4 and -6 of the radius), and u times cos and sin of twice the polar angle.

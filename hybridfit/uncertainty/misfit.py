@@ -1,18 +1,17 @@
-"""Structure that the profile cannot follow: how strong it is, and what it does to the parameters.
+"""Structure that the profile cannot follow: its strength, and its effect on the parameters.
 
-Arms, bars, clumps and wrong profiles are taken for a random field: a fraction f of the model's
-light m, alike over a length l that is a part of the galaxy's size. Over sigma its covariance is
+Arms, bars, clumps and wrong profiles are modelled as a random field: a fraction f of the model's
+light m, correlated over a length l proportional to the galaxy's size. Over sigma its covariance is
 
     f^2 K,    K(p, q) = a(p) exp(-|p - q|^2 / 2 l^2) a(q),    a = m / sigma.
 
-The residuals r tell its amplitude through the power that they have on that scale where the galaxy's
-light is, Q = r^T K r, over what noise leaves there after the fit (P is the projection on the fit's
-derivatives):
+The amplitude follows from the residuals' power on that scale under the galaxy's light, Q = r^T K r,
+in excess of the noise left after the fit (P is the projection on the fit's derivatives):
 
     f^2 = (Q - tr K (1 - P)) / V,    V = tr K (1 - P) K (1 - P),    error of f^2 = sqrt(2 / V).
 
-Q is the score of f^2 at f = 0 and so the sharpest test for a little structure. What chance explains
-is shrunk to zero: galaxies that a Sersic describes keep their errors.
+Q is the score of f^2 at f = 0 and so the most powerful test for weak structure. Insignificant
+values are shrunk to zero: galaxies that a Sersic profile describes keep their errors.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ from hybridfit.uncertainty.nuisance import Whitened
 
 SCALE = 0.5  # of the circularised half-light radius: half of an arm's or a bar's width and spacing
 SIGNIFICANT = 4.0  # of f^2's errors, whose chance values have a long tail: 1 in 100 exceeds 3.5
-LEAST_NOISE = 0.05  # power of the noise over that of sigma: noise maps are not more wrong
-MAX_AMPLITUDE = 0.5  # beyond it the galaxy is another one, and no error bar helps
-# Structure of galaxies is mostly the same on both sides of the centre: all of its power goes into
-# what is even about the centre (flux, size, index, shape), twice that of a field without symmetry.
-# Half of the rest is left for the position, which only what is lopsided moves.
+LEAST_NOISE = 0.05  # noise power over that of sigma: lower limit for noise maps
+MAX_AMPLITUDE = 0.5  # beyond it no error bar helps
+# Galaxies are mostly symmetric about the centre: all of the structure's power goes into parameters
+# that are even about it (flux, size, index, shape), twice that of a field without symmetry. Half of
+# the rest is left for the position, which only lopsided structure moves.
 EVEN, ODD = 2.0, 1.0
 
 
@@ -68,14 +67,14 @@ def find_misfit(
 
     Args:
         fit: of B galaxies.
-        modes: (B, M, H, W) derivatives by what else the structure may be mistaken for.
+        modes: (B, M, H, W) derivatives by nuisances that structure may resemble.
         residual: (B, H, W) (data - model) over sigma.
         light: (B, H, W) the galaxy's model over sigma.
-        length: (B,) pixels, over which structure is alike.
-        noise: whose power is no structure.
+        length: (B,) correlation length, pixels.
+        noise: whose power is not structure.
     """
     lit = torch.cat([fit.columns, residual[:, None]], dim=1) * light[:, None]
-    # the light falls off towards the edges: that the field is periodic there does no harm
+    # the light falls off towards the edges, so a periodic field does no harm
     shape = padded_shape(lit)
     kernel = _bell(length, shape)
     power = torch.fft.rfft2(kernel).real
@@ -140,12 +139,12 @@ def _structure_gram(
 
 
 def symmetric(gram: Tensor, fit: Whitened, space: ParameterSpace) -> Tensor:
-    """Give the misfit's power to what is even about the galaxy's centre.
+    """Assign the misfit's power to parameters that are even about the galaxy's centre.
 
     Args:
         gram: (B, C, C) in whitened coordinates.
-        fit: whose they are.
-        space: says which of the coordinates are positions.
+        fit: that defines the coordinates.
+        space: tells which of the coordinates are positions.
     """
     scale = torch.full(gram.shape[1:2], EVEN, dtype=gram.dtype, device=gram.device)
     for columns in space.slices():
@@ -166,10 +165,10 @@ class OwnChi2:
 
 
 def own_chi2(fit: Whitened, residual: Tensor, light: Tensor, noise: Autocorrelation) -> OwnChi2:
-    """Chi2 of the pixels that the galaxy outshines the noise in, weighted by a^2 / (1 + a^2).
+    """Return chi2 of pixels where the galaxy outshines the noise, weighted by a^2 / (1 + a^2).
 
-    The blank sky of a cutout, which fits any model, does not dilute it, and gives the variance that
-    the residuals should have: a wrong noise map is not a misfit.
+    The blank sky of a cutout, which fits any model, does not dilute it, but gives the expected
+    variance of the residuals: a wrong noise map is not a misfit.
     """
     weight = light**2 / (1 + light**2)
     total = weight.sum(dim=(1, 2)).double()
@@ -184,10 +183,10 @@ def own_chi2(fit: Whitened, residual: Tensor, light: Tensor, noise: Autocorrelat
 
 
 def _noise_power(weight: Tensor, noise: Autocorrelation) -> Tensor:
-    """(B,) how many times what white noise has the noise has in pairs of pixels.
+    """Return the (B,) noise power relative to white noise.
 
     Args:
-        weight: (B, height, width) of a pair, by its lag.
+        weight: (B, height, width) of a pair of pixels, by its lag.
         noise: its autocorrelation.
     """
     lags = noise.image(*weight.shape[-2:]).to(weight.dtype)
@@ -196,7 +195,7 @@ def _noise_power(weight: Tensor, noise: Autocorrelation) -> Tensor:
 
 
 def _bell(length: Tensor, shape: tuple[int, int]) -> Tensor:
-    """exp(-d^2 / 2 l^2) of periodic distances, (B, height, width) float32."""
+    """Return exp(-d^2 / 2 l^2) of periodic distances, (B, height, width) float32."""
     y, x = (torch.fft.fftfreq(n, 1 / n, device=length.device) for n in shape)
     scale = (-0.5 / length**2).float()[:, None]
     return torch.exp(scale * y**2)[:, :, None] * torch.exp(scale * x**2)[:, None, :]

@@ -1,14 +1,14 @@
-"""What a fit would have found with something else in the model: nuisances that it left out.
+"""Nuisances omitted from a fit: their posterior, and the shift they cause.
 
-Left out, a nuisance v with model derivatives D moves the fit by -T v, T = A^-1 J^T W D. The pixels
-say something of v themselves: with A the information of the fit and
+If omitted, a nuisance v with model derivatives D shifts the fit by -T v, T = A^-1 J^T W D. The
+pixels constrain v themselves: with A the information of the fit and
 
     I = D^T W D - D^T W J A^-1 J^T W D,    s = D^T W r,
 
-v is normal about S s with covariance S = (I + Sigma^-1)^-1, for a prior N(0, Sigma). About the fit
-as it stands the truth then scatters by T (S + m m^T) T^T, m = S s: where the pixels can tell, what
-they show; where they cannot, what the prior allows. With a prior that v is 0 except in a share of
-the galaxies, the evidence weighs it: w (S + m m^T).
+v is normal about S s with covariance S = (I + Sigma^-1)^-1, for a prior N(0, Sigma). Around the
+uncorrected fit the truth then scatters by T (S + m m^T) T^T, m = S s: set by the pixels where they
+constrain v, by the prior where they do not. With a prior that v is 0 except in a fraction of the
+galaxies, the evidence weights it: w (S + m m^T).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from hybridfit.fitting.cholesky import scaled_cholesky
 
 @dataclass(frozen=True)
 class Whitened:
-    """A fit's derivatives in coordinates in which its information, prior included, is 1.
+    """A fit's derivatives in coordinates in which its information, including the prior, is 1.
 
     Args:
         columns: (B, C, H, W) float32, L^-1 J with A = L L^T.
-        inverse: (B, C, C) float64 L^-1; a covariance M here is L^-T M L^-1 in the fit's own.
-        pull: (B, C) L^-1 times the prior's gradient: what the fit's derivatives times the residual
-            are at the minimum.
+        inverse: (B, C, C) float64 L^-1; a covariance M here is L^-T M L^-1 in those of the fit.
+        pull: (B, C) L^-1 times the prior's gradient: equal to the fit's derivatives times the
+            residual at the minimum.
     """
 
     columns: Tensor
@@ -39,12 +39,12 @@ class Whitened:
 
 @dataclass(frozen=True)
 class Nuisance:
-    """What the pixels say of K nuisances.
+    """The likelihood of K nuisances.
 
     Args:
         response: (B, C, K) L^T T, the shift of the fit for each.
-        information: (B, K, K) I, with the noise as it is.
-        score: (B, K) s, in the same terms.
+        information: (B, K, K) I, for the actual noise.
+        score: (B, K) s, likewise.
     """
 
     response: Tensor
@@ -67,7 +67,7 @@ def whiten(columns: Tensor, information: Tensor, prior: Tensor, whitened: Tensor
     Args:
         columns: (B, C, H, W) over sigma.
         information, prior: (B, C, C) float64.
-        whitened: (B, P) whitened coordinates, whose prior is centred on 0; the others have none.
+        whitened: (B, P) whitened coordinates, with a prior centred on 0; the others have none.
     """
     matrix = information + prior
     factor, scale = scaled_cholesky(matrix, 1e-10)
@@ -81,10 +81,10 @@ def whiten(columns: Tensor, information: Tensor, prior: Tensor, whitened: Tensor
 
 
 def nuisance(fit: Whitened, modes: Tensor, residual: Tensor, excess: Tensor) -> Nuisance:
-    """Take out of nuisances what the fit follows, and weigh the rest by the noise.
+    """Remove the part of nuisances that the fit follows, and weight the rest by the noise.
 
-    With noise that is not white, of covariance 1 + X, the estimate I^-1 s scatters by
-    I^-1 (I + D_perp^T X D_perp) I^-1: its inverse takes the place of the information.
+    For correlated noise, of covariance 1 + X, the estimate I^-1 s scatters by
+    I^-1 (I + D_perp^T X D_perp) I^-1: its inverse replaces the information.
 
     Args:
         fit: of B galaxies.
@@ -101,7 +101,7 @@ def nuisance(fit: Whitened, modes: Tensor, residual: Tensor, excess: Tensor) -> 
     count = modes.shape[1]
     eye = torch.eye(count, dtype=response.dtype, device=response.device)
     outside = torch.cat([-response.mT, eye.expand(len(modes), count, count)], dim=2)
-    # a mode that the fit follows, or that is not there, says nothing; it must not divide by 0
+    # a mode that the fit follows, or that is 0, has no information; avoid dividing by 0
     floor = 1e-9 * torch.diag_embed(torch.diagonal(information, dim1=1, dim2=2).abs()) + 1e-30 * eye
     scatter = information + positive(outside @ excess @ outside.mT) + floor
     weight = torch.linalg.solve(scatter, information)  # (I + X)^-1 I
@@ -109,18 +109,18 @@ def nuisance(fit: Whitened, modes: Tensor, residual: Tensor, excess: Tensor) -> 
 
 
 def moment(found: Nuisance, sigma: Tensor, share: float = 1.0) -> Moment:
-    """The second moment of nuisances with a prior N(0, sigma^2) in a share of the galaxies.
+    """Return the posterior of nuisances with a prior N(0, sigma^2) in a fraction of the galaxies.
 
     Args:
         found: of K nuisances.
         sigma: (K,) float64 > 0, standard deviations of the prior.
-        share: of the galaxies in which the nuisances are there at all; in the others they are 0.
+        share: fraction of galaxies that have the nuisances at all; in the others they are 0.
     """
     eye = torch.eye(len(sigma), dtype=sigma.dtype, device=sigma.device)
     scaled = found.information * sigma[:, None] * sigma  # in units of the prior
     precision = scaled + eye
     mean = torch.linalg.solve(precision, (sigma * found.score)[:, :, None])[:, :, 0]
-    # ln of the evidence with the nuisances over that without
+    # ln of the evidence ratio with and without the nuisances
     gain = 0.5 * (mean * sigma * found.score).sum(dim=1) - 0.5 * torch.logdet(precision)
     odds = torch.logit(torch.tensor(share, dtype=gain.dtype, device=gain.device))
     probability = torch.sigmoid(gain + odds)
@@ -130,6 +130,6 @@ def moment(found: Nuisance, sigma: Tensor, share: float = 1.0) -> Moment:
 
 
 def positive(matrix: Tensor) -> Tensor:
-    """The matrix (B, C, C) with its negative eigenvalues set to 0."""
+    """Return the matrix (B, C, C) with negative eigenvalues set to 0."""
     value, vector = torch.linalg.eigh((matrix + matrix.mT) / 2)
     return (vector * value.clamp_min(0.0)[:, None]) @ vector.mT

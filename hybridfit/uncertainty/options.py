@@ -12,7 +12,7 @@ from hybridfit.options.metadata import option
 @renamed_fields("bootstrap")
 @dataclass(frozen=True)
 class BootstrapOptions:
-    """How replicas are made and measured."""
+    """Creation and fitting of bootstrap replicas."""
 
     kind: str = option(
         "pixels",
@@ -37,11 +37,11 @@ class BootstrapOptions:
 @renamed_fields("budget")
 @dataclass(frozen=True)
 class BudgetOptions:
-    """Terms of the error budget and what is known beforehand.
+    """Terms of the error budget and their priors.
 
-    The PSF's defaults are those with which 68 % intervals come nearest to 68 % for galaxies whose
-    PSF is right and stay above 60 % where it is 2 % too narrow: a small probability that much is
-    wrong does that better than the certainty that a little is. An error of 0 leaves its term out.
+    With the PSF's defaults the coverage of 68 % intervals is closest to 68 % for galaxies with
+    the right PSF and stays above 60 % if it is 2 % too narrow: a small probability of a large
+    error does better than a certain small error. An error of 0 omits its term.
     """
 
     correlated_noise: str = option(

@@ -1,11 +1,11 @@
-"""What the model would be with a slightly wider or rounder PSF, or with other wings.
+"""Derivatives of the model by the PSF's width, ellipticity, background and wings.
 
 A PSF stretched by (1 + G) has the transform T((1 + G)^T k), so that the derivative of T by a
 stretch is a sum of k_i dT / dk_j, and dT / dk_j is the transform of -i x_j PSF(x): exact for the
-PSF as it is given, sampled or oversampled, whatever its shape. Its flux is kept.
+given PSF, sampled or oversampled, of any shape. Its flux is kept.
 
-Where a PSF has a background P, or its image cuts off wings W (both of sum 1), the model is linear
-in their share v of the flux, because the PSF is really PSF + v (P - PSF).
+If a PSF has a background P, or its image cuts off wings W (both of sum 1), the model is linear in
+their share v of the flux, because the true PSF is PSF + v (P - PSF).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from hybridfit.fitting.problem import Problem
 from hybridfit.rendering.psf_wings import find_wings
 from hybridfit.rendering.transfer import transfer_function
 
-N_WINGS = 2  # a background, and wings that are cut off
+N_WINGS = 2  # a background, and truncated wings
 N_MODES = 3  # ln width, and the stretches along x against y and along the diagonals
 
 
 def psf_derivatives(problem: Problem, cutouts: Cutouts, whitened: Tensor, linear: Tensor) -> Tensor:
-    """Derivatives of the model by the PSF's width and shape, over each pixel's sigma.
+    """Return derivatives of the model by the PSF's width and shape, over each pixel's sigma.
 
     Args:
         problem: of B galaxies.
@@ -50,7 +50,7 @@ def psf_derivatives(problem: Problem, cutouts: Cutouts, whitened: Tensor, linear
 def wing_derivatives(
     problem: Problem, cutouts: Cutouts, whitened: Tensor, linear: Tensor
 ) -> Tensor:
-    """Derivatives of the model by a background and by wings of the PSF, over each pixel's sigma.
+    """Return derivatives of the model by the PSF's background and wings, over each pixel's sigma.
 
     Args:
         problem: of B galaxies with a PSF.
@@ -59,8 +59,8 @@ def wing_derivatives(
         linear: (B, L) the fit, see `hybridfit.fitting.linearised.Linearised`.
 
     Returns:
-        (B, 2, H, W) in units of what is not known of each: the standard error of the background, or
-        one that was left in, and the flux that the cutout cuts off; 0 where masked.
+        (B, 2, H, W) in units of the uncertainty of each: the standard error of the background, or a
+        background that was not subtracted, and the flux outside the cutout; 0 where masked.
     """
     psf, oversampling = cutouts.psf, int(cutouts.psf_oversampling[0])
     assert psf is not None
@@ -78,14 +78,14 @@ def wing_derivatives(
 
 
 def other_wings(psf: NDArray[np.float64], side: int) -> tuple[NDArray[np.float64], list[float]]:
-    """A background and the wings beyond a PSF's cutout, and the flux that each may have.
+    """Return a background and the wings beyond a PSF's cutout, and the possible flux of each.
 
     Args:
         psf: (h, w), odd sides, sum 1.
         side: pixels, odd.
 
     Returns:
-        (2, side, side), each of sum 1 but for what lies outside, and two widths.
+        (2, side, side), each of sum 1 except for flux outside, and two widths.
     """
     images, middle = np.zeros((N_WINGS, side, side)), side // 2
     centre = psf.shape[0] // 2, psf.shape[1] // 2
@@ -111,7 +111,7 @@ def other_wings(psf: NDArray[np.float64], side: int) -> tuple[NDArray[np.float64
 
 
 def _model(problem: Problem, transfer: Tensor, whitened: Tensor, linear: Tensor) -> Tensor:
-    """The galaxies through another transfer function, over sigma, (B, H, W)."""
+    """Return the galaxies rendered with another transfer function, over sigma, (B, H, W)."""
     weight = problem.pixels.weight
     coords, _ = problem.space.from_whitened(whitened, problem.box)
     rows = torch.arange(len(whitened), device=whitened.device)
@@ -125,7 +125,7 @@ def _model(problem: Problem, transfer: Tensor, whitened: Tensor, linear: Tensor)
 
 
 def _transfer_slopes(problem: Problem, cutouts: Cutouts) -> list[Tensor]:
-    """Derivatives of the transfer function by the three stretches, each (B, 2, K, L)."""
+    """Return derivatives of the transfer function by the three stretches, each (B, 2, K, L)."""
     psf, grid = cutouts.psf, problem.grid
     assert psf is not None
     oversampling = int(cutouts.psf_oversampling[0])

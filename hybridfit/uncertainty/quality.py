@@ -1,4 +1,4 @@
-"""How far to trust a galaxy's numbers: certified, usable or suspect."""
+"""Quality of a galaxy's numbers: certified, usable or suspect."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hybridfit.data.flags import Flag
 from hybridfit.data.result import Quality
 from hybridfit.data.samples import Draws
 
-# off by so much is what surveys call a catastrophic failure
+# errors that surveys call catastrophic failures
 FAR_MAG, FAR_SIZE = 0.5, math.log(2.0)  # mag, ln(r_eff)
-MAX_PROBABILITY = 0.025  # probability of that, beyond which a galaxy is UNCERTAIN
+MAX_PROBABILITY = 0.025  # probability of these, beyond which a galaxy is UNCERTAIN
 SIGNIFICANT = 4.0  # standard deviations of structure in the residuals
-SURELY, MIN_OFFSET = 0.95, 0.01  # probability, and ln of the width, of a PSF that is wrong
+SURELY, MIN_OFFSET = 0.95, 0.01  # probability, and ln of the width, of a wrong PSF
 ENOUGH = 50.0  # effective draws: quantiles are good to a fifth of sigma
 
-# the numbers may be wrong by far more than their errors
+# the numbers may be wrong by much more than their errors
 SUSPECT = (
     Flag.NOT_CONVERGED
     | Flag.NO_SIGNAL
@@ -36,7 +36,7 @@ SUSPECT = (
     | Flag.NOT_MODELLED
     | Flag.FAILED
 )
-# something that the errors rest on was not given, or not as it should be
+# an input to the errors was missing or incorrect
 LESS = (
     Flag.AT_LIMIT
     | Flag.SIGMA_ESTIMATED
@@ -53,11 +53,11 @@ LESS = (
 
 
 def catastrophic_probability(draws: Draws, theta: Tensor) -> Tensor:
-    """(B,) probability that magnitude or size of any component are catastrophically off.
+    """Return the (B,) probability that magnitude or size of any component are catastrophically off.
 
     Args:
         draws: of B galaxies.
-        theta: (B, Q) what is quoted of them; NaN is off.
+        theta: (B, Q) the quoted values; NaN counts as off.
     """
     far = torch.zeros_like(draws.weights, dtype=torch.bool)
     for k, role in enumerate(draws.space.roles):
@@ -71,11 +71,11 @@ def catastrophic_probability(draws: Draws, theta: Tensor) -> Tensor:
 
 
 def uncertain_flags(flags: Tensor, chance: Tensor) -> Tensor:
-    """Flags (B,) with UNCERTAIN as the draws have it, in place of the fit's own estimate.
+    """Return flags (B,) with UNCERTAIN from the draws instead of the fit's estimate.
 
     Args:
         flags: (B,) of the fit.
-        chance: (B,) from `catastrophic_probability`; galaxies without, NaN, keep the fit's flag.
+        chance: (B,) from `catastrophic_probability`; where it is NaN, the fit's flag is kept.
     """
     bit = int(Flag.UNCERTAIN)
     return torch.where(
@@ -84,13 +84,13 @@ def uncertain_flags(flags: Tensor, chance: Tensor) -> Tensor:
 
 
 def budget_flags(structure: Tensor, own: Tensor, offset: Tensor, wrong: Tensor) -> Tensor:
-    """(B,) MISFIT and PSF_DOUBTFUL; NaN is no sign.
+    """Return (B,) MISFIT and PSF_DOUBTFUL; NaN raises no flag.
 
     Args:
         structure: (B,) significance of structure in the residuals, in standard deviations.
         own: (B,) that of the excess of chi2 under the galaxy's own light.
-        offset: (B,) ln of the width that the pixels ask for over the PSF's.
-        wrong: (B,) probability that the PSF is not right.
+        offset: (B,) ln of the width preferred by the pixels over the PSF's.
+        wrong: (B,) probability that the PSF is wrong.
     """
     misfit = (structure > SIGNIFICANT) | (own > SIGNIFICANT)
     doubtful = (wrong > SURELY) & (offset.abs() > MIN_OFFSET)
@@ -98,7 +98,7 @@ def budget_flags(structure: Tensor, own: Tensor, offset: Tensor, wrong: Tensor) 
 
 
 def sampling_flags(ess: Tensor, pareto_k: Tensor, limit: Tensor) -> Tensor:
-    """(B,) UNSAMPLED where draws are too few, or their weights too uneven.
+    """Return (B,) UNSAMPLED where draws are too few, or their weights too uneven.
 
     Args:
         ess: (B,) effective number of draws; NaN where there are none.
@@ -110,11 +110,11 @@ def sampling_flags(ess: Tensor, pareto_k: Tensor, limit: Tensor) -> Tensor:
 
 
 def quality(flags: Tensor, sampled: bool) -> Tensor:
-    """(B,) of `Quality`.
+    """Return (B,) values of `Quality`.
 
     Args:
-        flags: (B,) all that is known.
-        sampled: whether the errors come from the posterior itself. Those from a curvature or
+        flags: (B,) all flags of the galaxies.
+        sampled: whether the errors come from the posterior itself. Errors from a curvature or
             from replicas have not been checked against it: usable at best.
     """
     value = torch.full_like(flags, int(Quality.CERTIFIED if sampled else Quality.USABLE))

@@ -1,4 +1,4 @@
-"""How the sky may differ from what is fitted: slopes and a bowl over the cutout."""
+"""Possible differences of the sky from the fitted one: slopes and a bowl over the cutout."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from hybridfit.fitting.problem import Problem
 
 
 def sky_derivatives(problem: Problem) -> Tensor:
-    """Derivatives of the model by what the fitted sky cannot follow, over each pixel's sigma.
+    """Return derivatives of the model by sky shapes not fitted, over each pixel's sigma.
 
     Args:
         problem: of B galaxies.
 
     Returns:
         (B, K, H, W) in units of a typical pixel's noise: slopes that rise by 1 from side to side
-        (not where the fit has them), a bowl that rises by 1 from the middle to a side; first the
-        level itself where the fit holds it fixed. 0 where masked.
+        (unless fitted), a bowl that rises by 1 from the centre to a side; first the level itself if
+        the fit keeps it fixed. 0 where masked.
     """
     weight = problem.pixels.weight
     height, width = weight.shape[1:]
@@ -25,7 +25,7 @@ def sky_derivatives(problem: Problem) -> Tensor:
     y = ((torch.arange(height, device=weight.device) + 0.5) / height - 0.5).to(weight.dtype)
     zero = torch.zeros(height, width, dtype=weight.dtype, device=weight.device)
     bowl = 4 * (x**2 + y[:, None] ** 2)
-    modes = [bowl - bowl.mean()]  # beside the level, which the fit has
+    modes = [bowl - bowl.mean()]  # minus the level, which is fitted
     if problem.space.sky != "plane":
         modes = [zero + x, zero + y[:, None], *modes]
     if problem.space.sky == "fixed":
@@ -34,7 +34,7 @@ def sky_derivatives(problem: Problem) -> Tensor:
 
 
 def sloping(sky: str) -> tuple[bool, ...]:
-    """Which of `sky_derivatives` are slopes, for a sky that is constant, plane or fixed."""
+    """Return which of `sky_derivatives` are slopes, for a constant, plane or fixed sky."""
     return {
         "constant": (True, True, False),
         "plane": (False,),

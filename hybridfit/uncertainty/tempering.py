@@ -1,16 +1,16 @@
-"""The likelihood at a temperature: what white noise would have to be to blur as this noise does.
+"""The tempered likelihood: white noise with the same effect on parameters as correlated noise.
 
-Correlated noise of autocorrelation R blurs what is wider than a few pixels by more than its sigma
-says. Widening a posterior afterwards is right where all is linear; a faint galaxy's posterior has
-the shape of its prior and its degeneracies, and these are those of a fainter galaxy. So it is
-sampled with sigma sqrt(T),
+Correlated noise of autocorrelation R affects structures wider than a few pixels more than its sigma
+suggests. Widening a posterior afterwards is right if the model is linear; a faint galaxy's
+posterior has the shape of its prior and its degeneracies, which are those of a fainter galaxy. So
+it is sampled with sigma sqrt(T),
 
     T = tr J^T W^1/2 R W^1/2 J C / tr J^T W J C,
 
-the mean over the parameters of how much the noise's variance exceeds white noise, with a fit's
-covariance C. What then remains, more in some directions and less in others, is the error budget's.
+the variance of the parameters over that for white noise, averaged with a fit's covariance C. The
+error budget covers the remainder, more in some directions and less in others.
 
-T is the image's and not the model's, or a model would be judged by a likelihood of its own: J and C
+T belongs to the image, not the model, otherwise each model would have its own likelihood: J and C
 are those of one Sersic profile at the image's moments, see `hybridfit.uncertainty.image_noise`.
 """
 
@@ -30,7 +30,7 @@ from hybridfit.uncertainty.nuisance import whiten
 
 
 def temperature(cutouts: Cutouts, noise: Autocorrelation) -> Tensor:
-    """(B,) float64 >= 1, whatever is fitted; 1 where the noise is white.
+    """Return (B,) float64 >= 1, independent of the fitted model; 1 where the noise is white.
 
     Args:
         cutouts: B galaxies that share a Fourier grid.
@@ -44,7 +44,7 @@ def temperature(cutouts: Cutouts, noise: Autocorrelation) -> Tensor:
 
 
 def mean_excess(about: Linearised, problem: Problem, noise: Autocorrelation) -> Tensor:
-    """(B,) float64 >= 1: the variance of parameters over that of white noise, on average.
+    """Return (B,) float64 >= 1: the mean variance of parameters over that for white noise.
 
     Args:
         about: derivatives of B models.
@@ -52,7 +52,7 @@ def mean_excess(about: Linearised, problem: Problem, noise: Autocorrelation) -> 
         noise: of the same galaxies.
     """
     fit = whiten(about.columns, about.information, about.prior, about.whitened)
-    # only the longest waves move the sky, which is a nuisance here
+    # only the largest scales affect the sky, which is a nuisance here
     count = problem.space.n_nonlinear + len(problem.space.shapes)
     flat = fit.columns.flatten(2)
     own = torch.diagonal((flat @ flat.mT).double(), dim1=1, dim2=2)[:, :count].sum(dim=1)

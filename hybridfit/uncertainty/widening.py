@@ -1,8 +1,8 @@
-"""Draws widened so that their covariance is C + E: what the likelihood does not know of.
+"""Widen draws so that their covariance is C + E, with errors E that the likelihood lacks.
 
     c' = m + T (c - m),   T = C^-1/2 (C^1/2 (C + E) C^1/2)^1/2 C^-1/2
 
-T is the symmetric map from one Gaussian to the other that moves draws least (optimal transport;
+T is the symmetric map between the two Gaussians that moves draws least (optimal transport;
 Olkin & Pukelsheim 1982). The shape of the posterior, skewness included, is kept.
 """
 
@@ -18,9 +18,9 @@ def widened(points: Tensor, weights: Tensor, extra: Tensor) -> Tensor:
     """Return draws (B, S, C) with their covariance raised by ``extra``.
 
     Args:
-        points: (B, S, C); where the weight is 0 they may be NaN.
-        weights: (B, S), sum 1, or all 0 where there are none.
-        extra: (B, C, C) E, positive semi-definite; what is not finite adds nothing.
+        points: (B, S, C); may be NaN where the weight is 0.
+        weights: (B, S), sum 1, or all 0 for a galaxy without draws.
+        extra: (B, C, C) E, positive semi-definite; a matrix that is not finite adds nothing.
     """
     counts = (weights > 0) & torch.isfinite(points).all(dim=2)
     safe = torch.where(counts[..., None], points, 0.0)
@@ -36,7 +36,7 @@ def widened(points: Tensor, weights: Tensor, extra: Tensor) -> Tensor:
 
 
 def transport(covariance: Tensor, extra: Tensor) -> Tensor:
-    """The map T (B, P, P) from N(0, C) to N(0, C + E) in the metric in which C has a unit diagonal.
+    """Return T (B, P, P) from N(0, C) to N(0, C + E), in a metric where C has unit diagonal.
 
     Args:
         covariance: (B, P, P) C.
