@@ -190,15 +190,7 @@ def surface_of(
     coords, linear = space.from_physical(theta, zeropoint)
     columns = [[column_of(space, k, n) for k in range(len(space.shapes))] for n in ("r_eff", "pa")]
     angle = torch.deg2rad(2 * theta[:, columns[1]])
-    sky = list(space.names[len(space.names) - (space.n_linear - len(space.shapes)) :])
-    names = [space.names[column_of(space, k, "mag")] for k in range(len(space.shapes))] + sky
-    kept = given.fixed[:, [space.names.index(name) for name in names]]
-    linear = linear.clone()
-    if sky:
-        linear[:, len(space.shapes)] -= level
-    inverse = torch.linalg.inv(unit)
-    offset = (inverse @ torch.where(kept, linear, 0.0)[:, :, None])[:, :, 0]
-    scale = torch.diagonal(unit, dim1=1, dim2=2)
+    offset, span = _linear_span(given.fixed, space, linear, unit, level)
     return Surface(
         space,
         given.fixed,
@@ -208,9 +200,32 @@ def surface_of(
         torch.stack([torch.cos(angle), torch.sin(angle)], dim=2),
         box,
         offset,
-        inverse * torch.where(kept, 0.0, scale)[:, None, :],
+        span,
         (given.fixed | given.is_tied).sum(dim=1),
     )
+
+
+def _linear_span(
+    fixed: Tensor, space: ParameterSpace, linear: Tensor, unit: Tensor, level: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the offset (B, L) and the span (B, L, L) of a `Surface`.
+
+    Args:
+        fixed: (B, Q) bool, of the physical parameters.
+        space: parameters and prior.
+        linear: (B, L) flux of each component, and the sky.
+        unit, level: as `surface_of` takes them.
+    """
+    sky = list(space.names[len(space.names) - (space.n_linear - len(space.shapes)) :])
+    names = [space.names[column_of(space, k, "mag")] for k in range(len(space.shapes))] + sky
+    kept = fixed[:, [space.names.index(name) for name in names]]
+    linear = linear.clone()
+    if sky:
+        linear[:, len(space.shapes)] -= level
+    inverse = torch.linalg.inv(unit)
+    offset = (inverse @ torch.where(kept, linear, 0.0)[:, :, None])[:, :, 0]
+    scale = torch.diagonal(unit, dim1=1, dim2=2)
+    return offset, inverse * torch.where(kept, 0.0, scale)[:, None, :]
 
 
 def _tied_coordinates(given: InitialValues, space: ParameterSpace) -> Tensor:

@@ -70,6 +70,13 @@ class NoiseLevel(Batch):
     scale: Tensor
 
 
+def _zeros(batch: int, total: int, device: torch.device) -> NormalEquations:
+    """Return normal equations of ``batch`` galaxies by ``total`` parameters, to be filled."""
+    empty = torch.zeros(batch, total, total, dtype=torch.float64, device=device)
+    two = empty[:, 0, :2]
+    return NormalEquations(empty, empty[:, 0].clone(), two.clone(), two.clone())
+
+
 def normal_equations(
     coords: Tensor,
     linear: Tensor,
@@ -92,10 +99,7 @@ def normal_equations(
         model_error: share of its light by which the model may be wrong. Pixels that it explains
             worse get a smaller weight, see `hybridfit.npe.robust_weights`; None trusts all pixels.
     """
-    total = coords.shape[1] + linear.shape[1]
-    empty = torch.zeros(len(coords), total, total, dtype=torch.float64, device=coords.device)
-    two = empty[:, 0, :2]
-    found = NormalEquations(empty, empty[:, 0].clone(), two.clone(), two.clone())
+    found = _zeros(len(coords), coords.shape[1] + linear.shape[1], coords.device)
     side = max(cutouts.image.shape[-2:])
     sides = torch.full((len(coords),), side, device=coords.device)
     if noise is not None:

@@ -121,24 +121,17 @@ def condition(
     Raises:
         ValueError: for another kind of space, or a network of other parameters.
     """
-    if estimator.target_columns:
-        names = ", ".join(target.name for target in estimator.target_columns)
-        raise ValueError(f"these weights predict {names}, not the Sersic parameters")
-    if space.names != ParameterSpace().names:
-        raise ValueError(f"the network knows {ParameterSpace().names}, not {space.names}")
+    _check_parameters(estimator, space)
     estimator = estimator.to(device).eval()
     nothing = int(Flag.NO_DATA | Flag.UNREADABLE)
     usable = (~cutouts.mask).flatten(1).any(dim=1).cpu() & ((cutouts.flags.cpu() & nothing) == 0)
-    area = cutouts.image.shape[1] * cutouts.image.shape[2]
-    kind = _kind(device)
-    step = max(1, min(AT_ONCE[kind], PIXELS_AT_ONCE[kind] // max(area, 1)))
     width = estimator.context_mean.shape[0]
     context = torch.full((len(cutouts), width), torch.nan, device=device)
     frame = Frame.unknown(len(cutouts), device)
     laplace = None
     if estimator.initial_estimator is not None:
         laplace = Laplace.unknown(len(cutouts), estimator.n_targets, device)
-    for rows in _split(usable, step):
+    for rows in _split(usable, _step_for(cutouts, device)):
         chosen = cutouts[rows].to(device)
         inputs = estimator_inputs(
             chosen, estimator.initial_estimator, with_views=estimator.backbone is not None
@@ -149,6 +142,22 @@ def condition(
         if laplace is not None and inputs.laplace is not None:
             laplace = laplace.put(rows, inputs.laplace)
     return FlowDensity(estimator, context, frame, usable.to(context.device), space, laplace)
+
+
+def _check_parameters(estimator: Estimator, space: ParameterSpace) -> None:
+    """Raise ValueError unless the network knows the parameters of ``space``."""
+    if estimator.target_columns:
+        names = ", ".join(target.name for target in estimator.target_columns)
+        raise ValueError(f"these weights predict {names}, not the Sersic parameters")
+    if space.names != ParameterSpace().names:
+        raise ValueError(f"the network knows {ParameterSpace().names}, not {space.names}")
+
+
+def _step_for(cutouts: Cutouts, device: torch.device | str) -> int:
+    """Return how many galaxies go through the network at once."""
+    area = cutouts.image.shape[1] * cutouts.image.shape[2]
+    kind = _kind(device)
+    return max(1, min(AT_ONCE[kind], PIXELS_AT_ONCE[kind] // max(area, 1)))
 
 
 @torch.inference_mode()

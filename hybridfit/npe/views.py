@@ -66,17 +66,22 @@ def cut(
         # masked pixels have a sigma of 1, which may be beyond all bounds in units of the noise
         var = (cutouts.sigma.take(flat) / unit[rows]).square_().masked_fill_(~used, 0.0)
         if b > 1:
-            share = functional.avg_pool2d(used.float()[:, None], b)[:, 0]
-            safe = share.clamp_min(1 / b**2)
-            # a mean times b has the noise of one pixel, whatever b
-            value = functional.avg_pool2d(value[:, None], b)[:, 0] / safe * b
-            var = functional.avg_pool2d(var[:, None], b)[:, 0] / safe**2
-            used = share > 0.5
+            value, var, used = _rebinned(value, var, used, b)
         data[rows] = value.mul_(used)
         variance[rows] = var.masked_fill_(~used, 1.0)
         masked[rows] = ~used
     corner = first.double() + (rebin[:, None].double() - 1) / 2
     return Base(data, variance, masked, corner)
+
+
+def _rebinned(value: Tensor, variance: Tensor, used: Tensor, b: int) -> tuple[Tensor, ...]:
+    """Average b x b pixels of images (B, N b, N b), 0 where not used; return (B, N, N) of each."""
+    share = functional.avg_pool2d(used.float()[:, None], b)[:, 0]
+    safe = share.clamp_min(1 / b**2)
+    # a mean times b has the noise of one pixel, whatever b
+    value = functional.avg_pool2d(value[:, None], b)[:, 0] / safe * b
+    variance = functional.avg_pool2d(variance[:, None], b)[:, 0] / safe**2
+    return value, variance, share > 0.5
 
 
 def reflected(image: Tensor, centre: Tensor) -> Tensor:

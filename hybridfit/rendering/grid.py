@@ -92,6 +92,12 @@ class Grid:
         return modes[..., : self.columns // 2 + 1, :]
 
 
+def _pixels(n: int, used: int) -> np.ndarray:
+    """Return (n,) pixel coordinates on a periodic axis whose first ``used`` pixels are an image."""
+    index = np.arange(n)
+    return np.where(index < used + (n - used + 1) // 2, index, index - n)
+
+
 @lru_cache(maxsize=32)
 def make_grid(
     height: int,
@@ -114,12 +120,7 @@ def make_grid(
         convolution, galfit_pixels: see `Grid`.
     """
     rows, columns = (_fft_size(n, psf_radius) for n in (height, width))
-
-    def coordinates(n: int, used: int) -> np.ndarray:
-        index = np.arange(n)
-        return np.where(index < used + (n - used + 1) // 2, index, index - n)
-
-    x, y = coordinates(columns, width)[None, :], coordinates(rows, height)[:, None]
+    x, y = _pixels(columns, width)[None, :], _pixels(rows, height)[:, None]
     top, last = (math.ceil(n / 2 * bandlimit) for n in (rows, columns))
     # rows in FFT order: 0 ... top, -top ... -1; the FFT itself has its highest mode once
     row = np.concatenate([np.arange(top + (bandlimit > 1)), np.arange(-top, 0)])

@@ -61,24 +61,8 @@ def geometry(coords: Tensor, profile: Profile, dtype: torch.dtype) -> Geometry:
     # sigma = sinh g / g and tau = (d sigma / dg) / g, regular at a round galaxy
     sigma = torch.where(small, 1 + g2 / 6, torch.sinh(safe) / safe)
     tau = torch.where(small, 1 / 3 + g2 / 30, (torch.cosh(safe) - sigma) / safe**2)
-    e1, e2 = eta.unbind(1)
-
-    def metric(sign: float) -> tuple[Tensor, Tensor]:
-        value = torch.stack([cosh + sign * sigma * e1, sign * sigma * e2, cosh - sign * sigma * e1])
-        slopes = torch.stack(
-            [
-                torch.stack([sigma * e, sigma * 0, sigma * e])
-                + sign * torch.stack([tau * e * e1, tau * e * e2, -tau * e * e1])
-                for e in (e1, e2)
-            ]
-        )
-        slopes[0, 0] += sign * sigma
-        slopes[0, 2] -= sign * sigma
-        slopes[1, 1] += sign * sigma
-        return value.T, slopes.permute(2, 0, 1)
-
-    forward, forward_slopes = metric(1.0)
-    backward, backward_slopes = metric(-1.0)
+    forward, forward_slopes = _metric(eta, cosh, sigma, tau, 1.0)
+    backward, backward_slopes = _metric(eta, cosh, sigma, tau, -1.0)
     values = (
         coords[:, :2],
         forward,
@@ -90,6 +74,31 @@ def geometry(coords: Tensor, profile: Profile, dtype: torch.dtype) -> Geometry:
         profile.prepare(coords[:, 3:-2]),
     )
     return Geometry(*(value.to(dtype) for value in values))
+
+
+def _metric(
+    eta: Tensor, cosh: Tensor, sigma: Tensor, tau: Tensor, sign: float
+) -> tuple[Tensor, Tensor]:
+    """Return M_xx, M_xy, M_yy (B, 3) and their derivatives by eta1, eta2 (B, 2, 3).
+
+    Args:
+        eta: (B, 2), of length g.
+        cosh, sigma, tau: (B,) cosh g, sinh g / g and (d sigma / dg) / g.
+        sign: 1 for the metric, -1 for its inverse.
+    """
+    e1, e2 = eta.unbind(1)
+    value = torch.stack([cosh + sign * sigma * e1, sign * sigma * e2, cosh - sign * sigma * e1])
+    slopes = torch.stack(
+        [
+            torch.stack([sigma * e, sigma * 0, sigma * e])
+            + sign * torch.stack([tau * e * e1, tau * e * e2, -tau * e * e1])
+            for e in (e1, e2)
+        ]
+    )
+    slopes[0, 0] += sign * sigma
+    slopes[0, 2] -= sign * sigma
+    slopes[1, 1] += sign * sigma
+    return value.T, slopes.permute(2, 0, 1)
 
 
 def component_images(

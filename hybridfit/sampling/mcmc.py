@@ -172,18 +172,40 @@ def sample(
         return _chain([start], start, alive)
     state, rng = _take(start, alive), rng.at(alive)
     guess = factor[alive].double() @ factor[alive].double().mT
-    visited = [state.point]
-    wide = options.inflate * options.spread
-    reference = _fitted(visited, guess, options.dof, wide)
-    for step in range(options.burn_in):
-        state = _update(log_density, state, reference, alive, options.max_shrinks, rng)
-        visited.append(state.point)
-        inflate = wide if step < options.burn_in // 2 else options.inflate
-        reference = _fitted(visited, guess, options.dof, inflate)
+    state, reference = _burnt_in(log_density, state, guess, alive, options, rng)
     kept = [state]
     for _ in range(options.steps):
         kept.append(_update(log_density, kept[-1], reference, alive, options.max_shrinks, rng))
     return _chain(kept, start, alive)
+
+
+def _burnt_in(
+    log_density: LogDensity,
+    state: _State,
+    guess: Tensor,
+    rows: Tensor,
+    options: MCMCOptions,
+    rng: _Random,
+) -> tuple[_State, _Reference]:
+    """Return the walkers after the burn-in, and the T that was fitted to it.
+
+    Args:
+        log_density: see `sample`.
+        state: the walkers of b problems at their starts.
+        guess: (b, P, P) of the covariance.
+        rows: (b,) of the problems in the batch.
+        options: see `MCMCOptions`.
+        rng: of these problems.
+    """
+    visited = [state.point]
+    wide = options.inflate * options.spread
+    reference = _fitted(visited, guess, options.dof, wide)
+    for step in range(options.burn_in):
+        state = _update(log_density, state, reference, rows, options.max_shrinks, rng)
+        visited.append(state.point)
+        inflate = wide if step < options.burn_in // 2 else options.inflate
+        reference = _fitted(visited, guess, options.dof, inflate)
+    return state, reference
 
 
 def _chain(kept: list[_State], start: _State, alive: Tensor) -> Chain:
@@ -292,9 +314,22 @@ def _update(
         point[moved], density[moved] = trial[good], found[good]
         moves += torch.bincount(problem[moved], minlength=b)
         active = active[~good]
-        back = angle[active] < 0
-        low[active] = torch.where(back, angle[active], low[active])
-        high[active] = torch.where(back, high[active], angle[active])
-        angle[active] = low[active] + (high[active] - low[active]) * unit[active, shrink + 2]
+        _shrink_bracket(angle, low, high, active, unit[active, shrink + 2])
     shape = (b, walkers)
     return _State(point.view(*shape, size), density.view(shape), evaluations, moves)
+
+
+def _shrink_bracket(
+    angle: Tensor, low: Tensor, high: Tensor, active: Tensor, uniform: Tensor
+) -> None:
+    """Shrink the brackets of the walkers ``active`` (m,) to their angle; draw it anew, in place.
+
+    Args:
+        angle, low, high: (N,) of all walkers, radians; written to.
+        active: (m,) the walkers that have not moved yet.
+        uniform: (m,) random numbers in [0, 1).
+    """
+    back = angle[active] < 0
+    low[active] = torch.where(back, angle[active], low[active])
+    high[active] = torch.where(back, high[active], angle[active])
+    angle[active] = low[active] + (high[active] - low[active]) * uniform

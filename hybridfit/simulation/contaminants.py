@@ -145,6 +145,17 @@ def moved(source: Tensor, rows: Tensor, x: Tensor, y: Tensor, side: int) -> Tens
     return source.reshape(-1)[flat] * inside
 
 
+def _places(theta: Tensor, fwhm: Tensor, side: int, random: Random) -> tuple[Tensor, Tensor]:
+    """Return whole pixels x, y (B, 4) around galaxies, see `neighbours`."""
+    n = len(theta)
+    nearest = torch.maximum(theta[:, 3], 1.5 * fwhm).clamp_max(0.3 * side)[:, None]
+    distance = nearest + (0.65 * side - nearest) * random.uniform((0, 1), n, 4)
+    angle = random.uniform((0, 2 * math.pi), n, 4)
+    x = torch.round(theta[:, :1] + distance * torch.cos(angle)).long()
+    y = torch.round(theta[:, 1:2] + distance * torch.sin(angle)).long()
+    return x, y
+
+
 def neighbours(
     galaxies: Tensor,
     partner: Tensor,
@@ -154,7 +165,7 @@ def neighbours(
     flux: Range,
     random: Random,
 ) -> Tensor:
-    """One to four other sources in each cutout, in units of the galaxy's flux.
+    """Return one to four other sources in each cutout, (B, S, S) in units of the galaxy's flux.
 
     Sources are other galaxies of the batch, or points, moved by whole pixels. Their distance is
     at least about r_eff or 1.5 FWHM of the PSF; some have their middle outside the cutout.
@@ -167,18 +178,11 @@ def neighbours(
         fwhm: (B,) of the PSFs.
         flux: limits of a source's flux, log-uniform.
         random: numbers.
-
-    Returns:
-        (B, S, S).
     """
     n, side = len(theta), galaxies.shape[-1]
     count = 1 + random.one_of((0.45, 0.3, 0.15, 0.1), n)
     points = random.uniform((0, 1), n, 4) < 0.4
-    nearest = torch.maximum(theta[:, 3], 1.5 * fwhm).clamp_max(0.3 * side)[:, None]
-    distance = nearest + (0.65 * side - nearest) * random.uniform((0, 1), n, 4)
-    angle = random.uniform((0, 2 * math.pi), n, 4)
-    x = torch.round(theta[:, :1] + distance * torch.cos(angle)).long()
-    y = torch.round(theta[:, 1:2] + distance * torch.sin(angle)).long()
+    x, y = _places(theta, fwhm, side, random)
     bright = random.log_uniform(flux, n, 4).float()
     result = galaxies.new_zeros(n, side, side)
     stars = tapered(psf)

@@ -118,21 +118,22 @@ def observe(
     total = _with_extras(total, kind, random, options)
     level = _sky_levels(n, random, options.sky)
     noisy = total + sigma * random.normal(*sigma.shape) + per_image(level)
-    unit_of_flux = random.log_uniform(options.sky_sigma, n)
-    wrong = random.chance(options.noise_error_share, n) * options.noise_error
-    stated = unit_of_flux * torch.exp(wrong * random.normal(n, dtype=torch.float64))
+    unit_of_flux, stated = _flux_units(n, random, options)
     zeropoint = random.chance(0.5, n) * random.uniform((20.0, 32.0), n)
     theta[:, 2] = zeropoint - 2.5 * torch.log10(flux * unit_of_flux)
     theta[:, 7] = level * unit_of_flux
     numbers = [zeropoint, torch.full_like(seen, side), seen, kind.double(), fwhm]
-    return Observed(
-        rows,
-        noisy * per_image(unit_of_flux),
-        sigma * per_image(stated),
-        mask,
-        turned_images(galaxies.psf[which], turn),
-        torch.cat([theta, torch.stack(numbers, dim=1)], dim=1),
-    )
+    psf = turned_images(galaxies.psf[which], turn)
+    truth = torch.cat([theta, torch.stack(numbers, dim=1)], dim=1)
+    image, sigma = noisy * per_image(unit_of_flux), sigma * per_image(stated)
+    return Observed(rows, image, sigma, mask, psf, truth)
+
+
+def _flux_units(n: int, random: Random, options: FieldOptions) -> tuple[Tensor, Tensor]:
+    """Return the sky's noise in image units, (n,): as it is, and as the noise map states it."""
+    unit = random.log_uniform(options.sky_sigma, n)
+    wrong = random.chance(options.noise_error_share, n) * options.noise_error
+    return unit, unit * torch.exp(wrong * random.normal(n, dtype=torch.float64))
 
 
 def _norm(images: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -129,14 +129,8 @@ def simulate(
     image = _images(truth, cutouts, options)
     variance = options.sky_sigma**2 + np.maximum(image, 0) / options.gain
     noisy = options.sky + image + rng.standard_normal(image.shape) * np.sqrt(variance)
-    filled = Cutouts(
-        **{
-            **cutouts.__dict__,
-            "image": torch.from_numpy(noisy.astype(np.float32)),
-            "sigma": torch.from_numpy(np.sqrt(variance).astype(np.float32)),
-        }
-    )
-    return filled, describe_truth(truth)
+    planes = [torch.from_numpy(v.astype(np.float32)) for v in (noisy, np.sqrt(variance))]
+    return replace(cutouts, image=planes[0], sigma=planes[1]), describe_truth(truth)
 
 
 def _draw(rng: np.random.Generator, n: int, options: SimulateOptions) -> Table:

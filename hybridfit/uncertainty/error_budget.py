@@ -238,6 +238,7 @@ def _budget(
     options: BudgetOptions,
     found: Autocorrelation,
 ) -> Budget:
+    """Return the terms of the error budget and the measures behind them."""
     about, light, residual = evidence.about, evidence.light, evidence.about.residual
     fit = whiten(about.columns, about.information, about.prior, about.whitened)
     modes = torch.cat([evidence.psf, evidence.sky, evidence.wings], dim=1)
@@ -254,29 +255,32 @@ def _budget(
     # wings are known to be wrong, not just possibly
     terms |= {"psf": psf.grave_term + wings.term, "sky": sky.term}
     own = own_chi2(fit, residual, light, found)
-    information, score = psf.known.information[:, 0, 0], psf.known.score[:, 0]
-    known = information > 0
     values = {
         "noise_inflation": found.inflation,
         "misfit_amplitude": structure.amplitude,
         "misfit_significance": structure.significance,
-        "psf_offset": torch.where(known, score / information, torch.nan),
-        "psf_offset_error": torch.where(known, information.rsqrt(), torch.nan),
-        "psf_wrong": torch.where(known, psf.moment.probability, torch.nan),
+        **_psf_values(psf),
         "own_chi2": own.chi2,
         "own_pixels": own.pixels,
         "own_scatter": own.scatter,
     }
     missing = ~evidence.fitted
+    terms = {name: fit.inverse.mT @ term @ fit.inverse for name, term in terms.items()}
     return Budget(
-        {
-            name: (fit.inverse.mT @ term @ fit.inverse).masked_fill(
-                missing[:, None, None], torch.nan
-            )
-            for name, term in terms.items()
-        },
+        {name: t.masked_fill(missing[:, None, None], torch.nan) for name, t in terms.items()},
         **{name: value.masked_fill(missing, torch.nan) for name, value in values.items()},
     )
+
+
+def _psf_values(psf: Doubt) -> dict[str, Tensor]:
+    """Return what the pixels say of the PSF's width, (B,) each; NaN where they say nothing."""
+    information, score = psf.known.information[:, 0, 0], psf.known.score[:, 0]
+    known = information > 0
+    return {
+        "psf_offset": torch.where(known, score / information, torch.nan),
+        "psf_offset_error": torch.where(known, information.rsqrt(), torch.nan),
+        "psf_wrong": torch.where(known, psf.moment.probability, torch.nan),
+    }
 
 
 def _doubts(
