@@ -1,4 +1,4 @@
-"""Arguments of `prepare`, checked and given to each galaxy: images, planes, PSFs, numbers."""
+"""Check the arguments of `prepare` and split them by galaxy: images, planes, PSFs, numbers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def images_of(image: Any) -> list[Plain]:
 
 
 def planes_of(given: Mapping[str, Any], images: Sequence[Plain]) -> dict[str, list[NDArray]]:
-    """Return the planes of every image by role; of noise there may be one kind."""
+    """Return the planes of every image by role; at most one kind of noise."""
     planes = {
         role: _planes(role, value, images) for role, value in given.items() if value is not None
     }
@@ -52,7 +52,7 @@ def planes_of(given: Mapping[str, Any], images: Sequence[Plain]) -> dict[str, li
 
 
 def numbers_of(given: Mapping[str, Any], count: int) -> dict[str, NDArray[np.float64]]:
-    """Return (B,) numbers by name, without units, NaN where none was given."""
+    """Return (B,) numbers by name, without units, NaN where not given."""
     _, plain = without_units(np.zeros(0), given)
     values = {name: spread_numbers(name, value, count) for name, value in plain.items()}
     finer = values["psf_oversampling"]
@@ -93,7 +93,7 @@ def psfs_of(psf: Any, images: Sequence[Plain]) -> list[NDArray | None]:
 def spread_numbers(
     name: str, value: ArrayLike | None, count: int, *shape: int
 ) -> NDArray[np.float64]:
-    """Return (B, ...) numbers, NaN where none was given."""
+    """Return (B, ...) numbers, NaN where not given."""
     if value is None:
         return np.full((count, *shape), math.nan)
     array = plain_array(value, name)[0].astype(np.float64)
@@ -105,7 +105,7 @@ def spread_numbers(
 def initial_values_of(
     start: ArrayLike | None, x: ArrayLike | None, y: ArrayLike | None, count: int
 ) -> NDArray[np.float64]:
-    """Return (B, 7) initial values, checked."""
+    """Return (B, 7) checked initial values."""
     starts = spread_numbers("start", start, count, len(START_NAMES)).copy()
     for column, name, value in ((0, "x", x), (1, "y", y)):
         if value is not None:
@@ -118,7 +118,7 @@ def initial_values_of(
 
 
 def _planes(role: str, value: Any, images: Sequence[Plain]) -> list[NDArray]:
-    """Return a plane for each image: given as a number, (H, W) for all, (B, H, W) or a list."""
+    """Return a plane for each image from a number, (H, W) for all, (B, H, W) or a list."""
     return [
         _plane_of(image, role, *one)
         for one, image in zip(_spread(role, value, len(images)), images, strict=True)
@@ -140,7 +140,7 @@ def _spread(role: str, value: Any, count: int) -> list[tuple[NDArray, NDArray | 
 def _plane_of(
     image: Plain, role: str, plane: NDArray, masked: NDArray | None, unit: Any
 ) -> NDArray:
-    """Return a plane (H, W) in the image's unit, with what is masked in it left out."""
+    """Return a plane (H, W) in the image's unit, excluding its masked pixels."""
     if plane.ndim == 0:
         plane = np.full(image.data.shape, plane)
     if plane.shape != image.data.shape:
@@ -149,7 +149,7 @@ def _plane_of(
         )
     if role in NOISE_ROLES:
         plane = in_unit_of(image.unit, role, plane, unit)
-    if masked is not None:  # no noise is known there; or left out
+    if masked is not None:  # noise unknown there; or left out
         plane = np.where(masked, np.nan if role in NOISE_ROLES else 1, plane)
     return plane
 

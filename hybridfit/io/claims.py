@@ -1,10 +1,10 @@
-"""Claims by which several processes, on one machine or many, share the folder of a run.
+"""Claims that let several processes, on one machine or many, share the folder of a run.
 
-A process that works in the folder is a *member*: a file of its own, whose time it renews every few
-seconds, shows that it lives. A claim is a file that names its owner; it can be created once. When
-the owner has died, the next generation of the claim may be created, and again only once: nobody
-removes another's claim, so that no two processes take over the same one. Times are compared with
-that of the member's own file, just renewed: no clock of another machine is asked.
+A process that works in the folder is a *member*: it owns a file whose time it renews every few
+seconds to show that it is alive. A claim is a file that names its owner; it can be created once.
+When the owner has died, the next generation of the claim may be created, and again only once: no
+process removes another's claim, so two processes cannot take over the same one. Times are compared
+with that of the member's own file, just renewed, and never with another machine's clock.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from types import TracebackType
 from hybridfit.io.writing import LinkedPath, create_file, open_regular, real_folder
 
 HEARTBEAT = 5.0  # seconds after which a member renews the time of its file
-EXPIRY = 60.0  # seconds after which a member that has not is dead
-POLL = 0.2  # seconds between looks at what another process holds
+EXPIRY = 60.0  # seconds without renewal after which a member is dead
+POLL = 0.2  # seconds between checks of another process's claim
 TOKEN = re.compile(r"[0-9a-f]{32}")
 LARGEST = 4096  # bytes of a member's file or of a claim
 MEMBERS = ".workers"  # folder of the members' files
 NOBODY = "-" * 32  # owner of a claim that was lost
-AT_WORK = ".work"  # ending of the file of a member that has begun to work
+AT_WORK = ".work"  # suffix of the file of a member that has begun to work
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What one member holds.
+    """A claim held by one member.
 
     Args:
-        path: what is claimed.
-        generation: how many owners died before.
+        path: of the claimed resource.
+        generation: number of previous owners that died.
         token: of the member.
     """
 
@@ -50,13 +50,13 @@ class Claim:
     token: str
 
     def is_held(self) -> bool:
-        """Whether it still counts: it is there, and nobody has taken it over."""
+        """Return whether the claim is valid: it exists, and was not taken over."""
         return _owner(_file(self.path, self.generation)) == self.token and not os.path.lexists(
             _file(self.path, self.generation + 1)
         )
 
     def release(self) -> None:
-        """Give it up. One that was taken over stays, without an owner, under its successor."""
+        """Release the claim. If taken over, it stays, without an owner, under its successor."""
         own = _file(self.path, self.generation)
         with suppress(OSError, LinkedPath):
             if _owner(own) != self.token:
@@ -107,22 +107,22 @@ class Member:
                 (self.folder / name).unlink()
         with suppress(OSError):
             left = list(self.folder.iterdir())
-            if not any(TOKEN.match(file.name) for file in left):  # nobody: claims of the dead alone
+            if not any(TOKEN.match(file.name) for file in left):  # only claims of the dead
                 for file in left:
                     file.unlink()
                 self.folder.rmdir()
 
     @property
     def setup(self) -> Path:
-        """What a member claims before it begins to work."""
+        """The path that a member claims before it begins to work."""
         return self.folder / "setup"
 
     def begin_work(self) -> None:
-        """Show that this member works: `others` of the others names it from now on."""
+        """Mark this member as working: from now on it is in the other members' `others`."""
         create_file(self.folder / (self.token + AT_WORK), "")
 
     def others(self) -> list[str]:
-        """Return the other members that live and work."""
+        """Return the other members that are alive and working."""
         tokens = {file.name.removesuffix(AT_WORK) for file in self.folder.glob(f"*{AT_WORK}")}
         return sorted(token for token in tokens - {self.token} if self.is_alive(token))
 
@@ -135,7 +135,7 @@ class Member:
                     file.unlink()
 
     def is_alive(self, token: str) -> bool:
-        """Whether a member lives: its time is renewed, and on this machine its process exists."""
+        """Return whether a member is alive: renews its time, and exists if on this machine."""
         if token == self.token:
             return True
         if not TOKEN.fullmatch(token):
@@ -178,7 +178,7 @@ class Member:
 
     @contextmanager
     def claimed(self, path: Path) -> Iterator[Claim | None]:
-        """Hold a claim, None if a living member holds it."""
+        """Hold a claim as a context; None if a living member holds it."""
         claim = self.claim(path)
         try:
             yield claim
@@ -188,7 +188,7 @@ class Member:
 
     @contextmanager
     def waiting_claim(self, path: Path) -> Iterator[Claim]:
-        """Hold a claim as soon as nobody else does."""
+        """Wait for a claim, and hold it as a context."""
         while (claim := self.claim(path)) is None:
             time.sleep(POLL)
         try:
@@ -197,22 +197,22 @@ class Member:
             claim.release()
 
     def _dead_owner(self, file: Path) -> str | None:
-        """The owner of a claim if it has died; None if it lives, or the claim is gone again."""
+        """Return the owner of a claim if it has died; None if it is alive, or the claim is gone."""
         found = _read(file)
-        if found is None:  # released meanwhile; or something that no process here made
+        if found is None:  # released meanwhile; or a file of another program
             return "" if os.path.lexists(file) else None
         owner, changed = found
-        if not owner:  # its maker is about to write its name, unless it died over that
+        if not owner:  # its owner is about to write its name, unless it died meanwhile
             return "" if self._now() - changed > self._expiry else None
         return None if self.is_alive(owner) else owner
 
     def _beat(self) -> None:
         while not self._ended.wait(self._heartbeat):
-            with suppress(OSError):  # the folder may be gone, or the disk be away for a while
+            with suppress(OSError):  # the folder may be gone, or the disk temporarily unavailable
                 os.utime(self.folder / self.token)
 
     def _now(self) -> float:
-        """The time by the clock of the folder's file system."""
+        """Return the time of the folder's file system."""
         with suppress(OSError):
             os.utime(self.folder / self.token)
             return (self.folder / self.token).stat().st_mtime
@@ -220,7 +220,7 @@ class Member:
 
 
 def machine() -> str:
-    """Return what tells this machine, and its processes' numbers, from others."""
+    """Return an identifier of this machine and its process namespace."""
     parts = [platform.node()]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -230,14 +230,14 @@ def machine() -> str:
 
 
 def process_exists(pid: int) -> bool:
-    """Whether a process of this machine exists; True where that cannot be known."""
+    """Return whether a process of this machine exists; True if unknown."""
     if os.name != "posix":
         return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # somebody else's
+    except OSError:  # of another user
         return True
     return True
 
@@ -247,15 +247,15 @@ def _file(path: Path, generation: int) -> Path:
 
 
 def _owner(file: Path) -> str:
-    """The token in a claim, "" where there is none."""
+    """Return the token in a claim, or ""."""
     found = _read(file)
     return found[0] if found else ""
 
 
 def _read(file: Path) -> tuple[str, float] | None:
-    """A small file's text and the time of its last change; None if it cannot be read."""
+    """Return a small file's text and modification time; None if it cannot be read."""
     try:
-        with open_regular(file) as opened:  # opening asks a file server for the time anew
+        with open_regular(file) as opened:  # opening makes a file server refresh the time
             changed = os.fstat(opened.fileno()).st_mtime
             return opened.read(LARGEST).decode("ascii", "replace"), changed
     except (OSError, LinkedPath):

@@ -1,4 +1,4 @@
-"""Columns that several tables share, and the rows of those that follow from the cutouts alone."""
+"""Columns common to several tables, and the values of those that depend on the cutouts only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hybridfit.data.ucd import ucd_of
 from hybridfit.io.sky_positions import on_sky
 from hybridfit.io.table import NOTES_WIDTH, Column, parameter_of
 
-DRAWS = "_samples"  # follows a parameter's name in its column of draws, among other columns
+DRAWS = "_samples"  # suffix of a parameter's column of draws in a table with other columns
 
 
 def id_column(width: int) -> Column:
@@ -22,7 +22,7 @@ def id_column(width: int) -> Column:
 
 
 def flags_column() -> Column:
-    """Return the column of the bits; their names stand beside it, see `hybridfit.io.flag_names`."""
+    """Return the column of the bits; for that of their names see `hybridfit.io.flag_names`."""
     text = "bits of the flags, see flag_names and hybridfit.describe_flags; 0 for none"
     return Column("flags", "i8", "", text, "meta.code")
 
@@ -53,7 +53,7 @@ def quantile_columns(name: str, unit: str, levels: Mapping[str, float]) -> list[
 
     Args:
         name, unit: of the parameter.
-        levels: in [0, 1] by what follows the parameter's name in the column's, "p16" for ``_p16``.
+        levels: in [0, 1] by the suffix of the column's name, "p16" for ``_p16``.
     """
     plain = plain_name(name)
     near = ", within 90 deg of the mean" if plain == "pa" else ""
@@ -73,7 +73,7 @@ def sky_columns(tail: str = "", is_main: bool = True) -> tuple[Column, Column, C
     """Return the columns of a component's position and angle on the sky.
 
     Args:
-        tail: what stands behind the names of its component.
+        tail: suffix of the names of its component.
         is_main: whether it is the galaxy's main position.
     """
     main = ";meta.main" if is_main else ""
@@ -94,7 +94,7 @@ def fill_sky(
         rows: (B,) records.
         cutouts: the B galaxies.
         ellipse: (B, 4) x, y, q and pa of a component, in pixels of the cutouts.
-        tail: what stands behind the names of its component.
+        tail: suffix of the names of its component.
     """
     sky = [on_sky(wcs, *values) for wcs, values in zip(cutouts.wcs, ellipse, strict=True)]
     for k, name in enumerate(("ra", "dec", "pa_sky")):

@@ -1,4 +1,4 @@
-"""Cutouts written as the FITS files that `hybridfit fit` reads."""
+"""Write cutouts as the FITS files that `hybridfit fit` reads."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def write_cutouts(cutouts: Cutouts, directory: str | Path, truth: Table | None =
     """Write ``<id>_image.fits``, ``_sigma``, ``_psf`` and, where pixels are masked, ``_mask``.
 
     Args:
-        cutouts: B galaxies; padding is left out; a known zero point goes into
-            MAGZERO and the WCS into the image's header.
-        directory: made if it is not there.
-        truth: written as ``truth.fits`` beside them.
+        cutouts: B galaxies; padding is removed; a known zero point is written to
+            MAGZERO and the WCS to the image's header.
+        directory: created if it does not exist.
+        truth: written as ``truth.fits`` next to them.
 
     Raises:
         OSError: if the files cannot be written.
@@ -33,7 +33,7 @@ def write_cutouts(cutouts: Cutouts, directory: str | Path, truth: Table | None =
         if cutouts.zeropoint_from[i]:
             zeropoint = float(cutouts.zeropoint[i])
             header["MAGZERO"] = (zeropoint, "mag of one flux unit")
-            if not is_believed(zeropoint):  # that of maggies, 0, would be taken for none
+            if not is_believed(zeropoint):  # that of maggies, 0, would count as missing
                 header["FLUXMAG0"] = (10 ** (0.4 * zeropoint), "flux of a source of 0 mag")
         planes = {
             name: getattr(cutouts, name)[i, :height, :width].cpu().numpy()

@@ -1,7 +1,7 @@
-"""Parts of a run's table on disk: rows, which of them are done, and keys of their input.
+"""Parts of a run's table on disk: rows, which of them are done, and keys of their input files.
 
-A part carries a digest of its bytes. It is looked at before anything else: whatever happened to
-the file, it is either as it was written or damaged.
+A part contains a digest of its bytes, which is checked before anything else: a file is either
+unchanged since it was written, or damaged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LARGEST = 1 << 33  # bytes: no run writes larger parts
 
 
 class DamagedPart(ValueError):
-    """A file is not as it was written."""
+    """A file has changed since it was written."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +31,9 @@ class Part:
     """Rows of consecutive galaxies.
 
     Args:
-        rows: (N,) records; those that are not done have no meaning.
+        rows: (N,) records; those not done are meaningless.
         done: (N,) bool.
-        keys: (N, 2) uint64 of the files that each was measured on, see `hybridfit.io.input_keys`.
+        keys: (N, 2) uint64 of each galaxy's input files, see `hybridfit.io.input_keys`.
     """
 
     rows: NDArray[np.void]
@@ -42,12 +42,12 @@ class Part:
 
 
 def blank_part(n: int, row_type: np.dtype) -> Part:
-    """Return a part of which nothing is done."""
+    """Return a part with no finished rows."""
     return Part(np.zeros(n, row_type), np.zeros(n, bool), np.zeros((n, 2), np.uint64))
 
 
 def write_part(path: Path, part: Part) -> None:
-    """Write a part, whole or not at all; raises OSError if it cannot be written."""
+    """Write a part atomically; raise OSError if it cannot be written."""
     with atomic(path) as file:
         file.write(_packed([part.rows, part.done, part.keys]))
 
@@ -57,7 +57,7 @@ def read_part(path: Path, row_type: np.dtype, n: int) -> Part:
 
     Raises:
         FileNotFoundError: if there is none.
-        DamagedPart: if it is not as it was written, or of another run.
+        DamagedPart: if it has changed since it was written, or belongs to another run.
     """
     rows, done, keys = _unpacked(path, 3)
     expected = ((n,), (n,), (n, 2))
@@ -68,7 +68,7 @@ def read_part(path: Path, row_type: np.dtype, n: int) -> Part:
 
 
 def write_keys(path: Path, keys: NDArray[np.uint64]) -> None:
-    """Write the keys of all galaxies of a run. They count once the run's record says so."""
+    """Write the keys of all galaxies of a run. They are valid once the run's record says so."""
     path.unlink(missing_ok=True)
     with path.open("xb") as file:
         file.write(_packed([keys]))
@@ -106,5 +106,5 @@ def _unpacked(path: Path, count: int) -> list[NDArray]:
     buffer = io.BytesIO(body)
     try:
         return [np.load(buffer, allow_pickle=False) for _ in range(count)]
-    except (ValueError, EOFError, OSError) as error:  # of another version, with a correct digest
+    except (ValueError, EOFError, OSError) as error:  # from another version, with a correct digest
         raise DamagedPart(f"'{path.name}' is of another kind") from error

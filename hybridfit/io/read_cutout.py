@@ -27,12 +27,12 @@ from hybridfit.io.sources import Source
 from hybridfit.io.wcs import celestial_wcs, first_number, moved_wcs, pixel_area, pixel_scale
 from hybridfit.rendering.psf_images import PreparedPsf
 
-NAMED = 8  # HDUs that a message lists
+NAMED = 8  # HDUs listed in a message
 
 
 @dataclass(frozen=True, eq=False)
 class Cutout:
-    """One galaxy as it will be fitted, of its own shape.
+    """One galaxy in its final form, with its own shape.
 
     Args:
         id: the galaxy's name.
@@ -41,15 +41,15 @@ class Cutout:
         mask: (H, W) bool, True = leave out.
         psf: (h, w) float32, odd sides, sum 1; None without one.
         psf_oversampling: PSF pixels per image pixel.
-        psf_includes_pixel: whether the PSF holds the pixel's response.
-        zeropoint: mag of one flux unit; 0 where none is known.
-        zeropoint_from: what it is taken from, "" where none is known.
+        psf_includes_pixel: whether the PSF includes the pixel response.
+        zeropoint: mag of one flux unit; 0 where unknown.
+        zeropoint_from: its origin, "" where unknown.
         pixel_scale: arcsec, NaN where unknown.
         origin: x, y of the first pixel in the image as given.
         start: (7,) x, y, mag, r_eff, n, q, pa in cutout pixels, NaN where not given.
         flags: bits of `hybridfit.Flag`.
         wcs: astropy WCS of the cutout, None without one.
-        message: what the user should know, "" if nothing.
+        message: notes for the user, or "".
     """
 
     id: str
@@ -134,10 +134,10 @@ def assemble_cutout(
         draft: its prepared planes.
         calibration: zero point and gain.
         psf: None to fit without one.
-        psf_includes_pixel: whether the PSF holds the pixel's response.
+        psf_includes_pixel: whether the PSF includes the pixel response.
         pixel_scale: arcsec, NaN where unknown.
         wcs: of the image as given, None without one.
-        notes: what else the user should know of the pixels.
+        notes: further notes for the user on the pixels.
         last_notes: less important notes, which a long message may cut off.
     """
     flags = draft.flags | (Flag.NO_PSF if psf is None else psf.flags)
@@ -165,7 +165,7 @@ def assemble_cutout(
 
 
 def _planes(source: Source, options: ReadOptions) -> FilePlanes:
-    """Read each plane from its own file, else from an HDU of the image's file."""
+    """Read each plane from its own file, or from an HDU of the image's file."""
     if not source.image:
         raise BadInput(f"no image file is given for '{source.id}'")
     names = {role: options.hdu_names(role) for role in ROLES}
@@ -173,7 +173,7 @@ def _planes(source: Source, options: ReadOptions) -> FilePlanes:
     found = read_planes(source.image, names, strict)
     planes, headers = dict(found.planes), dict(found.headers)
     given = {role: getattr(source, role) for role in ROLES[1:] if getattr(source, role)}
-    if set(NOISE_ROLES) & set(given):  # a noise file goes before a noise HDU of any kind
+    if set(NOISE_ROLES) & set(given):  # a noise file takes precedence over any noise HDU
         for role in NOISE_ROLES:
             planes.pop(role, None)
     if options.no_psf or "psf" in given:
@@ -208,7 +208,7 @@ def _unused(names: tuple[str, ...]) -> str:
 def _calibration(
     source: Source, options: ReadOptions, header: fits.Header, wcs: Any, pixels: NDArray
 ) -> Calibration:
-    """Return zero point and gain of the manifest's row, else of the options, else the header."""
+    """Return zero point and gain from the manifest's row, else the options, else the header."""
     return calibrate(
         header,
         zeropoint=first_number(source.zeropoint, options.zeropoint),
@@ -244,9 +244,9 @@ def _psf(
     """Return the galaxy's PSF; None to fit without one.
 
     Args:
-        source, options: say where it is and how finely it is sampled.
+        source, options: with its location and sampling.
         plane, header: the PSF in the image's own file.
-        scale: arcsec per image pixel, NaN where it is not known.
+        scale: arcsec per image pixel, NaN if unknown.
     """
     given = first_number(source.psf_oversampling, options.psf_oversampling)
     if given is not None and not is_oversampling(given):

@@ -1,4 +1,4 @@
-"""The table of results: its columns, and its rows from a result."""
+"""The table of results: its columns, and the rows of a result."""
 
 from __future__ import annotations
 
@@ -109,14 +109,14 @@ def result_columns(
 ) -> tuple[Column, ...]:
     """Return the columns of the table of results in ``space``.
 
-    They do not depend on what is known of a galaxy: values that are not known are NaN.
+    They do not depend on the galaxies: unknown values are NaN.
 
     Args:
         space: of the fit.
         id_width: bytes of the longest id.
-        covariance: whether the covariance matrices are wanted.
-        quantiles: whether there are draws to take quantiles of.
-        n_samples: draws of each galaxy that are kept, with their weights; 0: none.
+        covariance: whether to include the covariance matrices.
+        quantiles: whether there are draws to compute quantiles from.
+        n_samples: number of draws kept per galaxy, with their weights; 0: none.
     """
     tails = _components(space)
     names = [(name, parameter_of(name)[0]) for name in space.names]
@@ -138,7 +138,7 @@ def result_columns(
 
 
 def result_rows(cutouts: Cutouts, result: Result, columns: Sequence[Column]) -> NDArray[np.void]:
-    """Return one record a galaxy, in the order of ``cutouts``; positions in the parent image.
+    """Return one record per galaxy, in the order of ``cutouts``; positions in the parent image.
 
     Args:
         cutouts: B galaxies.
@@ -149,7 +149,8 @@ def result_rows(cutouts: Cutouts, result: Result, columns: Sequence[Column]) -> 
         (B,) structured array, big-endian and packed: the bytes of a FITS table.
 
     Raises:
-        ValueError: if there are not as many results as galaxies, or more draws than columns.
+        ValueError: if the numbers of results and galaxies differ, or there are more draws than
+        columns.
     """
     if len(result) != len(cutouts):
         raise ValueError(f"{len(result)} fits came for {len(cutouts)} galaxies, expected one each")
@@ -189,7 +190,7 @@ def _fill_parameters(
     shift: NDArray[np.float64],
     quantiles: bool,
 ) -> None:
-    """Fill values, errors and, where they are wanted, quantiles, in the parent image."""
+    """Fill values, errors and optionally quantiles, in the parent image."""
     fit, space = result.fit, result.fit.space
     values = {"": to_numpy(fit.theta) + shift, "_err": to_numpy(fit.error)}
     if result.draws is not None and quantiles:
@@ -204,7 +205,7 @@ def _fill_parameters(
 
 
 def _put_draws(rows: NDArray[np.void], draws: Draws, shift: NDArray[np.float64], room: int) -> None:
-    """Fill the columns of the draws; fewer than there is room for leave weights of 0."""
+    """Fill the columns of the draws; unused places have weight 0."""
     count = draws.samples.shape[1]
     if count > room:
         raise ValueError(f"{count} draws a galaxy came, expected {room} at most")
@@ -215,6 +216,6 @@ def _put_draws(rows: NDArray[np.void], draws: Draws, shift: NDArray[np.float64],
 
 
 def _components(space: ParameterSpace) -> list[str]:
-    """What stands behind the names of each component: "" if there is one, else _1, _2..."""
+    """Return the suffix of each component's names: "" if there is one, else _1, _2..."""
     several = len(space.shapes) > 1
     return [f"_{k}" if several else "" for k in range(1, len(space.shapes) + 1)]

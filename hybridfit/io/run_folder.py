@@ -1,9 +1,9 @@
-"""The folder of a long run: what it was started with, and the parts that are done.
+"""The folder of a long run: a record of its input and options, and the finished parts.
 
 A part is the rows of a fixed number of consecutive galaxies. Its batches are the same whenever and
-wherever it is computed, and a batch is kept whole or not at all; files appear by a rename. So a run
-that was killed at any moment continues to the same table, and several processes may share it: each
-claims the parts that it computes, see `hybridfit.io.claims`.
+wherever it is computed, and a batch is saved completely or not at all; files are written
+atomically. So a run that was killed at any moment continues to the same table, and several
+processes may share it: each claims the parts that it computes, see `hybridfit.io.claims`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from hybridfit.io.writing import (
 
 PARTS = "parts"
 MODELS = "models"
-INPUTS = "inputs.npy"  # keys of the files that the galaxies were measured on
+INPUTS = "inputs.npy"  # keys of the galaxies' input files
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp(\.part)?")  # see `hybridfit.io.writing.atomic`
 
 
@@ -51,11 +51,11 @@ class RunFolder:
 
     Args:
         path: the folder.
-        results: the table that it shall end with.
-        record: what the run was started with; ``compared`` in it must agree to go on.
+        results: the final table.
+        record: of the run's input and options; ``compared`` in it must agree to continue.
         row_type: record type of the rows.
-        edges: galaxy numbers at which parts begin, and the end.
-        damaged: why parts were not usable, for those that were looked at.
+        edges: numbers of the first galaxy of each part, and the end.
+        damaged: why parts were not usable, among those read.
     """
 
     path: Path
@@ -70,7 +70,7 @@ class RunFolder:
 
     @property
     def draws(self) -> Path | None:
-        """The table of draws that it shall end with; None where none are kept."""
+        """The final table of draws; None if none are kept."""
         kept = any(name.endswith(DRAWS) for name in self.row_type.names or ())
         return self.results.with_stem(DRAWN) if kept else None
 
@@ -79,13 +79,13 @@ class RunFolder:
         return range(self.edges[part], self.edges[part + 1])
 
     def is_complete(self) -> bool:
-        """Whether the table is there and belongs to this record."""
+        """Return whether the table exists and belongs to this record."""
         found = read_record(self.path)
         there = self.results.is_file() and (self.draws is None or self.draws.is_file())
         return there and bool(found.get("complete")) and "outcome" in found
 
     def part(self, part: int) -> Part:
-        """Return what is kept of a part; of one that is missing or damaged nothing is done."""
+        """Return the saved rows of a part; none are done if it is missing or damaged."""
         n = len(self.galaxies(part))
         try:
             return read_part(self._file(part), self.row_type, n)
@@ -96,23 +96,23 @@ class RunFolder:
             return blank_part(n, self.row_type)
 
     def part_claim(self, part: int) -> Path:
-        """Return what a process claims before it computes a part."""
+        """Return the path that a process claims before it computes a part."""
         return self._file(part)
 
     @property
     def table_claim(self) -> Path:
-        """What a process claims before it writes the table."""
+        """The path that a process claims before it writes the table."""
         return self.path / PARTS / "table"
 
     def save(self, part: int, content: Part) -> None:
-        """Keep a part, whole or as far as it is; raises OSError if it cannot be written."""
+        """Save a complete or partial part; raise OSError if it cannot be written."""
         file = self._file(part)
-        if file.is_dir() and not file.is_symlink():  # damage: the folder of parts is the run's own
+        if file.is_dir() and not file.is_symlink():  # damage: the folder belongs to the run
             shutil.rmtree(file)
         write_part(file, content)
 
     def parts(self) -> Iterator[Part]:
-        """Yield all parts in order, once they are whole.
+        """Yield all parts in order, once they are complete.
 
         Raises:
             RuntimeError: if one has changed since it was written.
@@ -128,29 +128,29 @@ class RunFolder:
                 raise RuntimeError(text) from error
 
     def rows(self) -> Iterator[NDArray[np.void]]:
-        """Yield the rows of all parts in order, once they are whole."""
+        """Yield the rows of all parts in order, once they are complete."""
         for part in self.parts():
             yield part.rows
 
     def keys(self) -> NDArray[np.uint64] | None:
-        """Return the keys (N, 2) of all galaxies of a complete run; None if they are not there."""
+        """Return the keys (N, 2) of all galaxies of a complete run; None if they are missing."""
         return read_keys(self.path / INPUTS, self.edges[-1])
 
     def keep_keys(self, keys: NDArray[np.uint64]) -> None:
-        """Keep the keys (N, 2) of all galaxies."""
+        """Save the keys (N, 2) of all galaxies."""
         write_keys(self.path / INPUTS, keys)
 
     def reopen(self) -> None:
-        """Make a complete run one that goes on: with the parts that were saved, if any."""
+        """Reopen a complete run, with the parts that were saved, if any."""
         write_record(self.path, self.record)
 
     def finish(self, outcome: Mapping[str, Any]) -> None:
-        """Note that the table is in place and what came out, and let go of the parts."""
+        """Record that the table is complete and its outcome, and remove the parts."""
         write_record(self.path, {**self.record, "complete": True, "outcome": outcome})
         shutil.rmtree(self.path / PARTS, ignore_errors=True)
 
     def outcome(self) -> dict[str, Any]:
-        """Return what `finish` was given."""
+        """Return the outcome passed to `finish`."""
         return read_record(self.path)["outcome"]
 
     def _file(self, part: int) -> Path:
@@ -168,21 +168,21 @@ def open_run(
     exclusive: bool = False,
     begin: Callable[[RunFolder], None] = lambda folder: None,
 ) -> Iterator[tuple[RunFolder, Member]]:
-    """Begin a run in a folder, continue one that was begun there, or join others at it.
+    """Start a run in a folder, continue one, or join other processes working on it.
 
     Args:
-        path: the folder, made if it is not there.
+        path: the folder, created if it does not exist.
         format: of the table.
-        record: JSON-able; its entry ``compared`` (names to values) must agree with what the
-            folder's run was started with.
+        record: JSON-able; its entry ``compared`` (names to values) must agree with the record of
+            the folder's run.
         row_type, edges: see `RunFolder`.
-        overwrite: discard what another run left in the folder.
+        overwrite: discard the files of another run in the folder.
         exclusive: refuse to join other processes.
-        begin: is called with the folder where no other process works in it, before one may.
+        begin: called with the folder if no other process works in it, before any may.
 
     Raises:
-        UsageError: if the folder holds another run or a table that no run here made, if what a
-            run makes in it is a link, or if other processes work in it that cannot be joined.
+        UsageError: if the folder holds another run or a table not made by one, if a file of the
+            run is a link, or if other processes work in it that cannot be joined.
         OSError: if the folder cannot be written.
     """
     if path.exists() and not path.is_dir():
@@ -208,12 +208,12 @@ def open_run(
             member.begin_work()
         yield folder, member
         if not member.others():
-            with suppress(OSError):  # it is empty if there was nothing to do
+            with suppress(OSError):  # empty if there was nothing to do
                 (path / PARTS).rmdir()
 
 
 def _check_places(folder: RunFolder) -> None:
-    """Raise LinkedPath where something else is in the place of what a run makes."""
+    """Raise LinkedPath if a path of the run is a link or of the wrong kind."""
     for name in (PARTS, MODELS):
         check_unlinked(folder.path / name)
     drawn = folder.results.with_stem(DRAWN)
@@ -222,7 +222,7 @@ def _check_places(folder: RunFolder) -> None:
 
 
 def _prepare(folder: RunFolder, overwrite: bool) -> None:
-    """Begin a run, or make ready what a killed one has left."""
+    """Start a run, or prepare the continuation of a killed one."""
     path = folder.path
     _sweep(path)
     if overwrite:
@@ -234,7 +234,7 @@ def _prepare(folder: RunFolder, overwrite: bool) -> None:
                 f"output '{path}' already has {', '.join(left)}, not made by a run that can be "
                 "continued: pass --overwrite to replace it, or another -o"
             )
-        _clear(path)  # parts whose record is gone cannot be trusted
+        _clear(path)  # parts without a record cannot be trusted
         write_record(path, folder.record)
     if folder.is_complete():
         shutil.rmtree(path / PARTS, ignore_errors=True)
@@ -246,7 +246,7 @@ def _tables(path: Path) -> list[Path]:
 
 
 def _clear(path: Path) -> None:
-    """Remove what a run makes and nothing else; its record first, so that a kill does no harm."""
+    """Remove the files of a run only; its record first, so that being killed does no harm."""
     blocks = (path / MODELS).glob("*_block.fits")
     for file in (path / RECORD, path / INPUTS, *_tables(path), *blocks):
         if file.is_symlink() or not file.is_dir():

@@ -27,7 +27,7 @@ def targets_columns(names: Sequence[str], id_width: int, n_samples: int = 0) -> 
     Args:
         names: of the parameters.
         id_width: bytes of the longest id.
-        n_samples: draws of each galaxy that are kept; 0: none.
+        n_samples: number of draws kept per galaxy; 0: none.
     """
     chosen = [id_column(id_width), flags_column()]
     for name in names:
@@ -45,12 +45,12 @@ def targets_rows(
     distance: NDArray[np.float64],
     columns: Sequence[Column],
 ) -> NDArray[np.void]:
-    """Return one record a galaxy, in the order of ``cutouts``.
+    """Return one record per galaxy, in the order of ``cutouts``.
 
     Args:
         cutouts: B galaxies.
         names: T of them.
-        samples: (B, S, T), NaN where there is no draw; a galaxy without any has NaN.
+        samples: (B, S, T), NaN where there is no draw; a galaxy without draws gets NaN.
         flags, distance: (B,).
         columns: see `targets_columns`.
     """

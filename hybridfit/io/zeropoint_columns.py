@@ -1,4 +1,4 @@
-"""Which zero points a table's magnitudes rest on: columns, names and metadata that tell."""
+"""Columns and metadata on the zero points of a table's magnitudes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from hybridfit.data.flags import Flag
 from hybridfit.io.table import Column, to_numpy
 
 ORIGIN_WIDTH = 32  # bytes
-KEPT = 50  # different zero points that the metadata tell of
+KEPT = 50  # different zero points listed in the metadata
 INSTRUMENTAL = "instrumental, -2.5 log10(flux): no zero point is known"
 
 
 def zeropoint_columns() -> tuple[Column, Column]:
-    """Return the columns of the zero point that was used, and of where it is from."""
+    """Return the columns of the zero point used and of its origin."""
     return (
         Column(
             "zeropoint",
@@ -41,7 +41,7 @@ def zeropoint_columns() -> tuple[Column, Column]:
 
 
 def fill_zeropoints(rows: NDArray[np.void], cutouts: Cutouts) -> None:
-    """Fill both columns; NaN where no zero point is known."""
+    """Fill both columns; NaN where the zero point is unknown."""
     known = np.array([bool(origin) for origin in cutouts.zeropoint_from], dtype=bool)
     rows["zeropoint"] = np.where(known, to_numpy(cutouts.zeropoint), np.nan)
     rows["zeropoint_from"] = [text.encode()[:ORIGIN_WIDTH] for text in cutouts.zeropoint_from]
@@ -50,11 +50,11 @@ def fill_zeropoints(rows: NDArray[np.void], cutouts: Cutouts) -> None:
 def with_zeropoint_metadata(
     parts: Iterable[NDArray[np.void]], columns: Sequence[Column]
 ) -> tuple[tuple[Column, ...], dict[str, Any]]:
-    """Return columns that name instrumental magnitudes so, and metadata of the zero points.
+    """Return columns that mark instrumental magnitudes, and metadata of the zero points.
 
     Args:
         parts: rows of a table.
-        columns: of these rows; without the zero points' nothing is told.
+        columns: of these rows; without zero point columns they are unchanged.
 
     Returns:
         The columns, and ``MAGTYPE`` ("calibrated", "instrumental", or "mixed") with
@@ -75,7 +75,7 @@ def with_zeropoint_metadata(
 
 
 def _listed(counts: Mapping[tuple[str, float], int], without: int) -> dict[str, Any]:
-    """Origin to zero points to numbers of galaxies, the most frequent ones."""
+    """Map origins to zero points to numbers of galaxies, for the most frequent ones."""
     listed: dict[str, Any] = {"none": without} if without else {}
     kept = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     for (origin, value), count in kept[:KEPT]:
@@ -86,7 +86,7 @@ def _listed(counts: Mapping[tuple[str, float], int], without: int) -> dict[str, 
 
 
 def _described(column: Column, kind: str) -> Column:
-    """A magnitude's column, named instrumental where it is."""
+    """Return a magnitude's column, marked if instrumental."""
     is_value = column.unit == "mag" and column.name.split("_")[0] == "mag"
     if kind == "calibrated" or not is_value or column.name.endswith("_err"):
         return column
