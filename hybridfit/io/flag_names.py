@@ -1,4 +1,4 @@
-"""The column ``flag_names``: the names of the flags beside their bits, made when a table is."""
+"""The column ``flag_names``: names of the flags, derived from their bits on writing a table."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ NAMES = "flag_names"
 def with_flag_names(
     parts: Iterable[NDArray[np.void]], columns: Sequence[Column]
 ) -> tuple[Column, ...]:
-    """Return the columns with one more behind ``flags``, as wide as the longest entry.
+    """Return the columns with another after ``flags``, as wide as the longest entry.
 
     Args:
-        parts: rows, all of them.
-        columns: of these rows; without ``flags`` they stay as they are.
+        parts: all rows.
+        columns: of these rows; without ``flags`` they are unchanged.
     """
     if "flags" not in {column.name for column in columns}:
         return tuple(columns)
@@ -33,7 +33,7 @@ def with_flag_names(
 
 
 def chosen_columns(rows: NDArray[np.void], columns: Sequence[Column]) -> NDArray[np.void]:
-    """Return rows with ``columns`` only; those of `NAMES` follow from the flags."""
+    """Return rows with ``columns`` only; `NAMES` is derived from the flags."""
     made = np.zeros(len(rows), record_type(columns))
     for column in columns:
         if column.name == NAMES:

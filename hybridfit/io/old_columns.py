@@ -1,4 +1,4 @@
-"""Tables of the last version, under the names that their columns have now."""
+"""Give tables of the last version the present column names."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from hybridfit.deprecations import rows
 from hybridfit.io.flag_names import NAMES
 
 RENAMED = rows("column")
-OF_LAST = "message"  # a column that every table of the last version has, and none of this one
+OF_LAST = "message"  # a column of every table of the last version, and of none of this one
 
 
 def with_current_names(table: Table) -> Table:
-    """Rename columns of the last version and add those that follow from others, in ``table``."""
+    """Rename columns of the last version and add derived ones, in place."""
     if OF_LAST not in table.colnames:
         return table
     for old, new in RENAMED.items():

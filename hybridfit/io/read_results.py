@@ -1,4 +1,4 @@
-"""Results read back: the table of a finished run, and draws of its galaxies."""
+"""Read the table of a finished run, and the draws of its galaxies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from hybridfit.io.unicode_columns import restored
 from hybridfit.io.votable import read_votable
 from hybridfit.options.checks import as_path
 
-OF_DRAWS = ("weight", "log_prob")  # columns of draws that are no parameters
+OF_DRAWS = ("weight", "log_prob")  # columns of draws that are not parameters
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Results:
 
     Args:
         path: its folder.
-        table: one row a galaxy, as written.
-        settings: sections of options that it was made with; empty where the table's format has
-            no room for them (csv).
+        table: one row per galaxy, as written.
+        settings: sections of options of the run; empty if the table's format cannot hold them
+            (csv).
         in_memory: whether the table is not from a file; then ``path`` is only a name.
     """
 
@@ -50,7 +50,7 @@ class Results:
 
     @classmethod
     def of_table(cls, table: Table) -> Results:
-        """Return the results of a table in memory, as `hybridfit.fit` gives it.
+        """Return the results of a table in memory, as returned by `hybridfit.fit`.
 
         Raises:
             UsageError: if its metadata are damaged.
@@ -59,7 +59,7 @@ class Results:
         return cls(Path("table"), current, _settings(table, "the table"), in_memory=True)
 
     def rows_of(self, ids: Sequence[str]) -> list[int]:
-        """Return the row numbers of galaxies; UsageError for the first that is not there."""
+        """Return the row numbers of galaxies; raise UsageError for the first missing one."""
         number = {str(name): i for i, name in enumerate(self.table["id"])}
         rows = []
         for name in ids:
@@ -72,10 +72,10 @@ class Results:
 
     @cached_property
     def draws_table(self) -> Table | None:
-        """A row a galaxy, in the order of ``table``, with S draws in each column; None without.
+        """One row per galaxy, in the order of ``table``, with S draws in each column; or None.
 
         Raises:
-            UsageError: if it cannot be read, or has other galaxies than the results.
+            UsageError: if it cannot be read, or its galaxies differ from those of the results.
         """
         found = [] if self.in_memory else tables_in(self.path, DRAWN)
         if not found:
@@ -90,14 +90,14 @@ class Results:
 
     @property
     def drawn(self) -> tuple[str, ...]:
-        """Names of the parameters of which there are draws."""
+        """Names of the parameters with draws."""
         names = [] if self.draws_table is None else self.draws_table.colnames
         return tuple(name for name in names if name not in ("id", *OF_DRAWS))
 
     def draws(self, row: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the draws (S, Q) of the parameters `drawn`, and weights (S,), of one galaxy.
 
-        Only draws that count come back: S may be 0.
+        Draws of weight 0 are omitted: S may be 0.
         """
         table = self.draws_table
         if table is None:
@@ -112,7 +112,7 @@ class Results:
 
 
 def read_results(path: str | Path) -> Results:
-    """Read the table of a finished run; columns of a FITS file stay on the disk until used.
+    """Read the table of a finished run; columns of a FITS file stay on disk until used.
 
     Args:
         path: folder of the run.
@@ -130,22 +130,22 @@ def read_results(path: str | Path) -> Results:
 
 
 def read_draws(path: str | Path, id: str | None = None) -> Table:
-    """Read the draws that a run with ``save_samples`` left.
+    """Read the draws of a run with ``save_samples``.
 
     >>> table = hybridfit.read_draws("out")  # table["mag"] is (N, S), table["weight"] too
-    >>> draws = hybridfit.read_draws("out", "galaxy7")  # one row a draw
+    >>> draws = hybridfit.read_draws("out", "galaxy7")  # one row per draw
 
     Args:
         path: folder of the run.
-        id: of one galaxy; None for all of them.
+        id: of one galaxy; None for all.
 
     Returns:
-        Of all galaxies a row each, in the order of the results, with S draws in every column: the
-        parameters under their names, positions in the parent image, and ``weight`` (of `predict`
-        ``log_prob``). Of one galaxy a row for each draw that has a weight.
+        For all galaxies one row each, in the order of the results, with S draws in every column:
+        the parameters under their names, positions in the parent image, and ``weight`` (from
+        `predict` ``log_prob``). For one galaxy one row per draw of nonzero weight.
 
     Raises:
-        UsageError: if the run left no draws, or has no galaxy of that name.
+        UsageError: if the run saved no draws, or has no galaxy of that name.
     """
     results = read_results(path)
     table = results.draws_table
@@ -163,7 +163,7 @@ def read_draws(path: str | Path, id: str | None = None) -> Table:
 
 
 def _settings(table: Table, name: str) -> dict[str, Any]:
-    """The sections of options in a table's metadata."""
+    """Return the sections of options in a table's metadata."""
     try:
         settings = json.loads(table.meta.get("OPTIONS", "{}"))
         if not isinstance(settings, dict):
@@ -174,7 +174,7 @@ def _settings(table: Table, name: str) -> dict[str, Any]:
 
 
 def _inner_draws(table: Table) -> Table | None:
-    """The draws among the columns of results, as they were kept in the last version."""
+    """Return the draws among the columns of results, where the last version kept them."""
     names = [name for name in table.colnames if name.endswith(DRAWS)]
     if not names:
         return None
@@ -187,7 +187,7 @@ def _inner_draws(table: Table) -> Table | None:
 
 
 def _read(file: Path) -> Table:
-    """The table of a file.
+    """Return the table of a file.
 
     Raises:
         UsageError: if it cannot be read.
@@ -196,7 +196,7 @@ def _read(file: Path) -> Table:
         return _table_of(file)
     except ImportError as error:
         raise UsageError(f"reading '{file}' needs pyarrow: pip install pyarrow") from error
-    except Exception as error:  # each reader has its own kinds
+    except Exception as error:  # each reader raises its own types
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UsageError(f"results '{file}' cannot be read: {reason}") from error
 
@@ -216,7 +216,7 @@ def _table_of(file: Path) -> Table:
 
 
 def read_csv(path: Path) -> Table:
-    """Read a CSV table: numbers where a column has nothing else, ids as they are written."""
+    """Read a CSV table: columns of numbers only as numbers, ids as strings."""
     text = read_delimited(path)
     lines = io.StringIO()
     number = str if text.separator == "," else decimal
@@ -227,9 +227,9 @@ def read_csv(path: Path) -> Table:
 
 
 def read_parquet(path: Path) -> Table:
-    """Read a parquet table with its metadata; ``Table.read`` would want pandas for it."""
+    """Read a parquet table with its metadata; ``Table.read`` would need pandas."""
     from astropy.table.meta import get_header_from_yaml
-    from pyarrow import parquet  # an extra of the installation
+    from pyarrow import parquet  # an optional dependency
 
     data = parquet.read_table(path)
     lines = (data.schema.metadata or {}).get(b"table_meta_yaml", b"").decode().splitlines()

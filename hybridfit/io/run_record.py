@@ -1,4 +1,4 @@
-"""The record of a run: what it was started with, and once it is complete what came out."""
+"""The record of a run: its input and options and, once complete, its outcome."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LARGEST = 1 << 26  # bytes
 
 
 def check_same(path: Path, old: Any, new: Mapping[str, Any]) -> None:
-    """Raise UsageError if a run was started with something else, naming what differs.
+    """Raise UsageError if a run was started with other settings, naming the differences.
 
     Args:
         path: the run's folder.
@@ -25,7 +25,7 @@ def check_same(path: Path, old: Any, new: Mapping[str, Any]) -> None:
         raise UsageError(
             f"'{path / RECORD}' does not say how its run was started: --overwrite begins anew"
         )
-    # what one of them does not have follows from something else
+    # entries missing in one of them follow from others
     names = sorted({*old, *new}, key=lambda name: (name not in old or name not in new, name))
     differing = [
         f"{name} was {_brief(old.get(name))} and is now {_brief(new.get(name))}"
@@ -70,7 +70,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def _is_outcome(found: Any) -> bool:
-    """Whether it is what `Run.finish` was given: galaxies, and how many of each flag, quality."""
+    """Return whether it is a valid outcome: numbers of galaxies, of each flag and quality."""
     if not isinstance(found, dict) or not isinstance(found.get("n"), int):
         return False
     counts = [found.get(name) for name in ("flags", "quality")]
@@ -81,6 +81,6 @@ def _is_outcome(found: Any) -> bool:
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Write the record, whole or not at all."""
+    """Write the record atomically."""
     with atomic(path / RECORD) as file:
         file.write((json.dumps(record, indent=1) + "\n").encode())

@@ -1,7 +1,7 @@
-"""What all tables share: columns with units, descriptions and UCDs, records, notes.
+"""Common parts of all tables: columns with units, descriptions and UCDs, records, notes.
 
-Rows are made as numpy records with fixed widths, so that parts of a long run can be put together
-byte by byte; `to_table` turns them into what users hold in their hands.
+Rows are numpy records of fixed width, so that parts of a long run can be joined byte by byte;
+`to_table` converts them to an astropy Table for users.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Column:
 
     Args:
         name: of the column.
-        format: numpy format of an entry's numbers; ``S`` and the bytes of a text.
-        unit: as astropy writes it; "" for numbers without one, and for image units.
+        format: numpy format of an entry's numbers; ``S`` and the width of a string in bytes.
+        unit: in astropy's spelling; "" for numbers without a unit, and for image units.
         description: in one sentence.
         ucd: unified content descriptor (UCD1+), see `hybridfit.data.ucd`.
         shape: of an entry.
-        is_draws: whether it holds draws, which are written to a table of their own.
+        is_draws: whether it holds draws, which are written to a separate table.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Column:
 
     @property
     def is_text(self) -> bool:
-        """Whether its entries are texts, in UTF-8."""
+        """Whether its entries are strings, in UTF-8."""
         return self.format.startswith("S")
 
 
@@ -68,7 +68,7 @@ def to_table(
     for column in columns:
         values = rows[column.name]
         if column.is_text:
-            # NumPy before 2 makes numbers of no texts
+            # NumPy before 2 turns an empty list of strings into numbers
             values = np.char.decode(values, "utf-8") if len(values) else np.zeros(0, "U1")
         else:
             values = values.astype(values.dtype.newbyteorder("="))
@@ -81,18 +81,18 @@ def to_table(
 
 
 def id_width(ids: Sequence[str]) -> int:
-    """Return the bytes that the longest id takes, in UTF-8 or with escapes in ASCII."""
+    """Return the width of the longest id in bytes, in UTF-8 or escaped in ASCII."""
     return max((len(ascii_id(name)) for name in ids), default=1)
 
 
 def parameter_of(name: str) -> tuple[str, str]:
-    """Return unit and description of a parameter; a user's own has no unit, and its name."""
+    """Return unit and description of a parameter; "" and its name for a user-defined one."""
     parameter = PARAMETERS.get(plain_name(name)) or PARAMETERS.get(name)
     return (parameter.unit, parameter.description) if parameter else ("", name)
 
 
 def shortened(text: str) -> bytes:
-    """Return text in the column's width; a long path loses its folders before the reason."""
+    """Fit text in the column's width; shorten a long path before the reason."""
     text = " ".join(text.split())
     data = text.encode()
     if len(data) > NOTES_WIDTH:
@@ -109,8 +109,8 @@ def notes_of(
 
     Args:
         cutouts: B galaxies.
-        lost: (B,) True where a centre is known and has no place on the sky; default nowhere.
-        notes: B texts that go first; default none.
+        lost: (B,) True where a centre is known but has no sky position; default nowhere.
+        notes: B texts to put first; default none.
     """
     frames = [frame_problem(wcs) for wcs in cutouts.wcs]
     if lost is not None:
@@ -123,7 +123,7 @@ def notes_of(
 
 
 def blank_rows(n: int, columns: Sequence[Column]) -> NDArray[np.void]:
-    """Rows in which nothing is known."""
+    """Return rows without any known value."""
     rows = np.zeros(n, dtype=record_type(columns))
     for column in columns:
         if column.format.startswith("f"):
@@ -136,8 +136,8 @@ def failed_row(id: str, flags: int, text: str, columns: Sequence[Column]) -> NDA
 
     Args:
         id: its name.
-        flags: all that is known.
-        text: why.
+        flags: all flags of the galaxy.
+        text: the reason.
         columns: of the table.
     """
     rows = blank_rows(1, columns)
@@ -146,7 +146,7 @@ def failed_row(id: str, flags: int, text: str, columns: Sequence[Column]) -> NDA
     if "quality" in names:
         rows["quality"] = b"suspect"
     if "weight" in names:
-        rows["weight"] = 0.0  # there are no draws
+        rows["weight"] = 0.0  # no draws
     return rows
 
 

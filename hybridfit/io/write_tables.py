@@ -1,7 +1,7 @@
-"""The files of a run's tables, written part by part so that no run's length shows in memory.
+"""Write a run's tables part by part, so that memory does not grow with the run's length.
 
-A run writes one table of results, a row a galaxy, and where draws are kept another one beside it,
-with the same galaxies in the same order: `hybridfit.io.read_results` reads both.
+A run writes one table of results, a row per galaxy, and if draws are kept a second one, with the
+same galaxies in the same order: `hybridfit.io.read_results` reads both.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ FITS_BLOCK = 2880
 def finished(
     parts: Iterable[Rows], columns: Sequence[Column]
 ) -> tuple[tuple[Column, ...], dict[str, Any]]:
-    """Return the columns that a whole table has, and metadata of its zero points.
+    """Return the columns of a complete table, and metadata of its zero points.
 
     Args:
-        parts: rows, all of them; gone through twice.
+        parts: all rows; traversed twice.
         columns: of these rows.
     """
     named, meta = with_zeropoint_metadata(parts, columns)
@@ -50,7 +50,7 @@ def finished(
 def whole_table(
     rows: Rows, columns: Sequence[Column], meta: Mapping[str, Any] | None = None
 ) -> Table:
-    """Return all rows of a table as users get it in memory, draws among its columns."""
+    """Return all rows as a table in memory for users, with draws among its columns."""
     whole, more = finished([rows], columns)
     return to_table(chosen_columns(rows, whole), whole, {**(meta or {}), **more})
 
@@ -62,14 +62,14 @@ def write_tables(
     columns: Sequence[Column],
     meta: Mapping[str, Any],
 ) -> None:
-    """Write the table of results of a run and, where its rows have draws, the table of draws.
+    """Write the table of results of a run and, if its rows have draws, the table of draws.
 
-    Draws are written first: once there are results, the run is whole.
+    Draws are written first: once there are results, the run is complete.
 
     Args:
         folder: of the run.
         format: one of `FORMATS`.
-        parts: rows in order; gone through several times (`hybridfit.io.unicode_columns`).
+        parts: rows in order; traversed several times (`hybridfit.io.unicode_columns`).
         columns: of these rows.
         meta: for the tables' metadata; FITS keywords have at most 8 letters.
 
@@ -80,7 +80,7 @@ def write_tables(
     main = tuple(column for column in whole if not column.is_draws)
     drawn = [column for column in columns if column.is_draws]
     if drawn:
-        kept = (columns[0], *drawn)  # the id goes with them
+        kept = (columns[0], *drawn)  # with the id
         names = [column.name.removesuffix(DRAWS) for column in kept]
         plain = tuple(replace(c, name=name) for c, name in zip(kept, names, strict=True))
 
@@ -96,11 +96,11 @@ def write_tables(
 def write_results(
     path: Path, parts: Iterable[Rows], columns: Sequence[Column], meta: Mapping[str, Any]
 ) -> None:
-    """Write the parts of a run as one table; the file appears whole or not at all.
+    """Write the parts of a run atomically as one table.
 
     Args:
         path: ends in one of `ENDINGS`.
-        parts: rows of ``columns`` in order; gone through twice for FITS.
+        parts: rows of ``columns`` in order; traversed twice for FITS.
         columns: of these rows.
         meta: for the table's metadata; FITS keywords have at most 8 letters.
 
@@ -120,15 +120,15 @@ def write_results(
 
 
 def fits_header(columns: Sequence[Column], meta: Mapping[str, Any]) -> tuple[bytes, fits.Header]:
-    """Return the primary HDU's bytes and the table's header, for no rows as yet.
+    """Return the primary HDU's bytes and the table's header, still for no rows.
 
-    Descriptions and UCDs stand there twice: as TCOMM and TUCD keywords, which TOPCAT shows, and as
-    astropy puts them, so that ``Table.read`` gives them back.
+    Descriptions and UCDs are written twice: as TCOMM and TUCD keywords, which TOPCAT shows, and in
+    astropy's form, so that ``Table.read`` restores them.
     """
     buffer = io.BytesIO()
     empty = to_table(np.zeros(0, record_type(columns)), columns, meta)
     for column in columns:
-        if column.is_text:  # a text column without rows has lost its width
+        if column.is_text:  # a text column without rows loses its width
             old = empty[column.name]
             empty[column.name] = np.zeros(0, column.format)
             empty[column.name].description, empty[column.name].meta = old.description, old.meta
@@ -170,17 +170,17 @@ def _write_text(
     meta: Mapping[str, Any],
     format: str,
 ) -> None:
-    """ECSV or CSV: the header of the first part, then the lines of all of them."""
+    """Yield ECSV or CSV: the header of the first part, then the lines of all parts."""
     head = _text(to_table(np.zeros(0, record_type(columns)), columns, meta), format)
     file.write(head)
     for rows in parts:
         table = to_table(rows, columns, meta)
-        if format == "ascii.csv":  # spreadsheets take = and the like for formulas
+        if format == "ascii.csv":  # spreadsheets interpret = and the like as formulas
             for column in (c for c in columns if c.is_text):
                 table[column.name] = [guarded(text) for text in table[column.name]]
         lines = _text(table, format)
         file.write(b"".join(lines.splitlines(keepends=True)[head.count(b"\n") :]))
-        gc.collect()  # tables are in cycles: those of some forty parts would pile up
+        gc.collect()  # tables are in reference cycles: some forty parts would pile up
 
 
 def _text(table: Table, format: str) -> bytes:
@@ -192,12 +192,12 @@ def _text(table: Table, format: str) -> bytes:
 def _write_parquet(
     file: IO[bytes], parts: Iterable[Rows], columns: Sequence[Column], meta: Mapping[str, Any]
 ) -> None:
-    from pyarrow import parquet  # an extra of the installation
+    from pyarrow import parquet  # an optional dependency
 
     scratch = Path(f"{file.name}.part")
     writer = None
     try:
-        for rows in parts:  # by way of astropy's own writer, so that Table.read knows it all
+        for rows in parts:  # with astropy's writer, so that Table.read restores all metadata
             to_table(rows, columns, meta).write(scratch, format="parquet", overwrite=True)
             table = parquet.read_table(scratch)
             writer = writer or parquet.ParquetWriter(file, table.schema)

@@ -2,7 +2,7 @@
 
 With J the derivatives of the model by its parameters, W the weights of the pixels and r the
 residuals, ``J^T W J`` is the Fisher information and ``J^T W r`` the gradient of the log
-likelihood. The columns of J stand in one order everywhere: the shape parameters of each component,
+likelihood. The columns of J have the same order everywhere: the shape parameters of each component,
 its flux, then the terms of the sky.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def shape_columns(images: Sequence[Tensor], flux: Tensor) -> list[Tensor]:
-    """Return derivatives by the shape parameters (render coordinates), (B, D, H, W) a component.
+    """Return derivatives by the shape parameters (render coordinates), (B, D, H, W) per component.
 
     Args:
         images: for each component (B, 1 + D, H, W): unit-flux image, then derivatives.
@@ -25,7 +25,7 @@ def shape_columns(images: Sequence[Tensor], flux: Tensor) -> list[Tensor]:
 
 
 def linear_columns(images: Sequence[Tensor], sky: Tensor) -> list[Tensor]:
-    """Return derivatives by fluxes and sky: (B, 1, H, W) a component, then (B, T, H, W).
+    """Return derivatives by fluxes and sky: (B, 1, H, W) per component, then (B, T, H, W).
 
     Args:
         images: for each component (B, 1 + D, H, W), the first a unit-flux image.

@@ -1,10 +1,10 @@
-"""The pixels of GALFIT where they differ from the integral over a pixel, to reproduce its images.
+"""GALFIT's pixel values where they differ from the integral over a pixel, to reproduce its images.
 
-Found on noise-free images of GALFIT 3.0.x and on the model images of its runs: within an
-elliptical radius of ten pixels it integrates a profile over the pixel, beyond it takes the value
-at the pixel's centre; and the centre's place within its pixel comes from a shift by a sinc in a
-Kaiser window, which undersampled images show. In eleven of twelve runs these two explain 10 to
-90 % of what is left between its images and those of an exact shift and integral.
+Derived from noise-free images of GALFIT 3.0.x and from the model images of its runs: within an
+elliptical radius of ten pixels it integrates a profile over the pixel, beyond that it uses the
+value at the pixel's centre; and the sub-pixel centre comes from a shift by a sinc in a Kaiser
+window, visible in undersampled images. In eleven of twelve runs these two explain 10 to 90 % of the
+difference between its images and those with an exact shift and integral.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ GAUSS = 1 / (2 * math.sqrt(3))  # pixels: nodes of the two-point Gauss-Legendre 
 
 
 def shift_response(position: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """What the windowed shift does to modes, over what an exact one does: (B, K, L) re, im.
+    """Return the windowed shift of modes relative to an exact one: (B, K, L) re, im.
 
     Args:
         position: (B, 2) centres, cutout pixels.
-        grid: whose modes.
+        grid: of the modes.
     """
     rest = position - position.round()
     (ax, bx), (ay, by) = (
@@ -40,7 +40,7 @@ def shift_response(position: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
 
 
 def _response(shift: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    """sum_n h_n exp(-i k (n - shift)) for shifts (B,) and frequencies (K,)."""
+    """Return sum_n h_n exp(-i k (n - shift)) for shifts (B,) and frequencies (K,)."""
     taps = torch.arange(-TAPS, TAPS + 1, dtype=k.dtype, device=k.device)
     distance = taps - shift[:, None].to(k.dtype)  # (B, taps)
     inside = (1 - (distance / TAPS) ** 2).clamp_min(0.0)
@@ -54,15 +54,15 @@ def _response(shift: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
 def far_pixels(
     metric: tuple[Tensor, ...], position: Tensor, width: Tensor, light: Light, grid: Grid
 ) -> Tensor:
-    """Value at the centre less mean over the pixel, (B, rows, columns), 0 where it integrates.
+    """Return centre value minus pixel mean, (B, rows, columns), 0 where GALFIT integrates.
 
-    The galaxy's centre is that of its nearest pixel, from where it is still to be shifted.
+    The galaxy's centre is that of its nearest pixel, before the sub-pixel shift.
 
     Args:
         metric: three (B, 1, 1) of the circularised radius.
         position: (B, 2) centres, cutout pixels.
         width: (B, 1, 1) of the core's window: CORE_WIDTH / sqrt(q).
-        light: takes squared circularised radii, gives brightness.
+        light: maps squared circularised radii to brightness.
         grid: of the pixels.
     """
     whole = position.round()
@@ -75,6 +75,6 @@ def far_pixels(
     corners = [(i, j) for i in (-GAUSS, GAUSS) for j in (-GAUSS, GAUSS)]
     mean = torch.stack([light(rho2(*corner)) for corner in corners]).mean(dim=0)
     centre = rho2(0.0, 0.0)
-    # a pixel at just that radius is outside, whatever rounding makes of it
+    # a pixel at exactly that radius is outside, regardless of rounding
     far = centre * (width / CORE_WIDTH) ** 2 >= INTEGRATED**2 * (1 - 1e-5)
     return torch.where(far, light(centre) - mean, 0.0)

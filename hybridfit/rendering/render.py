@@ -1,4 +1,4 @@
-"""Model images of physical parameters."""
+"""Render model images of physical parameters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def render(
     dtype: torch.dtype = torch.float32,
     convolution: Convolution = CONTINUOUS,
 ) -> Tensor:
-    """Model images of physical parameters, with the PSFs and shape of ``cutouts``, sky included.
+    """Return model images of physical parameters (sky included), with the PSFs of ``cutouts``.
 
     Args:
         theta: (B, Q) in the order of ``space.names``, positions in cutout pixels; rows with NaN
@@ -30,7 +30,7 @@ def render(
         cutouts: B galaxies: PSFs, zero points and the padded shape are used.
         space: default one Sersic and a constant sky.
         profiles: one for each component of ``space``.
-        dtype: of the pixels' arithmetic.
+        dtype: of the pixel arithmetic.
         convolution: how PSFs are convolved.
 
     Returns:
@@ -60,7 +60,7 @@ def _render(
     profiles: tuple[Profile, ...],
     grid: Grid,
 ) -> Tensor:
-    """`render` cutouts that share one Fourier grid."""
+    """Run `render` for cutouts that share one Fourier grid."""
     transfer = transfer_of(cutouts, grid)
     coords, linear = space.from_physical(theta, cutouts.zeropoint)
     height, width = grid.height, grid.width

@@ -26,14 +26,14 @@ def transfer_function(
     grid: Grid,
     batch: int,
 ) -> Tensor:
-    """Fourier transform of PSF and pixel on the core's modes.
+    """Return the Fourier transform of PSF and pixel on the core's modes.
 
     Args:
         psf: (B, h, w) odd sides, sum 1, or None.
         oversampling: PSF pixels per image pixel.
-        includes_pixel: (B,) True where the PSF holds the pixel's response already.
+        includes_pixel: (B,) True where the PSF already includes the pixel response.
         grid: of the cutouts.
-        batch: B, needed where there is no PSF.
+        batch: B, required without a PSF.
 
     Returns:
         (B, 2, K, L): real and imaginary parts.
@@ -50,12 +50,12 @@ def transfer_function(
 
 
 def _psf_modes(psf: Tensor, oversampling: int, grid: Grid) -> Tensor:
-    """Transform of the PSF's samples, its middle pixel at the origin, on the core's modes."""
+    """Return the transform of the PSF's samples on the core's modes, middle pixel at the origin."""
     rows, columns = oversampling * grid.rows, oversampling * grid.columns
     height, width = psf.shape[-2:]
     iy = (torch.arange(height, device=psf.device) - height // 2) % rows
     ix = (torch.arange(width, device=psf.device) - width // 2) % columns
-    # index_add: a PSF larger than the grid folds over, as the periodic transform asks
+    # index_add: a PSF larger than the grid wraps around, as the periodic transform requires
     image = psf.new_zeros(len(psf), rows, columns)
     wide = psf.new_zeros(len(psf), height, columns).index_add_(2, ix, psf)
     modes = torch.fft.rfft2(image.index_add_(1, iy, wide))
