@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from hybridfit.io.truth_table import (
 from hybridfit.io.writing import write_figure, write_table
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
+from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import PACKAGED, load_estimator, predict_cutouts
 from hybridfit.npe.weight_files import CONFIG
 from hybridfit.options.yaml_options import check_keys, load_yaml, make
@@ -111,6 +113,45 @@ def calibrate_network(
     Raises:
         UsageError: if the input, the configuration or the weights cannot be used.
     """
+    task = _task(input, config, weights, n, seed, device)
+    predict = partial(predict_cutouts, n_samples=n_samples, seed=seed, device=device)
+    found = _all_figures(task, lambda cutouts: predict(cutouts, task.estimator), quiet)
+    report = _report(found, task, seed)
+    _write(report, out)
+    return report
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is tested, and with what.
+
+    Args:
+        estimator: the network.
+        prior: of the galaxies.
+        options: bins and targets.
+        batches: the galaxies, ``n`` in all.
+        input: where they come from; None if they are simulated.
+        notes: on them, for the report.
+    """
+
+    estimator: Estimator
+    prior: Prior
+    options: CalibrationOptions
+    batches: Iterator[LabelledBatch]
+    n: int
+    input: Path | None
+    notes: tuple[str, ...]
+
+    @property
+    def space(self) -> ParameterSpace:
+        """The parameters that are tested."""
+        return ParameterSpace(prior=self.prior)
+
+
+def _task(
+    input: Path | None, config: Path | None, weights: Path | None, n: int, seed: int, device: str
+) -> _Task:
+    """Read what `calibrate_network` was given; raises UsageError if it cannot be used."""
     try:
         estimator = load_estimator(weights)
         options, simulator, prior, notes = _options(config, weights)
@@ -121,21 +162,21 @@ def calibrate_network(
             batches, n = labelled_batches(input, n)
     except (ValueError, TypeError, OSError) as error:
         raise UsageError(str(error)) from error
-    space = ParameterSpace(prior=prior)
+    return _Task(estimator, prior, options, batches, n, input, tuple(notes))
+
+
+def _all_figures(
+    task: _Task, predict: Callable[[Cutouts], Posterior], quiet: bool
+) -> dict[str, NDArray]:
+    """Return what `_figures` does, of all galaxies; raises UsageError if none can be read."""
     parts: list[dict[str, NDArray]] = []
-    with tqdm(total=n, unit=" galaxies", disable=quiet) as bar:
-        for batch in batches:
-            posterior = predict_cutouts(batch.cutouts, estimator, n_samples, seed, device)
-            parts.append(_figures(batch, posterior, space))
+    with tqdm(total=task.n, unit=" galaxies", disable=quiet) as bar:
+        for batch in task.batches:
+            parts.append(_figures(batch, predict(batch.cutouts), task.space))
             bar.update(len(batch.cutouts))
     if not parts:
-        raise UsageError(f"no galaxy of '{input}' can be read")
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    if missing := n - len(joined["id"]):
-        notes.append(f"{missing} galaxies that cannot be read left out")
-    report = _report(joined, space.names, options, seed, notes)
-    _write(report, out)
-    return report
+        raise UsageError(f"no galaxy of '{task.input}' can be read")
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _figures(
@@ -226,14 +267,11 @@ def _options(
     )
 
 
-def _report(
-    found: dict[str, NDArray],
-    names: tuple[str, ...],
-    options: CalibrationOptions,
-    seed: int,
-    notes: list[str],
-) -> Report:
-    notes = list(notes)
+def _report(found: dict[str, NDArray], task: _Task, seed: int) -> Report:
+    """Run the diagnostics on what `_all_figures` returned."""
+    names, options, notes = task.space.names, task.options, list(task.notes)
+    if missing := task.n - len(found["id"]):
+        notes.append(f"{missing} galaxies that cannot be read left out")
     known = [j for j in range(len(names)) if np.isfinite(found["theta"][:, j]).any()]
     for j in set(range(len(names))) - set(known):
         notes.append(f"{names[j]} left out: its truth is not known")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -31,14 +32,12 @@ def cramer_rao(
 ) -> Tensor:
     """Return the smallest covariance of the physical parameters of any unbiased estimator.
 
-    C = J (F + w I)^-1 J^T with the Fisher information F of the pixels at the truth, in the
-    prior's own whitened coordinates where its precision is the identity, and the derivatives J of
-    the physical parameters. The fitter's own code computes it, at the truth and without noise, so
-    that it differs from the covariance of a fit in nothing else.
+    C = J (F + w I)^-1 J^T with the Fisher information F of the pixels at the truth, in whitened
+    coordinates, where the prior's precision is the identity, and the derivatives J of the physical
+    parameters. The fitter's own code computes it, at the truth and without noise.
 
     At low signal to noise the prior bounds the posterior: hence w = 1 by default (van Trees'
-    inequality at the truth). Posteriors are not Gaussian there, so that single galaxies may lie on
-    either side of it; it is meant for the median over many.
+    inequality at the truth). Posteriors are not Gaussian there: the median over many counts.
 
     Args:
         theta: (B, Q) true physical parameters in the order of ``space.names``.
@@ -55,6 +54,25 @@ def cramer_rao(
         ValueError: if the sky is fixed, or theta has another shape.
     """
     space, profiles = space or ParameterSpace(), profiles or (Sersic(),)
+    _check_arguments(theta, cutouts, space)
+    limit = torch.full((*theta.shape, theta.shape[1]), torch.nan, dtype=torch.float64)
+    known = torch.isfinite(theta).all(dim=1).cpu()
+    with torch.inference_mode():
+        for rows in _batches(cutouts.psf_oversampling.cpu(), known):
+            given = (space, profiles, prior_weight, dtype)
+            limit[rows] = _limit(theta[rows].double(), cutouts[rows], *given)
+    return limit
+
+
+def _batches(oversampling: Tensor, known: Tensor) -> Iterator[Tensor]:
+    """Yield the numbers of known galaxies, those of one oversampling (B,) together."""
+    for value in oversampling.unique().tolist():
+        same = (oversampling == value) & known
+        yield from same.nonzero()[:, 0].split(AT_ONCE)
+
+
+def _check_arguments(theta: Tensor, cutouts: Cutouts, space: ParameterSpace) -> None:
+    """Raise ValueError if the sky is fixed, or theta has another shape."""
     if space.sky == "fixed":
         raise ValueError("sky is 'fixed', expected 'constant' or 'plane': the limit frees the sky")
     if tuple(theta.shape) != (len(cutouts), len(space.names)):
@@ -62,18 +80,6 @@ def cramer_rao(
             f"theta has shape {tuple(theta.shape)}, expected {(len(cutouts), len(space.names))}: "
             f"{', '.join(space.names)} for each cutout"
         )
-    size = len(space.names)
-    limit = torch.full((len(cutouts), size, size), torch.nan, dtype=torch.float64)
-    known = torch.isfinite(theta).all(dim=1).cpu()
-    with torch.inference_mode():
-        for oversampling in cutouts.psf_oversampling.unique().tolist():
-            same = (cutouts.psf_oversampling == oversampling).cpu() & known
-            for rows in same.nonzero()[:, 0].split(AT_ONCE):
-                part = cutouts[rows]
-                limit[rows] = _limit(
-                    theta[rows].double(), part, space, profiles, prior_weight, dtype
-                )
-    return limit
 
 
 def _limit(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,6 +46,26 @@ def tarp(sbc: SbcSamples, seed: int = 0, n_draws: int | None = None) -> Table:
     Raises:
         MissingLibrary: if sbi is not installed.
     """
+    run_tarp, check_tarp = _sbi()
+    samples, truth = _whitened(sbc[usable(sbc)], seed, n_draws)
+    rng = np.random.default_rng([seed, 1])
+    reference = torch.from_numpy(1.0 + rng.standard_normal(tuple(truth.shape)))
+    count = len(truth)
+    ecp, alpha = run_tarp(
+        truth,
+        torch.arange(count, dtype=torch.float64)[:, None],
+        _GivenPosterior(samples),
+        references=reference,
+        num_posterior_samples=samples.shape[0],
+        show_progress_bar=False,
+        num_bins=count,
+        z_score_theta=False,
+    )
+    return _table(alpha, ecp, check_tarp(ecp, alpha)[0], count)
+
+
+def _sbi() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return `run_tarp` and `check_tarp`; raises MissingLibrary without sbi."""
     try:
         # sbi warns on import of optional packages
         with warnings.catch_warnings():
@@ -52,27 +73,16 @@ def tarp(sbc: SbcSamples, seed: int = 0, n_draws: int | None = None) -> Table:
             from sbi.diagnostics import check_tarp, run_tarp
     except ImportError as error:
         raise MissingLibrary(MISSING) from error
-    samples, truth = _whitened(sbc[usable(sbc)], seed, n_draws)
-    rng = np.random.default_rng([seed, 1])
-    reference = torch.from_numpy(1.0 + rng.standard_normal(tuple(truth.shape)))
-    count = len(truth)
-    level_of = torch.arange(count, dtype=torch.float64)[:, None]
-    ecp, alpha = run_tarp(
-        truth,
-        level_of,
-        cast(Any, _GivenPosterior(samples)),
-        references=reference,
-        num_posterior_samples=samples.shape[0],
-        show_progress_bar=False,
-        num_bins=count,
-        z_score_theta=False,
-    )
-    area, _ = check_tarp(ecp, alpha)
-    level, held = alpha.double().numpy(), ecp.double().numpy()
-    distance = float(np.abs(held - level).max())
+    return run_tarp, check_tarp
+
+
+def _table(alpha: Tensor, ecp: Tensor, area: float, count: int) -> Table:
+    """Return the curve of coverages against levels, of ``count`` galaxies, see `tarp`."""
+    level, covered = alpha.double().numpy(), ecp.double().numpy()
+    distance = float(np.abs(covered - level).max())
     grid = np.linspace(0, 1, 101)
     return Table(
-        {"level": grid, "coverage": np.interp(grid, level, held, left=0.0, right=1.0)},
+        {"level": grid, "coverage": np.interp(grid, level, covered, left=0.0, right=1.0)},
         meta={
             "area": float(area),
             "distance": distance,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,7 @@ def compare(
     Args:
         results: folder (or results file) of a finished run, or a table of `hybridfit.fit`.
         references: what to compare with, see `hybridfit.io.references.read_reference`.
-        out: folder for comparison.fits, summary.ecsv, unmatched.ecsv and report.html with its
-            pictures inside; None writes nothing.
+        out: folder for the tables and report.html; None writes nothing.
         options: see `CompareOptions`.
         reading: conventions that references do not state; one for all, or one for each.
         input: the fitted cutouts; default those that the run's metadata name, if they exist.
@@ -79,38 +78,76 @@ def compare(
         the figures of each parameter, ``unmatched`` the galaxies without a partner.
 
     Raises:
-        UsageError: for options, references or results that cannot be used.
-        OSError: if ``out`` cannot be written.
+        UsageError, OSError: for what cannot be used, or an ``out`` that cannot be written.
     """
     with _usage_errors():
-        if cutouts is not None:
-            checked("cutouts", cutouts, Cutouts)
-        input = None if input is None else as_path("input", input)
         folder = None if out is None else as_path("out", out)
-        options, each = _options(options, reading, len(references), more)
-        run = _results(results)
-        ours = own_catalogue(run, "ours", options.estimate)
-        read = [read_reference(s, o) for s, o in zip(references, each, strict=True)]
-        catalogues = _renamed(read)
-        matched = [match(ours, c, options.match, options.radius) for c in catalogues]
-    read_cutout = _reader(run, ours, options, input, cutouts)
-    settings = {"compare": asdict(options), "references": [asdict(o) for o in each]}
-    with threads(options.threads):
-        chi2, catalogues = _evaluate_pixels(
-            ours, catalogues, matched, run, read_cutout, options, quiet
-        )
-        each_reference = zip(catalogues, matched, chi2, strict=True)
-        comparisons = tuple(_comparison(ours, c, m, x, options) for c, m, x in each_reference)
-        (rows, columns), meta = table_rows(comparisons), metadata(settings)
-        summary, unmatched = summary_table(comparisons), unmatched_table(comparisons)
-        found = CompareResult(to_table(rows, columns, meta), summary, unmatched, comparisons)
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            export.write_results(
-                table_path(folder, options.format, "comparison"), [rows], columns, meta
-            )
-            _write(found, folder, read_cutout, run, options)
-    return replace(found, out=folder)
+        chosen, each = _options(options, reading, len(references), more)
+        task = _task(results, references, chosen, each, input, cutouts)
+    with threads(chosen.threads):
+        return replace(_compared(task, folder, quiet), out=folder)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is compared, and with what.
+
+    Args:
+        run: our table and how it was made.
+        ours: its rows.
+        theirs: R catalogues, one for each reference.
+        matched: R, which rows of ours and theirs belong together.
+        read_cutout: gives the pixels of our rows.
+        options, reading: see `compare`; ``reading`` has one for each reference.
+    """
+
+    run: Results
+    ours: Catalogue
+    theirs: Sequence[Catalogue]
+    matched: Sequence[Matches]
+    read_cutout: CutoutReader
+    options: CompareOptions
+    reading: Sequence[ReferenceOptions]
+
+
+def _task(
+    results: str | Path | Table,
+    references: Sequence[str | Path | Table],
+    options: CompareOptions,
+    reading: Sequence[ReferenceOptions],
+    input: str | Path | None,
+    cutouts: Cutouts | None,
+) -> _Task:
+    """Read our results and the references, and match their galaxies."""
+    if cutouts is not None:
+        checked("cutouts", cutouts, Cutouts)
+    place = None if input is None else as_path("input", input)
+    run = _results(results)
+    ours = own_catalogue(run, "ours", options.estimate)
+    read = [read_reference(s, o) for s, o in zip(references, reading, strict=True)]
+    theirs = _renamed(read)
+    matched = [match(ours, c, options.match, options.radius) for c in theirs]
+    read_cutout = _reader(run, ours, options, place, cutouts)
+    return _Task(run, ours, theirs, matched, read_cutout, options, reading)
+
+
+def _compared(task: _Task, folder: Path | None, quiet: bool) -> CompareResult:
+    """Compare with each reference, and write tables and report where a folder is given."""
+    chi2, catalogues = _evaluate_pixels(task, quiet)
+    each_reference = zip(catalogues, task.matched, chi2, strict=True)
+    comparisons = tuple(_comparison(task.ours, c, m, x, task.options) for c, m, x in each_reference)
+    rows, columns = table_rows(comparisons)
+    meta = metadata(
+        {"compare": asdict(task.options), "references": [asdict(o) for o in task.reading]}
+    )
+    summary, unmatched = summary_table(comparisons), unmatched_table(comparisons)
+    found = CompareResult(to_table(rows, columns, meta), summary, unmatched, comparisons)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        table = table_path(folder, task.options.format, "comparison")
+        export.write_results(table, [rows], columns, meta)
+        _write(found, folder, task.read_cutout, task.run, task.options)
+    return found
 
 
 def _write(
@@ -187,24 +224,18 @@ def _renamed(catalogues: Sequence[Catalogue]) -> list[Catalogue]:
     return out
 
 
-def _evaluate_pixels(
-    ours: Catalogue,
-    catalogues: Sequence[Catalogue],
-    matched: Sequence[Matches],
-    run: Results,
-    read_cutout: CutoutReader,
-    options: CompareOptions,
-    quiet: bool,
-) -> tuple[list[Chi2], list[Catalogue]]:
+def _evaluate_pixels(task: _Task, quiet: bool) -> tuple[list[Chi2], list[Catalogue]]:
     """Return chi2 of both sides for each reference, and catalogues with calibrated magnitudes."""
+    ours, catalogues, matched = task.ours, task.theirs, task.matched
     rows = sorted({int(i) for m in matched for i in m.ours})
     models = [Models(ours, {i: i for i in rows})]
     for c, m in zip(catalogues, matched, strict=True):
         pairs = zip(m.ours.tolist(), m.theirs.tolist(), strict=True)
         models.append(Models(c, dict(pairs)))
     with tqdm(total=len(rows), unit=" galaxies", disable=True if quiet else None) as bar:
-        chosen = rows if options.pixels else []
-        found, zeropoint = evaluate(read_cutout, chosen, models, _convolution(run), bar.update)
+        chosen = rows if task.options.pixels else []
+        convolution = _convolution(task.run)
+        found, zeropoint = evaluate(task.read_cutout, chosen, models, convolution, bar.update)
     dof = np.full(len(ours), np.nan)
     if chosen:
         dof[: len(found[0].pixels)] = found[0].pixels

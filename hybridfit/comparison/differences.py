@@ -125,10 +125,9 @@ def pairs_of(ours: Catalogue, theirs: Catalogue, matches: Matches) -> Pairs:
         np.array(v, dtype=np.int64) for v in (chosen.galaxy, chosen.ours, chosen.theirs)
     )
     i, j = matches.ours[galaxy], matches.theirs[galaxy]
-    mine, its = ours.values[i, a], theirs.values[j, b].copy()
+    mine, its = ours.values[i, a].copy(), theirs.values[j, b].copy()
     mine_err, its_err = ours.errors[i, a].copy(), theirs.errors[j, b].copy()
     its[theirs.fixed[j, b]] = np.nan
-    mine = mine.copy()
     for row in np.flatnonzero(chosen.whole):
         if ours.n_components[i[row]] == 1:
             its[row] = total(theirs.values[j[row]], mine[row])
@@ -136,26 +135,25 @@ def pairs_of(ours: Catalogue, theirs: Catalogue, matches: Matches) -> Pairs:
             mine[row] = total(ours.values[i[row]], its[row])
             mine_err[row] = np.nan  # of a sum: errors are not independent
         its_err[row, COLUMN["mag"]] = np.nan
-    first = np.array(chosen.first, dtype=bool)[:, None]
-    sky = [np.where(first, c.sky[rows, :2], np.nan) for c, rows in ((ours, i), (theirs, j))]
-    values = [np.concatenate([v, s[:, :1]], axis=1) for v, s in zip((mine, its), sky, strict=True)]
-    errors = [
-        np.concatenate([v, s[:, 1:]], axis=1) for v, s in zip((mine_err, its_err), sky, strict=True)
-    ]
+    first = np.array(chosen.first, dtype=bool)
+    values, errors = zip(
+        _with_sky(mine, mine_err, ours.sky[i], first),
+        _with_sky(its, its_err, theirs.sky[j], first),
+        strict=True,
+    )
     quantiles = {level: v[i, a] for level, v in ours.quantiles.items()}
     for v in quantiles.values():
         v[chosen.whole] = np.nan
-    inside = _inside(values[0], values[1], errors[0], quantiles)
-    return Pairs(
-        galaxy,
-        np.stack([a, b], axis=1),
-        values[0],
-        values[1],
-        errors[0],
-        errors[1],
-        inside,
-        theirs.exact,
-    )
+    inside = _inside(*values, errors[0], quantiles)
+    return Pairs(galaxy, np.stack([a, b], axis=1), *values, *errors, inside, theirs.exact)
+
+
+def _with_sky(
+    values: Array, errors: Array, sky: Array, first: NDArray[np.bool_]
+) -> tuple[Array, Array]:
+    """Return values and errors (P, 8): the sky's (P, 2 or more) in each galaxy's first pair."""
+    own = np.where(first[:, None], sky[:, :2], np.nan)
+    return np.hstack([values, own[:, :1]]), np.hstack([errors, own[:, 1:]])
 
 
 @dataclass(frozen=True)

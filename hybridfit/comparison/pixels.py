@@ -101,12 +101,7 @@ def catalogue_images(
     there = chosen >= 0
     values = catalogue.values[np.where(there, chosen, 0)]  # (B, K, 7)
     batch, many = values.shape[:2]
-    present = there[:, None] & np.isfinite(values[..., [0, 2]]).any(axis=2)
-    if catalogue.kind == "hybridfit":  # a component whose flux came out as 0 has no magnitude
-        present &= np.isfinite(values[..., COLUMN["mag"]])
-    whole = np.isfinite(values).all(axis=2)
-    whole &= (values[..., COLUMN["r_eff"]] > 0) & (values[..., COLUMN["n"]] > 0.05)
-    whole &= (values[..., COLUMN["q"]] > 0) & (values[..., COLUMN["n"]] < 20)
+    present, whole = _present_and_whole(catalogue, values, there)
     complete = catalogue.complete[np.where(there, chosen, 0)] & there
     images = np.zeros((batch, many, *cutouts.image.shape[-2:]))
     flux = np.zeros((batch, many))
@@ -118,18 +113,32 @@ def catalogue_images(
         rows = np.flatnonzero(good & ~bad)
         if not len(rows):
             continue
-        with_sky = np.concatenate([values[rows, k], np.zeros((len(rows), 1))], axis=1)
-        origin = cutouts.origin[rows.tolist()]
-        theta = in_cutout(torch.from_numpy(with_sky), (*NAMES, "sky"), origin).numpy()
-        magnitude = theta[:, 2].copy()
-        theta[:, 2] = zeropoint[rows]  # of unit flux
-        part = cutouts[rows]
-        unit = render(torch.from_numpy(theta), part, dtype=torch.float64, convolution=convolution)
-        images[rows, k] = unit.numpy()
-        start = 0.0 if catalogue.counts else zeropoint[rows]
-        flux[rows, k] = 10 ** (0.4 * (start - magnitude))
+        images[rows, k] = _unit_images(cutouts[rows], values[rows, k], convolution)
+        one = 0.0 if catalogue.counts else zeropoint[rows]  # magnitude of unit flux
+        flux[rows, k] = 10 ** (0.4 * (one - values[rows, k, COLUMN["mag"]]))
     images[~there], flux[~there] = np.nan, np.nan
     return images, flux
+
+
+def _present_and_whole(
+    catalogue: Catalogue, values: Array, there: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return (B, K) which components there are, and which can be rendered, of values (B, K, 7)."""
+    present = there[:, None] & np.isfinite(values[..., [0, 2]]).any(axis=2)
+    if catalogue.kind == "hybridfit":  # a component whose flux came out as 0 has no magnitude
+        present &= np.isfinite(values[..., COLUMN["mag"]])
+    whole = np.isfinite(values).all(axis=2)
+    whole &= (values[..., COLUMN["r_eff"]] > 0) & (values[..., COLUMN["n"]] > 0.05)
+    whole &= (values[..., COLUMN["q"]] > 0) & (values[..., COLUMN["n"]] < 20)
+    return present, whole
+
+
+def _unit_images(cutouts: Cutouts, values: Array, convolution: Convolution) -> Array:
+    """Return (B, H, W) of one component a cutout, of parameters (B, 7), with unit flux."""
+    with_sky = np.concatenate([values, np.zeros((len(values), 1))], axis=1)
+    theta = in_cutout(torch.from_numpy(with_sky), (*NAMES, "sky"), cutouts.origin)
+    theta[:, COLUMN["mag"]] = cutouts.zeropoint.to(theta)  # of unit flux
+    return render(theta, cutouts, dtype=torch.float64, convolution=convolution).numpy()
 
 
 @dataclass(frozen=True, eq=False)

@@ -99,6 +99,7 @@ def assign_verdicts(
         chi2: of M galaxies.
         suspect: (M,) whether our row is suspect.
         flagged: (M,) whether their program flags theirs.
+        options: the limits.
     """
     count = len(suspect)
     # the sky is a property of the cutout, not of the galaxy
@@ -107,11 +108,7 @@ def assign_verdicts(
     np.maximum.at(distance, pairs.galaxy, pull)
     np.logical_or.at(far, pairs.galaxy, ~pairs.near)
     distance[distance < 0] = np.nan
-    absent = []
-    for side in (pairs.ours, pairs.theirs):
-        there = np.zeros(count, bool)
-        np.logical_or.at(there, pairs.galaxy, np.isfinite(side[:, : len(NAMES)]).any(axis=1))
-        absent.append(~there)
+    absent = [_absent(side, pairs.galaxy, count) for side in (pairs.ours, pairs.theirs)]
     verdicts, by = [], []
     for m in range(count):
         mine, its = bool(suspect[m]), bool(flagged[m])
@@ -121,6 +118,13 @@ def assign_verdicts(
             verdict = AGREE
         verdicts.append(verdict or _by_pixels(chi2, m, by[-1], pairs.exact, options))
     return Verdicts(tuple(verdicts), tuple(by), distance, far)
+
+
+def _absent(values: Array, galaxy: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
+    """Return which galaxies (M,) have no finite parameter in any of their pairs."""
+    there = np.zeros(count, bool)
+    np.logical_or.at(there, galaxy, np.isfinite(values[:, : len(NAMES)]).any(axis=1))
+    return ~there
 
 
 def _by_pixels(chi2: Chi2, m: int, by: str, exact: bool, options: VerdictOptions) -> str:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,54 +59,58 @@ def plot_run(
     quiet: bool = True,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Path]:
-    """Draw pictures of a finished run's galaxies into ``out/plots``.
+    """Draw pictures of a finished run's galaxies into ``out/plots``, and return their files.
 
     For each galaxy ``<id>_fit.png`` (data, model, residual, surface-brightness profile and
     parameters), of the cutouts if given, else of the blocks that ``--save-models`` left; and
     ``<id>_corner.png``, if its draws were saved: with the cutouts the network's posterior and the
     fit's Gaussian lie under them. With a truth table also ``truth.png``, fits against truths of
-    the whole run. ``summary.csv`` lists which galaxies were drawn, which not, and why.
+    the whole run. ``summary.csv`` lists which galaxies were drawn, and why others were not.
 
     Args:
         out: folder of a finished ``fit`` or ``predict``.
-        ids: galaxies; default the first of the table.
+        ids: galaxies; default the first ``limit`` of the table.
         input: what was fitted, see `hybridfit.io.read.find_sources`.
         truth: table with id and true parameters; default truth.fits beside ``input``.
-        limit: how many galaxies, where no ids are given.
         quiet: without a progress bar.
         say: is told how many galaxies were drawn, which were not and why.
-
-    Returns:
-        The pictures' files.
 
     Raises:
         UsageError: if there is no finished run, no such galaxy, or nothing to draw.
     """
     results = read_results(out)
     rows = results.rows_of(ids) if ids else list(range(min(limit, len(results.table))))
-    options = _options(results)
-    sources = _sources(input, results)
+    galaxy_of = _galaxy_reader(results, input)
     true = _truth(truth, input)
     folder = real_folder(results.path / PLOTS)
-    drawn = []
-    for row in tqdm(rows, unit=" galaxies", disable=True if quiet else None):
-        galaxy = _galaxy(results, options, row, sources)
-        drawn.append(_draw(galaxy, true, folder))
-    files = [file for one in drawn for file in one.files]
-    columns = ["id", "flags", *LABELS, *(f"{name}_err" for name in LABELS)]
-    if true is not None and _has(results.table, columns) and _has(true, LABELS):
-        files.append(folder / "truth.png")
-        write_figure(files[-1], plot_truth(results.table[columns], true), DPI)
+    bar = tqdm(rows, unit=" galaxies", disable=True if quiet else None)
+    drawn = [_draw(galaxy_of(row), true, folder) for row in bar]
+    files = _files(out, drawn, _truth_picture(results.table, true, folder))
+    write_text(folder / SUMMARY, _summary_table(drawn))
+    for line in _summary(drawn, len(results.table), bool(ids)):
+        say(line)
+    return files
+
+
+def _files(out: str | Path, drawn: Sequence[_Drawn], more: Sequence[Path]) -> list[Path]:
+    """Return all pictures; raises UsageError if there are none, with the first one's reason."""
+    files = [*(file for one in drawn for file in one.files), *more]
     if not files:
         why = f" ({drawn[0].why_not})" if drawn else ""
         raise UsageError(
             f"'{out}' holds neither models nor draws of these galaxies{why}: pass --input CUTOUTS, "
             "or fit with --save-models or --save-samples"
         )
-    write_text(folder / SUMMARY, _summary_table(drawn))
-    for line in _summary(drawn, len(results.table), bool(ids)):
-        say(line)
     return files
+
+
+def _truth_picture(table: Table, true: Table | None, folder: Path) -> list[Path]:
+    """Draw fits against truths, where both are there."""
+    columns = ["id", "flags", *LABELS, *(f"{name}_err" for name in LABELS)]
+    if true is None or not (_has(table, columns) and _has(true, LABELS)):
+        return []
+    write_figure(folder / "truth.png", plot_truth(table[columns], true), DPI)
+    return [folder / "truth.png"]
 
 
 @dataclass(frozen=True)
@@ -202,8 +207,13 @@ def _options(results: Results) -> FitOptions:
         raise UsageError(f"results in '{results.path}': {error}") from error
 
 
+def _galaxy_reader(results: Results, input: str | Path | None) -> Callable[[int], _Galaxy]:
+    """Return a function that reads what was fitted of a row."""
+    return partial(_galaxy, results, _options(results), _sources(input, results))
+
+
 def _galaxy(
-    results: Results, options: FitOptions, row: int, sources: Mapping[str, Source]
+    results: Results, options: FitOptions, sources: Mapping[str, Source], row: int
 ) -> _Galaxy:
     """Read what was fitted of a row, if it is there."""
     if "feedme" in results.table.colnames:

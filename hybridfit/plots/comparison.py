@@ -71,23 +71,23 @@ def plot_differences(
     for axis, (name, values) in zip(axes, differences.items(), strict=False):
         value, error = np.asarray(values, float), np.asarray(errors[name], float)
         _difference_panel(axis, mag, value, error, named, order)
-        unit = f" [{UNITS[name]}]" if name in UNITS else ""
-        axis.set_title(f"{name}, ours - {theirs}", loc="left", fontsize=9, color=INK)
-        axis.set_ylabel(f"difference{unit}", fontsize=8, color=INK)
-        axis.set_xlabel("magnitude [mag]", fontsize=8, color=INK)
-        plain(axis)
+        _label_difference(axis, name, theirs)
     for axis in axes[len(differences) :]:
         axis.set_visible(False)
     if len(order) > 1:
-        handles = [
-            axes[0].plot([], [], "o", ms=5, mew=0, color=colour_of(order, kind))[0]
-            for kind in order
-        ]
-        labels = [f"{kind or 'not graded'} ({int((named == kind).sum())})" for kind in order]
-        figure.legend(
-            handles, labels, loc="outside upper left", ncols=len(order), frameon=False, fontsize=9
-        )
+        _kind_legend(figure, axes[0], named, order)
     return figure
+
+
+def _kind_legend(figure: Figure, axis: Axes, named: NDArray, order: Sequence[str]) -> None:
+    """Say which colour is which kind, and how many points it has."""
+    handles = [
+        axis.plot([], [], "o", ms=5, mew=0, color=colour_of(order, kind))[0] for kind in order
+    ]
+    labels = [f"{kind or 'not graded'} ({int((named == kind).sum())})" for kind in order]
+    figure.legend(
+        handles, labels, loc="outside upper left", ncols=len(order), frameon=False, fontsize=9
+    )
 
 
 def plot_pulls(pulls: Mapping[str, ArrayLike], title: str = "difference / error") -> Figure:
@@ -197,33 +197,68 @@ def plot_rivals(
     Returns:
         The figure: data | theirs | ours in one asinh stretch, then residuals over sigma, -5 to 5.
     """
-    from matplotlib.figure import Figure
-
     image, theirs, ours, sigma = (np.asarray(v, float) for v in (image, theirs, ours, sigma))
     keep = ~np.asarray(mask, dtype=bool)
     box = box or Box.of_whole(image.shape)
     image, theirs, ours, sigma = (box.of(v) for v in (image, theirs, ours, sigma))
     keep, first = box.of(keep), (origin[0] + box.left, origin[1] + box.low)
-    height, width = image.shape
-    ratio = min(max(height / width, 0.5), 2.0)
-    figure = Figure(figsize=(PAGE, 1.2 + 2.05 * ratio), layout="constrained")
-    axes = figure.subplots(1, 5)
-    stretch = stretch_of(image, ours if np.isfinite(ours).any() else theirs, sigma, keep)
-    panels = (np.where(keep, image, np.nan), theirs, ours)
-    for axis, values in zip(axes, panels, strict=False):
-        drawn = draw_pixels(axis, values, stretch.norm, IMAGE_MAP, first)
-        draw_flux_bar(figure, drawn, stretch, axis)
-    for axis, model in zip(axes[3:], (theirs, ours), strict=True):
-        residual = over_sigma(image - model, sigma, keep)
-        drawn = draw_pixels(axis, residual, residual_norm(), RESIDUAL_MAP, first)
-        draw_residual_bar(figure, drawn, axis)
+    figure, axes = _row_of_panels(*image.shape)
+    _draw_fluxes(axes[:3], image, (theirs, ours), sigma, keep, first)
+    _draw_residuals(axes[3:], image, (theirs, ours), sigma, keep, first)
     _label_panels(axes, ("data", *names, *(f"data - {name}" for name in names)))
-    draw_scale_bar(axes[0], scale_bar(width, pixel_scale))
-    directions = compass(wcs, box.left + (width - 1) / 2, box.low + (height - 1) / 2)
-    if directions is not None:
-        draw_compass(axes[0], directions)
+    draw_scale_bar(axes[0], scale_bar(image.shape[1], pixel_scale))
+    _draw_directions(axes[0], wcs, box, image.shape)
     settle(figure)
     return figure
+
+
+def _row_of_panels(height: int, width: int) -> tuple[Figure, Sequence[Axes]]:
+    """Return a page with five panels for images of this many pixels."""
+    from matplotlib.figure import Figure
+
+    ratio = min(max(height / width, 0.5), 2.0)
+    figure = Figure(figsize=(PAGE, 1.2 + 2.05 * ratio), layout="constrained")
+    return figure, figure.subplots(1, 5)
+
+
+def _draw_directions(axis: Axes, wcs: Any, box: Box, shape: tuple[int, ...]) -> None:
+    """Draw the arrows to North and East at the middle of a box, where they are known."""
+    height, width = shape
+    directions = compass(wcs, box.left + (width - 1) / 2, box.low + (height - 1) / 2)
+    if directions is not None:
+        draw_compass(axis, directions)
+
+
+def _draw_fluxes(
+    axes: Sequence[Axes],
+    image: Array,
+    models: tuple[Array, Array],
+    sigma: Array,
+    keep: NDArray[np.bool_],
+    first: tuple[float, float],
+) -> None:
+    """Draw data and two models (H, W) in one stretch: that of the last, if it has any pixel."""
+    theirs, ours = models
+    stretch = stretch_of(image, ours if np.isfinite(ours).any() else theirs, sigma, keep)
+    panels = (np.where(keep, image, np.nan), *models)
+    for axis, values in zip(axes, panels, strict=True):
+        drawn = draw_pixels(axis, values, stretch.norm, IMAGE_MAP, first)
+        draw_flux_bar(axis.figure, drawn, stretch, axis)
+
+
+def _draw_residuals(
+    axes: Sequence[Axes],
+    image: Array,
+    models: tuple[Array, Array],
+    sigma: Array,
+    keep: NDArray[np.bool_],
+    first: tuple[float, float],
+) -> None:
+    """Draw what each model (H, W) leaves of the data, over sigma."""
+    for axis, model in zip(axes, models, strict=True):
+        residual = over_sigma(image - model, sigma, keep)
+        drawn = draw_pixels(axis, residual, residual_norm(), RESIDUAL_MAP, first)
+        draw_residual_bar(axis.figure, drawn, axis)
 
 
 def _label_panels(axes: Sequence[Axes], titles: Sequence[str]) -> None:
@@ -283,6 +318,14 @@ def _difference_panel(
             )
     axis.set_ylim(-1.08 * reach, 1.08 * reach)
     _running_median(axis, mag[known], value[known])
+
+
+def _label_difference(axis: Axes, name: str, theirs: str) -> None:
+    unit = f" [{UNITS[name]}]" if name in UNITS else ""
+    axis.set_title(f"{name}, ours - {theirs}", loc="left", fontsize=9, color=INK)
+    axis.set_ylabel(f"difference{unit}", fontsize=8, color=INK)
+    axis.set_xlabel("magnitude [mag]", fontsize=8, color=INK)
+    plain(axis)
 
 
 def _running_median(axis: Axes, mag: Array, value: Array) -> None:

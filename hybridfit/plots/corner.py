@@ -50,9 +50,6 @@ def plot_corner(
         ValueError: if a layer does not fit the names, ``show`` has others, or no layer has
             anything to draw.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     names = list(names)
     chosen = names if show is None else list(show)
     if unknown := [name for name in chosen if name not in names]:
@@ -61,30 +58,46 @@ def plot_corner(
     if show is None:
         chosen, marks = _varying(chosen, marks, main)
     true = true_values(truth or {}, chosen, marks[main])
-    limits = _limits(chosen, marks, main, true)
-    engine = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
-    figure = Figure(figsize=(1.45 * len(chosen) + 0.9,) * 2, layout=engine)
-    axes = figure.subplots(len(chosen), len(chosen), sharex="col", squeeze=False)
     styles = [_style(mark, k, k == main) for k, mark in enumerate(marks)]
+    figure = _panels(chosen, marks, main, styles, true)
+    _legend(figure, _handles(marks, styles, bool(np.isfinite(true).any())), title, len(chosen))
+    return figure
+
+
+def _panels(
+    names: Sequence[str], marks: Sequence[Mark], main: int, styles: Sequence[_Style], true: Array
+) -> Figure:
+    """Draw the panels of P parameters: the marginals on the diagonal, the pairs below it."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    limits = _limits(names, marks, main, true)
+    engine = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+    figure = Figure(figsize=(1.45 * len(names) + 0.9,) * 2, layout=engine)
+    axes = figure.subplots(len(names), len(names), sharex="col", squeeze=False)
     for (i, j), axis in np.ndenumerate(axes):
         if j > i:
             axis.set_axis_off()
             continue
         _panel(axis, (i, j), marks, styles, limits)
-        _dress(axis, chosen, i, j, limits, true)
+        _dress(axis, names, i, j, limits, true)
         if i == j:
             axis.set_title(_quoted(marks[main], i), fontsize=8, color=INK)
     figure.align_ylabels(axes[:, 0])
+    return figure
+
+
+def _legend(figure: Figure, handles: list[Line2D], title: str, count: int) -> None:
+    """Put the legend, under its title, in the corner that ``count`` parameters leave empty."""
     figure.legend(
-        handles=_handles(marks, styles, bool(np.isfinite(true).any())),
+        handles=handles,
         loc="upper right",
         bbox_to_anchor=(0.985, 0.985),
         frameon=False,
-        fontsize=10 if len(chosen) > 3 else 8,
+        fontsize=10 if count > 3 else 8,
         title=drawable(shortened(title, 60)) or None,
         alignment="left",
     )
-    return figure
 
 
 def _varying(names: list[str], marks: Sequence[Mark], main: int) -> tuple[list[str], list[Mark]]:

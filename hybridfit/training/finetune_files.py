@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -78,35 +79,77 @@ def finetune_network(
     Raises:
         UsageError: if options, weights, data or ``out`` cannot be used.
     """
-    simulated = input.suffix.lower() in (".yaml", ".yml")
-    try:
+    with _usage_errors():
         check_threads(threads, 0)
         if threads:
             torch.set_num_threads(threads)
         if (out / WEIGHTS).exists():
             raise ValueError(f"'{out}' holds weights already: give another folder")
-        plan = _plan(input if simulated else config)
-        estimator = load_estimator(weights).to(device)
-        settings = load_config(weights or PACKAGED)
-        if settings.get("targets") and not plan.finetune.targets:
-            plan = replace(plan, finetune=replace(plan.finetune, targets=settings["targets"]))
-        if simulated:
-            if plan.finetune.targets:
-                raise ValueError("finetune.targets need labelled cutouts: a simulator has none")
-            training, held_out = _simulated(plan, estimator.initial_estimator, device, quiet)
-        else:
-            training, held_out = _labelled(input, truth, plan, estimator.initial_estimator, quiet)
-        tuned = finetune(
-            estimator, training, held_out, plan.finetune, (lambda _: None) if quiet else tqdm.write
-        )
+        task = _task(input, weights, config, device)
+        training, held_out = _galaxies(task, input, truth, device, quiet)
+        say = (lambda _: None) if quiet else tqdm.write
+        tuned = finetune(task.estimator, training, held_out, task.plan.finetune, say)
+    card = _card(tuned, task.plan, len(training), len(held_out), weights or PACKAGED)
+    save_weights(tuned.estimator, out, _settings(task, tuned), card)
+    return tuned
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is tuned, and to what.
+
+    Args:
+        plan: the options.
+        estimator: the trained network.
+        settings: of its weights' folder.
+        simulated: whether the galaxies are simulated.
+    """
+
+    plan: _Plan
+    estimator: Estimator
+    settings: Mapping[str, Any]
+    simulated: bool
+
+
+def _task(input: Path, weights: Path | None, config: Path | None, device: str) -> _Task:
+    """Read the options and the trained network; it keeps its targets if the options name none."""
+    simulated = input.suffix.lower() in (".yaml", ".yml")
+    plan = _plan(input if simulated else config)
+    estimator = load_estimator(weights).to(device)
+    settings = load_config(weights or PACKAGED)
+    if settings.get("targets") and not plan.finetune.targets:
+        plan = replace(plan, finetune=replace(plan.finetune, targets=settings["targets"]))
+    if simulated and plan.finetune.targets:
+        raise ValueError("finetune.targets need labelled cutouts: a simulator has none")
+    return _Task(plan, estimator, settings, simulated)
+
+
+def _galaxies(
+    task: _Task, input: Path, truth: Path | None, device: str, quiet: bool
+) -> tuple[Shard, Shard]:
+    """Return the galaxies to train with, and those held out."""
+    initial_estimator = task.estimator.initial_estimator
+    if task.simulated:
+        return _simulated(task.plan, initial_estimator, device, quiet)
+    return _labelled(input, truth, task.plan, initial_estimator, quiet)
+
+
+def _settings(task: _Task, tuned: FinetuneResult) -> dict[str, Any]:
+    """Return the settings of the tuned network's weights."""
+    plan = task.plan
+    own = {"n_targets": tuned.estimator.n_targets, "targets": plan.finetune.targets}
+    if task.simulated:
+        own |= {"simulator": plan.simulator, "prior": plan.prior}
+    return {**task.settings, **own}
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """Turn errors raised inside into `UsageError`."""
+    try:
+        yield
     except (ValueError, TypeError, OSError) as error:
         raise UsageError(str(error)) from error
-    settings |= {"n_targets": tuned.estimator.n_targets, "targets": plan.finetune.targets}
-    if simulated:
-        settings |= {"simulator": plan.simulator, "prior": plan.prior}
-    card = _card(tuned, plan, len(training), len(held_out), weights or PACKAGED)
-    save_weights(tuned.estimator, out, settings, card)
-    return tuned
 
 
 def _plan(path: Path | None) -> _Plan:

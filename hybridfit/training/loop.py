@@ -53,59 +53,113 @@ def train(
 
     Args:
         recipe: what to simulate, the network and how to train it.
-        out: folder of the run.
-        resume: go on from the last checkpoint in ``out``.
+        out, resume, quiet: as of `hybridfit.training.train.train_network`.
         device: of the network; with ``train.workers`` 0 galaxies are simulated there too.
-        quiet: no progress bar.
         source: gives the training galaxies instead of the simulator.
         start: folder of a run, or of weights, whose network this one begins with; the recipe's
             may have more layers. Not read with ``resume``.
 
     Returns:
-        The last validation, or None if the run was stopped by a signal; it can be resumed.
+        The last validation, or None if a signal stopped the run; it can be resumed.
 
     Raises:
-        ValueError: if ``out`` holds a run and ``resume`` is False, or another network's run.
-            Also if what is in ``start`` does not fit the recipe's network, or the network
-            refines an initial estimate and there is nothing to start from.
+        ValueError: if ``out`` holds a run and ``resume`` is False, or another network's run;
+            if ``start`` does not fit the network, or one that refines has nothing to start from.
         FileNotFoundError: if there is nothing to resume, or to start from.
     """
-    out, options = Path(out), recipe.train
-    target = torch.device(device)
+    out, options, target = Path(out), recipe.train, torch.device(device)
     claim(out, recipe, resume)
-    state = checkpoint.load_checkpoint(out, target) if resume else None
-    warm_start = read_start(start) if start is not None and state is None else None
-    known = state["ema"] if state else warm_start[0] if warm_start else None
-    here = options.workers == 0  # simulate in this process, on its device
-    simulated = _source(recipe, initial_estimator_of(recipe.network, known), target, here)
-    validation_source = replace(simulated, size=options.validation, stream=VALIDATION)
-    validation = cached_validation(
-        out / VALIDATION_FILE, validation_source, options.validation_limit
-    )
-    first = state["counters"]["distinct"] // options.shard if state else 0
+    origin = _origin(out, resume, start, target)
+    simulated = _source(recipe, initial_estimator_of(recipe.network, origin.weights), target)
+    validation = _validation(recipe, out, simulated)
+    first = origin.distinct // options.shard
     with Producer(source or simulated, first, options.workers) as producer, _signals() as stopped:
-        buffer = ReplayBuffer(options.memory_gb, target if here else "cpu")
-        supply = Supply(producer, buffer, options.epochs_per_image, options.reuse_max)
-        supply.distinct = first * options.shard
-        if state is None or not _is_complete(Counters(**state["counters"]), options):
-            supply.fill(options.whitening)
-        learner = _learner(recipe, supply, state, warm_start, validation, target)
-        if options.compile:
-            learner.model.compile_backbone()
-        with TrainingLog(out, learner.counters.step, options.tensorboard, quiet) as log:
-            run = TrainingRun(recipe, out, learner, supply, validation, log)
-            if not run.loop(stopped):
-                return None
-            values = run.validate()
-            set_contexts(learner.ema, typical_galaxies(buffer, validation))
-    export(recipe, learner.ema, learner.counters, values, out / "weights", learner.before)
+        supply = _filled_supply(recipe, producer, first, origin, target)
+        learner = _learner(recipe, supply, origin.state, origin.warm_start, validation, target)
+        values = _session(recipe, out, learner, supply, validation, stopped, quiet)
+    if values is not None:
+        export(recipe, learner.ema, learner.counters, values, out / "weights", learner.before)
+    return values
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """What a run begins with: a checkpoint's state, other weights, or nothing."""
+
+    state: dict[str, Any] | None = None
+    warm_start: tuple[Weights, list[dict[str, Any]]] | None = None
+
+    @property
+    def weights(self) -> Weights | None:
+        """Of the network as it is known, if at all."""
+        if self.state:
+            return self.state["ema"]
+        return self.warm_start[0] if self.warm_start else None
+
+    @property
+    def distinct(self) -> int:
+        """How many different galaxies were learned from so far."""
+        return self.state["counters"]["distinct"] if self.state else 0
+
+    def is_complete(self, options: TrainOptions) -> bool:
+        """Whether it is a checkpoint at which training had ended."""
+        return self.state is not None and _is_complete(Counters(**self.state["counters"]), options)
+
+
+def _origin(out: Path, resume: bool, start: str | Path | None, device: torch.device) -> _Origin:
+    """Read the last checkpoint, or the weights to begin with."""
+    if resume:
+        return _Origin(state=checkpoint.load_checkpoint(out, device))
+    return _Origin(warm_start=None if start is None else read_start(start))
+
+
+def _validation(recipe: Recipe, out: Path, source: SimulatedSource) -> Validation:
+    """Return the galaxies that the run is validated with, kept in its folder."""
+    options = recipe.train
+    aside = replace(source, size=options.validation, stream=VALIDATION)
+    return cached_validation(out / VALIDATION_FILE, aside, options.validation_limit)
+
+
+def _filled_supply(
+    recipe: Recipe, producer: Producer, first: int, origin: _Origin, device: torch.device
+) -> Supply:
+    """Return a supply of galaxies with enough of them to begin; ``first`` counts shards."""
+    options = recipe.train
+    buffer = ReplayBuffer(options.memory_gb, device if options.workers == 0 else "cpu")
+    supply = Supply(producer, buffer, options.epochs_per_image, options.reuse_max)
+    supply.distinct = first * options.shard
+    if not origin.is_complete(options):
+        supply.fill(options.whitening)
+    return supply
+
+
+def _session(
+    recipe: Recipe,
+    out: Path,
+    learner: Learner,
+    supply: Supply,
+    validation: Validation,
+    stopped: Callable[[], bool],
+    quiet: bool,
+) -> dict[str, float] | None:
+    """Train to the end and return the last validation; None if a signal came before."""
+    options = recipe.train
+    if options.compile:
+        learner.model.compile_backbone()
+    with TrainingLog(out, learner.counters.step, options.tensorboard, quiet) as log:
+        run = TrainingRun(recipe, out, learner, supply, validation, log)
+        if not run.loop(stopped):
+            return None
+        values = run.validate()
+        set_contexts(learner.ema, typical_galaxies(supply.buffer, validation))
     return values
 
 
 def _source(
-    recipe: Recipe, initial_estimator: Estimator | None, device: torch.device, here: bool
+    recipe: Recipe, initial_estimator: Estimator | None, device: torch.device
 ) -> SimulatedSource:
     """The simulator of the training galaxies, on the network's device where it runs here."""
+    here = recipe.train.workers == 0  # simulate in this process, on its device
     if initial_estimator is not None and here:
         initial_estimator = initial_estimator.to(device)
     return SimulatedSource(

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy.table import Table
@@ -92,12 +93,9 @@ def catalogue_of(
         table: a row for each galaxy or component.
         mapping: our names, of `QUANTITIES`, and the table's columns; ``NAME[k]`` is the k-th
             entry, from 0, of a column of vectors.
-        convention: of its numbers.
-        options: names and zero points.
-        path: for messages.
-        kind: of the reference.
-        flagged: warnings of the program about each row.
-        notes: for the report.
+        convention, options: of its numbers; names and zero points.
+        path, kind: of the reference; the path is for messages.
+        flagged, notes: warnings of the program about each row; texts for the report.
 
     Raises:
         ValueError: for a name or a column that is not there, or galaxies that occur twice.
@@ -105,30 +103,43 @@ def catalogue_of(
     _check_names(mapping)
     found = {name: _numbers(table, c, path) for name, c in mapping.items() if name != "id"}
     values, errors = _values(found, convention, options, len(table))
-    ids = texts(table[mapping["id"]]) if "id" in mapping else [str(i) for i in range(len(table))]
-    ids = [options.as_ours(name) for name in ids]
+    ids = _ids(table, mapping.get("id"), options)
     rows = _by_galaxy(ids, found.get("component"), path)
-    first = [some[0] for some in rows]
     said = [""] * len(table) if flagged is None else flagged
-    nothing = np.full(len(table), np.nan)
-
-    def of_first(*names: str) -> Array:
-        return np.stack([found.get(name, nothing)[first] for name in names], axis=1)
-
     return Catalogue(
         name=options.name or Path(path).name,
         kind=kind,
-        id=[ids[i] for i in first],
+        id=[ids[some[0]] for some in rows],
         values=grouped([values[some] for some in rows]),
         errors=grouped([errors[some] for some in rows]),
-        sky=np.concatenate([of_first("sky", "sky_err"), np.zeros((len(first), 2))], axis=1),
-        world=of_first("ra", "dec"),
-        snr=of_first("snr")[:, 0],
-        chi2_dof=of_first("chi2", "dof"),
+        **_of_galaxies(found, [some[0] for some in rows]),
         flagged=["; ".join(sorted({said[i] for i in some} - {""})) for some in rows],
         counts=_in_counts(found, options),
         notes=(convention.text, *notes),
     )
+
+
+def _ids(table: Table, column: str | None, options: ReferenceOptions) -> list[str]:
+    """Return the names of the rows as ours; their numbers where no column has names."""
+    ids = [str(i) for i in range(len(table))] if column is None else texts(table[column])
+    return [options.as_ours(name) for name in ids]
+
+
+def _of_galaxies(found: Mapping[str, Array], rows: Sequence[int]) -> dict[str, Any]:
+    """Return what galaxies and not their components have, from each galaxy's first row."""
+    return {
+        "sky": np.pad(_in_rows(found, rows, "sky", "sky_err"), ((0, 0), (0, 2))),
+        "world": _in_rows(found, rows, "ra", "dec"),
+        "snr": _in_rows(found, rows, "snr")[:, 0],
+        "chi2_dof": _in_rows(found, rows, "chi2", "dof"),
+    }
+
+
+def _in_rows(found: Mapping[str, Array], rows: Sequence[int], *names: str) -> Array:
+    """Return columns (N, C) in some rows, NaN where there is no such column."""
+    nothing = np.full(len(rows), np.nan)
+    columns = [found[name][list(rows)] if name in found else nothing for name in names]
+    return np.stack(columns, axis=1)
 
 
 def _check_names(mapping: Mapping[str, str]) -> None:
