@@ -199,7 +199,7 @@ def test_compressed_files_are_read(tmp_path: Path, way: str):
 
 
 def test_a_large_file_is_read_in_place(tmp_path: Path):
-    """Beyond 16 MB, where the file is not read at once, with something behind its last HDU."""
+    """Beyond 16 MB, where the file is not read at once, with bytes after its last HDU."""
     path, big = tmp_path / "a.fits", np.random.default_rng(0).normal(size=(2100, 2100))
     fits.HDUList([fits.PrimaryHDU(big), fits.ImageHDU(image(), name="SMALL")]).writeto(path)
     for tail in (b"", b"\0" * 5000):

@@ -20,7 +20,7 @@ from hybridfit.rendering.convolution import (
     nyquist_power,
 )
 
-NO_PSF_RADIUS = 8  # pixels of room where there is no PSF
+NO_PSF_RADIUS = 8  # pixels of padding without a PSF
 CORE_WIDTH = 1.5  # pix along the minor axis: Gaussian scale of the window that holds the core
 T_MAX = 5.6  # the window's edge in units of its scale: 4 exp(-T_MAX^2 / 2) = 6e-7
 S_STEP = 0.0625  # step of the Hankel table in k times scale
@@ -31,19 +31,19 @@ N_NODES = 192
 class Grid:
     """Sizes and constant tensors shared by all galaxies of one padded shape.
 
-    The core's modes reach somewhat beyond the sampling (Nyquist) frequency, and are folded back
-    as sampling does; the smooth outer piece needs only the modes of the FFT.
+    The core's modes extend somewhat beyond the Nyquist frequency, and are folded back as by
+    sampling; the smooth outer piece needs only the modes of the FFT.
 
     Args:
         height, width: of the cutout, pixels.
         rows, columns: of the FFT grid, at least the cutout plus half of the PSF.
         convolution: how PSFs are convolved on this grid.
-        galfit_pixels: whether pixels beyond the core and sub-pixel shifts shall be GALFIT's, see
+        galfit_pixels: whether pixels beyond the core and sub-pixel shifts follow GALFIT, see
             `hybridfit.rendering.galfit_pixels`.
         x, y: (1, columns) and (rows, 1) pixel coordinates, the padding split to both sides.
         kx, ky: (K, 1) and (1, L) angular frequencies of the core's modes, radian / pix.
-        phase_kx, phase_ky: the frequencies by which the centre moves the core: kx and ky, or as
-            GALFIT has it the ones they fold to, so that the cusp stays on a pixel's centre.
+        phase_kx, phase_ky: the frequencies with which the centre shifts the core: kx and ky, or
+            in GALFIT's case those they fold to, so that the cusp stays on a pixel's centre.
         nodes: (N,) radii of the Hankel quadrature in units of the window's scale.
         hankel: (N, S) weights x 2 pi J0(s t) t, and ``hankel_slope`` with -J1(s t) t / s.
         ky_target: (L,) row of the FFT grid that each of the core's ky folds to.
@@ -70,12 +70,12 @@ class Grid:
 
     @property
     def inside_kx(self) -> Tensor:
-        """(columns / 2 + 1, 1): those of kx that the FFT has itself."""
+        """(columns / 2 + 1, 1): the kx of the FFT itself."""
         return self.kx[: self.columns // 2 + 1]
 
     @property
     def inside_ky(self) -> Tensor:
-        """(1, rows): those of ky that the FFT has itself."""
+        """(1, rows): the ky of the FFT itself."""
         return self.inside(self.ky)
 
     @property
@@ -84,7 +84,7 @@ class Grid:
         return self.kx.shape[0] > self.columns // 2 + 1
 
     def inside(self, modes: Tensor) -> Tensor:
-        """Cut (..., K or 1, L) to the modes that the FFT has itself."""
+        """Crop (..., K or 1, L) to the modes of the FFT itself."""
         if not self.folds:
             return modes
         half = self.rows // 2
@@ -150,7 +150,7 @@ def fourier_grid(
 
     Args:
         shape: height and width of the cutouts, pixels.
-        psf: (B, h, w) or None, in which case there is nothing to convolve.
+        psf: (B, h, w), or None without convolution.
         oversampling: PSF pixels per image pixel.
         dtype, device: of the grid's tensors.
         convolution: how PSFs are convolved.
@@ -176,7 +176,7 @@ def grid_of(
 
     Args:
         cutouts: B galaxies.
-        dtype: of the grid's tensors, which come on the cutouts' device.
+        dtype: of the grid's tensors, which are on the cutouts' device.
         convolution, well_sampled: as there.
         shape: height and width of windows instead of those of the cutouts.
     """
@@ -192,9 +192,9 @@ def grid_of(
 
 
 def grid_key(psf: Tensor | None, oversampling: Tensor) -> Tensor:
-    """(B,) int64, the same for galaxies that may share a Fourier grid.
+    """Return (B,) int64, equal for galaxies that may share a Fourier grid.
 
-    These have one oversampling, and their PSFs alias all or none.
+    These have the same oversampling, and either all or none of their PSFs alias.
     """
     if psf is None:
         return oversampling * 2
@@ -202,7 +202,7 @@ def grid_key(psf: Tensor | None, oversampling: Tensor) -> Tensor:
 
 
 def _fft_size(n: int, psf_radius: int) -> int:
-    """Cutout plus room for the PSF's and the core's wings, rounded to a quick even FFT size."""
+    """Return cutout plus padding for the wings of PSF and core, rounded to a fast even FFT size."""
     size = n + max(16, min(psf_radius // 2, 32))
     while size % 2 or fft.next_fast_len(size, real=True) != size:
         size += 1

@@ -2,7 +2,7 @@
 
 The profile f is split by a smooth window around its centre, ``f = f (1 - w) + f w`` with
 ``w = (1 - exp(-rho^2 / 2 R^2))^4``. The outer piece f w is smooth, so sampling it at pixel
-centres is enough. The core f (1 - w) holds the cusp, but it is radial in the elliptical radius,
+centres is enough. The core f (1 - w) has the cusp, but it is radial in the elliptical radius,
 so a one-dimensional Hankel transform gives its modes exactly, for any ellipticity and sub-pixel
 centre. Both meet in Fourier space, where PSF and pixel are one product and the derivatives by
 the centre are a factor i k.
@@ -50,7 +50,7 @@ class Geometry:
 
 
 def geometry(coords: Tensor, profile: Profile, dtype: torch.dtype) -> Geometry:
-    """Turn the render coordinates (B, 5 + S) of one component into what the kernels take."""
+    """Convert the render coordinates (B, 5 + S) of one component into the kernels' input."""
     coords = coords.double()
     eta = coords[:, -2:]
     g2 = (eta**2).sum(dim=1)
@@ -104,14 +104,14 @@ def _metric(
 def component_images(
     shape: Geometry, profile: Profile, grid: Grid, transfer: Tensor, jacobian: bool
 ) -> Tensor:
-    """Images of one component with unit flux, and their derivatives by the render coordinates.
+    """Return unit-flux images of one component, and their derivatives by render coordinates.
 
     Args:
         shape: of B galaxies.
         profile: of the component.
         grid: for this padded shape.
         transfer: (B, 2, kx, ky) of `grid.transfer_function`.
-        jacobian: whether derivatives are wanted.
+        jacobian: whether to compute derivatives.
 
     Returns:
         (B, 1, H, W), or (B, 6 + S, H, W): the image, then d / d (x, y, ln size, ln shape...,
@@ -138,7 +138,7 @@ def component_images(
 
 
 def _far_modes(shape: Geometry, profile: Profile, grid: Grid, transfer: Tensor) -> list[Pair]:
-    """What GALFIT's pixels far from the centre have more than the integral over them."""
+    """Return the excess of GALFIT's pixels far from the centre over the pixel integral."""
     coefficients = _columns(shape.coefficients, 3)
     log_size, width = _columns(torch.stack([shape.log_size, shape.width], dim=1), 3)
 
@@ -179,10 +179,10 @@ def _stack(values: list[Pair]) -> Tensor:
 
 
 def _to_modes(images: Tensor) -> list[Pair]:
-    """Fourier modes (B, kx, ky) of images (B, C, rows, columns).
+    """Return Fourier modes (B, kx, ky) of images (B, C, rows, columns).
 
     kx comes first: one-dimensional transforms along the contiguous axis, with a transposition
-    between them, are several times quicker on a CPU than the library's two-dimensional ones.
+    between them, are several times faster on a CPU than the library's two-dimensional ones.
     """
     along_x = torch.fft.rfft(images).transpose(-1, -2).contiguous()
     parts = torch.view_as_real(torch.fft.fft(along_x))
@@ -190,14 +190,14 @@ def _to_modes(images: Tensor) -> list[Pair]:
 
 
 def _to_pixels(modes: Tensor, grid: Grid) -> Tensor:
-    """Images (B, C, H, W) of modes (B, C, kx, ky, 2)."""
+    """Return images (B, C, H, W) of modes (B, C, kx, ky, 2)."""
     along_y = torch.fft.ifft(torch.view_as_complex(modes))[..., : grid.height]
     along_y = along_y.transpose(-1, -2).contiguous()
     return torch.fft.irfft(along_y, n=grid.columns)[..., : grid.width]
 
 
 def _fold(modes: Tensor, grid: Grid) -> Tensor:
-    """Add the modes beyond the Nyquist frequency to those that sampling makes of them.
+    """Add the modes beyond the Nyquist frequency to those they alias to by sampling.
 
     (B, C, all kx, all ky, 2) -> (B, C, columns / 2 + 1, rows, 2).
     """
@@ -230,7 +230,7 @@ def _quadratic(form: tuple[Tensor, ...], x: Tensor, y: Tensor) -> Tensor:
 
 
 def _outer(shape: Geometry, profile: Profile, grid: Grid, jacobian: bool) -> Tensor:
-    """The smooth outer piece at pixel centres, and its derivatives but those by the centre."""
+    """Return the smooth outer piece at pixel centres, and its derivatives except by the centre."""
     x0, y0 = _columns(shape.position, 3)
     dx, dy = grid.x - x0, grid.y - y0  # (B, 1, columns), (B, rows, 1)
     rho2 = _quadratic(_columns(shape.metric, 3), dx, dy).clamp_min(1e-8)
@@ -257,7 +257,7 @@ def _outer(shape: Geometry, profile: Profile, grid: Grid, jacobian: bool) -> Ten
 
 
 def _core_table(shape: Geometry, profile: Profile, grid: Grid, jacobian: bool) -> Tensor:
-    """Hankel transforms of the core at multiples of S_STEP / width: value, slope, derivatives.
+    """Return Hankel transforms of the core at multiples of S_STEP / width, with derivatives.
 
     The slope is dH / d(s^2) x 2, with s = |k| x width in the circularised metric.
     """
@@ -280,7 +280,7 @@ def _core_table(shape: Geometry, profile: Profile, grid: Grid, jacobian: bool) -
 
 
 def _core_modes(shape: Geometry, table: Tensor, grid: Grid, jacobian: bool) -> list[Pair]:
-    """The core's transform at each mode: value, then by ln size, ln shape, eta1, eta2."""
+    """Return the core's transform at each mode: value, then by ln size, ln shape, eta1, eta2."""
     kx, ky = grid.kx, grid.ky
     s = torch.sqrt(_quadratic(_columns(shape.inverse, 3), kx, ky).clamp_min(0.0))
     (width,) = _columns(shape.width[:, None], 3)
@@ -290,7 +290,7 @@ def _core_modes(shape: Geometry, table: Tensor, grid: Grid, jacobian: bool) -> l
     index = i.flatten(1)
 
     def at(column: Tensor) -> Tensor:
-        """A column of the table (B, S) at each mode; whole rows are several times slower."""
+        """Interpolate a table column (B, S) at each mode; whole rows are several times slower."""
         return column.gather(1, index).view_as(t)
 
     # cubic Hermite for the value; dH/ds = s x slope

@@ -20,9 +20,9 @@ LARGEST = 2_000_000  # bytes
 def find_feedmes(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     """Return the GALFIT input files among files and, recursively, in directories.
 
-    A file that is named is taken as it is, a restart file too: GALFIT starts from those as
-    well. In a directory, input files are told by rows ``A)`` and ``0)``; restart files, those
-    whose head has a chi2, are left out.
+    A named file is always used, even a restart file, as GALFIT starts from those as well. In a
+    directory, input files are recognised by rows ``A)`` and ``0)``; restart files, with a chi2
+    in their head, are left out.
 
     Args:
         paths: a file or directory, or several.
@@ -57,18 +57,18 @@ def files_in(directory: Path) -> Iterator[Path]:
 
 
 def is_feedme(path: Path) -> bool:
-    """Whether a file is a GALFIT input file, and no restart file."""
+    """Return whether a file is a GALFIT input file, not a restart file."""
     text = peek(path)
     return is_menu(text) and not is_restart(text.splitlines()[:8])
 
 
 def is_menu(text: str) -> bool:
-    """Whether a text has the rows of an input or restart file."""
+    """Return whether a text has the rows of an input or restart file."""
     return bool(IMAGE_ROW.search(text) and TYPE_ROW.search(text))
 
 
 def peek(path: Path) -> str:
-    """Return a file's text; "" if it is no text, or too large for a GALFIT file."""
+    """Return a file's text; "" if it is not text, or too large for a GALFIT file."""
     if OTHERS.search(path.name):
         return ""
     try:

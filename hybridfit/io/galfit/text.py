@@ -16,7 +16,7 @@ ROW = re.compile(r"\s*([A-Za-z]\d{0,2}|[Tt][ioIO]|\d{1,2})\s*\)(.*)")
 RULER = re.compile(r"[\s=\-+*_~]*")
 MARKS = "[]{}*"
 QUOTED = re.compile(r"\s*(['\"])(.*?)\1\s*(.*)")
-LARGEST = 2_000_000  # bytes; text of GALFIT's is far smaller
+LARGEST = 2_000_000  # bytes; GALFIT's text files are far smaller
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def read_text(path: Path) -> list[str]:
 
     Raises:
         FileNotFoundError: without such a file.
-        GalfitError: if it is no text.
+        GalfitError: if it is not text.
     """
     try:
         data = read_bytes(path, LARGEST)
@@ -50,7 +50,7 @@ def read_text(path: Path) -> list[str]:
 
 
 def rows(path: Path, lines: list[str], notes: list[str]) -> Iterator[Row]:
-    """Yield the lines that carry a key; what is neither that nor a comment is noted."""
+    """Yield the lines that carry a key; note lines that are neither that nor a comment."""
     for number, line in _resolved(path, lines, notes):
         content, _, comment = _without_comment(line)
         match = ROW.match(content)
@@ -63,7 +63,7 @@ def rows(path: Path, lines: list[str], notes: list[str]) -> Iterator[Row]:
 
 
 def file_names(row: Row) -> list[str]:
-    """Return the file names of a row, quotes off; "" for ``none`` and for nothing at all."""
+    """Return the file names of a row, without quotes; "" for ``none`` and for empty rows."""
     rest, names = row.text, []
     while rest.strip():
         quoted = QUOTED.match(rest)
@@ -78,7 +78,7 @@ def file_names(row: Row) -> list[str]:
 def number(text: str) -> Value | None:
     """Return a number as GALFIT prints it: plain, ``[fixed]``, ``{coupled}`` or ``*suspect*``.
 
-    NaN and infinities come back as NaN and suspect. None if it is no number.
+    NaN and infinities are returned as NaN and suspect; None if it is not a number.
     """
     plain = text.strip(MARKS + " ").lower().replace("d", "e")
     try:
@@ -99,7 +99,7 @@ def _without_comment(line: str) -> tuple[str, str, str]:
 
 
 def _resolved(path: Path, lines: list[str], notes: list[str]) -> Iterator[tuple[int, str]]:
-    """Number the lines; where a merge left conflicts, keep HEAD's side and say so."""
+    """Number the lines; in merge conflicts keep HEAD's side, with a note."""
     start, theirs = 0, False
     for number, line in enumerate(lines, start=1):
         if line.startswith("<<<<<<<"):
@@ -116,7 +116,7 @@ def _resolved(path: Path, lines: list[str], notes: list[str]) -> Iterator[tuple[
 
 
 def band_notes(bands: Sequence[str]) -> tuple[str, ...]:
-    """Say which band's values are read, where there are several."""
+    """Describe which band's values are read, if there are several."""
     if len(bands) < 2:
         return ()
     return (f"{len(bands)} bands ({', '.join(bands)}): values are of '{bands[0]}'",)
