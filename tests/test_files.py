@@ -166,7 +166,7 @@ def test_what_a_small_file_unpacks_to_is_bounded(tmp_path: Path):
     ]
     code = f"""
         import resource
-        from hybridfit.io.options import BadInput
+        from hybridfit.data.errors import BadInput
         from hybridfit.io.planes import read_plane
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 1_000_000_000,) * 2)
