@@ -21,7 +21,7 @@ from hybridfit.calibration.cramer_rao import cramer_rao
 from hybridfit.calibration.sbc_samples import SbcSamples
 from hybridfit.calibration.tarp import MissingLibrary, tarp
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.errors import UsageError
+from hybridfit.data.errors import UsageError, usage_errors
 from hybridfit.data.samples import Posterior
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.sources import find_sources
@@ -152,7 +152,7 @@ def _task(
     input: Path | None, config: Path | None, weights: Path | None, n: int, seed: int, device: str
 ) -> _Task:
     """Read what `calibrate_network` was given; raises UsageError if it cannot be used."""
-    try:
+    with usage_errors():
         estimator = load_estimator(weights)
         options, simulator, prior, notes = _options(config, weights)
         usable_device(device)
@@ -160,8 +160,6 @@ def _task(
             batches = simulated_batches(n, seed, simulator, prior)
         else:
             batches, n = labelled_batches(input, n)
-    except (ValueError, TypeError, OSError) as error:
-        raise UsageError(str(error)) from error
     return _Task(estimator, prior, options, batches, n, input, tuple(notes))
 
 

@@ -121,28 +121,18 @@ def calibrate(
         ValueError: if shapes disagree, or no galaxy is left.
     """
     snr = np.asarray(snr, dtype=np.float64)
-    if snr.shape != (len(sbc),):
-        raise ValueError(f"snr has shape {snr.shape}, expected {(len(sbc),)}")
-    used = usable(sbc)
-    if not used.any():
-        raise ValueError("no galaxy has finite draws and a finite truth: nothing to calibrate")
+    used = _checked_usable(sbc, snr)
     kept = sbc[used]
     bins = {"snr": snr[used], **_medians(kept)}
     rank = ranks(kept)
-    if limit is None:
-        ratio = np.full(rank.shape, np.nan)
-    else:
+    ratio = np.full(rank.shape, np.nan)
+    if limit is not None:
         ratio = width_over_limit(kept, np.asarray(limit, dtype=np.float64)[used])
     groups = {name: np.asarray(some)[used] for name, some in (groups or {}).items()}
     table = summarise(kept, rank, ratio, bins, options, groups)
     table.meta["galaxies"], table.meta["left_out"] = int(used.sum()), int((~used).sum())
-    return Calibration(
-        table,
-        coverage_curve(rank, kept.names),
-        uniformity(rank, kept.names, options),
-        _in_all_rows(rank, used),
-        _in_all_rows(ratio, used),
-    )
+    curve, uniform = coverage_curve(rank, kept.names), uniformity(rank, kept.names, options)
+    return Calibration(table, curve, uniform, _in_all_rows(rank, used), _in_all_rows(ratio, used))
 
 
 def coverage_curve(rank: Array, names: Sequence[str], n_levels: int = 39) -> Table:
@@ -210,26 +200,48 @@ def summarise(
     rows = []
     for quantity, number, low, high, some in _selections(bins, options, groups or {}):
         found = _figures(rank[some], pull[some], ratio[some])
-        tolerance = (options.tolerance_bin,) * 2
-        if quantity == ALL:
-            tolerance = (options.tolerance_68, options.tolerance_95)
+        count = int(some.sum())
+        errors = [math.sqrt(p * (1 - p) / max(count, 1)) for p in INTERVALS]
         for name, figures in zip((*sbc.names, ALL), found, strict=True):
-            count = int(some.sum())
-            good = all(
-                abs(held - level) <= allowed
-                for held, level, allowed in zip(figures[:2], INTERVALS, tolerance, strict=True)
-            )
-            cover, width = "", ""
-            if name != ALL:
-                cover = _verdict(good, count, options)
-            elif quantity == "snr" and np.isfinite(figures[4]):
-                width = _verdict(figures[4] <= options.width[number], count, options)
-            errors = [math.sqrt(p * (1 - p) / max(count, 1)) for p in INTERVALS]
             held = (figures[0], errors[0], figures[1], errors[1])
-            rows.append((quantity, low, high, name, count, *held, *figures[2:], cover, width))
+            verdicts = _verdicts(quantity, number, name, figures, count, options)
+            rows.append((quantity, low, high, name, count, *held, *figures[2:], *verdicts))
     names = ["bin", "low", "high", "parameter", "n", "cover_68", "cover_68_err", "cover_95"]
     names += ["cover_95_err", "pull_mean", "pull_std", "width", "verdict_cover", "verdict_width"]
     return Table(rows=rows, names=names)
+
+
+def _verdicts(
+    quantity: str,
+    number: int,
+    name: str,
+    figures: Sequence[float],
+    count: int,
+    options: CalibrationOptions,
+) -> tuple[str, str]:
+    """Return the verdicts on coverage and width of a row of `summarise`, "" without a target."""
+    tolerance = (options.tolerance_bin,) * 2
+    if quantity == ALL:
+        tolerance = (options.tolerance_68, options.tolerance_95)
+    if name != ALL:
+        good = all(
+            abs(held - level) <= allowed
+            for held, level, allowed in zip(figures[:2], INTERVALS, tolerance, strict=True)
+        )
+        return _verdict(good, count, options), ""
+    if quantity == "snr" and np.isfinite(figures[4]):
+        return "", _verdict(figures[4] <= options.width[number], count, options)
+    return "", ""
+
+
+def _checked_usable(sbc: SbcSamples, snr: Array) -> NDArray[np.bool_]:
+    """Return which galaxies (N,) are usable; raises ValueError if none is, or snr has not N."""
+    if snr.shape != (len(sbc),):
+        raise ValueError(f"snr has shape {snr.shape}, expected {(len(sbc),)}")
+    used = usable(sbc)
+    if not used.any():
+        raise ValueError("no galaxy has finite draws and a finite truth: nothing to calibrate")
+    return used
 
 
 def _medians(sbc: SbcSamples) -> dict[str, Array]:

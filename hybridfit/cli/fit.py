@@ -65,11 +65,7 @@ def fit(arguments: FitArguments, given: dict[str, dict[str, Any]]) -> None:
     if arguments.show_config:
         print_config(config)
         return
-    inputs = arguments.input or ((Path(config.input),) if config.input else ())
-    if not inputs:
-        raise click.UsageError("Missing argument 'INPUT': expected the galaxies to fit")
-    if len(inputs) > 1 and not arguments.galfit:
-        raise click.UsageError("several INPUTs came, expected one (or GALFIT files: --galfit)")
+    inputs = _inputs(arguments, config)
     out, overwrite, quiet = needed_out(arguments), arguments.overwrite, arguments.quiet
     if arguments.galfit:
         from hybridfit.pipeline.galfit.run import fit_feedmes
@@ -81,6 +77,16 @@ def fit(arguments: FitArguments, given: dict[str, dict[str, Any]]) -> None:
         summary = fit_files(inputs[0], out, config, overwrite=overwrite, quiet=quiet)
     if not quiet:
         click.echo(format_summary(summary, "fitted"), err=True)
+
+
+def _inputs(arguments: FitArguments, config: Config) -> tuple[Path, ...]:
+    """Return what is fitted; raises click.UsageError if it is nothing, or too much."""
+    inputs = arguments.input or ((Path(config.input),) if config.input else ())
+    if not inputs:
+        raise click.UsageError("Missing argument 'INPUT': expected the galaxies to fit")
+    if len(inputs) > 1 and not arguments.galfit:
+        raise click.UsageError("several INPUTs came, expected one (or GALFIT files: --galfit)")
+    return inputs
 
 
 COMMAND = Command("fit", fit, FitArguments, sections_of(Config))

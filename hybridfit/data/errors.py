@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from hybridfit.data.flags import Flag
 
 
 class UsageError(ValueError):
     """The command, its options or its whole input are wrong; nothing was computed."""
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Take errors raised in here for wrong usage: raise `UsageError` with their text."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError) as error:
+        raise UsageError(str(error)) from error
 
 
 class BadInput(ValueError):

@@ -92,18 +92,8 @@ def posterior_rows(
     rows = np.zeros(len(cutouts), dtype=record_type(columns))
     wanted = {column.name for column in columns}
     names = posterior.space.names
-    shift = to_numpy(parent_shift(names, cutouts.origin))
     mean = to_numpy(posterior.mean)
-    values = {"": mean + shift, "_err": to_numpy(posterior.std)}
-    quantiles = to_numpy(posterior.quantiles(list(LEVELS.values()))) + shift[:, None]
-    values |= {f"_{end}": quantiles[:, j] for j, end in enumerate(LEVELS)}
-    for k, name in enumerate(names):
-        for end, value in values.items():
-            rows[f"{name}{end}"] = value[:, k]
-        if f"{name}{DRAWS}" in wanted:
-            rows[f"{name}{DRAWS}"] = to_numpy(posterior.samples[..., k]) + shift[:, k, None]
-    for end in ("", "_err"):
-        rows[f"r_eff_arcsec{end}"] = rows[f"r_eff{end}"] * to_numpy(cutouts.pixel_scale)
+    _fill_parameters(rows, cutouts, posterior, mean, f"{names[0]}{DRAWS}" in wanted)
     fill_sky(rows, cutouts, mean[:, [names.index(name) for name in ("x", "y", "q", "pa")]])
     rows["id"] = [name.encode() for name in cutouts.id]
     rows["notes"] = notes_of(cutouts, np.isnan(rows["ra"]) & np.isfinite(rows["x"]))
@@ -114,3 +104,24 @@ def posterior_rows(
     if "log_prob" in wanted:
         rows["log_prob"] = to_numpy(posterior.log_prob)
     return rows
+
+
+def _fill_parameters(
+    rows: NDArray[np.void],
+    cutouts: Cutouts,
+    posterior: Posterior,
+    mean: NDArray[np.float64],
+    draws: bool,
+) -> None:
+    """Fill means (B, P), deviations, quantiles and, where wanted, draws, in the parent image."""
+    shift = to_numpy(parent_shift(posterior.space.names, cutouts.origin))
+    values = {"": mean + shift, "_err": to_numpy(posterior.std)}
+    quantiles = to_numpy(posterior.quantiles(list(LEVELS.values()))) + shift[:, None]
+    values |= {f"_{end}": quantiles[:, j] for j, end in enumerate(LEVELS)}
+    for k, name in enumerate(posterior.space.names):
+        for end, value in values.items():
+            rows[f"{name}{end}"] = value[:, k]
+        if draws:
+            rows[f"{name}{DRAWS}"] = to_numpy(posterior.samples[..., k]) + shift[:, k, None]
+    for end in ("", "_err"):
+        rows[f"r_eff_arcsec{end}"] = rows[f"r_eff{end}"] * to_numpy(cutouts.pixel_scale)

@@ -26,8 +26,7 @@ def merged_quality(
     A mask of bit planes marks bad pixels: unlike a mask of objects it does not cover neighbours.
 
     Args:
-        planes: (H, W) by role.
-        headers: of the planes that have one, by role.
+        planes, headers: (H, W) by role; the headers of those that have one.
         telescope: TELESCOP of the image, "" if unknown.
         mask_bits: the user's choice of bits, see `chosen_bits`.
 
@@ -44,27 +43,43 @@ def merged_quality(
         header = headers.get(role, fits.Header())
         if role not in planes or (role == "mask" and not (mask_bits or named_planes(header))):
             continue
-        try:
-            bits = chosen_bits(header, telescope, mask_bits)
-        except ValueError as error:
-            raise BadInput(str(error)) from error
-        found = bits.bad(planes[role])
+        found, meaning = _of_bits(planes[role], header, telescope, mask_bits)
         if role == "mask" and not named_planes(header):
             kept["mask"] = found
             continue
         kept.pop(role, None)
         bad |= found
-        notes.append(_note(text_in(header, "EXTNAME") or role, found, bits.meaning))
-    if "weight" in planes:
-        name = text_in(headers.get("weight", fits.Header()), "EXTNAME") or "weight"
-        found = ~(planes["weight"] > 0)  # NaN too
-        bad |= found
-        notes.append(_note(name, found, "0"))
-        if not set(NOISE_ROLES) & set(planes):
-            notes.append(f"{name} is not used as noise: say --hdu-ivar {name} if it is 1 / sigma^2")
+        notes.append(_note(text_in(header, "EXTNAME") or role, found, meaning))
+    found, said = _of_weight(planes, headers.get("weight", fits.Header()))
+    bad, notes = bad | found, [*notes, *said]
     if bad.any() or "bad" in planes:
         kept["bad"] = bad | planes.get("bad", False)
     return kept, tuple(filter(None, notes))
+
+
+def _of_bits(
+    plane: NDArray, header: fits.Header, telescope: str, mask_bits: str
+) -> tuple[NDArray[np.bool_], str]:
+    """Return the bad pixels (H, W) of a plane of bits, and what the harmful bits mean."""
+    try:
+        bits = chosen_bits(header, telescope, mask_bits)
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+    return bits.bad(plane), bits.meaning
+
+
+def _of_weight(
+    planes: Mapping[str, NDArray], header: fits.Header
+) -> tuple[NDArray[np.bool_], list[str]]:
+    """Return the pixels (H, W) without weight, and notes; none where there is no such plane."""
+    if "weight" not in planes:
+        return np.zeros(planes["image"].shape, bool), []
+    name = text_in(header, "EXTNAME") or "weight"
+    found = ~(planes["weight"] > 0)  # NaN too
+    notes = [_note(name, found, "0")]
+    if not set(NOISE_ROLES) & set(planes):
+        notes.append(f"{name} is not used as noise: say --hdu-ivar {name} if it is 1 / sigma^2")
+    return found, notes
 
 
 def _note(name: str, found: NDArray[np.bool_], meaning: str) -> str:

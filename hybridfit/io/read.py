@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import BadInput
@@ -24,10 +25,11 @@ from hybridfit.io.read_cutout import Cutout, read_cutout
 from hybridfit.io.sources import Source, find_sources
 from hybridfit.options.yaml_options import make
 
+Shape = tuple[int, int]
 SIDES = (32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 
 
-def padded_shape(height: int, width: int) -> tuple[int, int]:
+def padded_shape(height: int, width: int) -> Shape:
     """Return the shape that a cutout is padded to. Few shapes need few compiled kernels."""
     return _padded_side(height), _padded_side(width)
 
@@ -39,7 +41,7 @@ def _padded_side(side: int) -> int:
     return 128 * math.ceil(side / 128)
 
 
-def blank_cutout(id: str, error: BadInput, shape: tuple[int, int] = (32, 32)) -> Cutout:
+def blank_cutout(id: str, error: BadInput, shape: Shape = (32, 32)) -> Cutout:
     """Return a cutout without data that carries the flags and text of a `BadInput`."""
     return Cutout(
         id=id,
@@ -77,9 +79,7 @@ def read_or_blank(source: Source, read: Callable[[Source], Cutout] = read_cutout
 
 
 def stack(
-    cutouts: Sequence[Cutout],
-    shape: tuple[int, int] | None = None,
-    psf_shape: tuple[int, int] | None = None,
+    cutouts: Sequence[Cutout], shape: Shape | None = None, psf_shape: Shape | None = None
 ) -> Cutouts:
     """Stack cutouts into one batch.
 
@@ -98,22 +98,12 @@ def stack(
         raise ValueError("no cutouts to stack, expected at least one")
     sizes = [cutout.image.shape for cutout in cutouts]
     shape = shape or padded_shape(max(h for h, _ in sizes), max(w for _, w in sizes))
-    batch = len(cutouts)
-    image = np.zeros((batch, *shape), np.float32)
-    sigma = np.ones((batch, *shape), np.float32)
-    mask = np.ones((batch, *shape), bool)
-    for i, (cutout, (h, w)) in enumerate(zip(cutouts, sizes, strict=True)):
-        if h > shape[0] or w > shape[1]:
-            raise ValueError(f"cutout of '{cutout.id}' is {h} x {w}, expected at most {shape}")
-        image[i, :h, :w] = cutout.image
-        sigma[i, :h, :w] = cutout.sigma
-        mask[i, :h, :w] = cutout.mask
-    psf = _stacked_psfs(cutouts, psf_shape)
+    image, sigma, mask = _stacked_planes(cutouts, shape)
     return Cutouts(
-        image=torch.from_numpy(image),
-        sigma=torch.from_numpy(sigma),
-        psf=None if psf is None else torch.from_numpy(psf),
-        mask=torch.from_numpy(mask),
+        image=image,
+        sigma=sigma,
+        psf=_stacked_psfs(cutouts, psf_shape),
+        mask=mask,
         id=[cutout.id for cutout in cutouts],
         psf_oversampling=torch.tensor([cutout.psf_oversampling for cutout in cutouts]),
         psf_includes_pixel=torch.tensor([cutout.psf_includes_pixel for cutout in cutouts]),
@@ -129,9 +119,23 @@ def stack(
     )
 
 
-def _stacked_psfs(
-    cutouts: Sequence[Cutout], psf_shape: tuple[int, int] | None
-) -> np.ndarray | None:
+def _stacked_planes(cutouts: Sequence[Cutout], shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
+    """Return images, sigmas and masks (B, H, W), padded with masked pixels."""
+    batch = len(cutouts)
+    image = np.zeros((batch, *shape), np.float32)
+    sigma = np.ones((batch, *shape), np.float32)
+    mask = np.ones((batch, *shape), bool)
+    for i, cutout in enumerate(cutouts):
+        h, w = cutout.image.shape
+        if h > shape[0] or w > shape[1]:
+            raise ValueError(f"cutout of '{cutout.id}' is {h} x {w}, expected at most {shape}")
+        image[i, :h, :w] = cutout.image
+        sigma[i, :h, :w] = cutout.sigma
+        mask[i, :h, :w] = cutout.mask
+    return torch.from_numpy(image), torch.from_numpy(sigma), torch.from_numpy(mask)
+
+
+def _stacked_psfs(cutouts: Sequence[Cutout], psf_shape: Shape | None) -> Tensor | None:
     psfs = [cutout.psf for cutout in cutouts]
     given = [psf.shape for psf in psfs if psf is not None]
     if not given:
@@ -148,7 +152,7 @@ def _stacked_psfs(
         if top < 0 or left < 0:
             raise ValueError(f"PSF of '{cutout.id}' is {psf.shape}, expected at most {(h, w)}")
         row[top : top + psf.shape[0], left : left + psf.shape[1]] = psf
-    return stacked
+    return torch.from_numpy(stacked)
 
 
 def read(input: str | Path, **options: Any) -> Cutouts:

@@ -93,13 +93,8 @@ def read_cutout(source: Source, options: ReadOptions = ReadOptions()) -> Cutout:
     wcs, wcs_note = celestial_wcs(header, (0, 0))
     scale_note = LINEAR if is_asinh(header) else ""
     calibration = _calibration(source, options, header, wcs, found.planes["image"])
-    draft = prepare(
-        Draft(planes, _start(source, options, origin), origin),
-        crop=options.crop,
-        mask_neighbours=options.mask_neighbours,
-        gain=calibration.gain,
-        gain_doubt=calibration.gain_doubt,
-    )
+    given = Draft(planes, _start(source, options, origin), origin)
+    draft = _prepared(given, options, calibration)
     scale = pixel_scale(source.pixel_scale, options.pixel_scale, wcs)
     psf = _psf(source, options, psf_plane, found.headers.get("psf"), scale)
     return assemble_cutout(
@@ -137,31 +132,44 @@ def assemble_cutout(
         psf_includes_pixel: whether the PSF includes the pixel response.
         pixel_scale: arcsec, NaN where unknown.
         wcs: of the image as given, None without one.
-        notes: further notes for the user on the pixels.
-        last_notes: less important notes, which a long message may cut off.
+        notes, last_notes: notes on the pixels; a long message may cut off the last ones.
     """
     flags = draft.flags | (Flag.NO_PSF if psf is None else psf.flags)
-    if not calibration.origin:
-        flags |= Flag.NO_ZEROPOINT
-    gain_notes = calibration.gain_notes if draft.flags & Flag.SIGMA_ESTIMATED else ()
-    psf_notes = () if psf is None else psf.notes
     return Cutout(
         id=id,
-        **draft.planes,
-        psf=None if psf is None else psf.psf,
-        psf_oversampling=1 if psf is None else psf.oversampling,
-        psf_includes_pixel=psf is not None and psf_includes_pixel,
+        **_plane_fields(draft, psf, psf_includes_pixel),
         zeropoint=calibration.zeropoint,
         zeropoint_from=calibration.origin,
         pixel_scale=pixel_scale,
         origin=draft.origin,
         start=draft.start,
-        flags=int(flags),
+        flags=int(flags | (0 if calibration.origin else Flag.NO_ZEROPOINT)),
         wcs=moved_wcs(wcs, draft.origin),
-        message=joined(
-            *calibration.notes, *notes, *draft.notes, *gain_notes, *psf_notes, *last_notes
-        ),
+        message=_message(draft, calibration, psf, notes, last_notes),
     )
+
+
+def _plane_fields(draft: Draft, psf: PreparedPsf | None, includes_pixel: bool) -> dict[str, Any]:
+    """Return the fields of a `Cutout` that hold pixels, and describe its PSF."""
+    return {
+        **draft.planes,
+        "psf": None if psf is None else psf.psf,
+        "psf_oversampling": 1 if psf is None else psf.oversampling,
+        "psf_includes_pixel": psf is not None and includes_pixel,
+    }
+
+
+def _message(
+    draft: Draft,
+    calibration: Calibration,
+    psf: PreparedPsf | None,
+    notes: Sequence[str],
+    last_notes: Sequence[str],
+) -> str:
+    """Return all notes as one text, the more important ones first."""
+    gain_notes = calibration.gain_notes if draft.flags & Flag.SIGMA_ESTIMATED else ()
+    psf_notes = () if psf is None else psf.notes
+    return joined(*calibration.notes, *notes, *draft.notes, *gain_notes, *psf_notes, *last_notes)
 
 
 def _planes(source: Source, options: ReadOptions) -> FilePlanes:
@@ -215,6 +223,17 @@ def _calibration(
         gain=first_number(source.gain, options.gain),
         area=pixel_area(first_number(source.pixel_scale, options.pixel_scale), wcs),
         pixels=pixels,
+    )
+
+
+def _prepared(draft: Draft, options: ReadOptions, calibration: Calibration) -> Draft:
+    """Return a draft cropped, with neighbours masked and a missing sigma made, as asked."""
+    return prepare(
+        draft,
+        crop=options.crop,
+        mask_neighbours=options.mask_neighbours,
+        gain=calibration.gain,
+        gain_doubt=calibration.gain_doubt,
     )
 
 

@@ -158,10 +158,7 @@ def result_rows(cutouts: Cutouts, result: Result, columns: Sequence[Column]) -> 
     fit, space = result.fit, result.fit.space
     shift = to_numpy(parent_shift(space.names, cutouts.origin))
     _fill_parameters(rows, cutouts, result, shift, f"{space.names[0]}_p50" in wanted)
-    theta = to_numpy(fit.theta)
-    for tail in _components(space):
-        at = [space.names.index(f"{name}{tail}") for name in ("x", "y", "q", "pa")]
-        fill_sky(rows, cutouts, theta[:, at], tail)
+    _fill_positions(rows, cutouts, to_numpy(fit.theta), space)
     rows["id"] = [name.encode() for name in cutouts.id]
     tail = _components(space)[0]
     lost = np.isnan(rows[f"ra{tail}"]) & np.isfinite(rows[f"x{tail}"])
@@ -202,6 +199,15 @@ def _fill_parameters(
             rows[f"{name}{end}"] = value[:, k]
         for tail in _components(space):
             rows[f"r_eff_arcsec{tail}{end}"] = rows[f"r_eff{tail}{end}"] * scale
+
+
+def _fill_positions(
+    rows: NDArray[np.void], cutouts: Cutouts, theta: NDArray[np.float64], space: ParameterSpace
+) -> None:
+    """Fill each component's place on the sky, from parameters (B, Q) in the cutouts."""
+    for tail in _components(space):
+        at = [space.names.index(f"{name}{tail}") for name in ("x", "y", "q", "pa")]
+        fill_sky(rows, cutouts, theta[:, at], tail)
 
 
 def _put_draws(rows: NDArray[np.void], draws: Draws, shift: NDArray[np.float64], room: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy.table import Table
@@ -44,21 +45,25 @@ def rows_back(path: Path, columns: Sequence[Column], ids: Sequence[str]) -> Rows
     def rows(first: int, last: int) -> NDArray[np.void]:
         found = blank_rows(last - first, columns)
         for column in columns:
-            values = names[column.name][first:last]
-            if column.name == "id":
-                found["id"] = [name.encode() for name in ids[first:last]]
-            elif column.is_text:
-                texts = np.ma.filled(np.ma.asarray(values).astype(str), "")
-                found[column.name] = [str(text).encode() for text in texts]
-            elif column.format.startswith("f"):
-                numbers = np.ma.filled(np.ma.asarray(values).astype(float), np.nan)
-                # parquet has matrices as plain lists
-                found[column.name] = numbers.reshape(found[column.name].shape)
-            else:
-                found[column.name] = np.ma.filled(np.ma.asarray(values), 0)
+            if column.name != "id":
+                _fill(found, column, names[column.name][first:last])
+        found["id"] = [name.encode() for name in ids[first:last]]
         return found
 
     return rows
+
+
+def _fill(rows: NDArray[np.void], column: Column, values: Any) -> None:
+    """Put what a table has in a column back into the records."""
+    name, masked = column.name, np.ma.asarray(values)
+    if column.is_text:
+        texts = np.ma.filled(masked.astype(str), "")
+        rows[name] = [str(text).encode() for text in texts]
+    elif column.format.startswith("f"):
+        numbers = np.ma.filled(masked.astype(float), np.nan)
+        rows[name] = numbers.reshape(rows[name].shape)  # parquet has matrices as plain lists
+    else:
+        rows[name] = np.ma.filled(masked, 0)
 
 
 def _same_ids(table: Table, ids: Sequence[str]) -> bool:

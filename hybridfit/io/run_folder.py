@@ -192,24 +192,35 @@ def open_run(
     check_unlinked(path / MEMBERS)
     with Member(path) as member:
         with member.waiting_claim(member.setup):
-            others = member.others()
-            if others and (overwrite or exclusive):
-                raise UsageError(
-                    f"another process is writing to output '{path}' ({len(others)} in all): wait "
-                    "until it has ended, or choose another -o"
-                )
-            _check_places(folder)
-            if not others:
-                _prepare(folder, overwrite)
-                member.sweep()
-            check_same(path, read_record(path).get("compared"), record["compared"])
-            if not others:
-                begin(folder)
-            member.begin_work()
+            _set_up(folder, member, overwrite, exclusive, begin)
         yield folder, member
         if not member.others():
             with suppress(OSError):  # empty if there was nothing to do
                 (path / PARTS).rmdir()
+
+
+def _set_up(
+    folder: RunFolder,
+    member: Member,
+    overwrite: bool,
+    exclusive: bool,
+    begin: Callable[[RunFolder], None],
+) -> None:
+    """Prepare the folder if nobody else works in it, and join its run, see `open_run`."""
+    path, others = folder.path, member.others()
+    if others and (overwrite or exclusive):
+        raise UsageError(
+            f"another process is writing to output '{path}' ({len(others)} in all): wait "
+            "until it has ended, or choose another -o"
+        )
+    _check_places(folder)
+    if not others:
+        _prepare(folder, overwrite)
+        member.sweep()
+    check_same(path, read_record(path).get("compared"), folder.record["compared"])
+    if not others:
+        begin(folder)
+    member.begin_work()
 
 
 def _check_places(folder: RunFolder) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hybridfit.data.errors import BadInput
 from hybridfit.data.names import START_NAMES
-from hybridfit.io.address import parse_address
+from hybridfit.io.address import Address, parse_address
 from hybridfit.io.manifest import TABLE_ENDINGS, Manifest, is_fits_table, read_manifest
 from hybridfit.io.options import ROLES, VALUES, ReadOptions
 from hybridfit.io.planes import hdu_names
@@ -165,22 +165,7 @@ def find_sources(input: str | Path, options: ReadOptions = ReadOptions()) -> Sou
         raise ValueError(f"input '{path}' is neither a directory nor a regular file")
     if options.psf is not None:
         _check_shared_psf(options)
-    if path.is_dir():
-        sources = _of_directory(path, options)
-    elif not address.tail and (path.name.lower().endswith(TABLE_ENDINGS) or is_fits_table(path)):
-        sources = _of_manifest(read_manifest(path, options), path)
-    elif _stem(path.name):
-        hdu_names_or_error(path)
-        sources = Sources(
-            [_stem(path.name)],
-            str(path.parent),
-            files={"image": np.array([os.fsencode(path.name + address.tail)])},
-        )
-    else:
-        raise ValueError(
-            f"input '{path}' is a file of unknown kind: expected a directory, a manifest "
-            f"({', '.join(TABLE_ENDINGS)}) or a FITS file"
-        )
+    sources = _of_directory(path, options) if path.is_dir() else _of_file(address, options)
     if not (options.no_psf or options.psf or sources.has("psf")):
         _require_psf(sources, options, path)
     return sources
@@ -192,6 +177,21 @@ def hdu_names_or_error(path: Path) -> list[str]:
         return hdu_names(str(path))
     except BadInput as error:
         raise ValueError(f"input {error}") from error
+
+
+def _of_file(address: Address, options: ReadOptions) -> Sources:
+    """Return the galaxies of a manifest, or the one of a FITS file."""
+    path = Path(address.path)
+    if not address.tail and (path.name.lower().endswith(TABLE_ENDINGS) or is_fits_table(path)):
+        return _of_manifest(read_manifest(path, options), path)
+    if not _stem(path.name):
+        raise ValueError(
+            f"input '{path}' is a file of unknown kind: expected a directory, a manifest "
+            f"({', '.join(TABLE_ENDINGS)}) or a FITS file"
+        )
+    hdu_names_or_error(path)
+    image = np.array([os.fsencode(path.name + address.tail)])
+    return Sources([_stem(path.name)], str(path.parent), files={"image": image})
 
 
 def _of_directory(root: Path, options: ReadOptions) -> Sources:

@@ -88,6 +88,22 @@ class View:
         shape = rows.stop - rows.start, columns.stop - columns.start
         return PartOf(whole, (columns.start, rows.start), shape)
 
+    def _check_sides(
+        self, sides: tuple[int, ...], region: tuple[int, int, int, int] | None, limits: bool
+    ) -> None:
+        """Raise BadInput for too many pixels, or, with ``limits``, too few."""
+        if max(sides) > MAX_SIDE or math.prod(sides) > MAX_PIXELS:
+            raise BadInput(
+                f"{self._where} has {sides[0]} x {sides[-1]} pixels, expected a cutout of one "
+                f"galaxy of at most {MAX_SIDE} a side and {MAX_PIXELS:.0e} in all: cut it out first"
+            )
+        if limits and min(sides) < MIN_SIDE:
+            asked = f": {self._of_region(region)}" if region is not None else ""
+            raise BadInput(
+                f"{self._where} has {sides[0]} x {sides[-1]} pixels{asked}, expected at least "
+                f"{MIN_SIDE} a side"
+            )
+
     def read(
         self, region: tuple[int, int, int, int] | None = None, limits: bool = True
     ) -> NDArray[np.floating]:
@@ -114,17 +130,7 @@ class View:
         sides = tuple(side for side in shape if side != 1)
         if len(sides) != 2:
             sides = shape[-2:]
-        if max(sides) > MAX_SIDE or math.prod(sides) > MAX_PIXELS:
-            raise BadInput(
-                f"{self._where} has {sides[0]} x {sides[-1]} pixels, expected a cutout of one "
-                f"galaxy of at most {MAX_SIDE} a side and {MAX_PIXELS:.0e} in all: cut it out first"
-            )
-        if limits and min(sides) < MIN_SIDE:
-            asked = f": {self._of_region(region)}" if region is not None else ""
-            raise BadInput(
-                f"{self._where} has {sides[0]} x {sides[-1]} pixels{asked}, expected at least "
-                f"{MIN_SIDE} a side"
-            )
+        self._check_sides(sides, region, limits)
         in_part = self._sliced or region is not None
         self._check_unpacked(in_part)
         data = self._hdu.section[tuple(slices)] if in_part else self._hdu.data

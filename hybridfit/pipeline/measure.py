@@ -102,14 +102,8 @@ def measure(
     """
     if compile is None:
         compile = compiles(options, len(cutouts), device, errors)
-    network = starts = None
-    if estimator is not None and cutouts.psf is not None:
-        with clock("predicting"):
-            part = starting_part(estimator, errors.uncertainty)
-            count = errors.sampling.network_draws if errors.uncertainty == "posterior" else 0
-            seed = errors.sampling.seed
-            network = network_start(cutouts, part, device, options, count, seed)
-            starts = starts_from(network.initial.coords.cpu())
+    network = _network_start(cutouts, estimator, options, device, errors, clock)
+    starts = None if network is None else starts_from(network.initial.coords.cpu())
     rows, results = [], []
     parts = fit_parts(cutouts, options, device, compile, starts)
     while True:
@@ -126,6 +120,23 @@ def measure(
         return _nothing(options)
     with clock("diagnosing"):
         return diagnosed(cutouts, put_together(results, rows), options, device)
+
+
+def _network_start(
+    cutouts: Cutouts,
+    estimator: Estimator | None,
+    options: FitOptions,
+    device: torch.device,
+    errors: ErrorOptions,
+    clock: Clock,
+) -> NetworkStart | None:
+    """Return the network's posteriors; None without a network or without PSFs."""
+    if estimator is None or cutouts.psf is None:
+        return None
+    with clock("predicting"):
+        part = starting_part(estimator, errors.uncertainty)
+        count = errors.sampling.network_draws if errors.uncertainty == "posterior" else 0
+        return network_start(cutouts, part, device, options, count, errors.sampling.seed)
 
 
 def _measured(

@@ -79,18 +79,10 @@ def predict(
     settings, images = predict_config(config, keywords)
     chosen, where = settings.predict, usable_device(settings.run.device)
     cutouts = as_cutouts(data, settings.read, images, "predict")
-    if estimator is not None:
-        checked("estimator", estimator, Estimator)
-    network = estimator or load_estimator(chosen.weights)
+    given = load_estimator(chosen.weights) if estimator is None else estimator
+    network = checked("estimator", given, Estimator)
     columns = _columns(chosen, network, id_width(cutouts.id))
-    isolation = Isolation(
-        lambda: _rows(ordinary_galaxy(cutouts.psf is not None), network, chosen, where, columns)
-    )
-    rows = isolation.rows(
-        cutouts,
-        lambda part: _rows(part, network, chosen, where, columns),
-        lambda one, text: failed_cutout(one, text, columns),
-    )
+    rows = _isolated_rows(cutouts, network, chosen, where, columns)
     return whole_table(rows, columns, metadata({"predict": asdict(chosen)}))
 
 
@@ -188,6 +180,22 @@ def _columns(options: PredictOptions, estimator: Estimator, width: int) -> tuple
     if estimator.target_columns:
         return targets_columns([column.name for column in estimator.target_columns], width, kept)
     return posterior_columns(ParameterSpace(), width, kept)
+
+
+def _isolated_rows(
+    cutouts: Cutouts,
+    estimator: Estimator,
+    options: PredictOptions,
+    device: torch.device,
+    columns: Any,
+) -> NDArray[np.void]:
+    """Return the rows of all galaxies; one that makes its batch fail is a row without values."""
+
+    def rows(part: Cutouts) -> NDArray[np.void]:
+        return _rows(part, estimator, options, device, columns)
+
+    isolation = Isolation(lambda: rows(ordinary_galaxy(cutouts.psf is not None)))
+    return isolation.rows(cutouts, rows, lambda one, text: failed_cutout(one, text, columns))
 
 
 def _rows(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -54,14 +54,65 @@ def run_files(
         work: what is computed.
         overwrite: discard another run's results in ``out``.
         quiet: without a progress bar.
-        sources: the galaxies, where they are not to be looked for in ``input``.
-        engine: what computes the parts.
+        sources, engine: the galaxies, if not to be looked for in ``input``; what computes parts.
 
     Raises:
         UsageError: if the input as a whole, or what ``out`` holds already, is not usable.
         OSError: if ``out`` cannot be written.
     """
     out, worker, notes = Path(out), Worker(work), []
+    task = _task(input, out, work, sources, worker)
+
+    def begin(folder: RunFolder) -> None:
+        with worker.clock("checking"):
+            notes.extend(check_inputs(task.run(folder)))
+
+    place = (out, work.run.format, task.record, task.job.row_type, task.edges)
+    begun = open_run(*place, overwrite, engine.exclusive, begin)
+    with begun as (folder, member), threads(work.run.threads):
+        if not folder.is_complete():
+            _complete(task.run(folder), worker, member, engine, quiet, task.settings, notes)
+        counts = folder.outcome()
+    found = counts["n"], counts["flags"], counts["quality"]
+    return Summary(folder.results, *found, worker.n_fitted, worker.seconds, tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a run measures, and what it notes of that.
+
+    Args:
+        sources: the galaxies; their first ``job.n`` are measured.
+        ids: names of these.
+        job: what is computed.
+        settings: options by section, and the input's name, for the table.
+        record: see `open_run`.
+    """
+
+    sources: Sequence[Source]
+    ids: Sequence[str]
+    job: Job
+    settings: Mapping[str, Any]
+    record: Mapping[str, Any]
+
+    @property
+    def edges(self) -> tuple[int, ...]:
+        """Numbers of the galaxies at which parts begin, and the end."""
+        return (*range(0, self.job.n, self.job.work.run.part_size), self.job.n)
+
+    def run(self, folder: RunFolder) -> Run:
+        """Return the run in its folder."""
+        return Run(folder, self.sources, self.ids, self.job)
+
+
+def _task(
+    input: str | Path | Sequence[str],
+    out: Path,
+    work: Work,
+    sources: Sequence[Source] | None,
+    worker: Worker,
+) -> _Task:
+    """Find the galaxies, unless they are given, and describe the run."""
     start = time.perf_counter()
     if sources is None:
         sources = _sources(Path(str(input)), out, work.read)
@@ -71,21 +122,8 @@ def run_files(
     name = input if isinstance(input, list) else str(input)
     settings = _settings(work)
     record = {"input": name, "compared": {**_compared(settings, ids), **work.identity}}
-    edges = (*range(0, n, work.run.part_size), n)
     worker.spend("finding", time.perf_counter() - start)
-
-    def begin(folder: RunFolder) -> None:
-        with worker.clock("checking"):
-            notes.extend(check_inputs(Run(folder, sources, ids, job)))
-
-    place = (out, work.run.format, record, job.row_type, edges, overwrite, engine.exclusive)
-    with open_run(*place, begin) as (folder, member), threads(work.run.threads):
-        if not folder.is_complete():
-            run = Run(folder, sources, ids, job)
-            _complete(run, worker, member, engine, quiet, {**settings, "input": name}, notes)
-        counts = folder.outcome()
-    found = counts["n"], counts["flags"], counts["quality"]
-    return Summary(folder.results, *found, worker.n_fitted, worker.seconds, tuple(notes))
+    return _Task(sources, ids, job, {**settings, "input": name}, record)
 
 
 def _complete(

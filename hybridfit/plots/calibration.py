@@ -91,7 +91,13 @@ def plot_methods(curves: Mapping[str, Table], title: str = "", inside: str = "tr
         axis.set_axis_off()
     figure.supxlabel("nominal probability of the central interval", fontsize=9, color=INK)
     figure.supylabel(f"fraction of {inside} inside", fontsize=9, color=INK)
-    handles, labels = axes[0].get_legend_handles_labels()
+    _method_legend(figure, axes[0], title)
+    return figure
+
+
+def _method_legend(figure: Figure, axis: Axes, title: str) -> None:
+    """Name the methods that a panel has lines of, above the panels."""
+    handles, labels = axis.get_legend_handles_labels()
     figure.legend(
         handles,
         labels,
@@ -102,7 +108,6 @@ def plot_methods(curves: Mapping[str, Table], title: str = "", inside: str = "tr
         fontsize=9,
         title_fontsize=9,
     )
-    return figure
 
 
 def _method_panel(axis: Axes, first: Table, curves: Mapping[str, Table], name: str) -> None:

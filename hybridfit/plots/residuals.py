@@ -62,26 +62,19 @@ def plot_residuals(
     """
     from matplotlib.figure import Figure
 
-    image, model, sigma = (
-        _planes(name, v) for name, v in (("image", image), ("model", model), ("sigma", sigma))
-    )
-    hidden = np.zeros(image.shape, bool) if mask is None else _planes("mask", mask).astype(bool)
-    for name, plane in (("model", model), ("sigma", sigma), ("mask", hidden)):
-        if plane.shape != image.shape:
-            raise ValueError(f"{name} has shape {plane.shape}, expected {image.shape} as the image")
-    scales = np.broadcast_to(np.asarray(pixel_scale, float), len(image))
+    image, model, sigma, hidden = _checked_planes(image, model, sigma, mask)
     count = len(image)
+    scales = np.broadcast_to(np.asarray(pixel_scale, float), count)
     shape = min(max(image.shape[1] / image.shape[2], FLATTEST), TALLEST)
     wrapped = [textwrap.fill(drawable(title), TITLE_WIDTH) for title in titles[:count]]
     lines = max((text.count("\n") for text in wrapped), default=0)
-    size = (WIDTH, (REST + LINE * lines + PANEL * shape) * count)
-    figure = Figure(figsize=size, layout="constrained")
+    height = (REST + LINE * lines + PANEL * shape) * count
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     for i, row in enumerate(figure.subfigures(count, 1, squeeze=False)[:, 0]):
         if i < len(wrapped):
             row.suptitle(wrapped[i], x=0.01, ha="left", fontsize=8, color=INK, parse_math=False)
         _draw_row(row, image[i], model[i], sigma[i], ~hidden[i], float(scales[i]))
-        directions = compass(wcs[i], *_middle(image[i])) if i < len(wcs) else None
-        if directions is not None:
+        if i < len(wcs) and (directions := compass(wcs[i], *_middle(image[i]))) is not None:
             draw_compass(row.axes[0], directions)
     settle(figure)
     return figure
@@ -96,6 +89,21 @@ def _planes(name: str, value: ArrayLike) -> Array:
     if planes.ndim != 3 or planes.size == 0:
         raise ValueError(f"{name} has shape {planes.shape}, expected pixels (B, H, W)")
     return planes
+
+
+def _checked_planes(
+    image: ArrayLike, model: ArrayLike, sigma: ArrayLike, mask: ArrayLike | None
+) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
+    """Return arrays (B, H, W); raises ValueError if they are not, or differ in shape."""
+    pixels = _planes("image", image)
+    others = {"model": _planes("model", model), "sigma": _planes("sigma", sigma)}
+    hidden = np.zeros(pixels.shape, bool) if mask is None else _planes("mask", mask).astype(bool)
+    for name, plane in (*others.items(), ("mask", hidden)):
+        if plane.shape != pixels.shape:
+            raise ValueError(
+                f"{name} has shape {plane.shape}, expected {pixels.shape} as the image"
+            )
+    return pixels, others["model"], others["sigma"], hidden
 
 
 def _draw_row(

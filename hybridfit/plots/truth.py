@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,14 +32,8 @@ def plot_truth(table: Table, truth: Table) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    errors = [f"{name}_err" for name in LABELS]
-    for what, given, columns in (
-        ("table", table, ["id", "flags", *LABELS, *errors]),
-        ("truth", truth, ["id", *LABELS]),
-    ):
-        names = checked(what, given, Table).colnames
-        if missing := [name for name in columns if name not in names]:
-            raise ValueError(f"{what} lacks the column '{missing[0]}', expected {columns}")
+    _check_columns("table", table, ["id", "flags", *LABELS, *(f"{name}_err" for name in LABELS)])
+    _check_columns("truth", truth, ["id", *LABELS])
     table, truth = matched(table, truth)
     flagged = np.asarray(table["flags"]) != 0
     figure = Figure(figsize=(12.5, 6.4), layout="constrained")
@@ -62,6 +57,13 @@ def plot_truth(table: Table, truth: Table) -> Figure:
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=2, frameon=False, fontsize=10)
     return figure
+
+
+def _check_columns(what: str, given: Table, columns: Sequence[str]) -> None:
+    """Raise ValueError if a table lacks one of the columns."""
+    names = checked(what, given, Table).colnames
+    if missing := [name for name in columns if name not in names]:
+        raise ValueError(f"{what} lacks the column '{missing[0]}', expected {columns}")
 
 
 def matched(table: Table, truth: Table) -> tuple[Table, Table]:

@@ -129,24 +129,13 @@ def finetune(
     Raises:
         ValueError: if too few galaxies are left, or the targets do not fit the network.
     """
-    training, held_out = usable(training), usable(held_out)
-    if len(training) < options.batch or len(held_out) < 10:
-        raise ValueError(
-            f"{len(training)} galaxies to train with and {len(held_out)} held out, expected "
-            f"{options.batch} and 10 or more: some hundreds at least"
-        )
+    training, held_out = _enough(usable(training), usable(held_out), options.batch)
     torch.manual_seed(options.seed)
-    before = None
-    if options.targets:
-        model = renewed(estimator, training, options.targets)
-    else:
-        model = copy.deepcopy(estimator)
-        before = mean_nll(model, held_out)
+    model, before = _begin(estimator, training, held_out, options)
+    if before is not None:
         say(f"held-out NLL {before:.3f} as it is")
-    if training.targets.shape[1] != model.n_targets:
-        raise ValueError(
-            f"{training.targets.shape[1]} targets, but the network has {model.n_targets}"
-        )
+    if (came := training.targets.shape[1]) != model.n_targets:
+        raise ValueError(f"{came} targets, but the network has {model.n_targets}")
     best = _Best(model, before)
     reached: dict[str, float] = {}
     for k, name in enumerate(options.stages):
@@ -158,6 +147,26 @@ def finetune(
     model.requires_grad_(True).eval()
     set_usual(model, training, held_out)
     return FinetuneResult(model, before, best.nll, reached)
+
+
+def _begin(
+    estimator: Estimator, training: Shard, held_out: Shard, options: FinetuneOptions
+) -> tuple[Estimator, float | None]:
+    """Return a copy with its NLL, or with a new flow for other targets, which has none yet."""
+    if options.targets:
+        return renewed(estimator, training, options.targets), None
+    model = copy.deepcopy(estimator)
+    return model, mean_nll(model, held_out)
+
+
+def _enough(training: Shard, held_out: Shard, batch: int) -> tuple[Shard, Shard]:
+    """Return the galaxies; raises ValueError if they are too few."""
+    if len(training) < batch or len(held_out) < 10:
+        raise ValueError(
+            f"{len(training)} galaxies to train with and {len(held_out)} held out, expected "
+            f"{batch} and 10 or more: some hundreds at least"
+        )
+    return training, held_out
 
 
 def set_usual(model: Estimator, training: Shard, held_out: Shard) -> None:

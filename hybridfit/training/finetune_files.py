@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from hybridfit.data.errors import UsageError
+from hybridfit.data.errors import usage_errors
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.sources import find_sources
 from hybridfit.io.truth_table import (
@@ -79,7 +78,7 @@ def finetune_network(
     Raises:
         UsageError: if options, weights, data or ``out`` cannot be used.
     """
-    with _usage_errors():
+    with usage_errors():
         check_threads(threads, 0)
         if threads:
             torch.set_num_threads(threads)
@@ -141,15 +140,6 @@ def _settings(task: _Task, tuned: FinetuneResult) -> dict[str, Any]:
     if task.simulated:
         own |= {"simulator": plan.simulator, "prior": plan.prior}
     return {**task.settings, **own}
-
-
-@contextmanager
-def _usage_errors() -> Iterator[None]:
-    """Turn errors raised inside into `UsageError`."""
-    try:
-        yield
-    except (ValueError, TypeError, OSError) as error:
-        raise UsageError(str(error)) from error
 
 
 def _plan(path: Path | None) -> _Plan:

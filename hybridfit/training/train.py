@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hybridfit.data.errors import UsageError
+from hybridfit.data.errors import usage_errors
 from hybridfit.pipeline.devices import check_threads
 from hybridfit.training.export import export_checkpoint
 from hybridfit.training.loop import claim, train
@@ -28,7 +28,7 @@ def train_network(
     quiet: bool = False,
     start: Path | None = None,
 ) -> bool:
-    """Train by the recipe in a YAML file, see `hybridfit.training.loop.train`.
+    """Train by the recipe in a YAML file; return False if a signal stopped it before its end.
 
     Args:
         config: YAML file with the sections simulator, prior, network and train; not read with
@@ -42,28 +42,38 @@ def train_network(
         quiet: no progress bar.
         start: folder of a run, or of weights, whose network a new run begins with.
 
-    Returns:
-        False if the run was stopped by a signal before its end.
-
     Raises:
         UsageError: if the recipe is wrong, ``out`` holds a run and ``resume`` is False, there is
             nothing to export, or what is in ``start`` does not fit the recipe.
     """
-    try:
+    with usage_errors():
         if export is not None:
             export_checkpoint(out, export)
             return True
-        check_threads(threads, 0)
-        recipe = Recipe.read(config)
-        given: dict[str, Any] = {"minutes": minutes, "images": images}
-        changed = {name: value for name, value in given.items() if value is not None}
-        recipe = replace(recipe, train=replace(recipe.train, **changed))
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"device is '{device}', but torch finds no GPU: use --device cpu")
+        _use_threads(threads)
+        recipe = _recipe(config, minutes, images)
+        _check_device(device)
         check_start(recipe, start, resume)
         claim(out, recipe, resume)
-    except (ValueError, TypeError, OSError) as error:
-        raise UsageError(str(error)) from error
+    return train(recipe, out, resume, device, quiet, start=start) is not None
+
+
+def _recipe(config: Path, minutes: float | None, images: int | None) -> Recipe:
+    """Read a recipe, with other minutes and images where they are given."""
+    recipe = Recipe.read(config)
+    given: dict[str, Any] = {"minutes": minutes, "images": images}
+    changed = {name: value for name, value in given.items() if value is not None}
+    return replace(recipe, train=replace(recipe.train, **changed))
+
+
+def _use_threads(threads: int) -> None:
+    """Set the CPU threads; 0 leaves torch's choice."""
+    check_threads(threads, 0)
     if threads:
         torch.set_num_threads(threads)
-    return train(recipe, out, resume, device, quiet, start=start) is not None
+
+
+def _check_device(device: str) -> None:
+    """Raise ValueError for a GPU where torch finds none."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device is '{device}', but torch finds no GPU: use --device cpu")

@@ -33,13 +33,7 @@ def outcomes_catalogue(
     Raises:
         ValueError: if no run is left.
     """
-    conditions = options.conditions()
-    if unknown := sorted(set(conditions) - {"path"}):
-        raise ValueError(f"where has '{unknown[0]}', expected path=GLOB for GALFIT's outputs")
-    pattern = conditions.get("path", "*")
-    kept = [o for o in outcomes if fnmatchcase(str(o.path), pattern)]
-    if not kept:
-        raise ValueError(f"'{root}' has no output of GALFIT: expected blocks, fit.log or galfit.NN")
+    kept = _chosen(outcomes, root, options)
     parts = [_numbers(o.sersics) for o in kept]
     values, errors = canonical(
         grouped([p[..., 0] for p in parts]), grouped([p[..., 1] for p in parts])
@@ -61,6 +55,18 @@ def outcomes_catalogue(
         flagged=[_flagged(o) for o in kept],
         notes=_notes(kept),
     )
+
+
+def _chosen(outcomes: Sequence[Outcome], root: Path, options: ReferenceOptions) -> list[Outcome]:
+    """Return the results that meet the conditions; raises ValueError if none does."""
+    conditions = options.conditions()
+    if unknown := sorted(set(conditions) - {"path"}):
+        raise ValueError(f"where has '{unknown[0]}', expected path=GLOB for GALFIT's outputs")
+    pattern = conditions.get("path", "*")
+    kept = [o for o in outcomes if fnmatchcase(str(o.path), pattern)]
+    if not kept:
+        raise ValueError(f"'{root}' has no output of GALFIT: expected blocks, fit.log or galfit.NN")
+    return kept
 
 
 def _numbers(components: Sequence[Component]) -> np.ndarray:

@@ -48,20 +48,9 @@ def own_catalogue(
         ValueError: for an estimate that the table lacks, or other parameters than a Sersic's.
     """
     table = results.table
-    tails = component_tails(table.colnames)
-    if not tails:
-        raise ValueError(
-            f"the table of '{results.path}' has no columns {', '.join(NAMES)}: expected one of "
-            "hybridfit fit or predict"
-        )
-    quantiles = {
-        level: _parameters(table, tails, f"_{end}")
-        for level, end in LEVELS.items()
-        if f"x{tails[0]}_{end}" in table.colnames
-    }
+    tails = _tails(results)
+    quantiles = _quantiles(table, tails)
     values, errors = _estimated(results, tails, quantiles, estimate)
-    sky = _columns(table, ("sky", "sky_err", "sky_dx", "sky_dy"))
-    sky[:, 2:] = np.nan_to_num(sky[:, 2:])  # a level sky has no slopes to quote
     flags = _filled(table, "flags").astype(np.int64)
     return Catalogue(
         name=name,
@@ -70,7 +59,7 @@ def own_catalogue(
         aliases=_feedmes(table),
         values=values,
         errors=errors,
-        sky=sky,
+        sky=_sky(table),
         world=_columns(table, [f"{column}{tails[0]}" for column in ("ra", "dec")]),
         chi2_dof=_columns(table, ("chi2", "dof")),
         flagged=[flag_names(value, " ") for value in flags.tolist()],
@@ -100,6 +89,33 @@ def _columns(table: Table, names: Sequence[str]) -> Array:
     nothing = np.full(len(table), np.nan)
     found = [_filled(table, name) if name in table.colnames else nothing for name in names]
     return np.stack(found, axis=1)
+
+
+def _tails(results: Results) -> list[str]:
+    """Return the endings of the parameters' names; raises ValueError if there are none."""
+    tails = component_tails(results.table.colnames)
+    if not tails:
+        raise ValueError(
+            f"the table of '{results.path}' has no columns {', '.join(NAMES)}: expected one of "
+            "hybridfit fit or predict"
+        )
+    return tails
+
+
+def _quantiles(table: Table, tails: Sequence[str]) -> dict[float, Array]:
+    """Return the quantiles (N, K, 7) that the table has, by their level."""
+    return {
+        level: _parameters(table, tails, f"_{end}")
+        for level, end in LEVELS.items()
+        if f"x{tails[0]}_{end}" in table.colnames
+    }
+
+
+def _sky(table: Table) -> Array:
+    """Return the sky's level, its error and the slopes (N, 4)."""
+    sky = _columns(table, ("sky", "sky_err", "sky_dx", "sky_dy"))
+    sky[:, 2:] = np.nan_to_num(sky[:, 2:])  # a level sky has no slopes to quote
+    return sky
 
 
 def _parameters(table: Table, tails: Sequence[str], end: str) -> Array:

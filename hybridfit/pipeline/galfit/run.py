@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.errors import BadInput, UsageError
+from hybridfit.data.errors import BadInput, UsageError, usage_errors
 from hybridfit.data.flags import Flag, joined
 from hybridfit.data.result import Quality, Result
 from hybridfit.deprecations import renamed_arguments
@@ -89,19 +89,22 @@ def fit_feedmes(
         OSError: if ``out`` cannot be written.
     """
     config = Config.of(config, sections, galfit_config())
-    read, options, run, errors = config.read, config.fit, config.run, config.errors
-    if (options.components, options.sky) != (FitOptions.components, FitOptions.sky):
+    if (config.fit.components, config.fit.sky) != (FitOptions.components, FitOptions.sky):
         raise UsageError("components and sky are those of the feedme files: leave them out")
-    try:
+    with usage_errors():
         found = find_tasks(inputs)
-    except (OSError, ValueError) as error:
-        raise UsageError(str(error)) from error
     read_task.cache_clear()  # files may have changed since the last run
-    digest = "" if run.initial_values == "moments" else checked_digest(run.weights)
-    most = max((read_task(id, path).n_components for id, path in found.items()), default=1) or 1
-    work = FeedmeWork(read, run, options, errors, digest, found, most)
+    work = _work(config, found)
     sources = [Source(name, str(path)) for name, path in found.items()]
     return run_files([str(path) for path in inputs], out, work, overwrite, quiet, sources)
+
+
+def _work(config: Config, found: dict[str, Path]) -> FeedmeWork:
+    """Return the work on these files; their table has room for the most components of any."""
+    run = config.run
+    digest = "" if run.initial_values == "moments" else checked_digest(run.weights)
+    most = max((read_task(id, path).n_components for id, path in found.items()), default=1) or 1
+    return FeedmeWork(config.read, run, config.fit, config.errors, digest, found, most)
 
 
 @dataclass(frozen=True)
