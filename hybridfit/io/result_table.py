@@ -169,8 +169,7 @@ def result_rows(cutouts: Cutouts, result: Result, columns: Sequence[Column]) -> 
         rows[name] = to_numpy(getattr(fit, name))
     for name in (*QUALITY_COLUMNS, *FLUXES):
         rows[name] = to_numpy(getattr(result, name))
-    limit = np.where(rows["flux_limit"] > 0, rows["flux_limit"], np.nan)
-    rows["mag_limit"] = to_numpy(cutouts.zeropoint) - 2.5 * np.log10(limit)
+    rows["mag_limit"] = _mag_limit(rows["flux_limit"], to_numpy(cutouts.zeropoint))
     if "covariance" in wanted:
         rows["covariance"] = to_numpy(fit.covariance)
     if "weight" in wanted:
@@ -178,6 +177,13 @@ def result_rows(cutouts: Cutouts, result: Result, columns: Sequence[Column]) -> 
         if result.draws is not None:
             _put_draws(rows, result.draws, shift, wanted["weight"].shape[0])
     return rows
+
+
+def _mag_limit(
+    flux_limit: NDArray[np.float64], zeropoint: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return limits (B,) in magnitudes, NaN where a flux's is not above 0."""
+    return zeropoint - 2.5 * np.log10(np.where(flux_limit > 0, flux_limit, np.nan))
 
 
 def _fill_parameters(
