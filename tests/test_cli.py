@@ -264,7 +264,8 @@ def test_simulate_writes_what_fit_reads(tmp_path: Path):
     assert np.abs(table["x"] - truth["x"]).max() < 1
     result = call("simulate", "-o", tmp_path / "in", "--snr-min", -3)
     assert result.exit_code == 2
-    assert "expected 0 < low <= high" in result.output
+    assert "snr is" in result.output
+    assert "above 0" in result.output
 
 
 def test_simulation_repeats():
