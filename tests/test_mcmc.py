@@ -90,14 +90,14 @@ def test_long_runs_give_the_known_answers(name: str) -> None:
     assert float(pulls(name, long_run(name)).abs().max()) < 4.5
 
 
-class _NoReference(mcmc._Reference):
+class _NoReference(mcmc.Reference):
     """A twin that forgets that the ellipse leaves T as it is: it samples the target times T."""
 
     def log_density(self, white: Tensor) -> Tensor:
         return 0 * white[..., 0]
 
 
-class _FixedScale(mcmc._Reference):
+class _FixedScale(mcmc.Reference):
     """A twin whose T is normal in the density, but a t in the draws."""
 
     def log_density(self, white: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class _FixedScale(mcmc._Reference):
 
 @pytest.mark.parametrize("twin", [_NoReference, _FixedScale])
 def test_wrong_twins_fail(twin: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcmc, "_Reference", twin)
+    monkeypatch.setattr(mcmc, "Reference", twin)
     assert float(pulls("gaussian", long_run("gaussian")).abs().max()) > 6
 
 

@@ -101,7 +101,7 @@ def test_scipy_against_our_renderer(variant: int) -> None:
     cutouts, _ = simulate(1, 0, options)
     known, psfs = peers.known_models(cutouts)
     images = [
-        fit_scipy.Model(psf, (128, 128), variant)(fit_scipy._to_p(theta, 25.0))
+        fit_scipy.Model(psf, (128, 128), variant)(fit_scipy.to_parameters(theta, 25.0))
         for theta, psf in zip(peers.KNOWN, psfs, strict=True)
     ]
     assert peers.distance(np.array(images), known) < 0.02

@@ -78,7 +78,7 @@ class Chain:
 
 
 @dataclass(frozen=True)
-class _Reference:
+class Reference:
     """The t distribution T of each of b problems: mean (b, P), factor (b, P, P)."""
 
     mean: Tensor
@@ -186,7 +186,7 @@ def _burnt_in(
     rows: Tensor,
     options: MCMCOptions,
     rng: _Random,
-) -> tuple[_State, _Reference]:
+) -> tuple[_State, Reference]:
     """Return the walkers after the burn-in, and the T that was fitted to it.
 
     Args:
@@ -270,18 +270,18 @@ def _take(state: _State, rows: Tensor) -> _State:
     )
 
 
-def _fitted(visited: list[Tensor], guess: Tensor, dof: int, inflate: float) -> _Reference:
+def _fitted(visited: list[Tensor], guess: Tensor, dof: int, inflate: float) -> Reference:
     """T from the second half of where the walkers have been, held to the guess and widened."""
     points = torch.cat(visited[len(visited) // 2 :], dim=1)
     weights = points.new_full(points.shape[:2], 1 / points.shape[1])
     mean, covariance = weighted_moments(points, weights, points[:, 0], guess, 2.0 * points.shape[2])
-    return _Reference(mean, inflate * factor_of(covariance), dof)
+    return Reference(mean, inflate * factor_of(covariance), dof)
 
 
 def _update(
     log_density: LogDensity,
     state: _State,
-    reference: _Reference,
+    reference: Reference,
     rows: Tensor,
     max_shrinks: int,
     rng: _Random,

@@ -87,7 +87,7 @@ def _finer(psf: Array, fine: int) -> Array:
     return dense / dense.sum()
 
 
-def _to_p(theta: Array, zeropoint: float) -> Array:
+def to_parameters(theta: Array, zeropoint: float) -> Array:
     x, y, mag, r_eff, n, q, pa, sky = theta
     level = -0.4 * np.log(10) * (mag - zeropoint) - np.log(flux_over_amplitude(r_eff, n, q))
     return np.array([x, y, level, np.log(r_eff), np.log(n), 1 - q, pa, sky])
@@ -101,7 +101,7 @@ class Scipy:
     warms_up = True
 
     def render(self, theta: Array, psf: Array, zeropoint: float, shape: tuple[int, int]) -> Array:
-        return Model(psf, shape, 1)(_to_p(theta, zeropoint))
+        return Model(psf, shape, 1)(to_parameters(theta, zeropoint))
 
     def fit(self, galaxies: list[Galaxy], variant: str) -> list[Fitted]:
         return [_fit(galaxy, {"native": 1, "fine": FINE}[variant]) for galaxy in galaxies]
@@ -112,7 +112,7 @@ def _fit(galaxy: Galaxy, fine: int) -> Fitted:
         raise ValueError("scipy has no starting values of its own")
     height, width = galaxy.image.shape
     model = Model(galaxy.psf, (height, width), fine)
-    first = _to_p(galaxy.start, galaxy.zeropoint)
+    first = to_parameters(galaxy.start, galaxy.zeropoint)
     low = np.array([0, 0, -50, *LOW, -720, -np.inf])
     high = np.array([width, height, 50, *HIGH, 720, np.inf])
     first[3:6] = np.clip(first[3:6], low[3:6] + 1e-3, high[3:6] - 1e-3)
