@@ -73,7 +73,7 @@ def _batches(oversampling: Tensor, known: Tensor) -> Iterator[Tensor]:
 
 def _check_arguments(theta: Tensor, cutouts: Cutouts, space: ParameterSpace) -> None:
     """Raise ValueError if the sky is fixed, or theta has another shape."""
-    if space.sky == "fixed":
+    if space.n_sky == 0:
         raise ValueError("sky is 'fixed', expected 'constant' or 'plane': the limit frees the sky")
     if tuple(theta.shape) != (len(cutouts), len(space.names)):
         raise ValueError(
@@ -94,7 +94,7 @@ def _limit(
     clean = replace(cutouts, image=render(theta, cutouts, space, profiles, dtype))
     coords, linear = space.from_physical(theta, cutouts.zeropoint)
     grid = grid_of(clean, dtype)
-    pixels = make_pixels(clean, linear[:, len(space.shapes)], space.sky, grid, dtype)
+    pixels = make_pixels(clean, linear[:, len(space.shapes)], space.n_sky, grid, dtype)
     half = space.prior.position * cutouts.size.amin(dim=1).double().clamp_min(8)
     centre = nominal_centre(cutouts)
     box = torch.cat([centre, half[:, None], half[:, None]], dim=1)

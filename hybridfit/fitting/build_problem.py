@@ -51,10 +51,10 @@ def build_problem(cutouts: Cutouts, options: FitOptions, compile: bool = False) 
     """Return the problem of cutouts that share one Fourier grid."""
     dtype = torch.float32 if options.precision == "float32" else torch.float64
     grid = grid_of(cutouts, dtype, convolution_of(options.convolution))
-    fixed = options.sky == "fixed"
+    fixed = options.space.n_sky == 0
     level = sky_level(cutouts)
     background = torch.full_like(level, options.sky_value) if fixed else level
-    pixels = make_pixels(cutouts, background, options.sky, grid, dtype)
+    pixels = make_pixels(cutouts, background, options.space.n_sky, grid, dtype)
     centre = nominal_centre(cutouts)
     reach = options.prior.position * cutouts.size.amin(dim=1).double().clamp_min(8)
     box = torch.cat([centre, reach[:, None], reach[:, None]], dim=1)

@@ -61,7 +61,7 @@ def whitened_point(fit: Fit, problem: Problem, cutouts: Cutouts) -> tuple[Tensor
     space = problem.space
     theta = fit.theta.to(problem.box)
     coords, linear = space.from_physical(theta, cutouts.zeropoint)
-    if space.sky == "fixed":
+    if space.n_sky == 0:
         linear = linear[:, : len(space.shapes)]
     else:
         linear = linear.clone()
@@ -130,7 +130,7 @@ def physical_slopes(
     space = problem.space
     unit = flux_units(problem, cutouts)
     value = (unit @ linear[:, :, None])[:, :, 0]
-    if space.sky == "fixed":
+    if space.n_sky == 0:
         value = torch.cat([value, torch.zeros_like(value[:, :1])], dim=1)
     _, slope = space.to_physical(coords, value, cutouts.zeropoint)
     n_nonlinear, total = space.n_nonlinear, space.n_nonlinear + space.n_linear

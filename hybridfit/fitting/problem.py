@@ -52,7 +52,7 @@ class Pixels(Batch):
 def make_pixels(
     cutouts: Cutouts,
     background: Tensor,
-    sky: str,
+    n_sky: int,
     grid: Grid,
     dtype: torch.dtype,
 ) -> Pixels:
@@ -68,19 +68,17 @@ def make_pixels(
         transfer_of(cutouts, grid),
         scale,
         background,
-        sky_terms(sky, grid.height, grid.width, dtype, cutouts.image.device),
+        sky_terms(n_sky, grid.height, grid.width, dtype, cutouts.image.device),
     )
 
 
 def sky_terms(
-    sky: str, height: int, width: int, dtype: torch.dtype, device: torch.device
+    n_sky: int, height: int, width: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """The free sky's images (T, H, W): none, 1, or 1 and the slopes over the cutout's side."""
+    """Return the first ``n_sky`` images (T, H, W) of 1 and the slopes over the cutout's side."""
     one = torch.ones(height, width, dtype=dtype, device=device)
-    if sky == "fixed":
-        return one[None][:0]
-    if sky == "constant":
-        return one[None]
+    if n_sky <= 1:  # spares the slopes
+        return one[None][:n_sky]
     x = torch.arange(width, dtype=dtype, device=device) - (width - 1) / 2
     y = torch.arange(height, dtype=dtype, device=device) - (height - 1) / 2
     return torch.stack([one, one * x / width, one * y[:, None] / height])

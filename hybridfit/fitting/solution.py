@@ -97,7 +97,7 @@ def to_fit(solution: Solution, problem: Problem, cutouts: Cutouts, sky_value: fl
     covariance = joint_covariance(solution, problem)
     unit = flux_units(problem, cutouts)
     linear = (unit @ solution.linear[:, :, None])[:, :, 0]
-    if space.sky == "fixed":
+    if space.n_sky == 0:
         linear = torch.cat([linear, torch.full_like(linear[:, :1], sky_value)], dim=1)
     else:
         linear[:, n_flux] += pixels.background
@@ -139,7 +139,7 @@ def physical_points(points: Tensor, problem: Problem, cutouts: Cutouts) -> Tenso
     space, (batch, count, _) = problem.space, points.shape
     n_flux = len(space.shapes)
     linear = points[..., space.n_nonlinear :] @ flux_units(problem, cutouts).mT
-    if space.sky == "fixed":
+    if space.n_sky == 0:
         linear = torch.cat([linear, torch.zeros_like(linear[..., :1])], dim=2)
     linear[..., n_flux] += problem.pixels.background[:, None]
     linear[..., :n_flux] = torch.where(linear[..., :n_flux] > 0, linear[..., :n_flux], torch.nan)
@@ -158,7 +158,7 @@ def flux_units(problem: Problem, cutouts: Cutouts) -> Tensor:
     """
     space, grid = problem.space, problem.grid
     unit = torch.diag_embed(problem.pixels.scale[:, None].expand(-1, space.n_linear)).clone()
-    if space.sky == "plane":
+    if space.n_sky == 3:
         level = len(space.shapes)
         padded = torch.tensor([grid.height, grid.width], device=unit.device)
         offset = (cutouts.size - padded).double() / 2  # y, x

@@ -47,7 +47,7 @@ def window_problem(
         transfer_of(cutouts, grid),
         problem.pixels.scale,
         problem.pixels.background,
-        sky_terms(problem.space.sky, height, width, dtype, device),
+        sky_terms(problem.space.n_sky, height, width, dtype, device),
     )
     shift = torch.zeros_like(problem.box)
     shift[..., :2] = corner.double().view(-1, *(1,) * (shift.ndim - 2), 2)

@@ -93,6 +93,11 @@ class ParameterSpace:
         return (*roles, *("sky",) * (len(self.names) - len(roles)))
 
     @property
+    def n_sky(self) -> int:
+        """Number of sky terms that are fitted: 0 if it is fixed, 1, or 3 with its slopes."""
+        return len(SKY_NAMES[self.sky])
+
+    @property
     def n_nonlinear(self) -> int:
         """Number of non-linear parameters."""
         return sum(5 + len(shape) for shape in self.shapes)
@@ -100,7 +105,7 @@ class ParameterSpace:
     @property
     def n_linear(self) -> int:
         """Number of linear parameters: a flux for each component, and the sky."""
-        return len(self.shapes) + len(SKY_NAMES[self.sky])
+        return len(self.shapes) + self.n_sky
 
     def slices(self) -> list[slice]:
         """Columns of each component in whitened and render coordinates."""

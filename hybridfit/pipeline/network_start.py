@@ -72,7 +72,7 @@ def network_start(
         seed: of those.
     """
     initial = expectation(cutouts, estimator, device, options.prior)
-    usable = options.components == ("sersic",) and options.sky == "constant"
+    usable = options.components == ("sersic",) and options.space.n_sky == 1
     if not (usable and proposed):
         return NetworkStart(initial, None)
     return NetworkStart(initial, draw(initial.density, cutouts, proposed, seed))

@@ -69,7 +69,7 @@ def _render(
     y = torch.arange(height, dtype=torch.float64, device=theta.device)[:, None] - middle[:, 0]
     sky = linear[:, len(profiles) :, None, None]
     image = sky[:, 0].expand(-1, height, width)
-    if space.sky == "plane":
+    if space.n_sky == 3:
         image = image + sky[:, 1] * x + sky[:, 2] * y
     for k, (columns, profile) in enumerate(zip(space.slices(), profiles, strict=True)):
         shape = geometry(coords[:, columns], profile, grid.kx.dtype)

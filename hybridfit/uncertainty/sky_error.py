@@ -28,7 +28,7 @@ def sky_derivatives(problem: Problem) -> Tensor:
     modes = [bowl - bowl.mean()]  # minus the level, which is fitted
     if problem.space.sky != "plane":
         modes = [zero + x, zero + y[:, None], *modes]
-    if problem.space.sky == "fixed":
+    if problem.space.n_sky == 0:
         modes = [zero + 1, *modes]
     return torch.stack(modes) * weight[:, None]
 
