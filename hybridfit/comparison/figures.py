@@ -14,6 +14,7 @@ from hybridfit.comparison.differences import LOGARITHMIC, PARAMETERS, Pairs, sha
 from hybridfit.comparison.pixels import model_images
 from hybridfit.comparison.result import Comparison
 from hybridfit.comparison.statistics import coverage_curve
+from hybridfit.data.positions import to_cutout
 from hybridfit.io.read import stack
 from hybridfit.io.read_cutout import Cutout
 from hybridfit.pipeline.run_cutouts import CutoutReader
@@ -107,7 +108,8 @@ def _zoom(c: Comparison, m: int, cutout: Cutout) -> plots.Box | None:
     known = np.isfinite(x + y + r_eff)
     if not known.any():
         return None
-    x, y, r_eff = x[known] - cutout.origin[0], y[known] - cutout.origin[1], r_eff[known]
+    x, y = to_cutout(x[known], y[known], cutout.origin)
+    r_eff = r_eff[known]
     # wide enough for all components of both sides, wherever they are
     reach = float(r_eff.max() + max(np.ptp(x), np.ptp(y)))
     return plots.zoom_box(cutout.image.shape, (float(x.mean()), float(y.mean())), reach)

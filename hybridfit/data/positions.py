@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+Number = TypeVar("Number", float, NDArray[np.float64])
 
 
 def plain_name(name: str) -> str:
     """Return a parameter's name without its component: ``r_eff`` for ``r_eff_2``."""
     head, _, tail = name.rpartition("_")
     return head if tail.isdigit() else name
+
+
+def to_parent(
+    x: Number, y: Number, origin: Sequence[float] | NDArray[np.float64]
+) -> tuple[Number, Number]:
+    """Convert x, y from pixels of a cutout to pixels of its parent image.
+
+    Args:
+        x, y: numbers, or arrays of one shape.
+        origin: x and y of the cutout's first pixel in the parent image, pixels.
+    """
+    return x + origin[0], y + origin[1]
+
+
+def to_cutout(
+    x: Number, y: Number, origin: Sequence[float] | NDArray[np.float64]
+) -> tuple[Number, Number]:
+    """Convert x, y from pixels of a parent image to pixels of a cutout.
+
+    Args:
+        x, y, origin: see `to_parent`.
+    """
+    return x - origin[0], y - origin[1]
 
 
 def in_cutout(theta: Tensor, names: Sequence[str], origin: Tensor) -> Tensor:

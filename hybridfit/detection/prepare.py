@@ -17,6 +17,7 @@ from hybridfit.data.cutout_checks import LARGEST, ORDINARY, SMALLEST, absurd_pix
 from hybridfit.data.errors import BadInput
 from hybridfit.data.flags import Flag
 from hybridfit.data.names import NOISE_ROLES
+from hybridfit.data.positions import to_cutout, to_parent
 from hybridfit.detection import cropping, detect
 from hybridfit.detection.detect import middle
 from hybridfit.detection.gain_check import Doubt
@@ -64,7 +65,7 @@ class Draft:
         """Return the part within rows and columns ``box``."""
         x, y = box[1].start, box[0].start
         start = self.start.copy()
-        start[:2] -= x, y
+        start[0], start[1] = to_cutout(start[0], start[1], (x, y))
         return replace(
             self,
             planes={role: plane[box] for role, plane in self.planes.items()},
@@ -272,7 +273,7 @@ def _flagged_frame(
             f"{about} and there is none at its middle, where the target is expected: {advice}",
             int(Flag.UNREADABLE | Flag.SEVERAL_SOURCES),
         )
-    x, y = np.add(draft.position, draft.origin)
+    x, y = to_parent(*draft.position, draft.origin)
     text = f"{about}, and this is the one at x, y = {x:.0f}, {y:.0f}: {advice}"
     return draft.noted(text, Flag.SEVERAL_SOURCES)
 

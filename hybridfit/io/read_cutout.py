@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hybridfit.data.errors import BadInput
 from hybridfit.data.flags import Flag, joined
 from hybridfit.data.names import NOISE_ROLES, OVERSAMPLINGS, START_NAMES, is_oversampling
+from hybridfit.data.positions import to_cutout
 from hybridfit.detection.prepare import Draft, prepare
 from hybridfit.io.asinh import LINEAR, is_asinh
 from hybridfit.io.image_header import text_in
@@ -245,7 +246,7 @@ def _start(source: Source, options: ReadOptions, origin: tuple[int, int]) -> NDA
     if problem:
         raise BadInput(f"{problem} (galaxy '{source.id}')")
     values = np.array(start, dtype=np.float64)
-    values[:2] -= origin
+    values[0], values[1] = to_cutout(values[0], values[1], origin)
     return values
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.flags import Flag
-from hybridfit.data.positions import in_cutout
+from hybridfit.data.positions import in_cutout, to_cutout
 from hybridfit.fitting.options import FitOptions
 from hybridfit.io.blocks import Block
 from hybridfit.model.parameters import PARAMETERS, SKY_NAMES
@@ -139,7 +139,7 @@ def _of_row(row: Row, options: FitOptions, origin: Array, shape: tuple[int, ...]
 
 def _ellipse(row: Row, tail: str, origin: Array) -> Ellipse:
     x, y, r_eff, q, pa = (_number(row, f"{name}{tail}") for name in ("x", "y", "r_eff", "q", "pa"))
-    return Ellipse(x - float(origin[0]), y - float(origin[1]), r_eff, q, pa)
+    return Ellipse(*to_cutout(x, y, origin), r_eff, q, pa)
 
 
 def _sky(row: Row, options: FitOptions, shape: tuple[int, ...]) -> Array:

@@ -201,7 +201,7 @@ def plot_rivals(
     keep = ~np.asarray(mask, dtype=bool)
     box = box or Box.of_whole(image.shape)
     image, theirs, ours, sigma = (box.of(v) for v in (image, theirs, ours, sigma))
-    keep, first = box.of(keep), (origin[0] + box.left, origin[1] + box.low)
+    keep, first = box.of(keep), box.first_pixel(origin)
     figure, axes = _row_of_panels(*image.shape)
     _draw_fluxes(axes[:3], image, (theirs, ours), sigma, keep, first)
     _draw_residuals(axes[3:], image, (theirs, ours), sigma, keep, first)

@@ -173,7 +173,7 @@ def _draw_row(
     data = np.where(keep, picture.image - picture.sky, np.nan)
     model = np.full(data.shape, np.nan) if picture.model is None else picture.model - picture.sky
     stretch = stretch_of(box.of(data), box.of(model), box.of(picture.sigma), box.of(keep), 0.0)
-    origin = (picture.origin[0] + box.left, picture.origin[1] + box.low)
+    origin = box.first_pixel(picture.origin)
     residual = over_sigma(data - model, picture.sigma, keep)
     drawn = draw_pixels(axes[0], box.of(data), stretch.norm, IMAGE_MAP, origin)
     draw_flux_bar(figure, drawn, stretch, axes[0])
@@ -224,9 +224,9 @@ def _draw_whole(axis: Axes, picture: GalaxyPicture, zoom: Box, stretch: AsinhStr
 
     data = np.where(picture.mask, np.nan, picture.image - picture.sky)
     draw_pixels(axis, data, stretch.norm, IMAGE_MAP, picture.origin)
-    corner = (picture.origin[0] + zoom.left - 0.5, picture.origin[1] + zoom.low - 0.5)
+    x, y = zoom.first_pixel(picture.origin)
     sides = (zoom.right - zoom.left, zoom.high - zoom.low)
-    axis.add_patch(Rectangle(corner, *sides, fill=False, color="white", lw=1.0))
+    axis.add_patch(Rectangle((x - 0.5, y - 0.5), *sides, fill=False, color="white", lw=1.0))
     axis.set_title("whole cutout", loc="left", fontsize=9, color=INK, pad=3)
     axis.set_xlabel("x [pix]", fontsize=8, color=INK, labelpad=1)
     axis.set_ylabel("y [pix]", fontsize=8, color=INK, labelpad=1)

@@ -38,6 +38,10 @@ class Box:
         """Return this part of a plane (H, W)."""
         return plane[self.low : self.high, self.left : self.right]
 
+    def first_pixel(self, origin: tuple[float, float]) -> tuple[float, float]:
+        """Return x, y of the part's first pixel [pix], given those of the cutout's."""
+        return origin[0] + self.left, origin[1] + self.low
+
 
 def zoom_box(
     shape: tuple[int, ...], centre: tuple[float, float], r_eff: float, psf_fwhm: float = math.nan

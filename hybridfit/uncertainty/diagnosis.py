@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from hybridfit.data.positions import to_parent
 from hybridfit.detection.detect import Detection
 
 SURELY = 40.0  # by which chi2 must fall, in units of chi2 per degree of freedom
@@ -78,7 +79,7 @@ def neighbour_cause(
     if not flux[brightest] > max(SHARE * own, SEEN * error):
         return ""
     x, y = _centre(image - scene.sky, labels == brightest)
-    place = f"x, y = {x + origin[0]:.0f}, {y + origin[1]:.0f}"
+    place = _place(x, y, origin)
     if not target:
         return f"nothing is detected at the target's position, but a source at {place}"
     x0, y0 = _centre(image - scene.sky, scene.labels == target)
@@ -154,8 +155,14 @@ def residual_cause(
     if not smooth[y, x] > STRONG * level:
         return ""
     away = math.hypot(x - centre[0], y - centre[1])
-    place = f"x, y = {x + origin[0]:.0f}, {y + origin[1]:.0f}"
+    place = _place(float(x), float(y), origin)
     return f"the strongest residual is at {place} ({away:.0f} pix away)"
+
+
+def _place(x: float, y: float, origin: tuple[float, float]) -> str:
+    """Return a place of the cutout as text, in pixels of the user's image."""
+    x, y = to_parent(x, y, origin)
+    return f"x, y = {x:.0f}, {y:.0f}"
 
 
 def _centre(light: NDArray[np.floating], where: NDArray[np.bool_]) -> tuple[float, float]:

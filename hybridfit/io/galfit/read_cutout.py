@@ -16,6 +16,7 @@ from hybridfit.data.cutout_checks import LARGEST
 from hybridfit.data.errors import BadInput
 from hybridfit.data.flags import Flag
 from hybridfit.data.names import START_NAMES
+from hybridfit.data.positions import to_cutout
 from hybridfit.detection.noise import to_sigma
 from hybridfit.detection.prepare import Draft, completed, noted_bad_pixels
 from hybridfit.files.fits import looks_like_fits
@@ -106,7 +107,7 @@ def _target(feedme: Feedme, origin: tuple[int, int]) -> tuple[float, float] | No
     if not feedme.sersics:
         return None
     x, y = (feedme.sersics[0].values[axis].value for axis in ("x", "y"))
-    return (x - origin[0], y - origin[1]) if math.isfinite(x + y) else None
+    return to_cutout(x, y, origin) if math.isfinite(x + y) else None
 
 
 def _sigma(
