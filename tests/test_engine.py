@@ -26,7 +26,6 @@ from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.io.read import stack
 from hybridfit.io.read_cutout import read_cutout
 from hybridfit.io.sources import Source, find_sources
-from hybridfit.io.table import id_width
 from hybridfit.pipeline.engine import serial
 from hybridfit.pipeline.engine.base import Engine, Run
 from hybridfit.pipeline.engine.job import Job, Work
@@ -93,8 +92,7 @@ def predict_work() -> PredictWork:
 
 
 def job_of(work: Work, sources: list[Source], folder: Path) -> Job:
-    columns = work.columns(id_width([source.id for source in sources]))
-    return Job(work, columns, len(sources), folder / "models")
+    return Job.of(work, [source.id for source in sources], folder / "models")
 
 
 def feedme_job(inputs: Path, folder: Path) -> tuple[Job, list[Source]]:

@@ -17,7 +17,6 @@ from tolerances import SINGLE
 
 import hybridfit as hf
 from hybridfit.io.cutout_files import write_cutouts
-from hybridfit.pipeline import fit as arrays
 from hybridfit.pipeline.engine.isolation import (
     Isolation,
     error_text,
@@ -92,7 +91,6 @@ def test_a_galaxy_that_raises_is_a_row(galaxies, folder, tmp_path, monkeypatch, 
     others = hf.fit(galaxies, uncertainty="covariance", initial_values="moments")
     broken = failing(files.measure, "sim0002", error)
     monkeypatch.setattr(files, "measure", broken)
-    monkeypatch.setattr(arrays, "measure", broken)
     summary = fit_files(folder, tmp_path / "out", run=replace(QUICK, part_size=4))
     table = Table.read(summary.results)
     check(table, error_text(error)[:40])

@@ -41,6 +41,13 @@ def usable_device(name: str | torch.device) -> torch.device:
     return device
 
 
+def threads_now() -> int:
+    """Return the number of CPU threads that this process computes on."""
+    import torch  # here, see `usable_device`
+
+    return min(torch.get_num_threads(), MOST_THREADS)
+
+
 @contextmanager
 def threads(n: int) -> Iterator[None]:
     """Compute on ``n`` CPU threads, whose number shapes the rounding of sums."""

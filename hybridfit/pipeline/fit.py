@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
@@ -17,23 +17,20 @@ from hybridfit.data.ids import ascii_id
 from hybridfit.data.positions import in_cutout
 from hybridfit.deprecations import renamed_arguments
 from hybridfit.fitting.options import FitOptions
-from hybridfit.io.result_table import result_columns, result_rows
-from hybridfit.io.table import Column, id_width, record_type
+from hybridfit.io.options import ReadOptions
 from hybridfit.io.write_tables import whole_table
 from hybridfit.model.profiles import import_profiles
+from hybridfit.npe.network import Estimator
 from hybridfit.options.checks import checked
 from hybridfit.pipeline.as_cutouts import as_cutouts
 from hybridfit.pipeline.config import Config
-from hybridfit.pipeline.devices import usable_device
-from hybridfit.pipeline.engine.isolation import Isolation, failed_cutout, ordinary_galaxy
+from hybridfit.pipeline.devices import threads_now
+from hybridfit.pipeline.engine.job import Job
+from hybridfit.pipeline.engine.measure import measure
+from hybridfit.pipeline.engine.worker import Worker
+from hybridfit.pipeline.fit_files import FitWork
 from hybridfit.pipeline.keywords import FitKeywords, fit_config, with_keywords
-from hybridfit.pipeline.measure import (
-    compiles,
-    measure,
-    metadata,
-    model_images,
-    starting_network,
-)
+from hybridfit.pipeline.measure import Clock, metadata, model_images, starting_network
 from hybridfit.pipeline.psf_background import flag_psf_background
 
 AT_ONCE = 1024  # galaxies
@@ -103,34 +100,44 @@ def _input_of(data: Config, config: object) -> str:
 
 def fit_table(cutouts: Cutouts, config: Config) -> Table:
     """Fit a batch of galaxies that are in memory, and return their table; see `fit`."""
-    options, run, errors = config.fit, config.run, config.errors
-    network = starting_network(run.initial_values, run.weights)
-    where = usable_device(run.device)
-    compile = compiles(options, len(cutouts), where, errors)
-    columns = table_columns(config, id_width(cutouts.id))
-
-    def compute(part: Cutouts) -> NDArray[np.void]:
-        part = flag_psf_background(part)
-        result = measure(part, options, where, compile, errors, network)
-        return result_rows(part, result, columns)
-
-    isolation = Isolation(lambda: compute(ordinary_galaxy(cutouts.psf is not None)))
-    rows = np.zeros(len(cutouts), record_type(columns))
+    work = _memory_work(cutouts, config)
+    job, worker = Job.of(work, cutouts.id), Worker(work)
+    rows = np.zeros(len(cutouts), job.row_type)
     for first in range(0, len(cutouts), AT_ONCE):  # draws take more memory than their galaxy
-        part = cutouts[first : first + AT_ONCE]
-        rows[first : first + AT_ONCE] = isolation.rows(
-            part, compute, lambda one, text: failed_cutout(one, text, columns)
-        )
-    settings = {name: asdict(values) for name, values in errors.settings.items()}
-    way = {"uncertainty": run.uncertainty, "initial_values": run.initial_values}
-    return whole_table(rows, columns, metadata({"fit": asdict(options), **settings, "run": way}))
+        part = slice(first, first + AT_ONCE)
+        rows[part] = measure(cutouts[part], job, worker)
+    settings = {name: asdict(values) for name, values in work.options.items()}
+    run = {"uncertainty": work.run.uncertainty, "initial_values": work.run.initial_values}
+    return whole_table(rows, job.columns, metadata({**settings, "run": run}))
 
 
-def table_columns(config: Config, width: int) -> tuple[Column, ...]:
-    """Return the columns of a table of fits, given the bytes of its longest id."""
-    drawn = config.errors.n_draws(len(config.fit.components))
-    n_samples = drawn if config.run.save_samples else 0
-    return result_columns(config.fit.space, width, config.run.covariance, drawn > 0, n_samples)
+@dataclass(frozen=True)
+class MemoryFitWork(FitWork):
+    """Fits of cutouts in memory, whose PSFs need not have gone through `prepare_psf`.
+
+    Args:
+        read, run, fit, errors, digest: see `FitWork`.
+        estimator: network that fits start from; None for moments.
+    """
+
+    estimator: Estimator | None = None
+
+    @property
+    def network(self) -> Estimator | None:
+        """The network that fits start from, if there is one."""
+        return self.estimator
+
+    def rows(self, cutouts: Cutouts, job: Job, n_alike: int, clock: Clock) -> NDArray[np.void]:
+        """Return the rows of galaxies of one shape."""
+        return super().rows(flag_psf_background(cutouts), job, n_alike, clock)
+
+
+def _memory_work(cutouts: Cutouts, config: Config) -> MemoryFitWork:
+    """Return the work on cutouts in memory: on the caller's threads, without image blocks."""
+    network = starting_network(config.run.initial_values, config.run.weights)
+    read = ReadOptions(no_psf=cutouts.psf is None)
+    run = replace(config.run, threads=threads_now(), save_models=False)
+    return MemoryFitWork(read, run, config.fit, config.errors, "", network)
 
 
 def render(table: Table, cutouts: Cutouts) -> NDArray[np.float32]:

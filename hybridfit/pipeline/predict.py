@@ -29,9 +29,10 @@ from hybridfit.npe.predict_targets import predict_targets
 from hybridfit.options.checks import checked
 from hybridfit.pipeline.as_cutouts import as_cutouts
 from hybridfit.pipeline.config import PredictConfig, PredictSections
-from hybridfit.pipeline.devices import usable_device
-from hybridfit.pipeline.engine.isolation import Isolation, failed_cutout, ordinary_galaxy
+from hybridfit.pipeline.devices import threads_now, usable_device
+from hybridfit.pipeline.engine.isolation import ordinary_galaxy
 from hybridfit.pipeline.engine.job import Job, Summary, Work
+from hybridfit.pipeline.engine.measure import measure
 from hybridfit.pipeline.keywords import PredictKeywords, predict_config, with_keywords
 from hybridfit.pipeline.measure import Clock, metadata
 from hybridfit.pipeline.options import FileRunOptions, PredictOptions
@@ -77,13 +78,13 @@ def predict(
         FileNotFoundError: if there are no weights.
     """
     settings, images = predict_config(config, keywords)
-    chosen, where = settings.predict, usable_device(settings.run.device)
     cutouts = as_cutouts(data, settings.read, images, "predict")
-    given = load_estimator(chosen.weights) if estimator is None else estimator
+    given = load_estimator(settings.predict.weights) if estimator is None else estimator
     network = checked("estimator", given, Estimator)
-    columns = _columns(chosen, network, id_width(cutouts.id))
-    rows = _isolated_rows(cutouts, network, chosen, where, columns)
-    return whole_table(rows, columns, metadata({"predict": asdict(chosen)}))
+    work = _memory_work(cutouts, settings, network)
+    job = Job.of(work, cutouts.id)
+    meta = metadata({name: asdict(values) for name, values in work.options.items()})
+    return whole_table(measure(cutouts, job), job.columns, meta)
 
 
 @renamed_arguments()
@@ -175,27 +176,37 @@ class PredictWork(Work):
         )
 
 
+@dataclass(frozen=True)
+class MemoryPredictWork(PredictWork):
+    """Posteriors of cutouts in memory.
+
+    Args:
+        read, run, predict, digest: see `PredictWork`.
+        estimator: the network.
+    """
+
+    estimator: Estimator
+
+    @property
+    def network(self) -> Estimator:
+        """The network."""
+        return self.estimator
+
+
+def _memory_work(
+    cutouts: Cutouts, config: PredictConfig, estimator: Estimator
+) -> MemoryPredictWork:
+    """Return the work on cutouts in memory, on the caller's threads."""
+    read = ReadOptions(no_psf=cutouts.psf is None)
+    run = replace(config.run, threads=threads_now())
+    return MemoryPredictWork(read, run, config.predict, "", estimator)
+
+
 def _columns(options: PredictOptions, estimator: Estimator, width: int) -> tuple[Any, ...]:
     kept = options.samples if options.save_samples else 0
     if estimator.target_columns:
         return targets_columns([column.name for column in estimator.target_columns], width, kept)
     return posterior_columns(ParameterSpace(), width, kept)
-
-
-def _isolated_rows(
-    cutouts: Cutouts,
-    estimator: Estimator,
-    options: PredictOptions,
-    device: torch.device,
-    columns: Any,
-) -> NDArray[np.void]:
-    """Return the rows of all galaxies; one that makes its batch fail is a row without values."""
-
-    def rows(part: Cutouts) -> NDArray[np.void]:
-        return _rows(part, estimator, options, device, columns)
-
-    isolation = Isolation(lambda: rows(ordinary_galaxy(cutouts.psf is not None)))
-    return isolation.rows(cutouts, rows, lambda one, text: failed_cutout(one, text, columns))
 
 
 def _rows(

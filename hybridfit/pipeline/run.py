@@ -20,7 +20,6 @@ from hybridfit.io.claims import POLL, Member
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.run_folder import MODELS, RunFolder, open_run
 from hybridfit.io.sources import Source, Sources, find_sources
-from hybridfit.io.table import id_width
 from hybridfit.io.unicode_columns import Reiterable
 from hybridfit.pipeline.devices import threads
 from hybridfit.pipeline.engine.base import Engine, Run
@@ -118,7 +117,7 @@ def _task(
         sources = _sources(Path(str(input)), out, work.read)
     n = min(len(sources), work.run.limit or len(sources))
     ids = _ids(sources)[:n]
-    job = Job(work, work.columns(id_width(ids)), n, out / MODELS)
+    job = Job.of(work, ids, out / MODELS)
     name = input if isinstance(input, list) else str(input)
     settings = _settings(work)
     record = {"input": name, "compared": {**_compared(settings, ids), **work.identity}}

@@ -16,7 +16,7 @@ from hybridfit.io.input_keys import source_files
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.read_cutout import Cutout, read_cutout
 from hybridfit.io.sources import Source
-from hybridfit.io.table import Column, failed_row, record_type
+from hybridfit.io.table import Column, failed_row, id_width, record_type
 from hybridfit.pipeline.measure import Clock
 from hybridfit.pipeline.options import FileRunOptions
 
@@ -113,14 +113,19 @@ class Job:
         work: what is computed.
         columns: of the table.
         n: galaxies of the run.
-        models: folder for image blocks.
+        models: folder for image blocks, if any are written.
     """
 
     work: Work
     columns: tuple[Column, ...]
     n: int
-    models: Path
+    models: Path = Path()
     row_type: np.dtype = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "row_type", record_type(self.columns))
+
+    @classmethod
+    def of(cls, work: Work, ids: Sequence[str], models: Path = Path()) -> Job:
+        """Return the job of galaxies with these names."""
+        return cls(work, work.columns(id_width(ids)), len(ids), models)
