@@ -95,7 +95,7 @@ def test_every_option_has_a_flag_and_help(name: str):
 
 
 def test_brief_help_of_fit():
-    """Ten options of fits, beside what every command has; defaults of switches are told."""
+    """Ten options of fits, beside what every command has; defaults of switches are shown."""
     common = [flag for flag in command_of("fit").flags() if flag.common]
     own = [flag for flag in common if flag.group not in ("Input and output", "Messages")]
     assert 8 <= len(own) <= 10
@@ -105,8 +105,8 @@ def test_brief_help_of_fit():
     assert "--components NAMES" in text
     whole = " ".join(call("fit", "--help-all").stdout.split())
     assert "--mask-neighbours / --no-mask-neighbours" in whole
-    assert "galaxies without a mask [default: on]" in whole
-    assert "[unit: mag; default: by the header's unit or keywords]" in text
+    assert "galaxies that have no mask [default: on]" in whole
+    assert "[unit: mag; default: from the header's unit or keywords]" in text
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -74,8 +74,8 @@ def test_imfit_directory_has_counts_and_names_what_it_leaves_out(tmp_path: Path)
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("n		2 #", "n		two #", r"line 17: expected a parameter's name and number"),
-        ("h		10", "height		10", r"a function lacks the parameter 'h'"),
+        ("n		2 #", "n		two #", r"line 17: expected a parameter's name and value"),
+        ("h		10", "height		10", r"a function lacks its parameter 'h'"),
     ],
 )
 def test_imfit_that_is_no_imfit(tmp_path: Path, old: str, new: str, message: str):
@@ -99,7 +99,7 @@ def test_sextractor_ascii(tmp_path: Path):
     assert np.isnan(found.values[1, 0, MAG])  # 99 stands for none
     assert found.flagged == ("", "FLAGS 4")
     np.testing.assert_allclose(found.world[1], [150.01, 2.01], atol=TEXT)
-    assert any("seeing included" in note for note in found.notes)
+    assert any("including the seeing" in note for note in found.notes)
 
 
 def sextractor_models() -> Table:
@@ -181,7 +181,7 @@ def test_sourcextractor(tmp_path: Path):
     file = tmp_path / "a.fits"
     table.write(file)
     assert find_kind(file) == "sourcextractor++"
-    with pytest.raises(ValueError, match=r"auto_mag.* are 2 numbers: say which one"):
+    with pytest.raises(ValueError, match=r"auto_mag.* are 2 numbers: choose one"):
         read_reference(file)
     one = read_reference(file, ReferenceOptions(columns="mag=auto_mag[1],mag_err=auto_mag_err[1]"))
     assert one.id == ("3",)
@@ -220,7 +220,7 @@ def test_galfit_table(tmp_path: Path):
 
 
 def test_galfit_outputs(tmp_path: Path):
-    """Held values are not compared; suspect ones and GALFIT's own flags are told."""
+    """Fixed values are not compared; suspect values and GALFIT's flags are reported."""
 
     def sersic(**errors: float) -> Component:
         numbers = {"x": 10, "y": 11, "mag": 20, "r_eff": 3, "n": 2, "q": 0.5, "pa": 10}
@@ -261,7 +261,7 @@ def test_any_table_with_its_columns_named(tmp_path: Path):
     )
     file = tmp_path / "any.ecsv"
     table.write(file)
-    with pytest.raises(ValueError, match="no column that is known: name them with columns"):
+    with pytest.raises(ValueError, match="no known column: name them with columns"):
         read_reference(file)
     options = ReferenceOptions(
         columns="id=NAME,x=XC,y=YC,flux=F,flux_err=DF,r_eff=RC,ellipticity=E,pa=T",

@@ -304,13 +304,13 @@ def test_several_bands_are_listed(tmp_path: Path):
         ("3) 20.0890 ", "3) bright ", r"line 18: row 3\) is 'bright +1', expected a value"),
         ("48.5180  51.2800  1 0", "48.5", r"line 17: row 1\) is '48.5', expected x, y"),
         ("0) sersic", "0)", r"line 16: row 0\) is empty"),
-        ("10) -60.3690", "11) 3 1\n10) -60.3690", r"line 22: row 11\) is not known"),
+        ("10) -60.3690", "11) 3 1\n10) -60.3690", r"line 22: unknown row 11\)"),
         ("H) 11    93   21    88", "H) 11 93 21", "line 9: .*expected xmin xmax ymin ymax"),
         ("H) 11    93   21    88", "H) 93 11 21 88", "line 9: .*expected xmin <= xmax"),
         ("J) 26.563", "J) AB", "line 11: .*expected a zero point"),
         ("E) 1", "E) one", "line 6: .*expected the fine sampling"),
         ("10) -60.3690    1", "10) -60 1\nF1) some", r"line 23: row F1\) is 'some'"),
-        ("A) gal.fits", " 3) 20.0 1", r"line 2: row 3\) stands before any"),
+        ("A) gal.fits", " 3) 20.0 1", r"line 2: row 3\) comes before any"),
     ],
 )
 def test_what_cannot_be_read_is_told_with_its_line(
@@ -325,7 +325,7 @@ def test_what_is_no_input_file(tmp_path: Path):
     with pytest.raises(GalfitError, match="has no component"):
         read_feedme(written(tmp_path, "A) gal.fits\n"))
     (tmp_path / "binary").write_bytes(b"SIMPLE\0\0")
-    with pytest.raises(GalfitError, match="is no text file"):
+    with pytest.raises(GalfitError, match="is not a text file"):
         read_feedme(tmp_path / "binary")
     with pytest.raises(FileNotFoundError):
         read_feedme(tmp_path / "absent")
@@ -389,7 +389,7 @@ def test_ranges_that_constraints_leave(tmp_path: Path):
     assert profile["pa"] == pytest.approx((90, 150))  # the start is at 119.6
     assert profile["mag"] == pytest.approx((20.089 / 2, 20.089 * 2))
     assert sky["sky"] == pytest.approx((0.392, 2.392))
-    with pytest.raises(GalfitError, match="line 1: names a component that is not there"):
+    with pytest.raises(GalfitError, match="line 1: names a component that does not exist"):
         start_ranges(feedme, read_constraints(written(tmp_path, "3 n 1 to 2", "con")))
 
 
@@ -409,7 +409,7 @@ def test_what_is_written_is_read_again(tmp_path: Path, kind: str):
 
 def test_what_would_be_lost_is_not_written(tmp_path: Path):
     boxy = plain(tmp_path, "10) -60.3690    1", "10) -60.3690    1\nC0) 0.1 1")
-    with pytest.raises(ValueError, match="C0, whose numbers"):
+    with pytest.raises(ValueError, match="C0, whose values"):
         write_feedme(boxy, tmp_path / "out")
     spaced = plain(tmp_path, "A) gal.fits", "A) 'my gal.fits'")
     with pytest.raises(ValueError, match="white space"):

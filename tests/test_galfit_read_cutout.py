@@ -175,7 +175,7 @@ def test_a_region_beyond_the_image_is_cut(asked: Feedme):
     stamp = read_feedme_cutout(replace(asked, region=(-3, 60, 10, 40)))
     assert stamp.image.shape == (20, 40)
     assert stamp.origin == (0, 10)
-    assert "reaches outside" in stamp.message
+    assert "extends beyond" in stamp.message
     whole = read_feedme_cutout(replace(asked, region=None))
     assert (whole.image.shape, whole.origin) == (SHAPE, (0, 0))
 
@@ -226,7 +226,7 @@ def test_sigma_is_made_where_there_is_none(asked: Feedme):
     image = np.random.default_rng(2).normal(0, 3, (200, 200))
     image[22:38, 22:38] += 7000
     sigma, how = made_sigma(image, np.ones(image.shape, bool), fits.Header())
-    assert "gain 7, the default" in how
+    assert "gain 7, GALFIT's default" in how
     assert sigma[30, 30] == pytest.approx(math.sqrt(1000 + 9), rel=0.01)
     averaged, _ = made_sigma(
         image, np.ones(image.shape, bool), fits.Header({"ATODGAIN": 1.0, "NCOMBINE": 4})
@@ -240,7 +240,7 @@ def test_a_mask_over_the_galaxy_is_told(asked: Feedme):
     values = {name: Value(value) for name, value in (("x", 6.0), ("y", 5.2))}
     hidden = read_feedme_cutout(replace(asked, components=(Component("sersic", values),)))
     assert hidden.flags & Flag.MASKED_CENTRE
-    assert "does the mask hide the galaxy" in hidden.message
+    assert "does the mask cover the galaxy" in hidden.message
     away = {"x": Value(20.0), "y": Value(math.nan)}
     assert not read_feedme_cutout(
         replace(asked, components=(Component("sersic", away),))

@@ -123,12 +123,12 @@ def test_shape_terms_in_a_log_spoil_an_ellipse(tmp_path: Path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("23.01      2.48", "23.01 bright", "line 9: 'bright' is no number"),
+        ("23.01      2.48", "23.01 bright", "line 9: 'bright' is not a number"),
         ("3.94    0.85   -70.80", "3.94", "line 9: 'sersic' has 5 numbers, expected 7"),
         (" 0.26    0.02     4.75", " 0.26", "line 10: 5 errors of 'sersic', expected 7"),
-        (" sersic    : (", " blob    : (", "line 9: 'blob' stands before any component"),
+        (" sersic    : (", " blob    : (", "line 9: 'blob' comes before any component"),
         (" sersic    : (", " sersic (", "line 9: .* expected 'type : numbers'"),
-        ("Input image     :", "Some image :", "is no fit.log"),
+        ("Input image     :", "Some image :", "is not a fit.log"),
     ],
 )
 def test_logs_that_cannot_be_read(tmp_path: Path, old: str, new: str, message: str):
@@ -253,7 +253,7 @@ def test_blocks_that_cannot_be_read(tmp_path: Path):
     header["1_MAG"] = "bright +/- 0.1"
     with pytest.raises(GalfitError, match="1_MAG is 'bright"):
         read_block(block_file(tmp_path / "a.fits", header))
-    with pytest.raises(GalfitError, match="is no image block"):
+    with pytest.raises(GalfitError, match="is not an image block"):
         read_block(block_file(tmp_path / "b.fits", fits.Header()))
     (tmp_path / "c.fits").write_text("not FITS")
     with pytest.raises(GalfitError, match="cannot be read as FITS"):
@@ -332,7 +332,7 @@ def test_what_is_broken_in_a_directory_is_told(tmp_path: Path):
         read_outcomes(tmp_path / "fit.log")
     (tmp_path / "readme.txt").write_text("nothing of GALFIT's")
     assert len(read_outcomes(tmp_path)) == 1
-    with pytest.raises(GalfitError, match="is no output"):
+    with pytest.raises(GalfitError, match="is not GALFIT output"):
         read_outcomes(tmp_path / "readme.txt")
     with pytest.raises(FileNotFoundError):
         read_outcomes(tmp_path / "none*")

@@ -270,7 +270,7 @@ def test_unusable_inputs_raise(tmp_path):
         find_sources(text)
     other = tmp_path / "notes.doc"
     other.write_text("id image\n")
-    with pytest.raises(ValueError, match="unknown kind"):
+    with pytest.raises(ValueError, match="unknown type"):
         find_sources(other)
     write_galaxy(tmp_path)
     with pytest.raises(ValueError, match="no galaxy found"):
@@ -316,7 +316,7 @@ def test_shared_psf_is_tried_first(tmp_path):
     [
         ({"crop": "yes"}, "auto, none"),
         ({"psf_center": "peak"}, "array, centroid"),
-        ({"pattern_image": "image.fits"}, "'{id}' in it once"),
+        ({"pattern_image": "image.fits"}, "contain '{id}' once"),
         ({"psf_oversampling": 0}, "whole number"),
         ({"psf_oversampling": 1.5}, "whole number"),
         ({"psf": "a.fits", "no_psf": True}, "leave one of them out"),

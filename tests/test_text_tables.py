@@ -294,5 +294,5 @@ def test_one_long_cell_does_not_widen_all_rows(tmp_path: Path):
     assert Path(sources[7].image).name == "none7.fits"
     assert Path(sources[-1].image).name == "x" * 100_000
     path.write_text("id,image\na,a.fits\n" + "i" * 100_000 + ",b.fits\n")
-    with pytest.raises(ValueError, match="an id of 100000 letters"):
+    with pytest.raises(ValueError, match="an id of 100000 characters"):
         find_sources(path, ReadOptions(no_psf=True))

@@ -25,8 +25,8 @@ from hybridfit.io.wcs import celestial_wcs
 from hybridfit.io.writing import atomic
 
 SECTION = re.compile(r"\[(\d+):\d+,(\d+):")  # GALFIT's FITSECT, which counts from 1
-LONGEST = 100  # characters of an id in a file name
-# GALFIT's own codes for these flags, so that scripts written for GALFIT see them
+LONGEST = 100  # longest id in a file name, characters
+# GALFIT's codes for these flags, for scripts that were written for GALFIT
 GALFIT_FLAGS = {
     Flag.NOT_CONVERGED: "1",  # out of iterations
     Flag.AT_LIMIT: "2",  # values are suspect
@@ -42,42 +42,41 @@ def write_blocks(
     models: NDArray[np.float32],
     feedmes: Sequence[Feedme | None] | None = None,
 ) -> list[Path]:
-    """Write ``<id>_block.fits`` for each galaxy: empty, then image, model and residual HDUs.
+    """Write ``<id>_block.fits`` for each galaxy: an empty HDU, then image, model and residual.
 
-    The model's header holds the parameters under GALFIT's keywords, in its conventions, to four
-    decimals or two digits of their error, whichever is more. Pixels are those of the cutout
-    without its padding; masked ones are 0 in the image, and the residual is image - model in
-    every pixel that was fitted, 0 in the others. EXPTIME is 1: MAGZPT holds for the pixels as
-    they are.
+    The model's header lists the parameters under GALFIT's keywords and in its conventions, to four
+    decimals or two digits of the error, whichever is more. Pixels are those of the cutout
+    without its padding; masked pixels are 0 in the image, and the residual is image - model in
+    every fitted pixel and 0 elsewhere. EXPTIME is 1: MAGZPT applies to the pixels as they are.
 
     Args:
-        directory: must exist.
+        directory: an existing directory.
         cutouts: B galaxies.
-        fit: of them; a value without an error beside others with one was fixed.
-        models: (B, H, W), of the fit, sky included.
-        feedmes: of each galaxy the GALFIT input file it was asked for with, if there is one:
-            names of files, and types and order of components, are then as in it.
+        fit: their fit; a value without an error, next to others with errors, was fixed.
+        models: (B, H, W) model images, including the sky.
+        feedmes: for each galaxy its GALFIT input file, if any: file names, and the types and
+            order of components, are taken from it.
 
     Returns:
-        The files.
+        The paths of the files.
     """
     paths = [directory / f"{file_name(name)}_block.fits" for name in cutouts.id]
     for i, path in enumerate(paths):
         with atomic(path) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of astropy, on comments that it cuts
+            warnings.simplefilter("ignore")  # astropy warns of comments that it truncates
             feedme = feedmes[i] if feedmes is not None else None
             _block(cutouts, fit, models[i], i, feedme).writeto(file)
     return paths
 
 
 class Block(NamedTuple):
-    """What a galaxy's block holds.
+    """The content of a galaxy's block.
 
     Args:
         image, model: (H, W) flux per pixel.
-        mask: (H, W) True where a pixel was left out.
-        origin: x, y of the first pixel in the image as given.
-        wcs: of the pixels; None without one.
+        mask: (H, W) True for masked pixels.
+        origin: x, y of the first pixel in the parent image.
+        wcs: WCS of the pixels; None without one.
     """
 
     image: NDArray[np.float32]
@@ -88,11 +87,11 @@ class Block(NamedTuple):
 
 
 def read_block(directory: Path, id: str) -> Block | None:
-    """Read a galaxy's block; None if it has none.
+    """Read the block of a galaxy; return None if there is none.
 
     Args:
-        directory: that `write_blocks` wrote into.
-        id: of the galaxy.
+        directory: the directory given to `write_blocks`.
+        id: the galaxy's id.
     """
     path = directory / f"{file_name(id)}_block.fits"
     if not path.is_file():
@@ -106,7 +105,7 @@ def read_block(directory: Path, id: str) -> Block | None:
 
 
 def file_name(id: str) -> str:
-    """Return a file name for a galaxy: without separators, not too long, and one for each id."""
+    """Return a file name for a galaxy: no separators, a limited length, unique for each id."""
     plain = re.sub(r"[^A-Za-z0-9._+-]", "_", id)[:LONGEST].lstrip(".")
     if plain == id:
         return plain
@@ -139,7 +138,7 @@ def _block(
 def _outcome(
     cutouts: Cutouts, fit: Fit, i: int, feedme: Feedme | None
 ) -> tuple[Outcome, tuple[int, int], str, str]:
-    """Return a fit in GALFIT's terms, with convolution box, constraints and kernel."""
+    """Convert a fit to GALFIT's terms; also return convolution box, constraints and kernel."""
     parts, sky = _components(cutouts, fit, i)
     if feedme is not None:
         profiles = iter(parts)
@@ -171,11 +170,11 @@ def _outcome(
 
 
 def _components(cutouts: Cutouts, fit: Fit, i: int) -> tuple[list[Component], Component]:
-    """Return each profile, and the sky; x and y in the image as given."""
+    """Return each profile, and the sky; x and y are in the parent image."""
     doubtful = bool(int(fit.flags[i]) & (Flag.NOT_CONVERGED | Flag.AT_LIMIT))
     errors = fit.error[i].tolist()
     theta = fit.theta[i] + parent_shift(fit.space.names, cutouts.origin[i : i + 1])[0]
-    none = not any(error > 0 for error in errors)  # no covariance: fixed values are not known
+    none = not any(error > 0 for error in errors)  # no covariance: which are fixed is unknown
     values = [
         Value(value, error if error > 0 else math.nan, fixed=not (error > 0 or none))
         for value, error in zip(theta.tolist(), errors, strict=True)
@@ -195,7 +194,7 @@ def _components(cutouts: Cutouts, fit: Fit, i: int) -> tuple[list[Component], Co
 
 
 def world_header(wcs: Any) -> fits.Header:
-    """Return a WCS as FITS cards; none for None."""
+    """Return a WCS as FITS cards; an empty header for None."""
     if wcs is None:
         return fits.Header()
     with warnings.catch_warnings():

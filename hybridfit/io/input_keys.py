@@ -1,8 +1,8 @@
-"""Keys of the files that a galaxy was measured on: they tell whether the files have changed.
+"""Keys of the input files of a galaxy, by which a run notices that they have changed.
 
-The first key is of sizes, times and inodes, which costs a microsecond a file to look at; where it
-differs the second one, of the files' bytes, says whether the data do: files that were copied,
-touched or linked are still the same.
+The quick key hashes sizes, times and inodes, at a microsecond per file. If it differs, the content
+key, a hash of the files' bytes, decides whether the data differ: files that were copied, touched
+or linked still count as the same.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from hybridfit.io.address import parse_address
 from hybridfit.io.options import ROLES, VALUES, ReadOptions
 from hybridfit.io.sources import Source
 
-CONTENT_LIMIT = 64 << 20  # bytes: of larger files, mosaics, only size and time are compared
-State = tuple[int, int, int, int]  # size, time of change, of its status, inode
+CONTENT_LIMIT = 64 << 20  # bytes: larger files (mosaics) are compared by size and time alone
+State = tuple[int, int, int, int]  # size, modification time, status-change time, inode
 
 Key = tuple[int, int]
 
 
 def source_files(source: Source, options: ReadOptions) -> list[str]:
-    """Return the files that a galaxy is read from, with their HDUs, "" where it has none."""
+    """Return the files of a galaxy for each role, with their HDUs; "" for a missing role."""
     files = [str(getattr(source, role)) for role in ROLES]
     shared = options.psf if not (source.psf or options.no_psf) else None
     return [*files, shared or ""]
 
 
 def source_values(source: Source) -> str:
-    """Return the other values of a galaxy's row in a manifest as a text."""
+    """Return the values of a galaxy's manifest row, other than files, as text."""
     values = tuple(getattr(source, name) for name in VALUES)
     return repr((values, source.start, source.problem))
 
 
 def quick_key(values: str, files: Sequence[str]) -> int:
-    """Return a key of ``values`` and the files' sizes, times and inodes; nothing is opened."""
+    """Return a key of ``values`` and the files' sizes, times and inodes, without opening a file."""
     return _key(values, [(os.path.basename(text), _state(text)) for text in files])
 
 
@@ -50,12 +50,12 @@ def content_key(values: str, files: Sequence[str]) -> int:
 
 
 def input_key(values: str, files: Sequence[str]) -> Key:
-    """Return both keys."""
+    """Return the quick key and the content key."""
     return quick_key(values, files), content_key(values, files)
 
 
 def any_gone(files: Sequence[str]) -> bool:
-    """Whether any named file is missing."""
+    """Return whether any named file is missing."""
     return any(text and _state(text) is None for text in files)
 
 
@@ -65,7 +65,7 @@ def _key(values: str, parts: list[tuple[str, object]]) -> int:
 
 
 def _state(text: str) -> State | None:
-    """Of the file of ``file.fits[HDU]``; None if there is none."""
+    """Return the state of the file in ``file.fits[HDU]``; None if it does not exist."""
     if not text:
         return None
     try:
@@ -83,7 +83,7 @@ def _content(text: str) -> object:
 
 
 def _path(text: str) -> str:
-    """Of the file, without the HDU and section that are named behind it."""
+    """Return the path of the file, without a trailing HDU or section."""
     try:
         return parse_address(text).path
     except BadInput:  # reported in the galaxy's row
@@ -92,7 +92,7 @@ def _path(text: str) -> str:
 
 @lru_cache(maxsize=64)
 def _digest(path: str, state: State) -> bytes | None:
-    """Digest of a file's bytes; cached, as many galaxies may share a PSF or one large file."""
+    """Return a digest of a file's bytes, cached because many galaxies may share a file."""
     try:
         with open_regular(path) as file:
             return blake2b(file.read(CONTENT_LIMIT), digest_size=16).digest()

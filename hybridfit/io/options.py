@@ -1,4 +1,4 @@
-"""Options of reading: where a galaxy's image, noise, PSF and masks are, and what they mean."""
+"""Options of reading: where to find the images, noise maps, PSFs and masks, and their meaning."""
 
 from __future__ import annotations
 
@@ -25,59 +25,59 @@ COLUMNS = ("id", *ROLES, *VALUES, *START_NAMES)
 WEIGHT_HDUS = "WHT,WGT,WEIGHT,CTX,CON,EXP,EXPOSURE,EXPMAP,COVERAGE,NEXP"
 
 
-def _pattern(role: str, what: str) -> Any:
-    """A field for the name of a file of ``role``."""
-    help = f"name of the file with {what}; {{id}} is the galaxy's name"
+def _pattern(role: str, content: str) -> Any:
+    """Return a field for the file name of ``role``."""
+    help = f"name of the file with {content}; {{id}} is the galaxy's name"
     return option(f"{{id}}_{role}.fits", help=help, group="File names in a directory")
 
 
-def _hdus(names: str, what: str) -> Any:
-    """A field for the HDUs that hold ``what``."""
-    help = f"comma list of names that the HDU with {what} may have"
+def _hdus(names: str, content: str) -> Any:
+    """Return a field for the names of the HDU with ``content``."""
+    help = f"possible names of the HDU with {content}, separated by commas"
     return option(names, help=help, group="HDUs of multi-extension files")
 
 
 def _initial(help: str, unit: str = "") -> Any:
-    """A field for one initial value."""
-    return option(None, help=help, unit=unit, group="Initial values (where no manifest has them)")
+    """Return a field for one initial value."""
+    return option(None, help=help, unit=unit, group="Initial values (unless in a manifest)")
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How galaxies are found and read.
+    """How to find and read galaxies.
 
-    Patterns are file names within the input directory with ``{id}`` in place of the galaxy's
-    name; one that ends in ``.fits`` also stands for ``.fits.gz`` and ``.fits.fz``. HDU options
-    are comma lists of names looked for in an image's own file; "" looks for none. Values hold
-    for all galaxies whose manifest row has none of its own, and go before the FITS header.
+    Patterns are file names in the input directory, with ``{id}`` in place of the galaxy's name;
+    a pattern that ends in ``.fits`` also matches ``.fits.gz`` and ``.fits.fz``. HDU options are
+    comma-separated names of HDUs in the image's file; "" looks for none. Other values apply to
+    all galaxies whose manifest row has none, and override the FITS header.
     """
 
     pattern_image: str = _pattern("image", "the image")
-    pattern_sigma: str = _pattern("sigma", "the noise's standard deviation")
-    pattern_variance: str = _pattern("variance", "the noise's variance")
-    pattern_ivar: str = _pattern("ivar", "the noise's inverse variance")
+    pattern_sigma: str = _pattern("sigma", "the standard deviation of the noise")
+    pattern_variance: str = _pattern("variance", "the variance of the noise")
+    pattern_ivar: str = _pattern("ivar", "the inverse variance of the noise")
     pattern_psf: str = _pattern("psf", "the PSF")
-    pattern_mask: str = _pattern("mask", "the mask, not 0 where pixels are left out")
+    pattern_mask: str = _pattern("mask", "the mask, nonzero for excluded pixels")
     pattern_segmap: str = _pattern("segmap", "the segmentation map")
-    pattern_dq: str = _pattern("dq", "the bits of data quality")
-    pattern_weight: str = _pattern("weight", "the weights, 0 where there are no data")
-    hdu_image: str = _hdus("IMAGE,SCI,DATA", "the image (else the first with an image)")
-    hdu_sigma: str = _hdus("SIGMA,ERR,ERROR,RMS", "the noise's standard deviation")
-    hdu_variance: str = _hdus("VARIANCE,VAR", "the noise's variance")
+    pattern_dq: str = _pattern("dq", "the data-quality bits")
+    pattern_weight: str = _pattern("weight", "the weight map, 0 where there are no data")
+    hdu_image: str = _hdus("IMAGE,SCI,DATA", "the image (default: the first HDU with an image)")
+    hdu_sigma: str = _hdus("SIGMA,ERR,ERROR,RMS", "the standard deviation of the noise")
+    hdu_variance: str = _hdus("VARIANCE,VAR", "the variance of the noise")
     # not WHT: a weight map is rarely in units of 1 / flux^2
-    hdu_ivar: str = _hdus("IVAR,INVVAR", "the noise's inverse variance")
+    hdu_ivar: str = _hdus("IVAR,INVVAR", "the inverse variance of the noise")
     hdu_psf: str = _hdus("PSF", "the PSF")
     hdu_mask: str = _hdus("MASK,MSK", "the mask")
     hdu_segmap: str = _hdus("SEGMAP,SEG,SEGMENTATION", "the segmentation map")
-    hdu_dq: str = _hdus("DQ,FLAG,FLAGS,BADPIX,BPM", "the bits of data quality")
-    hdu_weight: str = _hdus(WEIGHT_HDUS, "the weights")
+    hdu_dq: str = _hdus("DQ,FLAG,FLAGS,BADPIX,BPM", "the data-quality bits")
+    hdu_weight: str = _hdus(WEIGHT_HDUS, "the weight map")
     mask_bits: str = option(
         "",
-        help="bits of masks and data quality that count, by name (SAT,CR) or value (1,4096)",
-        default_text="the harmful ones",
+        help="mask and data-quality bits that exclude a pixel, by name (SAT,CR) or value (1,4096)",
+        default_text="all harmful bits",
     )
     columns: str = option(
-        "", help='manifest columns that have other names, as in "id=NAME,mag=MAG_AUTO"'
+        "", help='names of manifest columns that differ from ours, as in "id=NAME,mag=MAG_AUTO"'
     )
 
     psf: str | None = option(
@@ -86,20 +86,20 @@ class ReadOptions:
         metavar="FILE",
         common=True,
     )
-    no_psf: bool = option(False, help="fit without a PSF, whatever PSF files there are")
+    no_psf: bool = option(False, help="fit without a PSF, and ignore any PSF files")
     psf_oversampling: int | None = option(
-        None, help="PSF pixels per image pixel", default_text="by the PSF's header, or 1"
+        None, help="PSF pixels per image pixel", default_text="from the PSF's header, else 1"
     )
-    # off is GALFIT's convention: such tools integrate the model over the pixel themselves, so
-    # a PSF that holds the pixel's response (an ePSF, a star) would count it twice
+    # False is GALFIT's convention: such tools integrate the model over the pixel themselves, so
+    # a PSF that includes the pixel response (an ePSF, a star) would apply it twice
     psf_includes_pixel: bool = option(
-        False, help="the PSF contains the pixel response already (a star, an effective PSF)"
+        False, help="the PSF already includes the pixel response (a star, an effective PSF)"
     )
     psf_center: str = option(
         "array",
         help=(
-            "what is the PSF's centre: its middle pixel (array), its centroid, or pixel N // 2 "
-            "with no background subtracted (galfit)"
+            "position taken as the PSF's centre: its middle pixel (array), its centroid, or "
+            "pixel N // 2 with no background subtracted (galfit)"
         ),
         choices=PSF_CENTERS,
     )
@@ -110,7 +110,7 @@ class ReadOptions:
         unit="mag",
         above=-math.inf,
         below=math.inf,
-        default_text="by the header's unit or keywords",
+        default_text="from the header's unit or keywords",
         common=True,
     )
     pixel_scale: float | None = option(
@@ -126,7 +126,7 @@ class ReadOptions:
         help="electrons per image unit, for the noise of galaxies without a noise map",
         above=0,
         below=math.inf,
-        default_text="by the header's GAIN or EGAIN",
+        default_text="from the header's GAIN or EGAIN",
     )
     crop: str = option(
         "auto",
@@ -134,7 +134,7 @@ class ReadOptions:
         choices=("auto", "none"),
     )
     mask_neighbours: bool = option(
-        True, help="find and mask neighbouring sources of galaxies without a mask"
+        True, help="find and mask the neighbours of galaxies that have no mask"
     )
 
     x: float | None = _initial("centre along x; the centre of the file's first pixel is 0", "pix")
@@ -151,7 +151,7 @@ class ReadOptions:
             pattern = getattr(self, f"pattern_{role}")
             if pattern.count("{id}") != 1:
                 raise ValueError(
-                    f"pattern_{role} is '{pattern}', expected '{{id}}' in it once, as in "
+                    f"pattern_{role} is '{pattern}', expected it to contain '{{id}}' once, as in "
                     f"'{{id}}_{role}.fits'"
                 )
         if self.no_psf and self.psf is not None:
@@ -166,11 +166,11 @@ class ReadOptions:
         self.renamed()
 
     def hdu_names(self, role: str) -> tuple[str, ...]:
-        """The HDU names under which ``role`` is looked for, in upper case."""
+        """Return the names of HDUs in which to look for ``role``, in upper case."""
         return tuple(name.upper() for name in comma_list(getattr(self, f"hdu_{role}")))
 
     def renamed(self) -> Mapping[str, str]:
-        """The manifest's column for each name that ``columns`` gives another one."""
+        """Return the manifest's column for each quantity that ``columns`` renames."""
         pairs: dict[str, str] = {}
         for item in comma_list(self.columns):
             name, _, column = (part.strip() for part in item.partition("="))
@@ -183,7 +183,7 @@ class ReadOptions:
 
 
 def start_problem(start: list[float | None] | tuple[float, ...]) -> str:
-    """Say what is wrong with initial values x, y, mag, r_eff, n, q, pa; "" if nothing is."""
+    """Describe what is wrong with initial x, y, mag, r_eff, n, q, pa; "" if they are valid."""
     named = {
         name: float(value)
         for name, value in zip(START_NAMES, start, strict=True)
@@ -200,7 +200,7 @@ def start_problem(start: list[float | None] | tuple[float, ...]) -> str:
 
 
 def mask_bits_problem(text: str) -> str:
-    """Say what is wrong with the user's choice of bits; "" if nothing is."""
+    """Describe what is wrong with the user's choice of bits; "" if it is valid."""
     for part in comma_list(text):
         if re.fullmatch(r"[+-]?\d+", part):
             if not 0 < int(part) < 1 << 62:

@@ -1,4 +1,4 @@
-"""The posterior's table: its columns, and its rows from draws."""
+"""The table of posteriors: its columns, and its rows computed from draws."""
 
 from __future__ import annotations
 
@@ -26,14 +26,12 @@ from hybridfit.io.zeropoint_columns import fill_zeropoints, zeropoint_columns
 from hybridfit.model.parameters import ParameterSpace
 
 LEVELS = {"p025": 0.025, "p16": 0.16, "p50": 0.5, "p84": 0.84, "p975": 0.975}
-N_REJECTED = Column(
-    "n_rejected", "i8", "", "draws that were implausible and drawn again", "meta.number"
-)
+N_REJECTED = Column("n_rejected", "i8", "", "implausible draws that were redrawn", "meta.number")
 TRAINING_DISTANCE = Column(
     "training_distance",
     "f8",
     "",
-    "how far the galaxy lies, for the network, from those it was trained on",
+    "distance of the galaxy from the training set, in the network's features",
     "stat.fit.goodness",
 )
 
@@ -41,12 +39,12 @@ TRAINING_DISTANCE = Column(
 def posterior_columns(
     space: ParameterSpace, id_width: int, n_samples: int = 0
 ) -> tuple[Column, ...]:
-    """Return the columns of the table of posteriors in ``space``, one Sersic profile and a sky.
+    """Return the columns of a table of posteriors of one Sersic profile and a sky.
 
     Args:
-        space: of the posterior.
-        id_width: bytes of the longest id.
-        n_samples: draws of each galaxy that are kept; 0: none.
+        space: the posterior's parameters.
+        id_width: length of the longest id in bytes.
+        n_samples: number of draws per galaxy in the table; 0 for none.
     """
     chosen = [id_column(id_width), flags_column()]
     for name in space.names:
@@ -72,22 +70,22 @@ def posterior_columns(
 def posterior_rows(
     cutouts: Cutouts, posterior: Posterior, columns: Sequence[Column]
 ) -> NDArray[np.void]:
-    """Return one record a galaxy, in the order of ``cutouts``; positions in the parent image.
+    """Return one record per galaxy, in the order of ``cutouts``; positions are in the parent image.
 
     Args:
         cutouts: B galaxies.
-        posterior: of the same galaxies, in pixels of the cutouts.
+        posterior: posteriors of the same galaxies, in cutout pixels.
         columns: see `posterior_columns`.
 
     Returns:
         (B,) structured array, big-endian and packed.
 
     Raises:
-        ValueError: if there are not as many posteriors as galaxies.
+        ValueError: if the number of posteriors differs from the number of galaxies.
     """
     if len(posterior) != len(cutouts):
         raise ValueError(
-            f"{len(posterior)} posteriors came for {len(cutouts)} galaxies, expected one each"
+            f"got {len(posterior)} posteriors for {len(cutouts)} galaxies, expected one each"
         )
     rows = np.zeros(len(cutouts), dtype=record_type(columns))
     wanted = {column.name for column in columns}
@@ -113,7 +111,7 @@ def _fill_parameters(
     mean: NDArray[np.float64],
     draws: bool,
 ) -> None:
-    """Fill means (B, P), deviations, quantiles and, where wanted, draws, in the parent image."""
+    """Fill in means (B, P), deviations, quantiles and, if requested, draws, in the parent image."""
     shift = to_numpy(parent_shift(posterior.space.names, cutouts.origin))
     values = {"": mean + shift, "_err": to_numpy(posterior.std)}
     quantiles = to_numpy(posterior.quantiles(list(LEVELS.values()))) + shift[:, None]

@@ -1,4 +1,4 @@
-"""Reading galaxies from FITS: find them, read one, stack many into `Cutouts`.
+"""Read galaxies from FITS files: find them, read one, stack many into `Cutouts`.
 
 >>> sources = find_sources("cutouts/")
 >>> found = [read_cutout(source) for source in sources[:8]]
@@ -30,7 +30,7 @@ SIDES = (32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 
 
 def padded_shape(height: int, width: int) -> Shape:
-    """Return the shape that a cutout is padded to. Few shapes need few compiled kernels."""
+    """Return the shape to which a cutout is padded; few shapes need few compiled kernels."""
     return _padded_side(height), _padded_side(width)
 
 
@@ -42,7 +42,7 @@ def _padded_side(side: int) -> int:
 
 
 def blank_cutout(id: str, error: BadInput, shape: Shape = (32, 32)) -> Cutout:
-    """Return a cutout without data that carries the flags and text of a `BadInput`."""
+    """Return a cutout without data, with the flags and message of a `BadInput`."""
     return Cutout(
         id=id,
         image=np.zeros(shape, np.float32),
@@ -63,17 +63,17 @@ def blank_cutout(id: str, error: BadInput, shape: Shape = (32, 32)) -> Cutout:
 
 
 def read_or_blank(source: Source, read: Callable[[Source], Cutout] = read_cutout) -> Cutout:
-    """Read a galaxy; if it cannot be read, return a cutout without data that says why.
+    """Read a galaxy; if that fails, return a cutout without data, and the reason as its message.
 
     Args:
-        source: its files.
-        read: how.
+        source: the files of the galaxy.
+        read: options of reading.
     """
     try:
         return read(source)
     except BadInput as error:
         return blank_cutout(source.id, error)
-    except Exception as error:  # a broken file can raise anything
+    except Exception as error:  # a damaged file can raise almost any exception
         text = f"{type(error).__name__} while reading '{source.image}': {error}"
         return blank_cutout(source.id, BadInput(text))
 
@@ -83,13 +83,13 @@ def stack(
 ) -> Cutouts:
     """Stack cutouts into one batch.
 
-    Smaller cutouts are padded with masked pixels behind their last row and column, so that x, y
-    and ``origin`` stay; smaller PSFs with zeros around their middle pixel.
+    Smaller cutouts are padded with masked pixels after their last row and column, which leaves
+    x, y and ``origin`` unchanged; smaller PSFs are padded with zeros on all sides.
 
     Args:
-        cutouts: at least one; all with a PSF or all without (those without any data aside).
-        shape: H, W of the batch; default the `padded_shape` of the largest cutout.
-        psf_shape: h, w of the PSFs, odd; default that of the largest PSF.
+        cutouts: at least one; either all have a PSF or none (cutouts without data do not count).
+        shape: H, W of the batch; default: `padded_shape` of the largest cutout.
+        psf_shape: h, w of the PSFs, odd; default: the shape of the largest PSF.
 
     Raises:
         ValueError: if a cutout or PSF is larger than the shape, or only some have a PSF.
@@ -120,7 +120,7 @@ def stack(
 
 
 def _stacked_planes(cutouts: Sequence[Cutout], shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
-    """Return images, sigmas and masks (B, H, W), padded with masked pixels."""
+    """Return images, noise maps and masks (B, H, W), padded with masked pixels."""
     batch = len(cutouts)
     image = np.zeros((batch, *shape), np.float32)
     sigma = np.ones((batch, *shape), np.float32)
@@ -146,7 +146,7 @@ def _stacked_psfs(cutouts: Sequence[Cutout], psf_shape: Shape | None) -> Tensor 
         if psf is None:
             if not cutout.mask.all():
                 raise ValueError(f"'{cutout.id}' has no PSF, but others in the batch have one")
-            row[h // 2, w // 2] = 1.0  # there is nothing to fit: any PSF will do
+            row[h // 2, w // 2] = 1.0  # without data nothing is fitted: any PSF will do
             continue
         top, left = (h - psf.shape[0]) // 2, (w - psf.shape[1]) // 2
         if top < 0 or left < 0:
@@ -158,14 +158,14 @@ def _stacked_psfs(cutouts: Sequence[Cutout], psf_shape: Shape | None) -> Tensor 
 def read(input: str | Path, **options: Any) -> Cutouts:
     """Read all galaxies of a directory, manifest or multi-extension file into memory.
 
-    A galaxy that cannot be read is a row without data, with its flags and message.
+    A galaxy that cannot be read becomes a row without data, with flags and a message.
 
     Args:
         input: see `find_sources`.
         options: fields of `ReadOptions`, e.g. ``psf="psf.fits"`` or ``zeropoint=25.0``.
 
     Raises:
-        ValueError, FileNotFoundError: if the whole input is unusable, or an option is unknown.
+        ValueError, FileNotFoundError: if the entire input is unusable, or an option is unknown.
     """
     chosen = make(ReadOptions, options, "read")
     one = partial(read_cutout, options=chosen)

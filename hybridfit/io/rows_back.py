@@ -1,4 +1,4 @@
-"""The rows of a finished table, as the records that they were written from."""
+"""Convert the rows of a finished table back to the records they were written from."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ Rows = Callable[[int, int], NDArray[np.void]]
 
 
 def rows_back(path: Path, columns: Sequence[Column], ids: Sequence[str]) -> Rows | None:
-    """Return a function that gives the records from one row's number to another's.
+    """Return a function of two row numbers that returns the records between them.
 
     Args:
-        path: of the table.
-        columns: that it was written with.
-        ids: of its rows, in order.
+        path: the table's file.
+        columns: the columns it was written with.
+        ids: the ids of its rows, in order.
 
     Returns:
-        The function; None if the file is not that table any more.
+        The function; None if the file no longer contains that table.
     """
     try:
         results = read_results(path.parent)
         drawn = results.draws_table if any(c.is_draws for c in columns) else None
-    except Exception:  # readers of damaged files raise nearly every type there is
+    except Exception:  # a damaged file can raise almost any exception
         return None
     table = results.table
     names = {name: table[name] for name in table.colnames}
@@ -54,19 +54,19 @@ def rows_back(path: Path, columns: Sequence[Column], ids: Sequence[str]) -> Rows
 
 
 def _fill(rows: NDArray[np.void], column: Column, values: Any) -> None:
-    """Put what a table has in a column back into the records."""
+    """Copy a column of the table into the records."""
     name, masked = column.name, np.ma.asarray(values)
     if column.is_text:
         texts = np.ma.filled(masked.astype(str), "")
         rows[name] = [str(text).encode() for text in texts]
     elif column.format.startswith("f"):
         numbers = np.ma.filled(masked.astype(float), np.nan)
-        rows[name] = numbers.reshape(rows[name].shape)  # parquet has matrices as plain lists
+        rows[name] = numbers.reshape(rows[name].shape)  # Parquet stores matrices as flat lists
     else:
         rows[name] = np.ma.filled(masked, 0)
 
 
 def _same_ids(table: Table, ids: Sequence[str]) -> bool:
-    """Whether the rows are in their order; spaces at the ends, which FITS loses, do not count."""
+    """Return whether the table has these ids in this order; FITS loses spaces at the ends."""
     pairs = zip(map(str, table["id"]), ids, strict=True)
     return all(found.strip() == name.strip() for found, name in pairs)

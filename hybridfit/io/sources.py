@@ -23,10 +23,10 @@ from hybridfit.io.planes import hdu_names
 from hybridfit.io.psf_files import read_psf
 from hybridfit.options.checks import as_path
 
-ENDINGS = ("", ".gz", ".fz")  # behind a pattern that ends in .fits
+ENDINGS = ("", ".gz", ".fz")  # appended to a pattern that ends in .fits
 MEF_PATTERN = "{id}.fits"
-SHOWN = 5  # examples in an error
-LONGEST_ID = 10_000  # letters
+SHOWN = 5  # number of examples in an error
+LONGEST_ID = 10_000  # characters
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ class Source:
         id: the galaxy's name.
         image, sigma, variance, ivar, psf, mask, segmap, dq, weight: paths, also
             ``file.fits[HDU]``.
-        zeropoint, pixel_scale, gain, psf_oversampling, psf_includes_pixel: of its manifest row.
+        zeropoint, pixel_scale, gain, psf_oversampling, psf_includes_pixel: values of its manifest
+            row.
         start: x, y, mag, r_eff, n, q, pa of its manifest row; x, y in pixels of the file.
-        problem: why the galaxy cannot be read, known before a file is opened.
+        problem: why the galaxy cannot be read, if that is known before any file is opened.
     """
 
     id: str
@@ -63,16 +64,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Sources(Sequence[Source]):
-    """The galaxies of one input, sorted by id; a `Source` is made when asked for.
+    """The galaxies of one input, sorted by id; each `Source` is made on access.
 
     Args:
-        ids: their names.
-        root: the directory that paths are relative to.
-        files: for each role the galaxies' files: paths as bytes (a manifest), or the number of
-            the pattern in ``patterns`` that matched plus one, 0 where there is no file.
+        ids: the galaxies' names.
+        root: the directory to which paths are relative.
+        files: for each role the galaxies' files: paths as bytes (a manifest), or one plus the
+            number of the matching pattern in ``patterns``, 0 for no file.
         patterns: for each role the file names with ``{id}``; empty for a manifest.
-        values: manifest columns of numbers, NaN where a row has none.
-        problems: why a galaxy cannot be read, for those of which it is known, by id.
+        values: numeric columns of the manifest, NaN for missing values.
+        problems: reasons why galaxies cannot be read, by id, as far as known.
     """
 
     ids: Sequence[str]
@@ -101,7 +102,7 @@ class Sources(Sequence[Source]):
         return Source(id=self.ids[i], start=start, problem=problem, **given)
 
     def has(self, role: str) -> bool:
-        """Whether any galaxy has a file for ``role``."""
+        """Return whether any galaxy has a file for ``role``."""
         return any(map(bool, self.files.get(role, ())))
 
     def _path(self, role: str, i: int) -> str:
@@ -117,7 +118,7 @@ class Sources(Sequence[Source]):
 
 
 def _found(path: str) -> str:
-    """Return the path as it is on this system: with slashes, and accents in the form found."""
+    """Return the path in this system's form: slashes, and accents encoded as on disk."""
     if "\\" not in path and path.isascii():
         return path
     slashed = path.replace("\\", "/")
@@ -126,7 +127,7 @@ def _found(path: str) -> str:
 
 
 def id_problem(name: str) -> str:
-    """Say why ``name`` cannot serve as an id, and so as part of a file name; "" if it can."""
+    """Explain why ``name`` cannot be an id, and so part of a file name; "" if it can."""
     if not name.strip():
         return "the id is empty"
     if "/" in name or "\\" in name or name in (".", "..") or not name.isprintable():
@@ -147,12 +148,12 @@ def find_sources(input: str | Path, options: ReadOptions = ReadOptions()) -> Sou
         options: see `ReadOptions`.
 
     Returns:
-        The galaxies; nothing but names is kept, and no image has been read.
+        The galaxies; only names are kept in memory, and no image is read.
 
     Raises:
-        FileNotFoundError: if there is no such input or shared PSF file.
-        ValueError: if the whole input is unusable: no galaxy in it, ids that occur twice, a
-            column that is not there, no PSF for any galaxy.
+        FileNotFoundError: if the input or the shared PSF file does not exist.
+        ValueError: if the entire input is unusable: no galaxies, duplicate ids, a missing
+            column, or no PSF for any galaxy.
     """
     try:
         address = parse_address(str(as_path("input", input)))
@@ -172,7 +173,7 @@ def find_sources(input: str | Path, options: ReadOptions = ReadOptions()) -> Sou
 
 
 def hdu_names_or_error(path: Path) -> list[str]:
-    """Names of a FITS file's HDUs; a file that is the whole input raises as wrong usage."""
+    """Return the names of a FITS file's HDUs; raise ValueError if the input file is unusable."""
     try:
         return hdu_names(str(path))
     except BadInput as error:
@@ -180,13 +181,13 @@ def hdu_names_or_error(path: Path) -> list[str]:
 
 
 def _of_file(address: Address, options: ReadOptions) -> Sources:
-    """Return the galaxies of a manifest, or the one of a FITS file."""
+    """Return the galaxies of a manifest, or the single galaxy of a FITS file."""
     path = Path(address.path)
     if not address.tail and (path.name.lower().endswith(TABLE_ENDINGS) or is_fits_table(path)):
         return _of_manifest(read_manifest(path, options), path)
     if not _stem(path.name):
         raise ValueError(
-            f"input '{path}' is a file of unknown kind: expected a directory, a manifest "
+            f"input '{path}' is a file of an unknown type: expected a directory, a manifest "
             f"({', '.join(TABLE_ENDINGS)}) or a FITS file"
         )
     hdu_names_or_error(path)
@@ -201,7 +202,7 @@ def _of_directory(root: Path, options: ReadOptions) -> Sources:
     if not found["image"] and options.pattern_image == ReadOptions.pattern_image:
         patterns["image"] = _variants(MEF_PATTERN)
         found["image"] = _matches(root, names, patterns["image"])
-        if options.psf is not None:  # the shared PSF may lie among the galaxies
+        if options.psf is not None:  # the shared PSF may be in the same directory as the galaxies
             shared = _stem(Path(parse_address(options.psf).path).name)
             if (root / Path(options.psf).name).exists():
                 found["image"].pop(shared, None)
@@ -234,7 +235,7 @@ def _of_directory(root: Path, options: ReadOptions) -> Sources:
 def _listing(root: Path) -> list[str]:
     try:
         with os.scandir(root) as entries:
-            # pipes and broken links are listed, so that the galaxy's row reports them
+            # pipes and broken links are listed: the galaxy's row reports them
             return [entry.name for entry in entries if not _is_folder(entry)]
     except OSError as error:
         raise ValueError(f"directory '{root}' cannot be listed: {error.strerror}") from error
@@ -243,7 +244,7 @@ def _listing(root: Path) -> list[str]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a cycle of links
+    except OSError:  # a cycle of symbolic links
         return False
 
 
@@ -254,7 +255,7 @@ def _variants(pattern: str) -> tuple[str, ...]:
 
 
 def _matches(root: Path, names: Sequence[str], variants: tuple[str, ...]) -> dict[str, int]:
-    """Map ids to the number, from 1, of the first variant that names a file of theirs."""
+    """Map each id to the number, from 1, of the first variant for which it has a file."""
     found: dict[str, int] = {}
     for code, variant in enumerate(variants, start=1):
         head, tail = variant.split("{id}")
@@ -276,13 +277,13 @@ def _of_manifest(manifest: Manifest, path: Path) -> Sources:
         more = f" and {len(twice) - SHOWN} more" if len(twice) > SHOWN else ""
         raise ValueError(
             f"manifest '{path}' has the same id in several rows: "
-            f"{', '.join(map(repr, twice[:SHOWN]))}{more}: give each galaxy its own"
+            f"{', '.join(map(repr, twice[:SHOWN]))}{more}: give each galaxy a unique id"
         )
     longest = max(ids, key=len)
-    if len(longest) > LONGEST_ID:  # all rows of the table would be as wide
+    if len(longest) > LONGEST_ID:  # every row of the results would be that wide
         raise ValueError(
-            f"manifest '{path}' has an id of {len(longest)} letters ({longest[:20]}...), expected "
-            f"{LONGEST_ID} at most"
+            f"manifest '{path}' has an id of {len(longest)} characters "
+            f"({longest[:20]}...), expected {LONGEST_ID} at most"
         )
     return Sources(
         ordered,
@@ -300,7 +301,7 @@ def _stem(name: str) -> str:
 
 
 def _check_shared_psf(options: ReadOptions) -> None:
-    """Read the PSF shared by all galaxies, so that an error is raised once and not in each row."""
+    """Read the PSF shared by all galaxies, so that an error is raised once, not in every row."""
     try:
         file = parse_address(str(options.psf)).path
         if not os.path.exists(file):
@@ -311,13 +312,13 @@ def _check_shared_psf(options: ReadOptions) -> None:
 
 
 def _require_psf(sources: Sources, options: ReadOptions, path: Path) -> None:
-    """Raise if no galaxy has a PSF: neither files nor, in the first few images, an HDU."""
+    """Raise ValueError if no galaxy has a PSF: no files, and no HDU in the first few images."""
     for source in sources[:SHOWN]:
         try:
             if set(options.hdu_names("psf")) & set(hdu_names(source.image)):
                 return
         except BadInput:
-            continue  # reported in its row
+            continue  # reported in the galaxy's row
     looked = f"'{options.pattern_psf}', " if path.is_dir() else ""
     raise ValueError(
         f"no PSF found for any galaxy of '{path}' (looked for {looked}a manifest column 'psf', an "

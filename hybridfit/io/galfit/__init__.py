@@ -1,4 +1,4 @@
-"""GALFIT's files, read and written: the only code that counts pixels from 1."""
+"""Read and write GALFIT's files: the only code that counts pixels from 1."""
 
 from hybridfit.io.galfit.block import read_block
 from hybridfit.io.galfit.constraints import Constraint, read_constraints, start_ranges

@@ -21,7 +21,7 @@ from hybridfit.io.galfit.entries import Component, GalfitError, Outcome, Value
 from hybridfit.io.galfit.text import LARGEST, band_notes, number
 from hybridfit.io.planes import opened
 
-# header's names of parameters -> GALFIT's numbers; names of GALFIT 2 among them
+# the header's parameter names -> GALFIT's numbers; includes GALFIT 2's names
 KEYS = {
     "XC": "x",
     "XCENT": "x",
@@ -59,13 +59,13 @@ TABLE_KEY = re.compile(r"COMP(\d+)_(\w+)")
 def read_block(path: str | Path) -> Outcome:
     """Read the parameters of an image block, or of a model image, or of a header as text.
 
-    The block of GALFIT 2 as PyMorph's version writes it names components wrongly and gives
-    values of one component to another: what is visibly so is made NaN and suspect, and noted;
-    `read_outcomes` then takes the restart file's.
+    Blocks of GALFIT 2 as patched for PyMorph mislabel components and copy values from one
+    component to another: visibly wrong values become NaN and suspect, with a note;
+    `read_outcomes` then takes those of the restart file.
 
     Raises:
-        FileNotFoundError: without such a file.
-        GalfitError: if no HDU has parameters of GALFIT's, or one is no number.
+        FileNotFoundError: if the file does not exist.
+        GalfitError: if no HDU has GALFIT parameters, or one is not a number.
     """
     path = Path(path)
     try:
@@ -84,12 +84,12 @@ def read_block(path: str | Path) -> Outcome:
     except (BadInput, FileProblem, fits.VerifyError) as error:
         raise GalfitError(path, None, str(error)) from error
     raise GalfitError(
-        path, None, "is no image block: expected COMP_1 in a header, or a table FINAL_BAND"
+        path, None, "is not an image block: expected COMP_1 in a header, or a table FINAL_BAND"
     )
 
 
 def is_block(path: Path) -> bool:
-    """Whether a FITS file, or a header as text, holds GALFIT's parameters."""
+    """Return whether a FITS file, or a header as text, contains GALFIT's parameters."""
     try:
         with opened(str(path)) as hdus:
             return any("COMP_1" in hdu.header or hdu.name == "FINAL_BAND" for hdu in hdus)
@@ -135,14 +135,14 @@ def _of_header(path: Path, header: fits.Header) -> Outcome:
 
 
 def _cards(header: fits.Header) -> tuple[dict[int, str], dict[int, dict[str, str]]]:
-    """Return the type of each component, and its parameters as texts of the header."""
+    """Return the type of each component, and its parameters as text from the header."""
     parts: dict[int, dict[str, str]] = {}
     kinds: dict[int, str] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for card in header.cards:
             if card.keyword == "CHISQ":
-                break  # PyMorph's version repeats some of the sky's after its end
+                break  # PyMorph's version repeats some of the sky's cards after its end
             if re.fullmatch(r"COMP_\d+", card.keyword):
                 kinds[int(card.keyword[5:])] = str(card.value).strip().lower()
             elif match := CARD.fullmatch(card.keyword):
@@ -183,11 +183,11 @@ def _pair(path: Path, key: str, text: str, old: bool) -> Value:
 
 
 def _real_kind(k: int, kind: str, cards: Mapping[str, str], notes: list[str]) -> str:
-    """Return the type that fits the parameters, where the header contradicts itself."""
+    """Return the type that matches the parameters if the header contradicts itself."""
     if kind != "sky" or "MAG" not in cards:
         return kind
     real = "sersic" if "N" in cards else "devauc" if "RE" in cards else "expdisk"
-    notes.append(f"COMP_{k} says 'sky' over the parameters of '{real}': x, y are not its own")
+    notes.append(f"COMP_{k} is 'sky' with the parameters of '{real}': its x, y are invalid")
     return real
 
 
@@ -197,13 +197,14 @@ def _doubted(part: Component, names: tuple[str, ...]) -> Component:
 
 
 def _twins_doubted(parts: list[Component], notes: list[str]) -> list[Component]:
-    """Doubt the first of two components with equal values: its own were overwritten."""
+    """Mark the first of two components with equal values as suspect: it was overwritten."""
     out = list(parts)
     for i, one in enumerate(parts):
         for j in range(i + 1, len(parts)):
             if one.kind == parts[j].kind != "sky" and _same(one, parts[j]):
                 out[i] = _doubted(one, tuple(one.values))
-                notes.append(f"components {i + 1} and {j + 1} have the same values: only one is so")
+                text = f"components {i + 1} and {j + 1} have the same values"
+                notes.append(f"{text}: those of {i + 1} were overwritten")
     return out
 
 
@@ -212,11 +213,11 @@ def _same(one: Component, other: Component) -> bool:
 
 
 def _of_tables(path: Path, tables: Mapping[str, Table]) -> Outcome:
-    """Read the tables of GALFITM since 1.4: FIT_INFO, BAND_INFO, FINAL_BAND; the first band."""
+    """Read GALFITM's tables (since 1.4) FIT_INFO, BAND_INFO, FINAL_BAND; only the first band."""
     final, info = tables["FINAL_BAND"], _row(tables, "FIT_INFO")
     band = _row(tables, "BAND_INFO")
     if not len(final) or "BAND" not in final.colnames:
-        raise GalfitError(path, None, "FINAL_BAND has no row of a band")
+        raise GalfitError(path, None, "FINAL_BAND has no rows, expected one per band")
     bands = tuple(str(name).strip() for name in final["BAND"])
     return Outcome(
         path=path,
@@ -242,7 +243,7 @@ def _of_tables(path: Path, tables: Mapping[str, Table]) -> Outcome:
 
 
 def _table_components(path: Path, final: Table) -> tuple[Component, ...]:
-    """Return the components in the table FINAL_BAND, with the values of its first band."""
+    """Return the components of the table FINAL_BAND, with the values in the first band."""
     parts: dict[int, dict[str, Value]] = {}
     skies = set()
     for name in final.colnames:
@@ -264,7 +265,7 @@ def _table_components(path: Path, final: Table) -> tuple[Component, ...]:
 
 
 def _table_kind(raw: Mapping[str, Value]) -> str:
-    """Return the type by the columns: GALFITM's tables do not name types."""
+    """Return the type implied by the columns: GALFITM's tables do not name types."""
     return "sersic" if "5" in raw else "devauc" if "4" in raw else "psf"
 
 

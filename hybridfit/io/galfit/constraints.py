@@ -1,4 +1,4 @@
-"""Constraint files of GALFIT: ranges of parameters, and ties between those of components."""
+"""GALFIT's constraint files: ranges of parameters, and ties between components."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hybridfit.io.galfit.conventions import FAMILY
 from hybridfit.io.galfit.entries import Feedme, GalfitError
 from hybridfit.io.galfit.text import number, read_text
 
-# GALFIT's names and numbers of parameters -> the project's; others keep GALFIT's name
+# GALFIT's parameter names and numbers -> ours; other parameters keep GALFIT's name
 NAMES = {
     "1": "x",
     "2": "y",
@@ -39,15 +39,15 @@ class Constraint:
     """One line of a constraint file.
 
     Args:
-        components: places in `Feedme.components`, counted from 0.
-        parameter: x, y, mag, r_eff, n, q, pa, sky; else GALFIT's own name, in lower case.
+        components: indices into `Feedme.components`, from 0.
+        parameter: x, y, mag, r_eff, n, q, pa, sky; else GALFIT's name, in lower case.
         kind: "between": low <= value <= high (x, y from 0; sizes in GALFIT's terms, such as
             the scale length of an expdisk); "around": low <= value - start <= high; "factor":
             start / high <= value <= start high; "difference": low <= second - first <= high;
-            "quotient": low <= first / second <= high; "offset", "ratio": all components keep
-            the differences, the ratios that they start with.
+            "quotient": low <= first / second <= high; "offset", "ratio": the components keep
+            their initial differences or ratios.
         low, high: NaN for "offset" and "ratio".
-        line: where it stands, from 1.
+        line: line number, from 1.
     """
 
     components: tuple[int, ...]
@@ -59,7 +59,7 @@ class Constraint:
 
     @property
     def is_tie(self) -> bool:
-        """Whether it ties parameters of several components to each other."""
+        """Return whether the constraint ties parameters of several components to each other."""
         return self.kind in ("difference", "quotient", "offset", "ratio")
 
 
@@ -67,8 +67,8 @@ def read_constraints(path: str | Path) -> tuple[Constraint, ...]:
     """Read a constraint file.
 
     Raises:
-        FileNotFoundError: without such a file.
-        GalfitError: with file, line and what was expected.
+        FileNotFoundError: if the file does not exist.
+        GalfitError: for an invalid line; names the file, the line and what was expected.
     """
     path = Path(path)
     found = []
@@ -82,15 +82,15 @@ def read_constraints(path: str | Path) -> tuple[Constraint, ...]:
 def start_ranges(
     feedme: Feedme, constraints: Sequence[Constraint]
 ) -> list[dict[str, tuple[float, float]]]:
-    """Return, for each component, the ranges that constraints leave its parameters.
+    """Return, for each component, the allowed ranges of its constrained parameters.
 
-    Those that are relative to the start are added to it, several of one parameter are
-    intersected, sizes are half-light radii, and a range of pa is turned by half turns until
-    it holds the start, or dropped if it spans a half turn. Ties are no ranges: see
-    `Constraint.is_tie`.
+    Relative ranges are added to the initial value; several ranges of one parameter are
+    intersected; sizes are converted to half-light radii; a range of pa is shifted by multiples
+    of 180 degrees until it contains the initial value, or dropped if it spans 180 degrees. Ties
+    are not ranges: see `Constraint.is_tie`.
 
     Raises:
-        GalfitError: if a constraint is of a component that is not there.
+        GalfitError: if a constraint names a component that does not exist.
     """
     ranges: list[dict[str, tuple[float, float]]] = [{} for _ in feedme.components]
     for constraint in constraints:
@@ -98,7 +98,7 @@ def start_ranges(
             raise GalfitError(
                 feedme.path.parent / feedme.constraints,
                 constraint.line,
-                f"names a component that is not there: expected 1 to {len(ranges)}",
+                f"names a component that does not exist: expected 1 to {len(ranges)}",
             )
         if constraint.is_tie:
             continue

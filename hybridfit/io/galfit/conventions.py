@@ -1,8 +1,8 @@
-"""Conversion of GALFIT's numbers to ours and back: pixels from 0, half-light radii, pa mod 180.
+"""Convert GALFIT's numbers to ours and back: pixels from 0, half-light radii, pa mod 180.
 
-In GALFIT's own terms ("raw") a component's values carry "x", "y" and the numbers that its input
-file gives the others: 3 magnitude, 4 size, 5 index, 9 axis ratio, 10 position angle; those of a
-sky are 1, 2, 3. GALFIT 2 has the axis ratio on 8, the angle on 9 and the boxiness on 10.
+In GALFIT's own terms ("raw") the keys of a component's values are "x", "y" and the row numbers
+of its input file: 3 magnitude, 4 size, 5 index, 9 axis ratio, 10 position angle; those of a sky
+are 1, 2, 3. GALFIT 2 has the axis ratio in row 8, the angle in 9 and the boxiness in 10.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from hybridfit.io.galfit.entries import Component, Value
 
-EXPONENTIAL = 1.6783469900166605  # half-light radius of an exponential disc over its scale length
-# kind -> r_eff over GALFIT's size, and the Sersic index where it is not row 5's
+EXPONENTIAL = 1.6783469900166605  # half-light radius of exp(-r / h), in h
+# kind -> r_eff over GALFIT's size, and the index if not in row 5
 FAMILY: dict[str, tuple[float, float | None]] = {
     "sersic": (1.0, None),
     "devauc": (1.0, 4.0),
@@ -23,19 +23,19 @@ FAMILY: dict[str, tuple[float, float | None]] = {
 }
 SKY_ROWS = {"sky": "1", "sky_dx": "2", "sky_dy": "3"}
 SERSIC_ROWS = {"mag": "3", "r_eff": "4", "n": "5", "q": "9", "pa": "10"}
-GARBAGE = 1e12  # values of fits are smaller; uninitialised floats may be larger
-EXACT = 10  # decimals kept when 1 is added, so that decimal numbers are read as written
+GARBAGE = 1e12  # fitted values are smaller; uninitialised floats may be larger
+EXACT = 10  # decimals kept when 1 is added or subtracted, so that numbers are read as written
 NOTHING = Value(math.nan)
 
 
 def component(
     kind: str, raw: Mapping[str, Value], extras: tuple[str, ...] = (), skipped: bool = False
 ) -> Component:
-    """Return a component in the project's terms.
+    """Return a component in our conventions.
 
     Args:
         kind: GALFIT's name.
-        raw: its values in GALFIT's terms; missing ones are NaN.
+        raw: its values in GALFIT's terms; missing values become NaN.
         extras, skipped: as in `Component`.
     """
     raw = {name: _clean(value) for name, value in raw.items()}
@@ -77,7 +77,7 @@ def raw_values(part: Component) -> dict[str, Value]:
 
 
 def signed(angle: float) -> float:
-    """Return an angle in [0, 180) as GALFIT gives it: in (-90, 90]."""
+    """Convert an angle in [0, 180) to GALFIT's range (-90, 90]."""
     return angle - 180 if angle > 90 else angle
 
 
@@ -87,7 +87,7 @@ def region_of(bounds: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
 
 
 def bounds_of(region: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    """Return the inverse of `region_of`."""
+    """Convert x0, x1, y0, y1 back to xmin xmax ymin ymax; the inverse of `region_of`."""
     return region[0] + 1, region[1], region[2] + 1, region[3]
 
 
@@ -111,8 +111,8 @@ def _scaled(value: Value, by: float) -> Value:
 def _upright(values: dict[str, Value]) -> dict[str, Value]:
     """Bring q into (0, 1] and pa into [0, 180).
 
-    GALFIT may walk to q > 1, where its size is along the minor axis, and to negative q and
-    sizes, of which only the magnitude counts.
+    GALFIT may reach q > 1, where its size is along the minor axis, and negative q and sizes, of
+    which only the absolute value matters.
     """
     q, size, pa = values["q"], values["r_eff"], values["pa"]
     q, size = replace(q, value=abs(q.value)), replace(size, value=abs(size.value))
@@ -120,6 +120,6 @@ def _upright(values: dict[str, Value]) -> dict[str, Value]:
         size = _scaled(size, q.value)
         q = replace(q, value=1 / q.value, error=q.error / q.value**2)
         pa = _shifted(pa, 90.0)
-    # rounded before the modulo: that of a tiny negative angle would be 180 itself
+    # rounded before the modulo: a tiny negative angle would become 180 itself
     pa = replace(pa, value=round(round(pa.value, EXACT) % 180, EXACT))
     return values | {"q": q, "r_eff": size, "pa": pa}

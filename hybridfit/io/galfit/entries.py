@@ -1,7 +1,7 @@
 """The content of GALFIT's files in our conventions: x, y from 0, half-light radii, pa mod 180.
 
-GALFIT counts pixels from 1, quotes scale lengths for discs and FWHM for Gaussians (Peng et al.
-2010, AJ 139, 2097); none of that leaves this package.
+GALFIT counts pixels from 1, and gives scale lengths for discs and FWHM for Gaussians (Peng et al.
+2010, AJ 139, 2097); these conventions stay inside this package.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ SERSIC_KINDS = ("sersic", "devauc", "expdisk", "gaussian")
 
 
 class GalfitError(ValueError):
-    """Text that cannot be read as GALFIT's: its file, its line and what was expected.
+    """A file that is not valid for GALFIT; the message names the file and the line.
 
     Args:
         path: the file.
-        line: counted from 1; None where it is not of one line.
-        text: what was expected, what came, what to do.
+        line: line number, from 1; None if the error is not on a single line.
+        text: what was expected, what was found, and what to do.
     """
 
     def __init__(self, path: str | Path, line: int | None, text: str) -> None:
@@ -34,11 +34,11 @@ class Value:
     """One number of a component.
 
     Args:
-        value: NaN where the file holds garbage.
-        error: 1 sigma; NaN where there is none.
+        value: NaN if the file's value is invalid.
+        error: standard deviation; NaN if there is none.
         fixed: not fitted: toggle 0, or ``[..]`` in results.
-        coupled: tied to another by a constraint, ``{..}``.
-        suspect: numerically doubtful to GALFIT, ``*..*``.
+        coupled: tied to another parameter by a constraint, ``{..}``.
+        suspect: marked by GALFIT as numerically doubtful, ``*..*``.
     """
 
     value: float
@@ -59,8 +59,8 @@ class Component:
             n of devauc is 4, of expdisk 1 (r_eff = 1.67835 Rs), of gaussian 0.5 (r_eff =
             FWHM / 2), fixed. A sky has sky, sky_dx, sky_dy. Others have x, y, mag and the rest
             under GALFIT's own numbers, "4", "5"...
-        extras: shape terms beyond these that matter: "C0", "F1", "B2", "R", "T0"...
-        skipped: left out of what is subtracted, ``Z) 1``.
+        extras: additional shape terms that affect the model: "C0", "F1", "B2", "R", "T0"...
+        skipped: excluded from the model that is subtracted, ``Z) 1``.
     """
 
     kind: str
@@ -70,45 +70,45 @@ class Component:
 
     @property
     def is_sersic(self) -> bool:
-        """Whether it is a plain ellipse of the Sersic family."""
+        """Return whether the component is a plain ellipse of the Sersic family."""
         return self.kind in SERSIC_KINDS and not self.extras
 
 
 class _Model:
-    """The common part of input files and results."""
+    """The part that input files and results have in common."""
 
     components: tuple[Component, ...]
 
     @property
     def sersics(self) -> tuple[Component, ...]:
-        """The components of Sersic's family."""
+        """Return the components of the Sersic family."""
         return tuple(c for c in self.components if c.is_sersic)
 
     @property
     def sky(self) -> Component | None:
-        """The sky, if there is one."""
+        """Return the sky component, if any."""
         return next((c for c in self.components if c.kind == "sky"), None)
 
 
 @dataclass(frozen=True)
 class Feedme(_Model):
-    """A GALFIT input file (or restart file): names of files as written, "" for none.
+    """A GALFIT input file (or restart file); file names are as written, "" for none.
 
     Args:
         path: the file itself.
         image, output, sigma, psf, kernel, mask, constraints: A) to G).
-        min_sigma: second entry of C), 0 where there is none.
+        min_sigma: second entry of C), 0 if absent.
         psf_oversampling: E).
         region: x0, x1, y0, y1 of H), from 0, half-open.
-        convolution_box: x and y of I), 0, 0 where there is none.
-        zeropoint: J); NaN where there is none.
-        pixel_scale: dx, dy of K) [arcsec]; NaN where there is none.
+        convolution_box: x and y of I), 0, 0 if absent.
+        zeropoint: J); NaN if absent.
+        pixel_scale: dx, dy of K) [arcsec]; NaN if absent.
         mode: P): 0 optimise, 1 model, 2 image block, 3 subcomponents.
-        bands: A1) of GALFITM, if more than one: values are those of the first.
-        components: initial values, fixed = toggle 0.
-        version: 2 or 3, of GALFIT.
-        chi2, dof, chi2nu: of a restart file's head; NaN, -1, NaN elsewhere.
-        notes: what a reader should know, in sentences.
+        bands: GALFITM's A1), if there are several bands: values are those of the first.
+        components: initial values; fixed means toggle 0.
+        version: GALFIT's major version, 2 or 3.
+        chi2, dof, chi2nu: from a restart file's header; NaN, -1, NaN otherwise.
+        notes: notes for the user, in sentences.
     """
 
     path: Path
@@ -135,25 +135,25 @@ class Feedme(_Model):
     notes: tuple[str, ...] = ()
 
     def resolve(self, name: str) -> Path:
-        """Return the path of a file that is named relative to the feedme's folder."""
+        """Return the path of a file named relative to the feedme's folder."""
         return self.path.parent / name
 
 
 @dataclass(frozen=True)
 class Outcome(_Model):
-    """The result of one GALFIT run: of an image block, an entry of fit.log or a restart file.
+    """The result of one GALFIT run, from an image block, an entry of fit.log or a restart file.
 
     Args:
         path: the file it was read from.
         feedme, image, restart, output, sigma, psf, mask: names as written, "" for none.
-        region: x0, x1, y0, y1, from 0, half-open; None where unknown.
-        zeropoint: NaN where unknown (logs).
-        components: with errors where they are given.
-        chi2, dof, chi2nu, n_free: NaN and -1 where they are not told.
-        flags: GALFIT's own, "1", "2", "A-1", "I" ...
-        version: text as written, "" where unknown.
-        bands: of GALFITM, if more than one: values are those of the first.
-        notes: what a reader should know, in sentences.
+        region: x0, x1, y0, y1, from 0, half-open; None if unknown.
+        zeropoint: NaN if unknown (logs).
+        components: fitted values, with errors if available.
+        chi2, dof, chi2nu, n_free: NaN or -1 if unknown.
+        flags: GALFIT's flags, "1", "2", "A-1", "I" ...
+        version: text as written, "" if unknown.
+        bands: GALFITM's bands, if there are several: values are those of the first.
+        notes: notes for the user, in sentences.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""Read input files of GALFIT 2 and 3 and of GALFITM, and restart files, which look alike."""
+"""Read input files and restart files, which share a format, of GALFIT 2 and 3 and of GALFITM."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ HEAD = re.compile(
 )
 MENU = re.compile(r"#\s*Input menu file:\s*(.+?)\s*$", re.IGNORECASE)
 FILES = {"A": "image", "B": "output", "C": "sigma", "D": "psf", "F": "mask", "G": "constraints"}
-OUTSIDE = re.compile(r",(?![^\[\]]*\])")  # commas that are not in brackets
-SILENT = ("O", "S", "U", "V", "W", "Q", "Y", "A2")  # displays, and options of GALFITM
-NEEDED = {  # rows that a component must have, and their meaning
+OUTSIDE = re.compile(r",(?![^\[\]]*\])")  # commas outside brackets
+SILENT = ("O", "S", "U", "V", "W", "Q", "Y", "A2")  # display rows, and GALFITM's options
+NEEDED = {  # rows that each kind of component requires, and their meaning
     "sersic": {"3": "magnitude", "4": "R_e", "5": "Sersic index", "9": "axis ratio", "10": "PA"},
     "devauc": {"3": "magnitude", "4": "R_e", "9": "axis ratio", "10": "PA"},
     "expdisk": {"3": "magnitude", "4": "R_s", "9": "axis ratio", "10": "PA"},
@@ -35,13 +35,13 @@ OLD_Q = (0.0, 1.5)  # range of row 8, the axis ratio before GALFIT 3, unused sin
 def read_feedme(path: str | Path) -> Feedme:
     """Read an input file of GALFIT 2 or 3 or GALFITM, or a restart file ``galfit.NN``.
 
-    Later rows override earlier ones, as in GALFIT. Of GALFITM's files of several bands the
-    bands are listed, and files and values are the first band's. A toggle that is not there
-    counts as 0. Sides of a merge conflict: the first one.
+    Later rows override earlier ones, as in GALFIT. For GALFITM's multi-band files the bands are
+    listed, and files and values are those of the first band. A missing toggle counts as 0. In
+    a merge conflict the first side is read.
 
     Raises:
-        FileNotFoundError: without such a file.
-        GalfitError: with file, line and what was expected.
+        FileNotFoundError: if the file does not exist.
+        GalfitError: for invalid content; names the file, the line and what was expected.
     """
     path = Path(path)
     lines = read_text(path)
@@ -55,7 +55,7 @@ def read_feedme(path: str | Path) -> Feedme:
             if row.key in FILES and row.key != "Z":
                 control[row.key] = row
             elif not blocks:
-                raise GalfitError(path, row.line, f"row {row.key}) stands before any '0) type'")
+                raise GalfitError(path, row.line, f"row {row.key}) comes before any '0) type'")
             else:
                 blocks[-1].append(row)
         elif row.key[0] == "N" and blocks:
@@ -68,12 +68,12 @@ def read_feedme(path: str | Path) -> Feedme:
 
 
 def menu_file(path: Path) -> str:
-    """Return the input file that a restart file names, "" if none."""
+    """Return the input file named by a restart file, "" if none."""
     return next((m[1] for line in read_text(path)[:8] if (m := MENU.search(line))), "")
 
 
 def is_restart(lines: Sequence[str]) -> bool:
-    """Whether an input file's head has a chi2: then it is a restart file with results."""
+    """Return whether the file starts with a chi2, as restart files with results do."""
     return any(HEAD.search(line) for line in lines[:8])
 
 
@@ -89,7 +89,7 @@ def _feedme(
     old = any(_has_old_rows(block) for block in blocks)
     weights = _weights(wavelengths, len(bands))
     for key in sorted(set(control) - set(FILES) - set("EHIJKP") - set(SILENT) - {"A1"}):
-        notes.append(f"line {control[key].line}: row {key}) is not known, ignored")
+        notes.append(f"line {control[key].line}: unknown row {key}) ignored")
     notes.extend(band_notes(bands))
     scale = _numbers(path, control.get("K"), 2, "the pixel scale in x and y")
     box = _numbers(path, control.get("I"), 2, "the convolution box in x and y")
@@ -111,7 +111,7 @@ def _feedme(
 
 
 def _files(control: Mapping[str, Row], notes: list[str]) -> dict[str, Any]:
-    """The names of all files, and the least sigma behind the name of the sigma image."""
+    """Return all file names, and the minimum sigma after the name of the sigma image."""
     read: dict[str, Any] = {}
     for key, name in FILES.items():
         names = file_names(control[key]) if key in control else [""]
@@ -122,14 +122,14 @@ def _files(control: Mapping[str, Row], notes: list[str]) -> dict[str, Any]:
             least = number(names[1])
             if least is None:
                 line = control[key].line
-                notes.append(f"line {line}: '{names[1]}' is no least sigma, ignored")
+                notes.append(f"line {line}: '{names[1]}' is not a minimum sigma, ignored")
             else:
                 read["min_sigma"] = least.value
     return read
 
 
 def _found(lines: Sequence[str]) -> dict[str, Any]:
-    """The chi2 of an earlier fit, which GALFIT writes at the head of its restart files."""
+    """Return the chi2 of an earlier fit, with which GALFIT starts its restart files."""
     head = next((m for line in lines[:8] if (m := HEAD.search(line))), None)
     if head is None:
         return {}
@@ -158,7 +158,7 @@ def _component(
         elif not key.isdigit():
             extras += _extra(path, row)
         elif int(key) > 10:
-            raise GalfitError(path, row.line, f"row {key}) is not known, expected 0) to 10)")
+            raise GalfitError(path, row.line, f"unknown row {key}), expected 0) to 10)")
         elif first.key == "T0":
             continue
         elif key == "1" and kind != "sky" and not _is_list(row):
@@ -191,7 +191,7 @@ def _check(path: Path, first: Row, kind: str, raw: dict[str, Value]) -> None:
 
 
 def _extra(path: Path, row: Row) -> list[str]:
-    """Return the name of a shape term that is present and matters."""
+    """Return the name of a shape term if it is present and affects the model."""
     if row.key[0] == "R":
         kind = row.words[0].lower() if row.words else "none"
         return ["R"] if row.key == "R0" and kind != "none" else []
@@ -233,25 +233,25 @@ def _position(path: Path, row: Row, notes: list[str]) -> tuple[Value, Value]:
 
 
 def _is_fixed(path: Path, row: Row, words: list[str], notes: list[str]) -> bool:
-    """Whether a toggle is 0; of GALFITM's lists, whether it is in all bands."""
+    """Return whether a toggle is 0; for GALFITM's lists, whether it is 0 in all bands."""
     if not words:
         notes.append(f"line {row.line}: row {row.key}) has no toggle, taken as 0 (fixed)")
         return True
     toggles = [number(word) for word in words[0].split(",") if word]
     if not toggles or any(toggle is None for toggle in toggles):
-        notes.append(f"line {row.line}: toggle '{words[0]}' is no number, taken as 0 (fixed)")
+        notes.append(f"line {row.line}: toggle '{words[0]}' is not a number, taken as 0 (fixed)")
         return True
     return all(toggle is not None and toggle.value == 0 for toggle in toggles)
 
 
 def _is_list(row: Row) -> bool:
-    """Whether row 1) gives x alone, as GALFITM writes it: x for each band, then one toggle."""
+    """Return whether row 1) has only x, as in GALFITM: x for each band, then one toggle."""
     words = row.words
     return bool(words) and ("," in words[0] or "band" in words or "cheb" in words)
 
 
 def _has_old_rows(block: list[Row]) -> bool:
-    """Whether a component has its axis ratio on row 8, as before GALFIT 3."""
+    """Return whether a component has its axis ratio in row 8, as before GALFIT 3."""
     row = next((row for row in block if row.key == "8"), None)
     value = number(row.words[0].split(",")[0]) if row and row.words else None
     return value is not None and OLD_Q[0] < value.value <= OLD_Q[1]
@@ -267,7 +267,7 @@ def _bands(control: dict[str, Row]) -> tuple[tuple[str, ...], list[float]]:
 
 
 def _weights(wavelengths: list[float], count: int) -> np.ndarray:
-    """Chebyshev polynomials at the first band's wavelength, which GALFITM scales to [-1, 1]."""
+    """Evaluate Chebyshev polynomials at the first band's wavelength, scaled to [-1, 1]."""
     if len(wavelengths) < 2:
         return np.ones(1)
     low, high = min(wavelengths), max(wavelengths)
@@ -280,7 +280,7 @@ def _listed(row: Row | None) -> list[str]:
 
 
 def _parts(text: str) -> list[str]:
-    """Split at commas, but not in brackets, which name an HDU: ``im.fits[sci,1]``."""
+    """Split at commas outside brackets, which name an HDU: ``im.fits[sci,1]``."""
     return [part for part in OUTSIDE.split(text) if part]
 
 
@@ -292,7 +292,7 @@ def _first(name: str) -> str:
 def _numbers(path: Path, row: Row | None, count: int, expected: str) -> list[float]:
     if row is None or not row.words:
         return []
-    # a stroke that touches the number is a comment to GALFIT's scanf, "1#" included
+    # GALFIT's scanf takes text that touches the number as a comment, as in "1#"
     values = [number(word.split("#")[0].rstrip(",")) for word in row.words[:count]]
     if count == 2 and len(values) == 1:
         values *= 2

@@ -20,12 +20,12 @@ LARGEST = 2_000_000  # bytes
 def find_feedmes(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     """Return the GALFIT input files among files and, recursively, in directories.
 
-    A named file is always used, even a restart file, as GALFIT starts from those as well. In a
-    directory, input files are recognised by rows ``A)`` and ``0)``; restart files, with a chi2
-    in their head, are left out.
+    A file given by name is always used, even a restart file, as GALFIT can start from those. In
+    a directory, input files are recognised by rows ``A)`` and ``0)``; restart files, which start
+    with a chi2, are skipped.
 
     Args:
-        paths: a file or directory, or several.
+        paths: one or more files or directories.
 
     Returns:
         Sorted paths, each once.
@@ -46,7 +46,7 @@ def find_feedmes(paths: str | Path | Iterable[str | Path]) -> list[Path]:
 
 
 def files_in(directory: Path) -> Iterator[Path]:
-    """Yield a directory's files, recursively, without hidden ones."""
+    """Yield a directory's files, recursively, except hidden ones."""
     for path in sorted(directory.iterdir()):
         if path.name.startswith("."):
             continue

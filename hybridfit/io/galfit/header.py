@@ -1,8 +1,8 @@
 """The header of an image block's model as GALFIT 3.0.5 writes it, for scripts that read it.
 
-Values have four decimals, GALFIT's number, and more where an error needs them for two digits of
-its own: a script that splits at " +/- " reads as many as there are, and bright galaxies have
-magnitudes to 1e-5. A sky below 0.01 is written with an exponent.
+Values have four decimals, as GALFIT's do, or more if the error needs them to show two digits:
+a script that splits at " +/- " reads any number of decimals, and bright galaxies have magnitudes
+to 1e-5. A sky below 0.01 is written with an exponent.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ COMMENTS = {
     "DSDY": "y sky gradient [ADUs]",
 }
 ROWS = {"x": "XC", "y": "YC", "3": "MAG", "4": "RE", "5": "N", "9": "AR", "10": "PA"}
-ROOM = 65  # characters of a card for a text and its comment
-OTHERS = {"r_eff": "RE", "q": "AR", "pa": "PA"}  # of profiles that GALFIT does not have
+ROOM = 65  # characters available in a card for a text and its comment
+OTHERS = {"r_eff": "RE", "q": "AR", "pa": "PA"}  # profiles that GALFIT does not have
 SIZES = {"expdisk": "RS", "gaussian": "FWHM"}
 SKY_ROWS = {"1": "SKY", "2": "DSDX", "3": "DSDY"}
 
@@ -47,18 +47,18 @@ def model_header(
     constraints: str = "",
     kernel: str = "",
 ) -> fits.Header:
-    """Return the header that GALFIT gives the model HDU of an image block.
+    """Return the header of an image block's model HDU, as GALFIT writes it.
 
-    ``[v]`` was fixed, ``{v} +/- e`` coupled, ``*v* +/- *e*`` is suspect. What was found is given
-    in GALFIT's terms: pixels from 1, scale lengths of discs, angles in (-90, 90].
+    ``[v]`` is fixed, ``{v} +/- e`` coupled, ``*v* +/- *e*`` suspect. Results are in GALFIT's
+    terms: pixels from 1, scale lengths of discs, angles in (-90, 90].
 
     Args:
-        outcome: ``region`` must be known, and components be without extras.
+        outcome: must have a ``region``, and components without extras.
         convolution_box: x and y, pixels.
-        constraints, kernel: names of files, "" for none.
+        constraints, kernel: file names, "" for none.
 
     Raises:
-        ValueError: if the region is not known, or a component has extras.
+        ValueError: if the region is unknown, or a component has extras.
     """
     if outcome.region is None:
         raise ValueError("the outcome has no region, expected x0, x1, y0, y1")
@@ -109,7 +109,7 @@ def _put_results(header: fits.Header, outcome: Outcome) -> None:
 
 
 def _texts(part: Component, region: tuple[int, int, int, int]) -> dict[str, str]:
-    """Return a component's values as texts by GALFIT's keywords."""
+    """Return a component's values as text, by GALFIT's keywords."""
     raw = raw_values(part)
     if part.kind == "sky":
         x0, x1, y0, y1 = bounds_of(region)
@@ -117,7 +117,7 @@ def _texts(part: Component, region: tuple[int, int, int, int]) -> dict[str, str]
         return centre | {key: sky_text(raw[row], key != "SKY") for row, key in SKY_ROWS.items()}
     if part.extras:
         raise ValueError(
-            f"a '{part.kind}' has terms {', '.join(part.extras)}, whose numbers were not kept"
+            f"a '{part.kind}' has terms {', '.join(part.extras)}, whose values were not kept"
         )
     own = {row: key for key, row in OWN_KEYS.get(part.kind, {}).items()}
     keys = ROWS | {"4": SIZES.get(part.kind, "RE")} | own | OTHERS
@@ -135,7 +135,7 @@ def value_text(value: Value) -> str:
 
 
 def sky_text(value: Value, exponent: bool = False) -> str:
-    """Return the same for a sky, with an exponent for small values, as fluxes have any unit."""
+    """Return the same for a sky; small values have an exponent, as fluxes can have any unit."""
     error = value.error if 0 < value.error < math.inf else 0.0
     if not (exponent or abs(value.value) < SMALL_SKY):
         return value_text(value)

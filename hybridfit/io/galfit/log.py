@@ -1,4 +1,4 @@
-"""Read fit.log, to which GALFIT appends its results, to two decimals (GALFIT 2: four)."""
+"""Read fit.log, to which GALFIT appends its results with two decimals (GALFIT 2: four)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hybridfit.io.galfit.block import SECTION
 from hybridfit.io.galfit.entries import Component, GalfitError, Outcome, Value
 from hybridfit.io.galfit.text import RULER, band_notes, number, read_text
 
-# the order of a component's columns behind its position, in GALFIT's numbers
+# the order of a component's columns after its position, as GALFIT's numbers
 COLUMNS: dict[str, tuple[str, ...]] = {
     "sersic": ("3", "4", "5", "9", "10"),
     "devauc": ("3", "4", "9", "10"),
@@ -40,7 +40,7 @@ BANDED = re.compile(r"\s*(\w+)\s*:\s*([a-z]\w*)\s*:\s*(.*)$")
 CHI2 = re.compile(r"Chi\^2\s*=\s*(\S+?),?\s+ndof\s*=\s*(-?\d+)", re.IGNORECASE)
 CHI2NU = re.compile(r"Chi\^2/nu\s*=\s*(\S+)", re.IGNORECASE)
 SEPARATORS = re.compile(r"[(),\s]+")
-# numbers may touch without a space: each ends after two decimals (or four)
+# numbers may follow each other without a space: each ends after two (or four) decimals
 GLUED = {
     digits: re.compile(
         rf"[\[{{*]*[-+]?(?:\d+\.\d{{{digits}}}(?:e[-+]\d+)?|nan|inf)[\]}}*]*", re.IGNORECASE
@@ -53,24 +53,24 @@ TERMS = {"fourier": "F", "bending": "B", "diskiness": "C0", "boxiness": "C0"}
 def read_log(path: str | Path) -> tuple[Outcome, ...]:
     """Read every entry of a fit.log, the oldest first.
 
-    Values have two decimals and errors below 0.005 read 0; of GALFITM's entries of several
-    bands the first band's are taken.
+    Values have two decimals, and errors below 0.005 are printed as 0; from GALFITM's multi-band
+    entries the first band is read.
 
     Raises:
-        FileNotFoundError: without such a file.
-        GalfitError: with file, line and what was expected.
+        FileNotFoundError: if the file does not exist.
+        GalfitError: for invalid content; names the file, the line and what was expected.
     """
     path = Path(path)
     lines = list(enumerate(read_text(path), start=1))
     starts = [i for i, (_, line) in enumerate(lines) if _head(line)[0] == "image"]
     if not starts:
-        raise GalfitError(path, None, "is no fit.log: expected lines 'Input image : ...'")
+        raise GalfitError(path, None, "is not a fit.log: expected lines 'Input image : ...'")
     ends = [*starts[1:], len(lines)]
     return tuple(_entry(path, lines[a:b]) for a, b in zip(starts, ends, strict=True))
 
 
 def is_log(text: str) -> bool:
-    """Whether a text is a fit.log."""
+    """Return whether a text is a fit.log."""
     heads = {_head(line)[0] for line in text.splitlines()[:200]}
     return {"image", "restart"} <= heads
 
@@ -123,7 +123,7 @@ def _entry(path: Path, lines: list[tuple[int, str]]) -> Outcome:
 
 
 def _statistics(text: str) -> dict[str, Any]:
-    """Return chi2 and degrees of freedom of a line; empty for other lines."""
+    """Return chi2 and degrees of freedom from a line; empty for other lines."""
     if found := CHI2.search(text):
         chi2 = number(found[1])
         return {"chi2": chi2.value if chi2 else math.nan, "dof": int(found[2])}
@@ -134,7 +134,7 @@ def _statistics(text: str) -> dict[str, Any]:
 
 
 def _component(kind: str, raw: Mapping[str, Value], old: bool, extras: Iterable[str]) -> Component:
-    """Return a component; GALFIT 2 marks fixed values by an error of 0, not by brackets."""
+    """Return a component; GALFIT 2 marks fixed values with an error of 0 instead of brackets."""
     if old:
         raw = {
             name: replace(value, error=math.nan, fixed=True)
@@ -155,13 +155,13 @@ def _image(value: str) -> dict[str, Any]:
 
 
 def _labelled(path: Path, line: int, text: str) -> tuple[str, str, str]:
-    """Return band (or ""), type and numbers of a line such as ``sersic : ( 1.0, 2.0) 3.0``."""
+    """Return band (or ""), type and numbers from a line such as ``sersic : ( 1.0, 2.0) 3.0``."""
     if banded := BANDED.match(text):
         return banded[1], banded[2].lower(), banded[3]
     kind, colon, numbers = text.partition(":")
     if not colon:
         shown = " ".join(text.split())[:60]
-        raise GalfitError(path, line, f"'{shown}' is not known, expected 'type : numbers'")
+        raise GalfitError(path, line, f"'{shown}' is not understood, expected 'type : numbers'")
     return "", kind.strip().lower(), numbers
 
 
@@ -179,12 +179,12 @@ def _numbers(path: Path, line: int, text: str) -> list[Value]:
                 found += [v for part in pattern.findall(word) if (v := number(part)) is not None]
                 break
         else:
-            raise GalfitError(path, line, f"'{word}' is no number, expected GALFIT's values")
+            raise GalfitError(path, line, f"'{word}' is not a number, expected GALFIT's values")
     return found
 
 
 def _values(path: Path, line: int, kind: str, text: str) -> tuple[dict[str, Value], bool, bool]:
-    """Return values by GALFIT's numbers, whether boxiness matters, and whether it has a column."""
+    """Return values by GALFIT's numbers, whether boxiness is nonzero, and if it has a column."""
     names = ("x", "y", *COLUMNS[kind])
     found = _numbers(path, line, text)
     surplus = len(found) - len(names)
@@ -229,7 +229,7 @@ def _add_term(
 ) -> None:
     """Add the line of a shape term to the component above it."""
     if not parts:
-        raise GalfitError(path, line, f"'{kind}' stands before any component")
+        raise GalfitError(path, line, f"'{kind}' comes before any component")
     term = TERMS.get(kind, kind)
     modes = re.findall(r"\(\s*(\d+)\s*:", text)
     parts[-1][2].extend([f"{term}{mode}" for mode in modes] or [term])

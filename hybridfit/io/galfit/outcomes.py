@@ -1,4 +1,4 @@
-"""Read GALFIT's results in a directory from blocks, logs and restart files, each run once."""
+"""Read GALFIT's results from the blocks, logs and restart files of a directory, each run once."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ ROUNDED = 6e-5  # values of blocks and restart files have four decimals
 def read_outcomes(paths: str | Path | Iterable[str | Path]) -> list[Outcome]:
     """Return GALFIT's results, one outcome per run, sorted by path.
 
-    Blocks are taken first: they hold values, errors and flags to four decimals. Runs without a
-    block are taken from their restart file, with errors from their entry in fit.log, or from
-    either alone. Runs whose output was overwritten by a later one of the same feedme, image and
-    region are left out. Blocks whose header gives one component the values of another take them
-    from the restart file or log of the same chi2 beside them.
+    Blocks have priority: they contain values, errors and flags with four decimals. Runs without
+    a block are read from their restart file, with errors from their entry in fit.log, or from
+    either alone. Runs whose output was overwritten by a later run of the same feedme, image and
+    region are skipped. If a block's header gives one component the values of another, its values
+    are read from the neighbouring restart file or log with the same chi2.
 
     Args:
         paths: a directory (recursively), a file, a glob such as ``"runs/*/fit.log"``, or several.
 
     Returns:
         The outcomes. A file in a directory that looks like GALFIT's but cannot be read is an
-        outcome without components, whose note says why.
+        outcome without components, with the reason in its notes.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        GalfitError: if a file that was named is no output of GALFIT's, or cannot be read.
+        FileNotFoundError: if a path does not exist.
+        GalfitError: if a file given by name is not GALFIT output, or cannot be read.
     """
     found: list[Outcome] = []
     for path, named in _expanded(paths):
@@ -67,8 +67,8 @@ def read_restart(path: str | Path) -> Outcome:
     """Read a restart file ``galfit.NN`` as a result: values to four decimals, no errors.
 
     Raises:
-        FileNotFoundError: without such a file.
-        GalfitError: with file, line and what was expected.
+        FileNotFoundError: if the file does not exist.
+        GalfitError: for invalid content; names the file, the line and what was expected.
     """
     feedme = read_feedme(path)
     return Outcome(
@@ -93,14 +93,14 @@ def read_restart(path: str | Path) -> Outcome:
 
 
 def _expanded(paths: str | Path | Iterable[str | Path]) -> list[tuple[Path, bool]]:
-    """Return files, each once, and whether they were named."""
+    """Return the files, each once, and whether each was given by name."""
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     files: dict[Path, bool] = {}
     for item in given:
         path = Path(item)
         matches = [path] if path.exists() else [Path(p) for p in sorted(glob.glob(str(item)))]
         if not matches:
-            raise FileNotFoundError(f"'{item}' does not exist, expected GALFIT's outputs")
+            raise FileNotFoundError(f"'{item}' does not exist, expected GALFIT output")
         for match in matches:
             inside = files_in(match) if match.is_dir() else [match]
             files |= {file: files.get(file, False) or not match.is_dir() for file in inside}
@@ -108,7 +108,7 @@ def _expanded(paths: str | Path | Iterable[str | Path]) -> list[tuple[Path, bool
 
 
 def _read(path: Path, named: bool) -> Sequence[Outcome]:
-    """Return the outcomes of one file; none if it is not GALFIT's and was not named."""
+    """Return the outcomes in one file; none if it is not GALFIT's and was not given by name."""
     if path.name.lower().endswith(FITS):
         return [read_block(path)] if named or is_block(path) else []
     text = peek(path)
@@ -120,7 +120,7 @@ def _read(path: Path, named: bool) -> Sequence[Outcome]:
         return [read_block(path)]
     if named:
         raise GalfitError(
-            path, None, "is no output of GALFIT: expected an image block, a fit.log or galfit.NN"
+            path, None, "is not GALFIT output: expected an image block, a fit.log or galfit.NN"
         )
     return []
 
@@ -132,7 +132,7 @@ def _kind(outcome: Outcome) -> str:
 
 
 def _same_run(one: Outcome, other: Outcome) -> bool:
-    """Whether two outcomes near each other are of one run: the same chi2, dof and region."""
+    """Return whether two neighbouring outcomes are of one run: same chi2, dof and region."""
     near = one.path.parent == other.path.parent or _writes(one, other) or _writes(other, one)
     if not near or one.dof != other.dof or one.region != other.region:
         return False
@@ -142,19 +142,19 @@ def _same_run(one: Outcome, other: Outcome) -> bool:
 
 
 def _writes(entry: Outcome, block: Outcome) -> bool:
-    """Whether an entry of a log names a file elsewhere as its output."""
+    """Return whether a log entry names an output file in another directory."""
     names = (entry.output, entry.restart)
     places = {(entry.path.parent / name).absolute() for name in names if name}
     return block.path.absolute() in places
 
 
 def _latest(runs: Sequence[Outcome]) -> list[Outcome]:
-    """Return the last run of one feedme and its restarts, on one region with one output."""
+    """Return the last of the runs of a feedme and its restarts with the same region and output."""
     came_from = {(run.path.parent, run.restart): run.feedme for run in runs if run.restart}
     last: dict[tuple[object, ...], Outcome] = {}
     for run in runs:
         folder, feedme = run.path.parent, run.feedme
-        for _ in runs:  # restart files count upwards, and so does their chain
+        for _ in runs:  # numbers of restart files increase along a chain of restarts
             if not RESTART.search(feedme) or (folder, feedme) not in came_from:
                 break
             feedme = came_from[folder, feedme]
@@ -167,7 +167,7 @@ def _latest(runs: Sequence[Outcome]) -> list[Outcome]:
 
 
 def _rank(run: Outcome) -> tuple[bool, int]:
-    """Return the order of a run: blocks come last, before them restart files by number."""
+    """Return the sort key of a run: restart files by number, then blocks."""
     number = RESTART.search(run.restart)
     return _kind(run) == "block", int(number[1]) if number else 0
 
@@ -197,28 +197,27 @@ def _joined(value: Value, log: Value) -> Value:
 
 
 def _repaired(block: Outcome, others: Sequence[Outcome]) -> Outcome:
-    """Repair a block with a doubted component from other files of its run."""
+    """Repair a block with a suspect component from other files of its run."""
     if not block.notes or block.version != "2":
         return block
     source = next((o for o in others if _same_run(o, block)), None)
     if source is None or len(source.components) != len(block.components):
         return block
     parts = tuple(
-        _trusted(mine, theirs)
-        for mine, theirs in zip(block.components, source.components, strict=True)
+        _trusted(doubted, other)
+        for doubted, other in zip(block.components, source.components, strict=True)
     )
-    note = f"values of such components are from '{source.path.name}'"
+    note = f"values of the suspect components are from '{source.path.name}'"
     return replace(block, components=parts, notes=(*block.notes, note))
 
 
-def _trusted(mine: Component, theirs: Component) -> Component:
-    """Return values that both agree on, with the block's errors, else those of the other file."""
+def _trusted(doubted: Component, other: Component) -> Component:
+    """Return the block's values where both files agree, else those of the other file."""
     values = {}
-    for name, other in theirs.values.items():
-        own = mine.values.get(name)
-        agree = mine.kind == theirs.kind and own is not None
-        if agree and own is not None and abs(own.value - other.value) <= ROUNDED:
-            values[name] = own
+    for name, value in other.values.items():
+        in_block = doubted.values.get(name) if doubted.kind == other.kind else None
+        if in_block is not None and abs(in_block.value - value.value) <= ROUNDED:
+            values[name] = in_block
         else:
-            values[name] = other
-    return replace(theirs, values=values)
+            values[name] = value
+    return replace(other, values=values)

@@ -1,4 +1,4 @@
-"""Read the pixels that a GALFIT input file names, and mask or estimate nothing else."""
+"""Read the pixels that a GALFIT input file selects, without masking or estimating anything else."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ from hybridfit.io.view import PartOf
 from hybridfit.io.wcs import celestial_wcs, pixel_scale
 from hybridfit.rendering.psf_images import PreparedPsf
 
-ENDINGS = ("", ".gz", ".fz")  # GALFIT's FITS library opens compressed files unasked
-MAX_LIST = 50_000_000  # bytes of a list of pixels
-PARENTS = 4  # folders above the feedme's in which a run may have been started
+ENDINGS = ("", ".gz", ".fz")  # GALFIT's FITS library also opens compressed files
+MAX_LIST = 50_000_000  # largest list of pixels, bytes
+PARENTS = 4  # number of parent folders from which GALFIT may have been run
 MODES = {1: "a model only", 2: "an image block only", 3: "the components as images"}
 
 
 def read_feedme_cutout(
     feedme: Feedme, options: ReadOptions = ReadOptions(), id: str = ""
 ) -> Cutout:
-    """Read what an input file names as GALFIT would.
+    """Read the image, noise, PSF and mask of an input file as GALFIT would.
 
-    The region is cut out first, and ``origin`` is its first pixel. Bad are pixels where the
-    mask is not 0, and those without a finite image or a positive sigma, which GALFIT cannot
-    use either. The zero point is J) + 2.5 log10(EXPTIME) of the image's header. Without a sigma
-    image one is made as by `made_sigma`. The PSF's centre is pixel N // 2 from 0; a diffusion
-    kernel is convolved into it. The convolution box needs nothing: all is convolved.
+    The region is cut out first, and ``origin`` is its first pixel. Pixels are bad if the mask is
+    not 0, the image not finite or sigma not positive, which GALFIT cannot use either. The zero
+    point is J) + 2.5 log10(EXPTIME), with EXPTIME from the image's header. A missing sigma image
+    is made by `made_sigma`. The PSF's centre is pixel N // 2 from 0; a diffusion kernel is
+    convolved into it. The convolution box is ignored: the entire region is convolved.
 
     Args:
-        feedme: names of files are looked for beside it, then in the folders above it.
-        options: ``zeropoint`` and ``pixel_scale`` go before the file's, ``no_psf`` holds.
-        id: of the galaxy; default the input file's name.
+        feedme: the input file; other files are looked for beside it, then in its parent folders.
+        options: ``zeropoint`` and ``pixel_scale`` override the file's; ``no_psf`` applies.
+        id: the galaxy's id; default: the input file's name.
 
     Raises:
-        BadInput: if a file is missing or unusable, or the input file asks for what is not a
-            fit of one image; the text says which row.
+        BadInput: if a file is missing or unusable, or the input file describes anything but a
+            fit of one image; the message names the row.
     """
     _check(feedme)
     image, header, part = read_section(locate(feedme, "A", feedme.image), feedme.region)
@@ -86,7 +86,7 @@ def _draft(feedme: Feedme, image: NDArray, header: fits.Header, part: PartOf) ->
     region = (x0, x0 + image.shape[1], y0, y0 + image.shape[0])
     draft = Draft({"image": image}, np.full(len(START_NAMES), math.nan), (x0, y0))
     if feedme.region and feedme.region != region:
-        draft = draft.noted(f"region {feedme.region} reaches outside the image: {region} is fitted")
+        draft = draft.noted(f"region {feedme.region} extends beyond the image: {region} is fitted")
     mask = _mask(feedme, region, part)
     if mask.all():
         raise BadInput("every pixel of the region is masked: nothing to fit", int(Flag.NO_DATA))
@@ -98,12 +98,12 @@ def _draft(feedme: Feedme, image: NDArray, header: fits.Header, part: PartOf) ->
     if mask.all():
         raise BadInput("no pixel of the region has a usable value and sigma", int(Flag.NO_DATA))
     draft = replace(draft, planes={"image": image, "sigma": sigma, "mask": mask})
-    hidden = "the first profile starts on masked pixels: does the mask hide the galaxy?"
+    hidden = "the first profile starts on masked pixels: does the mask cover the galaxy?"
     return completed(draft, _target(feedme, draft.origin), hidden)
 
 
 def _target(feedme: Feedme, origin: tuple[int, int]) -> tuple[float, float] | None:
-    """Where the first profile starts, in pixels of the region; None where no number says."""
+    """Return the first profile's initial position, in pixels of the region; None if unknown."""
     if not feedme.sersics:
         return None
     x, y = (feedme.sersics[0].values[axis].value for axis in ("x", "y"))
@@ -118,9 +118,9 @@ def _sigma(
     region: tuple[int, int, int, int],
     part: PartOf,
 ) -> tuple[Draft, NDArray[np.floating]]:
-    """Return the region's noise map, made from the data if needed; NaN where it is not positive."""
+    """Return the region's noise map, made from the data if absent; NaN where it is not positive."""
     if feedme.min_sigma:
-        text = f"row C) has a least sigma of {feedme.min_sigma:g}, which is not applied"
+        text = f"row C) has a minimum sigma of {feedme.min_sigma:g}, which is not applied"
         draft = draft.noted(text)
     if feedme.sigma:
         plane = _same(locate(feedme, "C", feedme.sigma), "sigma", region, part)
@@ -134,11 +134,11 @@ def _sigma(
 
 
 def locate(feedme: Feedme, row: str, name: str) -> str:
-    """Return the path of a file that row ``row`` names, with its ``[HDU]`` if it has one.
+    """Return the path of the file named in row ``row``, with its ``[HDU]`` if any.
 
     Raises:
-        BadInput: if it is neither beside the input file nor in a folder above it, from which
-            GALFIT may have been run, nor in the working directory.
+        BadInput: if it is not beside the input file, nor in a parent folder, from which GALFIT
+            may have been run, nor in the working directory.
     """
     address = parse_address(name)
     folder = feedme.path.absolute().parent
@@ -151,7 +151,7 @@ def locate(feedme: Feedme, row: str, name: str) -> str:
 
 
 def named_files(feedme: Feedme) -> list[str]:
-    """Return the paths of all files that an input file names; bare names if not found."""
+    """Return the paths of all files named in an input file; bare names if not found."""
     rows = {"image": "A", "sigma": "C", "psf": "D", "kernel": "D", "mask": "F", "constraints": "G"}
     found = []
     for what, row in rows.items():
@@ -170,7 +170,7 @@ def _check(feedme: Feedme) -> None:
             "one image in row A): fit the bands one by one"
         )
     if feedme.mode != 0:
-        asked = MODES.get(feedme.mode, "what is not known")
+        asked = MODES.get(feedme.mode, "an unknown mode")
         raise BadInput(f"row P) is {feedme.mode}, {asked}, expected 0 (fit)")
     if not feedme.image:
         raise BadInput("row A) names no image, expected a FITS file")
@@ -181,7 +181,7 @@ def _check(feedme: Feedme) -> None:
 def _same(
     text: str, role: str, region: tuple[int, int, int, int], image: PartOf
 ) -> NDArray[np.floating]:
-    """Read the region of a plane that must have the image's shape."""
+    """Read the region of a plane, which must have the image's shape."""
     plane, _, found = read_section(text, region, image)
     if found.shape != image.shape:
         raise BadInput(
@@ -191,7 +191,7 @@ def _same(
 
 
 def _mask(feedme: Feedme, region: tuple[int, int, int, int], image: PartOf) -> NDArray[np.bool_]:
-    """Return the region's mask (H, W), from a FITS image (not 0) or a list of x y, from 1."""
+    """Return the region's mask (H, W), from a FITS image (nonzero) or a list of x y, from 1."""
     x0, x1, y0, y1 = region
     if not feedme.mask:
         return np.zeros((y1 - y0, x1 - x0), bool)
@@ -231,13 +231,13 @@ def _psf(feedme: Feedme, options: ReadOptions) -> PreparedPsf | None:
         )
     array = read_plane(path, ("PSF",), limits=False)[0].astype(np.float64)
     kernel = _kernel(locate(feedme, "D", feedme.kernel))
-    # padded by half of the kernel on each side, so that the centre stays at N // 2
+    # padded by half of the kernel on each side, which keeps the centre at N // 2
     array = signal.convolve2d(np.nan_to_num(array), kernel / kernel.sum(), mode="full")
     return checked_psf(array, path, "galfit", 1)
 
 
 def _kernel(path: str) -> NDArray[np.float64]:
-    """Read a diffusion kernel with odd sides: a FITS image, or rows of numbers as of Tiny Tim."""
+    """Read a diffusion kernel with odd sides: a FITS image, or rows of numbers as in Tiny Tim."""
     if looks_like_fits(parse_address(path).path):
         kernel = read_plane(path, limits=False)[0].astype(np.float64)
     else:

@@ -1,4 +1,4 @@
-"""The noise map that GALFIT makes when it is given none, as far as its method is known."""
+"""The noise map that GALFIT makes if it gets none, as far as its method is known."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from hybridfit.io.wcs import first_number
 
 GAIN_KEYS = ("GAIN", "CCDGAIN", "ATODGAIN")
 GAIN = 7.0  # electrons per ADU, GALFIT's default
-CLIP = 3.0  # sigma, about the mean
+CLIP = 3.0  # clipping limit about the mean, in sigma
 ROUNDS = 6
-SMOOTHING = 2.0  # pixels, sigma of a Gaussian, so that a pixel's noise does not set its weight
+SMOOTHING = 2.0  # pixels, smoothing sigma: a pixel's noise must not set its weight
 
 
 def made_sigma(
     image: NDArray[np.floating], usable: NDArray[np.bool_], header: fits.Header
 ) -> tuple[NDArray[np.float64], str]:
-    """Return sigma of each pixel as GALFIT makes it from the data, and what it was made of.
+    """Return sigma of each pixel as GALFIT makes it from the data, and a text on how.
 
-    sigma^2 = rms^2 + max(object, 0) / (GAIN NCOMBINE): the scatter of the sky, which has the
-    detector's noise in it, and the object's Poisson noise (C. Peng's notes on versions and on
-    sigma images). How GALFIT finds the sky and its scatter is not published. Here they are the
-    mean and scatter after six clippings at 3 sigma, and the object is smoothed: of the many
-    ways that were tried this comes nearest to what 21 runs of GALFIT say of chi2 of their own
-    models, within 10 % rms, 25 % at most. So chi2 of such a fit compares with GALFIT's only if
-    both are taken with one sigma.
+    sigma^2 = rms^2 + max(object, 0) / (GAIN NCOMBINE): the scatter of the sky, which includes
+    the detector's noise, and the object's Poisson noise (C. Peng's notes on versions and on
+    sigma images). How GALFIT measures the sky and its scatter is not published. Here they are
+    the mean and standard deviation after six clippings at 3 sigma, and the object is smoothed:
+    of the many methods tried, this one best reproduces the chi2 that 21 runs of GALFIT report
+    for their own models, to 10 % rms and 25 % at most. The chi2 of such a fit is comparable
+    with GALFIT's only if both are computed with the same sigma.
 
     Args:
         image: (H, W), ADU.
-        usable: (H, W) True on pixels to judge the sky from.
-        header: of the image, for GAIN (CCDGAIN, ATODGAIN; else 7) and NCOMBINE (else 1).
+        usable: (H, W) True on pixels from which the sky is measured.
+        header: the image's header, for GAIN (CCDGAIN, ATODGAIN; else 7) and NCOMBINE (else 1).
 
     Raises:
-        ValueError: if the image has no scatter to judge.
+        ValueError: if the image has no scatter.
     """
     known = first_number(*(number_in(header, key) for key in GAIN_KEYS))
     gain = known if known is not None and known > 0 else GAIN
@@ -48,9 +48,8 @@ def made_sigma(
         raise ValueError("the image has no scatter to make a sigma image from: give one in row C)")
     sky = np.where(usable, image, level).astype(np.float64) - level
     poisson = np.clip(ndimage.gaussian_filter(sky, SMOOTHING), 0, None) / electrons
-    text = (
-        f"gain {electrons:g}{'' if known else ', the default of GALFIT'}, sky scatter {scatter:.3g}"
-    )
+    default = "" if known else ", GALFIT's default"
+    text = f"gain {electrons:g}{default}, sky scatter {scatter:.3g}"
     return np.sqrt(poisson + scatter**2), text
 
 

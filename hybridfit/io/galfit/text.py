@@ -16,7 +16,7 @@ ROW = re.compile(r"\s*([A-Za-z]\d{0,2}|[Tt][ioIO]|\d{1,2})\s*\)(.*)")
 RULER = re.compile(r"[\s=\-+*_~]*")
 MARKS = "[]{}*"
 QUOTED = re.compile(r"\s*(['\"])(.*?)\1\s*(.*)")
-LARGEST = 2_000_000  # bytes; GALFIT's text files are far smaller
+LARGEST = 2_000_000  # bytes; GALFIT's text files are much smaller
 
 
 @dataclass(frozen=True)
@@ -37,20 +37,20 @@ def read_text(path: Path) -> list[str]:
     """Return a file's lines.
 
     Raises:
-        FileNotFoundError: without such a file.
-        GalfitError: if it is not text.
+        FileNotFoundError: if the file does not exist.
+        GalfitError: if it is not a text file.
     """
     try:
         data = read_bytes(path, LARGEST)
     except FileProblem as error:
         raise GalfitError(path, None, str(error)) from error
     if b"\0" in data[:4096]:
-        raise GalfitError(path, None, "is no text file: expected one of GALFIT's text files")
+        raise GalfitError(path, None, "is not a text file: expected one of GALFIT's text files")
     return data.decode("utf-8", errors="replace").splitlines()
 
 
 def rows(path: Path, lines: list[str], notes: list[str]) -> Iterator[Row]:
-    """Yield the lines that carry a key; note lines that are neither that nor a comment."""
+    """Yield the lines that have a key; note lines with neither a key nor a comment."""
     for number, line in _resolved(path, lines, notes):
         content, _, comment = _without_comment(line)
         match = ROW.match(content)
@@ -63,7 +63,7 @@ def rows(path: Path, lines: list[str], notes: list[str]) -> Iterator[Row]:
 
 
 def file_names(row: Row) -> list[str]:
-    """Return the file names of a row, without quotes; "" for ``none`` and for empty rows."""
+    """Return the file names in a row, without quotes; "" for ``none`` and for empty rows."""
     rest, names = row.text, []
     while rest.strip():
         quoted = QUOTED.match(rest)
@@ -91,7 +91,7 @@ def number(text: str) -> Value | None:
 
 
 def _without_comment(line: str) -> tuple[str, str, str]:
-    """Split at the first ``#`` that begins a word: file names may have one inside."""
+    """Split at the first ``#`` that begins a word: file names may contain one."""
     match = re.search(r"(?:^|(?<=\s))#", line)
     if match is None:
         return line, "", ""
@@ -99,7 +99,7 @@ def _without_comment(line: str) -> tuple[str, str, str]:
 
 
 def _resolved(path: Path, lines: list[str], notes: list[str]) -> Iterator[tuple[int, str]]:
-    """Number the lines; in merge conflicts keep HEAD's side, with a note."""
+    """Number the lines; keep HEAD's side of merge conflicts, with a note."""
     start, theirs = 0, False
     for number, line in enumerate(lines, start=1):
         if line.startswith("<<<<<<<"):
@@ -107,7 +107,7 @@ def _resolved(path: Path, lines: list[str], notes: list[str]) -> Iterator[tuple[
         elif start and line.rstrip() == "=======":
             theirs = True
         elif start and line.startswith(">>>>>>>"):
-            notes.append(f"lines {start}-{number} are a merge conflict: its first side is taken")
+            notes.append(f"lines {start}-{number} are a merge conflict: the first side is used")
             start, theirs = 0, False
         elif not theirs:
             yield number, line
@@ -116,7 +116,7 @@ def _resolved(path: Path, lines: list[str], notes: list[str]) -> Iterator[tuple[
 
 
 def band_notes(bands: Sequence[str]) -> tuple[str, ...]:
-    """Describe which band's values are read, if there are several."""
+    """Return a note on the band whose values are read, if there are several."""
     if len(bands) < 2:
         return ()
     return (f"{len(bands)} bands ({', '.join(bands)}): values are of '{bands[0]}'",)

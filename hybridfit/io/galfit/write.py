@@ -1,4 +1,4 @@
-"""Input files of GALFIT 3, written; with a head of chi2 they are restart files."""
+"""Write input files of GALFIT 3; with a chi2 at the start they are restart files."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ SKY_TEXTS = {
 def write_feedme(feedme: Feedme, path: str | Path | None = None) -> Path:
     """Write an input file of GALFIT 3, whatever version it was read from.
 
-    Numbers have all their digits, so that what was read from a file is read again from this
-    one. With a chi2 and degrees of freedom it has the head of a restart file.
+    Numbers are written with all their digits, so that reading the file returns the same values.
+    With a chi2 and degrees of freedom the file starts like a restart file.
 
     Args:
-        feedme: one band; its components without extras.
-        path: default ``feedme.path``.
+        feedme: a single band, with components without extras.
+        path: default: ``feedme.path``.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
-        ValueError: if GALFIT could not read it, or something would be lost.
+        ValueError: if GALFIT could not read the file, or information would be lost.
     """
     path = feedme.path if path is None else Path(path)
     with atomic(path) as file:
@@ -49,9 +49,9 @@ def write_feedme(feedme: Feedme, path: str | Path | None = None) -> Path:
 
 
 def with_results(feedme: Feedme, outcome: Outcome) -> Feedme:
-    """Return an input file that starts where a run ended: GALFIT's restart file.
+    """Return an input file that starts from the result of a run: GALFIT's restart file.
 
-    What was fixed stays fixed, whatever the outcome says of it.
+    Fixed parameters stay fixed, regardless of the outcome.
 
     Raises:
         ValueError: if the components differ in number or kind.
@@ -119,7 +119,7 @@ def _head(feedme: Feedme) -> str:
 def _component(k: int, part: Component) -> list[str]:
     if part.extras:
         raise ValueError(
-            f"component {k} ({part.kind}) has terms {', '.join(part.extras)}, whose numbers were "
+            f"component {k} ({part.kind}) has terms {', '.join(part.extras)}, whose values were "
             "not kept: expected plain ellipses"
         )
     raw = raw_values(part)
@@ -148,7 +148,7 @@ def _text(value: float) -> str:
 
 
 def _name(name: str) -> str:
-    """A file's name; GALFIT ends names at white space."""
+    """Return a file name; GALFIT's names end at white space."""
     if len(name.split()) > 1:
-        raise ValueError(f"the file name '{name}' has white space, which GALFIT cannot read")
+        raise ValueError(f"the file name '{name}' contains white space, which GALFIT cannot read")
     return name or "none"

@@ -1,1 +1,1 @@
-"""What others say of the same galaxies, in the project's conventions."""
+"""Other measurements of the same galaxies, converted to our conventions."""

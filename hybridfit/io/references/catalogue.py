@@ -1,4 +1,4 @@
-"""A catalogue of measured galaxies of any origin, in the conventions of this package."""
+"""A catalogue of measured galaxies from any program, in our conventions."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from hybridfit.data.batch import Batch, shared
 from hybridfit.data.names import START_NAMES
 
 Array = NDArray[np.float64]
-NAMES = START_NAMES  # x, y, mag, r_eff, n, q, pa: the columns of values and errors
+NAMES = START_NAMES  # the last axis of values and errors: x, y, mag, r_eff, n, q, pa
 COLUMN = {name: k for k, name in enumerate(NAMES)}
 
 
 def default(value: Any) -> Any:
-    """Declare a field of arrays that has this entry for each galaxy unless it is given."""
+    """Declare an array field; unless given, it has this entry for each galaxy."""
     return field(default_factory=lambda: np.array(value))
 
 
@@ -30,25 +30,25 @@ class Catalogue(Batch):
     from +y towards -x.
 
     Args:
-        name: for reports.
+        name: the catalogue's name in reports.
         kind: one of `hybridfit.io.references.options.KINDS`.
         id: (N,) names.
-        values: (N, K, 7) in the order of `NAMES`, NaN where not known or no such component.
-        errors: (N, K, 7) standard deviations, NaN where not known.
-        fixed: (N, K, 7) True where a value was not measured but given.
-        aliases: (N,) further names each galaxy may go by.
+        values: (N, K, 7) in the order of `NAMES`, NaN for unknown values and absent components.
+        errors: (N, K, 7) standard deviations, NaN if unknown.
+        fixed: (N, K, 7) True if a value was given instead of measured.
+        aliases: (N,) alternative names of each galaxy.
         sky: (N, 4) level at the cutout's centre, its error, slopes along x and y; NaN, NaN, 0, 0.
         world: (N, 2) right ascension and declination of the first component, degrees.
-        snr: (N,) signal to noise.
-        chi2_dof: (N, 2) chi2 and degrees of freedom as written.
-        complete: (N,) whether these components are the whole model, so that they can be rendered.
-        flagged: (N,) warnings of the program about its own numbers; "" for none.
-        exact: whether it is the truth, which has no errors.
+        snr: (N,) signal-to-noise ratio.
+        chi2_dof: (N, 2) chi2 and degrees of freedom as published by the program.
+        complete: (N,) whether these components are the full model, so that it can be rendered.
+        flagged: (N,) the program's warnings about its own results; "" for none.
+        exact: whether the catalogue is the truth, without errors.
         counts: whether magnitudes are -2.5 log10 of image units, from a program without a zero
             point.
-        quantiles: (N, K, 7) by level, where known.
-        quality: (N,) certified, usable or suspect; "" where not known.
-        notes: for the reader of the report, in sentences.
+        quantiles: (N, K, 7) by level, if known.
+        quality: (N,) certified, usable or suspect; "" if unknown.
+        notes: notes for the report, in sentences.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Catalogue(Batch):
         object.__setattr__(self, "aliases", tuple(tuple(names) for names in aliases))
 
     def _expand(self, name: str, shape: tuple[int, ...]) -> None:
-        """Give a field that was left at its default an entry for each galaxy."""
+        """Expand a field left at its default to one entry per galaxy."""
         value = np.asarray(getattr(self, name))
         if value.ndim < len(shape):
             value = np.broadcast_to(value, shape).copy()
@@ -103,20 +103,20 @@ class Catalogue(Batch):
 
     @property
     def n_components(self) -> NDArray[np.int64]:
-        """(N,) components that have a position or a magnitude."""
+        """Return the number (N,) of components with a position or a magnitude."""
         there = np.isfinite(self.values[..., [0, 2]]).any(axis=2)
         return there.sum(axis=1)
 
     def value(self, name: str) -> Array:
-        """(N, K) of one parameter."""
+        """Return the values (N, K) of one parameter."""
         return self.values[..., COLUMN[name]]
 
 
 def canonical(values: Array, errors: Array) -> tuple[Array, Array]:
     """Return values and errors (..., 7) with q <= 1, r_eff along the major axis, pa in [0, 180).
 
-    Some programs let the axis ratio pass 1, so that no angle is special for a round galaxy: the
-    other axis is then the major one.
+    Some programs allow axis ratios above 1, so that no angle is special for a round galaxy: the
+    other axis is then the major axis.
     """
     values, errors = values.copy(), errors.copy()
     r, q, pa = (values[..., COLUMN[name]] for name in ("r_eff", "q", "pa"))  # views
@@ -127,8 +127,8 @@ def canonical(values: Array, errors: Array) -> tuple[Array, Array]:
     errors[..., COLUMN["r_eff"]] *= ratio
     errors[..., COLUMN["q"]] /= ratio**2
     q[turned] = 1 / q[turned]
-    values[..., COLUMN["pa"]] = pa % 180.0 % 180.0  # twice: a hair below 0 rounds to 180 itself
-    errors[~(errors > 0)] = np.nan  # 0 and less stand for no error in every program's tables
+    values[..., COLUMN["pa"]] = pa % 180.0 % 180.0  # twice: a tiny negative angle gives 180 itself
+    errors[~(errors > 0)] = np.nan  # programs write 0 or less for a missing error
     return values, errors
 
 

@@ -1,4 +1,4 @@
-"""Tables of any origin as a `Catalogue`: names of columns, and conventions of their numbers."""
+"""Convert any table to a `Catalogue`, by its column names and conventions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FLUX_TO_MAG = 2.5 / math.log(10)
 
 @dataclass(frozen=True)
 class Convention:
-    """Conventions of a kind of table, unless the user gives others."""
+    """Default conventions of a kind of table."""
 
     first_pixel: int = 0
     pa_from: str = "+y"
@@ -43,7 +43,7 @@ class Convention:
     size: str = "semi-major"
 
     def with_options(self, options: ReferenceOptions) -> Convention:
-        """Return the conventions with those that the options give."""
+        """Return the conventions, updated with those in the options."""
         first = self.first_pixel if options.first_pixel is None else options.first_pixel
         return Convention(
             first,
@@ -54,7 +54,7 @@ class Convention:
 
     @property
     def text(self) -> str:
-        """The conventions in a sentence, for the report."""
+        """Return a sentence on the conventions for the report."""
         return (
             f"read as: first pixel {self.first_pixel}, angles in {self.pa_unit} "
             f"counter-clockwise from {self.pa_from}, radii {self.size}"
@@ -62,19 +62,19 @@ class Convention:
 
 
 def chosen_rows(table: Table, options: ReferenceOptions, path: Path | str) -> Table:
-    """Return the rows that fulfil the options' conditions.
+    """Return the rows that satisfy the conditions in the options.
 
     Raises:
-        ValueError: if a column is not there, or no row is left.
+        ValueError: if a column is missing, or no row satisfies the conditions.
     """
-    some = np.ones(len(table), bool)
+    keep = np.ones(len(table), bool)
     for name, pattern in options.conditions().items():
         if name not in table.colnames:
             raise ValueError(f"'{path}' has no column '{name}' (where): {_hint(name, table)}")
-        some &= np.array([fnmatchcase(text, pattern) for text in texts(table[name])], bool)
-    if not some.any():
+        keep &= np.array([fnmatchcase(text, pattern) for text in texts(table[name])], bool)
+    if not keep.any():
         raise ValueError(f"'{path}' has no row with {options.where or 'any content'}")
-    return table[some]
+    return table[keep]
 
 
 def catalogue_of(
@@ -87,46 +87,48 @@ def catalogue_of(
     flagged: Sequence[str] | None = None,
     notes: Sequence[str] = (),
 ) -> Catalogue:
-    """Turn the rows of a table into a catalogue; rows of one id and several components are one.
+    """Convert a table to a catalogue; rows with the same id are components of one galaxy.
 
     Args:
-        table: a row for each galaxy or component.
-        mapping: our names, of `QUANTITIES`, and the table's columns; ``NAME[k]`` is the k-th
-            entry, from 0, of a column of vectors.
-        convention, options: of its numbers; names and zero points.
-        path, kind: of the reference; the path is for messages.
-        flagged, notes: warnings of the program about each row; texts for the report.
+        table: one row per galaxy or component.
+        mapping: our names, from `QUANTITIES`, to the table's columns; ``NAME[k]`` is the k-th
+            entry, from 0, of a vector column.
+        convention: conventions of the values.
+        options: the user's names, conditions and zero point.
+        path, kind: path (for messages) and kind of the reference.
+        flagged: the program's warnings about each row.
+        notes: notes for the report.
 
     Raises:
-        ValueError: for a name or a column that is not there, or galaxies that occur twice.
+        ValueError: for an unknown name, a missing column, or a galaxy that occurs twice.
     """
     _check_names(mapping)
     found = {name: _numbers(table, c, path) for name, c in mapping.items() if name != "id"}
     values, errors = _values(found, convention, options, len(table))
     ids = _ids(table, mapping.get("id"), options)
     rows = _by_galaxy(ids, found.get("component"), path)
-    said = [""] * len(table) if flagged is None else flagged
+    warnings = [""] * len(table) if flagged is None else flagged
     return Catalogue(
         name=options.name or Path(path).name,
         kind=kind,
-        id=[ids[some[0]] for some in rows],
-        values=grouped([values[some] for some in rows]),
-        errors=grouped([errors[some] for some in rows]),
-        **_of_galaxies(found, [some[0] for some in rows]),
-        flagged=["; ".join(sorted({said[i] for i in some} - {""})) for some in rows],
+        id=[ids[numbers[0]] for numbers in rows],
+        values=grouped([values[numbers] for numbers in rows]),
+        errors=grouped([errors[numbers] for numbers in rows]),
+        **_of_galaxies(found, [numbers[0] for numbers in rows]),
+        flagged=["; ".join(sorted({warnings[i] for i in numbers} - {""})) for numbers in rows],
         counts=_in_counts(found, options),
         notes=(convention.text, *notes),
     )
 
 
 def _ids(table: Table, column: str | None, options: ReferenceOptions) -> list[str]:
-    """Return the names of the rows as ours; their numbers where no column has names."""
+    """Return the ids of the rows in our form; row numbers if no column has ids."""
     ids = [str(i) for i in range(len(table))] if column is None else texts(table[column])
     return [options.as_ours(name) for name in ids]
 
 
 def _of_galaxies(found: Mapping[str, Array], rows: Sequence[int]) -> dict[str, Any]:
-    """Return what galaxies and not their components have, from each galaxy's first row."""
+    """Return the quantities that belong to whole galaxies, from each galaxy's first row."""
     return {
         "sky": np.pad(_in_rows(found, rows, "sky", "sky_err"), ((0, 0), (0, 2))),
         "world": _in_rows(found, rows, "ra", "dec"),
@@ -136,23 +138,23 @@ def _of_galaxies(found: Mapping[str, Array], rows: Sequence[int]) -> dict[str, A
 
 
 def _in_rows(found: Mapping[str, Array], rows: Sequence[int], *names: str) -> Array:
-    """Return columns (N, C) in some rows, NaN where there is no such column."""
+    """Return columns (N, C) for the given rows, NaN for missing columns."""
     nothing = np.full(len(rows), np.nan)
     columns = [found[name][list(rows)] if name in found else nothing for name in names]
     return np.stack(columns, axis=1)
 
 
 def _check_names(mapping: Mapping[str, str]) -> None:
-    """Raise ValueError for a key that is not one of `QUANTITIES`."""
+    """Raise ValueError for a key that is not in `QUANTITIES`."""
     for name, column in mapping.items():
         if name not in QUANTITIES:
             close = difflib.get_close_matches(name, QUANTITIES, n=1)
             hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(KNOWN)}"
-            raise ValueError(f"columns has '{name}={column}', which is no name of ours: {hint}")
+            raise ValueError(f"columns has '{name}={column}', '{name}' is unknown: {hint}")
 
 
 def texts(column: Sequence) -> list[str]:
-    """Entries of a column as texts without spaces around them; "" where masked."""
+    """Return the entries of a column as stripped text; "" where masked."""
     masked = np.ma.getmaskarray(column) if isinstance(column, np.ma.MaskedArray) else None
     found = []
     for i, value in enumerate(column):
@@ -164,7 +166,7 @@ def texts(column: Sequence) -> list[str]:
 def _values(
     found: Mapping[str, Array], convention: Convention, options: ReferenceOptions, n: int
 ) -> tuple[Array, Array]:
-    """Values and errors (n, 7) in our conventions."""
+    """Return values and errors (n, 7) in our conventions."""
     values, errors = np.full((n, len(NAMES)), np.nan), np.full((n, len(NAMES)), np.nan)
     for k, name in enumerate(NAMES):
         values[:, k] = found.get(name, values[:, k])
@@ -197,42 +199,42 @@ def _in_counts(found: Mapping[str, Array], options: ReferenceOptions) -> bool:
 
 
 def _by_galaxy(ids: Sequence[str], component: Array | None, path: Path | str) -> list[list[int]]:
-    """Row numbers of each galaxy, in the order of its components."""
+    """Return the row numbers of each galaxy, in the order of its components."""
     rows: dict[str, list[int]] = {}
     for i, name in enumerate(ids):
         rows.setdefault(name, []).append(i)
-    for name, some in rows.items():
-        numbers = [] if component is None else component[some].tolist()
-        if len(some) > 1 and len(set(numbers)) < len(some):
+    for name, members in rows.items():
+        numbers = [] if component is None else component[members].tolist()
+        if len(members) > 1 and len(set(numbers)) < len(members):
             raise ValueError(
-                f"'{path}' has the galaxy '{name}' {len(some)} times: choose its rows with where "
-                "(as --where mode=single), or name the column of its components with columns"
+                f"'{path}' has the galaxy '{name}' {len(members)} times: choose its rows with "
+                "where (as --where mode=single), or name the column of component numbers in columns"
             )
         if numbers:
-            number_of = dict(zip(some, numbers, strict=True))
-            some.sort(key=number_of.__getitem__)
+            number_of = dict(zip(members, numbers, strict=True))
+            members.sort(key=number_of.__getitem__)
     return list(rows.values())
 
 
 def _numbers(table: Table, column: str, path: Path | str) -> Array:
-    """A column as (N,) float64, NaN where masked."""
+    """Return a column as (N,) float64, NaN where masked."""
     match = re.fullmatch(r"(.*)\[(\d+)\]", column)
     name, entry = (match[1], int(match[2])) if match else (column, None)
     if name not in table.colnames:
         raise ValueError(f"'{path}' has no column '{name}': {_hint(name, table)}")
     raw = table[name]
-    if raw.dtype.kind in "OSU":  # text columns with gaps
+    if raw.dtype.kind in "OSU":  # text columns with missing entries
         data: NDArray = np.array([_number(text, name, path) for text in texts(raw)])
     else:
         data = np.ma.filled(np.ma.asarray(raw).astype(np.float64), np.nan)
     if data.ndim == 1:
         if entry is not None:
-            raise ValueError(f"'{path}': column '{name}' has single numbers, expected no [{entry}]")
+            raise ValueError(f"'{path}': column '{name}' has scalar entries, expected no [{entry}]")
         return data
     data = data.reshape(len(data), -1)
     if entry is None and data.shape[1] > 1:
         raise ValueError(
-            f"'{path}': entries of column '{name}' are {data.shape[1]} numbers: say which one, "
+            f"'{path}': entries of column '{name}' are {data.shape[1]} numbers: choose one, "
             f"as {name}[0]"
         )
     if (entry or 0) >= data.shape[1]:

@@ -13,22 +13,22 @@ from hybridfit.io.galfit import Component, Outcome
 from hybridfit.io.references.catalogue import NAMES, Catalogue, canonical, grouped
 from hybridfit.io.references.options import ReferenceOptions
 
-LEVELS = 3  # folders above a file that a galaxy may be named after
+LEVELS = 3  # number of parent folders that may bear the galaxy's name
 SERIOUS = {"1", "2"}  # of GALFIT's flags: out of iterations, numerical trouble (``*..*``)
 
 
 def outcomes_catalogue(
     outcomes: Sequence[Outcome], root: Path, options: ReferenceOptions
 ) -> Catalogue:
-    """Turn results of GALFIT into a catalogue, a galaxy for each run.
+    """Convert GALFIT's results to a catalogue, one galaxy per run.
 
-    A galaxy may have the name of its block, of the folders above it, or of its feedme; matching
-    finds which one is used here. ``where`` may say ``path=GLOB``.
+    A galaxy may have the name of its block, of a parent folder, or of its feedme; the matching
+    determines which one. ``where`` may be ``path=GLOB``.
 
     Args:
-        outcomes: one a run; components of Sersic's family are compared.
-        root: what was read, for names.
-        options: conditions, names and the zero point's offset.
+        outcomes: one per run; only components of the Sersic family are compared.
+        root: the directory or file that was read.
+        options: conditions, names and the zero-point offset.
 
     Raises:
         ValueError: if no run is left.
@@ -44,8 +44,8 @@ def outcomes_catalogue(
     return Catalogue(
         name=options.name or root.name,
         kind="galfit",
-        id=[options.as_ours(some[0]) for some in names],
-        aliases=[tuple(dict.fromkeys(options.as_ours(n) for n in some)) for some in names],
+        id=[options.as_ours(possible[0]) for possible in names],
+        aliases=[tuple(dict.fromkeys(map(options.as_ours, possible))) for possible in names],
         values=values,
         errors=errors,
         fixed=fixed == 1,
@@ -58,19 +58,19 @@ def outcomes_catalogue(
 
 
 def _chosen(outcomes: Sequence[Outcome], root: Path, options: ReferenceOptions) -> list[Outcome]:
-    """Return the results that meet the conditions; raises ValueError if none does."""
+    """Return the results that satisfy the conditions; raise ValueError if none does."""
     conditions = options.conditions()
     if unknown := sorted(set(conditions) - {"path"}):
-        raise ValueError(f"where has '{unknown[0]}', expected path=GLOB for GALFIT's outputs")
+        raise ValueError(f"where has '{unknown[0]}', expected path=GLOB for GALFIT output")
     pattern = conditions.get("path", "*")
     kept = [o for o in outcomes if fnmatchcase(str(o.path), pattern)]
     if not kept:
-        raise ValueError(f"'{root}' has no output of GALFIT: expected blocks, fit.log or galfit.NN")
+        raise ValueError(f"'{root}' has no GALFIT output: expected blocks, fit.log or galfit.NN")
     return kept
 
 
 def _numbers(components: Sequence[Component]) -> np.ndarray:
-    """(K, 7, 3): value, error, and 1 where it was fixed."""
+    """Return (K, 7, 3): value, error, and 1 if fixed else 0."""
     out = np.full((len(components), len(NAMES), 3), np.nan)
     for k, component in enumerate(components):
         for j, name in enumerate(NAMES):
@@ -84,7 +84,7 @@ def _numbers(components: Sequence[Component]) -> np.ndarray:
 def _sky(outcome: Outcome) -> tuple[float, float, float, float]:
     sky = outcome.sky
     if sky is None:
-        return 0.0, math.nan, 0.0, 0.0  # GALFIT's model without a sky has none
+        return 0.0, math.nan, 0.0, 0.0  # without a sky component GALFIT's model has sky 0
     level, dx, dy = (sky.values.get(name) for name in ("sky", "sky_dx", "sky_dy"))
     if level is None:
         return math.nan, math.nan, 0.0, 0.0
@@ -93,24 +93,24 @@ def _sky(outcome: Outcome) -> tuple[float, float, float, float]:
 
 
 def _complete(outcome: Outcome) -> bool:
-    """Whether an image can be made of the components that are compared, and the sky."""
+    """Return whether the compared components and the sky are the full model."""
     modelled = [c for c in outcome.components if c.kind != "sky"]
     return bool(modelled) and all(c.is_sersic and not c.skipped for c in modelled)
 
 
 def _flagged(outcome: Outcome) -> str:
-    said = [f"flag {flag}" for flag in outcome.flags if flag in SERIOUS]
+    warnings = [f"flag {flag}" for flag in outcome.flags if flag in SERIOUS]
     doubtful = any(v.suspect for c in outcome.components for v in c.values.values())
     broken = any(math.isnan(v.value) for c in outcome.sersics for v in c.values.values())
     if doubtful:
-        said.append("*suspect* values")
+        warnings.append("*suspect* values")
     if broken:
-        said.append("values that are no numbers")
-    return ", ".join(said)
+        warnings.append("values that are not numbers")
+    return ", ".join(warnings)
 
 
 def _names(outcome: Outcome, root: Path) -> list[str]:
-    """Possible names of the galaxy: path of the feedme, folders with and without files, files."""
+    """Return the galaxy's possible names, from the paths of its feedme, folders and files."""
     path = outcome.path.absolute()
     above = list(path.parent.parts[-LEVELS:])
     files = [outcome.feedme, outcome.output, outcome.image, path.name]
@@ -141,7 +141,7 @@ def _notes(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     bands = sum(1 for o in outcomes if o.bands)
     notes = ["read in GALFIT's conventions (Peng et al. 2010, AJ 139, 2097)"]
     if others:
-        notes.append(f"components that are not compared: {', '.join(others)}")
+        notes.append(f"components not compared: {', '.join(others)}")
     if bands:
-        notes.append(f"{bands} runs of GALFITM with several bands: values are of the first")
+        notes.append(f"{bands} multi-band runs of GALFITM: values are those of the first band")
     return tuple(notes)

@@ -1,9 +1,9 @@
-"""imfit's results: ``bestfit_parameters_imfit.dat``, or what it printed.
+"""imfit's results: ``bestfit_parameters_imfit.dat``, or its printed output.
 
 Positions count from 1 in the whole image, PA is counter-clockwise from +y, ell = 1 - b/a, radii
 are along the major axis, intensities are in image units per pixel (Erwin 2015, ApJ 799, 226;
 imfit's ``func_sersic.cpp``, ``func_exp.cpp``, ``func_gaussian.cpp`` and ``print_results.cpp``).
-There is no magnitude, and no zero point to make one.
+imfit has neither magnitudes nor zero points.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hybridfit.files.regular import FileProblem, peek_text, read_bytes
 from hybridfit.io.references.catalogue import COLUMN, NAMES, Array, Catalogue, canonical, grouped
 from hybridfit.io.references.options import ReferenceOptions
 
-FILE = "bestfit_parameters"  # how imfit begins the file's name
+FILE = "bestfit_parameters"  # prefix of imfit's file name
 EXPONENTIAL_RADIUS = 1.678347  # half-light radius of exp(-r / h), in h
 GAUSSIAN_RADIUS = math.sqrt(2 * math.log(2))  # of exp(-r^2 / 2 sigma^2), in sigma
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -29,7 +29,7 @@ LINE = re.compile(rf"^\s*(\w+)\s+({NUMBER}|[-+]?nan|[-+]?inf)\b[^#]*(?:#\s*\+/-\
 
 SERSIC_FAMILY = ("Sersic", "Exponential", "Gaussian")
 Pair = tuple[float, float]  # a value and its error
-LARGEST = 10_000_000  # bytes of one result file
+LARGEST = 10_000_000  # largest result file, bytes
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Function:
 
 
 def looks_like_imfit(path: Path) -> bool:
-    """Whether a text holds an imfit model: lines X0, Y0 and FUNCTION."""
+    """Return whether a text contains an imfit model: lines X0, Y0 and FUNCTION."""
     try:
         text = peek_text(path, 100_000)
     except (OSError, FileProblem):
@@ -52,7 +52,7 @@ def looks_like_imfit(path: Path) -> bool:
 
 
 def imfit_files(path: Path) -> list[Path]:
-    """imfit's result files: the file itself, or those in a directory and below."""
+    """Return imfit's result files: the file itself, or those in a directory, recursively."""
     if path.is_file():
         return [path]
     named = sorted(path.rglob(f"{FILE}*"))
@@ -61,18 +61,18 @@ def imfit_files(path: Path) -> list[Path]:
 
 
 def read_imfit(path: Path, options: ReferenceOptions) -> Catalogue:
-    """Read imfit's results of one galaxy or of a directory of them, one file a galaxy.
+    """Read imfit's results for one galaxy, or for a directory with one file per galaxy.
 
-    A galaxy has the name of its folder if the file has imfit's own name, else that of the file.
+    A galaxy is named after its folder if the file has imfit's default name, else after the file.
 
     Raises:
-        ValueError: if there is no such file, or a line is not understood.
+        ValueError: if there is no result file, or a line is not understood.
     """
     files = imfit_files(path)
     if not files:
         raise ValueError(f"'{path}' has no imfit results: expected lines X0, Y0 and FUNCTION")
     models = [_read_model(file) for file in files]
-    # imfit writes +/- 0 for fixed values, and 0 stands for the n of a disc too
+    # imfit writes +/- 0 for fixed values; the n of a disc has error 0 too
     fixed = grouped([model.errors for model in models]) == 0
     values, errors = canonical(
         grouped([model.values for model in models]), grouped([model.errors for model in models])
@@ -95,11 +95,11 @@ def read_imfit(path: Path, options: ReferenceOptions) -> Catalogue:
 
 @dataclass(frozen=True)
 class _Model:
-    """One galaxy's model: K components of Sersic's family, and what else there is.
+    """One galaxy's model: K components of the Sersic family, sky and other functions.
 
     Args:
         values, errors: (K, 7) in the order of `NAMES`, positions from 0.
-        sky: level and its error, NaN where there is none.
+        sky: level and its error, NaN if absent.
         statistic: fit statistic and degrees of freedom.
         others: names of functions that are not compared.
     """
@@ -117,7 +117,7 @@ def _read_model(file: Path) -> _Model:
         rows = [row for f in functions if (row := _sersic(f)) is not None]
     except KeyError as missing:
         raise ValueError(
-            f"'{file}': a function lacks the parameter {missing}, expected all of imfit's"
+            f"'{file}': a function lacks its parameter {missing}: expected imfit's complete output"
         ) from missing
     numbers = np.array(rows, dtype=np.float64).reshape(-1, len(NAMES), 2)
     levels = [f.values["I_sky"] for f in functions if f.name == "FlatSky"]
@@ -127,14 +127,14 @@ def _read_model(file: Path) -> _Model:
 
 
 def _notes(files: Sequence[Path], models: Sequence[_Model]) -> tuple[str, ...]:
-    """Sentences for the report."""
+    """Return notes for the report."""
     skipped = {
-        f"functions that are not compared: {', '.join(model.others)} in {file.name}"
+        f"functions not compared: {', '.join(model.others)} in {file.name}"
         for file, model in zip(files, models, strict=True)
         if model.others
     }
     return (
-        "imfit has no magnitudes: they follow from its intensity, size and axis ratio, and have "
+        "imfit has no magnitudes: they are computed from intensity, size and axis ratio, and have "
         "no error",
         *sorted(skipped)[:5],
     )
@@ -167,11 +167,11 @@ def read_file(path: Path) -> tuple[list[Function], Pair]:
         if match is None:
             if current is not None and re.match(r"\s*[A-Za-z_]\w*\s", line) and "#" in line:
                 raise ValueError(
-                    f"'{path}', line {number}: expected a parameter's name and number, got '{line}'"
+                    f"'{path}', line {number}: expected a parameter's name and value, got '{line}'"
                 )
             continue
         pair = (_float(match[2]), _float(match[3]))
-        if match[1] in ("X0", "Y0"):  # a new set of functions about this centre
+        if match[1] in ("X0", "Y0"):  # a new set of functions with this centre
             x0, y0 = (pair, y0) if match[1] == "X0" else (x0, pair)
             current = None
         elif current is not None:
@@ -181,8 +181,8 @@ def read_file(path: Path) -> tuple[list[Function], Pair]:
 
 
 def _sersic(function: Function) -> Sequence[Pair] | None:
-    """x, y, mag, r_eff, n, q, pa of a function of Sersic's family; None for another."""
-    own, exact = function.values, 0.0  # an error of 0: the index is that of the profile
+    """Return x, y, mag, r_eff, n, q, pa of a function of the Sersic family, else None."""
+    own, exact = function.values, 0.0  # an error of 0: the profile defines the index
     if function.name == "Sersic":
         n, radius, (peak, _) = own["n"], own["r_e"], own["I_e"]
         b = float(gammaincinv(2 * n[0], 0.5))

@@ -1,4 +1,4 @@
-"""How to read a reference: its kind, and the conventions of its columns."""
+"""Options of reading a reference catalogue: its kind, and the conventions of its columns."""
 
 from __future__ import annotations
 
@@ -22,55 +22,57 @@ KINDS = (
 
 @dataclass(frozen=True)
 class ReferenceOptions:
-    """Conventions that the content of a reference does not state.
+    """Conventions that a reference catalogue does not state itself.
 
-    "" and None take those of its kind.
+    "" and None select the default of its kind.
     """
 
     kind: str = option(
         "",
-        help="what the reference is",
+        help="kind of reference",
         choices=("", *KINDS),
-        default_text="found from its content",
+        default_text="detected from its content",
         common=True,
     )
-    name: str = option("", help="its name in the report", default_text="the file's")
+    name: str = option("", help="name in the report", default_text="the file's")
     columns: str = option(
         "",
-        help='its columns for the names used here, as in "x=XC,r_eff=RE,mag_err=E_MAG"',
+        help='names of its columns, as in "x=XC,r_eff=RE,mag_err=E_MAG"',
         common=True,
     )
     where: str = option(
         "",
-        help='rows that count, as in "mode=single"; of directories "path=*/single/*"',
+        help='rows to use, as in "mode=single"; for directories "path=*/single/*"',
         common=True,
     )
     first_pixel: int | None = option(
         None,
-        help="coordinate that it gives to the centre of the first pixel",
+        help="coordinate of the centre of the first pixel",
         choices=(0, 1),
         unit="pix",
     )
     pa_from: str = option(
-        "", help="axis from which its angles run, counter-clockwise", choices=("", "+y", "+x")
+        "", help="axis from which angles are measured, counter-clockwise", choices=("", "+y", "+x")
     )
-    pa_unit: str = option("", help="unit of its angles", choices=("", "deg", "rad"))
+    pa_unit: str = option("", help="unit of angles", choices=("", "deg", "rad"))
     size: str = option(
         "",
-        help="radius that it gives: along the major axis, or circularised",
+        help="kind of radius: along the major axis, or circularised",
         choices=("", "semi-major", "circularised"),
     )
     zeropoint: float | None = option(
-        None, help="magnitude of one image unit, where it has fluxes (imfit)", unit="mag"
+        None, help="magnitude of one image unit, for references with fluxes (imfit)", unit="mag"
     )
     zeropoint_offset: float = option(
         0.0,
-        help="number that is added to its magnitudes",
+        help="offset added to magnitudes",
         unit="mag",
         above=-math.inf,
         below=math.inf,
     )
-    id_format: str = option("", help='format that turns its ids into the run\'s, as in "g{id:03d}"')
+    id_format: str = option(
+        "", help='format that converts its ids to those of the run, as in "g{id:03d}"'
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -78,15 +80,15 @@ class ReferenceOptions:
         self.renamed()
 
     def conditions(self) -> dict[str, str]:
-        """Return the text that each column must have, which may hold wildcards."""
+        """Return the required text of each column, which may contain wildcards."""
         return _pairs(self.where, "where", "mode=single")
 
     def renamed(self) -> dict[str, str]:
-        """Return the columns of the reference by the names used here."""
+        """Return the reference's columns by our names."""
         return _pairs(self.columns, "columns", "x=XC")
 
     def as_ours(self, id: str) -> str:
-        """Return an id in the format of the run.
+        """Convert an id to the format of the run.
 
         Raises:
             ValueError: if the format does not fit.

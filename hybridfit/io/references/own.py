@@ -1,4 +1,4 @@
-"""Tables of `hybridfit fit` and `predict` as a `Catalogue`."""
+"""Convert tables of `hybridfit fit` and `predict` to a `Catalogue`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ LEVELS = {0.025: "p025", 0.16: "p16", 0.5: "p50", 0.84: "p84", 0.975: "p975"}
 
 
 def read_own(path: Path, options: ReferenceOptions = ReferenceOptions()) -> Catalogue:
-    """Read a finished run's table.
+    """Read the table of a finished run.
 
     Raises:
-        UsageError: if there is none.
+        UsageError: if there is no table.
         ValueError: if it lacks a column.
     """
     return own_catalogue(read_results(path), options.name or path.name, "best", options)
@@ -35,17 +35,17 @@ def own_catalogue(
     estimate: str = "best",
     options: ReferenceOptions = ReferenceOptions(),
 ) -> Catalogue:
-    """Turn a table of results into a catalogue.
+    """Convert a table of results to a catalogue.
 
     Args:
-        results: of `read_results`.
-        name: for the report.
-        estimate: "best" takes the best fit (of `predict` the mean), "median" the posterior's
-            median, "mean" the mean of the draws that ``--save-samples`` left.
-        options: the format of ids, if it is a reference.
+        results: returned by `read_results`.
+        name: the catalogue's name in the report.
+        estimate: "best" is the best fit (for `predict` the mean), "median" the posterior
+            median, "mean" the mean of the draws written with ``--save-samples``.
+        options: the format of ids, if the table is a reference.
 
     Raises:
-        ValueError: for an estimate that the table lacks, or other parameters than a Sersic's.
+        ValueError: if the table lacks the estimate, or has no Sersic parameters.
     """
     table = results.table
     tails = _tails(results)
@@ -72,7 +72,7 @@ def own_catalogue(
 def _estimated(
     results: Results, tails: Sequence[str], quantiles: dict[float, Array], estimate: str
 ) -> tuple[Array, Array]:
-    """Values and errors (N, K, 7) of the estimate that is asked for."""
+    """Return values and errors (N, K, 7) of the requested estimate."""
     values, errors = (_parameters(results.table, tails, end) for end in ("", "_err"))
     if estimate == "median":
         values = _median(quantiles, results.path)
@@ -85,25 +85,25 @@ def _estimated(
 
 
 def _columns(table: Table, names: Sequence[str]) -> Array:
-    """Columns of a table as (N, len(names)), NaN where there is none."""
+    """Return columns of a table as (N, len(names)), NaN for missing columns."""
     nothing = np.full(len(table), np.nan)
     found = [_filled(table, name) if name in table.colnames else nothing for name in names]
     return np.stack(found, axis=1)
 
 
 def _tails(results: Results) -> list[str]:
-    """Return the endings of the parameters' names; raises ValueError if there are none."""
+    """Return the suffixes of the parameter names; raise ValueError if there are none."""
     tails = component_tails(results.table.colnames)
     if not tails:
         raise ValueError(
-            f"the table of '{results.path}' has no columns {', '.join(NAMES)}: expected one of "
+            f"the table of '{results.path}' has no columns {', '.join(NAMES)}: expected a table of "
             "hybridfit fit or predict"
         )
     return tails
 
 
 def _quantiles(table: Table, tails: Sequence[str]) -> dict[float, Array]:
-    """Return the quantiles (N, K, 7) that the table has, by their level."""
+    """Return the table's quantiles (N, K, 7), by level."""
     return {
         level: _parameters(table, tails, f"_{end}")
         for level, end in LEVELS.items()
@@ -112,20 +112,20 @@ def _quantiles(table: Table, tails: Sequence[str]) -> dict[float, Array]:
 
 
 def _sky(table: Table) -> Array:
-    """Return the sky's level, its error and the slopes (N, 4)."""
+    """Return the sky's level, its error and its slopes (N, 4)."""
     sky = _columns(table, ("sky", "sky_err", "sky_dx", "sky_dy"))
-    sky[:, 2:] = np.nan_to_num(sky[:, 2:])  # a level sky has no slopes to quote
+    sky[:, 2:] = np.nan_to_num(sky[:, 2:])  # a constant sky has no slope columns
     return sky
 
 
 def _parameters(table: Table, tails: Sequence[str], end: str) -> Array:
-    """Columns of parameters with this end as (N, K, 7), NaN where there is none."""
+    """Return parameter columns with this suffix as (N, K, 7), NaN for missing columns."""
     names = [f"{name}{tail}{end}" for tail in tails for name in NAMES]
     return _columns(table, names).reshape(len(table), len(tails), len(NAMES))
 
 
 def component_tails(names: Sequence[str]) -> list[str]:
-    """Return the endings of the parameters' names: [""] or ["_1", "_2", ...]."""
+    """Return the suffixes of the parameter names: [""] or ["_1", "_2", ...]."""
     if "x" in names and "mag" in names:
         return [""]
     numbers = [int(m[1]) for name in names if (m := re.fullmatch(r"mag_(\d+)", name))]
@@ -133,7 +133,7 @@ def component_tails(names: Sequence[str]) -> list[str]:
 
 
 def _feedmes(table: Table) -> list[tuple[str, ...]]:
-    """The GALFIT input files of a run, by which outputs of GALFIT are identified."""
+    """Return the GALFIT input files of a run, which identify GALFIT's output."""
     if "feedme" not in table.colnames:
         return [()] * len(table)
     return [(str(Path(path).resolve()),) if path else () for path in texts(table["feedme"])]
@@ -142,19 +142,19 @@ def _feedmes(table: Table) -> list[tuple[str, ...]]:
 def _median(quantiles: dict[float, Array], path: Path) -> Array:
     if 0.5 not in quantiles:
         raise ValueError(
-            f"the table of '{path}' has no medians (_p50): they come with the posterior or a "
-            "bootstrap; take estimate best"
+            f"the table of '{path}' has no medians (_p50): they need the posterior or a "
+            "bootstrap; use estimate best"
         )
     return quantiles[0.5].copy()
 
 
 def _means(results: Results, tails: Sequence[str]) -> tuple[Array, Array]:
-    """Means and standard deviations of the draws; of angles about their mean direction."""
+    """Return means and standard deviations of the draws, circular ones for angles."""
     names = [f"{name}{tail}" for tail in tails for name in NAMES]
     if not set(names) <= set(results.drawn):
         raise ValueError(
             f"the table of '{results.path}' has no draws: estimate mean needs a run with "
-            "--save-samples; take best or median"
+            "--save-samples; use best or median"
         )
     chosen = [results.drawn.index(name) for name in names]
     mean = np.full((len(results.table), len(names)), np.nan)

@@ -1,4 +1,4 @@
-"""Find the kind of a reference by its content, and read it as a `Catalogue`."""
+"""Detect the kind of a reference from its content, and read it as a `Catalogue`."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ GALFIT_TEXT = re.compile(
 def read_reference(
     source: str | Path | Table, options: ReferenceOptions = ReferenceOptions()
 ) -> Catalogue:
-    """Read measurements of galaxies by others, or their truth.
+    """Read a reference catalogue: other measurements of the galaxies, or their truth.
 
     Args:
-        source: a path, see `find_kind`; or an astropy table with our names, a truth if it has no
-            errors.
-        options: conventions that the content does not state.
+        source: a path, see `find_kind`; or an astropy table with our names, taken as the truth if
+            it has no errors.
+        options: conventions that the reference does not state itself.
 
     Raises:
-        ValueError: if its kind is not known, or it cannot be read.
-        FileNotFoundError: if there is no such path.
+        ValueError: if its kind is unknown, or it cannot be read.
+        FileNotFoundError: if the path does not exist.
     """
     if isinstance(source, Table):
         name = options.name or str(source.meta.get("name", "table"))
@@ -77,11 +77,11 @@ def read_reference(
 
 
 def find_kind(path: Path) -> str:
-    """Return which of `KINDS` a path is, by its content.
+    """Return which of `KINDS` a path is, from its content.
 
     Raises:
-        FileNotFoundError: if there is no such path.
-        ValueError: if it is of none of these kinds.
+        FileNotFoundError: if the path does not exist.
+        ValueError: if it is none of these kinds.
     """
     if not path.exists():
         raise FileNotFoundError(f"reference '{path}' does not exist")
@@ -117,12 +117,12 @@ def _has_imfit(path: Path) -> bool:
 
 
 def _is_block(path: Path) -> bool:
-    """Whether a FITS file is an image block of GALFIT or GALFITM."""
+    """Return whether a FITS file is an image block of GALFIT or GALFITM."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             with open_fits(path) as hdus:
                 names = {hdu.name.upper() for hdu in hdus}
                 return "FINAL_BAND" in names or any("COMP_1" in hdu.header for hdu in hdus)
-        except Exception:  # broken headers raise nearly every type there is
+        except Exception:  # a damaged header can raise almost any exception
             return False

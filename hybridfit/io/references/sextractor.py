@@ -1,13 +1,13 @@
 """Catalogues of SExtractor and SourceXtractor++.
 
-SExtractor's parameters are those of its manual (sextractor.readthedocs.io, "Position and shape",
-"Photometry", "Model fitting") and of ``param.h``: X_IMAGE counts from 1, THETA_IMAGE from the
+SExtractor's manual (sextractor.readthedocs.io, "Position and shape", "Photometry", "Model
+fitting") and ``param.h`` define its parameters: X_IMAGE counts from 1, THETA_IMAGE runs from the
 first axis towards the second, ELLIPTICITY = 1 - B / A, FLUX_RADIUS is the radius of the circle
-that holds half of the light, seeing included. Of models SPHEROID_REFF_IMAGE lies along the major
-axis (``profit.c`` turns the ellipse where its aspect ratio passes 1), DISK_SCALE_IMAGE is a scale
-length, and ERRX2_* are variances. SourceXtractor++ writes pixel_centroid_x in FITS coordinates,
-from 1, and ellipse_theta in degrees, counter-clockwise from +x (``PixelCentroidPlugin.cpp``,
-``ShapeParametersPlugin.cpp``); columns of its models have the names that the user chose.
+with half of the light, including the seeing. SPHEROID_REFF_IMAGE of the models lies along the
+major axis (``profit.c`` swaps the axes if the aspect ratio exceeds 1), DISK_SCALE_IMAGE is a
+scale length, and ERRX2_* are variances. SourceXtractor++ writes pixel_centroid_x in FITS
+coordinates, from 1, and ellipse_theta in degrees, counter-clockwise from +x
+(``PixelCentroidPlugin.cpp``, ``ShapeParametersPlugin.cpp``); the user names the model columns.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from hybridfit.io.references.tables import read_table
 DISC_RADIUS = 1.678347  # half-light radius of exp(-r / h), in h
 FRACTION_COLUMN = "FLUX_RADIUS"
 CIRCLE = (
-    "r_eff is the half-light radius of a circle over sqrt(q), seeing included: it is no size of "
-    "the galaxy before the PSF"
+    "r_eff is the half-light radius of a circle over sqrt(q), including the seeing: it is not "
+    "the intrinsic size of the galaxy"
 )
-CENTRES = (  # x, y and the variances of both, the best first
+CENTRES = (  # x, y and their variances, in order of preference
     ("XMODEL_IMAGE", "YMODEL_IMAGE", "ERRX2MODEL_IMAGE", "ERRY2MODEL_IMAGE"),
     ("XWIN_IMAGE", "YWIN_IMAGE", "ERRX2WIN_IMAGE", "ERRY2WIN_IMAGE"),
     ("X_IMAGE", "Y_IMAGE", "ERRX2_IMAGE", "ERRY2_IMAGE"),
@@ -67,7 +67,7 @@ MOMENTS = {
 WORLD = (("ALPHA_J2000", "DELTA_J2000"), ("ALPHA_SKY", "DELTA_SKY"))
 FROM_X = Convention(first_pixel=1, pa_from="+x")
 CIRCULAR = Convention(first_pixel=1, pa_from="+x", size="circularised")
-SERIOUS = 4  # FLAGS from here on: saturated, at the edge, or corrupted; 1 and 2 tell of neighbours
+SERIOUS = 4  # FLAGS from here on: saturated, truncated or corrupted; 1 and 2 mark neighbours
 
 PLUSPLUS = {
     "id": "source_id",
@@ -85,8 +85,8 @@ PLUSPLUS = {
 def read_sextractor(path: Path, options: ReferenceOptions) -> Catalogue:
     """Read a SExtractor catalogue: ASCII_HEAD, FITS_1.0 or FITS_LDAC.
 
-    Where it has a fitted model (SPHEROID_*, DISK_*) these are the galaxies' components, else
-    MAG_AUTO, FLUX_RADIUS and the moments' ellipse stand for a shape.
+    Fitted models (SPHEROID_*, DISK_*), if present, are the galaxies' components; otherwise
+    MAG_AUTO, FLUX_RADIUS and the ellipse from the moments are used.
 
     Raises:
         ValueError: if columns are missing or the file cannot be read.
@@ -95,8 +95,8 @@ def read_sextractor(path: Path, options: ReferenceOptions) -> Catalogue:
     names = set(table.colnames)
     if not {"X_IMAGE", "XWIN_IMAGE", "XMODEL_IMAGE", "ALPHA_J2000"} & names:
         raise ValueError(
-            f"'{path}' has no X_IMAGE, XWIN_IMAGE, XMODEL_IMAGE or ALPHA_J2000 as SExtractor's "
-            f"catalogues do: it has {', '.join(table.colnames)}"
+            f"'{path}' has no X_IMAGE, XWIN_IMAGE, XMODEL_IMAGE or ALPHA_J2000 , expected "
+            f"a SExtractor catalogue: it has {', '.join(table.colnames)}"
         )
     common = {"id": "NUMBER"} if "NUMBER" in names else {}
     common |= _centre(table) | _world(names)
@@ -115,7 +115,7 @@ def read_sextractor(path: Path, options: ReferenceOptions) -> Catalogue:
     found = catalogue_of(table, mapping, kind, options, path, "sextractor", flagged, notes)
     if not models:
         return found
-    index = NAMES.index("n")  # of discs, and of spheroids that were not asked for it, it is given
+    index = NAMES.index("n")  # the index is fixed for discs, and for spheroids without a fitted one
     given = np.isin(found.values[..., index], (1.0, 4.0)) & np.isnan(found.errors[..., index])
     fixed = found.fixed.copy()
     fixed[..., index] = given
@@ -125,8 +125,8 @@ def read_sextractor(path: Path, options: ReferenceOptions) -> Catalogue:
 def read_sourcextractor(path: Path, options: ReferenceOptions) -> Catalogue:
     """Read a SourceXtractor++ catalogue; ``options.columns`` names those of the fitted model.
 
-    The moments' ellipse is taken where nothing else is named. Angles of models are in radians as
-    a rule: say ``pa_unit``.
+    Without such names the ellipse from the moments is used. Angles of models are usually in
+    radians: set ``pa_unit``.
     """
     table = chosen_rows(read_table(path), options, path)
     names = set(table.colnames)
@@ -151,7 +151,7 @@ def read_sourcextractor(path: Path, options: ReferenceOptions) -> Catalogue:
 
 
 def _models(table: Table) -> list[Table]:
-    """A table of our names for each component of the fitted model."""
+    """Return a table with our names for each component of the fitted model."""
     names, found = set(table.colnames), []
     for number, (model, columns) in enumerate((("SPHEROID", SPHEROID), ("DISK", DISC)), start=1):
         if columns["r_eff"] not in names:
@@ -168,7 +168,7 @@ def _models(table: Table) -> list[Table]:
                 if name in part.colnames:
                     part[name] = DISC_RADIUS * np.asarray(part[name], float)
         elif "n" not in part.colnames:
-            part["n"] = 4.0  # what the model is where its index is not asked for
+            part["n"] = 4.0  # the index that the model implies if it was not fitted
         alone = not {"DISK_SCALE_IMAGE", "SPHEROID_REFF_IMAGE"} <= names
         if alone and "mag" not in part.colnames and "MAG_MODEL" in names:
             part["mag"] = table["MAG_MODEL"]
@@ -203,23 +203,23 @@ def _world(names: set[str]) -> dict[str, str]:
 
 
 def _half_light(table: Table, mapping: dict[str, str], column: str) -> tuple[Table, dict[str, str]]:
-    """The radius of half of the light: the first, where several fractions were asked for."""
+    """Return the half-light radius: the first one, if there are several fractions."""
     if "r_eff" in mapping and table[column].ndim > 1:
         mapping = mapping | {"r_eff": f"{column}[0]"}
     return table, mapping
 
 
 def _flag_text(row: Row, names: set[str]) -> str:
-    said = []
+    texts = []
     if "FLAGS" in names and int(row["FLAGS"]) >= SERIOUS:
-        said.append(f"FLAGS {int(row['FLAGS'])}")
+        texts.append(f"FLAGS {int(row['FLAGS'])}")
     if "FLAGS_MODEL" in names and int(row["FLAGS_MODEL"]) > 0:
-        said.append(f"FLAGS_MODEL {int(row['FLAGS_MODEL'])}")
-    return ", ".join(said)
+        texts.append(f"FLAGS_MODEL {int(row['FLAGS_MODEL'])}")
+    return ", ".join(texts)
 
 
 def sextractor_columns(names: Sequence[str]) -> str:
-    """Which of the two a table's columns belong to; "" for neither."""
+    """Return which of the two programs has such columns; "" for neither."""
     found = set(names)
     if {"X_IMAGE", "XWIN_IMAGE", "XMODEL_IMAGE"} & found or {"NUMBER", "MAG_AUTO"} <= found:
         return "sextractor"

@@ -1,4 +1,4 @@
-"""Tables of numbers: saved GALFIT results, truths, and any table whose columns are named."""
+"""Read tables: saved GALFIT results, truths, and any table with named columns."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from hybridfit.io.references.options import ReferenceOptions
 from hybridfit.io.unicode_columns import restored
 from hybridfit.io.votable import read_votable
 
-# columns of a table of GALFIT results, as made from fit.log or headers of blocks
+# columns of a table of GALFIT results, made from fit.log or block headers
 GALFIT_COLUMNS = {"r_eff": "re_pix", "pa": "pa_deg"}
-# arrays of simulated sets: t_re is semi-major, t_pa counter-clockwise from +x, t_x from 0
+# arrays of simulated truths: t_re is semi-major, t_pa counter-clockwise from +x, t_x from 0
 ARRAYS = {"r_eff": "t_re", **{name: f"t_{name}" for name in NAMES if name != "r_eff"}}
 
 
@@ -30,8 +30,8 @@ def read_table(path: Path) -> Table:
     """Read a table of any known format.
 
     Args:
-        path: csv, ecsv, parquet, VOTable, npz of one-dimensional arrays, FITS (the first table; of
-            a FITS_LDAC file that of the objects), or columns of text with SExtractor's header.
+        path: csv, ecsv, parquet, VOTable, npz of one-dimensional arrays, FITS (the first table, or
+            the LDAC_OBJECTS of a FITS_LDAC file), or text columns with SExtractor's header.
 
     Raises:
         ValueError: if it cannot be read.
@@ -39,7 +39,7 @@ def read_table(path: Path) -> Table:
     name = path.name.lower()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # old headers and units
+            warnings.simplefilter("ignore")  # warnings of old headers and units
             check_regular(path)
             if name.endswith(".npz"):
                 return _read_arrays(path)
@@ -62,19 +62,19 @@ def read_table(path: Path) -> Table:
         raise ValueError(f"reading '{path}' needs pyarrow: pip install pyarrow") from error
     except (OSError, FileProblem):
         raise
-    except Exception as error:  # each reader has its own kinds
+    except Exception as error:  # each reader raises its own types
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"'{path}' cannot be read as a table: {reason}") from error
 
 
 def looks_like_sextractor(path: Path) -> bool:
-    """Whether a text has SExtractor's ASCII_HEAD: ``#   1 NUMBER ...``."""
+    """Return whether a text has SExtractor's ASCII_HEAD: ``#   1 NUMBER ...``."""
     words = peek_text(path, 1000).partition("\n")[0].split()
     return len(words) > 2 and words[0] == "#" and words[1].isdigit() and words[2].isupper()
 
 
 def is_truth(path: Path, table: Table) -> bool:
-    """Whether a table has our names and no errors: a truth."""
+    """Return whether a table is a truth: it has our names and no errors."""
     names = set(table.colnames)
     if set(ARRAYS.values()) <= names:
         return True
@@ -85,14 +85,14 @@ def is_truth(path: Path, table: Table) -> bool:
 def read_truth(path: Path, options: ReferenceOptions) -> Catalogue:
     """Read a truth: a table with our names, or a .npz with t_x, t_y, t_mag, t_re, t_n, t_q, t_pa.
 
-    Of the latter, t_x and t_y count from 0, t_re is semi-major and t_pa counts from +x; galaxies
-    are called by their row number.
+    In the latter t_x and t_y count from 0, t_re is semi-major and t_pa counts from +x; the ids are
+    row numbers.
     """
     return truth_of(read_table(path), path, options)
 
 
 def truth_of(table: Table, path: Path | str, options: ReferenceOptions) -> Catalogue:
-    """A table of truths as a catalogue without errors."""
+    """Convert a table of truths to a catalogue without errors."""
     table = chosen_rows(table, options, path)
     if set(ARRAYS.values()) <= set(table.colnames):
         mapping, convention = dict(ARRAYS), Convention(pa_from="+x")
@@ -107,17 +107,17 @@ def truth_of(table: Table, path: Path | str, options: ReferenceOptions) -> Catal
 
 
 def read_plain(path: Path, options: ReferenceOptions) -> Catalogue:
-    """Read any table: columns have our names, or those that the options give them."""
+    """Read any table whose columns have our names, or those given in the options."""
     return plain_of(read_table(path), path, options)
 
 
 def plain_of(table: Table, path: Path | str, options: ReferenceOptions) -> Catalogue:
-    """A table with our names, or those that the options give, as a catalogue."""
+    """Convert a table with our column names, or those given in the options."""
     table = chosen_rows(table, options, path)
     mapping = _ours(table) | options.renamed()
     if not {"x", "y", "mag", "flux", "ra"} & set(mapping):
         raise ValueError(
-            f"'{path}' has no column that is known: name them with columns, as "
+            f"'{path}' has no known column: name them with columns, as "
             f'--columns "x=XC,y=YC,mag=MAG"; it has {", ".join(table.colnames)}'
         )
     convention = Convention().with_options(options)
@@ -125,7 +125,7 @@ def plain_of(table: Table, path: Path | str, options: ReferenceOptions) -> Catal
 
 
 def read_galfit_table(path: Path, options: ReferenceOptions) -> Catalogue:
-    """Read a table of GALFIT's answers: re_pix, pa_deg, x and y from 1, a row for each component.
+    """Read a table of GALFIT results: re_pix, pa_deg, x and y from 1, one row per component.
 
     GALFIT's conventions are those of Peng et al. 2010 (AJ 139, 2097): pixels count from 1, radii
     are along the major axis, angles from +y counter-clockwise.
@@ -150,12 +150,12 @@ def _ours(table: Table) -> dict[str, str]:
 
 
 def _read_arrays(path: Path) -> Table:
-    """One-dimensional arrays of the commonest length."""
+    """Return the one-dimensional arrays of the most common length."""
     with np.load(path, allow_pickle=False) as data:
         flat = {name: data[name] for name in data.files if data[name].ndim == 1}
     lengths = [len(column) for column in flat.values()]
     if not lengths:
-        raise ValueError("it has no one-dimensional array")
+        raise ValueError("it has no one-dimensional arrays")
     most = max(set(lengths), key=lengths.count)
     return Table({name: column for name, column in flat.items() if len(column) == most})
 
@@ -168,6 +168,6 @@ def _read_fits(path: Path) -> Table:
             raise ValueError("it has no table")
         if len(objects) > 1:
             raise ValueError(
-                f"it has {len(objects)} LDAC_OBJECTS tables, one for each chip: expected one"
+                f"it has {len(objects)} LDAC_OBJECTS tables, one per chip: expected one"
             )
         return restored(Table.read(objects[0] if objects else tables[0]))
