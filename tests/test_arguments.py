@@ -310,8 +310,8 @@ def test_what_fit_says(more: dict[str, Any], expected: str):
         (lambda: hf.predict(cutouts(), samples="9"), "samples is '9', expected a whole number"),
         (lambda: hf.read(None), "input is None, expected the path"),
         (lambda: hf.read(IMAGE), "input is an array of shape .2, 32, 32. .*, expected the path"),
-        (lambda: hf.read("a\0b"), "input is .* no path: embedded null"),
-        (lambda: hf.read("a" * 5000), "input is .* no path: File name too long"),
+        (lambda: hf.read("a\0b"), "input is .* not a path: embedded null"),
+        (lambda: hf.read("a" * 5000), "input is .* not a path: File name too long"),
         (lambda: hf.read(".", psf=3), "psf is 3, expected a text or None"),
         (lambda: hf.compare(None, table()), "results is None, expected the path"),
         (lambda: hf.compare(table(), 3), "reference is 3, expected the path"),
@@ -389,14 +389,14 @@ def test_yaml_takes_numbers_in_any_notation_and_names_what_is_none():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("fit: {sky: !!bool x}", "'x' is no bool"),
-        ("fit: !!timestamp x", "'x' is no timestamp"),
-        ("fit: {sky: !!int ''}", "'' is no int"),
-        ("fit: {max_iter: !!float _}", "'_' is no float"),
-        ("fit: {sky: 2026-99-99}", "'2026-99-99' is no timestamp"),
-        ("fit: {sky: 0x" + "f" * 4000 + "}", "line 1 has more than 2000 letters"),
-        ("fit:\n  sky: '" + "x" * 90_000 + "'", "line 2 has more than 2000 letters"),
-        ("? " + "k" * 90_000 + "\n: 1", "line 1 has more than 2000 letters"),
+        ("fit: {sky: !!bool x}", "'x' is not a valid bool"),
+        ("fit: !!timestamp x", "'x' is not a valid timestamp"),
+        ("fit: {sky: !!int ''}", "'' is not a valid int"),
+        ("fit: {max_iter: !!float _}", "'_' is not a valid float"),
+        ("fit: {sky: 2026-99-99}", "'2026-99-99' is not a valid timestamp"),
+        ("fit: {sky: 0x" + "f" * 4000 + "}", "line 1 has more than 2000 characters"),
+        ("fit:\n  sky: '" + "x" * 90_000 + "'", "line 2 has more than 2000 characters"),
+        ("? " + "k" * 90_000 + "\n: 1", "line 1 has more than 2000 characters"),
     ],
 )
 def test_what_no_yaml_value_can_be_is_named(text: str, said: str):

@@ -86,7 +86,7 @@ def test_fit_writes_a_table(inputs: Path, tmp_path: Path):
     assert len(list((tmp_path / "out" / "models").iterdir())) == 6
     again = fit(inputs, tmp_path / "out", "--covariance", "--save-models", "--sky", "plane")
     assert again.exit_code == 0
-    assert "complete already" in again.output
+    assert "already complete" in again.output
 
 
 @pytest.mark.parametrize("format", ["ecsv", "csv", "parquet", "votable"])
@@ -98,7 +98,7 @@ def test_formats(inputs: Path, tmp_path: Path, format: str):
     assert result.output == ""
     assert len(read_results(tmp_path).table) == 2
     again = fit(inputs, tmp_path, "--format", format, "--limit", 2)
-    assert "complete already" in again.output
+    assert "already complete" in again.output
 
 
 def test_yaml_gives_options_and_flags_win(inputs: Path, tmp_path: Path):
@@ -237,7 +237,7 @@ def test_no_room_for_a_model(inputs: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("hybridfit.io.blocks.write_blocks", full)
     result = fit(inputs, tmp_path / "out", "--save-models")
     assert result.exit_code == 1
-    assert "no space left: make room and give the same command to go on" in result.stderr
+    assert "no space left: free some space and repeat the command to continue" in result.stderr
     monkeypatch.undo()
     assert fit(inputs, tmp_path / "out", "--save-models").exit_code == 0
 
@@ -250,7 +250,7 @@ def test_ctrl_c_during_the_start(monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 130
-    assert "stopped" in capsys.readouterr().err
+    assert "interrupted" in capsys.readouterr().err
 
 
 def test_simulate_writes_what_fit_reads(tmp_path: Path):

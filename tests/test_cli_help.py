@@ -213,9 +213,9 @@ def test_old_options_in_a_file_are_told_in_a_line(tmp_path: Path):
     [
         (("fit",), "Missing argument 'INPUT': expected the galaxies to fit"),
         (("fit", "in/"), "Missing option '--out' / '-o': expected a directory"),
-        (("fit", "a", "b", "-o", "c"), "several INPUTs came, expected one"),
+        (("fit", "a", "b", "-o", "c"), "got several INPUTs, expected one"),
         (("predict", "-o", "c"), "Missing argument 'INPUT'"),
-        (("predict", "a", "b", "-o", "c"), "several INPUTs came"),
+        (("predict", "a", "b", "-o", "c"), "got several INPUTs"),
         (("fit", "a", "-o", "c", "--threads", "x"), "'x' is not a valid integer"),
         (("fit", "a", "-o", "c", "--fmt", "fits"), "No such option"),
         (("fit", "a", "-o", "c", "--sky", "tilted"), "fit.sky is 'tilted', expected one of"),
@@ -223,7 +223,10 @@ def test_old_options_in_a_file_are_told_in_a_line(tmp_path: Path):
         (("calibrate", "-o", "c", "--samples", "2"), "samples is 2, expected 16 or more"),
         (("plot", "none", "--limit", "0"), "limit is 0, expected 1 or more"),
         (("fitt",), "No such command 'fitt'"),
-        (("compare", "a", "b", "c", "--kind", "x", "--kind", "y", "--kind", "z"), "came 3 times"),
+        (
+            ("compare", "a", "b", "c", "--kind", "x", "--kind", "y", "--kind", "z"),
+            "given 3 times",
+        ),
     ],
 )
 def test_wrong_usage_is_status_2(arguments: tuple[str, ...], message: str):
@@ -243,4 +246,4 @@ def test_verbose_logs_and_quiet_does_not(tmp_path: Path, capsys: pytest.CaptureF
         assert not lines or "hybridfit.some.module: " in lines[0]
     assert not logging.getLogger("hybridfit").handlers
     shown = call("fit", "-v", "--sky", "plane", "--show-config")
-    assert "fit.sky is plane, by the command line" in shown.stderr
+    assert "fit.sky is plane, from the command line" in shown.stderr

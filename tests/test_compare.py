@@ -579,7 +579,7 @@ def test_gone_pixels_are_no_failure(run: Path, tmp_path: Path):
         (("--match", "name"), "match is 'name', expected one of auto, id"),
         (("--estimate", "median"), "has no medians"),
         (("--estimate", "mean"), "needs a run with --save-samples"),
-        (("--kind", "truth", "--kind", "table"), "--kind came 2 times for 1 references"),
+        (("--kind", "truth", "--kind", "table"), "--kind was given 2 times for 1 references"),
         (("--where", "mode=single"), "has no column 'mode'"),
         (("--id-format", "{nothing}"), "does not fit the id"),
         (("--format", "xls"), "format is 'xls'"),

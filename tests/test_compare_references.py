@@ -278,7 +278,7 @@ def test_any_table_with_its_columns_named(tmp_path: Path):
     )
     assert found.errors[0, 0, MAG] == pytest.approx(2.5 / math.log(10) / 100)
     assert np.isnan(found.values[1, 0, MAG])  # no magnitude of a negative flux
-    with pytest.raises(ValueError, match="no name of ours: did you mean 'r_eff'"):
+    with pytest.raises(ValueError, match="'reff' is unknown: did you mean 'r_eff'"):
         read_reference(file, ReferenceOptions(columns="reff=RC,x=XC"))
 
 

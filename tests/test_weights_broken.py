@@ -148,10 +148,10 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (BOMB, "more than 10000 values once its aliases are written out"),
+        (BOMB, "more than 10000 values once its aliases are expanded"),
         (BOMB + "fit: *a8\n", "more than 10000 values"),
-        ("a: &a {<<: [*a]}", "stands for itself"),
-        ("fit: &a [1, *a]", "stands for itself"),
+        ("a: &a {<<: [*a]}", "refers to itself"),
+        ("fit: &a [1, *a]", "refers to itself"),
         ("[" * 5000 + "]" * 5000, "nested too deeply"),
         ("? [1, 2]\n: 3", "not valid YAML"),
         ("when: 2020-13-45", "not valid YAML"),

@@ -1,8 +1,8 @@
-"""The command line: one module a command, help made from the options themselves."""
+"""The command line: one module per command; help is generated from the options."""
 
 
 def main() -> None:
     """Run the command line."""
-    from hybridfit.cli.app import main as run  # importing a room does nothing
+    from hybridfit.cli.app import main as run  # importing the package must not import a command
 
     run()

@@ -1,4 +1,4 @@
-"""The command line: finds the command, and turns what went wrong into an exit status."""
+"""The command line: find the command, and turn errors into an exit status."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ COMMANDS = ("fit", "predict", "compare", "plot", "simulate", "calibrate", "finet
 
 
 def main() -> NoReturn:
-    """Run the command line; the process ends with status 0, 1 or 2."""
+    """Run the command line; the process exits with status 0, 1 or 2."""
     try:
         status = make_app().main(prog_name="hybridfit", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         raise SystemExit(error.exit_code) from None
     except (click.Abort, KeyboardInterrupt):  # while torch was being imported
-        click.echo("\nstopped before anything was done", err=True)
+        click.echo("\ninterrupted before anything was done", err=True)
         raise SystemExit(INTERRUPTED) from None
     raise SystemExit(status or OK)
 
 
 class App(click.Group):
-    """The commands, each imported when it is asked for."""
+    """The commands, each imported only when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of the commands, the most used first."""
+        """Return the names of the commands, the most common first."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, or None if there is none of that name."""
+        """Return the command of this name; None if there is none."""
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = import_module(f"hybridfit.cli.{cmd_name}").COMMAND

@@ -1,4 +1,4 @@
-"""Arguments of commands beside the options of their sections, described as these are."""
+"""Arguments of commands other than options of sections, described in the same way."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ FILES, MESSAGES = "Input and output", "Messages"
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What every command takes."""
+    """Arguments of every command."""
 
     quiet: bool = option(
         False, help="print errors only, and no progress bar", group=MESSAGES, common=True
     )
     verbose: bool = option(
-        False, help="log what is being done, on stderr", group=MESSAGES, short="-v", common=True
+        False, help="log progress to stderr", group=MESSAGES, short="-v", common=True
     )
-    debug: bool = option(False, help="show where an error occurred", group=MESSAGES)
+    debug: bool = option(False, help="show the traceback of an error", group=MESSAGES)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -38,7 +38,7 @@ def positional(help: str, metavar: str, default: Any = MISSING) -> Any:
 
 
 def out_option(help: str, default: Any = MISSING, default_text: str = "") -> Any:
-    """Return the field of the directory that a command writes."""
+    """Return a field for the output directory of a command."""
     return option(
         default,
         help=help,
@@ -52,15 +52,15 @@ def out_option(help: str, default: Any = MISSING, default_text: str = "") -> Any
 
 
 def config_option(help: str) -> Any:
-    """Return the field of a YAML file of options."""
+    """Return a field for a YAML file of options."""
     return option(None, help=help, short="-c", group=FILES, metavar="FILE", common=True)
 
 
 def allow_import_option() -> Any:
-    """Return the field of modules that may be imported."""
+    """Return a field for modules that may be imported."""
     return option(
         (),
-        help="import this module, for profiles of your own (my_module:MyProfile); repeatable",
+        help="import this module, for user-defined profiles (my_module:MyProfile); repeatable",
         metavar="MODULE",
         group="Model",
     )
@@ -68,33 +68,35 @@ def allow_import_option() -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class RunArguments(Arguments):
-    """What commands take that compute a table for the galaxies of some files."""
+    """Arguments of commands that compute a table of galaxies."""
 
     out: Path | None = out_option("directory for the results", default=None)
-    config: Path | None = config_option("YAML file of options, such as --show-config prints")
+    config: Path | None = config_option("YAML file of options, as printed by --show-config")
     show_config: bool = option(
         False,
-        help="print all options as YAML that --config takes back, and exit",
+        help="print all options as YAML, for use with --config, and exit",
         group=FILES,
         common=True,
     )
-    overwrite: bool = option(False, help="replace the results of another run in OUT", group=FILES)
+    overwrite: bool = option(
+        False, help="replace the results of an earlier run in OUT", group=FILES
+    )
 
 
 def import_allowed(modules: Sequence[str]) -> None:
-    """Import the modules that the command line names; no file's word imports one.
+    """Import the modules named on the command line; files cannot cause an import.
 
-    They may lie in the working directory, which counts behind all that is installed.
+    Modules may be in the working directory; installed ones take precedence.
 
     Raises:
-        ValueError: if one cannot be imported.
+        ValueError: if a module cannot be imported.
     """
     for name in modules:
         here = os.getcwd()
         sys.path.append(here)
         try:
             import_module(name)
-        except Exception as error:  # it is the user's code: anything may come
+        except Exception as error:  # user code can raise anything
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(f"--allow-import {name} cannot be imported: {reason}") from error
         finally:

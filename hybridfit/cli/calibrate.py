@@ -17,24 +17,24 @@ TEST = "Test"
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrateArguments(Arguments):
-    """What `hybridfit calibrate` takes."""
+    """Arguments of `hybridfit calibrate`."""
 
     input: Path | None = positional(
-        "cutouts with truth.fits; without it galaxies are simulated", "[INPUT]", None
+        "cutouts with truth.fits; by default galaxies are simulated", "[INPUT]", None
     )
-    out: Path = out_option("directory for tables and pictures")
+    out: Path = out_option("directory for tables and figures")
     config: Path | None = config_option("YAML file with sections simulator, prior and calibrate")
     weights: Path | None = option(
         None,
-        help="folder of the network's weights",
+        help="folder with the network's weights",
         metavar="FOLDER",
-        default_text="the package's own",
+        default_text="those of the package",
         group=FILES,
         common=True,
     )
     n: int = option(2000, help="number of galaxies", low=2, group=TEST, common=True)
-    samples: int = option(256, help="draws of each galaxy", low=16, group=TEST, common=True)
-    seed: int = option(0, help="seed of the random numbers", low=0, group=TEST, common=True)
+    samples: int = option(256, help="posterior draws per galaxy", low=16, group=TEST, common=True)
+    seed: int = option(0, help="random seed", low=0, group=TEST, common=True)
     device: str = option(
         "cpu", help="torch device", metavar="cpu|cuda|cuda:1", group="Run", common=True
     )
@@ -43,8 +43,8 @@ class CalibrateArguments(Arguments):
 def calibrate(arguments: CalibrateArguments, given: dict[str, dict[str, Any]]) -> None:
     """Test whether posteriors are calibrated and sharp: coverage, ranks, TARP, width over limit.
 
-    The network is tested on galaxies like those it was trained on, or on cutouts whose truth is
-    known. OUT gets calibration.ecsv, by signal-to-noise ratio, size and index, and pictures.
+    The network is tested on galaxies like those of its training, or on cutouts whose truth is
+    known. Writes calibration.ecsv, by signal-to-noise ratio, size and index, and figures to OUT.
     """
     from hybridfit.calibration.calibrate import calibrate_network, format_summary
 

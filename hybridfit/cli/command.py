@@ -1,4 +1,4 @@
-"""Commands made from descriptions of their arguments and options, with a brief and a full help."""
+"""Commands built from descriptions of their arguments and options, with brief and full help."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from hybridfit.cli.messages import log_to_stderr, warn_of_old_flag
 from hybridfit.options.metadata import describe
 from hybridfit.options.sections import Sections
 
-# of headings in help; others stand between the model's and the run's, in the order of their fields
+# first and last headings in help; the others come in between, in the order of their fields
 FIRST = (FILES, "Input", "Model", "Errors", "Results", "Prediction", "Fit")
 LAST = ("Run", MESSAGES)
-ALL = "hybridfit.all"  # where a context says that the full help is asked for
+ALL = "hybridfit.all"  # key of a context in which full help was requested
 
 
 class Command(click.Command):
     """A command of hybridfit.
 
     Args:
-        name: of the command.
-        function: takes its own arguments, and what the command line says of each section.
-        arguments: dataclass of the command's own arguments.
-        sections: options dataclasses by the names of their sections.
-        repeated: sections whose options may come several times.
+        name: the command's name.
+        function: called with the command's arguments, and the options given for each section.
+        arguments: dataclass of the command's arguments.
+        sections: options dataclasses by section.
+        repeated: sections whose options may be given several times.
     """
 
     def __init__(
@@ -64,28 +64,28 @@ class Command(click.Command):
             self.params.append(_help_all())
 
     def flags(self) -> list[Flag]:
-        """Return the options that have a heading."""
+        """Return the options, each of which has a heading in help."""
         return [one for one in self.params if isinstance(one, Flag)]
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
-        """Return the option --help, in the words of the others."""
+        """Return the option --help, worded like the others."""
         option = super().get_help_option(ctx)
         if option is not None:
             option.help = "show this help and exit"
         return option
 
     def _run(self, **values: Any) -> None:
-        """Call the function; an exception becomes a line and an exit status."""
+        """Call the function; turn an exception into one line and an exit status."""
         known = {one.name: values.pop(one.name) for one in describe(self.arguments)}
-        said = {name: value for name, value in known.items() if value is not None}
+        given = {name: value for name, value in known.items() if value is not None}
         with errors(bool(known["debug"])):
             with usage():
-                own = self.arguments(**said)
-            with log_to_stderr(own.verbose, own.quiet):
-                self.function(own, by_section(values, self.sections))
+                arguments = self.arguments(**given)
+            with log_to_stderr(arguments.verbose, arguments.quiet):
+                self.function(arguments, by_section(values, self.sections))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse arguments; flags of an earlier version come under their new names."""
+        """Parse arguments; replace flags of an earlier version by their new names."""
         old, known = old_flags(self.name or "", self.sections), []
         for word in args:
             flag, equals, value = word.partition("=")
@@ -129,13 +129,13 @@ class Command(click.Command):
 
 
 def sections_of(cls: type[Sections]) -> dict[str, type]:
-    """Return the sections of a configuration, and the options dataclass of each."""
+    """Return the sections of a configuration, with their options dataclasses."""
     names = cls.names()
     return {one.name: one.kind for one in describe(cls) if one.name in names}
 
 
 def _ordered(groups: Sequence[str]) -> list[str]:
-    """Headings, each once, in the order in which help shows them."""
+    """Return the headings, each once, in the order of the help."""
     seen = list(dict.fromkeys(groups))
     middle = [group for group in seen if group not in (*FIRST, *LAST)]
     return [group for group in (*FIRST, *middle, *LAST) if group in seen]

@@ -20,11 +20,11 @@ from hybridfit.options.metadata import option
 
 @dataclass(frozen=True, kw_only=True)
 class CompareArguments(Arguments):
-    """What `hybridfit compare` takes beside its options' sections."""
+    """Arguments of `hybridfit compare` other than options of sections."""
 
-    results: Path = positional("directory of a finished run, or its table", "RESULTS")
+    results: Path = positional("directory of a finished run, or its results table", "RESULTS")
     references: tuple[Path, ...] = positional(
-        "catalogues to compare with: others' results, or the truth", "REFERENCE..."
+        "catalogues to compare with: results of other programs, or the truth", "REFERENCE..."
     )
     out: Path | None = out_option(
         "directory for the report and its tables", None, "RESULTS/compare"
@@ -34,17 +34,17 @@ class CompareArguments(Arguments):
         help="the cutouts that were fitted",
         group=FILES,
         common=True,
-        default_text="those that the run names",
+        default_text="those recorded by the run",
     )
 
 
 def compare_command(arguments: CompareArguments, given: dict[str, dict[str, Any]]) -> None:
     """Compare a run's RESULTS with other catalogues of the same galaxies, or with the truth.
 
-    REFERENCE is a directory of GALFIT outputs, an image block, a restart file or fit.log; a table
-    of GALFIT's answers; imfit's results; a SExtractor or SourceXtractor++ catalogue; another run
-    of hybridfit; a truth table (also .npz); or any table, with --columns. OUT gets report.html,
-    which needs no other file, comparison.fits, summary.ecsv and unmatched.ecsv.
+    REFERENCE is a directory of GALFIT output, an image block, a restart file or fit.log; a table
+    of GALFIT results; imfit results; a SExtractor or SourceXtractor++ catalogue; another run
+    of hybridfit; a truth table (also .npz); or any table, with --columns. Writes report.html, a
+    self-contained page, comparison.fits, summary.ecsv and unmatched.ecsv to OUT.
 
     Exit status: 0 if it succeeded, 1 if it failed, 2 for wrong usage.
     """
@@ -70,12 +70,12 @@ def compare_command(arguments: CompareArguments, given: dict[str, dict[str, Any]
 
 
 def _reading(given: Mapping[str, Sequence[Any]], count: int) -> list[ReferenceOptions]:
-    """The reading options of each reference."""
+    """Return the reading options of each reference."""
     each: list[dict[str, Any]] = [{} for _ in range(count)]
     for name, values in given.items():
         if len(values) not in (1, count):
             raise ValueError(
-                f"{flag_name(name)} came {len(values)} times for {count} references: "
+                f"{flag_name(name)} was given {len(values)} times for {count} references: "
                 "expected it once for all, or once for each"
             )
         for k, one in enumerate(each):

@@ -1,4 +1,4 @@
-"""Exit statuses of the command line, and errors in one line."""
+"""Exit statuses of the command line, and one-line errors."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import click
 from hybridfit.cli.messages import only_own_warnings
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-LONGEST = 2_000  # letters of an error: a name in it may have a million
+LONGEST = 2_000  # longest error, characters: a name in it may have a million
 
 
 @contextmanager
 def usage() -> Iterator[None]:
-    """Take what is raised in here for wrong usage."""
+    """Turn exceptions raised in the context into usage errors."""
     from hybridfit.data.errors import UsageError
 
     try:
@@ -31,8 +31,8 @@ def usage() -> Iterator[None]:
 def errors(debug: bool) -> Iterator[None]:
     """Turn exceptions into one line on stderr and an exit status.
 
-    What libraries warn of is in the rows' flags and messages, and no user can do anything about
-    it; ``--debug`` and Python's own ``-W`` show it.
+    Warnings of libraries are hidden: the flags and messages of the rows cover them, and users can
+    do nothing about them. ``--debug`` and Python's ``-W`` show them.
     """
     from hybridfit.data.errors import UsageError
 
@@ -40,7 +40,7 @@ def errors(debug: bool) -> Iterator[None]:
         with nullcontext() if debug or sys.warnoptions else only_own_warnings():
             yield
     except KeyboardInterrupt:
-        click.echo("\nstopped: the same command goes on where it stopped", err=True)
+        click.echo("\ninterrupted: repeat the command to continue", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None
     except (click.exceptions.Exit, click.ClickException):
         raise
@@ -57,13 +57,13 @@ def _line(error: Exception, is_usage: bool) -> str:
         what = os.strerror(error.errno)
         file = f" '{error.filename}'" if error.filename else ""
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        hint = ": make room and give the same command to go on" if full else ""
+        hint = ": free some space and repeat the command to continue" if full else ""
         return f"cannot use{file}: {what}{hint}"
     text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, OSError) and "space on disk" in text:  # astropy's words, without a number
-        return "cannot write: no space left: make room and give the same command to go on"
+    if isinstance(error, OSError) and "space on disk" in text:  # astropy's, without errno
+        return "cannot write: no space left: free some space and repeat the command to continue"
     if isinstance(error, MemoryError) or "out of memory" in text:
         return f"out of memory: try a smaller --part-size or --chunk ({text[:200]})"
-    if is_usage:  # by whatever name of its kind
+    if is_usage:  # of any type
         return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
     return f"{type(error).__name__}: {text[:500]} (--debug shows where)"

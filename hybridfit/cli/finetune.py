@@ -15,19 +15,19 @@ from hybridfit.options.metadata import option
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneArguments(Arguments):
-    """What `hybridfit finetune` takes."""
+    """Arguments of `hybridfit finetune`."""
 
     input: Path = positional(
-        "labelled cutouts, as `hybridfit fit` takes them, or a YAML file with a section simulator",
+        "labelled cutouts, as for `hybridfit fit`, or a YAML file with a section simulator",
         "INPUT",
     )
     out: Path = out_option("folder for the new weights")
-    config: Path | None = config_option("YAML file of options for labelled cutouts")
+    config: Path | None = config_option("YAML file of options, for labelled cutouts")
     weights: Path | None = option(
         None,
-        help="folder of trained weights to start from",
+        help="folder with the trained weights to start from",
         metavar="FOLDER",
-        default_text="the package's own",
+        default_text="those of the package",
         group=FILES,
         common=True,
     )
@@ -46,11 +46,11 @@ class FinetuneArguments(Arguments):
 
 
 def finetune(arguments: FinetuneArguments, given: dict[str, dict[str, Any]]) -> None:
-    """Adapt trained weights to another survey, to another kind of noise, or to other parameters.
+    """Adapt trained weights to another survey, another kind of noise, or other parameters.
 
-    The labels are a table with id, x, y, mag, r_eff, n, q, pa and, where known, sky. A tenth of the
-    galaxies is held out and decides when to stop. The section finetune of the YAML file may name
-    other columns as targets.
+    The labels are a table with id, x, y, mag, r_eff, n, q, pa and, if known, sky. A held-out tenth
+    of the galaxies determines when to stop. The section finetune of the YAML file may name other
+    columns as targets.
     """
     from hybridfit.training.finetune_files import finetune_network
 

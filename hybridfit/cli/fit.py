@@ -25,7 +25,7 @@ from hybridfit.pipeline.config import Config, galfit_config
 
 @dataclass(frozen=True, kw_only=True)
 class FitArguments(RunArguments):
-    """What `hybridfit fit` takes beside its options' sections."""
+    """Arguments of `hybridfit fit` other than options of sections."""
 
     input: tuple[Path, ...] = positional(
         "directory, manifest (CSV, ECSV, FITS, Parquet) or multi-extension file of cutouts; with "
@@ -46,15 +46,15 @@ def fit(arguments: FitArguments, given: dict[str, dict[str, Any]]) -> None:
     or with multi-extension files, or a manifest: a table with columns id, image, sigma, psf...
 
     Each parameter has its best fit, its error (_err), and the quantiles _p16, _p50 and _p84 of its
-    posterior; the column `quality` says how far a galaxy's row can be trusted. A fit with
-    --uncertainty covariance is the quickest, and has errors from the curvature alone.
+    posterior; the column `quality` rates how far a galaxy's row can be trusted. Fits with
+    --uncertainty covariance are the fastest; their errors come from the curvature alone.
 
     With --galfit, images, fitting regions, initial values and fixed parameters are those of the
-    GALFIT input files, and convolution and errors are GALFIT's own unless --convolution continuous
+    GALFIT input files, and convolution and errors follow GALFIT unless --convolution continuous
     or --uncertainty posterior is given.
 
-    A run that was stopped continues where it stopped if the same command is given again. Exit
-    status: 0 if the run is complete (flagged galaxies included), 1 if it failed, 2 for wrong usage.
+    An interrupted run continues if the same command is repeated. Exit status: 0 if the run is
+    complete (including flagged galaxies), 1 if it failed, 2 for wrong usage.
     """
     with usage():
         import_allowed(arguments.allow_import)
@@ -80,12 +80,12 @@ def fit(arguments: FitArguments, given: dict[str, dict[str, Any]]) -> None:
 
 
 def _inputs(arguments: FitArguments, config: Config) -> tuple[Path, ...]:
-    """Return what is fitted; raises click.UsageError if it is nothing, or too much."""
+    """Return the input; raise click.UsageError if there is none, or too much."""
     inputs = arguments.input or ((Path(config.input),) if config.input else ())
     if not inputs:
         raise click.UsageError("Missing argument 'INPUT': expected the galaxies to fit")
     if len(inputs) > 1 and not arguments.galfit:
-        raise click.UsageError("several INPUTs came, expected one (or GALFIT files: --galfit)")
+        raise click.UsageError("got several INPUTs, expected one (or GALFIT files: --galfit)")
     return inputs
 
 

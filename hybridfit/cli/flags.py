@@ -11,7 +11,7 @@ import click
 from hybridfit.deprecations import TABLE, rows
 from hybridfit.options.metadata import Description, describe
 
-# sections whose options carry their name on the command line: --bootstrap-kind
+# sections whose options have the section as a prefix on the command line: --bootstrap-kind
 NAMED = ("sampling", "bootstrap", "budget")
 TITLES = {
     "read": "Input",
@@ -22,14 +22,14 @@ TITLES = {
     "run": "Run",
     "predict": "Prediction",
     "compare": "Comparison",
-    "reference": "References (once for all of them, or once for each, in their order)",
+    "reference": "References (once for all, or once for each, in order)",
 }
 METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
-LONGEST_METAVAR = 30  # letters of choices that stand for themselves
+LONGEST_METAVAR = 30  # longest list of choices that help shows in place of a value, characters
 
 
 def option_name(section: str, field: str) -> str:
-    """Return what a field of a section's options is called on the command line, with _ for -."""
+    """Return the command-line name of a field of a section's options, with _ for -."""
     return f"{section}_{field}" if section in NAMED else field
 
 
@@ -45,11 +45,11 @@ def parameter_of(
 
     Args:
         one: the field.
-        name: of the parameter.
-        group: its heading in help, where the field says none.
-        repeated: whether it may come several times.
-        own: whether it is of the command itself, and not of its options' sections: what is not
-            given has its default then, and None else.
+        name: the parameter's name.
+        group: its heading in help, unless the field has its own.
+        repeated: whether it may be given several times.
+        own: whether it is an argument of the command, not an option of a section. Arguments
+            that are not given take their default, options None.
     """
     kind = plain_kind(one.kind)
     several = repeated or (own and get_origin(one.kind) is tuple)
@@ -77,7 +77,7 @@ def parameter_of(
 
 
 class Flag(click.Option):
-    """An option with its heading in help, and the field that it is for."""
+    """An option with its heading in help, and the field that it sets."""
 
     def __init__(
         self, declared: list[str], group: str, described: Description, **settings: Any
@@ -89,7 +89,7 @@ class Flag(click.Option):
 
 
 class Positional(click.Argument):
-    """An argument that help explains."""
+    """A positional argument that is explained in help."""
 
     def __init__(self, declared: list[str], help: str, **settings: Any) -> None:
         super().__init__(declared, **settings)
@@ -97,7 +97,7 @@ class Positional(click.Argument):
 
 
 def plain_kind(kind: Any) -> Any:
-    """Return the type of one value of an annotation that a flag can hold, else None."""
+    """Return the type of a single value if a flag can take it, else None."""
     if get_origin(kind) is tuple:
         kind = get_args(kind)[0]
     for one in (*get_args(kind), kind):
@@ -107,14 +107,14 @@ def plain_kind(kind: Any) -> Any:
 
 
 def click_type(kind: Any, one: Description) -> Any:
-    """Return click's type of values."""
+    """Return the click type of the values."""
     if kind is Path:
         return click.Path(path_type=Path, file_okay=not one.facts.folder)
     return {int: click.INT, float: click.FLOAT}.get(kind, click.STRING)
 
 
 def metavar(one: Description) -> str:
-    """Return what stands for a value in help."""
+    """Return the placeholder for a value in help."""
     if one.facts.metavar:
         return one.facts.metavar
     choices = "|".join(str(choice) for choice in one.facts.choices if choice != "")
@@ -124,11 +124,11 @@ def metavar(one: Description) -> str:
 
 
 def help_text(one: Description, plain: bool = False) -> str:
-    """Return a field's help with its unit, its choices if they stand nowhere else, its default.
+    """Return a field's help with its unit, its choices unless shown elsewhere, and its default.
 
     Args:
         one: the field.
-        plain: whether it is a flag that only asks for something, without a default to speak of.
+        plain: whether it is a simple switch, whose default is not shown.
     """
     facts, notes = one.facts, []
     choices = ", ".join(str(choice) for choice in facts.choices if choice != "")
@@ -144,10 +144,10 @@ def help_text(one: Description, plain: bool = False) -> str:
 def by_section(
     values: Mapping[str, Any], sections: Mapping[str, type]
 ) -> dict[str, dict[str, Any]]:
-    """Return what the command line says of the options of each section.
+    """Return the options given on the command line, by section.
 
     Args:
-        values: by the parameters' names; None, or an empty tuple, where nothing was said.
+        values: by parameter name; None, or an empty tuple, if not given.
         sections: options dataclasses by name.
     """
     given: dict[str, dict[str, Any]] = {}
@@ -161,7 +161,7 @@ def by_section(
 
 
 def _listed(value: Any, one: Description) -> Any:
-    """A comma list as a tuple where the field is one."""
+    """Split a comma-separated list if the field is a tuple."""
     if get_origin(one.kind) is tuple and isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value

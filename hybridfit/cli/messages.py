@@ -16,7 +16,7 @@ LOGGER = "hybridfit"
 
 
 class _AboveTheBar(logging.Handler):
-    """A handler that writes lines without tearing a progress bar."""
+    """A logging handler that does not disrupt a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
@@ -27,10 +27,10 @@ class _AboveTheBar(logging.Handler):
 
 @contextmanager
 def log_to_stderr(verbose: bool, quiet: bool) -> Iterator[None]:
-    """Write what the package logs to stderr while in here.
+    """Write the package's log to stderr within the context.
 
     Args:
-        verbose: what is being done too, and not only warnings.
+        verbose: include progress, not only warnings.
         quiet: errors only.
     """
     logger, handler = logging.getLogger(LOGGER), _AboveTheBar()
@@ -46,7 +46,7 @@ def log_to_stderr(verbose: bool, quiet: bool) -> Iterator[None]:
 
 
 def warn_of_old_flag(old: str, new: str) -> None:
-    """Say that a flag has another name now."""
+    """Warn that a flag has been renamed."""
     click.echo(f"hybridfit: {old_name_text(old, new)}", err=True)
 
 
@@ -57,7 +57,7 @@ def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 @contextmanager
 def only_own_warnings() -> Iterator[None]:
-    """Hide what libraries warn of: it is in the rows' flags and notes, and not the user's fault."""
+    """Hide warnings of libraries: flags and notes of the rows cover them, and users cannot act."""
     from hybridfit.deprecations import RenamedWarning
 
     with warnings.catch_warnings():
@@ -69,11 +69,11 @@ def only_own_warnings() -> Iterator[None]:
 
 
 def format_summary(summary: Any, what: str) -> str:
-    """Return what a run came to, in two or three lines.
+    """Return a summary of a run in two or three lines.
 
     Args:
         summary: see `hybridfit.pipeline.engine.job.Summary`.
-        what: was done to galaxies, such as "fitted".
+        what: what was done to the galaxies, such as "fitted".
     """
     flags = dict(summary.flags)
     flagged = flags.pop("any", 0)
@@ -88,9 +88,9 @@ def format_summary(summary: Any, what: str) -> str:
     lines += getattr(summary, "notes", ())
     if summary.n_fitted:
         total = sum(summary.seconds.values())
-        shares = ", ".join(f"{what} {s:.1f} s" for what, s in summary.seconds.items() if s >= 0.05)
+        shares = ", ".join(f"{step} {s:.1f} s" for step, s in summary.seconds.items() if s >= 0.05)
         rate = summary.n_fitted / max(total, 1e-9)
         lines.append(f"{summary.n_fitted} {what} now, {rate:.3g} a second ({shares})")
     else:
-        lines.append("the run was complete already: nothing to do")
+        lines.append("the run was already complete: nothing to do")
     return "\n".join(lines)

@@ -24,14 +24,14 @@ GALAXIES = "Galaxies"
 
 @dataclass(frozen=True, kw_only=True)
 class PlotArguments(Arguments):
-    """What `hybridfit plot` takes."""
+    """Arguments of `hybridfit plot`."""
 
     out: Path = positional("directory of a finished run", "OUT")
     input: Path | None = option(
         None,
         help="the cutouts that were fitted",
         group=FILES,
-        default_text="what --save-models wrote",
+        default_text="the files of --save-models",
         common=True,
     )
     truth: Path | None = option(
@@ -46,18 +46,18 @@ class PlotArguments(Arguments):
         (), help="draw this galaxy; repeatable", metavar="ID", group=GALAXIES, common=True
     )
     limit: int = option(
-        12, help="galaxies to draw where no --id is given", low=1, group=GALAXIES, common=True
+        12, help="galaxies to draw if no --id is given", low=1, group=GALAXIES, common=True
     )
     allow_import: tuple[str, ...] = allow_import_option()
 
 
 def plot(arguments: PlotArguments, given: dict[str, dict[str, Any]]) -> None:
-    """Draw pictures of a finished run into OUT/plots.
+    """Draw figures of a finished run into OUT/plots.
 
     Each galaxy has one page: data, model, residual, surface-brightness profile, parameters and
-    flags. A run with --save-samples gets corner plots of the draws too, over those of network and
-    fit where the cutouts are there. OUT/plots/summary.csv lists which galaxies were drawn, which
-    were not, and why.
+    flags. For a run with --save-samples, corner plots show the draws, compared with network and
+    fit if the cutouts are available. OUT/plots/summary.csv lists which galaxies were drawn, and
+    why others were not.
     """
     from hybridfit.pipeline.plot import plot_run
 
@@ -74,7 +74,7 @@ def plot(arguments: PlotArguments, given: dict[str, dict[str, Any]]) -> None:
         said.append,
     )
     if not arguments.quiet:
-        text = "\n".join([f"{len(files)} pictures in {files[0].parent}", *said])
+        text = "\n".join([f"{len(files)} figures in {files[0].parent}", *said])
         click.echo(text, err=True)
 
 

@@ -18,25 +18,25 @@ from hybridfit.pipeline.config import PredictConfig
 
 @dataclass(frozen=True, kw_only=True)
 class PredictArguments(RunArguments):
-    """What `hybridfit predict` takes beside its options' sections."""
+    """Arguments of `hybridfit predict` other than options of sections."""
 
-    input: tuple[Path, ...] = positional("the same as of `hybridfit fit`", "INPUT", ())
+    input: tuple[Path, ...] = positional("as for `hybridfit fit`", "INPUT", ())
 
 
 def predict(arguments: PredictArguments, given: dict[str, dict[str, Any]]) -> None:
     """Predict the posteriors of all galaxies of INPUT with the network alone, without a fit.
 
-    INPUT is what `hybridfit fit` takes. OUT/results.fits has for each parameter its mean, its
+    INPUT is as for `hybridfit fit`. OUT/results.fits contains for each parameter its mean, its
     error (_err), and the quantiles _p025, _p16, _p50, _p84 and _p975; with --save-samples the
     draws are written too.
 
-    A run that was stopped continues where it stopped if the same command is given again. Exit
-    status: 0 if the run is complete (flagged galaxies included), 1 if it failed, 2 for wrong usage.
+    An interrupted run continues if the same command is repeated. Exit status: 0 if the run is
+    complete (including flagged galaxies), 1 if it failed, 2 for wrong usage.
     """
     with usage():
         config = configured(arguments.config, given, PredictConfig())
     if len(arguments.input) > 1:
-        raise click.UsageError("several INPUTs came, expected one")
+        raise click.UsageError("got several INPUTs, expected one")
     if arguments.input:
         config = replace(config, input=str(arguments.input[0]))
     if arguments.show_config:

@@ -1,4 +1,4 @@
-"""What commands have in common that compute a table: their configuration, from file and flags."""
+"""The configuration, from file and flags, of commands that compute a table."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ def configured(config: Path | None, given: Mapping[str, Mapping[str, Any]], defa
 
     Args:
         config: YAML file of options.
-        given: what the command line says of each section.
-        defaults: what holds where nothing is said.
+        given: options from the command line, by section.
+        defaults: options that are used unless given.
 
     Raises:
-        ValueError: for a section, a key or a value that is not understood.
+        ValueError: for an unknown section or key, or an invalid value.
     """
     chosen = type(defaults).of(config, defaults=defaults).updated(given)
     for section, options in given.items():
         for name, value in options.items():
-            log.info("%s.%s is %s, by the command line", section, name, value)
+            log.info("%s.%s is %s, from the command line", section, name, value)
     return chosen
 
 
 def print_config(config: Sections) -> None:
-    """Print a configuration as YAML that --config takes back."""
+    """Print a configuration as YAML, for use with --config."""
     click.echo(config.to_yaml())
 
 
 def needed_out(arguments: RunArguments) -> Path:
-    """Return the directory for the results, which a run cannot do without."""
+    """Return the directory for the results; raise click.UsageError if it was not given."""
     if arguments.out is None:
         raise click.UsageError(
             "Missing option '--out' / '-o': expected a directory for the results"

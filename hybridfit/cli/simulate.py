@@ -18,23 +18,23 @@ GALAXIES, ISOLATED = "Galaxies", "Isolated galaxies"
 
 @dataclass(frozen=True, kw_only=True)
 class SimulateArguments(Arguments):
-    """What `hybridfit simulate` takes."""
+    """Arguments of `hybridfit simulate`."""
 
     out: Path = out_option("directory for the cutouts and truth.fits")
     config: Path | None = config_option(
-        "YAML file with sections simulator and prior, as `hybridfit train` takes; implies --survey"
+        "YAML file with sections simulator and prior, as for `hybridfit train`; implies --survey"
     )
     n: int = option(64, help="number of galaxies", low=1, group=GALAXIES, common=True)
-    seed: int = option(0, help="seed of the random numbers", low=0, group=GALAXIES, common=True)
+    seed: int = option(0, help="random seed", low=0, group=GALAXIES, common=True)
     survey: bool = option(
         False,
-        help="simulate galaxies as surveys have them, with neighbours, masks and any PSF",
+        help="simulate galaxies as in surveys, with neighbours, masks and various PSFs",
         group=GALAXIES,
         common=True,
     )
     size: int | None = option(
         None,
-        help="side of the cutouts",
+        help="side length of the cutouts",
         unit="pix",
         low=16,
         default_text="96",
@@ -60,8 +60,8 @@ class SimulateArguments(Arguments):
 def simulate_command(arguments: SimulateArguments, given: dict[str, dict[str, Any]]) -> None:
     """Simulate noisy galaxies as FITS cutouts, with their true parameters in OUT/truth.fits.
 
-    By default they are isolated, to try things on; with --survey they are what the network is
-    trained on.
+    By default they are isolated, for experiments; with --survey they are like those on which the
+    network is trained.
     """
     from hybridfit.io.cutout_files import write_cutouts
 

@@ -18,23 +18,23 @@ TRAINING = "Training"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments(Arguments):
-    """What `hybridfit train` takes."""
+    """Arguments of `hybridfit train`."""
 
     config: Path = positional(
-        "YAML file with sections simulator, prior, network and train, see configs/", "CONFIG"
+        "YAML file with sections simulator, prior, network and train; see configs/", "CONFIG"
     )
     out: Path = out_option("directory for the run")
     initial_weights: Path | None = option(
         None,
-        help="run, or folder of weights, whose network a new run begins with; it may have fewer "
-        "layers",
+        help="run, or folder of weights, to initialise the network of a new run; it may have "
+        "fewer layers",
         metavar="FOLDER",
         group=FILES,
         common=True,
     )
     export: Path | None = option(
         None,
-        help="write the weights of OUT's last checkpoint to this folder, and do nothing else",
+        help="write the weights of OUT's last checkpoint to this folder, and exit",
         metavar="FOLDER",
         group=FILES,
         common=True,
@@ -47,16 +47,16 @@ class TrainArguments(Arguments):
     )
     minutes: float | None = option(
         None,
-        help="wall time of all parts of the run",
+        help="total wall time of the run, including resumed parts",
         unit="min",
-        default_text="that of CONFIG",
+        default_text="as in CONFIG",
         group=TRAINING,
         common=True,
     )
     images: int | None = option(
         None,
-        help="number of images that the network is shown",
-        default_text="that of CONFIG",
+        help="number of training images",
+        default_text="as in CONFIG",
         group=TRAINING,
         common=True,
     )
@@ -64,15 +64,15 @@ class TrainArguments(Arguments):
         "cpu", help="torch device", metavar="cpu|cuda|cuda:1", group="Run", common=True
     )
     threads: int = option(
-        0, help="CPU threads of the network", default_text="all", group="Run", common=True
+        0, help="CPU threads for the network", default_text="all", group="Run", common=True
     )
 
 
 def train(arguments: TrainArguments, given: dict[str, dict[str, Any]]) -> None:
     """Train the posterior network on simulated galaxies, and write its weights to OUT/weights.
 
-    A run that was stopped, or killed at any moment, continues with --resume. A run with a limit
-    on its time anneals its learning rate to the end of it.
+    A run that was interrupted or killed at any moment continues with --resume. With a time limit
+    the learning rate is annealed until the limit.
     """
     from hybridfit.training.train import train_network
 
@@ -89,7 +89,7 @@ def train(arguments: TrainArguments, given: dict[str, dict[str, Any]]) -> None:
         arguments.initial_weights,
     )
     if not done:
-        text = f"stopped: --resume continues from the checkpoint in {arguments.out}"
+        text = f"interrupted: --resume continues from the checkpoint in {arguments.out}"
         click.echo(text, err=True)
         raise click.exceptions.Exit(INTERRUPTED)
 

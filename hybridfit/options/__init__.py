@@ -1,1 +1,1 @@
-"""Options: their checks, and their way from YAML."""
+"""Options: their descriptions, their checks, and reading them from YAML."""

@@ -1,4 +1,4 @@
-"""Check what the user gives: an error names the argument, what was expected and what came."""
+"""Check the user's arguments: an error names the argument, what was expected and what was given."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ import numpy as np
 from hybridfit.options.metadata import Description, describe, in_words, problem_with
 
 T = TypeVar("T")
-SHOWN = 60  # characters of a value that an error quotes
+SHOWN = 60  # longest quotation of a value in an error, characters
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
 class _Unfit(Exception):
-    """A value that is not of the kind wanted."""
+    """A value that is not of the expected kind."""
 
 
 def check_fields(options: Any, where: str = "") -> None:
     """Check the fields of a frozen options dataclass against their annotations and metadata.
 
-    Each is put into its plain form: Python numbers for NumPy's, texts for paths, tuples for
-    lists, and a tuple of one for a single text where several are meant.
+    Each value is converted to its plain form: NumPy numbers to Python's, paths to text, lists to
+    tuples, and a single text to a tuple of one if several are allowed.
 
     Args:
         options: the dataclass; called from its ``__post_init__``.
-        where: its section, put before the field's name in an error.
+        where: its section, which precedes the field's name in errors.
 
     Raises:
-        ValueError: for the first field of another type, or with a value that its choices or
-            bounds exclude, with what was expected and what came.
+        ValueError: for the first field of a wrong type, or with a value outside its choices or
+            bounds; says what was expected and what was given.
     """
     for one in describe(type(options)):
         label = f"{where}.{one.name}" if where else one.name
@@ -45,7 +45,7 @@ def check_fields(options: Any, where: str = "") -> None:
 
 
 def _checked_field(label: str, value: Any, one: Description) -> Any:
-    """The value of a field in its plain form, if its kind, choices and bounds allow it."""
+    """Return the value of a field in its plain form; check its kind, choices and bounds."""
     try:
         plain = _plain(value, one.kind)
         wanted = problem_with(plain, one.facts)
@@ -62,8 +62,8 @@ def checked(name: str, value: Any, kind: Any) -> Any:
     """Return ``value`` in its plain form if it is of ``kind``, else raise ValueError.
 
     Args:
-        name: of the argument, for the error.
-        value: what came.
+        name: the argument's name, for the error.
+        value: the value given.
         kind: a type, or an annotation such as ``tuple[float, float]`` or ``int | None``.
     """
     try:
@@ -73,7 +73,7 @@ def checked(name: str, value: Any, kind: Any) -> Any:
 
 
 def check_choice(name: str, value: Any, known: Sequence[str], hint: str = "") -> None:
-    """Raise ValueError unless ``value`` is one of the texts in ``known``."""
+    """Raise ValueError unless ``value`` is in ``known``."""
     if not (isinstance(value, str) and value in known):
         shown = f"'{value}'" if isinstance(value, str) else described(value)
         more = f"; {hint}" if hint else ""
@@ -81,7 +81,7 @@ def check_choice(name: str, value: Any, known: Sequence[str], hint: str = "") ->
 
 
 def or_default(name: str, value: T | None, cls: type[T]) -> T:
-    """Return ``value``, or ``cls()`` for None; ValueError for an object of another class."""
+    """Return ``value``, or ``cls()`` for None; raise ValueError for an object of another class."""
     if value is None:
         return cls()
     if not isinstance(value, cls):
@@ -93,28 +93,30 @@ def or_default(name: str, value: T | None, cls: type[T]) -> T:
 
 
 def comma_list(text: str) -> tuple[str, ...]:
-    """Return the entries of a comma list, without blanks and empty ones."""
+    """Return the entries of a comma-separated list, stripped, without empty ones."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def as_path(name: str, value: Any) -> Path:
-    """Return the path that a text or a path names; ValueError for anything else."""
+    """Return a text or path as a path; raise ValueError for anything else."""
     if not isinstance(value, str | os.PathLike):
         raise ValueError(f"{name} is {described(value)}, expected the path of a file or folder")
     path = Path(os.fsdecode(value))
     try:
         os.stat(path)
-    except ValueError as error:  # a null byte
-        raise ValueError(f"{name} is {described(value)}, which is no path: {error}") from error
-    except OSError as error:  # that it is not there, or locked, is for the caller to say
+    except ValueError as error:  # such as for a null byte
+        raise ValueError(f"{name} is {described(value)}, which is not a path: {error}") from error
+    except OSError as error:  # the caller reports paths that do not exist or are locked
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
             reason = os.strerror(error.errno)
-            raise ValueError(f"{name} is {described(value)}, which is no path: {reason}") from error
+            raise ValueError(
+                f"{name} is {described(value)}, which is not a path: {reason}"
+            ) from error
     return path
 
 
 def described(value: Any) -> str:
-    """Say in a few words what came: a short value itself, else its kind, shape or length."""
+    """Describe a value briefly: a short value itself, else its kind, shape or length."""
     if value is None or isinstance(value, bool | np.bool_ | Real):
         return f"{value}"
     if isinstance(value, str | bytes | os.PathLike):
@@ -127,7 +129,7 @@ def described(value: Any) -> str:
     if isinstance(value, list | tuple | set | frozenset | Mapping):
         kind = _article(type(value).__name__)
         if value and len(value) <= 4:
-            # of plain content only: others may be long, or nested without an end
+            # only plain content: other values may be long, or nested without end
             items = value.items() if isinstance(value, Mapping) else ((v,) for v in value)
             parts = [item for pair in items for item in pair]
             if all(isinstance(v, str | Real) for v in parts) and len(repr(value)) <= SHOWN:
@@ -139,7 +141,7 @@ def described(value: Any) -> str:
 
 
 def expected(kind: Any) -> str:
-    """Put an annotation into words."""
+    """Describe an annotation in words."""
     if _is_union(kind):
         return " or ".join(expected(k) if k is not type(None) else "None" for k in get_args(kind))
     if get_origin(kind) is tuple:
@@ -172,7 +174,7 @@ def _plain(value: Any, kind: Any) -> Any:
 
 
 def _first(value: Any, kinds: Sequence[Any]) -> Any:
-    """The value as the first of several kinds that it is of."""
+    """Return the value as the first of several kinds that it matches."""
     for kind in kinds:
         try:
             return _plain(value, kind)
@@ -196,7 +198,7 @@ def _plain_tuple(value: Any, inner: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def _scalar(value: Any) -> Any:
-    """A number out of an array, or a tensor, of one number without an axis."""
+    """Return the number in a zero-dimensional array or tensor."""
     return value.item() if getattr(value, "shape", None) == () else value
 
 

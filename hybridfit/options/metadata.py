@@ -1,7 +1,7 @@
-"""Options that describe themselves: help, unit, choices and bounds stand with each field.
+"""Self-describing options: each field carries its help, unit, choices and bounds.
 
-Checks, YAML, command-line flags, the keywords of `hybridfit.fit` and the reference page all read
-these descriptions, so that none of them says anything twice.
+Checks, YAML, command-line flags, the keywords of `hybridfit.fit` and the reference page all use
+these descriptions, so that nothing is written twice.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from typing import Any, get_type_hints
 
-KEY = "hybridfit"  # of a dataclass field's metadata
-LISTED = 8  # choices that are shown one by one in help
+KEY = "hybridfit"  # key in a dataclass field's metadata
+LISTED = 8  # longest list of choices that help shows one by one
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a field says of itself beside its name, type and default; see `option`."""
+    """The description of a field beyond its name, type and default; see `option`."""
 
     help: str = ""
     unit: str = ""
@@ -42,9 +42,9 @@ class Description:
     """A field of an options dataclass.
 
     Args:
-        name: of the field.
+        name: the field's name.
         kind: its resolved annotation, such as ``float | None``.
-        default: its default value; `dataclasses.MISSING` where it must be given.
+        default: its default value; `dataclasses.MISSING` if it is required.
         facts: see `option`.
     """
 
@@ -55,12 +55,12 @@ class Description:
 
     @property
     def required(self) -> bool:
-        """Whether it has no default."""
+        """Return whether the field has no default."""
         return self.default is MISSING
 
     @property
     def shown_default(self) -> str:
-        """The default in words for help and reference; "" where there is nothing to say."""
+        """Return the default as text for help and reference; "" for none."""
         if self.facts.default_text:
             return self.facts.default_text
         if self.default in (None, "", (), MISSING):
@@ -79,20 +79,21 @@ def option(
     default_factory: Callable[[], Any] | None = None,
     **facts: Any,
 ) -> Any:
-    """Return a dataclass field that describes itself.
+    """Return a self-describing dataclass field.
 
     Args:
         default: its default value.
-        help: one sentence without a full stop: what it does, and what it means.
+        help: one sentence without a full stop on what the option does or means.
         default_factory: makes the default, in place of ``default``.
         facts: any of: ``unit``, such as "pix" or "mag"; ``choices``, the allowed values; ``low``
-            and ``high``, bounds that a number may have; ``above`` and ``below``, bounds that it
-            may not have (``below=math.inf`` asks for a finite number); ``common``, True for the
-            few options that brief help shows; ``group``, its heading in help, default that of its
-            section; ``metavar``, what stands for its value in help; ``default_text``, what stands
-            for its default in help; ``hint``, what an error adds; of arguments of commands
-            ``short``, their short flag, ``positional``, True without a flag, and ``folder``, True
-            for paths that are no file. Bounds hold for each number of a tuple; None passes.
+            and ``high``, inclusive bounds; ``above`` and ``below``, exclusive bounds
+            (``below=math.inf`` requires a finite number); ``common``, True for the few options
+            that brief help shows; ``group``, its heading in help, default that of its section;
+            ``metavar``, the placeholder for its value in help; ``default_text``, the text for
+            its default in help; ``hint``, text added to errors; for arguments of commands also
+            ``short``, a short flag, ``positional``, True for arguments without a flag, and
+            ``folder``, True for paths of folders. Bounds apply to each number of a tuple; None
+            always passes.
     """
     metadata = {KEY: Facts(help, **facts)}
     if default_factory is not None:
@@ -103,7 +104,7 @@ def option(
 
 
 def describe(cls: type) -> tuple[Description, ...]:
-    """Return the descriptions of the fields of a dataclass, in their order."""
+    """Return the descriptions of the fields of a dataclass, in order."""
     key: Any = cls
     return _described(key)
 
@@ -122,7 +123,7 @@ def _described(cls: Any) -> tuple[Description, ...]:
 
 
 def problem_with(value: Any, facts: Facts) -> str:
-    """Say what was expected of a value of the right type; "" if it is as it should be."""
+    """Return what was expected of a value of the right type; "" if the value is allowed."""
     if value is None:
         return ""
     if facts.choices:
@@ -137,7 +138,7 @@ def problem_with(value: Any, facts: Facts) -> str:
 
 
 def _is_within(value: float, facts: Facts) -> bool:
-    """Whether a number keeps all bounds; NaN keeps none."""
+    """Return whether a number is within all bounds; NaN never is."""
     bounds = (facts.low, facts.high, facts.above, facts.below)
     if all(bound is None for bound in bounds):
         return True
@@ -152,7 +153,7 @@ def _is_within(value: float, facts: Facts) -> bool:
 
 
 def in_words(facts: Facts) -> str:
-    """Return choices or bounds in words, such as "a finite number above 0"."""
+    """Describe choices or bounds in words, such as "a finite number above 0"."""
     if facts.choices:
         return f"one of {', '.join(str(choice) for choice in facts.choices if choice != '')}"
     bounds = (facts.low, facts.high, facts.above, facts.below)

@@ -1,4 +1,4 @@
-"""Several options dataclasses as the sections of one: of a file in YAML, or of a run."""
+"""Options dataclasses as the sections of a YAML file or of a run's configuration."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ S = TypeVar("S", bound="Sections")
 
 @dataclass(frozen=True)
 class Sections:
-    """A frozen dataclass whose fields are options dataclasses, one a section of a YAML file."""
+    """A frozen dataclass of options dataclasses, each of them a section of a YAML file."""
 
     def __post_init__(self) -> None:
         check_fields(self)
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        """Return the names of the sections that a YAML file may have."""
+        """Return the names of the allowed sections of a YAML file."""
         return tuple(one.name for one in describe(cls) if is_dataclass(one.kind))
 
     @classmethod
@@ -36,15 +36,15 @@ class Sections:
         sections: Mapping[str, Any] | None = None,
         defaults: S | None = None,
     ) -> S:
-        """Return the options that a function was given.
+        """Return the options given to a function.
 
         Args:
             config: the options, the path of a YAML file with them, or None for the defaults.
-            sections: of them those that replace the whole sections of these names.
-            defaults: what holds where nothing is given; default those of the class.
+            sections: options dataclasses that replace entire sections, by name.
+            defaults: options that are used unless given; default: those of the class.
 
         Raises:
-            ValueError: for what is none, or a section that is not known.
+            ValueError: for a ``config`` of another type, or an unknown section.
         """
         if config is None:
             config = cls() if defaults is None else defaults
@@ -61,15 +61,15 @@ class Sections:
         where: str = "the options",
         defaults: S | None = None,
     ) -> S:
-        """Return the options of the sections of a YAML file.
+        """Return the options in the sections of a YAML file.
 
         Args:
             given: sections by name, each with its options by name.
-            where: what they are from, for an error.
-            defaults: what holds for options that are not there; default those of the class.
+            where: their source, for errors.
+            defaults: values of missing options; default: those of the class.
 
         Raises:
-            ValueError: for a section, a key or a value that is not understood.
+            ValueError: for an unknown section or key, or an invalid value.
         """
         base = cls() if defaults is None else defaults
         given = current_sections(given)
@@ -88,17 +88,17 @@ class Sections:
 
     @classmethod
     def from_yaml(cls: type[S], path: str | Path, defaults: S | None = None) -> S:
-        """Return the options in a YAML file; what it leaves out has its default."""
+        """Return the options in a YAML file; missing options have their defaults."""
         return cls.from_mapping(load_yaml(path), str(path), defaults)
 
     def updated(self: S, given: Mapping[str, Mapping[str, Any]]) -> S:
-        """Return these options with others in some sections.
+        """Return these options with some of them changed.
 
         Args:
             given: for each section the options to change, by name.
 
         Raises:
-            ValueError: for a value that is not understood.
+            ValueError: for an invalid value.
         """
         new = {
             name: replace(getattr(self, name), **options)
@@ -108,11 +108,11 @@ class Sections:
         return replace(self, **new)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return all options by section, as YAML and JSON hold them."""
+        """Return all options by section, as plain values for YAML and JSON."""
         return {one.name: plain(getattr(self, one.name)) for one in describe(type(self))}
 
     def to_yaml(self) -> str:
-        """Return all options as YAML, each with its help: what `from_yaml` takes back."""
+        """Return all options as YAML, each with its help, for use with `from_yaml`."""
         lines: list[str] = []
         for one in describe(type(self)):
             value = getattr(self, one.name)
@@ -127,16 +127,16 @@ def section_lines(name: str, cls: Any, values: Mapping[str, Any]) -> list[str]:
     """Return a section as lines of YAML.
 
     Args:
-        name: of the section.
+        name: the section's name.
         cls: its options dataclass.
-        values: its options by name; those that are not there are left out.
+        values: its options by name; others are omitted.
     """
     known = [one for one in describe(cls) if one.name in values]
     return [f"{name}:", *(f"  {_line(one, values[one.name])}" for one in known), ""]
 
 
 def _section(base: Any, content: Any, where: str) -> Any:
-    """The options ``base`` of a section with those of ``content`` in their places."""
+    """Return a section's options ``base``, updated with those in ``content``."""
     if isinstance(content, type(base)):
         return content
     if not isinstance(content, Mapping):

@@ -1,4 +1,4 @@
-"""Options from YAML: one dataclass a stage, an unknown key is an error."""
+"""Read options from YAML: one dataclass per stage; unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from hybridfit.deprecations import current_keys
 from hybridfit.files.regular import read_text
 from hybridfit.options.checks import checked
 
-LARGEST = 200_000  # bytes of a file of options: some seconds of PyYAML's
-MOST_VALUES = 10_000  # in it, each alias counted as what it stands for
-LONGEST_VALUE = 2_000  # letters of one of them; Python does not show integers of 4,300 digits
+LARGEST = 200_000  # largest file of options, bytes: takes PyYAML some seconds
+MOST_VALUES = 10_000  # most values in a file, with aliases expanded
+LONGEST_VALUE = 2_000  # longest value, characters; Python prints no integer of 4,300 digits
 T = TypeVar("T")
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that takes 1e-6 for a number, as YAML 1.2 and its readers do."""
+    """SafeLoader that reads 1e-6 as a number, as YAML 1.2 does."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
@@ -31,7 +31,11 @@ class _Loader(yaml.SafeLoader):
             raise
         except Exception as error:  # KeyError of "!!bool x", IndexError of "!!int ''", ...
             kind = node.tag.removeprefix("tag:yaml.org,2002:")
-            text = f"'{node.value}' is no {kind}" if isinstance(node.value, str) else str(error)
+            text = (
+                f"'{node.value}' is not a valid {kind}"
+                if isinstance(node.value, str)
+                else str(error)
+            )
             raise yaml.MarkedYAMLError(problem=text, problem_mark=node.start_mark) from error
 
 
@@ -46,16 +50,16 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds {type(content).__name__}, expected 'key: value' lines")
+        raise ValueError(f"{path} contains {type(content).__name__}, expected 'key: value' lines")
     return content
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Return what a YAML text holds.
+    """Return the content of a YAML text.
 
     Raises:
-        ValueError: if it is no YAML, refers to itself, or says by aliases far more than it has
-            letters for: such a text would fill the memory when it is shown in an error.
+        ValueError: if it is not valid YAML, refers to itself, or expands to far too many values
+            by aliases: such a text would fill the memory when it is shown in an error.
     """
     try:
         node = yaml.compose(text, _Loader)
@@ -70,23 +74,23 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ValueError(f"{where} is not valid YAML: {_brief(str(error))}") from error
     if size:
         raise ValueError(
-            f"{where} holds more than {MOST_VALUES} values once its aliases are written out, "
+            f"{where} has more than {MOST_VALUES} values once its aliases are expanded, "
             "expected a file of options"
         )
     return None
 
 
 def _expanded(node: yaml.Node, known: dict[int, int], above: set[int]) -> int:
-    """Number of values under a node, each alias counted as what it stands for."""
+    """Return the number of values under a node, with aliases expanded."""
     if isinstance(node, yaml.ScalarNode):
         if len(node.value) > LONGEST_VALUE:
             line = node.start_mark.line + 1
-            raise ValueError(f"a value in line {line} has more than {LONGEST_VALUE} letters")
+            raise ValueError(f"a value in line {line} has more than {LONGEST_VALUE} characters")
         return 1
     if id(node) in known:
         return known[id(node)]
     if id(node) in above:
-        raise ValueError("an alias stands for itself")
+        raise ValueError("an alias refers to itself")
     above.add(id(node))
     parts = node.value
     if isinstance(node, yaml.MappingNode):
@@ -119,7 +123,7 @@ def make(cls: type[T], given: Mapping[str, Any], where: str = "options") -> T:
 
 
 def nested(cls: type[T], given: Mapping[str, Any], where: str) -> T:
-    """Build an options dataclass whose fields may be options dataclasses; lists become tuples."""
+    """Build an options dataclass, nested ones included; lists become tuples."""
     values: dict[str, Any] = {}
     defaults = cls()
     for key, value in given.items():
@@ -136,7 +140,7 @@ def _tuples(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Turn options dataclasses, mappings and tuples into what YAML and JSON know."""
+    """Convert options dataclasses, mappings and tuples to plain values for YAML and JSON."""
     if is_dataclass(value) and not isinstance(value, type):
         return plain(asdict(value))
     if isinstance(value, Mapping):
