@@ -19,7 +19,7 @@ from hybridfit.data.batch import Batch, shared
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.data.result import Result
-from hybridfit.data.samples import Draws, Posterior
+from hybridfit.data.samples import Draws, NetworkDiagnostics, Posterior, SamplingDiagnostics
 from hybridfit.io.references.catalogue import Catalogue
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.density import FlowDensity
@@ -27,6 +27,8 @@ from hybridfit.npe.frame import Frame
 from hybridfit.npe.inputs import Inputs
 from hybridfit.npe.laplace import Laplace
 from hybridfit.npe.normal_equations import NoiseLevel, NormalEquations
+from hybridfit.sampling.proposal import Mixture, NonlinearProposal, PriorProposal
+from hybridfit.sampling.student_t import StudentT
 from hybridfit.simulation.options import SimulatedFields
 from hybridfit.training.data import Shard
 from hybridfit.uncertainty.correlated_noise import Autocorrelation
@@ -76,9 +78,21 @@ def draws() -> Draws:
     return Draws(SPACE, numbers(S, Q), numbers(S))
 
 
+def sampling() -> SamplingDiagnostics:
+    return SamplingDiagnostics(numbers(), numbers(), numbers(), numbers(), counts())
+
+
+def network() -> NetworkDiagnostics:
+    return NetworkDiagnostics(counts(), numbers(), counts())
+
+
+def student() -> NonlinearProposal:
+    return NonlinearProposal(StudentT(numbers(6), numbers(6, 6), 5.0))
+
+
 def result() -> Result:
     notes = tuple(f"note {i}" for i in range(N))
-    return Result(fit(), counts() % 3, draws(), ess=numbers(), flux=numbers(), notes=notes)
+    return Result(fit(), counts() % 3, draws(), sampling(), flux=numbers(), notes=notes)
 
 
 # by which what the classes check when they are made is met; others are made without a check
@@ -96,9 +110,10 @@ EXAMPLES: dict[type[Batch], Callable[[], Any]] = {
     Frame: frame,
     Inputs: inputs,
     Laplace: laplace,
+    Mixture: lambda: Mixture(numbers(3), numbers(3, S), (student(), PriorProposal(), student())),
     NoiseLevel: level,
     NormalEquations: lambda: NormalEquations(numbers(8, 8), numbers(8), numbers(2), numbers(2)),
-    Posterior: lambda: Posterior(SPACE, numbers(S, Q), numbers(S), counts(), numbers(), counts()),
+    Posterior: lambda: Posterior(SPACE, numbers(S, Q), log_prob=numbers(S), diagnostics=network()),
     Result: result,
     SimulatedFields: lambda: SimulatedFields(cutouts(), numbers(Q), numbers(), counts(), numbers()),
     Shard: lambda: Shard(numbers(2, 4, 4), numbers(7), numbers(8), numbers(), counts(), numbers()),
@@ -121,7 +136,7 @@ def classes() -> set[type[Batch]]:
     while new:
         new = [kind for parent in new for kind in parent.__subclasses__()]
         found |= {kind for kind in new if kind.__module__.startswith("hybridfit.")}
-    return found
+    return {kind for kind in found if fields(kind)}  # the prior as a proposal has no rows
 
 
 def made(kind: type[Batch], without: bool = False) -> Any:
@@ -148,6 +163,8 @@ def entry(hint: Any, without: bool) -> Any:
     first = choices[0]
     if first is Tensor:
         return numbers(2)
+    if get_origin(first) is tuple:
+        return tuple(object() for _ in range(N))
     return (
         made(first, without) if isinstance(first, type) and issubclass(first, Batch) else object()
     )
@@ -285,7 +302,22 @@ def test_cutouts_are_shown_in_one_line():
 
 def test_old_names_of_a_result_are_told():
     with pytest.warns(FutureWarning, match=r"Result\.khat is now called Result\.pareto_k"):
-        old = replace(result(), pareto_k=numbers()).khat
+        old = result().khat
     assert torch.equal(old, numbers())
     with pytest.raises(AttributeError, match="no attribute 'kappa'"):
         _ = result().kappa
+    posterior = EXAMPLES[Posterior]()
+    with pytest.warns(FutureWarning, match=r"Posterior\.draws is now called Posterior"):
+        assert posterior.draws is posterior
+
+
+def test_draws_of_other_numbers_are_filled_up():
+    few = replace(draws(), samples=numbers(2, Q), weights=numbers(2))
+    both = Draws.cat([few, draws()])
+    assert both.samples.shape == (2 * N, S, Q)
+    assert torch.isnan(both.samples[:N, 2]).all()
+    assert (both.weights[:N, 2] == 0).all()
+    assert_same(both[N:], draws())
+    torch.testing.assert_close(both[:N].mean, few.mean)
+    longer = EXAMPLES[Posterior]().padded(S + 1)
+    assert longer.log_prob.shape == (N, S + 1)

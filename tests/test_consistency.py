@@ -7,12 +7,11 @@ import torch
 
 from hybridfit.data.fit import Fit
 from hybridfit.data.flags import Flag
-from hybridfit.data.samples import Posterior
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.uncertainty.consistency import (
     MAX_DISAGREEMENT,
-    _coordinates,
-    _slopes,
+    comparison_coordinates,
+    comparison_slopes,
     disagreement,
     disagreement_flags,
 )
@@ -20,6 +19,15 @@ from hybridfit.uncertainty.consistency import (
 SPACE = ParameterSpace()
 TRUTH = torch.tensor([32.0, 31.0, 21.0, 4.0, 1.5, 0.6, 40.0, 0.0], dtype=torch.float64)
 SIGMA = torch.tensor([0.05, 0.05, 0.02, 0.1, 0.1, 0.02, 2.0, 0.01], dtype=torch.float64)
+
+
+def distance_of(fit: Fit, samples: torch.Tensor) -> torch.Tensor:
+    """The distance (B,) of fits from physical draws (B, S, 8)."""
+    zeropoint = torch.full((len(samples),), 25.0)
+    each = zeropoint.double().repeat_interleave(samples.shape[1])
+    coords, linear = SPACE.from_physical(samples.flatten(0, 1), each)
+    shape = samples.shape[:2]
+    return disagreement(fit, coords.view(*shape, -1), linear.view(*shape, -1), zeropoint)
 
 
 def made(offset: torch.Tensor, n: int = 200, n_draws: int = 64) -> torch.Tensor:
@@ -36,9 +44,7 @@ def made(offset: torch.Tensor, n: int = 200, n_draws: int = 64) -> torch.Tensor:
     covariance = torch.diag(SIGMA**2).expand(n, 8, 8)
     whole = torch.zeros(n, dtype=torch.int64)
     fit = Fit(SPACE, theta, covariance, whole.double(), whole, whole, whole)
-    nothing = torch.zeros(n, n_draws)
-    posterior = Posterior(SPACE, samples, nothing, whole, whole.double(), whole)
-    return disagreement(fit, posterior, torch.full((n,), 25.0))
+    return distance_of(fit, samples)
 
 
 def test_where_both_are_right_it_is_about_one():
@@ -68,8 +74,7 @@ def test_a_missing_fit_has_no_distance_and_no_flag():
     whole = torch.zeros(n, dtype=torch.int64)
     covariance = torch.diag(SIGMA**2).expand(n, 8, 8)
     fit = Fit(SPACE, theta, covariance, whole.double(), whole, whole, whole)
-    posterior = Posterior(SPACE, samples, torch.zeros(n, 32), whole, whole.double(), whole)
-    distance = disagreement(fit, posterior, torch.full((n,), 25.0))
+    distance = distance_of(fit, samples)
     assert torch.isfinite(distance).tolist() == [True, False, False]
     assert not disagreement_flags(distance).any()
 
@@ -83,15 +88,17 @@ def test_an_angle_near_180_degrees_is_near_0():
     whole = torch.zeros(n, dtype=torch.int64)
     covariance = torch.diag(SIGMA**2).expand(n, 8, 8)
     fit = Fit(SPACE, theta, covariance, whole.double(), whole, whole, whole)
-    posterior = Posterior(SPACE, samples, torch.zeros(n, 256), whole, whole.double(), whole)
-    near, far = disagreement(fit, posterior, torch.full((n,), 25.0)).tolist()
+    near, far = distance_of(fit, samples).tolist()
     assert near < MAX_DISAGREEMENT < far
 
 
 def test_slopes_are_those_of_finite_differences():
-    zeropoint = torch.full((8,), 25.0)
+    zeropoint = torch.full((8,), 25.0, dtype=torch.float64)
     step = 1e-6 * torch.eye(8, dtype=torch.float64)
-    above, below = (_coordinates(TRUTH + sign * step, zeropoint) for sign in (1, -1))
+    above, below = (
+        comparison_coordinates(*SPACE.from_physical(TRUTH + sign * step, zeropoint))
+        for sign in (1, -1)
+    )
     expected = ((above - below) / 2e-6).T
     # central differences in float64
-    assert (_slopes(TRUTH[None])[0] - expected).abs().max() < 1e-7
+    assert (comparison_slopes(TRUTH[None])[0] - expected).abs().max() < 1e-7

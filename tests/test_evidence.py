@@ -16,11 +16,13 @@ from torch import Tensor
 
 import hybridfit as hf
 from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.samples import SamplingDiagnostics
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions
 from hybridfit.pipeline.measure import measure
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
 from hybridfit.sampling.importance_sampling import WeightedDraws
+from hybridfit.sampling.proposal import EvaluatedDraws
 from hybridfit.uncertainty.error_budget import NONE
 from hybridfit.uncertainty.evidence import LEAST_DRAWS, log_flux_prior, with_evidence
 from hybridfit.uncertainty.image_noise import measure_noise
@@ -145,8 +147,10 @@ def sampled_with(linear: Tensor, pareto_k: float = 0.1, ess: float = 100.0) -> W
     one = torch.ones(1, dtype=torch.float64)
     weights = torch.full((1, count), -math.log(count), dtype=torch.float64)
     whitened = torch.zeros(1, count, 6, dtype=torch.float64)
-    draws = torch.tensor([count])
-    return WeightedDraws(whitened, linear, weights, ess * one, pareto_k * one, 0 * one, one, draws)
+    points = EvaluatedDraws(whitened, linear, 0 * weights, 0 * weights)
+    n_draws = torch.tensor([count])
+    about = SamplingDiagnostics(ess * one, pareto_k * one, 0 * one, one, n_draws)
+    return WeightedDraws(points, weights, about)
 
 
 def test_shares_of_the_flux_are_uniform() -> None:
@@ -168,24 +172,9 @@ def test_evidence_at_a_temperature_is_that_of_a_larger_sigma() -> None:
     cutouts = galaxies("one", 200.0, 2)
     fitted, problem, part = about(cutouts, fit_cutouts(cutouts, OPTIONS))
     one = sampled_with(torch.tensor([[[300.0, 0.1]] * 50], dtype=torch.float64))
-    both = replace(one, log_evidence=torch.zeros(2).double())
-    both = replace(
-        both,
-        **{
-            name: getattr(one, name).expand(2, *getattr(one, name).shape[1:])
-            for name in (
-                "whitened",
-                "linear",
-                "log_weights",
-                "ess",
-                "pareto_k",
-                "missed_mass",
-                "n_draws",
-            )
-        },
-    )
+    both = WeightedDraws.cat([one, one])
     heat = torch.tensor([1.0, 4.0], dtype=torch.float64)
-    found = with_evidence(both, problem, fitted, part, heat).log_evidence
+    found = with_evidence(both, problem, fitted, part, heat).diagnostics.log_evidence
     assert found.tolist() == pytest.approx([0.0, -0.5 * 48 * 48 * math.log(4.0)])
 
 
@@ -218,7 +207,7 @@ def test_what_is_not_known_is_nan() -> None:
     linear = torch.tensor([[[300.0, 0.1]] * 50], dtype=torch.float64)
     for known in ({}, {"pareto_k": 0.9}, {"pareto_k": math.nan}, {"ess": LEAST_DRAWS / 2}):
         one = sampled_with(linear, **known)
-        found = with_evidence(one, problem, fitted, part).log_evidence
+        found = with_evidence(one, problem, fitted, part).diagnostics.log_evidence
         assert bool(torch.isfinite(found)) == (known == {})
     mask = torch.ones_like(cutouts.mask)
     mask[:, 19:28, 19:28] = False

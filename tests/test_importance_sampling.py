@@ -77,8 +77,8 @@ def proposal(case: Case, expected: NetworkDraws, n: int = 64, seed: int = 1) -> 
 def moments(sampled: WeightedDraws) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (B, P) of u."""
     weights = sampled.weights[..., None]
-    mean = (weights * sampled.whitened.nan_to_num()).sum(dim=1)
-    offset = sampled.whitened.nan_to_num() - mean[:, None]
+    mean = (weights * sampled.points.whitened.nan_to_num()).sum(dim=1)
+    offset = sampled.points.whitened.nan_to_num() - mean[:, None]
     return mean, (weights * offset**2).sum(dim=1).sqrt()
 
 
@@ -107,7 +107,7 @@ def test_agrees_with_long_chains(faint, expected, truth, with_flow: bool):
     network = proposal(faint, expected) if with_flow else None
     sampled = faint.run(network, CAREFUL)
     mean, std = moments(sampled)
-    assert (sampled.pareto_k < 0.7).all()
+    assert (sampled.diagnostics.pareto_k < 0.7).all()
     assert ((mean - truth[0]) / truth[1]).abs().max() < 0.13
     assert (std / truth[1] - 1).abs().max() < 0.13
     # a wrong twin: the same draws without their weights
@@ -183,13 +183,13 @@ def test_a_galaxy_does_not_depend_on_its_batch(faint, expected):
             [faint.cutouts.id[3]],
             network[index],
         )
-    n = int(alone.n_draws[0])
-    assert n == int(together.n_draws[3])
+    n = int(alone.diagnostics.n_draws[0])
+    assert n == int(together.diagnostics.n_draws[3])
     # float32 sums in another order of the batch's products
     torch.testing.assert_close(
-        alone.whitened[0, :n], together.whitened[3, :n], atol=2e-3, rtol=1e-3
+        alone.points.whitened[0, :n], together.points.whitened[3, :n], atol=2e-3, rtol=1e-3
     )
-    assert abs(float(alone.ess[0] - together.ess[3])) < 2
+    assert abs(float(alone.diagnostics.ess[0] - together.diagnostics.ess[3])) < 2
 
 
 def test_two_components_and_a_sky_with_slopes():
@@ -199,10 +199,10 @@ def test_two_components_and_a_sky_with_slopes():
     space = options.space
     cutouts, _ = observe(values, 300.0, (44, 44), space=space, profiles=options.profiles)
     sampled = make(cutouts, options).run(options=SamplingOptions(max_draws=2048))
-    assert sampled.whitened.shape[2:] == (11,)
-    assert sampled.linear.shape[2:] == (5,)
-    assert float(sampled.ess[0]) > 50
-    assert torch.isnan(sampled.missed_mass).all()
+    assert sampled.points.whitened.shape[2:] == (11,)
+    assert sampled.points.linear.shape[2:] == (5,)
+    assert float(sampled.diagnostics.ess[0]) > 50
+    assert torch.isnan(sampled.diagnostics.missed_mass).all()
 
 
 def test_no_component_takes_light_away():
@@ -212,8 +212,10 @@ def test_no_component_takes_light_away():
     space = options.space
     cutouts, _ = observe(values, 60.0, (44, 44), space=space, profiles=options.profiles)
     sampled = make(cutouts, options).run(options=SamplingOptions(max_draws=512))
-    assert (sampled.linear[..., 1] < 0).any(), "the second one's flux is not known to be positive"
-    assert (sampled.linear[sampled.weights > 0][:, :2] > 0).all()
+    assert (sampled.points.linear[..., 1] < 0).any(), (
+        "the second one's flux is not known to be positive"
+    )
+    assert (sampled.points.linear[sampled.weights > 0][:, :2] > 0).all()
 
 
 def test_masked_pixels_and_missing_fits(faint):
@@ -222,13 +224,13 @@ def test_masked_pixels_and_missing_fits(faint):
     mask[:, 5:9, 30:36] = True
     filled = [torch.where(mask, value, faint.cutouts.image) for value in (0.0, 1e6)]
     one, other = (make(replace(faint.cutouts, image=i, mask=mask)).run() for i in filled)
-    torch.testing.assert_close(one.whitened, other.whitened, equal_nan=True)
+    torch.testing.assert_close(one.points.whitened, other.points.whitened, equal_nan=True)
     whitened = faint.about.whitened.clone()
     whitened[1] = torch.nan
     lost = replace(faint, about=replace(faint.about, whitened=whitened)).run()
     assert (lost.weights[1] == 0).all()
-    assert torch.isnan(lost.ess[1])
-    assert torch.isfinite(lost.ess[[0, 2, 3]]).all()
+    assert torch.isnan(lost.diagnostics.ess[1])
+    assert torch.isfinite(lost.diagnostics.ess[[0, 2, 3]]).all()
 
 
 def test_the_shortcut_agrees_with_the_whole_stamp():
@@ -257,26 +259,32 @@ def test_the_shortcut_agrees_with_the_whole_stamp():
     assert (good - exact).abs().max() < 0.3 * (bad - exact).abs().max()
 
 
+def doubted(sampled: WeightedDraws, rows: slice) -> WeightedDraws:
+    """The same draws, with weights of ``rows`` that cannot be trusted."""
+    pareto_k = sampled.diagnostics.pareto_k.clone()
+    pareto_k[rows] = 2.0
+    return replace(sampled, diagnostics=replace(sampled.diagnostics, pareto_k=pareto_k))
+
+
 def test_chains_take_over_where_weights_fail(faint, truth):
     """With hopeless weights the chain gives the same posterior, and says that it is one."""
     sampled = faint.run()
-    failed = replace(sampled, pareto_k=sampled.pareto_k.clone())
-    failed.pareto_k[:2] = 2.0
+    failed = doubted(sampled, slice(0, 2))
     with torch.inference_mode():
         taken = with_chains(failed, faint.problem, faint.about, faint.cutouts.id, 50.0)
-    assert torch.isnan(taken.pareto_k).tolist() == [True, True, False, False]
+    assert torch.isnan(taken.diagnostics.pareto_k).tolist() == [True, True, False, False]
     mean, std = (value[:2] for value in moments(taken))
     # some 200 kept draws of a chain of 16 walkers
     assert ((mean - truth[0][:2]) / truth[1][:2]).abs().max() < 0.4
     assert (std / truth[1][:2] - 1).abs().max() < 0.3
     untouched = with_chains(sampled, faint.problem, faint.about, faint.cutouts.id, 50.0)
-    assert untouched.whitened is sampled.whitened
+    assert untouched.points.whitened is sampled.points.whitened
 
 
 def test_a_chain_does_not_depend_on_the_chains_beside_it(faint):
     """Of three that fail the second alone gives the same draws; those left out stay as they are."""
     sampled = faint.run()
-    failed = replace(sampled, pareto_k=torch.full_like(sampled.pareto_k, 2.0))
+    failed = doubted(sampled, slice(None))
     short = MCMCOptions(steps=24, burn_in=16)
     with torch.inference_mode():
 
@@ -287,24 +295,26 @@ def test_a_chain_does_not_depend_on_the_chains_beside_it(faint):
 
         several = chains([False, False, False, True])
         alone = chains([True, False, True, True])
-    spent = several.n_draws - sampled.n_draws
+    spent = several.diagnostics.n_draws - sampled.diagnostics.n_draws
     assert (spent[:3] > 16 * 40).all()  # each walker's updates take one evaluation or more
     assert spent[3] == 0
-    assert torch.equal(several.whitened[3].nan_to_num(), sampled.whitened[3].nan_to_num())
-    assert spent[1] == alone.n_draws[1] - sampled.n_draws[1]
+    assert torch.equal(
+        several.points.whitened[3].nan_to_num(), sampled.points.whitened[3].nan_to_num()
+    )
+    assert spent[1] == alone.diagnostics.n_draws[1] - sampled.diagnostics.n_draws[1]
     # the same numbers; the likelihood's float32 sums come in another order
     torch.testing.assert_close(
-        several.whitened[1], alone.whitened[1], rtol=1e-3, atol=1e-3, equal_nan=True
+        several.points.whitened[1], alone.points.whitened[1], rtol=1e-3, atol=1e-3, equal_nan=True
     )
 
 
 def test_what_the_network_missed(faint, expected):
     """Its share is small for the shipped network, and near 1 for one that looks elsewhere."""
     usual = faint.run(proposal(faint, expected))
-    assert (usual.missed_mass < 0.2).all()
+    assert (usual.diagnostics.missed_mass < 0.2).all()
     network = proposal(faint, expected)
     blind = replace(network, floor=torch.full_like(network.floor, 1e3))
-    assert (faint.run(blind).missed_mass > 0.99).all()
+    assert (faint.run(blind).diagnostics.missed_mass > 0.99).all()
 
 
 def test_options_are_checked():

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.flags import Flag
-from hybridfit.data.samples import Posterior
+from hybridfit.data.samples import NetworkDiagnostics, Posterior
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
 from hybridfit.npe.backbone import NetworkOptions
@@ -64,12 +64,18 @@ def tiny(galaxies: Cutouts, refinement: bool = False) -> Estimator:
     return estimator.eval()
 
 
+def posterior_of(samples: Tensor) -> Posterior:
+    """The posterior of B galaxies with these draws (B, S, 8), which the network knows well."""
+    zero = torch.zeros(len(samples), dtype=torch.int64)
+    known = NetworkDiagnostics(zero, zero.double(), zero)
+    return Posterior(ParameterSpace(), samples, log_prob=samples[..., 0], diagnostics=known)
+
+
 def of(angles: list[float]) -> Posterior:
     """The posterior of one galaxy with these position angles."""
     samples = torch.rand(1, len(angles), 8, dtype=torch.float64)
     samples[0, :, PA] = torch.tensor(angles)
-    zero = torch.zeros(1, dtype=torch.int64)
-    return Posterior(ParameterSpace(), samples, samples[..., 0], zero, zero.double(), zero)
+    return posterior_of(samples)
 
 
 def test_position_angles_have_no_wrap():
@@ -93,8 +99,7 @@ def test_position_angles_have_no_wrap():
 
 def test_covariance_is_that_of_the_draws():
     samples = torch.randn(3, 400, 8, dtype=torch.float64) + 90
-    zero = torch.zeros(3, dtype=torch.int64)
-    posterior = Posterior(ParameterSpace(), samples, samples[..., 0], zero, zero.double(), zero)
+    posterior = posterior_of(samples)
     for i in range(3):
         torch.testing.assert_close(posterior.covariance[i], torch.cov(samples[i].T))
     torch.testing.assert_close(posterior.std, posterior.covariance.diagonal(dim1=1, dim2=2).sqrt())
@@ -303,8 +308,8 @@ def test_galaxies_without_a_psf_are_flagged(galaxies: Cutouts, refinement: bool)
     assert (bare.flags & both == both).all()
     columns = tiny(galaxies, refinement)
     columns.target_columns = tuple(TargetColumn(f"c{i}") for i in range(8))
-    assert (predict_targets(galaxies, columns, 20).flags & both == 0).all()
-    assert (predict_targets(replace(galaxies, psf=None), columns, 20).flags & both == both).all()
+    assert (predict_targets(galaxies, columns, 20)[1].flags & both == 0).all()
+    assert (predict_targets(replace(galaxies, psf=None), columns, 20)[1].flags & both == both).all()
 
 
 def test_options_are_checked(galaxies: Cutouts):

@@ -17,7 +17,7 @@ from tolerances import DOUBLE, SINGLE, TEXT
 
 import hybridfit as hf
 from hybridfit.cli.app import make_app
-from hybridfit.data.samples import Posterior
+from hybridfit.data.samples import NetworkDiagnostics, Posterior
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.io.posterior_table import LEVELS
 from hybridfit.io.read_results import read_results
@@ -274,7 +274,9 @@ def test_flags_follow_from_the_draws(simulated):
     samples[2, :, 3] *= torch.exp(0.3 * torch.randn(2000, generator=generator))  # a factor 1.8
     samples[3, :, 3] += 10.0
     zero = torch.zeros(4, dtype=torch.int64)
-    posterior = Posterior(hf.ParameterSpace(), samples, samples[..., 0], zero, zero.double(), zero)
+    known = NetworkDiagnostics(zero, zero.double(), zero)
+    space = hf.ParameterSpace()
+    posterior = Posterior(space, samples, log_prob=samples[..., 0], diagnostics=known)
     flags = judged(posterior, cutouts[:4]).flags
     uncertain, large = int(hf.Flag.UNCERTAIN), int(hf.Flag.LARGER_THAN_CUTOUT)
     assert flags.tolist() == [0, uncertain, uncertain, large]

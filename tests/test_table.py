@@ -21,7 +21,7 @@ import hybridfit as hf
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.data.result import Result
-from hybridfit.data.samples import Draws
+from hybridfit.data.samples import Draws, SamplingDiagnostics
 from hybridfit.io import table
 from hybridfit.io import write_tables as export
 from hybridfit.io.formats import FORMATS, check_format, table_path
@@ -85,10 +85,9 @@ def made(
     weights = torch.tensor([0.4, 0.3, 0.2, 0.1, 0.0], dtype=torch.float64).repeat(n, 1)
     samples[0, -1] = torch.nan
     samples[-1], weights[-1] = torch.nan, 0.0
-    certificate = {
-        name: theta[:, 1] + k for k, name in enumerate(("ess", "pareto_k", "missed_mass"))
-    }
-    return cutouts, Result(fit, whole % 3, Draws(space, samples, weights), **certificate)
+    names = ("ess", "pareto_k", "missed_mass")
+    about = SamplingDiagnostics(**{name: theta[:, 1] + k for k, name in enumerate(names)})
+    return cutouts, Result(fit, whole % 3, Draws(space, samples, weights), about)
 
 
 def make_table(

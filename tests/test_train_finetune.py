@@ -309,14 +309,14 @@ def test_other_parameters_on_the_same_network(weights, tmp_path):
     assert tuned.before is None
     estimator = load_weights(tmp_path / "out")
     assert [c.name for c in estimator.target_columns] == ["mass", "concentration"]
-    draws = predict_targets(made.cutouts[:400], estimator, n_samples=64).samples
+    draws, _ = predict_targets(made.cutouts[:400], estimator, n_samples=64)
     assert draws.shape == (400, 64, 2)
     middle = draws.nanmedian(dim=1).values
     residual = torch.log(middle[:, 0]) - torch.from_numpy(np.log(mass[:400]))
     assert float(residual.std()) < 0.5 * np.log(mass).std()
     width = torch.log(draws[..., 0]).nan_to_num().std(dim=1).median()
     assert float(width) > 0.2  # the scatter that no pixel shows is in the posterior
-    one = predict_targets(made.cutouts[[7]], estimator, n_samples=64).samples
+    one, _ = predict_targets(made.cutouts[[7]], estimator, n_samples=64)
     # of the galaxy, not of its batch
     assert torch.allclose(draws[[7]], one, rtol=1e-4, atol=NETWORK)
     with pytest.raises(ValueError, match="use predict_cutouts"):

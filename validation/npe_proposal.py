@@ -91,8 +91,8 @@ class Tally:
             for part in parts:
                 own = None if proposed is None else proposed[part.rows]
                 result = sample_fitted(part, own, floor[part.rows], options, NONE)
-                assert (result.n_draws <= DRAWS).all(), "a further round was drawn"
-                share[part.rows.numpy()] = result.ess.numpy() / DRAWS
+                assert (result.diagnostics.n_draws <= DRAWS).all(), "a further round was drawn"
+                share[part.rows.numpy()] = result.diagnostics.ess.numpy() / DRAWS
             self.shares[name].append(share)
         self.snr.append(shard.snr)
 

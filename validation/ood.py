@@ -168,15 +168,15 @@ def area(corrupted: np.ndarray, plain: np.ndarray) -> float:
 def measured(
     cutouts: hf.Cutouts, simulated: SimulatedFields, estimator: Estimator, uncertainty: str
 ) -> dict[str, np.ndarray]:
-    posterior = expectation(cutouts, starting_part(estimator, uncertainty)).posterior
+    draws = expectation(cutouts, starting_part(estimator, uncertainty))
     errors = ErrorOptions(uncertainty)
     result = measure(cutouts, OPTIONS, torch.device("cpu"), errors=errors, estimator=estimator)
     fit = result.fit
     pull = ((fit.theta - simulated.theta) / fit.error)[:, 2:6].abs().amax(dim=1)
     return {
-        "context": posterior.distance.numpy(),
+        "context": draws.diagnostics.distance.numpy(),
         "chi2": (fit.chi2 / fit.dof).numpy(),
-        "disagreement": disagreement(fit, posterior, cutouts.zeropoint).numpy(),
+        "disagreement": disagreement(fit, draws.coords, draws.linear, cutouts.zeropoint).numpy(),
         "pull": pull.nan_to_num(np.inf).numpy(),
         "flags": fit.flags.numpy(),
         "quality": result.quality.numpy(),

@@ -6,23 +6,15 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from hybridfit.data.batch import Batch
 from hybridfit.data.fit import Fit
-from hybridfit.data.samples import Draws
+from hybridfit.data.samples import Draws, SamplingDiagnostics, expanded, unknown
 from hybridfit.deprecations import rows, warn
 
-QUALITY_COLUMNS = (
-    "ess",
-    "pareto_k",
-    "log_evidence",
-    "missed_mass",
-    "fit_network_distance",
-    "flow_distance",
-    "catastrophic_probability",
-)
+OWN_COLUMNS = ("fit_network_distance", "flow_distance", "catastrophic_probability")
+QUALITY_COLUMNS = ("ess", "pareto_k", "log_evidence", "missed_mass", *OWN_COLUMNS)
 FLUXES = ("flux", "flux_err", "flux_limit")
 
 
@@ -34,11 +26,6 @@ class Quality(IntEnum):
     CERTIFIED = 2
 
 
-def unknown() -> Any:
-    """Declare a number that is NaN for every galaxy by default."""
-    return field(default_factory=lambda: torch.tensor(torch.nan, dtype=torch.float64))
-
-
 @dataclass(frozen=True)
 class Result(Batch):
     """The measurements of a batch: best fit, errors, and their quality.
@@ -48,15 +35,9 @@ class Result(Batch):
         quality: (B,) int64, values of `Quality`.
         draws: weighted draws of the posterior or the bootstrap; None for errors from a
             covariance only.
-        ess: (B,) effective number of draws; NaN where it does not apply, as for all that follow.
-        pareto_k: (B,) shape of the weights' tail; weights are reliable below 0.7.
-        log_evidence: (B,) ln of the evidence, the likelihood averaged over the prior, which
-            compares models of one cutout with any components and sky; NaN if draws or sky are
-            insufficient. The prior of total flux and sky has density 1 per typical pixel's noise,
-            that of the components' shares is uniform, see `hybridfit.uncertainty.evidence`.
-        missed_mass: (B,) fraction of the posterior's mass where the network puts almost none.
+        diagnostics: of the draws, `ess` to `missed_mass`; NaN where they do not apply.
         fit_network_distance: (B,) distance between the fit and the network's posterior in units
-            of their joint errors.
+            of their joint errors; NaN where it does not apply, as for all that follow.
         flow_distance: (B,) root-mean-square distance of the fit from the centre of the network's
             posterior, in the coordinates in which that is a standard normal; usually 0.3 to 1.
         catastrophic_probability: (B,) probability that the magnitude is off by more than 0.5 mag,
@@ -70,10 +51,7 @@ class Result(Batch):
     fit: Fit
     quality: Tensor
     draws: Draws | None = None
-    ess: Tensor = unknown()
-    pareto_k: Tensor = unknown()
-    log_evidence: Tensor = unknown()
-    missed_mass: Tensor = unknown()
+    diagnostics: SamplingDiagnostics = field(default_factory=SamplingDiagnostics)
     fit_network_distance: Tensor = unknown()
     flow_distance: Tensor = unknown()
     catastrophic_probability: Tensor = unknown()
@@ -87,15 +65,34 @@ class Result(Batch):
         if len(self.notes) not in (0, batch):
             raise ValueError(f"{len(self.notes)} notes came for {batch} galaxies")
         object.__setattr__(self, "notes", self.notes or ("",) * batch)
-        for name in ("quality", *QUALITY_COLUMNS, *FLUXES):
-            value = getattr(self, name)
-            if value.ndim == 0:
-                value = value.expand(batch)
-            if tuple(value.shape) != (batch,):
-                raise ValueError(
-                    f"{name} has shape {tuple(value.shape)}, expected {(batch,)} as the fit"
-                )
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, "diagnostics", self.diagnostics.expanded(batch))
+        for name in ("quality", *OWN_COLUMNS, *FLUXES):
+            object.__setattr__(self, name, expanded(name, getattr(self, name), batch))
+
+    @property
+    def ess(self) -> Tensor:
+        """(B,) effective number of draws."""
+        return self.diagnostics.ess
+
+    @property
+    def pareto_k(self) -> Tensor:
+        """(B,) shape of the weights' tail; weights are reliable below 0.7."""
+        return self.diagnostics.pareto_k
+
+    @property
+    def log_evidence(self) -> Tensor:
+        """(B,) ln of the evidence, the likelihood averaged over the prior.
+
+        It compares models of one cutout with any components and sky; NaN if draws or sky are
+        insufficient. The prior of total flux and sky has density 1 per typical pixel's noise, that
+        of the components' shares is uniform, see `hybridfit.uncertainty.evidence`.
+        """
+        return self.diagnostics.log_evidence
+
+    @property
+    def missed_mass(self) -> Tensor:
+        """(B,) fraction of the posterior's mass where the network puts almost none."""
+        return self.diagnostics.missed_mass
 
     def __getattr__(self, name: str) -> Any:
         new = rows("attribute", "Result").get(name)

@@ -1,16 +1,83 @@
-"""Weighted draws of a batch of posteriors, and their summaries."""
+"""Weighted draws of a batch of posteriors, their summaries, and what tells how good they are."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from hybridfit.data.batch import Batch
+from hybridfit.deprecations import warn
 from hybridfit.model.parameters import ParameterSpace
+
+
+def unknown(value: float = torch.nan, dtype: torch.dtype = torch.float64) -> Any:
+    """Declare a number that by default is the same for every galaxy: NaN, or ``value``."""
+    return field(default_factory=lambda: torch.tensor(value, dtype=dtype))
+
+
+def expanded(name: str, value: Tensor, batch: int) -> Tensor:
+    """Return a number of every galaxy (B,); a single one is that of all.
+
+    Raises:
+        ValueError: if ``value`` has another shape.
+    """
+    if value.ndim == 0:
+        value = value.expand(batch)
+    if tuple(value.shape) != (batch,):
+        raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {(batch,)} as the fit")
+    return value
+
+
+@dataclass(frozen=True)
+class SamplingDiagnostics(Batch):
+    """How well the posteriors of B galaxies were sampled; NaN where a number does not apply.
+
+    Args:
+        ess: (B,) effective number of draws.
+        pareto_k: (B,) shape of the weights' tail; weights are reliable below 0.7. NaN where the
+            draws are a chain's.
+        log_evidence: (B,) ln of the integral of likelihood, exp(-chi2 / 2), times prior. As it
+            leaves the sampler, flux and sky are in units of the noise; `with_evidence` of
+            `hybridfit.uncertainty.evidence` makes it comparable between models.
+        missed_mass: (B,) share of the posterior's mass where the network's density is below that
+            of all its own draws.
+        n_draws: (B,) int64, points at which the likelihood was evaluated.
+    """
+
+    ess: Tensor = unknown()
+    pareto_k: Tensor = unknown()
+    log_evidence: Tensor = unknown()
+    missed_mass: Tensor = unknown()
+    n_draws: Tensor = unknown(0, torch.int64)
+
+    def expanded(self, batch: int) -> SamplingDiagnostics:
+        """Return those of ``batch`` galaxies; a single number is that of all of them.
+
+        Raises:
+            ValueError: if one has another shape.
+        """
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return self._with({name: expanded(name, v, batch) for name, v in values.items()})
+
+
+@dataclass(frozen=True)
+class NetworkDiagnostics(Batch):
+    """How well the network knows B galaxies.
+
+    Args:
+        rejected: (B,) int64, implausible draws; `predict_cutouts` draws others in their place.
+        distance: (B,) float64, distance of the network's context from those in training.
+        flags: (B,) int64, bits of `Flag`.
+    """
+
+    rejected: Tensor
+    distance: Tensor
+    flags: Tensor
 
 
 @dataclass(frozen=True)
@@ -64,13 +131,19 @@ class Draws(Batch):
         square = (self.weights**2).sum(dim=1)
         return torch.where(square > 0, 1 / square.clamp_min(1e-300), 0.0)
 
-    def padded(self, count: int) -> Draws:
+    @classmethod
+    def cat(cls, parts: Sequence[Self]) -> Self:
+        """Join the rows of several batches; galaxies of fewer draws get more, of weight 0."""
+        longest = max((part.samples.shape[1] for part in parts), default=0)
+        return super().cat([part.padded(longest) for part in parts])
+
+    def padded(self, count: int) -> Self:
         """Return ``count`` draws of each galaxy, padded with NaN of weight 0."""
-        batch, own, q = self.samples.shape
-        nothing = self.samples.new_full((batch, count - own, q), torch.nan)
-        weights = torch.cat([self.weights, torch.zeros_like(nothing[..., 0])], dim=1)
         return self._with(
-            {"samples": torch.cat([self.samples, nothing], dim=1), "weights": weights}
+            {
+                "samples": lengthened(self.samples, count),
+                "weights": lengthened(self.weights, count, 0.0),
+            }
         )
 
     @property
@@ -143,66 +216,63 @@ class Draws(Batch):
         return torch.rad2deg(mean) / 2 % 180.0 % 180.0
 
 
-@dataclass(frozen=True)
-class Posterior(Batch):
-    """Draws from the posterior of a batch.
+@dataclass(frozen=True, kw_only=True)
+class Posterior(Draws):
+    """Draws of the network's posterior, of equal weight, with their density.
 
     Args:
-        space: names, units and priors of the Q parameters.
-        samples: (B, S, Q) float64, physical parameters in the order of ``space.names``, cutout
-            pixels; NaN for a galaxy without draws.
+        space, samples, weights: see `Draws`; NaN for a galaxy without draws.
         log_prob: (B, S) float64, log density of each draw in (whitened u, ln flux, sky).
-        rejected: (B,) int64, number of implausible draws that were redrawn.
-        distance: (B,) float64, distance of the network's context from those in training.
-        flags: (B,) int64, bits of `Flag`.
+        diagnostics: how well the network knows the galaxies.
+
+    Raises:
+        ValueError: if shapes disagree.
     """
 
-    space: ParameterSpace
-    samples: Tensor
     log_prob: Tensor
-    rejected: Tensor
-    distance: Tensor
-    flags: Tensor
+    diagnostics: NetworkDiagnostics
 
     def __post_init__(self) -> None:
-        shape, q = tuple(self.samples.shape), len(self.space.names)
-        if len(shape) != 3 or shape[2] != q:
-            raise ValueError(
-                f"samples have shape {shape}, expected (B, S, {q}): one column for each of "
-                f"{', '.join(self.space.names)}"
-            )
-        for name, expected in (
-            ("log_prob", shape[:2]),
-            ("rejected", shape[:1]),
-            ("distance", shape[:1]),
-            ("flags", shape[:1]),
-        ):
-            if (came := tuple(getattr(self, name).shape)) != expected:
+        super().__post_init__()
+        batch, count, _ = self.samples.shape
+        columns = {f.name: getattr(self.diagnostics, f.name) for f in fields(self.diagnostics)}
+        for name, value in {"log_prob": self.log_prob, **columns}.items():
+            expected = (batch, count) if name == "log_prob" else (batch,)
+            if (came := tuple(value.shape)) != expected:
                 raise ValueError(f"{name} has shape {came}, expected {expected} as the samples")
 
-    @cached_property
+    def padded(self, count: int) -> Self:
+        """Return ``count`` draws of each galaxy, padded with NaN of weight 0."""
+        return super().padded(count)._with({"log_prob": lengthened(self.log_prob, count)})
+
+    @property
+    def rejected(self) -> Tensor:
+        """(B,) int64, number of implausible draws that were redrawn."""
+        return self.diagnostics.rejected
+
+    @property
+    def distance(self) -> Tensor:
+        """(B,) float64, distance of the network's context from those in training."""
+        return self.diagnostics.distance
+
+    @property
+    def flags(self) -> Tensor:
+        """(B,) int64, bits of `Flag`."""
+        return self.diagnostics.flags
+
+    @property
     def draws(self) -> Draws:
-        """The draws, with equal weights, and their summaries."""
-        return Draws(self.space, self.samples)
+        """The posterior itself, by the name of an earlier version."""
+        warn("Posterior.draws", "Posterior")
+        return self
 
-    @property
-    def mean(self) -> Tensor:
-        """(B, Q) means; of position angles the circular one, in [0, 180)."""
-        return self.draws.mean
 
-    @property
-    def std(self) -> Tensor:
-        """(B, Q) standard deviations; about 52 for an unconstrained position angle."""
-        return self.draws.std
-
-    @property
-    def covariance(self) -> Tensor:
-        """(B, Q, Q) covariance of the draws."""
-        return self.draws.covariance
-
-    def quantiles(self, levels: Sequence[float]) -> Tensor:
-        """Return the quantiles of each parameter on its own, (B, L, Q): `Draws.quantiles`."""
-        return self.draws.quantiles(levels)
+def lengthened(values: Tensor, count: int, fill: float = torch.nan) -> Tensor:
+    """Return ``values`` (B, S, ...) with ``count`` entries along the second axis, filled up."""
+    batch, own, *rest = values.shape
+    if own == count:
+        return values
+    return torch.cat([values, values.new_full((batch, count - own, *rest), fill)], dim=1)
 
 
 def _interpolate(at: Tensor, middle: Tensor, values: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.batch import Batch
-from hybridfit.data.samples import Posterior
+from hybridfit.data.samples import NetworkDiagnostics, Posterior
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.frame import LARGEST, Frame, encode_coords, log_jacobian
 from hybridfit.npe.laplace import Laplace
@@ -111,9 +111,7 @@ class NetworkDraws(Batch):
         linear: (B, S, 2) float64 flux and sky per pixel, image units.
         log_prob: (B, S) float64 ln density of each draw in (u, ln flux, sky).
         zeropoint: (B,) mag.
-        rejected: (B,) int64, draws that were implausible and drawn again.
-        distance: (B,) float64, how far the network's context lies from those of training.
-        flags: (B,) int64, bits of `Flag`.
+        diagnostics: how well the network knows the galaxies.
     """
 
     density: FlowDensity
@@ -121,9 +119,7 @@ class NetworkDraws(Batch):
     linear: Tensor
     log_prob: Tensor
     zeropoint: Tensor
-    rejected: Tensor
-    distance: Tensor
-    flags: Tensor
+    diagnostics: NetworkDiagnostics
 
     @cached_property
     def posterior(self) -> Posterior:
@@ -133,5 +129,5 @@ class NetworkDraws(Batch):
         flat = self.coords.flatten(0, 1), self.linear.flatten(0, 1)
         theta, _ = space.to_physical(*flat, zeropoint)
         samples = theta.view(batch, count, len(space.names))
-        about = (self.log_prob, self.rejected, self.distance, self.flags)
-        return Posterior(space, samples.cpu(), *(value.cpu() for value in about))
+        about = self.diagnostics.to("cpu")
+        return Posterior(space, samples.cpu(), log_prob=self.log_prob.cpu(), diagnostics=about)

@@ -7,12 +7,13 @@ and lone draws many widths beyond all others are rejected, counted and drawn aga
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import torch
 from torch import Tensor
 
+from hybridfit.data.batch import Batch
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import MAX_U
 from hybridfit.npe.density import FlowDensity
@@ -30,7 +31,7 @@ ROUNDS = 4  # of drawing: a galaxy that lacks draws after them has a third plaus
 
 
 @dataclass(frozen=True)
-class PlausibleDraws:
+class PlausibleDraws(Batch):
     """Plausible draws of B galaxies.
 
     Args:
@@ -44,6 +45,25 @@ class PlausibleDraws:
     log_prob: Tensor
     count: Tensor
     rejected: Tensor
+
+    def with_more(self, drawn: Tensor, log_prob: Tensor, good: Tensor) -> PlausibleDraws:
+        """Return these with more draws: the good ones, until all are there; others are rejected.
+
+        Args:
+            drawn, log_prob: (B, S, P) and (B, S) as ``t`` and ``log_prob``.
+            good: (B, S) whether a draw is plausible.
+        """
+        n_samples = self.t.shape[1]
+        place = self.count[:, None] + good.cumsum(dim=1) - 1
+        used = place < n_samples  # draws behind the last one that is needed do not count
+        galaxy, draw = (good & used).nonzero(as_tuple=True)
+        there = galaxy, place[galaxy, draw]
+        return PlausibleDraws(
+            self.t.index_put(there, drawn[galaxy, draw].to(self.t)),
+            self.log_prob.index_put(there, log_prob[galaxy, draw].to(self.t)),
+            (self.count + good.sum(dim=1)).clamp_max(n_samples),
+            self.rejected + (~good & used).sum(dim=1),
+        )
 
 
 def draw_plausible(
@@ -71,13 +91,13 @@ def draw_plausible(
         if attempt == 0 and n_samples >= ENOUGH:
             middle, limit = usual_range(drawn, good)
         good &= ((drawn - middle[rows]).abs() <= limit[rows]).all(dim=2)
-        _store(found, rows, drawn, log_q + log_slope, good)
+        found = found.put(rows, found[rows].with_more(drawn, log_q + log_slope, good))
         rows = (found.count < n_samples).nonzero()[:, 0]
         if not len(rows):
             break
     again = torch.arange(n_samples, device=context.device) % found.count.clamp_min(1)[:, None]
     t = found.t.gather(1, again[:, :, None].expand_as(found.t))
-    return PlausibleDraws(t, found.log_prob.gather(1, again), found.count, found.rejected)
+    return replace(found, t=t, log_prob=found.log_prob.gather(1, again))
 
 
 def _empty(frame: Frame, n_samples: int, n: int) -> PlausibleDraws:
@@ -85,20 +105,6 @@ def _empty(frame: Frame, n_samples: int, n: int) -> PlausibleDraws:
     t = frame.centre.new_zeros(len(frame), n_samples, n)
     count = torch.zeros(len(frame), dtype=torch.int64, device=t.device)
     return PlausibleDraws(t, torch.zeros_like(t[..., 0]), count, torch.zeros_like(count))
-
-
-def _store(
-    found: PlausibleDraws, rows: Tensor, drawn: Tensor, log_prob: Tensor, good: Tensor
-) -> None:
-    """Add the good draws of galaxies ``rows`` (b,) to ``found``, in place, and count the others."""
-    n_samples = found.t.shape[1]
-    place = found.count[rows, None] + good.cumsum(dim=1) - 1
-    used = place < n_samples  # draws behind the last one that is needed do not count
-    found.rejected[rows] += (~good & used).sum(dim=1)
-    galaxy, draw = (good & used).nonzero(as_tuple=True)
-    found.t[rows[galaxy], place[galaxy, draw]] = drawn[galaxy, draw]
-    found.log_prob[rows[galaxy], place[galaxy, draw]] = log_prob[galaxy, draw]
-    found.count[rows] = (found.count[rows] + good.sum(dim=1)).clamp_max(n_samples)
 
 
 def own_noise(ids: Sequence[str], n_samples: int, n: int, seed: int, attempt: int) -> Tensor:

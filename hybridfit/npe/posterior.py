@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.flags import Flag
-from hybridfit.data.samples import Posterior
+from hybridfit.data.samples import NetworkDiagnostics, Posterior
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.density import FlowDensity, NetworkDraws
 from hybridfit.npe.draws import decoded_draws, draw_plausible
@@ -173,7 +173,9 @@ def draw(density: FlowDensity, cutouts: Cutouts, n_samples: int, seed: int = 0) 
     result = _without_draws(density, cutouts, n_samples)
     for rows in _split(density.seen, AT_ONCE[_kind(density.context.device)]):
         found = _drawn(density[rows], cutouts[rows], n_samples, seed)
-        result = result.put(rows, replace(found, flags=found.flags | result.flags[rows]))
+        about = found.diagnostics
+        about = replace(about, flags=about.flags | result.diagnostics.flags[rows])
+        result = result.put(rows, replace(found, diagnostics=about))
     return result
 
 
@@ -184,16 +186,15 @@ def _drawn(density: FlowDensity, cutouts: Cutouts, n_samples: int, seed: int) ->
     t = torch.where(enough[:, None, None], draws.t, 0.0)
     coords, linear, jacobian = decoded_draws(t, density.frame, density.space)
     distance = density.estimator.distance(density.context).double()
-    few = (draws.count < n_samples) * int(Flag.FEW_DRAWS)
+    flags = (draws.count < n_samples) * int(Flag.FEW_DRAWS)
+    flags = flags | unfamiliar(cutouts, distance, density.estimator)
     return NetworkDraws(
         density,
         torch.where(enough[:, None, None], coords, torch.nan),
         torch.where(enough[:, None, None], linear, torch.nan),
         torch.where(enough[:, None], draws.log_prob + jacobian, torch.nan),
         cutouts.zeropoint.to(t.device),
-        draws.rejected,
-        distance,
-        few | unfamiliar(cutouts, distance, density.estimator),
+        NetworkDiagnostics(draws.rejected, distance, flags),
     )
 
 
@@ -220,18 +221,25 @@ def unfamiliar(cutouts: Cutouts, distance: Tensor, estimator: Estimator) -> Tens
     return ~(distance <= estimator.distance_limit) * int(Flag.UNFAMILIAR)
 
 
+def undiagnosed(cutouts: Cutouts, device: torch.device | str = "cpu") -> NetworkDiagnostics:
+    """Return what is known of galaxies before the network has seen them."""
+    nothing = torch.zeros(len(cutouts), dtype=torch.int64, device=device)
+    empty = cutouts.mask.flatten(1).all(dim=1).to(device)
+    flags = cutouts.flags.to(device) | empty * int(Flag.NO_DATA)
+    return NetworkDiagnostics(
+        nothing, torch.full_like(nothing, torch.nan, dtype=torch.float64), flags
+    )
+
+
 def _without_draws(density: FlowDensity, cutouts: Cutouts, n_samples: int) -> NetworkDraws:
     """The posterior of galaxies before any draws: all NaN."""
     b, device = len(cutouts), density.context.device
     nothing = torch.full((b, n_samples, 1), torch.nan, dtype=torch.float64, device=device)
-    empty = cutouts.mask.flatten(1).all(dim=1).to(device)
     return NetworkDraws(
         density,
         nothing.repeat(1, 1, density.space.n_nonlinear),
         nothing.repeat(1, 1, density.space.n_linear),
         nothing[..., 0],
         cutouts.zeropoint.to(device),
-        torch.zeros(b, dtype=torch.int64, device=device),
-        torch.full((b,), torch.nan, dtype=torch.float64, device=device),
-        cutouts.flags.to(device) | empty * int(Flag.NO_DATA),
+        undiagnosed(cutouts, device),
     )

@@ -18,7 +18,7 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.data.flags import Flag
 from hybridfit.data.result import Result
-from hybridfit.data.samples import Draws
+from hybridfit.data.samples import Draws, SamplingDiagnostics
 from hybridfit.fitting.compile import wants_compile
 from hybridfit.fitting.fit import fit_parts, no_fit
 from hybridfit.fitting.fitted import Fitted
@@ -33,7 +33,7 @@ from hybridfit.pipeline.posterior import PosteriorResult, budgeted, sample_fitte
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
 from hybridfit.rendering.convolution import convolution_of
 from hybridfit.rendering.render import render
-from hybridfit.sampling.psis import pareto_k_limit
+from hybridfit.sampling.psis import pareto_k_limits
 from hybridfit.uncertainty.bootstrap import bootstrap
 from hybridfit.uncertainty.consistency import disagreement, disagreement_flags
 from hybridfit.uncertainty.covariance import quote_covariance
@@ -152,10 +152,10 @@ def _measured(
     if cutouts.psf is None:
         fit = replace(fit, flags=fit.flags | int(Flag.NO_PSF))
     if network is not None:
-        posterior = network.initial.posterior
-        flags = fit.flags | posterior.flags & int(Flag.UNFAMILIAR)
+        draws = network.initial
+        flags = fit.flags | draws.diagnostics.flags.cpu() & int(Flag.UNFAMILIAR)
         if options.components == ("sersic",):
-            distance = disagreement(fit, posterior, cutouts.zeropoint)
+            distance = disagreement(fit, draws.coords.cpu(), draws.linear.cpu(), cutouts.zeropoint)
             flags = flags | disagreement_flags(distance)
         fit = replace(fit, flags=flags)
     result = _with_errors(fitted, fit, network, options, errors)
@@ -172,13 +172,7 @@ def put_together(results: Sequence[Result], rows: Sequence[Tensor]) -> Result:
         results: draws of fewer than the longest get more, without weight.
         rows: of each part, where its galaxies are in the batch.
     """
-    order = torch.argsort(torch.cat(list(rows)))
-    draws = [result.draws for result in results if result.draws is not None]
-    if draws:
-        longest = max(some.samples.shape[1] for some in draws)
-        padded = [some.padded(longest) for some in draws]
-        results = [replace(r, draws=d) for r, d in zip(results, padded, strict=True)]
-    return Result.cat(results)[order]
+    return Result.cat(results)[torch.argsort(torch.cat(list(rows)))]
 
 
 def _nothing(options: FitOptions) -> Result:
@@ -215,27 +209,26 @@ def _bootstrapped(fit: Fit, draws: Draws, errors: ErrorOptions) -> Result:
     flags = uncertain_flags(fit.flags, chance) | failed * int(Flag.UNSAMPLED)
     fit = replace(fit, covariance=draws.covariance, flags=flags)
     grade = quality(flags, sampled=False)
-    return Result(fit, grade, draws, ess=draws.effective, catastrophic_probability=chance)
+    about = SamplingDiagnostics(draws.effective)
+    return Result(fit, grade, draws, about, catastrophic_probability=chance)
 
 
 def _sampled(fit: Fit, found: PosteriorResult) -> Result:
     """The result of fits whose posteriors were sampled."""
     fitted = torch.isfinite(fit.theta).all(dim=1)
     chance = catastrophic_probability(found.draws, fit.theta)
-    limit = torch.tensor([pareto_k_limit(max(int(n), 2)) for n in found.n_draws.tolist()])
+    about = found.diagnostics
     flags = uncertain_flags(fit.flags, chance) | found.flags
     # where nothing shines there is no magnitude to fit, but still a posterior
     wanted = fitted | ((fit.flags & int(Flag.NO_SIGNAL)) != 0)
-    flags = flags | wanted * sampling_flags(found.ess, found.pareto_k, limit)
+    limit = pareto_k_limits(about.n_draws)
+    flags = flags | wanted * sampling_flags(about.ess, about.pareto_k, limit)
     fit = replace(fit, covariance=found.draws.covariance, flags=flags)
     return Result(
         fit,
         quality(flags, sampled=True),
         found.draws,
-        ess=found.ess,
-        pareto_k=found.pareto_k,
-        log_evidence=found.log_evidence,
-        missed_mass=found.missed_mass,
+        about,
         flow_distance=found.flow_distance,
         catastrophic_probability=chance,
     )

@@ -12,7 +12,7 @@ from hybridfit.data.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.data.flags import Flag
-from hybridfit.data.samples import Draws
+from hybridfit.data.samples import Draws, SamplingDiagnostics
 from hybridfit.fitting.approximate_likelihood import approximate_likelihood
 from hybridfit.fitting.fitted import Fitted
 from hybridfit.fitting.linearised import Linearised
@@ -38,19 +38,14 @@ class PosteriorResult(Batch):
 
     Args:
         draws: weighted, the error budget included.
-        ess, pareto_k, log_evidence, missed_mass: see `Result`.
+        diagnostics: of the draws.
         flow_distance: see `Result`.
-        n_draws: (B,) evaluations of the likelihood.
         flags: (B,) of what the error budget found.
     """
 
     draws: Draws
-    ess: Tensor
-    pareto_k: Tensor
-    log_evidence: Tensor
-    missed_mass: Tensor
+    diagnostics: SamplingDiagnostics
     flow_distance: Tensor
-    n_draws: Tensor
     flags: Tensor
 
 
@@ -78,8 +73,7 @@ def sample_fitted(
         least = mine.log_prob.amin(dim=1) if mine is not None else None
         least = least if floor is None else floor[some]
         parts.append(_sample_block(fitted[some], mine, least, options, budget))
-    longest = max(part.draws.samples.shape[1] for part in parts)
-    return PosteriorResult.cat([replace(p, draws=p.draws.padded(longest)) for p in parts])
+    return PosteriorResult.cat(parts)
 
 
 def _sample_block(
@@ -110,12 +104,8 @@ def _sample_block(
     samples = physical(sampled, terms, problem, part)
     return PosteriorResult(
         Draws(problem.space, samples.cpu(), sampled.weights.cpu()),
-        sampled.ess.cpu(),
-        sampled.pareto_k.cpu(),
-        sampled.log_evidence.cpu(),
-        sampled.missed_mass.cpu(),
+        sampled.diagnostics.to("cpu"),
         _distance(network, about, problem).cpu(),
-        sampled.n_draws.cpu(),
         _signs(terms, len(part)),
     )
 
@@ -164,7 +154,7 @@ def physical(
     sampled: WeightedDraws, budget: Budget | None, problem: Problem, cutouts: Cutouts
 ) -> Tensor:
     """Physical parameters (B, S, Q) of draws, widened by what the likelihood does not know of."""
-    points = torch.cat([sampled.whitened, sampled.linear], dim=2)
+    points = torch.cat([sampled.points.whitened, sampled.points.linear], dim=2)
     if budget is not None:
         points = widened(points, sampled.weights, budget.total)
     return physical_points(points, problem, cutouts)

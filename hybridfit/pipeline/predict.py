@@ -217,10 +217,10 @@ def _rows(
     columns: Any,
 ) -> NDArray[np.void]:
     if estimator.target_columns:
-        draws = predict_targets(cutouts, estimator, options.samples, options.seed, device)
+        samples, about = predict_targets(cutouts, estimator, options.samples, options.seed, device)
         names = [column.name for column in estimator.target_columns]
-        flags, distance = draws.flags.numpy(), draws.distance.numpy()
-        return targets_rows(cutouts, names, draws.samples.numpy(), flags, distance, columns)
+        flags, distance = about.flags.numpy(), about.distance.numpy()
+        return targets_rows(cutouts, names, samples.numpy(), flags, distance, columns)
     posterior = predict_cutouts(cutouts, estimator, options.samples, options.seed, device)
     return posterior_rows(cutouts, judged(posterior, cutouts), columns)
 
@@ -235,4 +235,4 @@ def judged(posterior: Posterior, cutouts: Cutouts) -> Posterior:
     )
     large = median[:, size] > cutouts.size.amax(dim=1).cpu() / 2
     flags = posterior.flags | uncertain * int(Flag.UNCERTAIN) | large * int(Flag.LARGER_THAN_CUTOUT)
-    return replace(posterior, flags=flags)
+    return replace(posterior, diagnostics=replace(posterior.diagnostics, flags=flags))

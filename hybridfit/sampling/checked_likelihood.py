@@ -76,7 +76,7 @@ def _worst_difference(
     Draws far below the best of a galaxy do not count. Arguments as of `checked_likelihood`.
     """
     uniform, _ = numbers.take(rows, N_CHECKS, 0)
-    here = StudentT(about.mean[rows], about.factor[rows], about.dof)
+    here = about[rows]
     whitened = torch.cat([here.mean[:, None], here.draw(uniform)], dim=1)
     index = rows.repeat_interleave(whitened.shape[1])
     values = []

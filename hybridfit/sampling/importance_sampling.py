@@ -13,13 +13,15 @@ do not count twice. What a galaxy may cost is bounded: where the weights cannot 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from hybridfit.data.batch import Batch
+from hybridfit.data.samples import SamplingDiagnostics, lengthened
 from hybridfit.fitting.approximate_likelihood import ApproximateLikelihood
 from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.problem import Problem
@@ -36,7 +38,7 @@ from hybridfit.sampling.proposal import (
     evaluated,
     joined,
 )
-from hybridfit.sampling.psis import Smoothed, pareto_k_limit, pareto_smooth
+from hybridfit.sampling.psis import pareto_k_limit, pareto_smooth
 from hybridfit.sampling.quasi_random import Numbers
 from hybridfit.sampling.ridge import Ridge, find_ridge
 from hybridfit.sampling.student_t import StudentT, factor_of, weighted_moments
@@ -54,27 +56,46 @@ class WeightedDraws(Batch):
     """Weighted draws of B posteriors in whitened and linear coordinates.
 
     Args:
-        whitened: (B, S, P) u.
-        linear: (B, S, L) flux and sky terms, units of the noise.
+        points: (B, S) draws with their densities; NaN where there is no draw.
         log_weights: (B, S) smoothed, of weights that sum to 1; -inf where there is no draw.
-        ess: (B,) effective number of draws.
-        pareto_k: (B,) Pareto k; NaN where the draws are a chain's.
-        log_evidence: (B,) ln of the integral of likelihood, exp(-chi2 / 2), times prior, flux
-            and sky in units of the noise; not yet what compares, see
-            `hybridfit.uncertainty.evidence`.
-        missed_mass: (B,) share of the mass where the network's density is below that of all its
-            own draws.
-        n_draws: (B,) points at which the likelihood was evaluated.
+        diagnostics: how good they are; NaN for a galaxy without draws.
     """
 
-    whitened: Tensor
-    linear: Tensor
+    points: EvaluatedDraws
     log_weights: Tensor
-    ess: Tensor
-    pareto_k: Tensor
-    log_evidence: Tensor
-    missed_mass: Tensor
-    n_draws: Tensor
+    diagnostics: SamplingDiagnostics
+
+    @classmethod
+    def of(cls, points: EvaluatedDraws, mixture: Mixture) -> Self:
+        """Weigh draws from a mixture of proposals."""
+        log_weights = points.target - mixture.log_q
+        total = mixture.counts.sum(dim=1)
+        evidence = torch.logsumexp(log_weights, dim=1) - torch.log(total)
+        smoothed = pareto_smooth(log_weights)
+        missed = missed_mass(points, mixture, smoothed.weights)
+        count = torch.full_like(total, log_weights.shape[1], dtype=torch.int64)
+        about = SamplingDiagnostics(smoothed.ess, smoothed.pareto_k, evidence, missed, count)
+        return cls(points, smoothed.log_weights, about)
+
+    @classmethod
+    def none(cls, batch: int, space: ParameterSpace, device: torch.device) -> Self:
+        """Return no draws of so many galaxies."""
+        row = torch.empty(batch, 0, dtype=torch.float64, device=device)
+        sizes = (space.n_nonlinear, space.n_linear)
+        whitened, linear = (row[..., None].expand(-1, -1, size) for size in sizes)
+        about = SamplingDiagnostics().to(device).expanded(batch)
+        return cls(EvaluatedDraws(whitened, linear, row, row), row, about)
+
+    @classmethod
+    def cat(cls, parts: Sequence[Self]) -> Self:
+        """Join the rows of several batches; galaxies of fewer draws get more, of weight 0."""
+        longest = max((part.log_weights.shape[1] for part in parts), default=0)
+        return super().cat([part.padded(longest) for part in parts])
+
+    def padded(self, count: int) -> Self:
+        """Return ``count`` draws of each galaxy, padded with NaN of weight 0."""
+        log_weights = lengthened(self.log_weights, count, -torch.inf)
+        return replace(self, points=self.points.padded(count), log_weights=log_weights)
 
     @property
     def weights(self) -> Tensor:
@@ -108,20 +129,23 @@ def sample_posterior(
     numbers = Numbers.of(ids, space.n_nonlinear, space.n_linear, options.seed, fitted)
     first, plane = _first_student(about), plane_of(space).to(fitted.device)
     everyone = fitted.nonzero()[:, 0]
+    nothing = WeightedDraws.none(len(about) - len(everyone), space, fitted.device)
     if not len(everyone):
-        return _collected(len(about), problem, [])
+        return nothing.padded(1)
     likelihood = checked_likelihood(problem, near, first, everyone, numbers)
     network = network if network is not None and options.network_draws else None
     bent = _is_bent(about, plane)
     limit = _draw_limit(options, len(problem.profiles), fitted, no_signal)
     setting = _Setting(likelihood, numbers, options, limit, len(problem.profiles))
-    finished: list[tuple[Tensor, _State]] = []
+    order, finished = [(~fitted).nonzero()[:, 0]], [nothing]
     for rows in ((fitted & ~bent).nonzero()[:, 0], (fitted & bent).nonzero()[:, 0]):
         if not len(rows):
             continue
         start = _ridge(problem, about, plane, rows) if bent[rows[0]] else first[rows]
-        finished += _rounds(setting, start, network, about, rows)
-    return _collected(len(about), problem, finished)
+        for some, draws in _rounds(setting, start, network, about, rows):
+            order.append(some)
+            finished.append(draws)
+    return WeightedDraws.cat(finished)[torch.cat(order).argsort()]
 
 
 def _is_bent(about: Linearised, plane: Tensor) -> Tensor:
@@ -164,26 +188,23 @@ def _rounds(
     network: FlowProposal | None,
     about: Linearised,
     rows: Tensor,
-) -> list[tuple[Tensor, _State]]:
-    """Draw until the target ESS; finished galaxies leave the batch."""
-    options, finished = setting.options, []
+) -> Iterator[tuple[Tensor, WeightedDraws]]:
+    """Draw until the target ESS; yield the rows and draws of galaxies that are finished."""
+    options = setting.options
     state = _first_round(setting, start, network, rows)
     n_first = len(state.mixture.proposals)
     while len(rows):
-        n = state.points.whitened.shape[1]
-        enough = (state.smoothed.ess >= options.target_ess) & (
-            state.smoothed.pareto_k < pareto_k_limit(n)
-        )
+        n, found = state.draws.log_weights.shape[1], state.draws.diagnostics
+        enough = (found.ess >= options.target_ess) & (found.pareto_k < pareto_k_limit(n))
         # one fitted proposal is always worth its round
         enough &= len(state.mixture.proposals) > n_first
         done = enough | (n + options.round_draws > setting.limit[rows])
         out, rest = done.nonzero()[:, 0], (~done).nonzero()[:, 0]
         if len(out):
-            finished.append((rows[out], state[out]))
+            yield rows[out], state.draws[out]
         rows, state = rows[rest], state[rest]
         if len(rows):
             state = _next_round(setting, state, about, rows)
-    return finished
 
 
 def plane_of(space: ParameterSpace) -> Tensor:
@@ -193,26 +214,16 @@ def plane_of(space: ParameterSpace) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _State:
-    """The draws of b galaxies so far, what they came from, and their weights."""
+class _State(Batch):
+    """The draws of b galaxies so far, and what they came from."""
 
-    points: EvaluatedDraws
+    draws: WeightedDraws
     mixture: Mixture
-    smoothed: Smoothed
-    log_evidence: Tensor
 
     @classmethod
     def of(cls, points: EvaluatedDraws, mixture: Mixture) -> _State:
         """Weigh draws."""
-        log_weights = points.target - mixture.log_q
-        total = mixture.counts.sum(dim=1)
-        evidence = torch.logsumexp(log_weights, dim=1) - torch.log(total)
-        return cls(points, mixture, pareto_smooth(log_weights), evidence)
-
-    def __getitem__(self, rows: Tensor) -> _State:
-        return _State(
-            self.points[rows], self.mixture[rows], self.smoothed[rows], self.log_evidence[rows]
-        )
+        return cls(WeightedDraws.of(points, mixture), mixture)
 
 
 def _first_student(about: Linearised) -> StudentT:
@@ -259,9 +270,9 @@ def _first_round(
 
 def _next_round(setting: _Setting, state: _State, about: Linearised, rows: Tensor) -> _State:
     """Draw one round from a t fitted to the draws so far; half from the ridge, if used."""
-    options, points, mixture = setting.options, state.points, state.mixture
+    options, points, mixture = setting.options, state.draws.points, state.mixture
     n, n_nonlinear = points.whitened.shape[1:]
-    weights = state.smoothed.weights
+    weights = state.draws.weights
     guess = about.whitened[rows], about.covariance[rows, :n_nonlinear, :n_nonlinear]
     student = student_of(*weighted_moments(points.whitened, weights, *guess), LATER_DOF)
     uniform, normal = setting.numbers.take(rows, options.round_draws, options.fit_draws + n)
@@ -303,32 +314,10 @@ def _evaluate(
     return replace(points, target=torch.where(fine, points.target, -torch.inf))
 
 
-def _collected(
-    batch: int, problem: Problem, finished: Sequence[tuple[Tensor, _State]]
-) -> WeightedDraws:
-    """The galaxies' draws side by side, filled up to the longest."""
-    space, device = problem.space, problem.box.device
-    longest = max((state.points.whitened.shape[1] for _, state in finished), default=1)
-    nothing = torch.full((batch,), torch.nan, dtype=torch.float64, device=device)
-    whitened = nothing[:, None, None].repeat(1, longest, space.n_nonlinear)
-    linear = nothing[:, None, None].repeat(1, longest, space.n_linear)
-    log_weights = torch.full_like(whitened[..., 0], -torch.inf)
-    ess, pareto_k, evidence, missed = (nothing.clone() for _ in range(4))
-    n_draws = torch.zeros(batch, dtype=torch.int64, device=device)
-    for rows, state in finished:
-        n = state.points.whitened.shape[1]
-        whitened[rows, :n], linear[rows, :n] = state.points.whitened, state.points.linear
-        log_weights[rows, :n] = state.smoothed.log_weights
-        ess[rows], pareto_k[rows] = state.smoothed.ess, state.smoothed.pareto_k
-        evidence[rows], n_draws[rows] = state.log_evidence, n
-        missed[rows] = missed_mass(state)
-    return WeightedDraws(whitened, linear, log_weights, ess, pareto_k, evidence, missed, n_draws)
-
-
-def missed_mass(state: _State) -> Tensor:
+def missed_mass(points: EvaluatedDraws, mixture: Mixture, weights: Tensor) -> Tensor:
     """(b,) share of the posterior where the network's density is below all of its own draws'."""
-    for k, proposal in enumerate(state.mixture.proposals):
+    for k, proposal in enumerate(mixture.proposals):
         if isinstance(proposal, FlowProposal):
-            below = proposal.below_floor(state.mixture.log_density[:, k], state.points)
-            return (state.smoothed.weights * below).sum(dim=1)
-    return torch.full_like(state.log_evidence, torch.nan)
+            below = proposal.below_floor(mixture.log_density[:, k], points)
+            return (weights * below).sum(dim=1)
+    return torch.full_like(weights[:, 0], torch.nan)

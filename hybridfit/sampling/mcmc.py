@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hybridfit.data.batch import Batch
 from hybridfit.options.checks import check_fields
 from hybridfit.sampling.convergence import bulk_ess, split_rhat
 from hybridfit.sampling.student_t import factor_of, weighted_moments
@@ -56,7 +57,7 @@ class MCMCOptions:
 
 
 @dataclass(frozen=True)
-class Chain:
+class Chain(Batch):
     """What `sample` drew.
 
     Args:
@@ -101,7 +102,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class _Random:
+class _Random(Batch):
     """A stream of random numbers for each of b problems, whatever the others take."""
 
     streams: tuple[torch.Generator, ...]
@@ -113,9 +114,6 @@ class _Random:
         if len(seeds) != batch:
             raise ValueError(f"{len(seeds)} seeds came for {batch} problems, expected one each")
         return cls(tuple(torch.Generator().manual_seed(s) for s in seeds), device)
-
-    def at(self, rows: Tensor) -> _Random:
-        return _Random(tuple(self.streams[i] for i in rows.tolist()), self.device)
 
     def uniform(self, *shape: int) -> Tensor:
         """(b, *shape) in [0, 1)."""
@@ -129,7 +127,7 @@ class _Random:
 
 
 @dataclass(frozen=True)
-class _State:
+class _State(Batch):
     """Walkers of b problems: point (b, W, P), their log density (b, W), and what it took (b,)."""
 
     point: Tensor
@@ -170,7 +168,7 @@ def sample(
     alive = torch.isfinite(start.log_density).all(dim=1).nonzero()[:, 0]  # (b,) rows
     if len(alive) == 0:
         return _chain([start], start, alive)
-    state, rng = _take(start, alive), rng.at(alive)
+    state, rng = start[alive], rng[alive]
     guess = factor[alive].double() @ factor[alive].double().mT
     state, reference = _burnt_in(log_density, state, guess, alive, options, rng)
     kept = [state]
@@ -262,12 +260,6 @@ def _first(log_density: LogDensity, starts: Tensor, rng: _Random) -> _State:
     point = starts.nan_to_num().gather(1, chosen[:, :, None].expand_as(starts))
     evaluations = torch.full((batch,), walkers, device=starts.device)
     return _State(point, density.gather(1, chosen), evaluations, torch.zeros_like(evaluations))
-
-
-def _take(state: _State, rows: Tensor) -> _State:
-    return _State(
-        state.point[rows], state.log_density[rows], state.evaluations[rows], state.moves[rows]
-    )
 
 
 def _fitted(visited: list[Tensor], guess: Tensor, dof: int, inflate: float) -> Reference:

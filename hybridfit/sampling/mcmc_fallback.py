@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -13,7 +14,8 @@ from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.problem import Problem, Profiled
 from hybridfit.sampling.importance_sampling import WeightedDraws
 from hybridfit.sampling.mcmc import Chain, MCMCOptions, sample
-from hybridfit.sampling.psis import pareto_k_limit
+from hybridfit.sampling.proposal import evaluated
+from hybridfit.sampling.psis import pareto_k_limits
 from hybridfit.sampling.student_t import factor_of
 
 N_WALKERS = 16
@@ -55,10 +57,12 @@ def with_chains(
         return sampled
     seeds = _seeds([ids[row] for row in rows.tolist()], seed)
     chain, streams = _run_chains(sampled, problem, about, rows, seeds, options)
-    spent = chain.evaluations.to(sampled.n_draws)
-    sampled = replace(sampled, n_draws=sampled.n_draws.index_add(0, rows, spent))
+    n_draws = sampled.diagnostics.n_draws
+    n_draws = n_draws.index_add(0, rows, chain.evaluations.to(n_draws))
+    sampled = replace(sampled, diagnostics=replace(sampled.diagnostics, n_draws=n_draws))
     for k in ((chain.rhat < MAX_RHAT) & (chain.ess > MIN_ESS)).nonzero()[:, 0].tolist():
-        sampled = _replaced(sampled, problem, rows[k : k + 1], chain, k, streams[k])
+        row = rows[k : k + 1]
+        sampled = sampled.put(row, _replaced(sampled[row], problem[row], chain[[k]], streams[k]))
     return sampled
 
 
@@ -79,7 +83,7 @@ def _run_chains(
     """Sample the posteriors of the galaxies ``rows`` (b,); return their random streams, too."""
     streams = [torch.Generator().manual_seed(value) for value in seeds]
     starts = _walkers(sampled, rows, streams)
-    p = sampled.whitened.shape[2]
+    p = sampled.points.whitened.shape[2]
     factor = factor_of(about.covariance[rows, :p, :p])
     return sample(log_posterior(problem, rows), starts, factor, options, seeds), streams
 
@@ -90,49 +94,38 @@ def _walkers(sampled: WeightedDraws, rows: Tensor, streams: Sequence[torch.Gener
         torch.multinomial(weights, N_WALKERS, replacement=True, generator=stream)
         for weights, stream in zip(sampled.weights[rows].cpu(), streams, strict=True)
     ]
-    return torch.stack([sampled.whitened[row, pick] for row, pick in zip(rows, picks, strict=True)])
+    points = sampled.points.whitened
+    return torch.stack([points[row, pick] for row, pick in zip(rows, picks, strict=True)])
 
 
 def needs_chain(sampled: WeightedDraws, enough: float) -> Tensor:
     """(B,) whether there are draws, and their weights do not do."""
     some = torch.isfinite(sampled.log_weights).any(dim=1)
-    limit = torch.tensor([pareto_k_limit(max(n, 2)) for n in sampled.n_draws.tolist()])
-    return some & ~((sampled.pareto_k < limit.to(sampled.pareto_k)) & (sampled.ess >= enough))
+    about = sampled.diagnostics
+    return some & ~((about.pareto_k < pareto_k_limits(about.n_draws)) & (about.ess >= enough))
 
 
 def _replaced(
-    sampled: WeightedDraws,
-    problem: Problem,
-    index: Tensor,
-    chain: Chain,
-    k: int,
-    stream: torch.Generator,
+    sampled: WeightedDraws, problem: Problem, chain: Chain, stream: torch.Generator
 ) -> WeightedDraws:
-    """Put the draws of chain ``k`` into the row ``index`` (1,), as many as there is room for."""
-    row, length = int(index), sampled.whitened.shape[1]
-    kept = torch.linspace(0, chain.samples.shape[1] - 1, min(length, chain.samples.shape[1]))
-    whitened = chain.samples[k, kept.round().long().to(index.device)]
-    found = problem.profile(whitened, index.expand(len(whitened)))
+    """Return the draws of a chain in place of one galaxy's, as many as there is room for.
+
+    Args:
+        sampled: of one galaxy, as `problem` and `chain`.
+        problem: the likelihood.
+        chain: of the same galaxy.
+        stream: of random numbers for flux and sky.
+    """
+    length, steps = sampled.log_weights.shape[1], chain.samples.shape[1]
+    kept = torch.linspace(0, steps - 1, min(length, steps)).round().long()
+    whitened = chain.samples[:, kept.to(chain.samples.device)]
+    found = problem.profile(whitened[0], torch.zeros_like(kept).to(whitened.device))
     normal = torch.randn(*found.linear.shape, generator=stream, dtype=whitened.dtype).to(whitened)
-    step = torch.linalg.solve_triangular(found.factor.mT, normal[..., None], upper=True)[..., 0]
-    log_weights = torch.full_like(sampled.log_weights[row], -torch.inf)
-    log_weights[: len(whitened)] = -torch.log(torch.tensor(float(len(whitened))))
-    values = {
-        "whitened": _put(sampled.whitened, row, whitened),
-        "linear": _put(sampled.linear, row, found.linear + step),
-        "log_weights": sampled.log_weights.index_copy(0, index, log_weights[None]),
-        "ess": sampled.ess.index_copy(
-            0, index, chain.ess[k : k + 1].clamp_max(len(whitened)).to(sampled.ess)
-        ),
-        "pareto_k": sampled.pareto_k.index_fill(0, index, torch.nan),
-    }
-    return replace(sampled, **values)
-
-
-def _put(values: Tensor, row: int, new: Tensor) -> Tensor:
-    values = values.clone()
-    values[row, : len(new)] = new
-    return values
+    log_weights = torch.full_like(whitened[..., 0], -math.log(len(kept)))
+    ess = chain.ess.clamp_max(len(kept)).to(sampled.diagnostics.ess)
+    about = replace(sampled.diagnostics, ess=ess, pareto_k=torch.full_like(ess, torch.nan))
+    points = evaluated(whitened, found, normal[None], None)
+    return WeightedDraws(points, log_weights, about).padded(length)
 
 
 def log_posterior(problem: Problem, which: Tensor) -> Callable[[Tensor, Tensor], Tensor]:

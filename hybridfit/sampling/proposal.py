@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, fields
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
 from hybridfit.data.batch import Batch
+from hybridfit.data.samples import lengthened
 from hybridfit.fitting.problem import Problem, Profiled
 from hybridfit.npe.density import FlowDensity, NetworkDraws
 from hybridfit.sampling.ridge import Ridge
@@ -47,11 +48,18 @@ class EvaluatedDraws(Batch):
     target: Tensor
     conditional: Tensor
 
+    def padded(self, count: int) -> Self:
+        """Return ``count`` draws of each galaxy, padded with NaN."""
+        return self._map(lambda value: lengthened(value, count))
+
 
 def joined(parts: Sequence[EvaluatedDraws]) -> EvaluatedDraws:
     """Return the draws of several rounds as those of one."""
-    names = ("whitened", "linear", "target", "conditional")
-    return EvaluatedDraws(*(torch.cat([getattr(p, name) for p in parts], dim=1) for name in names))
+    columns = {
+        f.name: torch.cat([getattr(part, f.name) for part in parts], dim=1)
+        for f in fields(EvaluatedDraws)
+    }
+    return EvaluatedDraws(**columns)
 
 
 def evaluated(
@@ -84,17 +92,14 @@ def evaluated(
 
 
 class Proposal(Protocol):
-    """A density that draws may come from, of b galaxies."""
+    """A density that draws may come from, of b galaxies; each is a `Batch`."""
 
     def log_density(self, points: EvaluatedDraws) -> Tensor:
         """(b, S) ln of it at the draws, over the Gaussian of flux and sky given u."""
 
-    def __getitem__(self, rows: Tensor) -> Proposal:
-        """The same of some of the galaxies."""
-
 
 @dataclass(frozen=True)
-class NonlinearProposal:
+class NonlinearProposal(Batch):
     """A density of u alone: a t distribution or a ridge of them."""
 
     density: StudentT | Ridge
@@ -103,21 +108,15 @@ class NonlinearProposal:
         """(b, S), see `Proposal`."""
         return self.density.log_density(points.whitened)
 
-    def __getitem__(self, rows: Tensor) -> NonlinearProposal:
-        return NonlinearProposal(self.density[rows])
-
 
 @dataclass(frozen=True)
-class PriorProposal:
-    """The prior, N(0, I) in u."""
+class PriorProposal(Batch):
+    """The prior, N(0, I) in u, of all galaxies alike."""
 
     def log_density(self, points: EvaluatedDraws) -> Tensor:
         """(b, S), see `Proposal`."""
         whitened = points.whitened
         return -0.5 * (whitened**2).sum(dim=2) - 0.5 * whitened.shape[2] * LOG_2PI
-
-    def __getitem__(self, rows: Tensor) -> PriorProposal:
-        return self
 
 
 @dataclass(frozen=True)
@@ -197,24 +196,24 @@ def flow_proposal(draws: NetworkDraws, floor: Tensor, problem: Problem) -> FlowP
 
 
 @dataclass(frozen=True)
-class Mixture:
+class Mixture(Batch):
     """The densities that S draws of b galaxies came from.
 
     Args:
-        proposals: K of them.
         counts: (b, K) draws that each gave.
         log_density: (b, K, S) of each at every draw.
+        proposals: K of them.
     """
 
-    proposals: tuple[Proposal, ...]
     counts: Tensor
     log_density: Tensor
+    proposals: tuple[Proposal, ...]
 
     @classmethod
     def of(cls, proposals: Sequence[Proposal], counts: Tensor, points: EvaluatedDraws) -> Mixture:
         """Return the mixture of ``counts`` (b, K) draws of each."""
         values = torch.stack([p.log_density(points) for p in proposals], dim=1)
-        return cls(tuple(proposals), counts, values)
+        return cls(counts, values, tuple(proposals))
 
     @property
     def log_q(self) -> Tensor:
@@ -241,8 +240,4 @@ class Mixture:
         own = torch.stack([p.log_density(both) for p in proposals], dim=1)
         values = torch.cat([torch.cat([self.log_density, added], dim=2), own], dim=1)
         count = torch.cat([self.counts, *(c[:, None] for c in counts)], dim=1)
-        return Mixture((*self.proposals, *proposals), count, values)
-
-    def __getitem__(self, rows: Tensor) -> Mixture:
-        proposals = tuple(p[rows] for p in self.proposals)
-        return Mixture(proposals, self.counts[rows], self.log_density[rows])
+        return Mixture(count, values, (*self.proposals, *proposals))

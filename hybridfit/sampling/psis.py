@@ -52,6 +52,12 @@ def pareto_k_limit(n: int) -> float:
     return min(1 - 1 / math.log10(n), 0.7)
 
 
+def pareto_k_limits(n_draws: Tensor) -> Tensor:
+    """Return `pareto_k_limit` (B,) of numbers of draws (B,); of fewer than 2 it is that of 2."""
+    limits = [pareto_k_limit(max(n, 2)) for n in n_draws.tolist()]
+    return torch.tensor(limits, dtype=torch.float64, device=n_draws.device)
+
+
 def tail_length(n: int) -> int:
     """Return how many of ``n`` weights make the tail: min(n / 5, 3 sqrt n), five at least."""
     return max(MIN_TAIL, int(min(n / 5, 3 * math.sqrt(n))))

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from hybridfit.data.batch import Batch
 from hybridfit.fitting.problem import Problem
 from hybridfit.sampling.student_t import StudentT, factor_of
 
@@ -32,16 +33,24 @@ MAX_FALL = 3.0  # of the cost in one of them: farther the quadratic model is not
 
 
 @dataclass(frozen=True)
-class Ridge:
+class Ridge(Batch):
     """A mixture of G t distributions for each of b galaxies.
 
     Args:
         log_share: (b, G) of the draws.
-        student: b G of them, galaxy after galaxy.
+        mean, factor: (b, G, P) and (b, G, P, P) of the t distributions, see `StudentT`.
+        dof: of all of them.
     """
 
     log_share: Tensor
-    student: StudentT
+    mean: Tensor
+    factor: Tensor
+    dof: float
+
+    @property
+    def student(self) -> StudentT:
+        """The b G t distributions, galaxy after galaxy."""
+        return StudentT(self.mean.flatten(0, 1), self.factor.flatten(0, 1), self.dof)
 
     def draw(self, uniform: Tensor) -> Tensor:
         """Draws (b, S, P), in the order of the nodes, of uniform numbers (b, S, P + 1)."""
@@ -60,11 +69,6 @@ class Ridge:
         values = self.student.log_density(points.repeat_interleave(nodes, dim=0))
         return torch.logsumexp(values.view(b, nodes, -1) + self.log_share[..., None], dim=1)
 
-    def __getitem__(self, rows: Tensor) -> Ridge:
-        nodes = self.log_share.shape[1]
-        index = (rows[:, None] * nodes + torch.arange(nodes, device=rows.device)).flatten()
-        return Ridge(self.log_share[rows], self.student[index])
-
     def reweighted(self, points: Tensor, weights: Tensor) -> Ridge:
         """The same nodes with the shares of the posterior that each explains.
 
@@ -77,11 +81,11 @@ class Ridge:
         explained = torch.softmax(values.view(b, nodes, -1) + self.log_share[..., None], dim=1)
         share = (explained.nan_to_num() * weights[:, None]).sum(dim=2)
         share = (1 - FLOOR) * share + FLOOR * self.log_share.exp()
-        return Ridge(torch.log(share / share.sum(dim=1, keepdim=True)), self.student)
+        return replace(self, log_share=torch.log(share / share.sum(dim=1, keepdim=True)))
 
 
 @dataclass(frozen=True)
-class _Nodes:
+class _Nodes(Batch):
     """EvaluatedDraws (m, P), covariances (m, P, P) of all parameters, ln of the integrals (m,)."""
 
     point: Tensor
@@ -114,19 +118,15 @@ def find_ridge(
     start = _node(problem, whitened, unit, rows)
     nodes = [start]
     both = torch.cat([unit, unit])
-    here = _Nodes(*(torch.cat([v, v]) for v in (start.point, start.covariance, start.log_weight)))
+    here = _Nodes.cat([start, start])
     sign = torch.cat([spacing, -spacing])
     twice = torch.cat([rows, rows])
     for _ in range(STEPS):
         ahead = (here.covariance @ both[:, :, None])[:, :, 0]
         slope = ahead / (ahead * both).sum(dim=1, keepdim=True)
         here = _node(problem, here.point + sign[:, None] * slope, both, twice)
-        nodes += [_part(here, slice(0, b)), _part(here, slice(b, 2 * b))]
+        nodes += [here[:b], here[b:]]
     return _ridge(nodes, unit, spacing, dof)
-
-
-def _part(nodes: _Nodes, rows: slice) -> _Nodes:
-    return _Nodes(nodes.point[rows], nodes.covariance[rows], nodes.log_weight[rows])
 
 
 def _node(problem: Problem, guess: Tensor, unit: Tensor, rows: Tensor) -> _Nodes:
@@ -176,6 +176,6 @@ def _ridge(nodes: list[_Nodes], unit: Tensor, spacing: Tensor, dof: float) -> Ri
         width = (KERNEL * spacing[:, None] * slope)[:, :, None]
         covariances.append(_conditional(node.covariance, unit) + width @ width.mT)
     scale = (dof - 2) / dof
-    covariance = torch.stack(covariances, dim=1).flatten(0, 1) * scale
-    student = StudentT(torch.nan_to_num(means.flatten(0, 1)), factor_of(covariance), dof)
-    return Ridge(torch.log(share), student)
+    covariance = torch.stack(covariances, dim=1) * scale
+    factor = factor_of(covariance.flatten(0, 1)).view_as(covariance)
+    return Ridge(torch.log(share), torch.nan_to_num(means), factor, dof)

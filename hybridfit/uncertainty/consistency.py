@@ -17,7 +17,6 @@ from torch import Tensor
 
 from hybridfit.data.fit import Fit
 from hybridfit.data.flags import Flag
-from hybridfit.data.samples import Posterior
 from hybridfit.model.parameters import ParameterSpace
 
 # exceeded by 1 in 200 clean simulated galaxies of S/N 3-1500 for a network without refinement; for
@@ -25,25 +24,25 @@ from hybridfit.model.parameters import ParameterSpace
 MAX_DISAGREEMENT = 1.4
 
 
-def disagreement(fit: Fit, posterior: Posterior, zeropoint: Tensor) -> Tensor:
+def disagreement(fit: Fit, coords: Tensor, linear: Tensor, zeropoint: Tensor) -> Tensor:
     """Return the distance (B,) of fit and flow in their joint standard deviations.
 
     Args:
         fit: of one Sersic component; its sky is ignored.
-        posterior: of the flow, for the same B galaxies.
+        coords: (B, S, 6) render coordinates of the flow's draws for the same galaxies.
+        linear: (B, S, 2) their flux and sky.
         zeropoint: (B,) mag.
 
     Returns:
         (B,) float64, NaN where either is missing.
     """
-    batch, n_draws, _ = posterior.samples.shape
-    draws = _coordinates(posterior.samples.flatten(0, 1), zeropoint.repeat_interleave(n_draws))
-    draws = draws.view(batch, n_draws, -1)
-    point = _coordinates(fit.theta[:, :8], zeropoint)
+    draws, n_draws = comparison_coordinates(coords, linear), coords.shape[1]
+    here = ParameterSpace().from_physical(fit.theta[:, :8].double(), zeropoint.double())
+    point = comparison_coordinates(*here)
     offset = point - draws.mean(dim=1)
     spread = draws - draws.mean(dim=1, keepdim=True)
     covariance = spread.transpose(1, 2) @ spread / (n_draws - 1)
-    own = _slopes(fit.theta[:, :8].double())
+    own = comparison_slopes(fit.theta[:, :8].double())
     covariance = covariance + own @ fit.covariance[:, :8, :8] @ own.transpose(1, 2)
     usable = torch.isfinite(covariance).flatten(1).all(dim=1) & torch.isfinite(offset).all(dim=1)
     n = offset.shape[1]
@@ -61,14 +60,13 @@ def disagreement_flags(distance: Tensor) -> Tensor:
     return (distance > MAX_DISAGREEMENT) * int(Flag.DISAGREES)
 
 
-def _coordinates(theta: Tensor, zeropoint: Tensor) -> Tensor:
-    """Return x, y, ln r_circ, ln n, eta1, eta2, ln flux (B, 7) of physical parameters (B, 8)."""
-    coords, linear = ParameterSpace().from_physical(theta.double(), zeropoint.double())
-    return torch.cat([coords, torch.log(linear[:, :1])], dim=1)
+def comparison_coordinates(coords: Tensor, linear: Tensor) -> Tensor:
+    """Return x, y, ln r_circ, ln n, eta1, eta2, ln flux (..., 7) of render coordinates."""
+    return torch.cat([coords, torch.log(linear[..., :1])], dim=-1)
 
 
-def _slopes(theta: Tensor) -> Tensor:
-    """Return derivatives (B, 7, 8) of `_coordinates` by x, y, mag, r_eff, n, q, pa, sky."""
+def comparison_slopes(theta: Tensor) -> Tensor:
+    """Return (B, 7, 8) derivatives of `comparison_coordinates` by physical parameters (B, 8)."""
     _, _, _, r_eff, n, q, pa, _ = theta.unbind(1)
     angle, g, radians = torch.deg2rad(2 * pa), -torch.log(q), math.pi / 90
     slopes = torch.zeros(len(theta), 7, 8, dtype=theta.dtype)

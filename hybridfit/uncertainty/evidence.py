@@ -34,10 +34,11 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.samples import SamplingDiagnostics
 from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.problem import Problem
 from hybridfit.sampling.importance_sampling import WeightedDraws
-from hybridfit.sampling.psis import pareto_k_limit
+from hybridfit.sampling.psis import pareto_k_limits
 from hybridfit.uncertainty.correlated_noise import Autocorrelation
 from hybridfit.uncertainty.image_noise import LEAST_PIXELS
 
@@ -67,9 +68,9 @@ def with_evidence(
         noise: on which the temperatures are based; default not measured.
     """
     count = len(problem.space.shapes)
-    value = sampled.log_evidence + log_flux_prior(sampled, count)
+    value = sampled.diagnostics.log_evidence + log_flux_prior(sampled, count)
     value = value + log_sky_unit(problem, cutouts)
-    known = is_known(sampled)
+    known = is_known(sampled.diagnostics)
     if count > 1:
         known = known & (about.linear[:, :count] > 0).all(dim=1)
     if heat is not None:
@@ -77,13 +78,13 @@ def with_evidence(
         value = value - 0.5 * pixels * torch.log(heat)
     if noise is not None:
         known = known & (noise.pixels >= LEAST_PIXELS)
-    return replace(sampled, log_evidence=torch.where(known, value, torch.nan))
+    value = torch.where(known, value, torch.nan)
+    return replace(sampled, diagnostics=replace(sampled.diagnostics, log_evidence=value))
 
 
-def is_known(sampled: WeightedDraws) -> Tensor:
+def is_known(about: SamplingDiagnostics) -> Tensor:
     """Return (B,) whether the importance weights determine the evidence."""
-    limit = [pareto_k_limit(max(n, 2)) for n in sampled.n_draws.tolist()]
-    return (sampled.pareto_k < sampled.pareto_k.new_tensor(limit)) & (sampled.ess >= LEAST_DRAWS)
+    return (about.pareto_k < pareto_k_limits(about.n_draws)) & (about.ess >= LEAST_DRAWS)
 
 
 def log_flux_prior(sampled: WeightedDraws, count: int) -> Tensor:
@@ -91,7 +92,7 @@ def log_flux_prior(sampled: WeightedDraws, count: int) -> Tensor:
 
     Draws with a negative flux count as 0.
     """
-    flux = sampled.linear[..., :count]
+    flux = sampled.points.linear[..., :count]
     total = flux.sum(dim=2)
     density = math.lgamma(count) - (count - 1) * torch.log(total.clamp_min(1e-30))
     there = torch.isfinite(sampled.log_weights) & (flux > 0).all(dim=2)
