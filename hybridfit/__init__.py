@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from hybridfit.model.parameters import ParameterSpace as ParameterSpace
     from hybridfit.model.prior import LogNormal as LogNormal
     from hybridfit.model.prior import Prior as Prior
+    from hybridfit.model.profiles import Profile as Profile
+    from hybridfit.model.profiles import ShapeParameter as ShapeParameter
+    from hybridfit.model.profiles import register_profile as register_profile
     from hybridfit.pipeline.config import Config as Config
     from hybridfit.pipeline.config import PredictConfig as PredictConfig
     from hybridfit.pipeline.fit import fit as fit
@@ -76,6 +79,7 @@ _HOMES = {
     "io.read_results": ("read_draws",),
     "model.parameters": ("Parameter", "ParameterSpace"),
     "model.prior": ("LogNormal", "Prior"),
+    "model.profiles": ("Profile", "ShapeParameter", "register_profile"),
     "pipeline.config": ("Config", "PredictConfig"),
     "pipeline.fit": (
         "fit",

@@ -13,13 +13,15 @@ from profiles_of_users import Moffat
 from scipy import integrate, special
 from tolerances import DOUBLE
 
-from hybridfit.model import profiles
-from hybridfit.model.profiles import PROFILES, Profile, Sersic, find_profile
+import hybridfit as hf
+from hybridfit.model.profiles import PROFILES, Profile, Sersic, find_profile, registry
+from hybridfit.model.profiles.bn import log_bn
 
 # shape parameters at which the contract must hold
 SHAPES: dict[str, list[tuple[float, ...]]] = {
     "sersic": [(n,) for n in (0.15, 0.3, 0.5, 1.0, 2.5, 4.0, 8.0, 12.0)],
     "exponential": [()],
+    "devaucouleurs": [()],
     "moffat": [(2.5,), (4.0,)],
 }
 ALL: dict[str, Callable[[], Profile]] = {**PROFILES, "moffat": Moffat}
@@ -124,7 +126,7 @@ def test_derivatives_against_finite_differences(name: str, shape: tuple[float, .
 
 def test_far_out_a_profile_is_tiny_and_finite() -> None:
     """Where exp(-w) underflows, by which the pixels would take thirty times as long."""
-    profile = profiles.Sersic()
+    profile = Sersic()
     coefficients = tuple(c[:, None].float() for c in coefficients_of(profile, np.log([0.2])))
     log_rho2 = torch.linspace(3.0, 20.0, 50)[None]
     value, by_rho, (by_n,) = profile.derivatives(log_rho2, coefficients)
@@ -171,7 +173,7 @@ def test_b_n_against_scipy() -> None:
     """1e-9: the cubic table's own error is 1e-10; off its nodes and at both ends."""
     n = np.concatenate([np.geomspace(0.1, 20.0, 4001), [0.5, 1.0, 4.0]])
     exact = special.gammaincinv(2 * n, 0.5)
-    log_b = profiles._hermite(torch.as_tensor(np.log(n)), 0)
+    log_b = log_bn(torch.as_tensor(np.log(n)), 0)
     np.testing.assert_allclose(np.exp(log_b), exact, rtol=1e-9, atol=DOUBLE)
     # the exponential's constant is that of n = 1
     b = special.gammaincinv(2, 0.5)
@@ -184,7 +186,7 @@ def test_slope_of_b_n() -> None:
     log_n = np.linspace(math.log(0.11), math.log(19.0), 997)
     step = 1e-4
     high, low = (np.log(special.gammaincinv(2 * np.exp(log_n + s), 0.5)) for s in (step, -step))
-    slope = profiles._hermite(torch.as_tensor(log_n), 1)
+    slope = log_bn(torch.as_tensor(log_n), 1)
     np.testing.assert_allclose(slope, (high - low) / (2 * step), atol=2e-7)
 
 
@@ -207,6 +209,33 @@ def test_sersic_half_is_the_gaussian() -> None:
 def test_profiles_are_found_by_name() -> None:
     assert isinstance(find_profile("sersic"), Sersic)
     assert find_profile("profiles_of_users:Moffat").shape == ("beta",)
+
+
+def test_a_registered_profile_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "PROFILES", dict(PROFILES))
+    hf.register_profile("my_moffat", Moffat)
+    hf.register_profile("my_moffat", Moffat)  # the same once more
+    found = find_profile("my_moffat")
+    assert isinstance(found, Moffat)
+    assert found.coordinates == ("x", "y", "size", "beta", "eta1", "eta2")
+    assert [p.prior for p in found.shape_parameters] == [None]
+    with pytest.raises(ValueError, match="'sersic' exists already"):
+        hf.register_profile("sersic", Moffat)
+    with pytest.raises(ValueError, match="expected letters"):
+        hf.register_profile("my moffat", Moffat)
+    with pytest.raises(TypeError, match="expected a subclass of Profile for 'mine'"):
+        hf.register_profile("mine", type("Mine", (), {}))
+
+
+def test_shape_parameters_with_a_shift_and_a_sign() -> None:
+    boxiness = hf.ShapeParameter("c0", shift=-2.0)
+    slope = hf.ShapeParameter("beta", shift=2.0, sign=-1.0)
+    z = torch.tensor([-0.3, 0.0, 0.4], dtype=torch.float64)
+    for parameter, value in ((boxiness, z.exp() - 2), (slope, 2 - z.exp())):
+        assert torch.equal(parameter.value(z), value)
+        torch.testing.assert_close(parameter.coordinate(value), z, rtol=0, atol=DOUBLE)
+    with pytest.raises(ValueError, match="expected 1 or -1"):
+        hf.ShapeParameter("n", sign=0.5)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ class _Compiled:
     def __call__(
         self, shape: Geometry, profile: Profile, grid: Grid, transfer: Tensor, jacobian: bool
     ) -> Tensor:
-        key = (type(profile), id(grid), len(transfer), jacobian)
+        key = (profile.key, id(grid), len(transfer), jacobian)
         if key not in self._functions:
 
             def images(transfer: Tensor, *values: Tensor) -> Tensor:

@@ -1,0 +1,27 @@
+"""Profiles: surface brightness for unit flux as a function of elliptical radius.
+
+A new profile is one class with its shape parameters and one method, ``evaluate``.
+"""
+
+from hybridfit.model.profiles.base import LEAST_EXPONENT, NativeScale, Profile, ShapeParameter
+from hybridfit.model.profiles.registry import (
+    PROFILES,
+    find_profile,
+    import_profiles,
+    register_profile,
+)
+from hybridfit.model.profiles.sersic import DeVaucouleurs, Exponential, Sersic
+
+__all__ = [
+    "LEAST_EXPONENT",
+    "PROFILES",
+    "DeVaucouleurs",
+    "Exponential",
+    "NativeScale",
+    "Profile",
+    "Sersic",
+    "ShapeParameter",
+    "find_profile",
+    "import_profiles",
+    "register_profile",
+]

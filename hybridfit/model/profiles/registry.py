@@ -1,0 +1,83 @@
+"""Profiles by name: the table of those there are, and how to add and find one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from importlib import import_module
+
+from hybridfit.model.profiles.base import Profile
+from hybridfit.model.profiles.sersic import DeVaucouleurs, Exponential, Sersic
+
+PROFILES: dict[str, Callable[[], Profile]] = {
+    "sersic": Sersic,
+    "exponential": Exponential,
+    "devaucouleurs": DeVaucouleurs,
+}
+
+
+def register_profile(name: str, profile_class: type[Profile]) -> None:
+    """Make a profile known by a name, for this process.
+
+    Args:
+        name: a word; letters, digits and underscores.
+        profile_class: a subclass of `Profile` that is created without arguments.
+
+    Raises:
+        ValueError: if the name is no word or already that of another profile.
+        TypeError: if the class is no subclass of `Profile`.
+    """
+    if not name.isidentifier():
+        raise ValueError(f"profile name '{name}': expected letters, digits and underscores")
+    if not (isinstance(profile_class, type) and issubclass(profile_class, Profile)):
+        raise TypeError(f"expected a subclass of Profile for '{name}', got {profile_class!r}")
+    if PROFILES.get(name, profile_class) is not profile_class:
+        raise ValueError(f"profile '{name}' exists already: choose another name")
+    PROFILES[name] = profile_class
+
+
+def find_profile(name: str) -> Profile:
+    """Return the profile of that name, or the class named by ``my_module:MyProfile``.
+
+    This never imports a module, as the name may come from a table or a settings file of someone
+    else: the user must import it (`import_profiles`, ``--allow-import``).
+
+    Raises:
+        ValueError: if there is no such profile; the message lists the known ones.
+    """
+    if name in PROFILES:
+        return PROFILES[name]()
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        known = ", ".join(PROFILES)
+        raise ValueError(f"unknown profile '{name}': expected {known}, or my_module:MyProfile")
+    if module not in sys.modules:
+        raise ValueError(
+            f"profile '{name}' is of a module that was not imported, and a name in a file imports "
+            f"none: import {module} first, or on the command line say --allow-import {module}"
+        )
+    kind = getattr(sys.modules[module], attribute, None)
+    if kind is None:
+        raise ValueError(f"profile '{name}' cannot be found: '{module}' has no '{attribute}'")
+    if not (isinstance(kind, type) and issubclass(kind, Profile)):  # checked before it is called
+        raise ValueError(f"'{name}' is not a subclass of hybridfit.model.profiles.Profile")
+    try:
+        return kind()
+    except TypeError as error:
+        raise ValueError(f"profile '{name}' cannot be created: {error}") from error
+
+
+def import_profiles(names: Iterable[str]) -> None:
+    """Import the modules of profiles named by the user, e.g. ``my_module:MyProfile``.
+
+    Raises:
+        ValueError: if one cannot be imported.
+    """
+    for name in names:
+        module, colon, _ = name.partition(":")
+        if name in PROFILES or not colon:
+            continue
+        try:
+            import_module(module)
+        except (ImportError, TypeError, ValueError) as error:
+            raise ValueError(f"profile '{name}' cannot be imported: {error}") from error
