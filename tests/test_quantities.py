@@ -42,6 +42,7 @@ def test_the_magnitude_is_right():
     assert table["mag"][0] == pytest.approx(21.4, abs=0.03)  # S/N 500, n at its prior's edge
     assert table["zeropoint"][0] == pytest.approx(31.4)
     assert table["zeropoint_from"][0] == "unit nJy"
+    assert (str(table["flux"].unit), str(table["sky"].unit)) == ("nJy", "nJy / pix")
 
 
 @pytest.mark.parametrize(

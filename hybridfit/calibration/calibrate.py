@@ -19,6 +19,7 @@ from hybridfit import plots
 from hybridfit.calibration.coverage import Calibration, CalibrationOptions, calibrate
 from hybridfit.calibration.cramer_rao import cramer_rao
 from hybridfit.calibration.sbc_samples import SbcSamples
+from hybridfit.calibration.table_columns import describe_galaxies
 from hybridfit.calibration.tarp import MissingLibrary, tarp
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import UsageError, usage_errors
@@ -289,6 +290,7 @@ def _report(found: dict[str, NDArray], task: _Task, seed: int) -> Report:
         galaxies[name] = found["theta"][:, j]
     for k, name in enumerate(used):
         galaxies[f"{name}_rank"], galaxies[f"{name}_width"] = result.ranks[:, k], result.width[:, k]
+    describe_galaxies(galaxies, used)
     share = float(found["rejected"].sum() / found["samples"][:, :, 0].size)
     result.table.meta["rejected_share"] = share
     return Report(result, curve, galaxies, tuple(notes))

@@ -19,6 +19,8 @@ from scipy import stats
 
 from hybridfit.calibration.diagnostics import coverage, pulls, ranks, usable, width_over_limit
 from hybridfit.calibration.sbc_samples import Array, SbcSamples, weighted_quantiles
+from hybridfit.calibration.table_columns import RANKS, SUMMARY, describe_curve
+from hybridfit.data.column_facts import describe_columns
 from hybridfit.options.checks import check_fields
 from hybridfit.options.metadata import option
 
@@ -144,10 +146,10 @@ def coverage_curve(rank: Array, names: Sequence[str], n_levels: int = 39) -> Tab
     """
     level = np.arange(1, n_levels + 1) / (n_levels + 1)
     curve = Table({"level": level, "error": np.sqrt(level * (1 - level) / max(len(rank), 1))})
-    held = np.stack([coverage(rank, v).mean(axis=0) for v in level])
+    inside = np.stack([coverage(rank, v).mean(axis=0) for v in level])
     for j, name in enumerate(names):
-        curve[name] = held[:, j]
-    return curve
+        curve[name] = inside[:, j]
+    return describe_curve(curve)
 
 
 def uniformity(
@@ -167,8 +169,7 @@ def uniformity(
         distance, ks_p = stats.kstest(rank[:, j], "uniform")
         verdict = _verdict(min(chi2_p, ks_p) >= options.p_value, len(rank), options)
         rows.append((name, len(rank), chi2, chi2_p, distance, ks_p, count, verdict))
-    names_of = ("parameter", "n", "chi2", "chi2_p", "ks", "ks_p", "histogram", "verdict")
-    return Table(rows=rows, names=names_of)
+    return describe_columns(Table(rows=rows, names=list(RANKS)), RANKS)
 
 
 def summarise(
@@ -206,9 +207,7 @@ def summarise(
             held = (figures[0], errors[0], figures[1], errors[1])
             verdicts = _verdicts(quantity, number, name, figures, count, options)
             rows.append((quantity, low, high, name, count, *held, *figures[2:], *verdicts))
-    names = ["bin", "low", "high", "parameter", "n", "cover_68", "cover_68_err", "cover_95"]
-    names += ["cover_95_err", "pull_mean", "pull_std", "width", "verdict_cover", "verdict_width"]
-    return Table(rows=rows, names=names)
+    return describe_columns(Table(rows=rows, names=list(SUMMARY)), SUMMARY)
 
 
 def _verdicts(

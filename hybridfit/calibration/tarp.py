@@ -15,6 +15,8 @@ from torch import Tensor
 
 from hybridfit.calibration.diagnostics import usable
 from hybridfit.calibration.sbc_samples import SbcSamples
+from hybridfit.calibration.table_columns import TARP
+from hybridfit.data.column_facts import describe_columns
 
 MISSING = "TARP comes from sbi, which is not installed: pip install 'hybridfit[validation]'"
 
@@ -81,7 +83,7 @@ def _table(alpha: Tensor, ecp: Tensor, area: float, count: int) -> Table:
     level, covered = alpha.double().numpy(), ecp.double().numpy()
     distance = float(np.abs(covered - level).max())
     grid = np.linspace(0, 1, 101)
-    return Table(
+    table = Table(
         {"level": grid, "coverage": np.interp(grid, level, covered, left=0.0, right=1.0)},
         meta={
             "area": float(area),
@@ -90,6 +92,7 @@ def _table(alpha: Tensor, ecp: Tensor, area: float, count: int) -> Table:
             "n": count,
         },
     )
+    return describe_columns(table, TARP)
 
 
 class _GivenPosterior:

@@ -142,7 +142,7 @@ def _summary_table(rows: Table, first: Sequence[str], exact: bool) -> str:
         if not empty:
             columns[SHORT.get(name, name)] = values
     formats = {SHORT.get(name, name): format for name, format in FORMATS.items()}
-    notes = {SHORT.get(name, name): text for name, text in COLUMNS.items()}
+    notes = {SHORT.get(name, name): facts.description for name, facts in COLUMNS.items()}
     return report.table(columns, formats, notes)
 
 

@@ -19,6 +19,7 @@ from hybridfit.comparison.differences import (
     Pairs,
     shared_parameters,
 )
+from hybridfit.data.column_facts import ColumnFacts, describe_columns
 from hybridfit.io.references.catalogue import COLUMN, Array
 
 ALL = "all"
@@ -30,25 +31,61 @@ CONSTANT = 0.1, 0.25  # mag: an offset above the first with a scatter below its 
 PIXEL_OFF = 0.2  # pixels about 1 that suggest another first pixel
 TURNED = 10.0  # degrees about 90 that suggest another axis
 
-COLUMNS = {  # of `summarise`, and what they mean
-    "group": "all, a quality, or a bin",
-    "parameter": "its differences are ours - theirs, in ln of r_eff and n, pa the short way",
-    "n": "components that both have",
-    "median": "of the differences",
-    "mean": "of the differences, without the catastrophic",
-    "mean_err": "standard error of the mean",
-    "rms": "of the differences, without the catastrophic",
-    "nmad": "1.4826 times the median absolute deviation of the differences",
-    "pull_mean": "mean of differences over our errors, without the catastrophic",
-    "pull_std": "their standard deviation",
-    "pull_theirs_std": "standard deviation of differences over their errors",
-    "pull_both_std": "over both errors together; for a truth as over ours",
-    "pull_both_nmad": "the same as 1.4826 MAD",
-    "cover_68": "share of theirs within our 68 % interval; galaxies without a fit are outside",
-    "cover_95": "share of theirs within our 95 % interval",
-    "outliers": "share beyond 5 sigma, of both errors where both are there",
-    "galaxies": "galaxies of the group",
-    "catastrophic": "galaxies off by 0.5 mag or a factor 2 in size, or without a fit",
+COLUMNS = {  # of the table of `summarise`
+    "group": ColumnFacts("", "all, a quality, or a bin", "meta.code"),
+    "parameter": ColumnFacts(
+        "", "differences are ours - theirs, in ln for r_eff and n, wrapped for pa", "meta.id"
+    ),
+    "n": ColumnFacts("", "number of components with values on both sides", "meta.number"),
+    "median": ColumnFacts("", "median difference", "stat.fit.residual;stat.median"),
+    "mean": ColumnFacts(
+        "", "mean difference, without catastrophic ones", "stat.fit.residual;stat.mean"
+    ),
+    "mean_err": ColumnFacts("", "standard error of the mean", "stat.error;stat.mean"),
+    "rms": ColumnFacts("", "root mean square difference, without catastrophic ones", "stat.rms"),
+    "nmad": ColumnFacts(
+        "",
+        "1.4826 times the median absolute deviation of the differences",
+        "stat.fit.residual;stat.stdev",
+    ),
+    "pull_mean": ColumnFacts(
+        "",
+        "mean of differences over our errors, without catastrophic ones",
+        "stat.fit.residual;stat.mean",
+    ),
+    "pull_std": ColumnFacts(
+        "",
+        "standard deviation of differences over our errors",
+        "stat.fit.residual;stat.stdev",
+    ),
+    "pull_theirs_std": ColumnFacts(
+        "",
+        "standard deviation of differences over their errors",
+        "stat.fit.residual;stat.stdev",
+    ),
+    "pull_both_std": ColumnFacts(
+        "",
+        "standard deviation of differences over both errors; over ours against a truth",
+        "stat.fit.residual;stat.stdev",
+    ),
+    "pull_both_nmad": ColumnFacts(
+        "", "1.4826 MAD of differences over both errors", "stat.fit.residual;stat.stdev"
+    ),
+    "cover_68": ColumnFacts(
+        "",
+        "fraction of their values in our 68 % interval; galaxies without a fit count as outside",
+        "stat.probability",
+    ),
+    "cover_95": ColumnFacts(
+        "", "fraction of their values in our 95 % interval", "stat.probability"
+    ),
+    "outliers": ColumnFacts(
+        "", "fraction beyond 5 sigma, of both errors if both are known", "stat.probability"
+    ),
+    "galaxies": ColumnFacts("", "number of galaxies in the group", "meta.number"),
+    "catastrophic": ColumnFacts(
+        "", "galaxies off by 0.5 mag or a factor 2 in size, or without a fit", "meta.number"
+    ),
 }
 
 
@@ -74,9 +111,7 @@ def summarise(
         for name in shared_parameters(pairs):
             rows.append({"group": group, **figures(chosen, name), **counted})
     table = Table({c: [row[c] for row in rows] for c in COLUMNS})
-    for column, text in COLUMNS.items():
-        table[column].description = text
-    return table
+    return describe_columns(table, COLUMNS)
 
 
 def figures(pairs: Pairs, name: str) -> dict[str, float | int | str]:

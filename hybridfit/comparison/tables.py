@@ -1,4 +1,4 @@
-"""The tables of a comparison: rows for components, figures, and galaxies without a partner."""
+"""The tables of a comparison: one row per component, statistics, and unmatched galaxies."""
 
 from __future__ import annotations
 
@@ -10,12 +10,26 @@ from numpy.typing import NDArray
 
 from hybridfit.comparison.differences import PARAMETERS, shared_parameters
 from hybridfit.comparison.result import Comparison
-from hybridfit.comparison.row_table import comparison_columns, comparison_rows
-from hybridfit.io.table import Column
+from hybridfit.comparison.row_table import TEXTS, comparison_columns, comparison_rows
+from hybridfit.comparison.statistics import COLUMNS
+from hybridfit.data.column_facts import ColumnFacts, describe_columns
+from hybridfit.io.table import Column, parameter_of
+
+REFERENCE = ColumnFacts("", *TEXTS["reference"])
+UNIT = ColumnFacts(
+    "",
+    "unit of median, mean, mean_err, rms and nmad; empty for none, or that of the image",
+    "meta.unit",
+)
+UNMATCHED = {
+    "reference": REFERENCE,
+    "side": ColumnFacts("", "catalogue with the galaxy: ours or theirs", "meta.code"),
+    "id": ColumnFacts("", "id of the galaxy in that catalogue", "meta.id;meta.main"),
+}
 
 
 def table_rows(comparisons: Sequence[Comparison]) -> tuple[NDArray[np.void], tuple[Column, ...]]:
-    """The table of all comparisons: a row for each reference and component."""
+    """Return the table of all comparisons, one row per reference and component."""
     known = {name for c in comparisons for name in shared_parameters(c.pairs)}
     names = [name for name in PARAMETERS if name in known]
     parts = [_entries(c, names) for c in comparisons]
@@ -29,7 +43,7 @@ def table_rows(comparisons: Sequence[Comparison]) -> tuple[NDArray[np.void], tup
 def _entries(
     c: Comparison, names: Sequence[str]
 ) -> tuple[list[str], dict[str, list[str]], dict[str, NDArray[np.float64]]]:
-    """Ids, texts and numbers of the rows of one comparison, by column."""
+    """Return ids, texts and numbers of the rows of one comparison, by column."""
     ids = [c.ours.id[m] for m in c.pairs.galaxy]
     return ids, _texts(c), _galaxy_numbers(c) | _parameter_numbers(c, names)
 
@@ -49,7 +63,7 @@ def _texts(c: Comparison) -> dict[str, list[str]]:
 
 
 def _galaxy_numbers(c: Comparison) -> dict[str, NDArray[np.float64]]:
-    """Numbers that belong to galaxies, and the components' own."""
+    """Return the numeric columns of galaxies, and component numbers."""
     galaxy = c.pairs.galaxy
     number = c.pairs.component.astype(np.float64) + 1
     return {
@@ -68,7 +82,7 @@ def _galaxy_numbers(c: Comparison) -> dict[str, NDArray[np.float64]]:
 
 
 def _parameter_numbers(c: Comparison, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    """Values of both sides, their errors, differences and pulls."""
+    """Return values of both sides, their errors, differences and pulls."""
     pairs, numbers = c.pairs, dict[str, NDArray[np.float64]]()
     difference, pull = pairs.difference, pairs.pull_both
     for name in names:
@@ -85,24 +99,30 @@ def _parameter_numbers(c: Comparison, names: Sequence[str]) -> dict[str, NDArray
 
 
 def summary_table(comparisons: Sequence[Comparison]) -> Table:
-    """Figures of each reference, group and parameter."""
+    """Return the statistics for each reference, group and parameter."""
     parts = []
     for c in comparisons:
         part = c.summary.copy()
         part.add_column([c.theirs.name] * len(part), index=0, name="reference")
+        part.add_column([_unit_of(str(name)) for name in part["parameter"]], 3, name="unit")
         parts.append(part)
-    return vstack(parts) if len(parts) > 1 else parts[0]
+    whole = vstack(parts) if len(parts) > 1 else parts[0]
+    return describe_columns(whole, {"reference": REFERENCE, "unit": UNIT, **COLUMNS})
+
+
+def _unit_of(parameter: str) -> str:
+    """Return the unit of a parameter's differences; "" for logarithms and image units."""
+    return "" if parameter.startswith("ln ") else parameter_of(parameter)[0]
 
 
 def unmatched_table(comparisons: Sequence[Comparison]) -> Table:
-    """Galaxies that only one side has: reference, side, id."""
+    """Return the galaxies found in only one catalogue: reference, side, id."""
     rows = [
         (c.theirs.name, side, name)
         for c in comparisons
         for side, ids in (("ours", c.matches.only_ours), ("theirs", c.matches.only_theirs))
         for name in ids
     ]
-    names = ("reference", "side", "id")
-    if not rows:
-        return Table(names=names, dtype=(str, str, str))
-    return Table(rows=rows, names=names)
+    names = tuple(UNMATCHED)
+    table = Table(rows=rows, names=names) if rows else Table(names=names, dtype=(str,) * 3)
+    return describe_columns(table, UNMATCHED)

@@ -78,7 +78,7 @@ def write_tables(
     """
     whole, more = finished(parts, columns)
     main = tuple(column for column in whole if not column.is_draws)
-    drawn = [column for column in columns if column.is_draws]
+    drawn = [column for column in whole if column.is_draws]
     if drawn:
         kept = (columns[0], *drawn)  # with the id
         names = [column.name.removesuffix(DRAWS) for column in kept]

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.flags import Flag
+from hybridfit.io.flux_units import ORIGIN_WIDTH, shared_unit, with_flux_unit
 from hybridfit.io.table import Column, to_numpy
 
-ORIGIN_WIDTH = 32  # bytes
 KEPT = 50  # different zero points listed in the metadata
 INSTRUMENTAL = "instrumental, -2.5 log10(flux): no zero point is known"
 
@@ -50,15 +50,17 @@ def fill_zeropoints(rows: NDArray[np.void], cutouts: Cutouts) -> None:
 def with_zeropoint_metadata(
     parts: Iterable[NDArray[np.void]], columns: Sequence[Column]
 ) -> tuple[tuple[Column, ...], dict[str, Any]]:
-    """Return columns that mark instrumental magnitudes, and metadata of the zero points.
+    """Return columns with the image's unit or marked as instrumental, and zero-point metadata.
 
     Args:
         parts: rows of a table.
-        columns: of these rows; without zero point columns they are unchanged.
+        columns: their columns; without zero-point columns they are unchanged.
 
     Returns:
-        The columns, and ``MAGTYPE`` ("calibrated", "instrumental", or "mixed") with
-        ``ZEROPNTS``, JSON: for each origin its zero points and how many galaxies have them.
+        The columns, where fluxes and sky levels have the unit of the images if all images have
+        the same (see `hybridfit.io.flux_units`); and ``MAGTYPE`` ("calibrated", "instrumental", or
+        "mixed") with ``ZEROPNTS``, JSON: for each origin its zero points and how many galaxies
+        have them.
     """
     if "zeropoint_from" not in {column.name for column in columns}:
         return tuple(columns), {}
@@ -71,7 +73,9 @@ def with_zeropoint_metadata(
         counts.update((a.decode(errors="replace"), round(float(b), 4)) for a, b in some.tolist())
     kind = "calibrated" if not without else "mixed" if counts else "instrumental"
     meta = {"MAGTYPE": kind, "ZEROPNTS": json.dumps(_listed(counts, without))}
-    return tuple(_described(column, kind) for column in columns), meta
+    unit = "" if without else shared_unit({origin for origin, _ in counts})
+    described = (_described(column, kind) for column in columns)
+    return tuple(with_flux_unit(column, unit) for column in described), meta
 
 
 def _listed(counts: Mapping[tuple[str, float], int], without: int) -> dict[str, Any]:
