@@ -20,6 +20,8 @@ from hybridfit.pipeline.posterior import without_signal
 from hybridfit.sampling import importance_sampling
 from hybridfit.sampling.options import SamplingOptions
 from hybridfit.sampling.proposal import EvaluatedDraws
+from hybridfit.uncertainty import error_budget
+from hybridfit.uncertainty.correlated_noise import Autocorrelation
 
 EAGER = hf.FitOptions(compile="off")
 
@@ -128,6 +130,26 @@ def test_a_known_shape_makes_the_limit_sharper() -> None:
     pull = (known.flux - torch.tensor(flux_of(truth))) / known.error
     # chi2 of 20: 8 to 37 are its 1 and 99 % ends
     assert 8 < float((pull**2).sum()) < 37
+
+
+@pytest.mark.parametrize("uncertainty", ["posterior", "covariance", "bootstrap"])
+@pytest.mark.parametrize("components", [("sersic",), ("sersic", "exponential")])
+def test_noise_is_measured_once(monkeypatch, uncertainty: str, components) -> None:
+    """Errors and forced fluxes share the noise of a galaxy without signal."""
+    measure, counts = error_budget.measure_noise, []
+
+    def counted(cutouts: Cutouts) -> Autocorrelation:
+        counts.append(len(cutouts))
+        return measure(cutouts)
+
+    monkeypatch.setattr(error_budget, "measure_noise", counted)
+    options = hf.FitOptions(components, compile="off")
+    budget, bootstrap = hf.BudgetOptions(covariance=True), hf.BootstrapOptions(replicas=4)
+    table = hf.fit(
+        blank(2, 3), fit=options, uncertainty=uncertainty, budget=budget, bootstrap=bootstrap
+    )
+    assert np.isfinite(table["flux_limit"]).all()
+    assert sum(counts) == 2
 
 
 def test_no_data_has_no_limit() -> None:

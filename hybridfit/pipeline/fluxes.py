@@ -30,6 +30,7 @@ def with_fluxes(
     budget: BudgetOptions = BudgetOptions(),
     device: torch.device | str = "cpu",
     problem: Problem | None = None,
+    heat: Tensor | None = None,
 ) -> Result:
     """Return results with fluxes: of the model, or forced at the target where there is no signal.
 
@@ -40,15 +41,18 @@ def with_fluxes(
         budget: whether the noise is correlated.
         device: where to compute.
         problem: of the same galaxies and one Sersic profile, where there is one already.
+        heat: (B,) temperatures of the noise of galaxies without signal, where these are known
+            already; default measured.
     """
     flux, error = model_flux(result.fit, cutouts.zeropoint.cpu())
     limit = torch.full_like(flux, torch.nan)
     rows = _unseen(result.fit, flux, error).nonzero()[:, 0]
     if len(rows):
+        known = None if heat is None else heat[rows]
         if problem is None:
-            forced = flux_limits(cutouts[rows], options, budget, device)
+            forced = flux_limits(cutouts[rows], options, budget, device, known)
         else:
-            forced = _forced(problem[rows], cutouts[rows].to(device), budget)
+            forced = _forced(problem[rows], cutouts[rows].to(device), budget, known)
         flux[rows], error[rows], limit[rows] = forced.flux, forced.error, forced.limit
     return replace(result, flux=flux, flux_err=error, flux_limit=limit)
 
@@ -75,6 +79,7 @@ def flux_limits(
     options: FitOptions = FitOptions(),
     budget: BudgetOptions = BudgetOptions(),
     device: torch.device | str = "cpu",
+    heat: Tensor | None = None,
 ) -> ForcedFlux:
     """Return the forced fluxes of B galaxies on the CPU, whatever model was fitted: one Sersic's.
 
@@ -83,20 +88,29 @@ def flux_limits(
         options: sky, precision and prior are used.
         budget: whether the noise is correlated.
         device: where to compute.
+        heat: (B,) temperatures of the noise; default measured.
     """
     single = replace(options, components=("sersic",), convolution="continuous")
     values = torch.full((3, len(cutouts)), torch.nan, dtype=torch.float64)
     for rows, part, problem in build_problems(cutouts, single, device):
-        found = _forced(problem, part, budget)
+        found = _forced(problem, part, budget, None if heat is None else heat[rows])
         values[:, rows] = torch.stack([found.flux, found.error, found.limit])
     return ForcedFlux(*values.unbind(0))
 
 
 @torch.inference_mode()
-def _forced(problem: Problem, cutouts: Cutouts, budget: BudgetOptions) -> ForcedFlux:
+def _forced(
+    problem: Problem, cutouts: Cutouts, budget: BudgetOptions, heat: Tensor | None
+) -> ForcedFlux:
     """The forced fluxes, on the CPU, of galaxies whose problem has one Sersic profile."""
-    heat = torch.ones(len(cutouts), dtype=torch.float64)
-    if budget != NONE:
-        heat = temperature(cutouts, noise_of(cutouts, budget))
+    if heat is None:
+        heat = temperature_of(cutouts, budget)
     found = forced_flux(problem, cutouts, heat)
     return ForcedFlux(found.flux.cpu(), found.error.cpu(), found.limit.cpu())
+
+
+def temperature_of(cutouts: Cutouts, budget: BudgetOptions) -> Tensor:
+    """Return the temperatures (B,) of the noise of galaxies; 1 where it counts as white."""
+    if budget == NONE:
+        return torch.ones(len(cutouts), dtype=torch.float64)
+    return temperature(cutouts, noise_of(cutouts, budget))

@@ -158,11 +158,11 @@ def _measured(
             distance = disagreement(fit, draws.coords.cpu(), draws.linear.cpu(), cutouts.zeropoint)
             flags = flags | disagreement_flags(distance)
         fit = replace(fit, flags=flags)
-    result = _with_errors(fitted, fit, network, options, errors)
+    result, heat = _with_errors(fitted, fit, network, options, errors)
     result = replace(result, fit_network_distance=distance)
     single = options.components == ("sersic",) and options.convolution == "continuous"
     problem = fitted.problem if single else None
-    return with_fluxes(result, cutouts, options, errors.budget, device, problem)
+    return with_fluxes(result, cutouts, options, errors.budget, device, problem, heat)
 
 
 def put_together(results: Sequence[Result], rows: Sequence[Tensor]) -> Result:
@@ -186,19 +186,24 @@ def _with_errors(
     network: NetworkStart | None,
     options: FitOptions,
     errors: ErrorOptions,
-) -> Result:
-    """The result of fits that carry the curvature's covariance and their own flags."""
+) -> tuple[Result, Tensor | None]:
+    """The result of fits that carry the curvature's covariance and their own flags.
+
+    With it come the temperatures (b,) of the noise, where these were measured.
+    """
     if errors.uncertainty == "covariance":
+        heat = None
         if errors.budget.covariance:
-            fit = budgeted(fitted, fit, errors.budget)
+            fit, heat = budgeted(fitted, fit, errors.budget)
         fit = quote_covariance(fit)
-        return Result(fit, quality(fit.flags, sampled=False))
+        return Result(fit, quality(fit.flags, sampled=False)), heat
     if errors.uncertainty == "bootstrap":
-        return _bootstrapped(fit, bootstrap(fitted, errors.bootstrap, options), errors)
+        return _bootstrapped(fit, bootstrap(fitted, errors.bootstrap, options), errors), None
     draws = floor = None
     if network is not None and network.proposed is not None:
         draws, floor = network.proposed, network.initial.log_prob.amin(dim=1)
-    return _sampled(fit, sample_fitted(fitted, draws, floor, errors.sampling, errors.budget))
+    found = sample_fitted(fitted, draws, floor, errors.sampling, errors.budget)
+    return _sampled(fit, found), found.heat
 
 
 def _bootstrapped(fit: Fit, draws: Draws, errors: ErrorOptions) -> Result:

@@ -41,12 +41,14 @@ class PosteriorResult(Batch):
         diagnostics: of the draws.
         flow_distance: see `Result`.
         flags: (B,) of what the error budget found.
+        heat: (B,) temperatures of the noise, see `hybridfit.uncertainty.tempering`.
     """
 
     draws: Draws
     diagnostics: SamplingDiagnostics
     flow_distance: Tensor
     flags: Tensor
+    heat: Tensor
 
 
 @torch.inference_mode()
@@ -107,6 +109,7 @@ def _sample_block(
         sampled.diagnostics.to("cpu"),
         _distance(network, about, problem).cpu(),
         _signs(terms, len(part)),
+        torch.ones(len(part), dtype=torch.float64) if hot is None else hot.cpu(),
     )
 
 
@@ -120,8 +123,10 @@ def without_signal(fit: Fit) -> Tensor:
 
 
 @torch.inference_mode()
-def budgeted(fitted: Fitted, fit: Fit, budget: BudgetOptions) -> Fit:
+def budgeted(fitted: Fitted, fit: Fit, budget: BudgetOptions) -> tuple[Fit, Tensor]:
     """Return a fit with the error budget added to its covariances, and its flags.
+
+    With it come the temperatures (b,) of the noise of galaxies without signal, NaN for others.
 
     Args:
         fitted: b galaxies with the problem that they were fitted as.
@@ -129,16 +134,20 @@ def budgeted(fitted: Fitted, fit: Fit, budget: BudgetOptions) -> Fit:
         budget: of the errors beyond the noise map's.
     """
     covariance, flags = fit.covariance.clone(), fit.flags.clone()
+    heat = torch.full_like(fit.chi2, torch.nan)
     for rows in _blocks(fitted):
         part = fitted[rows]
-        about = part.linearise()
-        terms = error_budget(about, part.problem, part.cutouts, budget)
+        about, noise = part.linearise(), noise_of(part.cutouts, budget)
+        dark = ((part.fit.flags & int(Flag.NO_SIGNAL)) != 0).nonzero()[:, 0]
+        if len(dark):
+            heat[rows[dark]] = temperature(part.cutouts[dark], noise[dark]).cpu()
+        terms = error_budget(about, part.problem, part.cutouts, budget, noise)
         slopes = about.to_physical
         extra = (slopes @ terms.total @ slopes.mT).cpu()
         known = torch.isfinite(extra).flatten(1).all(dim=1)[:, None, None]
         covariance[rows] += torch.where(known, extra, 0.0)
         flags[rows] |= _signs(terms, len(rows))
-    return replace(fit, covariance=covariance, flags=flags)
+    return replace(fit, covariance=covariance, flags=flags), heat
 
 
 def _blocks(fitted: Fitted) -> Sequence[Tensor]:
