@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 import hybridfit
+from hybridfit.calibration.sbc_samples import SbcSamples
+from hybridfit.comparison.differences import Pairs
 from hybridfit.data.batch import Batch, shared
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
@@ -113,8 +115,16 @@ EXAMPLES: dict[type[Batch], Callable[[], Any]] = {
     Mixture: lambda: Mixture(numbers(3), numbers(3, S), (student(), PriorProposal(), student())),
     NoiseLevel: level,
     NormalEquations: lambda: NormalEquations(numbers(8, 8), numbers(8), numbers(2), numbers(2)),
+    Pairs: lambda: Pairs(
+        counts().numpy(),
+        counts()[:, None].numpy(),
+        *[numbers(8).numpy()] * 4,
+        numbers(2, 8).numpy(),
+        True,
+    ),
     Posterior: lambda: Posterior(SPACE, numbers(S, Q), log_prob=numbers(S), diagnostics=network()),
     Result: result,
+    SbcSamples: lambda: SbcSamples(("x", "pa"), numbers(S, 2), numbers(2), numbers(S)),
     SimulatedFields: lambda: SimulatedFields(cutouts(), numbers(Q), numbers(), counts(), numbers()),
     Shard: lambda: Shard(numbers(2, 4, 4), numbers(7), numbers(8), numbers(), counts(), numbers()),
 }

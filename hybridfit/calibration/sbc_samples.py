@@ -10,11 +10,13 @@ galaxies with 200 draws). In the joint median none is special, and the rank is u
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from hybridfit.data.batch import SHARED, Batch, shared
 
 Array = NDArray[np.float64]
 
@@ -23,7 +25,7 @@ HALF_WIDTHS = (0.15865525393145707, 0.8413447460685429)  # of a normal: median -
 
 
 @dataclass(frozen=True)
-class SbcSamples:
+class SbcSamples(Batch):
     """Draws of N posteriors, and the truth of each.
 
     Args:
@@ -37,11 +39,11 @@ class SbcSamples:
         ValueError: if shapes disagree, or weights are negative.
     """
 
-    names: Sequence[str]
+    names: Sequence[str] = field(metadata={SHARED: True})
     samples: Any
     truth: Any
     weights: Any = None
-    periods: Mapping[str, float] = field(default_factory=lambda: PERIODS)
+    periods: Mapping[str, float] = shared(default_factory=lambda: PERIODS)
 
     def __post_init__(self) -> None:
         samples, truth = (np.asarray(v, dtype=np.float64) for v in (self.samples, self.truth))
@@ -80,14 +82,6 @@ class SbcSamples:
             ("weights", weights),
         ):
             object.__setattr__(self, name, value)
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, rows: slice | NDArray) -> SbcSamples:
-        return replace(
-            self, samples=self.samples[rows], truth=self.truth[rows], weights=self.weights[rows]
-        )
 
     @property
     def effective(self) -> Array:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridfit.comparison.crossmatch import Matches, partners, total
+from hybridfit.data.batch import Batch
 from hybridfit.io.references.catalogue import COLUMN, NAMES, Array, Catalogue
 
 PARAMETERS = (*NAMES, "sky")  # the columns of what follows
@@ -20,7 +21,7 @@ OUTLIER = 5.0  # sigma
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class Pairs(Batch):
     """P components that are in both catalogues, with the parameters of `PARAMETERS`.
 
     Args:
@@ -41,9 +42,6 @@ class Pairs:
     theirs_err: Array
     inside: Array
     exact: bool
-
-    def __len__(self) -> int:
-        return len(self.galaxy)
 
     @property
     def difference(self) -> Array:
@@ -89,18 +87,6 @@ class Pairs:
         known = [np.isfinite(self.theirs[:, COLUMN[name]]) for name in ("mag", "r_eff")]
         near = np.where(known[0], mag <= FAR_MAG, True)
         return near & np.where(known[1], size < math.log(FAR_SIZE), True)
-
-    def __getitem__(self, rows: NDArray) -> Pairs:
-        return Pairs(
-            self.galaxy[rows],
-            self.component[rows],
-            self.ours[rows],
-            self.theirs[rows],
-            self.ours_err[rows],
-            self.theirs_err[rows],
-            self.inside[rows],
-            self.exact,
-        )
 
 
 def wrap_angles(difference: Array) -> Array:
