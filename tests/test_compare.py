@@ -235,7 +235,7 @@ def test_what_cannot_be_matched_says_what_to_do():
     values = galaxies(2)
     with pytest.raises(ValueError, match=r"ids here are 'g0'.*'somebody' '0'.*id-format"):
         match(catalogue(values), catalogue(values, id=["0", "1"]))
-    with pytest.raises(ValueError, match="needs as many rows: 2 came here and 1"):
+    with pytest.raises(ValueError, match="needs equal numbers of rows: got 2 here and 1"):
         match(catalogue(values), catalogue(values[:1]), "row")
 
 

@@ -17,10 +17,10 @@ from hybridfit.comparison.guess_ids import guess_ids
         (["bd1", "bd2"], ["bd2/single/fit", "bd1/single/fit"], "the first part of the path"),
         (["bd1", "bd2"], ["runs/old/bd2.fits", "runs/old/bd1.fits"], "the last part of the path"),
         (["bd1", "bd2"], ["a/bd2/fit", "b/bd1/fit"], "the second part of the path"),
-        (["bd1.fits", "bd2.fits"], ["bd2", "bd1"], "the file's name without its ending"),
-        (["bd1", "bd2"], ["bd2_i_band", "bd1_i_band"], "what stands before the first '_'"),
-        (["12", "21"], ["cosmos-21", "cosmos-12"], "what stands behind the last '-'"),
-        (["NGC 12", "NGC 21"], ["ngc21", "ngc12"], "the name without capitals, blanks and signs"),
+        (["bd1.fits", "bd2.fits"], ["bd2", "bd1"], "the file name without its extension"),
+        (["bd1", "bd2"], ["bd2_i_band", "bd1_i_band"], "the part before the first '_'"),
+        (["12", "21"], ["cosmos-21", "cosmos-12"], "the part after the last '-'"),
+        (["NGC 12", "NGC 21"], ["ngc21", "ngc12"], "the name without case, spaces and punctuation"),
         (["g0012", "g0021"], ["21", "12"], "the last number in the name"),
     ],
 )
@@ -64,7 +64,7 @@ def test_a_match_offers_the_guess_and_takes_it_when_asked():
     ours = catalogue(values)
     named = ["g1/galfit/fit", "g2/galfit/fit", "g7/galfit/fit"]
     theirs = dataclasses.replace(catalogue(values), id=named)
-    offer = r"best guess: the first part of the path \('g1/.*' is 'g1'\), which pairs 2 of 3; take"
+    offer = r"best guess: the first part of the path \('g1/.*' is 'g1'\), which pairs 2 of 3; accept"
     for way in ("auto", "id"):
         with pytest.raises(ValueError, match=offer):
             match(ours, theirs, way)
@@ -73,7 +73,7 @@ def test_a_match_offers_the_guess_and_takes_it_when_asked():
     assert (found.ours.tolist(), found.theirs.tolist()) == ([1, 2], [0, 1])
     assert (found.only_ours, found.only_theirs) == (("g0",), (named[2],))
     twice = dataclasses.replace(theirs, id=["g1/single", "g1/double", "g2/single"])
-    with pytest.raises(ValueError, match="1 of them for several of theirs: choose with where"):
+    with pytest.raises(ValueError, match="1 of them with several of theirs: choose rows with where"):
         match(ours, twice)
     with pytest.raises(ValueError, match="ids here are"):
         match(ours, dataclasses.replace(theirs, id=["p", "q", "r"]), "guess")

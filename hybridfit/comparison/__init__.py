@@ -1,1 +1,1 @@
-"""Comparison with other tools' results: match, compare, report."""
+"""Comparison with results of other tools: match, compare, report."""

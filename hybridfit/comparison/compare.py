@@ -1,4 +1,4 @@
-"""`hybridfit compare`: agreement with other results, and which side is right where they differ."""
+"""`hybridfit compare`: agreement with other results, and which describe the pixels better."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ from hybridfit.pipeline.measure import metadata
 from hybridfit.pipeline.run_cutouts import CutoutReader, reader_of_cutouts, reader_of_run
 from hybridfit.rendering.convolution import Convolution, convolution_of
 
-FOLDER = "compare"  # within the results' folder, where no other is named
+FOLDER = "compare"  # in the results' folder, by default
 
 
 @renamed_arguments("compare")
-@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # others' tables hold anything
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # tables may contain anything
 def compare(
     results: str | Path | Table,
     *references: str | Path | Table,
@@ -64,21 +64,22 @@ def compare(
 
     Args:
         results: folder (or results file) of a finished run, or a table of `hybridfit.fit`.
-        references: what to compare with, see `hybridfit.io.references.read_reference`.
+        references: the catalogues to compare with, see
+            `hybridfit.io.references.read_reference`.
         out: folder for the tables and report.html; None writes nothing.
         options: see `CompareOptions`.
         reading: conventions that references do not state; one for all, or one for each.
-        input: the fitted cutouts; default those that the run's metadata name, if they exist.
-        cutouts: the fitted cutouts, from memory.
+        input: the fitted cutouts; default: those recorded by the run, if they exist.
+        cutouts: the fitted cutouts, in memory.
         quiet: without a progress bar.
         more: fields of `CompareOptions` or `ReferenceOptions` to change.
 
     Returns:
-        Tables and their sources: ``table`` has a row for each component that both have, ``summary``
-        the figures of each parameter, ``unmatched`` the galaxies without a partner.
+        Tables and their sources: ``table`` has one row per matched component, ``summary`` the
+        statistics of each parameter, ``unmatched`` the galaxies found in one catalogue only.
 
     Raises:
-        UsageError, OSError: for what cannot be used, or an ``out`` that cannot be written.
+        UsageError, OSError: for unusable arguments or files, or if ``out`` cannot be written.
     """
     with _usage_errors():
         folder = None if out is None else as_path("out", out)
@@ -90,15 +91,15 @@ def compare(
 
 @dataclass(frozen=True)
 class _Task:
-    """What is compared, and with what.
+    """The inputs of a comparison.
 
     Args:
-        run: our table and how it was made.
-        ours: its rows.
+        run: our table, and the settings of its run.
+        ours: its rows as a catalogue.
         theirs: R catalogues, one for each reference.
-        matched: R, which rows of ours and theirs belong together.
-        read_cutout: gives the pixels of our rows.
-        options, reading: see `compare`; ``reading`` has one for each reference.
+        matched: R matches between rows of ours and theirs.
+        read_cutout: reads the pixels of one of our rows.
+        options, reading: see `compare`; ``reading`` has one entry for each reference.
     """
 
     run: Results
@@ -132,7 +133,7 @@ def _task(
 
 
 def _compared(task: _Task, folder: Path | None, quiet: bool) -> CompareResult:
-    """Compare with each reference, and write tables and report where a folder is given."""
+    """Compare with each reference; write tables and report if there is a folder."""
     chi2, catalogues = _evaluate_pixels(task, quiet)
     each_reference = zip(catalogues, task.matched, chi2, strict=True)
     comparisons = tuple(_comparison(task.ours, c, m, x, task.options) for c, m, x in each_reference)
@@ -157,7 +158,7 @@ def _write(
     run: Results,
     options: CompareOptions,
 ) -> None:
-    """Write the summary, the galaxies without a partner, and the report."""
+    """Write the summary, the unmatched galaxies, and the report."""
     write_table(folder / "summary.ecsv", found.summary)
     write_table(folder / "unmatched.ecsv", found.unmatched)
     convolution, name = _convolution(run), str(run.path)
@@ -171,7 +172,7 @@ def _reader(
     input: Path | None,
     cutouts: Cutouts | None,
 ) -> CutoutReader:
-    """Where the pixels of our rows come from."""
+    """Return a function that reads the pixels of our rows."""
     if not options.pixels:
         return _no_cutouts
     return reader_of_run(run, input) if cutouts is None else reader_of_cutouts(cutouts, ours.id)
@@ -183,9 +184,9 @@ def _options(
     count: int,
     more: Mapping[str, Any],
 ) -> tuple[CompareOptions, list[ReferenceOptions]]:
-    """Options with the changes in ``more``, those of reading for each reference."""
+    """Return the options, and those of reading for each reference, with the changes in ``more``."""
     if not count:
-        raise ValueError("no reference came, expected at least one to compare with")
+        raise ValueError("got no reference, expected at least one")
     if isinstance(reading, list | tuple):
         each = [checked("reading", one, ReferenceOptions) for one in reading]
     else:
@@ -196,12 +197,12 @@ def _options(
             "for all"
         )
     of_reading = {f.name for f in fields(ReferenceOptions)}
-    own = {name: value for name, value in more.items() if name not in of_reading}
-    own = current_keys(CompareOptions, own)
-    theirs = {name: value for name, value in more.items() if name in of_reading}
+    changes = {name: value for name, value in more.items() if name not in of_reading}
+    changes = current_keys(CompareOptions, changes)
+    reading_changes = {name: value for name, value in more.items() if name in of_reading}
     options = or_default("options", options, CompareOptions)
-    options = make(CompareOptions, {**asdict(options), **own}, "compare")
-    return options, [replace(o, **theirs) for o in each]
+    options = make(CompareOptions, {**asdict(options), **changes}, "compare")
+    return options, [replace(o, **reading_changes) for o in each]
 
 
 def _results(results: str | Path | Table) -> Results:
@@ -214,7 +215,7 @@ def _results(results: str | Path | Table) -> Results:
 
 
 def _renamed(catalogues: Sequence[Catalogue]) -> list[Catalogue]:
-    """The catalogues under names that are all different."""
+    """Return the catalogues with unique names."""
     taken: dict[str, int] = {}
     out = []
     for c in catalogues:
@@ -248,14 +249,14 @@ def _evaluate_pixels(task: _Task, quiet: bool) -> tuple[list[Chi2], list[Catalog
 
 
 def _chi2(
-    mine: Evaluation, theirs: Evaluation, m: Matches, dof: NDArray[np.float64], count: int
+    ours: Evaluation, theirs: Evaluation, m: Matches, dof: NDArray[np.float64], count: int
 ) -> Chi2:
     def of(values: NDArray[np.float64]) -> NDArray[np.float64]:
         whole = np.full(count, np.nan)
         whole[: len(values)] = values
         return whole[m.ours]
 
-    return Chi2(of(mine.given), of(theirs.given), of(mine.solved), of(theirs.solved), dof[m.ours])
+    return Chi2(of(ours.given), of(theirs.given), of(ours.solved), of(theirs.solved), dof[m.ours])
 
 
 def _with_zeropoint(c: Catalogue, m: Matches, zeropoint: NDArray[np.float64]) -> Catalogue:
@@ -267,50 +268,50 @@ def _with_zeropoint(c: Catalogue, m: Matches, zeropoint: NDArray[np.float64]) ->
     added[m.theirs[known]] = zeropoint[m.ours[known]]
     values = c.values.copy()
     values[..., 2] += added[:, None]
-    missing = "" if np.isfinite(added[m.theirs]).all() else ", where they could be read: say it"
-    note = f"its counts have the zero points of the pixels that were fitted{missing}"
+    missing = "" if np.isfinite(added[m.theirs]).all() else " where available: give a zeropoint"
+    note = f"magnitudes from counts use the zero points of the fitted cutouts{missing}"
     return replace(c, values=values, notes=(*c.notes, note), counts=False)
 
 
 def _comparison(
     ours: Catalogue, theirs: Catalogue, matches: Matches, chi2: Chi2, options: CompareOptions
 ) -> Comparison:
-    mine, its = ours[matches.ours], theirs[matches.theirs]
+    our, their = ours[matches.ours], theirs[matches.theirs]
     rows = np.arange(len(matches))
-    pairs = pairs_of(mine, its, replace(matches, ours=rows, theirs=rows))
+    pairs = pairs_of(our, their, replace(matches, ours=rows, theirs=rows))
     suspect = [
         grade == "suspect" or (not grade and bool(flags))
-        for grade, flags in zip(mine.quality, mine.flagged, strict=True)
+        for grade, flags in zip(our.quality, our.flagged, strict=True)
     ]
-    verdicts = assign_verdicts(pairs, chi2, suspect, [bool(f) for f in its.flagged], options)
+    verdicts = assign_verdicts(pairs, chi2, suspect, [bool(f) for f in their.flagged], options)
     notes = [*theirs.notes]
     if matches.repeated:
-        some = ", ".join(f"'{name}'" for name in matches.repeated[:5])
+        names = ", ".join(f"'{name}'" for name in matches.repeated[:5])
         more = ", ..." if len(matches.repeated) > 5 else ""
         notes.append(
-            f"{len(matches.repeated)} galaxies occur several times, the first of each counts: "
-            f"{some}{more}; choose with where"
+            f"{len(matches.repeated)} galaxies occur several times, and the first row is used: "
+            f"{names}{more}; choose rows with where"
         )
     if not theirs.exact:
         notes.append(
-            "both are fits: of the same pixels they share the noise, and differ by far less than "
-            "their errors where they agree"
+            "both are fits: fits of the same pixels share their noise, and agree to much better "
+            "than their errors"
         )
     return Comparison(
-        mine,
-        its,
+        our,
+        their,
         matches,
         pairs,
         chi2,
         verdicts,
-        summarise(pairs, mine.quality, its.snr),
+        summarise(pairs, our.quality, their.snr),
         tuple(notes),
         tuple(convention_warnings(pairs)),
     )
 
 
 def _convolution(run: Results) -> Convolution:
-    """How the run convolved its models."""
+    """Return the convolution that the run used."""
     galfit = run.settings.get("fit", {}).get("convolution") == "galfit"
     return convolution_of("galfit" if galfit else "continuous")
 
@@ -321,7 +322,7 @@ def _no_cutouts(row: int) -> None:
 
 @contextmanager
 def _usage_errors() -> Iterator[None]:
-    """Turn errors raised inside into `UsageError`."""
+    """Turn errors raised in the context into `UsageError`."""
     try:
         yield
     except (ValueError, TypeError, FileNotFoundError, NotADirectoryError) as error:

@@ -17,18 +17,18 @@ from hybridfit.data.ids import ascii_id
 from hybridfit.io.references.catalogue import COLUMN, NAMES, Array, Catalogue
 
 PIXELS, ARCSEC = 2.0, 1.0  # default radii
-NEIGHBOUR = 3.0  # pixels: components nearer than this, or than the size, make up one galaxy
+NEIGHBOUR = 3.0  # pixels: components closer than this, or than the size, belong to one galaxy
 
 
 @dataclass(frozen=True)
 class Matches:
-    """M galaxies that are in both catalogues.
+    """M galaxies found in both catalogues.
 
     Args:
         ours, theirs: (M,) row numbers, each at most once.
         way: how they were matched: id, sky, pixel, row, or "guess: " and the rule.
-        only_ours, only_theirs: ids of those without a partner.
-        repeated: ids or names that occur several times in a catalogue; only the first counts.
+        only_ours, only_theirs: ids of unmatched galaxies.
+        repeated: ids or names that occur several times in a catalogue; the first one is used.
     """
 
     ours: NDArray[np.int64]
@@ -46,14 +46,14 @@ def match(ours: Catalogue, theirs: Catalogue, way: str = "auto", radius: float =
     """Match two catalogues one to one.
 
     Args:
-        ours, theirs: the catalogues; an id of theirs may be any of its aliases.
+        ours, theirs: the catalogues; aliases count as ids.
         way: "id", "guess" (by a part or another form of the ids), "sky" (ra, dec), "pixel" (x, y,
-            for positions in one image), "row" (in the order of the rows), or "auto": by id where
-            any agrees, else on the sky.
-        radius: arcsec on the sky, pixels in the image; 0 takes 1 and 2.
+            for positions in a common image), "row" (in the order of the rows), or "auto": by id
+            if any ids agree, else on the sky.
+        radius: arcsec on the sky, pixels in the image; 0 means 1 arcsec and 2 pixels.
 
     Raises:
-        ValueError: for a way that is not known or not possible, or if nothing matches.
+        ValueError: for an unknown or impossible way, or if nothing matches.
     """
     if way not in WAYS:
         raise ValueError(f"match is '{way}', expected one of {', '.join(WAYS)}")
@@ -91,7 +91,7 @@ def _match_by_guess(ours: Catalogue, theirs: Catalogue) -> Matches:
 def _match_by_row(ours: Catalogue, theirs: Catalogue) -> Matches:
     if len(ours) != len(theirs):
         raise ValueError(
-            f"match row needs as many rows: {len(ours)} came here and {len(theirs)} in "
+            f"match row needs equal numbers of rows: got {len(ours)} here and {len(theirs)} in "
             f"'{theirs.name}'"
         )
     rows = np.arange(len(ours))
@@ -119,12 +119,12 @@ def nearest(ours: Array, theirs: Array, radius: float) -> tuple[NDArray, NDArray
 
 @dataclass(frozen=True)
 class Partners:
-    """The components of one galaxy that are compared.
+    """The matched components of one galaxy.
 
     Args:
         pairs: component numbers of ours and of theirs.
-        whole: True where one side has several components and the other has one for all of them:
-            then total magnitudes and the brightest centre are compared, but no shapes.
+        whole: True if one side has several components and the other a single one: then total
+            magnitudes and the brightest centre are compared, but not shapes.
     """
 
     pairs: tuple[tuple[int, int], ...]
@@ -132,11 +132,11 @@ class Partners:
 
 
 def partners(ours: Array, theirs: Array) -> Partners:
-    """Find which component is which by position, size and magnitude.
+    """Match the components of a galaxy by position, size and magnitude.
 
     Args:
-        ours: (K, 7), NaN rows for components that are not there.
-        theirs: (L, 7).
+        ours: (K, 7), NaN rows for absent components.
+        theirs: (L, 7), likewise.
     """
     there = [_present(side) for side in (ours, theirs)]
     if not (len(there[0]) and len(there[1])):
@@ -156,11 +156,11 @@ def partners(ours: Array, theirs: Array) -> Partners:
 
 
 def total(values: Array, single: Array) -> Array:
-    """Magnitude and centre of a galaxy of several components, as (7,); shapes are NaN.
+    """Return magnitude and centre of a galaxy with several components, as (7,); shapes are NaN.
 
     Args:
-        values: (K, 7) of the galaxy, and perhaps neighbours.
-        single: (7,) of the other side's one component: those near it count.
+        values: (K, 7) components of the galaxy, and perhaps of neighbours.
+        single: (7,) the other side's single component; only components near it are used.
     """
     numbers = _close(single, values, _present(values))
     out = np.full(len(NAMES), np.nan)
@@ -175,7 +175,7 @@ def total(values: Array, single: Array) -> Array:
 
 
 def _close(single: Array, many: Array, numbers: Sequence[int]) -> list[int]:
-    """Which of the components make up one galaxy with the single one."""
+    """Return which of the components belong to the same galaxy as the single one."""
     apart = np.hypot(*(many[list(numbers), :2] - single[:2]).T)
     size = single[COLUMN["r_eff"]]
     radius = max(NEIGHBOUR, float(size)) if np.isfinite(size) else NEIGHBOUR
@@ -187,7 +187,7 @@ def _present(values: Array) -> list[int]:
 
 
 def _cost(ours: Array, theirs: Array) -> Array:
-    """Dissimilarity of components: distance over size, and ratios of sizes and of fluxes."""
+    """Return the dissimilarity of components: distance over size, and ratios of size and flux."""
     with np.errstate(invalid="ignore", divide="ignore"):
         apart = np.hypot(*(ours[:, None, :2] - theirs[None, :, :2]).transpose(2, 0, 1))
         size = np.log(ours[:, None, COLUMN["r_eff"]] / theirs[None, :, COLUMN["r_eff"]])
@@ -244,32 +244,32 @@ def _checked(
 
 
 def _no_ids(ours: Catalogue, theirs: Catalogue) -> str:
-    some = [", ".join(f"'{name}'" for name in c.id[:3]) for c in (ours, theirs)]
+    names = [", ".join(f"'{name}'" for name in c.id[:3]) for c in (ours, theirs)]
     return (
-        f"ids here are {some[0]}..., in '{theirs.name}' {some[1]}...{_offer(ours, theirs)}: make "
-        'theirs ours with id-format ("g{id:03d}"), or match by pixel (positions in one image), sky '
-        "or row"
+        f"ids here are {names[0]}..., in '{theirs.name}' {names[1]}...{_offer(ours, theirs)}: "
+        'convert theirs with id-format ("g{id:03d}"), or match by pixel (positions in a common '
+        "image), sky or row"
     )
 
 
 def _offer(ours: Catalogue, theirs: Catalogue) -> str:
-    """The best rule that relates their ids to ours, for an error; "" if there is none."""
+    """Describe the best rule that relates their ids to ours, for an error; "" if there is none."""
     guess = guess_ids(ours.id, theirs.id)
     if guess is None:
         return ""
-    mine, its = guess.example
+    our_id, their_id = guess.example
     several = (
-        f", {len(guess.repeated)} of them for several of theirs: choose with where"
+        f", {len(guess.repeated)} of them with several of theirs: choose rows with where"
         if guess.repeated
         else ""
     )
     return (
-        f"; best guess: {guess.words} ('{its}' is '{mine}'), which pairs {len(guess.pairs)} of "
-        f"{len(ours)}{several}; take it with match guess (--match guess)"
+        f"; best guess: {guess.words} ('{their_id}' is '{our_id}'), which pairs "
+        f"{len(guess.pairs)} of {len(ours)}{several}; accept it with match guess (--match guess)"
     )
 
 
 def _unit_vectors(world: Array) -> Array:
-    """Unit vectors (N, 3): chords are angles, for small ones."""
+    """Return unit vectors (N, 3); short chords equal angles."""
     ra, dec = np.radians(world).T
     return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)

@@ -13,24 +13,24 @@ from hybridfit.comparison.crossmatch import Matches, partners, total
 from hybridfit.data.batch import Batch
 from hybridfit.io.references.catalogue import COLUMN, NAMES, Array, Catalogue
 
-PARAMETERS = (*NAMES, "sky")  # the columns of what follows
-LOGARITHMIC = ("r_eff", "n")  # whose differences are quoted as ratios
-FAR_MAG, FAR_SIZE = 0.5, 2.0  # catastrophic: off by this magnitude, or factor in size
-GAUSSIAN_68, GAUSSIAN_95 = 0.9944578832097532, 1.959963984540054  # of 68 and 95 %, in sigma
+PARAMETERS = (*NAMES, "sky")  # the columns of the arrays below
+LOGARITHMIC = ("r_eff", "n")  # parameters whose differences are given as logarithms of ratios
+FAR_MAG, FAR_SIZE = 0.5, 2.0  # catastrophic: off by this many magnitudes, or this factor in size
+GAUSSIAN_68, GAUSSIAN_95 = 0.9944578832097532, 1.959963984540054  # 68 and 95 %, in sigma
 OUTLIER = 5.0  # sigma
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs(Batch):
-    """P components that are in both catalogues, with the parameters of `PARAMETERS`.
+    """P components found in both catalogues, with the parameters of `PARAMETERS`.
 
     Args:
-        galaxy: (P,) number of the match that each belongs to.
-        component: (P, 2) of ours and of theirs.
-        ours, theirs: (P, 8) values; theirs are NaN where they were given and not measured.
-        ours_err, theirs_err: (P, 8), NaN where not known.
+        galaxy: (P,) number of the match that each component belongs to.
+        component: (P, 2) component numbers of ours and of theirs.
+        ours, theirs: (P, 8) values; theirs are NaN if they were fixed.
+        ours_err, theirs_err: (P, 8), NaN if unknown.
         inside: (P, 2, 8) whether theirs lie in our 68 and 95 % intervals, 0 or 1; NaN without an
-            interval or a value of theirs. Where we have errors but no value it is 0.
+            interval or a value of theirs; 0 if our fit has no values.
         exact: whether theirs is the truth.
     """
 
@@ -45,12 +45,12 @@ class Pairs(Batch):
 
     @property
     def difference(self) -> Array:
-        """(P, 8) ours - theirs; of angles the short way round."""
+        """Return ours - theirs (P, 8); angles are wrapped to [-90, 90)."""
         return wrap_angles(self.ours - self.theirs)
 
     @property
     def quoted(self) -> Array:
-        """(P, 8) the same, of sizes and indices the difference of their logarithms."""
+        """Return the same (P, 8), but differences of logarithms for sizes and indices."""
         out = self.difference
         with np.errstate(invalid="ignore", divide="ignore"):
             for name in LOGARITHMIC:
@@ -60,26 +60,26 @@ class Pairs(Batch):
 
     @property
     def pull(self) -> Array:
-        """(P, 8) difference over our error."""
+        """Return the difference over our error (P, 8)."""
         return _over(self.difference, self.ours_err)
 
     @property
     def pull_theirs(self) -> Array:
-        """(P, 8) difference over their error."""
+        """Return the difference over their error (P, 8)."""
         return _over(self.difference, self.theirs_err)
 
     @property
     def pull_both(self) -> Array:
-        """(P, 8) difference over both errors together; over ours alone if theirs is the truth."""
+        """Return the difference over both errors (P, 8); over ours alone against a truth."""
         if self.exact:
             return self.pull
         return _over(self.difference, np.hypot(self.ours_err, self.theirs_err))
 
     @property
     def near(self) -> NDArray[np.bool_]:
-        """(P,) False where magnitude or size are far off (catastrophic), or missing.
+        """Return (P,) False where magnitude or size are far off (catastrophic) or missing.
 
-        A value that is not known of theirs counts as near.
+        Values unknown to the other side count as near.
         """
         with np.errstate(invalid="ignore", divide="ignore"):
             size = np.abs(self.quoted[:, COLUMN["r_eff"]])
@@ -90,7 +90,7 @@ class Pairs(Batch):
 
 
 def wrap_angles(difference: Array) -> Array:
-    """Return differences (..., 7 or 8) with those of pa wrapped to [-90, 90)."""
+    """Return differences (..., 7 or 8) with pa wrapped to [-90, 90)."""
     out = difference.copy()
     k = COLUMN["pa"]
     out[..., k] = (out[..., k] + 90.0) % 180.0 - 90.0
@@ -100,31 +100,31 @@ def wrap_angles(difference: Array) -> Array:
 def pairs_of(ours: Catalogue, theirs: Catalogue, matches: Matches) -> Pairs:
     """Pair the components of matched galaxies.
 
-    A galaxy without a component on one side has a row too, as a lost one.
+    A galaxy without a component on one side also has a row, and counts as lost.
 
     Args:
         ours, theirs: the catalogues.
-        matches: of them.
+        matches: their matches.
     """
     chosen = _chosen(ours, theirs, matches)
     galaxy, a, b = (
         np.array(v, dtype=np.int64) for v in (chosen.galaxy, chosen.ours, chosen.theirs)
     )
     i, j = matches.ours[galaxy], matches.theirs[galaxy]
-    mine, its = ours.values[i, a].copy(), theirs.values[j, b].copy()
-    mine_err, its_err = ours.errors[i, a].copy(), theirs.errors[j, b].copy()
-    its[theirs.fixed[j, b]] = np.nan
+    our, their = ours.values[i, a].copy(), theirs.values[j, b].copy()
+    our_err, their_err = ours.errors[i, a].copy(), theirs.errors[j, b].copy()
+    their[theirs.fixed[j, b]] = np.nan
     for row in np.flatnonzero(chosen.whole):
         if ours.n_components[i[row]] == 1:
-            its[row] = total(theirs.values[j[row]], mine[row])
+            their[row] = total(theirs.values[j[row]], our[row])
         else:
-            mine[row] = total(ours.values[i[row]], its[row])
-            mine_err[row] = np.nan  # of a sum: errors are not independent
-        its_err[row, COLUMN["mag"]] = np.nan
+            our[row] = total(ours.values[i[row]], their[row])
+            our_err[row] = np.nan  # the components' errors are not independent
+        their_err[row, COLUMN["mag"]] = np.nan
     first = np.array(chosen.first, dtype=bool)
     values, errors = zip(
-        _with_sky(mine, mine_err, ours.sky[i], first),
-        _with_sky(its, its_err, theirs.sky[j], first),
+        _with_sky(our, our_err, ours.sky[i], first),
+        _with_sky(their, their_err, theirs.sky[j], first),
         strict=True,
     )
     quantiles = {level: v[i, a] for level, v in ours.quantiles.items()}
@@ -138,13 +138,13 @@ def _with_sky(
     values: Array, errors: Array, sky: Array, first: NDArray[np.bool_]
 ) -> tuple[Array, Array]:
     """Return values and errors (P, 8): the sky's (P, 2 or more) in each galaxy's first pair."""
-    own = np.where(first[:, None], sky[:, :2], np.nan)
-    return np.hstack([values, own[:, :1]]), np.hstack([errors, own[:, 1:]])
+    once = np.where(first[:, None], sky[:, :2], np.nan)
+    return np.hstack([values, once[:, :1]]), np.hstack([errors, once[:, 1:]])
 
 
 @dataclass(frozen=True)
 class _Chosen:
-    """Numbers of galaxy and components of each row, and whether it sums up several."""
+    """Galaxy and component numbers of each row, and whether it sums up several components."""
 
     galaxy: list[int]
     ours: list[int]
@@ -160,19 +160,19 @@ def _chosen(ours: Catalogue, theirs: Catalogue, matches: Matches) -> _Chosen:
     rows = _Chosen([], [], [], [], [])
     for m, (i, j) in enumerate(zip(matches.ours.tolist(), matches.theirs.tolist(), strict=True)):
         found = partners(ours.values[i], theirs.values[j])
-        for number, (k, its) in enumerate(found.pairs or ((0, 0),)):
+        for number, (k, their) in enumerate(found.pairs or ((0, 0),)):
             rows.galaxy.append(m)
             rows.ours.append(k)
-            rows.theirs.append(its)
+            rows.theirs.append(their)
             rows.first.append(number == 0)
             rows.whole.append(found.whole)
     return rows
 
 
-def _inside(mine: Array, its: Array, error: Array, quantiles: Mapping[float, Array]) -> Array:
-    """(P, 2, 8): 1 where theirs lies in our interval, else 0; NaN where either is missing."""
-    out = np.full((len(mine), 2, len(PARAMETERS)), np.nan)
-    off = np.abs(wrap_angles(its - mine))
+def _inside(our: Array, their: Array, error: Array, quantiles: Mapping[float, Array]) -> Array:
+    """Return (P, 2, 8): 1 if theirs lies in our interval, else 0; NaN if either is missing."""
+    out = np.full((len(our), 2, len(PARAMETERS)), np.nan)
+    off = np.abs(wrap_angles(their - our))
     for row, width in enumerate((GAUSSIAN_68, GAUSSIAN_95)):
         with np.errstate(invalid="ignore"):
             out[:, row] = np.where(np.isfinite(error), off <= width * error, np.nan)
@@ -180,16 +180,16 @@ def _inside(mine: Array, its: Array, error: Array, quantiles: Mapping[float, Arr
         if {low, high} <= set(quantiles):
             ends = quantiles[low], quantiles[high]
             middle = (ends[0] + ends[1]) / 2
-            # an angle's interval may leave [0, 180): the value is taken on the interval's turn
-            placed = middle + wrap_angles(its[:, :-1] - middle)
+            # an angle's interval may extend beyond [0, 180): shift the value to their range
+            placed = middle + wrap_angles(their[:, :-1] - middle)
             with np.errstate(invalid="ignore"):
-                held = (placed >= ends[0]) & (placed <= ends[1])
-            out[:, row, :-1] = np.where(np.isfinite(middle), held, out[:, row, :-1])
-    # a galaxy without a fit is outside every interval; a parameter that we lack is in none
-    lost = ~np.isfinite(mine[:, : len(NAMES)]).any(axis=1)
-    out[np.broadcast_to(~np.isfinite(mine)[:, None], out.shape)] = np.nan
+                contained = (placed >= ends[0]) & (placed <= ends[1])
+            out[:, row, :-1] = np.where(np.isfinite(middle), contained, out[:, row, :-1])
+    # galaxies without a fit are outside every interval; single missing parameters do not count
+    lost = ~np.isfinite(our[:, : len(NAMES)]).any(axis=1)
+    out[np.broadcast_to(~np.isfinite(our)[:, None], out.shape)] = np.nan
     out[lost] = 0.0
-    out[np.broadcast_to(~np.isfinite(its)[:, None], out.shape)] = np.nan
+    out[np.broadcast_to(~np.isfinite(their)[:, None], out.shape)] = np.nan
     return out
 
 
@@ -199,6 +199,6 @@ def _over(difference: Array, error: Array) -> Array:
 
 
 def shared_parameters(pairs: Pairs) -> Sequence[str]:
-    """Return the parameters of which any pair has both values."""
+    """Return the parameters for which at least one pair has both values."""
     known = np.isfinite(pairs.difference)
     return [name for k, name in enumerate(PARAMETERS) if known[:, k].any()]

@@ -1,4 +1,4 @@
-"""The pictures of a comparison's page."""
+"""The figures of a comparison's page."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 90
-LEAST_SIDE = 8  # pixels: smaller cutouts have no picture
+LEAST_SIDE = 8  # pixels: smaller cutouts are not drawn
 
 
 def overview(c: Comparison) -> list[str]:
@@ -43,7 +43,7 @@ def overview(c: Comparison) -> list[str]:
         other_side(c),
     )
     text = (
-        "Difference of each parameter against magnitude. Grey bars: errors of both sides together; "
+        "Difference of each parameter against magnitude. Grey bars: combined errors of both sides; "
         "dark line: running median; triangles: points beyond the panel."
     )
     parts = [report.figure(_png(drawn), text)]
@@ -55,8 +55,8 @@ def overview(c: Comparison) -> list[str]:
         text = "Histograms: pulls (difference over error); curve: normal distribution of width 1."
         parts.append(report.figure(_png(drawn), text))
         curve = coverage_curve(c.pairs)
-        what = "truths" if c.theirs.exact else "theirs"
-        drawn = plots.plot_methods({f"within {over}": curve}, inside=what)
+        inside = "truths" if c.theirs.exact else "theirs"
+        drawn = plots.plot_methods({f"within {over}": curve}, inside=inside)
         text = "Fraction of galaxies within Gaussian intervals; grey: two binomial errors."
         parts.append(report.figure(_png(drawn), text))
     return parts
@@ -69,20 +69,20 @@ def galaxy_picture(
 
     Args:
         c: the comparison.
-        m: number of the galaxy.
-        read_cutout: pixels of our rows.
+        m: index of the galaxy.
+        read_cutout: reads the pixels of one of our rows.
         convolution: how models are convolved.
     """
     cutout = read_cutout(int(c.matches.ours[m]))
     if cutout is None or min(cutout.image.shape) < LEAST_SIDE:
         return None
     cutouts = stack([cutout])
-    mine, its = (model_images(cutouts, side, [m], convolution)[0] for side in (c.ours, c.theirs))
-    if mine is None and its is None:
+    ours, theirs = (model_images(cutouts, side, [m], convolution)[0] for side in (c.ours, c.theirs))
+    if ours is None and theirs is None:
         return None
     height, width = cutout.image.shape
     empty = np.full((height, width), np.nan)
-    models = [empty if s is None else s.solved[:height, :width] for s in (its, mine)]
+    models = [empty if s is None else s.solved[:height, :width] for s in (theirs, ours)]
     drawn = plots.plot_rivals(
         cutout.image,
         models[0],
@@ -99,7 +99,7 @@ def galaxy_picture(
 
 
 def _zoom(c: Comparison, m: int, cutout: Cutout) -> plots.Box | None:
-    """The part of a cutout around a galaxy that is small on both sides; None for all of it."""
+    """Return the part of a cutout around a small galaxy; None for the entire cutout."""
     rows = c.pairs.galaxy == m
     x, y, r_eff = (
         np.concatenate([c.pairs.ours[rows, k], c.pairs.theirs[rows, k]])
@@ -110,34 +110,34 @@ def _zoom(c: Comparison, m: int, cutout: Cutout) -> plots.Box | None:
         return None
     x, y = to_cutout(x[known], y[known], cutout.origin)
     r_eff = r_eff[known]
-    # wide enough for all components of both sides, wherever they are
+    # wide enough for all components of both sides
     reach = float(r_eff.max() + max(np.ptp(x), np.ptp(y)))
     return plots.zoom_box(cutout.image.shape, (float(x.mean()), float(y.mean())), reach)
 
 
 def chi2_picture(c: Comparison) -> str:
-    """Draw chi2 of theirs minus that of ours against magnitude."""
+    """Draw the chi2 of theirs minus that of ours against magnitude."""
     mag = magnitudes(c.pairs)[first_rows(c.pairs)]
     drawn = plots.plot_chi2(mag, c.chi2.excess, c.verdicts.verdict)
     text = (
-        "Chi2 of their parameters minus chi2 of ours, on the same pixels and with the same "
-        "renderer, after solving for fluxes and sky. Above 0 ours describe the pixels better."
+        "Chi2 of their parameters minus that of ours, on the same pixels and with the same "
+        "renderer, after solving for fluxes and sky. Above 0, ours describe the pixels better."
     )
     return report.figure(_png(drawn), text)
 
 
 def other_side(c: Comparison) -> str:
-    """Return what the other side is called."""
+    """Return the name of the other side."""
     return "truth" if c.theirs.exact else "theirs"
 
 
 def first_rows(pairs: Pairs) -> NDArray[np.int64]:
-    """Return (M,) the first row of each galaxy."""
+    """Return the first row of each galaxy (M,)."""
     return np.unique(pairs.galaxy, return_index=True)[1]
 
 
 def magnitudes(pairs: Pairs) -> NDArray[np.float64]:
-    """Return magnitudes (P,): theirs, ours where they have none."""
+    """Return magnitudes (P,): theirs, or ours where theirs is unknown."""
     k = PARAMETERS.index("mag")
     theirs, ours = pairs.theirs[:, k], pairs.ours[:, k]
     return np.where(np.isfinite(theirs), theirs, ours)
@@ -148,7 +148,7 @@ def _any(values: NDArray[np.float64]) -> bool:
 
 
 def _errors(pairs: Pairs) -> NDArray[np.float64]:
-    """(P, 8) errors of both sides together, as far as they are known, of the quoted difference."""
+    """Return the combined known errors (P, 8) of the quoted differences."""
     parts = [np.nan_to_num(v) for v in (pairs.ours_err, pairs.theirs_err)]
     sides = (pairs.ours, pairs.theirs)
     out = np.hypot(*parts)

@@ -1,7 +1,7 @@
-"""Guess how the ids of two catalogues belong together where none of them agree.
+"""Guess how the ids of two catalogues correspond if none of them agree.
 
-Each rule makes a key of an id: a part of its path, its number, its letters without signs. The
-rule whose keys pair most galaxies is the guess; it is offered, and taken only when asked for.
+Each rule derives a key from an id: a part of its path, its number, its letters and digits. The
+rule whose keys pair most galaxies is suggested to the user, and applied only on request.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 Rule = Callable[[str], str]
 ENDINGS = re.compile(r"\.(fits?|fz|gz|feedme|inp|txt|log|csv|ecsv)$", re.I)
-SHARE = 0.5  # of the smaller catalogue that a rule must pair where chance may pair some
+SHARE = 0.5  # fraction of the smaller catalogue that a rule must pair if pairs may arise by chance
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Guess:
     """A rule under which ids agree.
 
     Args:
-        words: the rule, for the user: "the first part of the path".
+        words: the rule in words, such as "the first part of the path".
         pairs: row numbers of ours and of theirs, each of ours once, in the order of ours.
-        repeated: our ids that several of theirs would have; the first of these counts.
-        example: an id of ours and the one of theirs that it is paired with.
+        repeated: our ids that match several of theirs; the first of these is used.
+        example: one of our ids and its partner.
     """
 
     words: str
@@ -35,16 +35,17 @@ class Guess:
 
 
 def guess_ids(ours: Sequence[str], theirs: Sequence[str]) -> Guess | None:
-    """Return the rule that pairs most galaxies, or None where no rule pairs enough.
+    """Return the rule that pairs most galaxies; None if no rule pairs enough.
 
     Args:
         ours: (N,) ids.
-        theirs: (M,) ids, none of which is one of ours.
+        theirs: (M,) ids, none of which equals one of ours.
     """
     best: Guess | None = None
-    for words, own, other, certain in _rules(theirs):
+    for words, our_key, their_key, certain in _rules(theirs):
         least = 1 if certain else max(1.0, SHARE * min(len(ours), len(theirs)))
-        found = _paired(words, [own(i) for i in ours], [other(i) for i in theirs], ours, theirs)
+        keys = [our_key(i) for i in ours], [their_key(i) for i in theirs]
+        found = _paired(words, *keys, ours, theirs)
         if found is not None and len(found.pairs) >= least and _rank(found) > _rank(best):
             best = found
     return best
@@ -55,7 +56,7 @@ def _rank(guess: Guess | None) -> tuple[int, int]:
 
 
 def _rules(theirs: Sequence[str]) -> list[tuple[str, Rule, Rule, bool]]:
-    """Words, the key of ours, the key of theirs, and whether one pair is no chance."""
+    """Return each rule: words, our key, their key, and whether a single pair suffices."""
     deepest = max((len(_parts(name)) for name in theirs), default=0)
     rules: list[tuple[str, Rule, Rule, bool]] = []
     if deepest > 1:
@@ -66,13 +67,13 @@ def _rules(theirs: Sequence[str]) -> list[tuple[str, Rule, Rule, bool]]:
             (f"the {names[k]} part of the path", str, _part(k), True)
             for k in range(1, min(deepest - 1, 4))
         ]
-    rules += [("the file's name without its ending", _stem, _stem, True)]
+    rules += [("the file name without its extension", _stem, _stem, True)]
     for sign in "_-.":
         rules += [
-            (f"what stands before the first '{sign}'", str, _before(sign), True),
-            (f"what stands behind the last '{sign}'", str, _behind(sign), True),
+            (f"the part before the first '{sign}'", str, _before(sign), True),
+            (f"the part after the last '{sign}'", str, _behind(sign), True),
         ]
-    rules += [("the name without capitals, blanks and signs", _letters, _letters, True)]
+    rules += [("the name without case, spaces and punctuation", _letters, _letters, True)]
     rules += [("the last number in the name", _number, _number, False)]
     return rules
 

@@ -1,4 +1,4 @@
-"""One HTML page with its pictures inside: it needs no other file, no server and no network."""
+"""A self-contained HTML page with embedded figures: no other files, server or network."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ SCRIPT = """
   });
 })();
 """
-LONG = 36  # characters from which an entry may take several lines
+LONG = 36  # characters: longer entries may take several lines
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it, as HTML that is escaped already."""
+    """A heading and its content, as escaped HTML."""
 
     title: str
     parts: Sequence[str]
@@ -85,12 +85,12 @@ class Section:
 
 
 def page(title: str, lead: Sequence[str], sections: Sequence[Section]) -> str:
-    """Return the whole page.
+    """Return the full page.
 
     Args:
         title: plain text.
         lead: HTML before the first section.
-        sections: in order; those with an anchor are in the line of links.
+        sections: in order; those with an anchor appear in the navigation bar.
     """
     links = " ".join(
         f'<a href="#{escape(s.anchor)}">{escape(s.title)}</a>' for s in sections if s.anchor
@@ -110,7 +110,7 @@ def page(title: str, lead: Sequence[str], sections: Sequence[Section]) -> str:
 
 
 def escape(text: object) -> str:
-    """Return text as it may stand in HTML, between tags and in quotes."""
+    """Return text escaped for HTML, for use between tags and in quotes."""
     return html.escape(str(text), quote=True)
 
 
@@ -121,13 +121,13 @@ def paragraph(text: str, kind: str = "") -> str:
 
 
 def bullets(items: Iterable[str]) -> str:
-    """Return a list of plain texts; nothing for none."""
+    """Return a bulleted list of plain texts; "" if there are none."""
     lines = "".join(f"<li>{escape(item)}</li>" for item in items)
     return f"<ul>{lines}</ul>" if lines else ""
 
 
 def figure(png: bytes, caption: str) -> str:
-    """Return a picture with its caption."""
+    """Return a figure with its caption."""
     data = base64.b64encode(png).decode()
     return (
         f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
@@ -144,10 +144,10 @@ def table(
     """Return a table.
 
     Args:
-        columns: heading and entries: texts, or numbers.
-        formats: of numbers by heading, as ``.3f``; default four digits.
-        notes: what a heading means, shown when the pointer rests on it.
-        sortable: whether a click on a heading sorts.
+        columns: entries by heading, texts or numbers.
+        formats: formats of numbers by heading, such as ``.3f``; default: four digits.
+        notes: explanations of headings, shown when the pointer rests on them.
+        sortable: whether a click on a heading sorts the table.
     """
     formats, notes = formats or {}, notes or {}
     numeric = {name: all(_is_number(v) for v in values) for name, values in columns.items()}
@@ -172,12 +172,12 @@ def table(
 
 
 def number(value: float, format: str = ".4g") -> str:
-    """Return a number as text; a dash where there is none."""
+    """Return a number as text; a dash for a missing one."""
     return format_of(value, format) if math.isfinite(value) else "–"
 
 
 def format_of(value: float, format: str) -> str:
-    """Return a number in a format; a whole one without a point where the format is general."""
+    """Format a number; in a general format whole numbers have no decimal point."""
     if format.endswith("g") and float(value).is_integer() and abs(value) < 1e15:
         return f"{int(value)}"
     return f"{value:{format}}"

@@ -11,31 +11,31 @@ from hybridfit.options.checks import check_fields
 from hybridfit.options.metadata import option
 from hybridfit.pipeline.devices import MOST_THREADS
 
-WAYS = ("auto", "id", "guess", "sky", "pixel", "row")  # in which galaxies are matched
+WAYS = ("auto", "id", "guess", "sky", "pixel", "row")  # ways of matching galaxies
 
 
 @renamed_fields("compare")
 @dataclass(frozen=True)
 class VerdictOptions:
-    """When numbers agree, and when chi2 decides."""
+    """Limits on agreement, and on the chi2 that decides between two models."""
 
     max_sigma: float = option(
         3.0,
-        help="largest difference at which every parameter agrees, in units of both errors",
+        help="largest difference of parameters that agree, in units of both errors",
         above=0,
         below=math.inf,
         group="Verdicts",
     )
     delta_chi2: float = option(
         9.0,
-        help="difference of chi2 that decides between two models, times chi2/dof if above 1",
+        help="difference of chi2 that decides between two models; scaled by chi2/dof if above 1",
         above=0,
         below=math.inf,
         group="Verdicts",
     )
     poor_chi2: float = option(
         2.0,
-        help="chi2/dof of the better model above which neither describes the pixels",
+        help="chi2/dof of the better model above which both are poor",
         above=0,
         below=math.inf,
         group="Verdicts",
@@ -48,11 +48,11 @@ class VerdictOptions:
 @renamed_fields("compare")
 @dataclass(frozen=True)
 class CompareOptions(VerdictOptions):
-    """How catalogues are matched and compared, and what is written."""
+    """Options of matching and comparing catalogues, and of the output."""
 
     match: str = option(
         "auto",
-        help="how galaxies are matched: by id, then on the sky (auto), or in one way only",
+        help="how to match galaxies: by id, else on the sky (auto), or in a single way",
         choices=WAYS,
         common=True,
     )
@@ -67,16 +67,14 @@ class CompareOptions(VerdictOptions):
     )
     estimate: str = option(
         "best",
-        help="which of the run's values are compared; mean needs a run with --save-samples",
+        help="which values of the run to compare; mean needs a run with --save-samples",
         choices=("best", "median", "mean"),
     )
-    pixels: bool = option(
-        True, help="evaluate both models on the pixels that were fitted", common=True
-    )
+    pixels: bool = option(True, help="evaluate both models on the fitted pixels", common=True)
     n_worst: int = option(
-        12, help="disagreements that are shown with pictures", low=0, metavar="N", common=True
+        12, help="number of disagreements shown with images", low=0, metavar="N", common=True
     )
-    n_rows: int = option(2000, help="galaxies in the report's table", low=0, metavar="N")
+    n_rows: int = option(2000, help="number of galaxies in the report's table", low=0, metavar="N")
     format: str = option("fits", help="file format of comparison.*", choices=FORMATS)
     threads: int = option(1, help="CPU threads", low=1, high=MOST_THREADS)
 

@@ -1,4 +1,4 @@
-"""Chi2 of the parameters of any catalogue on the cutouts that were fitted."""
+"""Chi2 of the parameters of any catalogue on the fitted cutouts."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from hybridfit.rendering.render import render
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Chi2 of one catalogue's parameters on N cutouts, NaN where they cannot be evaluated.
+    """Chi2 of one catalogue's parameters on N cutouts, NaN if they cannot be evaluated.
 
     Args:
-        given: (N,) with the fluxes, and the sky where it is known, as quoted.
-        solved: (N,) with fluxes and sky solved for.
-        pixels: (N,) unmasked pixels.
+        given: (N,) chi2 with the catalogue's fluxes, and its sky if known.
+        solved: (N,) chi2 after solving for fluxes and sky.
+        pixels: (N,) number of unmasked pixels.
     """
 
     given: Array
@@ -35,11 +35,11 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class Models:
-    """Models to render: rows of a catalogue by the numbers of the cutouts.
+    """Models to render: rows of a catalogue, by cutout.
 
     Args:
-        catalogue: whose parameters.
-        row: cutout number to row of the catalogue.
+        catalogue: source of the parameters.
+        row: maps cutout numbers to rows of the catalogue.
     """
 
     catalogue: Catalogue
@@ -56,15 +56,15 @@ def evaluate(
     """Evaluate several catalogues on the same cutouts, in float64.
 
     Args:
-        read_cutout: reads one by its number.
+        read_cutout: reads a cutout by its number.
         rows: numbers of the cutouts.
-        models: catalogues; each gives an `Evaluation` over all numbers up to the largest.
+        models: the catalogues; each results in an `Evaluation` up to the largest number.
         convolution: how models are convolved.
-        progress: is called with the number of galaxies that are done.
+        progress: called with the number of galaxies just done.
 
     Returns:
-        An `Evaluation` for each of ``models``, indexed by the cutout's number; and the zero points
-        (N,) of the cutouts, NaN where there is none.
+        An `Evaluation` for each of ``models``, indexed by cutout number; and the zero points
+        (N,) of the cutouts, NaN if unknown.
     """
     size = max(rows, default=-1) + 1
     out = [Evaluation(*(np.full(size, np.nan) for _ in range(3))) for _ in models]
@@ -89,12 +89,12 @@ def catalogue_images(
 
     Args:
         cutouts: B galaxies.
-        catalogue: whose parameters, in pixels of the image as given.
+        catalogue: source of the parameters, in pixels of the parent image.
         pick: (B,) its rows; -1 for none.
         convolution: how models are convolved.
 
     Returns:
-        (B, K, H, W) float64, 0 where there is no component, NaN where one cannot be rendered; and
+        (B, K, H, W) float64, 0 for absent components, NaN for those that cannot be rendered; and
         fluxes (B, K), 0 and NaN likewise.
     """
     chosen = np.asarray(pick)
@@ -123,9 +123,9 @@ def catalogue_images(
 def _present_and_whole(
     catalogue: Catalogue, values: Array, there: NDArray[np.bool_]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return (B, K) which components there are, and which can be rendered, of values (B, K, 7)."""
+    """Return which components exist (B, K), and which can be rendered, for values (B, K, 7)."""
     present = there[:, None] & np.isfinite(values[..., [0, 2]]).any(axis=2)
-    if catalogue.kind == "hybridfit":  # a component whose flux came out as 0 has no magnitude
+    if catalogue.kind == "hybridfit":  # a component with flux 0 has no magnitude
         present &= np.isfinite(values[..., COLUMN["mag"]])
     whole = np.isfinite(values).all(axis=2)
     whole &= (values[..., COLUMN["r_eff"]] > 0) & (values[..., COLUMN["n"]] > 0.05)
@@ -134,7 +134,7 @@ def _present_and_whole(
 
 
 def _unit_images(cutouts: Cutouts, values: Array, convolution: Convolution) -> Array:
-    """Return (B, H, W) of one component a cutout, of parameters (B, 7), with unit flux."""
+    """Render one component per cutout (B, H, W), with parameters (B, 7) and unit flux."""
     with_sky = np.concatenate([values, np.zeros((len(values), 1))], axis=1)
     theta = in_cutout(torch.from_numpy(with_sky), (*NAMES, "sky"), cutouts.origin)
     theta[:, COLUMN["mag"]] = cutouts.zeropoint.to(theta)  # of unit flux
@@ -146,10 +146,10 @@ class ModelImages:
     """Model images of one galaxy's parameters, and their chi2.
 
     Args:
-        given: (H, W) with fluxes and sky as quoted, the sky solved where it is not.
-        solved: (H, W) with both solved for.
-        chi2: of both.
-        pixels: unmasked.
+        given: (H, W) with the catalogue's fluxes and sky; an unknown sky is solved for.
+        solved: (H, W) after solving for fluxes and sky.
+        chi2: of both images.
+        pixels: number of unmasked pixels.
     """
 
     given: Array
@@ -164,7 +164,7 @@ def model_images(
     pick: Sequence[int],
     convolution: Convolution = CONTINUOUS,
 ) -> list[ModelImages | None]:
-    """Evaluate parameters on pixels; None where they cannot be rendered.
+    """Evaluate parameters on pixels; return None if they cannot be rendered.
 
     Args: see `catalogue_images`.
     """
@@ -198,7 +198,7 @@ def _model_images(cutouts: Cutouts, i: int, images: Array, flux: Array, sky: Arr
 
 
 def _plane(cutouts: Cutouts, i: int, slopes: Array) -> Any:
-    """The tilt of the sky about the cutout's middle; 0 for a level one."""
+    """Return the sky's gradient about the cutout's centre; 0 for a constant sky."""
     if not np.any(slopes):
         return 0.0
     height, width = cutouts.image.shape[-2:]
@@ -216,5 +216,5 @@ def _chi2(
 
 
 def n_free_parameters(catalogue: Catalogue) -> NDArray[np.int64]:
-    """(N,) number of free parameters of Sersic components and a level sky."""
+    """Return the number of free parameters (N,) of Sersic components and a constant sky."""
     return catalogue.n_components * len(NAMES) + 1

@@ -1,4 +1,4 @@
-"""The page of a comparison: what agrees, who is right, and the worst disagreements in pictures."""
+"""The page of a comparison: statistics, verdicts, and images of the worst disagreements."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ FORMATS = {
     "outliers": ".3f",
     **{f"pull_{end}": ".2f" for end in ("mean", "std", "theirs_std", "both_std", "both_nmad")},
 }
-SHORT = {  # heads of the page's tables
+SHORT = {  # short headings of the page's tables
     "pull_mean": "pull",
     "pull_std": "std (ours)",
     "pull_theirs_std": "std (theirs)",
@@ -69,12 +69,12 @@ def write_report(
     """Write the page.
 
     Args:
-        path: of the file.
+        path: path of the file.
         comparisons: one for each reference.
-        read_cutout: pixels of our rows, for the worst disagreements.
+        read_cutout: reads the pixels of our rows, for the worst disagreements.
         convolution: how models are convolved.
-        options: how many galaxies are shown.
-        results: what was compared, for the first line.
+        options: how many galaxies to show.
+        results: name of our results, for the first line.
     """
     text = render_report(comparisons, read_cutout, convolution, options, results)
     with atomic(path) as file:
@@ -107,12 +107,12 @@ def render_report(
 
 
 def _summary_section(c: Comparison) -> list[str]:
-    """Matching, warnings and the summary of all."""
+    """Return the matching, the warnings and the summary of all galaxies."""
     rest = [len(c.matches.only_ours), len(c.matches.only_theirs)]
     parts = [
         report.paragraph(
-            f"{len(c.matches)} galaxies matched by {c.matches.way}; without a partner {rest[0]} of "
-            f"ours and {rest[1]} of theirs. Read as {c.theirs.kind}."
+            f"{len(c.matches)} galaxies matched by {c.matches.way}; {rest[0]} of ours and "
+            f"{rest[1]} of theirs have no match. Read as {c.theirs.kind}."
         )
     ]
     parts += [report.paragraph(text, "warning") for text in c.warnings]
@@ -124,7 +124,7 @@ def _summary_section(c: Comparison) -> list[str]:
 
 
 def _group_section(c: Comparison) -> list[str]:
-    """The summary by quality and by bins."""
+    """Return the summary by quality and by bins."""
     rows = c.summary[c.summary["group"] != "all"]
     if not len(rows):
         return []
@@ -147,7 +147,7 @@ def _summary_table(rows: Table, first: Sequence[str], exact: bool) -> str:
 
 
 def _side_by_side(comparisons: Sequence[Comparison]) -> str:
-    """One row for each parameter and figure, a column for each reference."""
+    """Return one row per parameter and statistic, one column per reference."""
     known = [f"ln {n}" if n in LOGARITHMIC else n for n in PARAMETERS]
     rows: dict[str, list[Any]] = {"parameter": [], "figure": []}
     rows |= {c.theirs.name: [] for c in comparisons}
@@ -172,7 +172,7 @@ def _side_by_side(comparisons: Sequence[Comparison]) -> str:
 
 
 def _verdict_section(c: Comparison) -> list[str]:
-    """Verdicts in numbers, and chi2 against magnitude."""
+    """Return the numbers of verdicts, and chi2 against magnitude."""
     tally = [v for v in VERDICTS if v in c.verdicts.verdict]
     counted = np.array(c.verdicts.verdict)
     by = np.array(c.verdicts.flagged_by)
@@ -192,11 +192,11 @@ def _verdict_section(c: Comparison) -> list[str]:
         if (grade == name).any()
     }
     columns["meaning"] = [VERDICTS[v] for v in tally]
-    parts = ["<h3>Who is right?</h3>", report.table(columns)]
+    parts = ["<h3>Which parameters are better?</h3>", report.table(columns)]
     if np.isfinite(c.chi2.excess).any():
         parts.append(chi2_picture(c))
     else:
-        text = "No pixels: pass --input, what was fitted, for chi2 and pictures."
+        text = "No pixels: pass the fitted cutouts with --input for chi2 and images."
         parts.append(report.paragraph(text, "muted"))
     return parts
 
@@ -204,7 +204,7 @@ def _verdict_section(c: Comparison) -> list[str]:
 def _worst_section(
     c: Comparison, read_cutout: CutoutReader, convolution: Convolution, options: CompareOptions
 ) -> list[str]:
-    """The galaxies that disagree most, one by one."""
+    """Return the galaxies that disagree most, one by one."""
     chosen = c.worst(options.n_worst)
     if not chosen:
         return []
@@ -215,7 +215,7 @@ def _worst_section(
         parts.append(report.paragraph(_sentence(c, m), "muted"))
         png = galaxy_picture(c, m, read_cutout, convolution)
         if png is not None:
-            text = "Data, models and residuals; fluxes and sky solved for."
+            text = "Data, models and residuals, after solving for fluxes and sky."
             parts.append(report.figure(png, text))
         parts += [_numbers(c, m), "</div>"]
     return parts
@@ -238,14 +238,14 @@ def _sentence(c: Comparison, m: int) -> str:
     if np.isfinite(c.chi2.excess[m]):
         parts.append(
             f"chi2 {c.chi2.ours_solved[m]:.1f} ours, {c.chi2.theirs_solved[m]:.1f} theirs "
-            f"({c.chi2.ours[m]:.1f}, {c.chi2.theirs[m]:.1f} with fluxes as quoted), "
+            f"({c.chi2.ours[m]:.1f}, {c.chi2.theirs[m]:.1f} with catalogue fluxes), "
             f"dof {c.chi2.dof[m]:.0f}"
         )
     return "; ".join(parts) or "no flags, no pixels"
 
 
 def _numbers(c: Comparison, m: int) -> str:
-    """Both sides' parameters of one galaxy."""
+    """Return the parameters of one galaxy on both sides."""
     columns: dict[str, list[Any]] = {"component": [], "": []}
     for name in NAMES:
         columns[name] = []
@@ -267,7 +267,7 @@ def _numbers(c: Comparison, m: int) -> str:
 
 
 def _galaxy_section(c: Comparison, options: CompareOptions) -> list[str]:
-    """All matched galaxies, those that disagree most first."""
+    """Return all matched galaxies, those that disagree most first."""
     order = c.worst(len(c.matches))
     known = set(order)
     rest = [m for m in range(len(c.matches)) if m not in known]
@@ -299,8 +299,8 @@ def _galaxy_section(c: Comparison, options: CompareOptions) -> list[str]:
     for side, ids in (("ours", c.matches.only_ours), ("theirs", c.matches.only_theirs)):
         if not ids:
             continue
-        some = ", ".join(ids[:40]) + (", ..." if len(ids) > 40 else "")
-        parts.append(report.paragraph(f"Only in {side} ({len(ids)}): {some}", "muted"))
+        listed = ", ".join(ids[:40]) + (", ..." if len(ids) > 40 else "")
+        parts.append(report.paragraph(f"Only in {side} ({len(ids)}): {listed}", "muted"))
     return parts
 
 
@@ -308,22 +308,22 @@ def _legend(options: CompareOptions) -> list[str]:
     return [
         report.bullets(
             [
-                "Differences are ours - theirs: of r_eff and n in the natural logarithm, of pa the "
-                "short way round, of x and y in pixels.",
+                "Differences are ours - theirs: in the natural logarithm for r_eff and n, wrapped "
+                "to [-90, 90) degrees for pa, in pixels for x and y.",
                 "Catastrophic, or lost: off by 0.5 mag or a factor 2 in size. Means, rms and the "
-                "standard deviations of pulls leave these out; medians, MADs, coverage and the "
-                "share beyond 5 sigma do not.",
+                "standard deviations of pulls exclude these; medians, MADs, coverage and the "
+                "fraction beyond 5 sigma include them.",
                 "Pull: mean of differences over our errors. Std (ours), (theirs), (both): standard "
-                "deviation of differences over our errors, theirs, and both together.",
+                "deviation of differences over our errors, theirs, and both in quadrature.",
                 "Pulls against a truth should have mean 0 and standard deviation 1. Two fits of "
-                "the same pixels share their noise, so that theirs should be well below 1.",
-                f"Agree: no parameter differs by more than {options.max_sigma:g} of both errors. "
-                "Else chi2 decides: both models are rendered by one code on the same pixels, with "
-                "fluxes and sky solved for, so that neither the zero point nor the number of "
-                f"printed digits does. A difference counts from {options.delta_chi2:g} times "
-                "chi2/dof on.",
-                "A lower chi2 is a better description of these pixels. Where a profile does not "
-                "fit the galaxy it is not the better size.",
+                "the same pixels share their noise: the standard deviation of their pulls should "
+                "be well below 1.",
+                f"Agree: no parameter differs by more than {options.max_sigma:g} sigma of both "
+                "errors. Otherwise chi2 decides: both models are rendered by the same code on the "
+                "same pixels, solving for fluxes and sky, so that neither zero points nor rounding "
+                f"matter. A difference counts if it exceeds {options.delta_chi2:g} times chi2/dof.",
+                "A lower chi2 means a better description of these pixels. If the profile does not "
+                "fit the galaxy, it does not mean a better size.",
             ]
         )
     ]

@@ -21,14 +21,14 @@ class Comparison:
     """The comparison with one reference.
 
     Args:
-        ours, theirs: the M galaxies that both have, in one order.
-        matches: how they were matched, and galaxies without a partner.
+        ours, theirs: the M matched galaxies, in the same order.
+        matches: how they were matched, and the unmatched galaxies.
         pairs: their components.
         chi2: on the pixels.
         verdicts: of each galaxy.
         summary: see `hybridfit.comparison.statistics.summarise`.
-        notes: for the reader, in sentences.
-        warnings: differences that look like mistaken conventions.
+        notes: notes for the reader, in sentences.
+        warnings: differences that suggest wrong conventions.
     """
 
     ours: Catalogue
@@ -42,7 +42,7 @@ class Comparison:
     warnings: tuple[str, ...]
 
     def worst(self, number: int) -> list[int]:
-        """Numbers of the galaxies that disagree most."""
+        """Return the indices of the galaxies that disagree most."""
         return worst(self.verdicts, self.chi2, number)
 
 
@@ -51,11 +51,11 @@ class CompareResult:
     """The result of `compare`.
 
     Args:
-        table: a row for each reference and component, see `comparison_columns`.
-        summary: figures of each reference, group and parameter.
-        unmatched: galaxies that only one side has: reference, side, id.
-        comparisons: one a reference.
-        out: the folder that was written; None for none.
+        table: one row per reference and component, see `comparison_columns`.
+        summary: statistics for each reference, group and parameter.
+        unmatched: galaxies found in only one catalogue: reference, side, id.
+        comparisons: one per reference.
+        out: the output folder; None if nothing was written.
     """
 
     table: Table
@@ -66,7 +66,7 @@ class CompareResult:
 
 
 def format_summary(found: CompareResult) -> str:
-    """Return the main figures of a comparison as lines of text."""
+    """Return the main results of a comparison as lines of text."""
     lines = []
     for c in found.comparisons:
         n = len(c.matches)
@@ -88,7 +88,7 @@ def format_summary(found: CompareResult) -> str:
 
 
 def _agreeing(c: Comparison) -> list[str]:
-    """How many galaxies of each quality agree."""
+    """Return how many galaxies of each quality agree."""
     grades, agree = np.array(c.ours.quality), np.array(c.verdicts.verdict) == AGREE
     return [
         f"{int(agree[grades == grade].sum())} of {int((grades == grade).sum())} {grade}"

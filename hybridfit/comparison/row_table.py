@@ -1,4 +1,4 @@
-"""The comparison's table: a row for each component that two catalogues share."""
+"""The table of a comparison: one row per matched component."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from hybridfit.data.ucd import ucd_of
 from hybridfit.io.common_columns import id_column
 from hybridfit.io.table import Column, id_width, parameter_of, record_type, shortened
 
-TEXTS = {  # columns of texts, beside the id: what they hold, and their UCD
+TEXTS = {  # text columns other than the id: description and UCD
     "reference": ("name of the reference", "meta.ref"),
-    "their_id": ("the galaxy's id in the reference", "meta.id.cross"),
+    "their_id": ("id of the galaxy in the reference", "meta.id.cross"),
     "quality": ("quality of our row: certified, usable or suspect", "meta.code.qual"),
-    "verdict": ("agree, or who describes the pixels better", "meta.code.class"),
-    "flagged_by": ("who flagged it: us, them, both, or nobody", "meta.code"),
+    "verdict": ("agree, or which parameters describe the pixels better", "meta.code.class"),
+    "flagged_by": ("who flagged the galaxy: us, them or both; empty for neither", "meta.code"),
     "flags": ("names of our flags", "meta.code"),
-    "their_flags": ("warnings that the reference gives with its numbers", "meta.note"),
+    "their_flags": ("the reference's warnings about its own values", "meta.note"),
 }
-NUMBERS = {  # columns of numbers: what they hold, and their UCD
+NUMBERS = {  # numeric columns: description and UCD
     "component": ("number of our component, from 1", "meta.number"),
     "their_component": ("number of their component, from 1", "meta.number"),
     "max_pull": (
-        "largest difference of the galaxy's parameters over both errors",
+        "largest pull of any parameter, the difference over both errors",
         "stat.fit.residual;stat.max",
     ),
-    "catastrophic": ("1 where mag is off by 0.5 or r_eff by a factor of 2, else 0", "meta.code"),
-    "chi2": ("chi2 of our parameters, fluxes and sky as quoted", "stat.fit.chi2"),
+    "catastrophic": ("1 if mag is off by 0.5 or r_eff by a factor of 2, else 0", "meta.code"),
+    "chi2": ("chi2 of our parameters, with our fluxes and sky", "stat.fit.chi2"),
     "their_chi2": (
-        "chi2 of theirs on the same pixels, as quoted (a sky that is not given is solved for)",
+        "chi2 of theirs on the same pixels, with their fluxes and sky (solved for if unknown)",
         "stat.fit.chi2",
     ),
-    "chi2_solved": ("chi2 of ours with fluxes and sky solved for", "stat.fit.chi2"),
-    "their_chi2_solved": ("chi2 of theirs with fluxes and sky solved for", "stat.fit.chi2"),
+    "chi2_solved": ("chi2 of ours after solving for fluxes and sky", "stat.fit.chi2"),
+    "their_chi2_solved": ("chi2 of theirs after solving for fluxes and sky", "stat.fit.chi2"),
     "delta_chi2": (
-        "their_chi2_solved - chi2_solved: above 0 ours describe the pixels better",
+        "their_chi2_solved - chi2_solved; above 0, ours describe the pixels better",
         "stat.fit.chi2;arith.diff",
     ),
     "dof": ("unmasked pixels minus our parameters", "stat.fit.dof"),
-    "snr": ("signal-to-noise ratio as the reference gives it", "stat.snr"),
+    "snr": ("signal-to-noise ratio in the reference", "stat.snr"),
 }
 
 
@@ -50,9 +50,9 @@ def comparison_columns(
     """Return the columns of a comparison's table.
 
     Args:
-        names: parameters.
-        texts: entries of the columns of `TEXTS`, for their widths.
-        ids: of the galaxies.
+        names: the parameters.
+        texts: entries of the columns in `TEXTS`, which set their widths.
+        ids: the galaxies' ids.
     """
     chosen = [id_column(id_width(ids))]
     for name, (words, ucd) in TEXTS.items():
@@ -70,7 +70,7 @@ def comparison_columns(
             (f"d_{name}", "ours - theirs", difference),
         ):
             chosen.append(Column(column, "f8", unit, f"{name}: {words}", ucd))
-        words = "(ours - theirs) over both errors, or over ours where theirs is the truth"
+        words = "(ours - theirs) over both errors, or over ours against a truth"
         ucd = f"stat.fit.residual;{value}"
         chosen.append(Column(f"pull_{name}", "f8", "", f"{name}: {words}", ucd))
     return tuple(chosen)
@@ -82,13 +82,13 @@ def comparison_rows(
     texts: Mapping[str, Sequence[str]],
     numbers: Mapping[str, NDArray[np.float64]],
 ) -> NDArray[np.void]:
-    """Return the rows as records; what is not given of a number is NaN.
+    """Return the rows as records; missing numbers are NaN.
 
     Args:
         columns: see `comparison_columns`.
-        ids: (P,).
-        texts: (P,) entries of each column of text.
-        numbers: (P,) entries of each column of numbers.
+        ids: (P,) ids.
+        texts: (P,) entries of each text column.
+        numbers: (P,) entries of each numeric column.
     """
     rows = np.zeros(len(ids), record_type(columns))
     for column in columns:

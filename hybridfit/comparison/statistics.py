@@ -23,13 +23,14 @@ from hybridfit.data.column_facts import ColumnFacts, describe_columns
 from hybridfit.io.references.catalogue import COLUMN, Array
 
 ALL = "all"
-NMAD = 1.4826  # median absolute deviation to standard deviation
-LEAST = 25  # galaxies of a bin
+NMAD = 1.4826  # ratio of a Gaussian's standard deviation to its median absolute deviation
+LEAST = 25  # smallest number of galaxies in a bin
 MOST_BINS = 4
 SNR_EDGES = (0.0, 10.0, 30.0, 100.0, 300.0, math.inf)
-CONSTANT = 0.1, 0.25  # mag: an offset above the first with a scatter below its share is a constant
-PIXEL_OFF = 0.2  # pixels about 1 that suggest another first pixel
-TURNED = 10.0  # degrees about 90 that suggest another axis
+# mag, and ratio: a larger offset whose scatter is below this ratio of it is constant
+CONSTANT = 0.1, 0.25
+PIXEL_OFF = 0.2  # pixels: an offset this close to 1 suggests another first pixel
+TURNED = 10.0  # degrees: a difference this close to 90 suggests another axis
 
 COLUMNS = {  # of the table of `summarise`
     "group": ColumnFacts("", "all, a quality, or a bin", "meta.code"),
@@ -95,13 +96,14 @@ def summarise(
     snr: Array | None = None,
     least: int = LEAST,
 ) -> Table:
-    """Return the figures of each group and parameter, with the columns of `COLUMNS`.
+    """Return the statistics of each group and parameter, with the columns of `COLUMNS`.
 
     Args:
-        pairs: of one reference.
-        quality: (M,) of each matched galaxy; "" where it is not known.
-        snr: (M,) signal to noise of each matched galaxy; None or NaN: bins are of magnitude.
-        least: galaxies that a bin has at least.
+        pairs: the pairs of one reference.
+        quality: (M,) quality of each matched galaxy; "" if unknown.
+        snr: (M,) signal-to-noise ratio of each matched galaxy; if None or all NaN, bins are in
+            magnitude.
+        least: smallest number of galaxies in a bin.
     """
     rows = []
     for group, some in groups(pairs, quality, snr, least):
@@ -115,7 +117,7 @@ def summarise(
 
 
 def figures(pairs: Pairs, name: str) -> dict[str, float | int | str]:
-    """The figures of one parameter, see `COLUMNS`."""
+    """Return the statistics of one parameter, see `COLUMNS`."""
     k = PARAMETERS.index(name)
     off = pairs.quoted[:, k]
     good = pairs.near & np.isfinite(off)
@@ -144,7 +146,7 @@ def figures(pairs: Pairs, name: str) -> dict[str, float | int | str]:
 
 
 def outlier_pulls(pairs: Pairs) -> Array:
-    """Return pulls (P, 8) that define outliers: over both errors, or over those that are known."""
+    """Return the pulls (P, 8) that define outliers: over both errors, or over the known one."""
     pull = pairs.pull_both
     for other in (pairs.pull, pairs.pull_theirs):
         pull = np.where(np.isfinite(pull), pull, other)
@@ -154,7 +156,7 @@ def outlier_pulls(pairs: Pairs) -> Array:
 def groups(
     pairs: Pairs, quality: Sequence[str], snr: Array | None, least: int = LEAST
 ) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Yield names and members (P,): all, each quality, and bins that have enough galaxies."""
+    """Yield names and members (P,): all, each quality, and bins with enough galaxies."""
     yield ALL, np.ones(len(pairs), bool)
     graded = np.array([str(q) for q in quality])
     if len(graded):
@@ -175,9 +177,9 @@ def groups(
 
 
 def coverage_curve(pairs: Pairs, n_levels: int = 39) -> Table:
-    """Share of theirs within Gaussian intervals about ours, for every probability.
+    """Return the fraction of theirs within Gaussian intervals about ours.
 
-    Widths are of our errors where theirs is the truth, else of both together.
+    The widths follow from our errors against a truth, else from both errors.
 
     Returns:
         Columns level, error (binomial) and one for each parameter.
@@ -195,44 +197,44 @@ def coverage_curve(pairs: Pairs, n_levels: int = 39) -> Table:
 
 
 def convention_warnings(pairs: Pairs) -> list[str]:
-    """Return sentences on mistaken conventions, found by differences common to all galaxies."""
-    said: list[str] = []
+    """Return warnings of wrong conventions, seen as differences common to all galaxies."""
+    warnings: list[str] = []
     off = pairs.difference
     if len(pairs) < 3:
-        return said
+        return warnings
     for name in ("x", "y"):
         some = _finite(off[:, COLUMN[name]])
         shift = _of(np.median, some)
         if abs(abs(shift) - 1) < PIXEL_OFF and nmad(some) < PIXEL_OFF:
-            said.append(
+            warnings.append(
                 f"{name} differs by {shift:+.2f} pixels in nearly all galaxies: does one of the "
-                "two count pixels from 1? (first-pixel)"
+                "catalogues count pixels from 1? (first-pixel)"
             )
     mag = _finite(off[:, COLUMN["mag"]])
     shift, scatter = _of(np.median, mag), nmad(mag)
     if abs(shift) > CONSTANT[0] and scatter < CONSTANT[1] * abs(shift):
-        said.append(
+        warnings.append(
             f"magnitudes differ by {shift:+.3f} in nearly all galaxies: is it the zero point? "
             f"(zeropoint-offset {shift:+.3f})"
         )
     thin = pairs.ours[:, COLUMN["q"]] < 0.8
     turn = np.abs(_finite(off[thin, COLUMN["pa"]]))
     if len(turn) > 2 and abs(_of(np.median, turn) - 90) < TURNED:
-        said.append(
-            "position angles differ by 90 degrees in most galaxies: are they from the other axis? "
-            "(pa-from)"
+        warnings.append(
+            "position angles differ by 90 degrees in most galaxies: are they measured from the "
+            "other axis? (pa-from)"
         )
     size, root = pairs.quoted[:, COLUMN["r_eff"]], 0.5 * np.log(pairs.ours[:, COLUMN["q"]])
-    rest = _finite(size + root)  # ln(ours / theirs) = -ln(sqrt q) of circularised radii
+    rest = _finite(size + root)  # ln(ours / theirs) = -ln(sqrt q) for circularised radii
     size, root = (v[np.isfinite(size + root)] for v in (size, root))
     follows = len(size) > 4 and np.std(root) > 0.1 and nmad(rest) < 0.3 * nmad(size)
     if follows and abs(np.median(rest)) < 0.05:
-        said.append("sizes differ by sqrt(q): are theirs circularised? (size)")
-    return said
+        warnings.append("sizes differ by sqrt(q): are theirs circularised? (size)")
+    return warnings
 
 
 def nmad(values: Array) -> float:
-    """1.4826 times the median absolute deviation; NaN of nothing."""
+    """Return 1.4826 times the median absolute deviation; NaN for no values."""
     if not len(values):
         return math.nan
     return float(NMAD * np.median(np.abs(values - np.median(values))))

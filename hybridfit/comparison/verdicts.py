@@ -1,4 +1,4 @@
-"""Verdicts: for each galaxy in two catalogues, which parameters describe the pixels better."""
+"""Verdicts: for each matched galaxy, which parameters describe the pixels better."""
 
 from __future__ import annotations
 
@@ -22,30 +22,29 @@ FLAGGED_OURS, FLAGGED_THEIRS, FLAGGED_BOTH = "flagged by us", "flagged by them",
 NONE_OURS, NONE_THEIRS = "no fit of ours", "no fit of theirs"
 DIFFER = "differ"
 VERDICTS = {
-    AGREE: "no parameter differs by more than the limit, in the errors of both",
-    SAME_CHI2: "parameters differ, but the pixels cannot tell which are better",
+    AGREE: "no parameter differs by more than the limit, in units of both errors",
+    SAME_CHI2: "parameters differ, but describe the pixels equally well",
     OURS_LOWER: "parameters differ, and ours describe the pixels better",
     THEIRS_LOWER: "parameters differ, and theirs describe the pixels better",
     BOTH_POOR: "parameters differ, and neither model describes the pixels",
-    FLAGGED_OURS: "parameters differ, the pixels do not decide, and our row is suspect",
-    FLAGGED_THEIRS: "parameters differ, the pixels do not decide, and theirs is flagged",
-    FLAGGED_BOTH: "parameters differ, the pixels do not decide, and both rows are flagged",
-    DIFFER: "parameters differ, and there are no pixels to decide",
-    NONE_OURS: "we have no values",
-    NONE_THEIRS: "they have no values",
+    FLAGGED_OURS: "parameters differ, chi2 does not decide, and our row is suspect",
+    FLAGGED_THEIRS: "parameters differ, chi2 does not decide, and theirs is flagged",
+    FLAGGED_BOTH: "parameters differ, chi2 does not decide, and both rows are flagged",
+    DIFFER: "parameters differ, and no pixels are available to decide",
+    NONE_OURS: "our fit has no values",
+    NONE_THEIRS: "their fit has no values",
 }
-LIKELY = 0.9973  # of a truth's chi2 above the minimum: three sigma
+LIKELY = 0.9973  # probability that bounds a truth's chi2 above the minimum: three sigma
 
 
 @dataclass(frozen=True, eq=False)
 class Chi2:
-    """Chi2 of both parameter sets on the same pixels, (M,) each, NaN where it is not known.
+    """Chi2 of both parameter sets on the same pixels, (M,) each, NaN if unknown.
 
     Args:
-        ours, theirs: with the fluxes, and the sky where it is given, as quoted; else the sky is
-            solved for.
-        ours_solved, theirs_solved: with fluxes and sky solved for.
-        dof: pixels less the parameters of one Sersic profile for each component, and the sky.
+        ours, theirs: with each catalogue's fluxes and sky; an unknown sky is solved for.
+        ours_solved, theirs_solved: after solving for fluxes and sky.
+        dof: number of pixels minus the parameters of a Sersic profile per component, and a sky.
     """
 
     ours: Array
@@ -56,9 +55,9 @@ class Chi2:
 
     @property
     def excess(self) -> Array:
-        """(M,) theirs - ours, fluxes and sky solved for.
+        """Return theirs - ours (M,), after solving for fluxes and sky.
 
-        A flux that is printed to 1e-4 mag, or another zero point, would decide by itself.
+        Otherwise a magnitude rounded to 1e-4, or another zero point, could decide.
         """
         return self.theirs_solved - self.ours_solved
 
@@ -70,7 +69,7 @@ class Verdicts:
     Args:
         verdict: (M,) keys of `VERDICTS`.
         flagged_by: (M,) "", "us", "them" or "both".
-        distance: (M,) the largest pull of any parameter; NaN where there is none.
+        distance: (M,) largest pull of any parameter; NaN if there is none.
         catastrophic: (M,) whether magnitude or size are far off.
     """
 
@@ -91,14 +90,14 @@ def assign_verdicts(
 
     Parameters agree if none differs by more than ``options.max_sigma`` of both errors (against a
     truth: of ours alone) and none is catastrophic. Otherwise chi2 decides if it differs enough:
-    for two fits of the same pixels by ``options.delta_chi2``, for a truth by more than truths
-    usually lie above the minimum.
+    for two fits of the same pixels by ``options.delta_chi2``, for a truth by more than its usual
+    distance from the minimum.
 
     Args:
-        pairs: of the matched galaxies.
-        chi2: of M galaxies.
+        pairs: pairs of the matched galaxies.
+        chi2: chi2 of M galaxies.
         suspect: (M,) whether our row is suspect.
-        flagged: (M,) whether their program flags theirs.
+        flagged: (M,) whether their program flagged theirs.
         options: the limits.
     """
     count = len(suspect)
@@ -111,8 +110,8 @@ def assign_verdicts(
     absent = [_absent(side, pairs.galaxy, count) for side in (pairs.ours, pairs.theirs)]
     verdicts, by = [], []
     for m in range(count):
-        mine, its = bool(suspect[m]), bool(flagged[m])
-        by.append({(1, 0): "us", (0, 1): "them", (1, 1): "both"}.get((mine, its), ""))
+        sides = bool(suspect[m]), bool(flagged[m])
+        by.append({(1, 0): "us", (0, 1): "them", (1, 1): "both"}.get(sides, ""))
         verdict = NONE_OURS if absent[0][m] else NONE_THEIRS if absent[1][m] else ""
         if not verdict and not far[m] and not distance[m] > options.max_sigma:
             verdict = AGREE
@@ -135,10 +134,10 @@ def _by_pixels(chi2: Chi2, m: int, by: str, exact: bool, options: VerdictOptions
     reduced = float(np.nanmin([chi2.ours_solved[m], chi2.theirs_solved[m]])) / dof
     if reduced > options.poor_chi2:
         return BOTH_POOR
-    # a model that does not describe the pixels misses by more than noise: chi2 has its scale
+    # chi2 scales with the misfit of a model that does not describe the pixels
     allowed = options.delta_chi2 * max(reduced, 1.0)
     above = allowed
-    if exact:  # the truth lies above the minimum by as many as there are parameters
+    if exact:  # the truth lies above the minimum by about the number of parameters
         above = max(above, float(chi2_distribution.ppf(LIKELY, len(NAMES) + 1)) * max(reduced, 1.0))
     if excess > above:
         return OURS_LOWER
@@ -148,7 +147,7 @@ def _by_pixels(chi2: Chi2, m: int, by: str, exact: bool, options: VerdictOptions
 
 
 def worst(verdicts: Verdicts, chi2: Chi2, number: int) -> list[int]:
-    """Numbers of the galaxies that disagree most: the catastrophic, then by verdict and pull."""
+    """Return the indices of galaxies that disagree most: catastrophic, then by verdict and pull."""
     graver = {AGREE: 0, SAME_CHI2: 1, NONE_THEIRS: 1}
     keys = []
     for m, verdict in enumerate(verdicts.verdict):
