@@ -140,7 +140,7 @@ def test_files_that_cannot_be_read_are_left_out_and_told(weights, tmp_path):
     image.write_bytes(image.read_bytes()[:1000])
     report = calibrate_network(tmp_path / "out", weights, tmp_path / "in", n_samples=32, quiet=True)
     assert set(report.galaxies["id"]) == {f"sim{i:05d}" for i in (0, 1, 3, 4)}
-    assert "1 galaxies that cannot be read left out" in format_summary(report)
+    assert "1 galaxies left out: they cannot be read" in format_summary(report)
 
 
 def test_wrong_usage_is_told(weights, tmp_path):

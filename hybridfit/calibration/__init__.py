@@ -1,1 +1,1 @@
-"""Calibration: are posteriors true, and how sharp are they?"""
+"""Calibration: whether posteriors are calibrated, and how sharp they are."""

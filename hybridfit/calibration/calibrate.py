@@ -45,7 +45,7 @@ from hybridfit.rendering.render import render
 from hybridfit.simulation.options import FieldOptions, Kind
 from hybridfit.simulation.simulate import simulate_fields
 
-AT_ONCE = 256  # galaxies: bounds memory
+AT_ONCE = 256  # galaxies per batch: limits memory
 SECTIONS = ("simulator", "prior", "calibrate", "network", "train")  # the last two are not read
 
 
@@ -55,8 +55,8 @@ class LabelledBatch:
 
     Args:
         cutouts: B galaxies.
-        theta: (B, 8) physical parameters in cutout pixels; a column is NaN where it is not known.
-        snr: (B,).
+        theta: (B, 8) physical parameters in cutout pixels; unknown columns are NaN.
+        snr: (B,) signal-to-noise ratios.
         kind: (B,) bits of `hybridfit.simulation.simulate.Kind`; 0 for files.
     """
 
@@ -71,10 +71,10 @@ class Report:
     """The result of `calibrate_network`.
 
     Args:
-        calibration: tables over all galaxies.
-        tarp: see `hybridfit.calibration.tarp`; None where sbi is missing.
-        galaxies: truth, ranks, widths and rejected draws of each galaxy.
-        notes: lines for the user on what was left out, and why.
+        calibration: statistics of all galaxies.
+        tarp: see `hybridfit.calibration.tarp`; None if sbi is not installed.
+        galaxies: truth, ranks, widths and number of rejected draws of each galaxy.
+        notes: notes for the user on what was left out, and why.
     """
 
     calibration: Calibration
@@ -98,16 +98,16 @@ def calibrate_network(
 
     Args:
         out: folder for calibration.ecsv, coverage.ecsv, ranks.ecsv, tarp.ecsv, galaxies.ecsv and
-            a picture of each.
-        weights: folder of the network; default the package's own.
-        input: cutouts as `hybridfit fit` reads them, with truth.fits beside them: id, the
-            parameters in pixels of the files, and snr if known. None simulates.
+            their figures.
+        weights: folder of the network; default: that of the package.
+        input: cutouts as for `hybridfit fit`, with truth.fits beside them: id, the parameters in
+            pixels of the files, and snr if known. None simulates galaxies.
         config: YAML file with the sections simulator, prior and calibrate (bins and targets, see
-            `CalibrationOptions`); a training configuration will do. Default: simulator and prior
-            that the network was trained on.
-        n: galaxies to simulate, or at most to read.
-        n_samples: draws a galaxy.
-        seed: of the simulation and of the draws.
+            `CalibrationOptions`), such as a training configuration. Default: the simulator and
+            prior of the network's training.
+        n: number of galaxies to simulate, or largest number to read.
+        n_samples: draws per galaxy.
+        seed: random seed of the simulation and of the draws.
         device: torch device of the network.
         quiet: no progress bar.
 
@@ -124,15 +124,15 @@ def calibrate_network(
 
 @dataclass(frozen=True)
 class _Task:
-    """What is tested, and with what.
+    """The inputs of a calibration.
 
     Args:
         estimator: the network.
-        prior: of the galaxies.
+        prior: the prior of the galaxies.
         options: bins and targets.
-        batches: the galaxies, ``n`` in all.
-        input: where they come from; None if they are simulated.
-        notes: on them, for the report.
+        batches: the galaxies, ``n`` in total.
+        input: path of the galaxies; None if they are simulated.
+        notes: notes on them for the report.
     """
 
     estimator: Estimator
@@ -145,14 +145,14 @@ class _Task:
 
     @property
     def space(self) -> ParameterSpace:
-        """The parameters that are tested."""
+        """Return the tested parameters."""
         return ParameterSpace(prior=self.prior)
 
 
 def _task(
     input: Path | None, config: Path | None, weights: Path | None, n: int, seed: int, device: str
 ) -> _Task:
-    """Read what `calibrate_network` was given; raises UsageError if it cannot be used."""
+    """Read the arguments of `calibrate_network`; raise UsageError if they are unusable."""
     with usage_errors():
         estimator = load_estimator(weights)
         options, simulator, prior, notes = _options(config, weights)
@@ -167,7 +167,7 @@ def _task(
 def _all_figures(
     task: _Task, predict: Callable[[Cutouts], Posterior], quiet: bool
 ) -> dict[str, NDArray]:
-    """Return what `_figures` does, of all galaxies; raises UsageError if none can be read."""
+    """Return the results of `_figures` for all galaxies; raise UsageError if none can be read."""
     parts: list[dict[str, NDArray]] = []
     with tqdm(total=task.n, unit=" galaxies", disable=quiet) as bar:
         for batch in task.batches:
@@ -181,9 +181,9 @@ def _all_figures(
 def _figures(
     batch: LabelledBatch, posterior: Posterior, space: ParameterSpace
 ) -> dict[str, NDArray]:
-    """Draws, truth and Cramer-Rao limit of a batch, by name."""
+    """Return draws, truth and Cramer-Rao limit of a batch, by name."""
     known = batch.theta.clone()
-    known[:, -1] = torch.nan_to_num(known[:, -1])  # the limit does not depend on the level
+    known[:, -1] = torch.nan_to_num(known[:, -1])  # the limit does not depend on the sky level
     covariance = cramer_rao(known, batch.cutouts, space)
     sigma = torch.diagonal(covariance, dim1=1, dim2=2).clamp_min(0).sqrt()
     values = {"limit": sigma, "samples": posterior.samples, "theta": batch.theta}
@@ -194,10 +194,10 @@ def _figures(
 def simulated_batches(
     n: int, seed: int, simulator: FieldOptions, prior: Prior
 ) -> Iterator[LabelledBatch]:
-    """Galaxies that are all different: sharing a render would spoil the binomial errors."""
+    """Yield independent galaxies: shared renderings would invalidate the binomial errors."""
     simulator = replace(simulator, reuse=1)
     for k, first in enumerate(range(0, n, AT_ONCE)):
-        # far from the seeds of training, which count from a small number
+        # far from the seeds of training, which are small numbers
         state = int(np.random.SeedSequence([seed, k, 2018]).generate_state(1, np.uint64)[0]) >> 1
         simulated = simulate_fields(min(AT_ONCE, n - first), state, simulator, prior)
         ids = [f"{k}-{id}" for id in simulated.cutouts.id]  # draws depend on them
@@ -207,19 +207,19 @@ def simulated_batches(
 
 
 def labelled_batches(input: Path, n: int) -> tuple[Iterator[LabelledBatch], int]:
-    """Galaxies from files with a truth table; returns them and their number.
+    """Return galaxies from files with a truth table, and their number.
 
     Raises:
-        ValueError, OSError: if the table is not there or lacks columns or galaxies.
+        ValueError, OSError: if the table does not exist, or lacks columns or galaxies.
     """
     space = ParameterSpace()
     truth = read_truth(truth_beside(input), space.names, optional=("sky",))
     row_of = {str(id): i for i, id in enumerate(truth["id"])}
-    # nothing is cropped: the truth is in pixels of the files, masks as they are given
+    # no cropping, no extra masks: the truth is in pixels of the files
     options = ReadOptions(crop="none")
     sources = [s for s in find_sources(input, options) if s.id in row_of][:n]
     if not sources:
-        raise ValueError(f"none of the ids in the truth table is among the galaxies of '{input}'")
+        raise ValueError(f"no id of the truth table occurs among the galaxies of '{input}'")
 
     def batches() -> Iterator[LabelledBatch]:
         for first in range(0, len(sources), AT_ONCE):
@@ -236,7 +236,7 @@ def labelled_batches(input: Path, n: int) -> tuple[Iterator[LabelledBatch], int]
 
 
 def signal_to_noise(theta: Tensor, cutouts: Cutouts) -> Tensor:
-    """(B,) matched-filter signal to noise of the true galaxies, with the noise as given."""
+    """Return the matched-filter S/N (B,) of the true galaxies, with the given noise maps."""
     flat = theta.clone()
     flat[:, -1] = 0.0
     image = render(flat, cutouts) / cutouts.sigma
@@ -246,7 +246,7 @@ def signal_to_noise(theta: Tensor, cutouts: Cutouts) -> Tensor:
 def _options(
     config: Path | None, weights: Path | None
 ) -> tuple[CalibrationOptions, FieldOptions, Prior, list[str]]:
-    """Options, simulator and prior of the configuration, or of the network's training; notes."""
+    """Return options, simulator and prior from the configuration or the training, and notes."""
     sections: dict[str, Any] = load_yaml(config) if config is not None else {}
     check_keys(sections, list(SECTIONS), str(config))
     trained = load_yaml((weights or PACKAGED) / CONFIG)
@@ -270,7 +270,7 @@ def _report(found: dict[str, NDArray], task: _Task, seed: int) -> Report:
     """Run the diagnostics on what `_all_figures` returned."""
     names, options, notes = task.space.names, task.options, list(task.notes)
     if missing := task.n - len(found["id"]):
-        notes.append(f"{missing} galaxies that cannot be read left out")
+        notes.append(f"{missing} galaxies left out: they cannot be read")
     known = [j for j in range(len(names)) if np.isfinite(found["theta"][:, j]).any()]
     for j in set(range(len(names))) - set(known):
         notes.append(f"{names[j]} left out: its truth is not known")
@@ -283,7 +283,7 @@ def _report(found: dict[str, NDArray], task: _Task, seed: int) -> Report:
         curve = None
         notes.append(str(error))
     if left_out := result.table.meta["left_out"]:
-        notes.append(f"{left_out} galaxies without draws or truth left out")
+        notes.append(f"{left_out} galaxies left out: no draws or no truth")
     galaxies = Table({"id": found["id"], "snr": found["snr"], "kind": found["kind"]})
     galaxies["rejected"] = found["rejected"]
     for j, name in zip(known, used, strict=True):
@@ -297,11 +297,11 @@ def _report(found: dict[str, NDArray], task: _Task, seed: int) -> Report:
 
 
 def _groups(kind: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
-    """Galaxies of each contaminant that occurs, and the clean ones."""
+    """Return the galaxies with each contaminant, and the clean ones."""
     if not kind.any():
         return {}
     bits = {str(bit.name).lower(): (kind & int(bit)) > 0 for bit in Kind if bit}
-    return {"clean": kind == 0, **{name: some for name, some in bits.items() if some.any()}}
+    return {"clean": kind == 0, **{name: mask for name, mask in bits.items() if mask.any()}}
 
 
 def _write(report: Report, out: Path) -> None:
@@ -325,7 +325,7 @@ def _write(report: Report, out: Path) -> None:
 
 
 def format_summary(report: Report) -> str:
-    """Return the main figures as lines of text."""
+    """Return the main results as lines of text."""
     table = report.calibration.table
     names = [str(name) for name in report.calibration.curve.colnames[2:]]
     lines = [f"{table.meta['galaxies']} galaxies, {table.meta['rejected_share']:.2%} draws redrawn"]

@@ -1,8 +1,8 @@
 """Calibration and sharpness of posteriors: coverage, ranks, pulls, width over the limit.
 
-Ranks and coverage say whether stated probabilities are true; they cannot tell a sharp posterior
-from one that ignores the data, which the width over the Cramer-Rao limit does. All diagnostics
-read `SbcSamples`: N galaxies drawn from the prior, with posterior draws and truth.
+Ranks and coverage test whether stated probabilities are true; they cannot distinguish a sharp
+posterior from one that ignores the data, but the width over the Cramer-Rao limit can. All
+diagnostics use `SbcSamples`: N galaxies drawn from the prior, with posterior draws and truth.
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """Bins of the tables, and what counts as calibrated.
+    """Bins of the tables, and targets of the calibration.
 
-    The last edge of a bin may be infinite. Targets are absolute: the binomial error of a bin
-    stands beside its coverage, for the reader to compare.
+    The last edge of a bin may be infinite. Targets are absolute: the tables list the binomial
+    error of each coverage beside it for comparison.
     """
 
     snr_edges: tuple[float, ...] = option(
-        (3.0, 10.0, 30.0, 100.0, 300.0, math.inf), help="edges of the bins in signal-to-noise ratio"
+        (3.0, 10.0, 30.0, 100.0, 300.0, math.inf), help="bin edges in signal-to-noise ratio"
     )
     r_eff_edges: tuple[float, ...] = option(
         (0.0, 1.0, 2.0, 4.0, 8.0, math.inf),
-        help="edges of the bins in half-light radius",
+        help="bin edges in half-light radius",
         unit="pix",
     )
     n_edges: tuple[float, ...] = option(
-        (0.0, 1.0, 2.0, 4.0, math.inf), help="edges of the bins in Sersic index"
+        (0.0, 1.0, 2.0, 4.0, math.inf), help="bin edges in Sersic index"
     )
-    rank_bins: int = option(20, help="bins of the histograms of ranks", low=2)
-    min_count: int = option(100, help="galaxies of a bin below which there is no verdict", low=1)
+    rank_bins: int = option(20, help="number of bins in histograms of ranks", low=2)
+    min_count: int = option(100, help="smallest number of galaxies in a bin for a verdict", low=1)
     tolerance_68: float = option(
-        0.03, help="allowed error of the coverage of 68 % intervals, all galaxies"
+        0.03, help="allowed error of the coverage of 68 % intervals, for all galaxies"
     )
     tolerance_95: float = option(
-        0.02, help="allowed error of the coverage of 95 % intervals, all galaxies"
+        0.02, help="allowed error of the coverage of 95 % intervals, for all galaxies"
     )
-    tolerance_bin: float = option(0.06, help="allowed error of either in a bin")
+    tolerance_bin: float = option(0.06, help="allowed error of both coverages in a bin")
     width: tuple[float, ...] = option(
         (1.15, 1.15, 1.15, 1.35, 2.1),
         help="allowed width of posteriors over the Cramer-Rao limit, for each bin of snr_edges",
     )
     p_value: float = option(
-        1e-3, help="smallest p-value of the ranks' uniformity, for each parameter"
+        1e-3, help="smallest allowed p-value of uniform ranks, for each parameter"
     )
 
     def __post_init__(self) -> None:
@@ -71,7 +71,7 @@ class CalibrationOptions:
         for name in ("snr_edges", "r_eff_edges", "n_edges"):
             edges = getattr(self, name)
             if len(edges) < 2 or not all(a < b for a, b in pairwise(edges)):
-                raise ValueError(f"{name} is {edges}, expected at least two rising numbers")
+                raise ValueError(f"{name} is {edges}, expected at least two increasing numbers")
         if len(self.width) != len(self.snr_edges) - 1:
             raise ValueError(
                 f"width has {len(self.width)} numbers, expected {len(self.snr_edges) - 1}, one "
@@ -84,11 +84,11 @@ class Calibration:
     """The tables of one calibration.
 
     Args:
-        table: a row for each bin and parameter, see `summarise`.
+        table: one row per bin and parameter, see `summarise`.
         curve: coverage at many levels, see `coverage_curve`.
         uniform: tests and histograms of the ranks, see `uniformity`.
         ranks: (N, P), see `ranks`.
-        width: (N, P) of the posterior over the limit; NaN without a limit.
+        width: (N, P) widths of the posteriors over the limit; NaN without a limit.
     """
 
     table: Table
@@ -107,17 +107,18 @@ def calibrate(
 ) -> Calibration:
     """Run all diagnostics but TARP (see `hybridfit.calibration.tarp`).
 
-    Bins of size and index are of the posterior's median. Among galaxies of one true index an
-    exact posterior does not cover as often as it says, for the prior draws it to the middle:
-    coverage is defined where the choice of galaxies depends on the data alone. The same holds
-    for the signal to noise, which the data tell so well that it does not matter.
+    Galaxies are binned by the posterior median of size and index. For galaxies of a given true
+    index even an exact posterior does not have nominal coverage, because the prior pulls it
+    towards the middle: coverage is defined only for selections that depend on the data alone.
+    The same applies to the signal-to-noise ratio, but the data determine it so well that the
+    true value may be used.
 
     Args:
-        sbc: N galaxies; those without a draw or with a truth that is not finite are left out.
-        snr: (N,) signal to noise.
-        limit: (N, P) standard deviations at the Cramer-Rao limit; None leaves the widths out.
+        sbc: N galaxies; those without draws or with a non-finite truth are left out.
+        snr: (N,) signal-to-noise ratios.
+        limit: (N, P) standard deviations at the Cramer-Rao limit; None omits the widths.
         options: bins and targets.
-        groups: (N,) of galaxies that get rows of their own, by name.
+        groups: (N,) masks of galaxies that get their own rows, by name.
 
     Raises:
         ValueError: if shapes disagree, or no galaxy is left.
@@ -130,7 +131,7 @@ def calibrate(
     ratio = np.full(rank.shape, np.nan)
     if limit is not None:
         ratio = width_over_limit(kept, np.asarray(limit, dtype=np.float64)[used])
-    groups = {name: np.asarray(some)[used] for name, some in (groups or {}).items()}
+    groups = {name: np.asarray(members)[used] for name, members in (groups or {}).items()}
     table = summarise(kept, rank, ratio, bins, options, groups)
     table.meta["galaxies"], table.meta["left_out"] = int(used.sum()), int((~used).sum())
     curve, uniform = coverage_curve(rank, kept.names), uniformity(rank, kept.names, options)
@@ -138,10 +139,10 @@ def calibrate(
 
 
 def coverage_curve(rank: Array, names: Sequence[str], n_levels: int = 39) -> Table:
-    """Fraction of truths inside the central interval, for levels from 0 to 1.
+    """Return the fraction of truths inside the central interval, for levels from 0 to 1.
 
     Returns:
-        Columns ``level``, ``error`` (binomial, where the posterior is right) and one for each
+        Columns ``level``, ``error`` (binomial, for a calibrated posterior) and one for each
         parameter.
     """
     level = np.arange(1, n_levels + 1) / (n_levels + 1)
@@ -158,9 +159,9 @@ def uniformity(
     """Test whether the ranks of each parameter are uniform.
 
     Returns:
-        For each parameter chi2 over equal bins and its p-value, the Kolmogorov-Smirnov distance
-        and its p-value, the histogram (rank_bins,), and "pass" where both p-values are above
-        ``options.p_value``.
+        One row per parameter: chi2 over equal bins and its p-value, the Kolmogorov-Smirnov
+        distance and its p-value, the histogram (rank_bins,), and the verdict, "pass" if both
+        p-values are at least ``options.p_value``.
     """
     rows = []
     for j, name in enumerate(names):
@@ -180,33 +181,33 @@ def summarise(
     options: CalibrationOptions = CalibrationOptions(),
     groups: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> Table:
-    """One row for each bin and parameter, and one over the parameters.
+    """Return one row per bin and parameter, and one per bin for all parameters together.
 
     Args:
         sbc: N galaxies.
         rank: (N, P) from `ranks`.
         ratio: (N, P) from `width_over_limit`.
-        bins: the (N,) quantities of the bins: snr, and r_eff and n where there are such.
+        bins: (N,) the binned quantities: snr, and r_eff and n if they are parameters.
         options: edges and targets.
-        groups: (N,) of further selections, by name.
+        groups: (N,) masks of further selections, by name.
 
     Returns:
         Columns: ``bin`` ("all", the quantity, or the group) and its edges ``low`` and ``high``,
         ``parameter``, ``n`` galaxies; ``cover_68``, ``cover_95`` and their binomial errors;
-        ``pull_mean`` and ``pull_std``; ``width``, the median over the limit. "all" as parameter
-        has the mean coverage and the median of the widths. ``verdict_cover`` and
-        ``verdict_width`` are "pass", "fail", "few" galaxies, or empty where there is no target.
+        ``pull_mean`` and ``pull_std``; ``width``, the median over the limit. The parameter
+        "all" has the mean coverage and the median of the widths. ``verdict_cover`` and
+        ``verdict_width`` are "pass", "fail", "few" (galaxies), or empty without a target.
     """
     pull = pulls(sbc)
     rows = []
-    for quantity, number, low, high, some in _selections(bins, options, groups or {}):
-        found = _figures(rank[some], pull[some], ratio[some])
-        count = int(some.sum())
+    for quantity, number, low, high, members in _selections(bins, options, groups or {}):
+        found = _figures(rank[members], pull[members], ratio[members])
+        count = int(members.sum())
         errors = [math.sqrt(p * (1 - p) / max(count, 1)) for p in INTERVALS]
         for name, figures in zip((*sbc.names, ALL), found, strict=True):
-            held = (figures[0], errors[0], figures[1], errors[1])
+            covered = (figures[0], errors[0], figures[1], errors[1])
             verdicts = _verdicts(quantity, number, name, figures, count, options)
-            rows.append((quantity, low, high, name, count, *held, *figures[2:], *verdicts))
+            rows.append((quantity, low, high, name, count, *covered, *figures[2:], *verdicts))
     return describe_columns(Table(rows=rows, names=list(SUMMARY)), SUMMARY)
 
 
@@ -218,14 +219,14 @@ def _verdicts(
     count: int,
     options: CalibrationOptions,
 ) -> tuple[str, str]:
-    """Return the verdicts on coverage and width of a row of `summarise`, "" without a target."""
+    """Return the verdicts on coverage and width for a row of `summarise`; "" without a target."""
     tolerance = (options.tolerance_bin,) * 2
     if quantity == ALL:
         tolerance = (options.tolerance_68, options.tolerance_95)
     if name != ALL:
         good = all(
-            abs(held - level) <= allowed
-            for held, level, allowed in zip(figures[:2], INTERVALS, tolerance, strict=True)
+            abs(covered - level) <= allowed
+            for covered, level, allowed in zip(figures[:2], INTERVALS, tolerance, strict=True)
         )
         return _verdict(good, count, options), ""
     if quantity == "snr" and np.isfinite(figures[4]):
@@ -234,7 +235,7 @@ def _verdicts(
 
 
 def _checked_usable(sbc: SbcSamples, snr: Array) -> NDArray[np.bool_]:
-    """Return which galaxies (N,) are usable; raises ValueError if none is, or snr has not N."""
+    """Return which galaxies (N,) are usable; raise ValueError if none is, or for a wrong snr."""
     if snr.shape != (len(sbc),):
         raise ValueError(f"snr has shape {snr.shape}, expected {(len(sbc),)}")
     used = usable(sbc)
@@ -244,7 +245,7 @@ def _checked_usable(sbc: SbcSamples, snr: Array) -> NDArray[np.bool_]:
 
 
 def _medians(sbc: SbcSamples) -> dict[str, Array]:
-    """The posterior's median (N,) of size and index, where they are among the parameters."""
+    """Return the posterior medians (N,) of size and index, if they are parameters."""
     columns = {name: sbc.names.index(name) for name in ("r_eff", "n") if name in sbc.names}
     middle = weighted_quantiles(sbc.samples, (0.5,), sbc.weights)[0]
     return {name: middle[:, j] for name, j in columns.items()}
@@ -255,32 +256,32 @@ def _selections(
     options: CalibrationOptions,
     groups: Mapping[str, NDArray[np.bool_]],
 ) -> Iterator[tuple[str, int, float, float, NDArray[np.bool_]]]:
-    """Quantity, number of the bin, edges and the galaxies (N,) in it; first all of them."""
+    """Yield quantity, bin number, edges and members (N,): first all galaxies, then each bin."""
     yield ALL, 0, -math.inf, math.inf, np.ones(len(bins["snr"]), bool)
     for quantity, value in bins.items():
         edges = getattr(options, f"{quantity}_edges")
         for number, (low, high) in enumerate(pairwise(edges)):
             yield quantity, number, low, high, (value >= low) & (value < high)
-    for name, some in groups.items():
-        yield name, 0, -math.inf, math.inf, some
+    for name, members in groups.items():
+        yield name, 0, -math.inf, math.inf, members
 
 
 def _figures(rank: Array, pull: Array, ratio: Array) -> list[tuple[float, ...]]:
-    """Coverages, mean and std of the pulls, and width of each parameter, then of all."""
+    """Return coverages, mean and std of the pulls, and width for each parameter, then for all."""
     count = rank.shape[1]
     if len(rank) == 0:
         return [(math.nan,) * 5] * (count + 1)
-    held = [coverage(rank, level).mean(axis=0) for level in INTERVALS]
-    # an infinite width or pull must not hide the others
+    covered = [coverage(rank, level).mean(axis=0) for level in INTERVALS]
+    # a single infinite width or pull must not dominate
     finite = np.where(np.isfinite(pull), pull, np.nan)
     known = np.isfinite(finite).any(axis=0)
     mean, std, width = (np.full(count, np.nan) for _ in range(3))
     mean[known], std[known] = np.nanmean(finite[:, known], 0), np.nanstd(finite[:, known], 0)
     known = ~np.isnan(ratio).all(axis=0)
     width[known] = np.nanmedian(ratio[:, known], axis=0)
-    each = [tuple(float(v[j]) for v in (*held, mean, std, width)) for j in range(count)]
+    each = [tuple(float(v[j]) for v in (*covered, mean, std, width)) for j in range(count)]
     middle = float(np.nanmedian(width)) if known.any() else math.nan
-    return [*each, (float(held[0].mean()), float(held[1].mean()), math.nan, math.nan, middle)]
+    return [*each, (float(covered[0].mean()), float(covered[1].mean()), math.nan, math.nan, middle)]
 
 
 def _verdict(good: bool, count: int, options: CalibrationOptions) -> str:
@@ -290,7 +291,7 @@ def _verdict(good: bool, count: int, options: CalibrationOptions) -> str:
 
 
 def _in_all_rows(values: Array, used: NDArray[np.bool_]) -> Array:
-    """Rows of the galaxies in use, NaN in those left out."""
+    """Return rows for all galaxies, NaN for those left out."""
     out = np.full((len(used), values.shape[1]), np.nan)
     out[used] = values
     return out

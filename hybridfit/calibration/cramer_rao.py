@@ -18,8 +18,8 @@ from hybridfit.model.profiles import Profile, Sersic
 from hybridfit.rendering.grid import grid_of
 from hybridfit.rendering.render import render
 
-AT_ONCE = 64  # galaxies: bounds memory
-KERNEL = 8  # galaxies a kernel takes
+AT_ONCE = 64  # galaxies per batch: limits memory
+KERNEL = 8  # galaxies per compiled kernel
 
 
 def cramer_rao(
@@ -32,23 +32,24 @@ def cramer_rao(
 ) -> Tensor:
     """Return the smallest covariance of the physical parameters of any unbiased estimator.
 
-    C = J (F + w I)^-1 J^T with the Fisher information F of the pixels at the truth, in whitened
-    coordinates, where the prior's precision is the identity, and the derivatives J of the physical
-    parameters. The fitter's own code computes it, at the truth and without noise.
+    C = J (F + w I)^-1 J^T, where F is the Fisher information of the pixels at the truth, in
+    whitened coordinates, in which the prior's precision is the identity, and J the derivatives of
+    the physical parameters. It is computed with the fitter's code, at the truth and without noise.
 
-    At low signal to noise the prior bounds the posterior: hence w = 1 by default (van Trees'
-    inequality at the truth). Posteriors are not Gaussian there: the median over many counts.
+    At low signal-to-noise ratios the prior limits the posterior: hence w = 1 by default (van
+    Trees' inequality at the truth). Posteriors are not Gaussian there: use medians over many
+    galaxies.
 
     Args:
         theta: (B, Q) true physical parameters in the order of ``space.names``.
-        cutouts: B galaxies: sigma, mask, PSF, size and zero point are used, the image is not.
-        space: default one Sersic and a constant sky; the sky must be free.
+        cutouts: B galaxies; their sigma, mask, PSF, size and zero point are used, not the image.
+        space: default: one Sersic profile and a constant sky; the sky must be free.
         profiles: one for each component of ``space``.
         prior_weight: 1 for the limit with the prior, 0 for that of the pixels alone.
-        dtype: of the pixels' arithmetic.
+        dtype: precision of the pixel arithmetic.
 
     Returns:
-        (B, Q, Q) float64 on the CPU; NaN where the truth is not finite.
+        (B, Q, Q) float64 on the CPU; NaN for a non-finite truth.
 
     Raises:
         ValueError: if the sky is fixed, or theta has another shape.
@@ -65,7 +66,7 @@ def cramer_rao(
 
 
 def _batches(oversampling: Tensor, known: Tensor) -> Iterator[Tensor]:
-    """Yield the numbers of known galaxies, those of one oversampling (B,) together."""
+    """Yield the indices of known galaxies, grouped by oversampling (B,)."""
     for value in oversampling.unique().tolist():
         same = (oversampling == value) & known
         yield from same.nonzero()[:, 0].split(AT_ONCE)

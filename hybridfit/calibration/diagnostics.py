@@ -9,20 +9,20 @@ from numpy.typing import NDArray
 
 from hybridfit.calibration.sbc_samples import HALF_WIDTHS, Array, SbcSamples, weighted_quantiles
 
-LOGARITHMIC = ("r_eff", "n")  # whose widths are compared in the logarithm: nearer to Gaussian
+LOGARITHMIC = ("r_eff", "n")  # widths in the logarithm, closer to Gaussian
 
 
 def usable(sbc: SbcSamples) -> NDArray[np.bool_]:
-    """(N,) whether a galaxy has a draw that counts and a finite truth."""
+    """Return whether each galaxy (N,) has a valid draw and a finite truth."""
     return (sbc.weights.sum(axis=1) > 0) & np.isfinite(sbc.truth).all(axis=1)
 
 
 def ranks(sbc: SbcSamples, seed: int = 0) -> Array:
     """Return ranks of the truth among the draws: uniform on (0, 1) if posteriors are calibrated.
 
-    The rank r of S draws, 0 ... S, becomes (r + U) / (S + 1) with U uniform, so that nothing is
-    left of its steps (Talts et al. 2018, arXiv:1804.06788). Of weighted draws it is the weight
-    below the truth, smoothed in the same way by the effective number of draws.
+    The rank r among S draws, 0 ... S, becomes (r + U) / (S + 1) with U uniform, which removes its
+    discreteness (Talts et al. 2018, arXiv:1804.06788). For weighted draws it is the weight below
+    the truth, smoothed in the same way with the effective number of draws.
 
     Returns:
         (N, P).
@@ -37,25 +37,25 @@ def ranks(sbc: SbcSamples, seed: int = 0) -> Array:
 
 
 def coverage(rank: Array, level: float) -> NDArray[np.bool_]:
-    """(N, P) whether the central interval of this probability holds the truth."""
+    """Return (N, P) whether the central interval of this probability contains the truth."""
     return np.abs(rank - 0.5) <= level / 2
 
 
 def half_widths(sbc: SbcSamples) -> Array:
-    """(N, P) half of p84 - p16, of the logarithm for sizes and indices."""
+    """Return (N, P) half of p84 - p16, in the logarithm for sizes and indices."""
     low, high = weighted_quantiles(_scaled(sbc), HALF_WIDTHS, sbc.weights)
     return (high - low) / 2
 
 
 def width_over_limit(sbc: SbcSamples, limit: Array) -> Array:
-    """Width of the posterior over the standard deviation at the Cramer-Rao limit.
+    """Return the width of the posterior over the standard deviation at the Cramer-Rao limit.
 
-    The width is half of p84 - p16, of the logarithm for sizes and indices. An angle's limit is
-    at most that of an unconstrained angle.
+    The width is half of p84 - p16, in the logarithm for sizes and indices. The limit of an angle
+    is at most that of an unconstrained angle.
 
     Args:
         sbc: N galaxies.
-        limit: (N, P) standard deviations in the parameters' own units.
+        limit: (N, P) standard deviations in the units of the parameters.
 
     Returns:
         (N, P).
@@ -67,14 +67,14 @@ def width_over_limit(sbc: SbcSamples, limit: Array) -> Array:
         if name in LOGARITHMIC:
             limit[:, j] /= sbc.truth[:, j]
         if name in sbc.periods:
-            # a uniform angle: its p84 - p16 is that share of the period
+            # p84 - p16 of a uniform angle is this fraction of its period
             share = (HALF_WIDTHS[1] - HALF_WIDTHS[0]) / 2
             limit[:, j] = np.minimum(limit[:, j], share * sbc.periods[name])
     return half_widths(sbc) / limit
 
 
 def pulls(sbc: SbcSamples) -> Array:
-    """(N, P) mean minus truth over the standard deviation of the draws; logarithms as above."""
+    """Return (N, P) (mean - truth) / standard deviation of the draws; logarithms as above."""
     samples, weight = _scaled(sbc), sbc.weights[:, :, None]
     mean = (weight * samples).sum(axis=1)
     variance = (weight * (samples - mean[:, None]) ** 2).sum(axis=1)
@@ -89,6 +89,6 @@ def _log(values: Array, names: Sequence[str]) -> Array:
     values = values.copy()
     for j, name in enumerate(names):
         if name in LOGARITHMIC:
-            # draws that do not count are 0
+            # invalid draws are 0
             values[..., j] = np.log(np.maximum(values[..., j], 1e-300))
     return values

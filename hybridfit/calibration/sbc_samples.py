@@ -1,10 +1,10 @@
 """Samples for simulation-based calibration: draws of posteriors, and the truth.
 
-An angle has no smallest value: before anything is ranked, the draws and the truth of a periodic
-parameter become differences from a circular median, cut half a period away from it. That median
-is of draws and truth together: the position angle of a round galaxy is uniform, and draws seem to
-gather about their own median, so that the truth would lie outside too often (for 4 % of the
-galaxies with 200 draws). In the joint median none is special, and the rank is uniform.
+Angles have no smallest value: before ranking, the draws and the truth of a periodic parameter are
+replaced by differences from a circular median, cut half a period away from it. The median is of
+draws and truth together: the position angle of a round galaxy is uniform, and draws appear to
+cluster around their own median, so that the truth would lie outside too often (for 4 % of the
+galaxies with 200 draws). The joint median treats draws and truth alike, and the rank is uniform.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from hybridfit.data.batch import SHARED, Batch, shared
 Array = NDArray[np.float64]
 
 PERIODS: Mapping[str, float] = {"pa": 180.0}  # degrees
-HALF_WIDTHS = (0.15865525393145707, 0.8413447460685429)  # of a normal: median -+ 1 sigma
+HALF_WIDTHS = (0.15865525393145707, 0.8413447460685429)  # median -+ 1 sigma of a normal
 
 
 @dataclass(frozen=True)
 class SbcSamples(Batch):
-    """Draws of N posteriors, and the truth of each.
+    """Draws of N posteriors, with the truth.
 
     Args:
-        names: of the P parameters; those of ``periods`` are angles.
-        samples: (N, S, P), units of the parameters; draws that are not finite do not count.
+        names: names of the P parameters; those in ``periods`` are angles.
+        samples: (N, S, P), units of the parameters; non-finite draws are ignored.
         truth: (N, P).
-        weights: (N, S), not negative, of the draws; default 1. Their sum does not matter.
-        periods: of the parameters that are angles.
+        weights: (N, S) weights of the draws, not negative; default: 1. Only ratios matter.
+        periods: periods of the angular parameters.
 
     Raises:
         ValueError: if shapes disagree, or weights are negative.
@@ -85,15 +85,15 @@ class SbcSamples(Batch):
 
     @property
     def effective(self) -> Array:
-        """(N,) effective number of draws, (sum w)^2 / sum w^2."""
+        """Return the effective number of draws (N,), (sum w)^2 / sum w^2."""
         square = (self.weights**2).sum(axis=1)
         return np.where(square > 0, 1 / np.where(square > 0, square, 1.0), 0.0)
 
 
 def circular_median(angles: ArrayLike, period: float, weights: ArrayLike | None = None) -> Array:
-    """Median of angles on a circle, in [0, period).
+    """Return the median of angles on a circle, in [0, period).
 
-    The circle is cut opposite to the mean direction, and the median taken of what is then a line.
+    The circle is cut opposite to the mean direction, and the median is taken on the line.
 
     Args:
         angles: (N, S).
@@ -113,14 +113,14 @@ def circular_median(angles: ArrayLike, period: float, weights: ArrayLike | None 
 
 
 def wrapped(difference: Array, period: float) -> Array:
-    """Return differences of angles the short way round, in [-period / 2, period / 2)."""
+    """Return differences of angles, wrapped to [-period / 2, period / 2)."""
     return (difference + period / 2) % period - period / 2
 
 
 def weighted_quantiles(
     samples: ArrayLike, levels: Sequence[float], weights: ArrayLike | None = None
 ) -> Array:
-    """Quantiles of weighted draws, linear between the draws' mid-ranks.
+    """Return quantiles of weighted draws, interpolated linearly between mid-ranks.
 
     Args:
         samples: (N, S, P).
@@ -128,7 +128,7 @@ def weighted_quantiles(
         weights: (N, S), default 1; draws of weight 0 do not count.
 
     Returns:
-        (L, N, P), NaN where no draw counts.
+        (L, N, P), NaN without valid draws.
     """
     samples = np.asarray(samples, dtype=np.float64)
     if weights is None or np.ptp(weights) == 0:
@@ -151,10 +151,10 @@ def weighted_quantiles(
 def _unwrap(
     angles: Array, truth: Array, column: int, weights: Array, period: float
 ) -> tuple[Array, Array]:
-    """Draws (N, S) as differences from their circular median, and the truth (N, P) with them."""
+    """Return an angle's draws (N, S) and the truth (N, P), relative to its circular median."""
     truth = truth.copy()
     together = np.concatenate([angles, truth[:, column, None]], axis=1)
-    # the truth counts as much as a draw
+    # the truth has the weight of a draw
     centre = circular_median(together, period, np.column_stack([weights, (weights**2).sum(axis=1)]))
     truth[:, column] = wrapped(truth[:, column] - centre, period)
     return wrapped(angles - centre[:, None], period), truth

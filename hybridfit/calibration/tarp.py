@@ -1,4 +1,4 @@
-"""TARP: coverage of regions around random points, all parameters at once (Lemos et al. 2023)."""
+"""TARP: coverage of regions around random points in all parameters (Lemos et al. 2023)."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from hybridfit.calibration.sbc_samples import SbcSamples
 from hybridfit.calibration.table_columns import TARP
 from hybridfit.data.column_facts import describe_columns
 
-MISSING = "TARP comes from sbi, which is not installed: pip install 'hybridfit[validation]'"
+MISSING = "TARP needs sbi, which is not installed: pip install 'hybridfit[validation]'"
 
 
 class MissingLibrary(ImportError):
-    """A library of the extra ``validation`` is not installed."""
+    """A package of the extra ``validation`` is not installed."""
 
 
 def tarp(sbc: SbcSamples, seed: int = 0, n_draws: int | None = None) -> Table:
-    """Expected coverage against credibility, by `sbi.diagnostics.run_tarp`.
+    """Return expected coverage against credibility, from `sbi.diagnostics.run_tarp`.
 
-    A region is the ball around a reference point that reaches to the truth; its credibility is
-    the share of draws in it, and must be uniform. The space is each galaxy's own: parameters
-    relative to the mean of the draws, in their standard deviations, angles unwrapped. The
-    reference points lie in the draws' reach and to one side, N(1, 1): far away, as drawn from
-    the prior, they would see a random projection in which a bias averages out. Both depend on
-    the data alone, as the method asks.
+    A region is the ball around a reference point whose surface contains the truth; its
+    credibility, the fraction of draws inside, must be uniform. Parameters are scaled for each
+    galaxy: relative to the mean of the draws, in units of their standard deviations, with angles
+    unwrapped. Reference points are close to the draws but off-centre, N(1, 1): distant points, as
+    drawn from the prior, would see random projections, in which a bias averages out. Scale and
+    reference depend on the data alone, as the method requires.
 
     Args:
-        sbc: N galaxies, some hundreds at least, with as many draws each.
-        seed: of the reference points, and of the draws taken of weighted ones.
-        n_draws: taken of weighted draws; default as many as there are.
+        sbc: N galaxies, at least some hundreds, with as many draws each.
+        seed: random seed of reference points and resampling.
+        n_draws: number of draws resampled from weighted ones; default: as many as there are.
 
     Returns:
-        Columns ``level`` and ``coverage`` at 101 points; in ``meta`` ``area`` (sbi's area to the
-        curve above level 0.5: positive where posteriors are too wide), ``distance`` and
-        ``p_value`` (Kolmogorov-Smirnov, of the largest distance from the diagonal).
+        Columns ``level`` and ``coverage`` at 101 points; in ``meta`` ``area`` (sbi's area between
+        curve and diagonal above level 0.5: positive if posteriors are too wide), ``distance``
+        (largest distance from the diagonal) and ``p_value`` (Kolmogorov-Smirnov test of it).
 
     Raises:
         MissingLibrary: if sbi is not installed.
@@ -67,9 +67,9 @@ def tarp(sbc: SbcSamples, seed: int = 0, n_draws: int | None = None) -> Table:
 
 
 def _sbi() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return `run_tarp` and `check_tarp`; raises MissingLibrary without sbi."""
+    """Return `run_tarp` and `check_tarp`; raise MissingLibrary without sbi."""
     try:
-        # sbi warns on import of optional packages
+        # sbi warns of optional packages on import
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from sbi.diagnostics import check_tarp, run_tarp
@@ -79,7 +79,7 @@ def _sbi() -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 
 def _table(alpha: Tensor, ecp: Tensor, area: float, count: int) -> Table:
-    """Return the curve of coverages against levels, of ``count`` galaxies, see `tarp`."""
+    """Return the curve of coverage against level for ``count`` galaxies, see `tarp`."""
     level, covered = alpha.double().numpy(), ecp.double().numpy()
     distance = float(np.abs(covered - level).max())
     grid = np.linspace(0, 1, 101)
@@ -96,7 +96,7 @@ def _table(alpha: Tensor, ecp: Tensor, area: float, count: int) -> Table:
 
 
 class _GivenPosterior:
-    """A posterior with given draws, as far as `run_tarp` uses one."""
+    """A posterior with given draws, with the methods that `run_tarp` uses."""
 
     def __init__(self, samples: Tensor) -> None:
         self.samples = samples  # (S, N, P)
@@ -107,7 +107,7 @@ class _GivenPosterior:
 
 
 def _whitened(sbc: SbcSamples, seed: int, n_draws: int | None) -> tuple[Tensor, Tensor]:
-    """Draws (S, N, P) and truth (N, P) relative to each galaxy's own mean and deviation."""
+    """Return draws (S, N, P) and truth (N, P), standardised for each galaxy."""
     samples = sbc.samples
     if np.ptp(sbc.weights) > 0:
         rng = np.random.default_rng([seed, 2])
