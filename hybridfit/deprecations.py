@@ -4,6 +4,7 @@ A row is removed with the release after the one that renamed it. The kinds of ro
 
 name      a public name of the package, ``hybridfit.OLD``
 argument  a keyword of the function ``where``
+position  a positional argument of the function ``where``, by its number from 1
 option    a field of the options of the section ``where``: keyword, YAML key and flag
 value     an old value of such a field; ``where`` is "section.field"
 section   a section of a YAML file
@@ -39,6 +40,14 @@ class Renamed:
     new: str
 
 
+# what came by position after input and out, where a configuration does now
+FILES = ("read", "fit", "run", "overwrite", "quiet", "sampling", "bootstrap", "budget")
+POSITIONS = {
+    "fit_files": FILES,
+    "fit_feedmes": FILES,
+    "predict_files": ("read", "predict", "run", "overwrite", "quiet"),
+}
+
 TABLE: tuple[Renamed, ...] = (
     Renamed("name", "", "ReconcileOptions", "SamplingOptions"),
     Renamed("name", "", "StreamOptions", "FileRunOptions"),
@@ -53,6 +62,11 @@ TABLE: tuple[Renamed, ...] = (
     Renamed("argument", "fit_feedmes", "options", "fit"),
     Renamed("argument", "fit_files", "posterior", "sampling"),
     Renamed("argument", "fit_feedmes", "posterior", "sampling"),
+    *(
+        Renamed("position", where, str(number), name)
+        for where, names in POSITIONS.items()
+        for number, name in enumerate(names, 3)
+    ),
     Renamed("option", "fit", "estimator", "objective"),
     Renamed("option", "fit", "coarse", "coarse_fit"),
     Renamed("option", "fit", "second_tries", "retry"),
@@ -161,7 +175,7 @@ def renamed_fields(section: str) -> Callable[[type[R]], type[R]]:
 
 
 def renamed_arguments(*sections: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return a decorator by which a function takes old names of its keywords.
+    """Return a decorator by which a function takes old names of its keywords, and old positions.
 
     Args:
         sections: of options whose fields are keywords of the function too.
@@ -175,11 +189,38 @@ def renamed_arguments(*sections: str) -> Callable[[Callable[P, R]], Callable[P, 
         @wraps(function)
         def call(*args: P.args, **given: P.kwargs) -> R:
             known: Any = _renamed(given, old, f"{function.__name__}({{}}=...)")
-            return function(*args, **known)
+            left, named = _named(function.__name__, args, known)
+            return function(*left, **{**known, **named})
 
         return call
 
     return decorate
+
+
+def _named(
+    function: str, args: tuple[Any, ...], given: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Return the arguments that are positional today, and by name those that were before.
+
+    An old call is known by its options of a section, the first of which are where a
+    configuration is today.
+
+    Raises:
+        ValueError: if an argument comes by position and by name.
+    """
+    old = {int(number) - 1: name for number, name in rows("position", function).items()}
+    first = min(old, default=len(args))
+    is_old = first < len(args) <= first + len(old) and hasattr(type(args[first]), SECTION)
+    if not is_old:
+        return args, {}
+    named = {old[place]: args[place] for place in range(first, len(args))}
+    for name in named:
+        if name in given:
+            raise ValueError(f"{function} got {name} by position and by name: leave out the first")
+    form = ", ".join(f"{name}=..." for name in named)
+    text = f"{function} takes these by name now: {form}; by position they go with the next release"
+    warnings.warn(text, RenamedWarning, stacklevel=3)
+    return args[:first], named
 
 
 def _renamed(

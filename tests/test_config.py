@@ -16,8 +16,10 @@ from tolerances import SINGLE
 
 import hybridfit as hf
 from hybridfit.calibration.coverage import CalibrationOptions
+from hybridfit.comparison.options import CompareKeywords
 from hybridfit.io.arrays import prepare
 from hybridfit.io.cutout_files import write_cutouts
+from hybridfit.io.options import ReadKeywords
 from hybridfit.npe.backbone import NetworkOptions
 from hybridfit.npe.posterior import PACKAGED
 from hybridfit.options.metadata import describe
@@ -144,6 +146,31 @@ def test_fit_has_a_typed_signature():
     expected = {*own, *IN_MEMORY, *hf.Config.names(), *get_type_hints(ImageKeywords)}
     assert set(kinds) == expected
     assert set(shown) == {"data", "config", *expected}
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "keywords", "positional"),
+    [
+        (hf.read, [hf.ReadOptions], ReadKeywords, {"input"}),
+        (
+            hf.compare,
+            [hf.CompareOptions, hf.ReferenceOptions],
+            CompareKeywords,
+            {"results", "references", "out", "options", "reading", "input", "cutouts", "quiet"},
+        ),
+    ],
+)
+def test_options_are_typed_keywords(function, options, keywords, positional: set[str]):
+    """Each field is a keyword, of its own type and default; there is no other."""
+    shown = signature(function).parameters
+    assert Parameter.VAR_KEYWORD not in {p.kind for p in shown.values()}
+    own = {one.name: one for cls in options for one in describe(cls)}
+    kinds = get_type_hints(keywords)
+    assert {name: one.kind for name, one in own.items()} == kinds
+    assert {name: one.default for name, one in own.items()} == {
+        name: shown[name].default for name in kinds
+    }
+    assert set(shown) == {*positional, *kinds}
 
 
 def test_fit_takes_cutouts_a_path_and_a_configuration(cutouts, folder: Path, tmp_path: Path):

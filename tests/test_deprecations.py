@@ -10,6 +10,7 @@ import pytest
 
 import hybridfit as hf
 from hybridfit.deprecations import (
+    POSITIONS,
     TABLE,
     Renamed,
     RenamedWarning,
@@ -47,8 +48,8 @@ def _only_renamed_warnings() -> Any:
 
 
 def test_every_row_is_tested():
-    kinds = {"flag", "name", "argument", "option", "value", "section", "column", "attribute"}
-    assert {row.kind for row in TABLE} <= kinds
+    kinds = {"flag", "name", "argument", "position", "option", "value", "section", "column"}
+    assert {row.kind for row in TABLE} <= {*kinds, "attribute"}
     assert len({(row.kind, row.where, row.old) for row in TABLE}) == len(TABLE)
 
 
@@ -103,6 +104,36 @@ def test_arguments(row: Renamed):
     warned = pytest.warns(RenamedWarning, match=rf"{row.where}\({row.old}=...\) is now called")
     with warned, pytest.raises((ValueError, TypeError, hf.UsageError), match=row.new):
         function(*positional, **{row.old: 3})
+
+
+@pytest.mark.parametrize("function", POSITIONS)
+def test_positions(function: str, tmp_path):
+    """All options by position, as once: each reaches its own name of today."""
+    names, out = POSITIONS[function], tmp_path / "out"
+    made = {"overwrite": False, "quiet": True, "predict": hf.PredictOptions()}
+    made |= {"read": hf.ReadOptions(), "bootstrap": hf.BootstrapOptions()}
+    made |= {name: cls() for name, cls in SECTIONS.items()}
+    values = [made[name] for name in names]
+    inputs = ["none"] if function == "fit_feedmes" else "none"
+    for count in (1, 2, len(names)):
+        said = ", ".join(f"{name}=..." for name in names[:count])
+        warned = pytest.warns(RenamedWarning, match=f"{function} takes these by name now: {said};")
+        with warned, pytest.raises(hf.UsageError, match="none"):
+            FUNCTIONS[function](inputs, out, *values[:count])
+    with pytest.raises(ValueError, match="got read by position and by name"):
+        FUNCTIONS[function](inputs, out, hf.ReadOptions(), read=hf.ReadOptions())
+    with pytest.raises(hf.UsageError, match="none"):  # a configuration is no old call
+        FUNCTIONS[function](inputs, out, None)
+    with pytest.raises(TypeError, match="positional"):
+        FUNCTIONS[function](inputs, out, None, True)
+
+
+def test_old_positions_hold_wrong_values():
+    with (
+        pytest.warns(RenamedWarning, match="fit_files takes"),
+        pytest.raises(ValueError, match="fit is 3, expected a FitOptions"),
+    ):
+        hf.fit_files("none", "out", hf.ReadOptions(), 3)
 
 
 def test_new_names_warn_of_nothing():

@@ -147,6 +147,7 @@ def _directive(name: str) -> str:
 PLACES = {
     "name": "`hybridfit.{}`",
     "argument": "keyword `{}` of `{where}`",
+    "position": "positional argument {} of `{where}`",
     "option": "option `{}` of section `{where}`",
     "value": "`{where}: {}`",
     "section": "section `{}`",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from astropy.table import Table
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from hybridfit.comparison.crossmatch import Matches, match
 from hybridfit.comparison.differences import pairs_of
-from hybridfit.comparison.options import CompareOptions
+from hybridfit.comparison.options import CompareKeywords, CompareOptions
 from hybridfit.comparison.pixels import Evaluation, Models, evaluate, n_free_parameters
 from hybridfit.comparison.report import write_report
 from hybridfit.comparison.result import PAGE, CompareResult, Comparison
@@ -35,7 +35,8 @@ from hybridfit.io.references.read import read_reference
 from hybridfit.io.table import to_table
 from hybridfit.io.writing import write_table
 from hybridfit.options.checks import as_path, checked, or_default
-from hybridfit.options.yaml_options import make
+from hybridfit.options.keywords import with_keywords
+from hybridfit.options.yaml_options import check_keys, make
 from hybridfit.pipeline.devices import threads
 from hybridfit.pipeline.measure import metadata
 from hybridfit.pipeline.run_cutouts import CutoutReader, reader_of_cutouts, reader_of_run
@@ -45,6 +46,7 @@ FOLDER = "compare"  # in the results' folder, by default
 
 
 @renamed_arguments("compare")
+@with_keywords(CompareKeywords, CompareOptions, ReferenceOptions)
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # tables may contain anything
 def compare(
     results: str | Path | Table,
@@ -55,7 +57,7 @@ def compare(
     input: str | Path | None = None,
     cutouts: Cutouts | None = None,
     quiet: bool = True,
-    **more: Any,
+    **more: Unpack[CompareKeywords],
 ) -> CompareResult:
     """Compare a table of fits with other results for the same galaxies, or with the truth.
 
@@ -196,9 +198,10 @@ def _options(
             f"reading has {len(each)} options, expected {count}: one for each reference, or one "
             "for all"
         )
-    of_reading = {f.name for f in fields(ReferenceOptions)}
+    of_reading = [f.name for f in fields(ReferenceOptions)]
     changes = {name: value for name, value in more.items() if name not in of_reading}
     changes = current_keys(CompareOptions, changes)
+    check_keys(changes, [*(f.name for f in fields(CompareOptions)), *of_reading], "compare")
     reading_changes = {name: value for name, value in more.items() if name in of_reading}
     options = or_default("options", options, CompareOptions)
     options = make(CompareOptions, {**asdict(options), **changes}, "compare")

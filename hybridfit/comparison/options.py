@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from hybridfit.deprecations import renamed_fields
 from hybridfit.io.formats import FORMATS, check_format
+from hybridfit.io.references.options import ReferenceKeywords
 from hybridfit.options.checks import check_fields
 from hybridfit.options.metadata import option
 from hybridfit.pipeline.devices import MOST_THREADS
@@ -81,3 +82,19 @@ class CompareOptions(VerdictOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_format(self.format)
+
+
+class CompareKeywords(ReferenceKeywords, total=False):
+    """The fields of `CompareOptions` and `ReferenceOptions`, as keywords of a function."""
+
+    max_sigma: float
+    delta_chi2: float
+    poor_chi2: float
+    match: str
+    radius: float
+    estimate: str
+    pixels: bool
+    n_worst: int
+    n_rows: int
+    format: str
+    threads: int

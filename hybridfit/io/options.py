@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from hybridfit.data.names import (
     NOISE_ROLES,
@@ -16,6 +16,7 @@ from hybridfit.data.names import (
     START_NAMES,
     is_oversampling,
 )
+from hybridfit.deprecations import renamed_fields
 from hybridfit.options.checks import check_fields, comma_list
 from hybridfit.options.metadata import option
 
@@ -42,6 +43,7 @@ def _initial(help: str, unit: str = "") -> Any:
     return option(None, help=help, unit=unit, group="Initial values (unless in a manifest)")
 
 
+@renamed_fields("read")
 @dataclass(frozen=True)
 class ReadOptions:
     """How to find and read galaxies.
@@ -180,6 +182,48 @@ class ReadOptions:
                 raise ValueError(f"columns has '{item}', expected NAME=COLUMN: {hint}")
             pairs[name] = column
         return pairs
+
+
+class ReadKeywords(TypedDict, total=False):
+    """The fields of `ReadOptions`, as keywords of a function."""
+
+    pattern_image: str
+    pattern_sigma: str
+    pattern_variance: str
+    pattern_ivar: str
+    pattern_psf: str
+    pattern_mask: str
+    pattern_segmap: str
+    pattern_dq: str
+    pattern_weight: str
+    hdu_image: str
+    hdu_sigma: str
+    hdu_variance: str
+    hdu_ivar: str
+    hdu_psf: str
+    hdu_mask: str
+    hdu_segmap: str
+    hdu_dq: str
+    hdu_weight: str
+    mask_bits: str
+    columns: str
+    psf: str | None
+    no_psf: bool
+    psf_oversampling: int | None
+    psf_includes_pixel: bool
+    psf_center: str
+    zeropoint: float | None
+    pixel_scale: float | None
+    gain: float | None
+    crop: str
+    mask_neighbours: bool
+    x: float | None
+    y: float | None
+    mag: float | None
+    r_eff: float | None
+    n: float | None
+    q: float | None
+    pa: float | None
 
 
 def start_problem(start: list[float | None] | tuple[float, ...]) -> str:

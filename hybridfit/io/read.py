@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -20,9 +20,10 @@ from torch import Tensor
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import BadInput
 from hybridfit.data.names import START_NAMES
-from hybridfit.io.options import ReadOptions
+from hybridfit.io.options import ReadKeywords, ReadOptions
 from hybridfit.io.read_cutout import Cutout, read_cutout
 from hybridfit.io.sources import Source, find_sources
+from hybridfit.options.keywords import with_keywords
 from hybridfit.options.yaml_options import make
 
 Shape = tuple[int, int]
@@ -155,7 +156,8 @@ def _stacked_psfs(cutouts: Sequence[Cutout], psf_shape: Shape | None) -> Tensor 
     return torch.from_numpy(stacked)
 
 
-def read(input: str | Path, **options: Any) -> Cutouts:
+@with_keywords(ReadKeywords, ReadOptions)
+def read(input: str | Path, **options: Unpack[ReadKeywords]) -> Cutouts:
     """Read all galaxies of a directory, manifest or multi-extension file into memory.
 
     A galaxy that cannot be read becomes a row without data, with flags and a message.

@@ -22,6 +22,7 @@ from hybridfit.io.write_tables import whole_table
 from hybridfit.model.profiles import import_profiles
 from hybridfit.npe.network import Estimator
 from hybridfit.options.checks import checked
+from hybridfit.options.keywords import with_keywords
 from hybridfit.pipeline.as_cutouts import as_cutouts
 from hybridfit.pipeline.config import Config
 from hybridfit.pipeline.devices import threads_now
@@ -29,15 +30,16 @@ from hybridfit.pipeline.engine.job import Job
 from hybridfit.pipeline.engine.measure import measure
 from hybridfit.pipeline.engine.worker import Worker
 from hybridfit.pipeline.fit_files import FitWork
-from hybridfit.pipeline.keywords import FitKeywords, fit_config, with_keywords
+from hybridfit.pipeline.keywords import DEFAULTS, FitKeywords, fit_config
 from hybridfit.pipeline.measure import Clock, metadata, model_images, starting_network
+from hybridfit.pipeline.options import RunOptions
 from hybridfit.pipeline.psf_background import flag_psf_background
 
 AT_ONCE = 1024  # galaxies
 
 
 @renamed_arguments("fit", "run")
-@with_keywords(FitKeywords)
+@with_keywords(FitKeywords, FitOptions, RunOptions, **DEFAULTS)
 def fit(
     data: Cutouts | Config | str | Path | ArrayLike,
     config: Config | str | Path | None = None,

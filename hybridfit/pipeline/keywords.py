@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from inspect import Parameter, signature
-from typing import Any, ParamSpec, TypedDict, TypeVar, get_type_hints
+from typing import Any, TypedDict
 
 from hybridfit.fitting.options import FitOptions
 from hybridfit.io.options import ReadOptions
@@ -14,9 +13,6 @@ from hybridfit.options.metadata import describe
 from hybridfit.options.yaml_options import check_keys
 from hybridfit.pipeline.config import Config, PredictConfig, SectionKeywords
 from hybridfit.pipeline.options import PredictOptions, RunOptions
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class ImageKeywords(TypedDict, total=False):
@@ -92,40 +88,7 @@ class PredictKeywords(ImageKeywords, total=False):
 IMAGES = tuple(ImageKeywords.__annotations__)
 IN_MEMORY = ("device", "uncertainty", "initial_values", "weights", "covariance", "save_samples")
 
-
 DEFAULTS = {"covariance": True}  # of `hybridfit.fit`, other than in files
-
-
-def with_keywords(keywords: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return a decorator by which a function's signature shows each of its keywords.
-
-    Args:
-        keywords: TypedDict of what comes as ``**keywords``.
-    """
-
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        own = signature(function)
-        plain = [p for p in own.parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
-        shown = [
-            Parameter(name, Parameter.KEYWORD_ONLY, default=_default(name), annotation=kind)
-            for name, kind in get_type_hints(keywords).items()
-        ]
-        attribute = "__signature__"
-        setattr(function, attribute, own.replace(parameters=[*plain, *shown]))
-        return function
-
-    return decorate
-
-
-def _default(name: str) -> Any:
-    """What a signature shows as the default of a keyword: its options' own, else None."""
-    if name in DEFAULTS:
-        return DEFAULTS[name]
-    for cls in (FitOptions, RunOptions, PredictOptions):
-        for one in describe(cls):
-            if one.name == name:
-                return one.default
-    return None
 
 
 def fit_config(config: Any, given: Mapping[str, Any]) -> tuple[Config, dict[str, Any]]:

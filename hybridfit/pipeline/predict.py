@@ -27,13 +27,14 @@ from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, predict_cutouts
 from hybridfit.npe.predict_targets import predict_targets
 from hybridfit.options.checks import checked
+from hybridfit.options.keywords import with_keywords
 from hybridfit.pipeline.as_cutouts import as_cutouts
 from hybridfit.pipeline.config import PredictConfig, PredictSections
 from hybridfit.pipeline.devices import threads_now, usable_device
 from hybridfit.pipeline.engine.isolation import ordinary_galaxy
 from hybridfit.pipeline.engine.job import Job, Summary, Work
 from hybridfit.pipeline.engine.measure import measure
-from hybridfit.pipeline.keywords import PredictKeywords, predict_config, with_keywords
+from hybridfit.pipeline.keywords import PredictKeywords, predict_config
 from hybridfit.pipeline.measure import Clock, metadata
 from hybridfit.pipeline.options import FileRunOptions, PredictOptions
 from hybridfit.pipeline.run import run_files
@@ -44,7 +45,7 @@ MAX_MAG, MAX_SIZE = 0.5, 0.5  # mag, ln(r_eff)
 
 
 @renamed_arguments()
-@with_keywords(PredictKeywords)
+@with_keywords(PredictKeywords, PredictOptions, FileRunOptions)
 def predict(
     data: Cutouts | str | Path | ArrayLike,
     config: PredictConfig | str | Path | None = None,

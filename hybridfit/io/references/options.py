@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypedDict
 
 from hybridfit.options.checks import check_fields, comma_list
 from hybridfit.options.metadata import option
@@ -103,6 +104,22 @@ class ReferenceOptions:
                 f"id_format '{self.id_format}' does not fit the id '{id}': expected a text like "
                 f"'g{{id:03d}}' ({error})"
             ) from error
+
+
+class ReferenceKeywords(TypedDict, total=False):
+    """The fields of `ReferenceOptions`, as keywords of a function."""
+
+    kind: str
+    name: str
+    columns: str
+    where: str
+    first_pixel: int | None
+    pa_from: str
+    pa_unit: str
+    size: str
+    zeropoint: float | None
+    zeropoint_offset: float
+    id_format: str
 
 
 def _pairs(text: str, what: str, example: str) -> dict[str, str]:
