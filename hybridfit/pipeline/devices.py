@@ -35,7 +35,10 @@ def usable_device(name: str | torch.device) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+    # of torch: RuntimeError for a name that it does not know and a device that is not there,
+    # AssertionError for a kind that it was not built with, ImportError for a kind that is a
+    # package of its own
+    except (RuntimeError, AssertionError, ImportError) as error:
         first = str(error).strip().splitlines()[0]
         raise ValueError(f"device '{name}' cannot be used: {first}") from error
     return device
