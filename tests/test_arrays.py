@@ -208,6 +208,34 @@ def test_every_type_of_number(dtype):
     np.testing.assert_array_equal(cutouts.image[0, 9:], np.round(IMAGE + 100)[9:])
 
 
+def test_galfits_centre_of_a_psf():
+    """Pixel N // 2 of even sides, and every value unchanged: no background is subtracted."""
+    psf = gaussian((26, 26), 13, 13, 1.5)
+    psf = (psf / psf.sum() + 0.05 / psf.size) / 1.05
+    kept = hf.prepare(IMAGE, sigma=SIGMA, zeropoint=25.0, psf=psf, psf_center="galfit")
+    assert kept.psf is not None
+    assert kept.psf.shape == (1, 27, 27)  # zeros at the end
+    np.testing.assert_allclose(kept.psf[0, :26, :26], psf, rtol=SINGLE, atol=SINGLE)
+    assert kept.flags.tolist() == [int(hf.Flag.PSF_TRUNCATED)]
+    assert "background with" in kept.messages[0]
+    assert "left in" in kept.messages[0]
+    moved = hf.prepare(IMAGE, sigma=SIGMA, zeropoint=25.0, psf=psf, psf_center="array")
+    assert "subtracted" in moved.messages[0]
+    # of an oversampled PSF between the middle pixels the next one counts, as in GALFIT
+    fine = gaussian((26, 26), 12.5, 12.5, 3.0)
+    fine = fine / fine.sum()
+    same = hf.prepare(
+        IMAGE, sigma=SIGMA, zeropoint=25.0, psf=fine, psf_oversampling=2, psf_center="galfit"
+    )
+    assert same.psf is not None
+    reach = same.psf.shape[1] // 2
+    expected = np.pad(fine, ((0, 1), (0, 1)))[13 - reach :, 13 - reach :]
+    np.testing.assert_allclose(
+        same.psf[0], expected[: 2 * reach + 1, : 2 * reach + 1], rtol=1e-4, atol=SINGLE
+    )
+    assert same.flags.tolist() == [int(hf.Flag.PSF_OFF_CENTRE)]
+
+
 def test_bad_galaxies_are_rows():
     images = np.stack([IMAGE, np.full(SHAPE, np.nan), np.full(SHAPE, 3.0)])
     cutouts = hf.prepare(images, sigma=1.0, psf=PSF, zeropoint=25)
