@@ -182,6 +182,9 @@ def test_what_a_noise_map_may_be(typical, ratio, said):
         (-4.0, np.nan, 1.0, "is unlikely for a galaxy"),
         (41.0, np.nan, 50.0, "is unlikely for a galaxy"),
         (np.nan, 20.0, 1.0, ""),
+        (1e30, np.nan, 1e30, "mag 1e+30 is unlikely for a galaxy: is the zero point of 1e+30"),
+        (-2e17, 21.0, -2e17, "mag -2e+17 is far from the start's 21.0: is the zero point right?"),
+        (999.0, 21.0, 999.0, "mag 999.0 is far"),
     ],
 )
 def test_magnitudes_that_speak_against_the_zero_point(mag, start, zeropoint, words):

@@ -17,7 +17,7 @@ from hybridfit.data.result import Quality
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions
 from hybridfit.rendering.psf_images import examine_psf, prepare_psf, windowed_centroid
-from hybridfit.rendering.psf_wings import find_wings
+from hybridfit.rendering.psf_wings import find_wings, percent
 from hybridfit.rendering.render import render
 from hybridfit.simulation.psfs import FAMILIES, draw_psfs
 from hybridfit.simulation.random_numbers import Random
@@ -37,6 +37,14 @@ def moffat(side: int, fwhm: float = 3.3, beta: float = 3.5) -> np.ndarray:
 
 def on_background(psf: np.ndarray, share: float) -> np.ndarray:
     return (psf / psf.sum() + share / psf.size) / (1 + share)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.0432, "4.3 %"), (0.3, "30 %"), (0.9961, "100 %"), (4.3, "430 %"), (-2.5, "-250 %")],
+)
+def test_shares_have_no_exponent(share: float, text: str):
+    assert percent(share) == text
 
 
 @pytest.mark.parametrize(

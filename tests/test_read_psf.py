@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from read_helpers import gaussian, psf_image
 
 from hybridfit.data.flags import Flag
-from hybridfit.rendering.psf_images import prepare_psf, windowed_centroid
+from hybridfit.rendering.psf_images import examine_psf, prepare_psf, windowed_centroid
 
 
 @settings(max_examples=60, deadline=None)
@@ -83,6 +83,24 @@ def test_unphysical_psfs_are_flagged():
     psf, flags = prepare_psf(nan)
     assert np.isfinite(psf).all()
     assert flags & Flag.BAD_PSF
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 3), (4, 9), (2, 2)])
+@pytest.mark.parametrize("flat", [True, False])
+def test_tiny_psfs_are_flagged(shape, flat):
+    array = np.full(shape, float(flat))
+    array[shape[0] // 2, shape[1] // 2] = 1.0
+    found = examine_psf(array)
+    assert found.flags & Flag.BAD_PSF
+    assert f"{shape[0]} x {shape[1]} pixels, too few for its wings" in " ".join(found.notes)
+
+
+def test_a_point_in_a_large_image_is_no_fault():
+    """It is trimmed to 3 x 3 pixels, but nothing is lost."""
+    array = np.zeros((15, 15))
+    array[7, 7] = 1.0
+    found = examine_psf(array)
+    assert (found.psf.shape, found.flags, found.notes) == ((3, 3), 0, ())
 
 
 def test_noise_in_the_wings_is_no_fault():

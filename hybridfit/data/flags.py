@@ -52,7 +52,7 @@ FLAG_TEXT: dict[Flag, str] = {
     Flag.MASKED_CENTRE: "pixels at the centre of the galaxy are masked or have no data",
     Flag.SIGMA_ESTIMATED: "no noise map was given: sigma was estimated from the background",
     Flag.MASK_ESTIMATED: "no mask was given: neighbours were found and masked",
-    Flag.BAD_PSF: "the PSF is unphysical (negative, flux at its edge) or unlike its header",
+    Flag.BAD_PSF: "the PSF is unphysical (negative, flux at its edge), tiny, or unlike its header",
     Flag.PSF_OFF_CENTRE: "the PSF's centroid is not in its central pixel: x and y shift with it",
     Flag.PSF_NORMALISED: "the PSF did not sum to 1 and was normalised",
     Flag.NO_PSF: "measured without a PSF, as requested",

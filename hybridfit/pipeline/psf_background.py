@@ -8,7 +8,7 @@ import numpy as np
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.flags import Flag, joined
-from hybridfit.rendering.psf_wings import find_wings
+from hybridfit.rendering.psf_wings import find_wings, percent
 
 
 def flag_psf_background(cutouts: Cutouts) -> Cutouts:
@@ -40,6 +40,6 @@ def _background_note(psf: np.ndarray) -> str:
     if wings is None or not wings.has_background:
         return ""
     return (
-        f"the PSF has a background with {100 * wings.background:.2g} % of its flux: "
+        f"the PSF has a background with {percent(wings.background)} of its flux: "
         "hybridfit.prepare_psf subtracts it"
     )

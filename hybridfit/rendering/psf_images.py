@@ -12,7 +12,7 @@ from scipy import fft, ndimage
 from hybridfit.data.flags import Flag
 from hybridfit.data.names import PSF_CENTERS
 from hybridfit.options.checks import described
-from hybridfit.rendering.psf_wings import find_wings
+from hybridfit.rendering.psf_wings import find_wings, percent
 
 NEGATIVE_SHARE = 0.05  # of the flux: noise in a real PSF's wings is well below it
 EDGE_LEVEL = 0.02  # of the peak, the mean along the middle of one edge
@@ -21,6 +21,7 @@ EDGE_LEVEL = 0.02  # of the peak, the mean along the middle of one edge
 OFF_CENTRE, OFF_CENTRE_FINE = 0.25, 0.1
 WHOLE = 5e-3  # of a sampling: no PSF width is known better
 HALF_PAD = 8  # pixels for the ripples of a barely sampled PSF
+LEAST_SIDE = 5  # pixels: a smaller image has no room for wings
 TRIMMED = 1e-5  # of the flux: allowed loss from trimming the rim to keep transforms small
 
 
@@ -73,7 +74,8 @@ def examine_psf(psf: ArrayLike, center: str = "array", sampling: float = 1.0) ->
 
     Returns:
         The PSF with bits of `hybridfit.Flag`: BAD_PSF (NaN, negative pixels with more than 5 % of
-        the flux, more than 2 % of the peak at an edge, or coarser than the image), PSF_OFF_CENTRE
+        the flux, more than 2 % of the peak at an edge, below 5 pixels a side, or coarser than the
+        image), PSF_OFF_CENTRE
         (by a quarter of an image pixel, a tenth where oversampled), PSF_NORMALISED (its sum was
         off 1 by more than 1 %), PSF_TRUNCATED (a background, or wings that the image cuts off).
 
@@ -87,6 +89,9 @@ def examine_psf(psf: ArrayLike, center: str = "array", sampling: float = 1.0) ->
     array, faults, notes = _cleaned(array, centre, mend=center != "galfit")
     middle, off_centre, remarks = _examine_centre(array.shape, centre, center, sampling)
     flags, notes = flags | faults | off_centre, notes + remarks
+    if min(array.shape) < LEAST_SIDE:
+        flags |= Flag.BAD_PSF
+        notes += (_too_small(array.shape),)
     origin = np.asarray(centre if center == "centroid" else middle)
     array, finer = _at_whole_sampling(array, origin, sampling)
     if 1 - sampling > WHOLE:
@@ -145,15 +150,13 @@ def _without_background(
         return array, notes
     if wings.has_background:
         done = "subtracted" if mend else "left in"
-        notes += (
-            f"the PSF has a background with {100 * wings.background:.2g} % of its flux, {done}",
-        )
+        notes += (f"the PSF has a background with {percent(wings.background)} of its flux, {done}",)
         if mend:
             array = np.where(wings.support, array - wings.background / wings.support.sum(), array)
             array = array / array.sum()
     if wings.is_cut:
         notes += (
-            f"the PSF's image cuts off about {100 * wings.lost:.2g} % of its flux in its wings: "
+            f"the PSF's image cuts off about {percent(wings.lost)} of its flux in its wings: "
             "give a larger one",
         )
     return array, notes
@@ -206,6 +209,14 @@ def _off_centre(offset: NDArray[np.float64], shape: tuple[int, ...]) -> str:
     )
 
 
+def _too_small(shape: tuple[int, ...]) -> str:
+    """Describe an image of a PSF that cannot hold its wings."""
+    return (
+        f"the PSF has {shape[0]} x {shape[1]} pixels, too few for its wings: expected at least "
+        f"{LEAST_SIDE} a side, enough to hold nearly all of its flux"
+    )
+
+
 def windowed_centroid(psf: NDArray[np.float64]) -> tuple[float, float]:
     """Return y, x of a PSF's centre, weighted by a Gaussian of its own width.
 
@@ -239,8 +250,8 @@ def _unphysical(psf: NDArray[np.float64]) -> bool:
     """Return whether strong negative pixels, or flux at an edge, make a PSF of sum 1 unphysical."""
     if -psf[psf < 0].sum() > NEGATIVE_SHARE:
         return True
-    if min(psf.shape) < 5:
-        return False  # too small to have wings: a delta function in 3 x 3 pixels is fine
+    if min(psf.shape) < LEAST_SIDE:
+        return False  # no wings to test, see `_too_small`
     peak = psf.max()
     h, w = psf.shape
     rows, columns = slice(h // 3, h - h // 3), slice(w // 3, w - w // 3)

@@ -66,6 +66,11 @@ class Wings:
         return self.lost > LOST
 
 
+def percent(share: float) -> str:
+    """Return a share as text with two digits, or whole per cents: ``4.3 %``, ``430 %``."""
+    return f"{100 * share:.2g} %" if abs(share) < 0.995 else f"{100 * share:.0f} %"
+
+
 def find_wings(psf: Array, centre: tuple[float, float]) -> Wings | None:
     """Measure a PSF's background and the flux beyond its image.
 

@@ -24,6 +24,7 @@ SEEN = 12.0  # standard deviations of that flux: fainter sources may be noise
 RIGHT = (0.67, 1.5)  # scatter of the blank sky over sigma that counts as correct
 ALIKE = 1.25  # factor within which a noise map's numbers match those of another kind
 SENSIBLE = (3.0, 34.0)  # mag of plausible galaxies
+ABSURD_MAG = 1000.0  # mag without any meaning
 FAR_MAG = 4.0  # mag from the initial value that no catalogue error explains
 STRONG = 9.0  # standard deviations of a smoothed residual that is a source or structure
 SMOOTH = 1.5  # pix
@@ -125,9 +126,11 @@ def zeropoint_cause(mag: float, start: float, zeropoint: float) -> str:
     if not math.isfinite(mag):
         return ""
     if abs(mag - start) > FAR_MAG:  # False for NaN
-        return f"mag {mag:.1f} is far from the start's {start:.1f}: is the zero point right?"
+        far = f"{_magnitude(mag)} is far from the start's {_magnitude(start)}"
+        return f"mag {far}: is the zero point right?"
     if zeropoint and not SENSIBLE[0] < mag < SENSIBLE[1]:
-        return f"mag {mag:.1f} is unlikely for a galaxy: is the zero point of {zeropoint:g} right?"
+        unlikely = f"mag {_magnitude(mag)} is unlikely for a galaxy"
+        return f"{unlikely}: is the zero point of {zeropoint:g} right?"
     return ""
 
 
@@ -157,6 +160,11 @@ def residual_cause(
     away = math.hypot(x - centre[0], y - centre[1])
     place = _place(float(x), float(y), origin)
     return f"the strongest residual is at {place} ({away:.0f} pix away)"
+
+
+def _magnitude(value: float) -> str:
+    """Return a magnitude as text, an absurd one with an exponent."""
+    return f"{value:.1f}" if abs(value) < ABSURD_MAG else f"{value:.3g}"
 
 
 def _place(x: float, y: float, origin: tuple[float, float]) -> str:
