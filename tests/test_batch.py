@@ -19,9 +19,10 @@ from hybridfit.calibration.sbc_samples import SbcSamples
 from hybridfit.comparison.differences import Pairs
 from hybridfit.data.batch import Batch, shared
 from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.diagnostics import NetworkDiagnostics, SamplingDiagnostics
 from hybridfit.data.fit import Fit
 from hybridfit.data.result import Result
-from hybridfit.data.samples import Draws, NetworkDiagnostics, Posterior, SamplingDiagnostics
+from hybridfit.data.samples import Draws, Posterior
 from hybridfit.io.references.catalogue import Catalogue
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.density import FlowDensity
@@ -29,7 +30,8 @@ from hybridfit.npe.frame import Frame
 from hybridfit.npe.inputs import Inputs
 from hybridfit.npe.laplace import Laplace
 from hybridfit.npe.normal_equations import NoiseLevel, NormalEquations
-from hybridfit.sampling.proposal import Mixture, NonlinearProposal, PriorProposal
+from hybridfit.sampling.importance_sampling import WeightedDraws
+from hybridfit.sampling.proposal import EvaluatedDraws, Mixture, NonlinearProposal, PriorProposal
 from hybridfit.sampling.student_t import StudentT
 from hybridfit.simulation.options import SimulatedFields
 from hybridfit.training.data import Shard
@@ -331,3 +333,16 @@ def test_draws_of_other_numbers_are_filled_up():
     torch.testing.assert_close(both[:N].mean, few.mean)
     longer = EXAMPLES[Posterior]().padded(S + 1)
     assert longer.log_prob.shape == (N, S + 1)
+
+
+def test_nested_draws_go_with_the_others():
+    points = EvaluatedDraws(numbers(S, 6), numbers(S, 2), numbers(S), numbers(S))
+    twice = EvaluatedDraws.joined([points, points])
+    one = WeightedDraws(points, numbers(S), sampling())
+    more = WeightedDraws(twice, numbers(2 * S), sampling())
+    assert more.draw_count == more.points.draw_count == 2 * S
+    both = WeightedDraws.cat([more, one])
+    assert_same(both[:N], more)
+    assert torch.isnan(both.points.whitened[N:, S:]).all()
+    assert (both.weights[N:, S:] == 0).all()
+    assert_same(both[N:].points.target[:, :S], points.target)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import hybridfit as hf
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.samples import SamplingDiagnostics
+from hybridfit.data.diagnostics import SamplingDiagnostics
 from hybridfit.fitting.fit import fit_cutouts
 from hybridfit.fitting.options import FitOptions
 from hybridfit.pipeline.measure import measure

@@ -14,8 +14,9 @@ from tolerances import SINGLE
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.diagnostics import NetworkDiagnostics
 from hybridfit.data.flags import Flag
-from hybridfit.data.samples import NetworkDiagnostics, Posterior
+from hybridfit.data.samples import Posterior
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
 from hybridfit.npe.backbone import NetworkOptions

@@ -17,7 +17,8 @@ from tolerances import DOUBLE, SINGLE, TEXT
 
 import hybridfit as hf
 from hybridfit.cli.app import make_app
-from hybridfit.data.samples import NetworkDiagnostics, Posterior
+from hybridfit.data.diagnostics import NetworkDiagnostics
+from hybridfit.data.samples import Posterior
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.io.posterior_table import LEVELS
 from hybridfit.io.read_results import read_results

@@ -19,9 +19,10 @@ from tolerances import TEXT
 
 import hybridfit as hf
 from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.diagnostics import SamplingDiagnostics
 from hybridfit.data.fit import Fit
 from hybridfit.data.result import Result
-from hybridfit.data.samples import Draws, SamplingDiagnostics
+from hybridfit.data.samples import Draws
 from hybridfit.io import table
 from hybridfit.io import write_tables as export
 from hybridfit.io.formats import FORMATS, check_format, table_path

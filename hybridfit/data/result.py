@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from hybridfit.data.batch import Batch
+from hybridfit.data.diagnostics import SamplingDiagnostics, expanded, unknown
 from hybridfit.data.fit import Fit
-from hybridfit.data.samples import Draws, SamplingDiagnostics, expanded, unknown
+from hybridfit.data.samples import Draws
 from hybridfit.deprecations import rows, warn
 
 OWN_COLUMNS = ("fit_network_distance", "flow_distance", "catastrophic_probability")

@@ -1,87 +1,22 @@
-"""Weighted draws of a batch of posteriors, their summaries, and what tells how good they are."""
+"""Weighted draws of a batch of posteriors, and their summaries."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.data.diagnostics import NetworkDiagnostics
+from hybridfit.data.draws_batch import DrawsBatch, per_draw
 from hybridfit.deprecations import warn
 from hybridfit.model.parameters import ParameterSpace
 
 
-def unknown(value: float = torch.nan, dtype: torch.dtype = torch.float64) -> Any:
-    """Declare a number that by default is the same for every galaxy: NaN, or ``value``."""
-    return field(default_factory=lambda: torch.tensor(value, dtype=dtype))
-
-
-def expanded(name: str, value: Tensor, batch: int) -> Tensor:
-    """Return a number of every galaxy (B,); a single one is that of all.
-
-    Raises:
-        ValueError: if ``value`` has another shape.
-    """
-    if value.ndim == 0:
-        value = value.expand(batch)
-    if tuple(value.shape) != (batch,):
-        raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {(batch,)} as the fit")
-    return value
-
-
 @dataclass(frozen=True)
-class SamplingDiagnostics(Batch):
-    """How well the posteriors of B galaxies were sampled; NaN where a number does not apply.
-
-    Args:
-        ess: (B,) effective number of draws.
-        pareto_k: (B,) shape of the weights' tail; weights are reliable below 0.7. NaN where the
-            draws are a chain's.
-        log_evidence: (B,) ln of the integral of likelihood, exp(-chi2 / 2), times prior. As it
-            leaves the sampler, flux and sky are in units of the noise; `with_evidence` of
-            `hybridfit.uncertainty.evidence` makes it comparable between models.
-        missed_mass: (B,) share of the posterior's mass where the network's density is below that
-            of all its own draws.
-        n_draws: (B,) int64, points at which the likelihood was evaluated.
-    """
-
-    ess: Tensor = unknown()
-    pareto_k: Tensor = unknown()
-    log_evidence: Tensor = unknown()
-    missed_mass: Tensor = unknown()
-    n_draws: Tensor = unknown(0, torch.int64)
-
-    def expanded(self, batch: int) -> SamplingDiagnostics:
-        """Return those of ``batch`` galaxies; a single number is that of all of them.
-
-        Raises:
-            ValueError: if one has another shape.
-        """
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return self._with({name: expanded(name, v, batch) for name, v in values.items()})
-
-
-@dataclass(frozen=True)
-class NetworkDiagnostics(Batch):
-    """How well the network knows B galaxies.
-
-    Args:
-        rejected: (B,) int64, implausible draws; `predict_cutouts` draws others in their place.
-        distance: (B,) float64, distance of the network's context from those in training.
-        flags: (B,) int64, bits of `Flag`.
-    """
-
-    rejected: Tensor
-    distance: Tensor
-    flags: Tensor
-
-
-@dataclass(frozen=True)
-class Draws(Batch):
+class Draws(DrawsBatch):
     """Weighted draws of the physical parameters of B galaxies.
 
     Position angles are circular: their quantiles, deviations and covariances are taken
@@ -98,8 +33,10 @@ class Draws(Batch):
     """
 
     space: ParameterSpace
-    samples: Tensor
-    weights: Tensor = field(default_factory=lambda: torch.tensor(1.0, dtype=torch.float64))
+    samples: Tensor = field(metadata=per_draw())
+    weights: Tensor = field(
+        default_factory=lambda: torch.tensor(1.0, dtype=torch.float64), metadata=per_draw(0.0)
+    )
 
     def __post_init__(self) -> None:
         shape, q = tuple(self.samples.shape), len(self.space.names)
@@ -130,21 +67,6 @@ class Draws(Batch):
         """(B,) effective number of draws, 1 / sum w^2; 0 where there are none."""
         square = (self.weights**2).sum(dim=1)
         return torch.where(square > 0, 1 / square.clamp_min(1e-300), 0.0)
-
-    @classmethod
-    def cat(cls, parts: Sequence[Self]) -> Self:
-        """Join the rows of several batches; galaxies of fewer draws get more, of weight 0."""
-        longest = max((part.samples.shape[1] for part in parts), default=0)
-        return super().cat([part.padded(longest) for part in parts])
-
-    def padded(self, count: int) -> Self:
-        """Return ``count`` draws of each galaxy, padded with NaN of weight 0."""
-        return self._with(
-            {
-                "samples": lengthened(self.samples, count),
-                "weights": lengthened(self.weights, count, 0.0),
-            }
-        )
 
     @property
     def mean(self) -> Tensor:
@@ -229,7 +151,7 @@ class Posterior(Draws):
         ValueError: if shapes disagree.
     """
 
-    log_prob: Tensor
+    log_prob: Tensor = field(metadata=per_draw())
     diagnostics: NetworkDiagnostics
 
     def __post_init__(self) -> None:
@@ -240,10 +162,6 @@ class Posterior(Draws):
             expected = (batch, count) if name == "log_prob" else (batch,)
             if (came := tuple(value.shape)) != expected:
                 raise ValueError(f"{name} has shape {came}, expected {expected} as the samples")
-
-    def padded(self, count: int) -> Self:
-        """Return ``count`` draws of each galaxy, padded with NaN of weight 0."""
-        return super().padded(count)._with({"log_prob": lengthened(self.log_prob, count)})
 
     @property
     def rejected(self) -> Tensor:
@@ -265,14 +183,6 @@ class Posterior(Draws):
         """The posterior itself, by the name of an earlier version."""
         warn("Posterior.draws", "Posterior")
         return self
-
-
-def lengthened(values: Tensor, count: int, fill: float = torch.nan) -> Tensor:
-    """Return ``values`` (B, S, ...) with ``count`` entries along the second axis, filled up."""
-    batch, own, *rest = values.shape
-    if own == count:
-        return values
-    return torch.cat([values, values.new_full((batch, count - own, *rest), fill)], dim=1)
 
 
 def _interpolate(at: Tensor, middle: Tensor, values: Tensor) -> Tensor:

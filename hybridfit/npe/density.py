@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from hybridfit.data.batch import Batch
-from hybridfit.data.samples import NetworkDiagnostics, Posterior
+from hybridfit.data.diagnostics import NetworkDiagnostics
+from hybridfit.data.draws_batch import DrawsBatch, per_draw
+from hybridfit.data.samples import Posterior
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.frame import LARGEST, Frame, encode_coords, log_jacobian
 from hybridfit.npe.laplace import Laplace
@@ -99,7 +101,7 @@ class FlowDensity(Batch):
 
 
 @dataclass(frozen=True)
-class NetworkDraws(Batch):
+class NetworkDraws(DrawsBatch):
     """Draws of the network's posterior as they were made, with the density they came from.
 
     A fit starts from their coordinates and importance sampling proposes them: neither has to
@@ -115,9 +117,9 @@ class NetworkDraws(Batch):
     """
 
     density: FlowDensity
-    coords: Tensor
-    linear: Tensor
-    log_prob: Tensor
+    coords: Tensor = field(metadata=per_draw())
+    linear: Tensor = field(metadata=per_draw())
+    log_prob: Tensor = field(metadata=per_draw())
     zeropoint: Tensor
     diagnostics: NetworkDiagnostics
 

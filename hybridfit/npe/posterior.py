@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.diagnostics import NetworkDiagnostics
 from hybridfit.data.flags import Flag
-from hybridfit.data.samples import NetworkDiagnostics, Posterior
+from hybridfit.data.samples import Posterior
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.density import FlowDensity, NetworkDraws
 from hybridfit.npe.draws import decoded_draws, draw_plausible

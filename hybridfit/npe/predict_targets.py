@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.diagnostics import NetworkDiagnostics
 from hybridfit.data.flags import Flag
-from hybridfit.data.samples import NetworkDiagnostics
 from hybridfit.npe.draws import MAX_WHITENED, own_noise
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import undiagnosed, unfamiliar

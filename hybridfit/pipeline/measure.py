@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.diagnostics import SamplingDiagnostics
 from hybridfit.data.fit import Fit
 from hybridfit.data.flags import Flag
 from hybridfit.data.result import Result
-from hybridfit.data.samples import Draws, SamplingDiagnostics
+from hybridfit.data.samples import Draws
 from hybridfit.fitting.compile import wants_compile
 from hybridfit.fitting.fit import fit_parts, no_fit
 from hybridfit.fitting.fitted import Fitted

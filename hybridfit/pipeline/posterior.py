@@ -10,9 +10,10 @@ from torch import Tensor
 
 from hybridfit.data.batch import Batch
 from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.diagnostics import SamplingDiagnostics
 from hybridfit.data.fit import Fit
 from hybridfit.data.flags import Flag
-from hybridfit.data.samples import Draws, SamplingDiagnostics
+from hybridfit.data.samples import Draws
 from hybridfit.fitting.approximate_likelihood import approximate_likelihood
 from hybridfit.fitting.fitted import Fitted
 from hybridfit.fitting.linearised import Linearised

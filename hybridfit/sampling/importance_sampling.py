@@ -14,14 +14,15 @@ do not count twice. What a galaxy may cost is bounded: where the weights cannot 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from hybridfit.data.batch import Batch
-from hybridfit.data.samples import SamplingDiagnostics, lengthened
+from hybridfit.data.diagnostics import SamplingDiagnostics
+from hybridfit.data.draws_batch import DrawsBatch, per_draw
 from hybridfit.fitting.approximate_likelihood import ApproximateLikelihood
 from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.problem import Problem
@@ -36,7 +37,6 @@ from hybridfit.sampling.proposal import (
     PriorProposal,
     Proposal,
     evaluated,
-    joined,
 )
 from hybridfit.sampling.psis import pareto_k_limit, pareto_smooth
 from hybridfit.sampling.quasi_random import Numbers
@@ -52,7 +52,7 @@ PRIOR_SKIP = 1 << 16  # of the quasi-random points: far from those of the t's
 
 
 @dataclass(frozen=True)
-class WeightedDraws(Batch):
+class WeightedDraws(DrawsBatch):
     """Weighted draws of B posteriors in whitened and linear coordinates.
 
     Args:
@@ -62,7 +62,7 @@ class WeightedDraws(Batch):
     """
 
     points: EvaluatedDraws
-    log_weights: Tensor
+    log_weights: Tensor = field(metadata=per_draw(-torch.inf))
     diagnostics: SamplingDiagnostics
 
     @classmethod
@@ -73,7 +73,7 @@ class WeightedDraws(Batch):
         evidence = torch.logsumexp(log_weights, dim=1) - torch.log(total)
         smoothed = pareto_smooth(log_weights)
         missed = missed_mass(points, mixture, smoothed.weights)
-        count = torch.full_like(total, log_weights.shape[1], dtype=torch.int64)
+        count = torch.full_like(total, points.draw_count, dtype=torch.int64)
         about = SamplingDiagnostics(smoothed.ess, smoothed.pareto_k, evidence, missed, count)
         return cls(points, smoothed.log_weights, about)
 
@@ -85,17 +85,6 @@ class WeightedDraws(Batch):
         whitened, linear = (row[..., None].expand(-1, -1, size) for size in sizes)
         about = SamplingDiagnostics().to(device).expanded(batch)
         return cls(EvaluatedDraws(whitened, linear, row, row), row, about)
-
-    @classmethod
-    def cat(cls, parts: Sequence[Self]) -> Self:
-        """Join the rows of several batches; galaxies of fewer draws get more, of weight 0."""
-        longest = max((part.log_weights.shape[1] for part in parts), default=0)
-        return super().cat([part.padded(longest) for part in parts])
-
-    def padded(self, count: int) -> Self:
-        """Return ``count`` draws of each galaxy, padded with NaN of weight 0."""
-        log_weights = lengthened(self.log_weights, count, -torch.inf)
-        return replace(self, points=self.points.padded(count), log_weights=log_weights)
 
     @property
     def weights(self) -> Tensor:
@@ -194,7 +183,7 @@ def _rounds(
     state = _first_round(setting, start, network, rows)
     n_first = len(state.mixture.proposals)
     while len(rows):
-        n, found = state.draws.log_weights.shape[1], state.draws.diagnostics
+        n, found = state.draws.draw_count, state.draws.diagnostics
         enough = (found.ess >= options.target_ess) & (found.pareto_k < pareto_k_limit(n))
         # one fitted proposal is always worth its round
         enough &= len(state.mixture.proposals) > n_first
@@ -297,7 +286,9 @@ def _next_round(setting: _Setting, state: _State, about: Linearised, rows: Tenso
             torch.full_like(counts, options.round_draws - half),
         ]
     new = _evaluate(setting, rows, whitened, normal, given)
-    return _State.of(joined([points, new]), mixture.extended(proposals, own, points, new))
+    return _State.of(
+        EvaluatedDraws.joined([points, new]), mixture.extended(proposals, own, points, new)
+    )
 
 
 def _evaluate(

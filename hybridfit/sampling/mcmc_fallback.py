@@ -116,7 +116,7 @@ def _replaced(
         chain: of the same galaxy.
         stream: of random numbers for flux and sky.
     """
-    length, steps = sampled.log_weights.shape[1], chain.samples.shape[1]
+    length, steps = sampled.draw_count, chain.samples.shape[1]
     kept = torch.linspace(0, steps - 1, min(length, steps)).round().long()
     whitened = chain.samples[:, kept.to(chain.samples.device)]
     found = problem.profile(whitened[0], torch.zeros_like(kept).to(whitened.device))

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Protocol, Self
+from dataclasses import dataclass, field, fields
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from hybridfit.data.batch import Batch
-from hybridfit.data.samples import lengthened
+from hybridfit.data.draws_batch import DrawsBatch, per_draw
 from hybridfit.fitting.problem import Problem, Profiled
 from hybridfit.npe.density import FlowDensity, NetworkDraws
 from hybridfit.sampling.ridge import Ridge
@@ -33,7 +33,7 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 @dataclass(frozen=True)
-class EvaluatedDraws(Batch):
+class EvaluatedDraws(DrawsBatch):
     """Evaluated draws of b galaxies.
 
     Args:
@@ -43,23 +43,16 @@ class EvaluatedDraws(Batch):
         conditional: (b, S) ln of the Gaussian density of ``linear`` given u.
     """
 
-    whitened: Tensor
-    linear: Tensor
-    target: Tensor
-    conditional: Tensor
+    whitened: Tensor = field(metadata=per_draw())
+    linear: Tensor = field(metadata=per_draw())
+    target: Tensor = field(metadata=per_draw())
+    conditional: Tensor = field(metadata=per_draw())
 
-    def padded(self, count: int) -> Self:
-        """Return ``count`` draws of each galaxy, padded with NaN."""
-        return self._map(lambda value: lengthened(value, count))
-
-
-def joined(parts: Sequence[EvaluatedDraws]) -> EvaluatedDraws:
-    """Return the draws of several rounds as those of one."""
-    columns = {
-        f.name: torch.cat([getattr(part, f.name) for part in parts], dim=1)
-        for f in fields(EvaluatedDraws)
-    }
-    return EvaluatedDraws(**columns)
+    @classmethod
+    def joined(cls, rounds: Sequence[EvaluatedDraws]) -> EvaluatedDraws:
+        """Return the draws of several rounds, of the same galaxies, as those of one."""
+        columns = {f.name: [getattr(part, f.name) for part in rounds] for f in fields(cls)}
+        return cls(**{name: torch.cat(values, dim=1) for name, values in columns.items()})
 
 
 def evaluated(
@@ -236,7 +229,7 @@ class Mixture(Batch):
             points, new: all draws but the new, and the new.
         """
         added = torch.stack([p.log_density(new) for p in self.proposals], dim=1)
-        both = joined([points, new])
+        both = EvaluatedDraws.joined([points, new])
         own = torch.stack([p.log_density(both) for p in proposals], dim=1)
         values = torch.cat([torch.cat([self.log_density, added], dim=2), own], dim=1)
         count = torch.cat([self.counts, *(c[:, None] for c in counts)], dim=1)

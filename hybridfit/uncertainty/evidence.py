@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.samples import SamplingDiagnostics
+from hybridfit.data.diagnostics import SamplingDiagnostics
 from hybridfit.fitting.linearised import Linearised
 from hybridfit.fitting.problem import Problem
 from hybridfit.sampling.importance_sampling import WeightedDraws
