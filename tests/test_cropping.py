@@ -45,7 +45,7 @@ def test_a_frame_without_a_target_is_told_at_once(frame):
     """It was fitted as one stamp of 1152 x 1152 pixels, for minutes."""
     start = time.process_time()
     with pytest.raises(
-        BadInput, match=r"a frame of about 1\d0 sources and there is none"
+        BadInput, match=r"a frame with about 1\d0 sources and there is none"
     ) as caught:
         cutout_of(frame)
     assert time.process_time() - start < 5  # .4 s on a core that is free

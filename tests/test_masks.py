@@ -200,8 +200,8 @@ def test_hints_of_a_mask_that_hides_the_target(tmp_path):
     segments = np.where(radius < 9, 7, 0) + np.where(BAD, 3, 0)
     assert "if it is a segmentation map, give it as segmap" in said_of(tmp_path, segments)
     scattered = np.random.default_rng(1).choice([0, 1, 4], p=[0.3, 0.4, 0.3], size=SHAPE)
-    assert "bit planes, choose the harmful ones by mask_bits" in said_of(tmp_path, scattered)
-    assert "is it one of objects, or inverted?" in said_of(tmp_path, (radius < 9) * 1)
+    assert "bit planes, choose the harmful bits with mask_bits" in said_of(tmp_path, scattered)
+    assert "does it mark objects, or is it inverted?" in said_of(tmp_path, (radius < 9) * 1)
 
 
 @pytest.mark.parametrize("name", ["MSK", "WGT", "WHT", "DQ", "FLAG", "CTX"])

@@ -368,7 +368,7 @@ def test_a_gain_without_a_unit_is_checked_by_the_scatter(tmp_path, factor, is_ri
     hdus = fits.HDUList([fits.PrimaryHDU(electrons * factor, header_of(cards))])
     stamp = cutout_in(tmp_path, hdus, mask_neighbours=False)
     assert ("(gain 2)" in stamp.message) == is_right
-    assert ("pixels scatter less than gain 2 has it" in stamp.message) != is_right
+    assert ("pixels scatter less than a gain of 2 implies" in stamp.message) != is_right
     # what the user gives is not doubted
     stamp = cutout_in(tmp_path, hdus, mask_neighbours=False, gain=2.0)
     assert "(gain 2)" in stamp.message

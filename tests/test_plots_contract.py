@@ -202,13 +202,13 @@ def panels(figure: Figure) -> dict[str, object]:
 
 def test_a_small_galaxy_has_a_zoom_beside_the_whole_cutout():
     found = panels(plots.plot_galaxy(PICTURES["large"]))
-    assert set(found) == {"data", "model", "residual", "whole cutout"}
+    assert set(found) == {"data", "model", "residual", "entire cutout"}
     # in pixels of the image that the cutout is from, as the parameters are
-    assert found["whole cutout"].get_xlim() == (99.5, 499.5)
+    assert found["entire cutout"].get_xlim() == (99.5, 499.5)
     low, high = found["data"].get_xlim()
     assert 25 <= high - low <= 40
     assert (low + high) / 2 == pytest.approx(300, abs=1)
-    assert "whole cutout" not in panels(plots.plot_galaxy(PICTURES["huge galaxy"]))
+    assert "entire cutout" not in panels(plots.plot_galaxy(PICTURES["huge galaxy"]))
 
 
 def test_panels_have_units_scale_and_north():

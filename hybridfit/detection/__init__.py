@@ -1,1 +1,1 @@
-"""Detection: the sky, the target and its neighbours, masks and noise of a cutout."""
+"""Detection: sky, target, neighbours, masks and noise of a cutout."""

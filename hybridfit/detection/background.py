@@ -1,4 +1,4 @@
-"""First estimates from a cutout: its sky level, its noise and where the target is expected."""
+"""First estimates from a cutout: sky level, noise, and expected position of the target."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hybridfit.data.cutouts import Cutouts
 
 
 def sky_level(cutouts: Cutouts) -> Tensor:
-    """Return the median (B,) of unmasked pixels in the outer frame, a tenth of the side wide."""
+    """Return the median (B,) of unmasked pixels in the outer frame, of width side / 10."""
     height, width = cutouts.image.shape[-2:]
     size = cutouts.size.to(cutouts.image.device)
     y = torch.arange(height, device=size.device)[None, :, None]
@@ -17,7 +17,7 @@ def sky_level(cutouts: Cutouts) -> Tensor:
     rows, columns = size[:, :1, None], size[:, 1:, None]
     frame = (torch.minimum(rows, columns) // 10).clamp_min(2)
     inner = (y >= frame) & (y < rows - frame) & (x >= frame) & (x < columns - frame)
-    # cutouts of one size have the same frame: few pixels to sort
+    # cutouts of one size share a frame: few pixels to sort
     somewhere = (~inner).any(dim=0)
     blank = torch.where(cutouts.mask | inner, torch.nan, cutouts.image)[:, somewhere]
     level = blank.nanmedian(dim=1).values
@@ -29,14 +29,14 @@ def sky_level(cutouts: Cutouts) -> Tensor:
 
 
 def nominal_centre(cutouts: Cutouts) -> Tensor:
-    """Return x, y (B, 2) of the target: the given initial position, else the middle."""
+    """Return the expected x, y (B, 2) of the target: the initial position, else the centre."""
     middle = (cutouts.size.flip(1).double() - 1) / 2
     given = cutouts.start[:, :2]
     return torch.where(torch.isfinite(given), given, middle)
 
 
 def typical_sigma(cutouts: Cutouts) -> Tensor:
-    """Return the harmonic mean of sigma (B,) over unmasked pixels; 1 where there are none."""
+    """Return the harmonic mean of sigma (B,) over unmasked pixels; 1 if there are none."""
     used = ~cutouts.mask
     total = torch.where(used, 1 / cutouts.sigma, 0.0).flatten(1).sum(dim=1, dtype=torch.float64)
     count = used.flatten(1).sum(dim=1)

@@ -1,4 +1,4 @@
-"""Cropping: the part of an image that a galaxy needs, and whether the image holds many galaxies."""
+"""Cropping: the part of an image that a galaxy needs; recognition of frames of many galaxies."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from scipy import ndimage
 
 from hybridfit.detection.detect import Detection, box_around, clipped_background
 
-MIN_HALF = 80  # pixels: the smallest half-width of a cropped cutout
-HALF_LIGHT = 10.0  # least half-width in half-light radii of the segment
-EXTENTS = 3.0  # least half-width in extents of the segment
+MIN_HALF = 80  # pixels: smallest half-width of a cropped cutout
+HALF_LIGHT = 10.0  # smallest half-width in half-light radii of the segment
+EXTENTS = 3.0  # smallest half-width in extents of the segment
 MARGIN = 8
-# Sides up to this are never cropped: the sky far out is worth a few per cent of the errors on
-# magnitude and size, more for high Sersic indices, and what it costs is bearable.
+# Sides up to this are never cropped: the outer sky reduces the errors of magnitude and size by a
+# few per cent, more for high Sersic indices, at an acceptable cost.
 MIN_CROP = 320
-FAINT_SCALES = (32, 16, 8)  # pixels, sigma of the Gaussians that search for faint sources
-FAINT_SNR = 4.5  # least S/N of a faint source
-FAINT_REACH = 4.7  # sigmas, 4 half-light radii: farther out the light is lost in the noise
+FAINT_SCALES = (32, 16, 8)  # pixels, sigma of the Gaussians used to search for faint sources
+FAINT_SNR = 4.5  # smallest S/N of a faint source
+FAINT_REACH = 4.7  # sigmas (4 half-light radii): the light beyond is below the noise
 BINNING = 4  # pixels
-MANY = 25  # sources outside the galaxy's own part: the image is a frame of many galaxies
-FEWEST = 5  # least number of sources detected where only a part of the image is searched
-MIN_FRAME = 400  # pixels, a side
+MANY = 25  # sources outside the galaxy's part of the image that indicate a frame of many galaxies
+FEWEST = 5  # smallest number of detected sources if only a part of the image is searched
+MIN_FRAME = 400  # pixels: smallest side
 
 
 def crop_box(
@@ -32,16 +32,16 @@ def crop_box(
     sigma: NDArray[np.float32] | None,
     position: tuple[float, float],
 ) -> tuple[slice, slice] | None:
-    """Return the rows and columns that the galaxy needs with sky around it; None for all.
+    """Return the rows and columns with the galaxy and its surrounding sky; None for all.
 
     The half-width is 10 half-light radii of the target's segment, or 3 times its extent, at
-    least 80 pixels; for a source that was not detected by itself 4 half-light radii of the
-    widest Gaussian under which it is. An image that is not much larger is kept as it is.
+    least 80 pixels; for a source without a segment, 4 half-light radii of the widest Gaussian
+    filter that detects it. An image that is not much larger is not cropped.
 
     Args:
-        detection: what was found.
+        detection: the detected objects.
         image: (H, W), finite.
-        sigma: (H, W), None where it is not known: the background's scatter serves.
+        sigma: (H, W); if None, the scatter of the background is used.
         position: x, y of the target.
     """
     if max(image.shape) <= MIN_CROP:
@@ -62,12 +62,12 @@ def sources_in_frame(
 ) -> int:
     """Estimate how many sources a frame holds; 0 for an image of one galaxy.
 
-    A galaxy that fills its image has no sources around it: detections there are its own arms.
+    For a galaxy that fills its image, detections are its own arms and do not count.
 
     Args:
-        detection: what was found, in all of the image or the part that was looked at.
+        detection: the objects detected in the image, or in the part that was searched.
         box: the target's part of it, None for all.
-        shape: H, W of the whole image.
+        shape: H, W of the full image.
     """
     if box is None or max(shape) < MIN_FRAME:
         return 0
@@ -83,7 +83,7 @@ def sources_in_frame(
 def _segment_reach(
     detection: Detection, image: NDArray[np.float32], position: tuple[float, float]
 ) -> float:
-    """Return the half-width in pixels that the target's segment needs."""
+    """Return the half-width in pixels required by the target's segment."""
     y, x = np.nonzero(detection.labels == detection.target)
     flux = np.maximum(image[y, x] - detection.sky, 0.0).astype(np.float64)
     radius = np.hypot(x - position[0], y - position[1])
@@ -97,7 +97,7 @@ def _segment_reach(
 def _faint_scale(
     detection: Detection, z: NDArray[np.floating], position: tuple[float, float]
 ) -> float:
-    """Return the sigma in pixels of the widest Gaussian that detects a source; 0 if none does."""
+    """Return the sigma in pixels of the widest Gaussian that detects the source; 0 if none does."""
     height, width = (side // BINNING * BINNING for side in z.shape)
     quiet = np.where(detection.labels == 0, z, 0)[:height, :width]
     binned = quiet.reshape(height // BINNING, BINNING, width // BINNING, BINNING).sum(axis=(1, 3))

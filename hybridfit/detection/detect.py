@@ -1,8 +1,8 @@
 """Detection of objects in a cutout: the sky, the target's segment and its neighbours.
 
-Detection is photutils' `detect_sources` on a smoothed image in units of the noise; here is only
-what it lacks: a fast background, and a split of the target's segment where a neighbour touches
-it (photutils' own deblending needs scikit-image and costs more than the fit).
+Detection is photutils' `detect_sources` on a smoothed image in units of the noise. This module
+adds a fast background, and splits off neighbours that touch the target's segment (photutils'
+deblending needs scikit-image and costs more than the fit).
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from numpy.typing import NDArray
 from photutils.segmentation import detect_sources
 from scipy import ndimage
 
-LARGEST = np.float32(1e30)  # S/N of a pixel: more means a wrong noise map
+LARGEST = np.float32(1e30)  # S/N of a pixel: higher values indicate a wrong noise map
 SMOOTHING = 1.5  # pixels, sigma of the Gaussian
 THRESHOLD = 4.7  # sigmas of the smoothed noise: one false detection in 60 cutouts of 128 x 128
 MIN_PIXELS = 5
-GROW = 2  # pixels by which neighbours are grown
-REACH = 5.0  # pixels: a segment this close to the target's position is the target
-PROMINENCE = 6.0  # least height of a second peak above its saddle, in sigmas of smoothed noise
-MIN_SHARE = 0.02  # least share of the segment's flux in a second peak
+GROW = 2  # pixels by which neighbours are dilated
+REACH = 5.0  # pixels: largest distance of the target's segment from its position
+PROMINENCE = 6.0  # smallest height of a second peak above its saddle, in sigmas of smoothed noise
+MIN_SHARE = 0.02  # smallest fraction of the segment's flux in a second peak
 LEVELS = 16  # thresholds between the detection limit and the second peak
-SUBSAMPLE = 2048  # pixels used for a first background estimate
+SUBSAMPLE = 2048  # number of pixels for a first background estimate
 
 
 @dataclass(frozen=True, eq=False)
 class Detection:
-    """Objects found in a cutout.
+    """Objects detected in a cutout.
 
     Args:
-        labels: (H, W) int32, 0 where there is sky.
+        labels: (H, W) int32, 0 for sky.
         target: label of the target, 0 if it was not detected.
         sky: background level, flux per pixel.
-        rms: scatter of the background, flux per pixel, over all of the cutout.
+        rms: scatter of the background over the entire cutout, flux per pixel.
     """
 
     labels: NDArray[np.int32]
@@ -51,12 +51,12 @@ def detect_objects(
     mask: NDArray[np.bool_],
     position: tuple[float, float],
 ) -> Detection:
-    """Detect the objects in a cutout, and find the target's segment.
+    """Detect the objects in a cutout, and identify the target's segment.
 
     Args:
-        image: (H, W); values under the mask are not used, but must be finite.
+        image: (H, W); masked values are not used, but must be finite.
         sigma: (H, W) noise; None to use the scatter of the background.
-        mask: (H, W), True where pixels are left out; not all of them.
+        mask: (H, W), True for masked pixels; not all may be masked.
         position: x, y of the target.
     """
     sky, rms = clipped_background(image[~mask])
@@ -67,7 +67,7 @@ def detect_objects(
         mask, np.float32(0), np.clip(z, -LARGEST, LARGEST)
     )  # infinities must not be smoothed
     smooth = ndimage.gaussian_filter(z, SMOOTHING, mode="nearest", truncate=3.0)
-    # noise is measured, as the map may be wrong or the noise correlated
+    # measure the noise: the map may be wrong or the noise correlated
     white = 1 / (2 * math.sqrt(math.pi) * SMOOTHING)
     level = max(clipped_background(smooth[~mask])[1], 0.3 * white)
     with warnings.catch_warnings():
@@ -83,11 +83,11 @@ def detect_objects(
 
 
 def clipped_background(values: NDArray[np.floating]) -> tuple[float, float]:
-    """Return level and scatter of a background, clipped at 3 sigma around the median.
+    """Return level and scatter of the background, clipped at 3 sigma around the median.
 
-    The level is SExtractor's mode, 2.5 median - 1.5 mean of what is left, unless mean and
-    median lie far apart (Bertin & Arnouts 1996, A&AS 117, 393). A subsample of some thousand
-    pixels serves: the scatter is known to 3 % then.
+    The level is SExtractor's mode, 2.5 median - 1.5 mean of the clipped values, unless mean and
+    median differ much (Bertin & Arnouts 1996, A&AS 117, 393). A subsample of a few thousand
+    pixels gives the scatter to 3 %.
     """
     sample = values.ravel()[:: max(1, values.size // SUBSAMPLE)].astype(np.float64)
     median, rms = 0.0, 0.0
@@ -96,12 +96,12 @@ def clipped_background(values: NDArray[np.floating]) -> tuple[float, float]:
         median = middle(sample)
         deviation = np.abs(sample - median)
         rms = 1.4826 * middle(deviation)
-        if rms == 0:  # more than half of the pixels are equal: padding, or counts
+        if rms == 0:  # more than half of the pixels are equal: padding, or low counts
             others = deviation[deviation > 0]
             rms = 1.4826 * middle(others) if others.size else 0.0
             break
         sample = sample[deviation < 3 * rms]
-        if sample.size > 0.99 * before:  # only the tail of the noise is still cut
+        if sample.size > 0.99 * before:  # only the tail of the noise is still clipped
             break
     mean = float(sample.mean())
     level = 2.5 * median - 1.5 * mean if abs(mean - median) < 0.3 * rms else median
@@ -115,7 +115,7 @@ def middle(values: NDArray[np.floating]) -> float:
 
 
 def label_at(labels: NDArray[np.integer], position: tuple[float, float], reach: float) -> int:
-    """Return the label at x, y, else the nearest within ``reach`` pixels, else 0."""
+    """Return the label at x, y, else the nearest label within ``reach`` pixels, else 0."""
     column, row = int(position[0] + 0.5), int(position[1] + 0.5)
     if labels[row, column]:
         return int(labels[row, column])
@@ -130,7 +130,7 @@ def label_at(labels: NDArray[np.integer], position: tuple[float, float], reach: 
 
 
 def neighbour_mask(detection: Detection) -> NDArray[np.bool_] | None:
-    """Return (H, W) True on neighbours, grown but not into the target; None without neighbours."""
+    """Return the neighbours (H, W), dilated but not into the target; None if there are none."""
     neighbours = (detection.labels != 0) & (detection.labels != detection.target)
     if not neighbours.any():
         return None
@@ -138,7 +138,7 @@ def neighbour_mask(detection: Detection) -> NDArray[np.bool_] | None:
 
 
 def grown(where: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
-    """Return ``where`` grown by a number of pixels along both axes."""
+    """Return ``where`` dilated by a number of pixels along both axes."""
     return ndimage.maximum_filter(where.view(np.uint8), 2 * pixels + 1, mode="constant") > 0
 
 
@@ -158,11 +158,11 @@ def _split_target(
     level: float,
     position: tuple[float, float],
 ) -> NDArray[np.int32]:
-    """Give neighbours that touch the target's segment labels of their own.
+    """Split neighbours that touch the target off its segment, with new labels.
 
-    A second peak is a neighbour if, on the way up through 16 thresholds, it comes apart from
-    the target's peak while it still stands 6 sigma above its saddle and holds 2 % of the flux:
-    SExtractor's criterion, with more prominence asked for so that arms stay with the galaxy.
+    A second peak is a neighbour if, at one of 16 increasing thresholds, it separates from the
+    target's peak while it rises 6 sigma above the saddle and contains 2 % of the flux:
+    SExtractor's criterion, with a higher prominence so that spiral arms stay with the galaxy.
     """
     y, x = np.nonzero(labels == target)
     box = slice(y.min(), y.max() + 1), slice(x.min(), x.max() + 1)
@@ -180,7 +180,7 @@ def _split_target(
     cores = _cores(image, peaks, own, others, level) if others else None
     if cores is None:
         return labels
-    # pixels below the saddles are assigned to the nearest core
+    # assign pixels below the saddles to the nearest core
     _, (rows, columns) = ndimage.distance_transform_edt(cores == 0, return_indices=True)
     neighbour = inside & (cores[rows, columns] == 2)
     split = labels.copy()
@@ -195,7 +195,7 @@ def _cores(
     others: list[int],
     level: float,
 ) -> NDArray[np.uint8] | None:
-    """Mark pixels above the saddles: 1 of the target, 2 of neighbours; None without any."""
+    """Mark pixels above the saddles: 1 target, 2 neighbours; None without neighbours."""
     total = float(image.sum())
     top = float(max(image[tuple(peaks[i])] for i in others))
     cores = np.zeros(image.shape, np.uint8)
@@ -214,6 +214,6 @@ def _cores(
 
 
 def _disc(shape: tuple[int, ...], centre: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Return the pixels around a peak that is fainter than the saddle beside it."""
+    """Return the pixels around a peak that is fainter than the saddle next to it."""
     rows, columns = np.ogrid[: shape[0], : shape[1]]
     return (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= REACH**2

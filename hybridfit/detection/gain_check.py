@@ -1,4 +1,4 @@
-"""A check of the gain in a header against the scatter of bright pixels, which is Poisson's."""
+"""Check the gain in a header against the Poisson scatter of bright pixels."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from hybridfit.detection.second_differences import (
     triples,
 )
 
-LAG = 2  # pixels: resampled pixels are hardly correlated at this distance
-BRIGHT = 4.0  # least Poisson variance of a bright pixel, in variances of the sky
-ENOUGH = 20  # bright pixels for a check
-LEAST = 0.1  # least measured over expected variance; correlated pixels have at least 0.3
+LAG = 2  # pixels: resampled pixels are barely correlated at this distance
+BRIGHT = 4.0  # smallest Poisson variance of a bright pixel, in units of the sky variance
+ENOUGH = 20  # number of bright pixels required for the check
+LEAST = 0.1  # smallest ratio of measured to expected variance; correlated pixels have at least 0.3
 MEDIAN = 0.4549  # median of the square of a standard normal variable
-LEAST_NOISE = 2.0  # electrons: nearly all detectors have more read noise
+LEAST_NOISE = 2.0  # electrons: nearly all detectors have a higher read noise
 
 
 class Doubt(Enum):
-    """How doubtful it is that a gain is in electrons per unit of the pixels."""
+    """How doubtful it is that a gain is in electrons per pixel unit."""
 
     NONE = "the user's"
     SOME = "a header's"
@@ -40,18 +40,19 @@ def is_gain_credible(
 ) -> bool:
     """Return False if bright pixels scatter far less than counts with this gain would.
 
-    Where the unit of the pixels is not said, the blank sky also has to scatter by as many electrons
-    as any detector's: rates, and fluxes in physical units, do by less. The scatter of bright pixels
-    is that of second differences, to which the galaxy's own curvature adds: a gain that is too
-    small by a factor ten or more is found, one that is too large never is.
+    If the unit of the pixels is not given, the blank sky must also scatter by at least a detector's
+    read noise in electrons: rates, and fluxes in physical units, scatter less. The scatter of
+    bright pixels is measured from second differences, to which the curvature of the galaxy
+    contributes: a gain that is too small by a factor of ten or more is detected, a gain that is
+    too large never is.
 
     Args:
         image: (H, W) flux.
-        mask: (H, W) True where pixels are left out.
+        mask: (H, W) True for masked pixels.
         light: (H, W) flux of the objects alone, without the sky.
         rms: scatter of the blank sky.
         gain: electrons per unit of flux.
-        doubt: the user's gain is always credible.
+        doubt: how doubtful the gain is; the user's gain is always accepted.
     """
     if doubt == Doubt.NONE:
         return True

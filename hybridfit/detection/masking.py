@@ -1,4 +1,4 @@
-"""The mask from the user's own mask and segmentation map, and checks of both."""
+"""The mask from the user's mask and segmentation map, and checks of both."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hybridfit.data.errors import BadInput
 from hybridfit.data.flags import Flag
 from hybridfit.detection.detect import box_around, label_at
 
-SMALL = 64  # pixels: a smaller masked area at the target is its core
-FEW = 24  # values: a mask with more of them has labels
-CENTRE = 1.5  # pixels around the target's position that should have data
+SMALL = 64  # pixels: a smaller masked area at the target is taken for its core
+FEW = 24  # a mask with more distinct values has labels
+CENTRE = 1.5  # pixels: radius around the target's position that should have data
 
 Notes = list[tuple[str, Flag]]
 
@@ -22,23 +22,23 @@ Notes = list[tuple[str, Flag]]
 def given_mask(
     planes: Mapping[str, NDArray], position: tuple[float, float]
 ) -> tuple[NDArray[np.bool_], Notes]:
-    """Return the pixels that mask and segmentation map exclude, and notes about them.
+    """Return the pixels excluded by mask and segmentation map, and notes on them.
 
     Args:
-        planes: (H, W) each; "image", and "mask", "bad" (bool) and "segmap" where given.
+        planes: (H, W) each; "image", and "mask", "bad" (bool) and "segmap" if given.
         position: x, y of the target.
 
     Returns:
-        (H, W) True = leave out; texts with their flags.
+        (H, W) True for excluded pixels; texts with their flags.
 
     Raises:
-        BadInput: if nothing is left.
+        BadInput: if every pixel is excluded.
     """
     mask = np.zeros(planes["image"].shape, dtype=bool)
     notes: Notes = []
     if "mask" in planes:
         given = planes["mask"]
-        mask |= given != 0  # NaN is not 0: left out
+        mask |= given != 0  # NaN is not 0: excluded
         notes += _doubts(given, position)
     if "segmap" in planes:
         segments = np.nan_to_num(planes["segmap"]).astype(np.int64)
@@ -58,7 +58,7 @@ def given_mask(
 
 
 def _doubts(given: NDArray, position: tuple[float, float]) -> Notes:
-    """Return notes if a mask hides the target or looks like a segmentation map."""
+    """Return notes if a mask covers the target or looks like a segmentation map."""
     hidden = _hidden(given, position)
     if not hidden and not (given[box_around(position, 1, given.shape)] != 0).any():
         return []
@@ -70,16 +70,16 @@ def _doubts(given: NDArray, position: tuple[float, float]) -> Notes:
         hint = f"{size} pixels at its centre"
         return [(f"the mask hides the target: {hint}", Flag.SUSPECT_MASK)] if hidden else []
     if len(values) < 2:
-        hint = "is it one of objects, or inverted?" if hidden else ""
+        hint = "does it mark objects, or is it inverted?" if hidden else ""
     elif _of_segments(given, values):
         hint = "if it is a segmentation map, give it as segmap"
     else:
-        hint = "if it is of bit planes, choose the harmful ones by mask_bits"
+        hint = "if it has bit planes, choose the harmful bits with mask_bits"
     return [(f"the mask hides the target: {hint}", Flag.SUSPECT_MASK)] if hint else []
 
 
 def _of_segments(given: NDArray, values: NDArray) -> bool:
-    """Whether each value covers one connected area, as labels of segments do."""
+    """Return whether each value covers one connected area, as labels of segments do."""
     if len(values) > FEW:
         return all(float(value).is_integer() for value in values)
     pieces = [ndimage.label(given == value, np.ones((3, 3)))[1] for value in values]
@@ -87,13 +87,13 @@ def _of_segments(given: NDArray, values: NDArray) -> bool:
 
 
 def _hidden(given: NDArray, position: tuple[float, float]) -> bool:
-    """Whether more than half of the pixels around the target's position are marked."""
+    """Return whether more than half of the pixels around the target's position are masked."""
     parts = (given[box_around(position, half, given.shape)] for half in (1, 2))
     return any((part != 0).mean() > 0.5 for part in parts)
 
 
 def masked_centre(mask: NDArray[np.bool_], position: tuple[float, float]) -> bool:
-    """Whether pixels at the target's very position are masked."""
+    """Return whether any pixels at the target's position are masked."""
     x, y = position
     box = box_around(position, 2, mask.shape)
     rows, columns = np.ogrid[box]

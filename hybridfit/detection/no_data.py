@@ -1,8 +1,8 @@
-"""Pixels that hold a value but no data: fill values, padding, saturated plateaus.
+"""Pixels that have a value but no data: fill values, padding, saturated plateaus.
 
-Noise makes neighbouring pixels differ, so an area of one and the same value was not measured.
-Images of few distinct values (photon counts, coarse quantisation, replicated pixels) have such
-areas by chance: there the area must be larger than chance allows.
+Noise makes neighbouring pixels differ, so an area of a single value was not measured. Images with
+few distinct values (photon counts, coarse quantisation, replicated pixels) have such areas by
+chance: there the area must be larger than expected by chance.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ from scipy import ndimage
 
 from hybridfit.detection.detect import grown, middle
 
-CANDIDATES = 4  # values that are examined, those with most equal neighbours first
-LEAST = 8  # least number of pixels of a fill value, in continuous data
+CANDIDATES = 4  # number of values to examine, starting with those with most equal neighbours
+LEAST = 8  # smallest number of pixels with a fill value, in continuous data
 LEAST_SATURATED = 4  # the same if it is the largest value
-RARE = 0.003  # greatest share of a rare value among other pixels
-COARSE = 0.05  # share of equal neighbours above which data are not continuous
-TOGETHER = 0.02  # in integers: greatest ratio of isolated to clustered pixels of a fill value
-SOLID = 0.05  # greatest share of other values within an area of a fill value
-FREQUENT = 0.5  # share above which a value is data: true zeros of counts
-CHANCE = 1e-6  # greatest probability that an area of one value arose by chance
+RARE = 0.003  # largest fraction of a rare value among other pixels
+COARSE = 0.05  # fraction of equal neighbours above which data are not continuous
+TOGETHER = 0.02  # integers: largest ratio of isolated to clustered pixels with a fill value
+SOLID = 0.05  # largest fraction of other values within an area of a fill value
+FREQUENT = 0.5  # fraction above which a value is data: true zeros of counts
+CHANCE = 1e-6  # largest probability that an area of one value arose by chance
 SQUARES = tuple((side, side) for side in (3, 5, 7, 9, 13, 17, 25))  # pixels
 ROWS = tuple((1, side) for side in (7, 11, 15, 25, 47))
 COLUMNS = tuple((side, 1) for _, side in ROWS)
-GAP = 6.0  # scatters between a fill value and the next value
-LEFT = 0.1  # least share of the image that must remain
-PLATEAU = 0.02  # share of the image beyond which its largest value may be clipped noise
+GAP = 6.0  # smallest distance of a fill value from the next value, in units of the scatter
+LEFT = 0.1  # smallest fraction of the image that must remain
+PLATEAU = 0.02  # fraction of the image above which its largest value may be clipped noise
 FAR = 8  # pixels
 RIM = 4  # pixels
 CORRELATION = 4  # pixels: side of an independent cell where noise is correlated
-NOISY = 0.05  # least share of local extremes along rows; white noise has 2/3, a smooth model none
-REPLICATED = 8  # ratio to the usual number of equal neighbours if pixels were replicated
+NOISY = 0.05  # smallest fraction of local extremes along rows; 2/3 in white noise, 0 in a model
+REPLICATED = 8  # ratio to the usual number of equal neighbours that indicates replicated pixels
 
 
 def without_data(
     image: NDArray[np.floating], mask: NDArray[np.bool_]
 ) -> tuple[NDArray[np.bool_], tuple[float, ...]]:
-    """Return the pixels that hold a fill value, and those values.
+    """Return the pixels with fill values, and these values.
 
     Args:
-        image: (H, W), as it was given.
-        mask: (H, W) True on pixels that are left out already, among them all that are not finite.
+        image: (H, W), as given.
+        mask: (H, W) True for pixels already excluded, including all non-finite ones.
 
     Returns:
-        (H, W) True = no data, False under the mask; the values, most frequent first.
+        (H, W) True for no data, False for masked pixels; the values, most frequent first.
     """
     padded = padding(image) & ~mask
     values = tuple(float(v) for v in np.unique(image[padded])) if padded.any() else ()
@@ -72,11 +72,11 @@ def without_data(
 
 
 def padding(image: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Return (H, W) True on rows and columns at the edges that hold a single value.
+    """Return (H, W) True on rows and columns at the edges with a single value.
 
-    A cutout has them that reaches beyond its frame. Where the value is found in more than 1 % of
-    the other pixels too (counts next to none, an image without noise), or where there would be
-    left less than a tenth of the image, they are taken for sky.
+    Cutouts that extend beyond their frame have such edges. They are taken for sky if more than
+    1 % of the other pixels have the same value (very low counts, an image without noise), or if
+    less than a tenth of the image would remain.
     """
     empty = np.zeros(image.shape, bool)
     sides = (image[0], image[-1], image[:, 0], image[:, -1])
@@ -86,7 +86,7 @@ def padding(image: NDArray[np.floating]) -> NDArray[np.bool_]:
         other = image != value
         rows, columns = (np.flatnonzero(other.any(axis=axis)) for axis in (1, 0))
         if not rows.size:
-            continue  # a constant image is judged elsewhere
+            continue  # a constant image is handled elsewhere
         inside = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
         if other[inside].mean() > 0.99 and other[inside].size > LEFT * image.size:
             edge = np.ones(image.shape, bool)
@@ -97,7 +97,7 @@ def padding(image: NDArray[np.floating]) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, eq=False)
 class _Pairs:
-    """Return the number of usable neighbours along rows and columns, and values of equal ones."""
+    """Return the number of pairs of usable neighbours, and the values of equal pairs."""
 
     total: int
     values: NDArray[np.floating]
@@ -115,7 +115,7 @@ class _Pairs:
 
 
 def _noisy(image: NDArray[np.floating], usable: NDArray[np.bool_]) -> bool:
-    """Whether pixels scatter. A noise-free model has areas of one value that are data."""
+    """Return whether pixels scatter; in noise-free models, areas of one value are data."""
     with np.errstate(invalid="ignore"):  # infinite pixels are under the mask
         step = np.diff(image, axis=1)
     whole = usable[:, 2:] & usable[:, 1:-1] & usable[:, :-2]
@@ -132,7 +132,7 @@ def _area(
     largest: bool,
     typical: float,
 ) -> NDArray[np.bool_] | None:
-    """Return (H, W) True where ``value`` means no data; None if it may be data everywhere."""
+    """Return (H, W) True where ``value`` means no data; None if all may be data."""
     same = usable & (image == value)
     around = ndimage.convolve(same.view(np.uint8), np.ones((3, 3), np.uint8), mode="constant")
     cluster = same & (around > 2)  # the pixel and two equal neighbours
@@ -145,16 +145,16 @@ def _area(
     if n_cluster < max(least, REPLICATED * typical if correlated else 0.0):
         return None
     extreme = largest or value == image[usable].min()
-    plateau = largest and n_cluster < PLATEAU * image.size  # a saturated star's, or the galaxy's
+    plateau = largest and n_cluster < PLATEAU * image.size  # of a saturated star, or of the galaxy
     if extreme and not plateau and _clipped(image, usable, same, value):
         return None
     if n_single < RARE * outside and coincidence < COARSE:
         return same if n_cluster > n_single else None
     together = n_single < TOGETHER * n_cluster < TOGETHER * FREQUENT * usable.sum()
-    holes = usable & ~same & (around > 5)  # a sky of few counts is mostly 0, but not everywhere
+    holes = usable & ~same & (around > 5)  # a sky with few counts is mostly, but not entirely, 0
     solid = int(holes.sum()) < SOLID * n_cluster and coincidence < 6 * COARSE
     if together and solid and not correlated:
-        return same  # pixels of noise with this value would be mostly isolated
+        return same  # noise pixels with this value would mostly be isolated
     if extreme and _isolated(image[usable & ~same], value):
         return same
     return _beyond_chance(same, usable, coincidence, correlated)
@@ -163,20 +163,20 @@ def _area(
 def _clipped(
     image: NDArray[np.floating], usable: NDArray[np.bool_], same: NDArray[np.bool_], value: float
 ) -> bool:
-    """Whether noise was clipped at ``value``: then other values come arbitrarily close to it."""
+    """Return whether noise was clipped at ``value``: then other values are arbitrarily close."""
     beside = np.abs(image[grown(same, 1) & usable & ~same] - value)
     return bool(beside.size and (beside < 0.25 * np.median(beside)).mean() > 0.04)
 
 
 def _correlated(image: NDArray[np.floating], usable: NDArray[np.bool_], coincidence: float) -> bool:
-    """Whether neighbours are equal more often than pixels that lie far apart."""
+    """Return whether neighbours are equal more often than distant pixels."""
     both = usable[:, FAR:] & usable[:, :-FAR]
     far = (image[:, FAR:] == image[:, :-FAR])[both]
     return bool(far.size and coincidence > 2 * far.mean() + RARE)
 
 
 def _isolated(others: NDArray[np.floating], value: float) -> bool:
-    """Whether a value lies far from all others, in units of their scatter."""
+    """Return whether a value lies far from all others, in units of their scatter."""
     if not others.size:
         return False
     scatter = 1.4826 * middle(np.abs(others - middle(others)))
@@ -186,7 +186,7 @@ def _isolated(others: NDArray[np.floating], value: float) -> bool:
 def _beyond_chance(
     same: NDArray[np.bool_], usable: NDArray[np.bool_], coincidence: float, correlated: bool
 ) -> NDArray[np.bool_] | None:
-    """Find squares and runs of a value that are too large for chance."""
+    """Find squares and runs of a value that are too large to arise by chance."""
     empty = np.zeros(same.shape, bool)
     cell = CORRELATION if correlated else 1
     for shapes in (SQUARES, ROWS, COLUMNS):
@@ -195,7 +195,7 @@ def _beyond_chance(
             if not whole.any():
                 break
             area = ndimage.maximum_filter(whole, (height, width), mode="constant") > 0
-            # slanted edges extend beyond squares by less than half of a side
+            # slanted edges extend beyond squares by less than half of their side
             rim = grown(area, max(RIM, height // 2, width // 2) + 1)
             beside = same[rim & ~grown(area, max(1, min(height, width) // 2)) & usable]
             if beside.size < LEAST**2:
@@ -206,7 +206,7 @@ def _beyond_chance(
             cells = max(height / cell, 1) * max(width / cell, 1)
             chance = cells * math.log(share) + math.log(same.size)
             if share < FREQUENT and chance < math.log(CHANCE):
-                # pixels beyond the squares may be chance, unless the value is rare
+                # pixels beyond the squares may be there by chance, unless the value is rare
                 thick = min(height, width) // 2
                 area = _continued(area, same)
                 empty |= same if share < RARE else grown(area, thick) & usable
@@ -215,7 +215,7 @@ def _beyond_chance(
 
 
 def _continued(area: NDArray[np.bool_], same: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Extend an area by adjoining squares of 3 pixels, which chance rarely fills."""
+    """Extend an area by adjacent squares of 3 pixels, which are rarely filled by chance."""
     fine = ndimage.binary_opening(same, np.ones((3, 3))) | area
     labels, _ = ndimage.label(fine)
     return np.isin(labels, np.unique(labels[area]))

@@ -1,4 +1,4 @@
-"""The noise map: sigma, variance or inverse variance; estimated; checked against the sky."""
+"""The noise map: conversion to sigma, estimation, and a check against the sky."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from hybridfit.detection.gain_check import Doubt, is_gain_credible
 from hybridfit.detection.second_differences import all_usable, second_differences
 
 LAG = 5  # pixels: resampled pixels are not correlated at this distance
-NEAR = 3  # pixels: a second lag, at which most resampled pixels are not correlated either
-CURVED = 1.2  # ratio of the variances at both lags; 400 differences measure it to 10 %
+NEAR = 3  # pixels: a second lag, at which most resampled pixels are also uncorrelated
+CURVED = 1.2  # largest chance ratio of variances at both lags; 400 differences measure it to 10 %
 MIN_TRIPLES = 400
 THIN = 10_000  # pixels
 MIN_BLANK = 0.15  # of the cutout
-AROUND = 4  # pixels around objects that are not blank
-# credible scatter over sigma: correlated noise lowers it, nothing raises it
+AROUND = 4  # pixels around objects that do not count as blank
+# credible ratios of scatter to sigma: correlated noise lowers them, nothing raises them
 CREDIBLE = (0.5, 1.5)
 SMOOTHING = 1.0  # pixels, sigma of the Gaussian
-REAL = 3.0  # sigmas by which a pixel differs from light that was smoothed too much
+REAL = 3.0  # sigmas: pixels that differ more from the smoothed light are not smoothed
 
 
 def to_sigma(plane: NDArray[np.floating], role: str) -> NDArray[np.float64]:
     """Return standard deviations from a ``sigma``, ``variance`` or ``ivar`` plane.
 
-    sigma = s, sqrt(v) or 1 / sqrt(w); NaN where the value is not a positive number.
+    sigma = s, sqrt(v) or 1 / sqrt(w); NaN for values that are not positive numbers.
     """
     good = np.where(np.isfinite(plane) & (plane > 0), plane, np.nan).astype(np.float64)
     if role == "sigma":
@@ -37,7 +37,7 @@ def to_sigma(plane: NDArray[np.floating], role: str) -> NDArray[np.float64]:
 
 
 def blank_sky(detection: Detection, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return (H, W) True on unmasked pixels a few pixels away from every object."""
+    """Return (H, W) True on unmasked pixels at least a few pixels away from all objects."""
     return ~(mask | grown(detection.labels != 0, AROUND))
 
 
@@ -48,13 +48,13 @@ def object_light(
     rms: float,
     gain: float,
 ) -> NDArray[np.float64]:
-    """Return (H, W) flux of the objects above the sky, smoothed against each pixel's own noise.
+    """Return the flux (H, W) of the objects above the sky, smoothed against pixel noise.
 
-    Poisson noise computed from a pixel's own value is smaller where that fluctuates down, so that
-    down counts for more: each pixel is then fitted too low by an electron, the blank sky by half
-    of one, which is many of a sky's standard errors. So the light is smoothed (by 2 G - G * G,
-    which leaves curvature as it is), but for pixels that structure makes differ, and is 0 away
-    from objects.
+    Poisson noise computed from a pixel's own value is smaller if the value fluctuates downwards,
+    which gives such pixels more weight: each pixel is then fitted too low by one electron, the
+    blank sky by half an electron, many standard errors of the sky level. The light is therefore
+    smoothed (by 2 G - G * G, which preserves curvature), except for pixels that differ because of
+    structure, and is 0 away from objects.
     """
     flux = np.where(mask, 0.0, image.astype(np.float64) - detection.sky)
     weight = _smoothed((~mask).astype(np.float64))
@@ -74,8 +74,8 @@ def sky_scatter(
 ) -> float | None:
     """Return the scatter of a blank pixel from second differences; None if too few are blank.
 
-    std(a(x - lag) - 2 a(x) + a(x + lag)) / sqrt 6, clipped at 4 sigma: neither gradients nor the
-    galaxy's wings nor the short correlation of resampled pixels matter.
+    std(a(x - lag) - 2 a(x) + a(x + lag)) / sqrt 6, clipped at 4 sigma: insensitive to gradients,
+    to the wings of the galaxy and to the short-range correlation of resampled pixels.
     """
     if blank.sum() < MIN_BLANK * blank.size:
         return None
@@ -89,11 +89,12 @@ def sky_scatter(
 
 
 def level_scatter(image: NDArray[np.floating], blank: NDArray[np.bool_]) -> float | None:
-    """Return `sky_scatter` without the curvature of a galaxy's faint light.
+    """Return `sky_scatter` without the contribution of the curvature of faint light.
 
-    A second difference of smooth light grows with lag^2 and its variance with lag^4, that of noise
-    does not: of two lags l and k the noise is v_k - (v_l - v_k) k^4 / (l^4 - k^4). It counts where
-    the two differ by more than chance and short correlations make them.
+    Second differences of smooth light grow with lag^2 and their variance with lag^4, unlike those
+    of noise: from two lags l and k, the variance of the noise is
+    v_k - (v_l - v_k) k^4 / (l^4 - k^4). This correction is applied if the two variances differ by
+    more than expected from chance and short-range correlations.
     """
     wide = sky_scatter(image, blank)
     near = sky_scatter(image, blank, lag=NEAR)
@@ -110,23 +111,23 @@ def estimated_sigma(
     gain: float | None,
     doubt: Doubt = Doubt.NONE,
 ) -> tuple[NDArray[np.float64], bool]:
-    """Return a noise map made from the background and, where the gain is known, Poisson noise.
+    """Return a noise map from the background and, if the gain is known, Poisson noise.
 
     sigma^2 = rms^2 + light / gain, see `object_light`. Without a gain the noise is the same
-    everywhere, and a bright galaxy's centre counts for too much.
+    everywhere, which gives the centre of a bright galaxy too much weight.
 
     Args:
         image: (H, W) flux.
-        detection: what was found in it.
-        mask: (H, W), True where pixels are left out.
+        detection: the objects detected in it.
+        mask: (H, W), True for masked pixels.
         gain: electrons per unit of flux, or None.
-        doubt: in the gain, which is left out where the pixels contradict it.
+        doubt: how doubtful the gain is; a gain that the pixels contradict is not used.
 
     Returns:
-        The map (H, W), and whether the gain is in it.
+        The map (H, W), and whether it includes Poisson noise.
 
     Raises:
-        ValueError: if the image has no noise to measure.
+        ValueError: if the image has no measurable noise.
     """
     scatter = level_scatter(image, blank_sky(detection, mask))
     if scatter is None or not scatter > 0:  # the galaxy fills the cutout
@@ -134,7 +135,7 @@ def estimated_sigma(
         scatter = min(scatter, detection.rms) if detection.rms > 0 else scatter
     rms = scatter
     if not rms > 0:
-        raise ValueError("the image has no noise to make a sigma from: give a sigma file")
+        raise ValueError("the image has no noise to estimate sigma from: give a sigma file")
     variance = np.full(image.shape, rms**2)
     if gain is None:
         return np.sqrt(variance), False
@@ -150,12 +151,12 @@ def sigma_ratio(
     detection: Detection,
     mask: NDArray[np.bool_],
 ) -> float | None:
-    """Return the scatter of the blank sky over sigma, 1 if sigma is right; None if unknown.
+    """Return the ratio of the blank sky's scatter to sigma, 1 if sigma is right; None if unknown.
 
-    Where a galaxy fills the cutout its own curvature scatters too, but not from pixel to pixel:
-    too much scatter is believed only if neighbouring pixels show it as well.
+    If a galaxy fills the cutout, its curvature adds scatter, but not between adjacent pixels:
+    excess scatter counts only if neighbouring pixels show it as well.
     """
-    thin = slice(None, None, 2 if image.size > THIN else 1)  # half of the rows suffice
+    thin = slice(None, None, 2 if image.size > THIN else 1)  # half of the rows are enough
     z = ((image - np.float32(detection.sky)) / sigma)[thin]
     blank = blank_sky(detection, mask)[thin]
     ratio = sky_scatter(z, blank)

@@ -1,6 +1,6 @@
 """Pixels whose sigma is absurd compared with their neighbourhood.
 
-One pixel that claims a millionth of its neighbours' noise outweighs all the others of a fit.
+A single pixel with a millionth of its neighbours' noise outweighs all other pixels of a fit.
 """
 
 from __future__ import annotations
@@ -18,26 +18,27 @@ from hybridfit.detection.second_differences import (
 )
 
 WIDTH = 5  # pixels: steps of coverage and chip gaps are wider
-LOW = 0.25  # of the neighbourhood's sigma: no real structure is so small and so deep
-HIGH = 30.0  # times the neighbourhood's sigma, if no light explains it
-DARK = 3.0  # greatest S/N above the sky of a pixel with high sigma: bright cores have more
-FAR_LOW, FAR_HIGH = 0.01, 1000.0  # of the image's median sigma: absurd in areas of any size
-WRONG = 5.0  # scatter over sigma of an area with wrong noise
-WORSE = 3.0  # ratio of scatter over sigma to that of the rest, for areas of low sigma
-AREA = 9  # least number of pixels of such an area
-MEDIAN = 0.6745  # median modulus of a standard normal variable
+LOW = 0.25  # fraction of the neighbourhood's sigma: no real structure is so small and so deep
+HIGH = 30.0  # times the neighbourhood's sigma, unless light explains it
+DARK = 3.0  # largest S/N above the sky of a pixel with high sigma: bright cores exceed it
+FAR_LOW, FAR_HIGH = 0.01, 1000.0  # relative to the median sigma of the image, in areas of any size
+WRONG = 5.0  # ratio of scatter to sigma in an area with wrong noise
+WORSE = 3.0  # the same ratio relative to that of the rest, for areas of low sigma
+AREA = 9  # smallest number of pixels in such an area
+MEDIAN = 0.6745  # median absolute value of a standard normal variable
 
 
 def noise_outliers(
     image: NDArray[np.floating], sigma: NDArray[np.floating], usable: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Return the pixels whose noise map cannot be right.
+    """Return the pixels whose sigma cannot be right.
 
-    Low is a sigma below a quarter of what surrounds it within a few pixels, high one above
-    thirty times that without the light that would explain it as Poisson noise. Areas of any
-    size count as low where sigma is below 1 % of its median and the pixels scatter by far more, or
-    below a quarter and they scatter more than others do by theirs, and as high where it is a
-    thousand times the median and they are dark.
+    Sigma is too low if it is below a quarter of its surroundings within a few pixels, and too high
+    if it exceeds thirty times its surroundings without light that explains it as Poisson noise.
+    Areas of any size are too low if sigma is below 1 % of its median and the pixels scatter much
+    more, or if sigma is below a quarter of the median and the pixels scatter more, relative to
+    sigma, than others; they are too high if sigma is a thousand times the median and the pixels
+    are dark.
 
     Args:
         image: (H, W) flux.
@@ -45,7 +46,7 @@ def noise_outliers(
         usable: (H, W) True on pixels that are not masked.
 
     Returns:
-        (H, W) True = the noise is absurd.
+        (H, W) True for absurd noise.
     """
     known = sigma[usable]
     outliers = np.zeros(sigma.shape, bool)
@@ -68,7 +69,7 @@ def noise_outliers(
 
 
 def _pits(plane: NDArray[np.floating], depth: float) -> bool:
-    """Whether any pixel lies far below others a few pixels away on both sides: a quick test."""
+    """Return whether any pixel is far below others a few pixels away on both sides (quick test)."""
     reach = WIDTH - 1
     height, width = plane.shape
     padded = np.pad(plane, reach, mode="reflect")
@@ -79,10 +80,10 @@ def _pits(plane: NDArray[np.floating], depth: float) -> bool:
 
 
 def _low(plane: NDArray[np.floating], usable: NDArray[np.bool_], depth: float) -> NDArray[np.bool_]:
-    """Return (H, W) True on small areas that lie far below all of their surroundings."""
+    """Return (H, W) True on small areas far below all of their surroundings."""
     closed = ndimage.grey_closing(np.where(usable, plane, 0), WIDTH, mode="mirror")
     low = usable & (plane < depth * closed)
-    # corners of slanted steps fit no square, but are as low as their areas
+    # corners of slanted steps are in no square, but are as low as their areas
     beside = ndimage.minimum_filter(np.where(usable & ~low, plane, np.inf), WIDTH, mode="mirror")
     return low & (plane < depth * beside)
 
@@ -90,7 +91,7 @@ def _low(plane: NDArray[np.floating], usable: NDArray[np.bool_], depth: float) -
 def _scatters(
     image: NDArray[np.floating], sigma: NDArray[np.floating], area: NDArray[np.bool_]
 ) -> bool:
-    """Whether an area's pixels differ from their neighbours by far more than sigma."""
+    """Return whether the pixels of an area differ from their neighbours by far more than sigma."""
     across = np.abs(np.diff(image, axis=1)) / np.hypot(sigma[:, 1:], sigma[:, :-1])
     pairs = area[:, 1:] & area[:, :-1]
     return bool(not pairs.any() or middle(across[pairs]) > WRONG * MEDIAN)
@@ -102,10 +103,10 @@ def _understated(
     usable: NDArray[np.bool_],
     level: float,
 ) -> NDArray[np.bool_]:
-    """Return (H, W) True on connected areas of low sigma that scatter more than it says.
+    """Return (H, W) True on connected areas of low sigma that scatter more than sigma.
 
-    Deep exposures scatter by their sigma. Where the light itself has structure from pixel to
-    pixel, so it has in the rest of the image.
+    Deep exposures scatter by their sigma. Light with structure from pixel to pixel has it in the
+    rest of the image as well.
     """
     low = usable & (sigma < level)
     labels, count = ndimage.label(low)

@@ -1,6 +1,6 @@
 """Preparation of every cutout before it is fitted, whether from files or from arrays.
 
-Planes go in as they were given; image, noise map and mask come out ready for the fit.
+Input are the planes as given; output are image, noise map and mask, ready for the fit.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from hybridfit.detection.no_data import without_data
 from hybridfit.detection.noise import CREDIBLE, estimated_sigma, sigma_ratio, to_sigma
 from hybridfit.detection.noise_outliers import noise_outliers
 
-FIELD = 1024  # pixels: of a larger image only this much around the target is searched
+FIELD = 1024  # pixels: larger images are searched only within this size around the target
 
 
 @dataclass(frozen=True, eq=False)
 class Draft:
-    """A cutout while it is being prepared.
+    """A cutout during preparation.
 
     Args:
-        planes: (H, W) each, by role (`hybridfit.io.options.ROLES` without the PSF); once
-            prepared "image" and "sigma" (float32) and "mask" (bool, True = leave out).
-        start: (7,) x, y, mag, r_eff, n, q, pa in pixels of the planes, NaN where not given.
-        origin: x, y of the first pixel in the image as given.
+        planes: (H, W) each, by role (`hybridfit.io.options.ROLES` without the PSF); after
+            preparation "image" and "sigma" (float32) and "mask" (bool, True for excluded pixels).
+        start: (7,) x, y, mag, r_eff, n, q, pa in pixels of the planes, NaN if not given.
+        origin: x, y of the first pixel in the parent image.
         flags: bits raised so far.
-        notes: what the user should know.
+        notes: notes for the user.
     """
 
     planes: Mapping[str, NDArray]
@@ -50,19 +50,19 @@ class Draft:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Height and width."""
+        """Return height and width."""
         h, w = self.planes["image"].shape
         return h, w
 
     @property
     def position(self) -> tuple[float, float]:
-        """x, y where the target is expected: the start's, else the middle."""
+        """Return the expected x, y of the target: the initial position, else the centre."""
         h, w = self.shape
         x, y = float(self.start[0]), float(self.start[1])
         return ((w - 1) / 2 if math.isnan(x) else x, (h - 1) / 2 if math.isnan(y) else y)
 
     def cut(self, box: tuple[slice, slice]) -> Draft:
-        """Return the part within rows and columns ``box``."""
+        """Return the part of the draft in rows and columns ``box``."""
         x, y = box[1].start, box[0].start
         start = self.start.copy()
         start[0], start[1] = to_cutout(start[0], start[1], (x, y))
@@ -75,7 +75,7 @@ class Draft:
         )
 
     def noted(self, text: str = "", flag: Flag = Flag(0)) -> Draft:
-        """Return the same with a note, if there is one, and a flag."""
+        """Return the draft with a note, if there is one, and a flag."""
         return replace(self, notes=self.notes + ((text,) if text else ()), flags=self.flags | flag)
 
 
@@ -87,21 +87,21 @@ def prepare(
     gain: float | None = None,
     gain_doubt: Doubt = Doubt.NONE,
 ) -> Draft:
-    """Return a cutout ready to be fitted.
+    """Return a cutout that is ready to be fitted.
 
     Args:
-        draft: planes as they were given, all of one shape; one of "sigma", "variance", "ivar"
-            at most. "bad" marks pixels without data, and is not a mask of neighbours.
+        draft: planes as given, all of one shape; at most one of "sigma", "variance", "ivar".
+            "bad" marks pixels without data; it is not a mask of neighbours.
         crop: "auto" to cut large images to the galaxy and its sky, "none" to keep every pixel.
-        mask_neighbours: find and mask neighbours where neither mask nor segmap is given.
-        gain: electrons per unit of flux, for a noise map that has to be made; None if unknown.
-        gain_doubt: it is left out where the pixels contradict it, as a header's may be wrong.
+        mask_neighbours: find and mask neighbours if neither mask nor segmap is given.
+        gain: electrons per unit of flux, for a noise map that must be estimated; None if unknown.
+        gain_doubt: how doubtful the gain is; a gain that the pixels contradict is not used.
 
     Returns:
         Planes "image" (float32, 0 under the mask), "sigma" (float32, 1 under the mask), "mask".
 
     Raises:
-        BadInput: if nothing can be fitted; the text says why and what to do.
+        BadInput: if nothing can be fitted; the message says why and what to do.
     """
     _check_position(draft)
     shape, given = draft.shape, set(draft.planes)
@@ -122,12 +122,12 @@ def prepare(
 
 
 def completed(draft: Draft, target: tuple[float, float] | None, note: str = "") -> Draft:
-    """Fill masked pixels, so that no NaN meets arithmetic, and flag a target that they hide.
+    """Fill masked pixels, so that no NaN enters arithmetic, and flag a masked target.
 
     Args:
-        draft: with planes "image", "sigma" and "mask".
-        target: x, y of the target, None where it is not known.
-        note: on a target that is hidden.
+        draft: a draft with planes "image", "sigma" and "mask".
+        target: x, y of the target, None if unknown.
+        note: note on a masked target.
     """
     mask = np.ascontiguousarray(draft.planes["mask"])
     if target is not None and masked_centre(mask, target):
@@ -146,10 +146,10 @@ def noted_bad_pixels(
     """Note how many pixels have no usable value.
 
     Args:
-        draft: any.
-        mask: (H, W) pixels that are left out anyway.
+        draft: any draft.
+        mask: (H, W) pixels that are already excluded.
         bad: (H, W) pixels without a usable value.
-        detail: what else is known of them.
+        detail: further information on them.
     """
     count = int((bad & ~mask).sum())
     if not count:
@@ -170,14 +170,14 @@ def _check_position(draft: Draft) -> None:
 
 
 def _near_target(draft: Draft) -> Draft:
-    """Cut an image much larger than a galaxy to the area that is searched."""
+    """Cut an image much larger than a galaxy to the search area."""
     if max(draft.shape) <= FIELD:
         return draft
     return draft.cut(detect.box_around(draft.position, FIELD // 2, draft.shape))
 
 
 def _with_given_mask(draft: Draft) -> tuple[Draft, NDArray[np.bool_]]:
-    """Return the draft with notes on the mask that was given, and the mask (H, W)."""
+    """Return the draft with notes on the given mask, and the mask (H, W)."""
     mask, notes = given_mask(draft.planes, draft.position)
     for text, flag in notes:
         draft = draft.noted(text, flag)
@@ -187,7 +187,7 @@ def _with_given_mask(draft: Draft) -> tuple[Draft, NDArray[np.bool_]]:
 def _usable(
     draft: Draft, mask: NDArray[np.bool_]
 ) -> tuple[Draft, str, NDArray[np.float32] | None, NDArray[np.bool_]]:
-    """Return draft, kind of noise given, sigma (None without one) and mask with bad pixels."""
+    """Return draft, kind of noise plane, sigma (None without one) and mask with bad pixels."""
     image = draft.planes["image"]
     bad = ~np.isfinite(image) | (np.abs(image) > LARGEST)
     filled, values = without_data(image, mask | bad)
@@ -201,7 +201,7 @@ def _usable(
         if unusable[~mask].all():
             raise BadInput(f"no pixel has a usable {role}: expected positive numbers in flux units")
         if role == "ivar":
-            mask = mask | (plane == 0)  # the usual way to say "no data"
+            mask = mask | (plane == 0)  # the usual markers of missing data
         bad |= unusable | _beyond_float32(image, deviation, mask | bad | unusable)
         draft, outliers = _noise_outliers(draft, deviation, ~(mask | bad), role)
         sigma = np.where(unusable | outliers, 1.0, deviation).astype(np.float32)
@@ -214,9 +214,9 @@ def _usable(
 def _beyond_float32(
     image: NDArray[np.floating], sigma: NDArray[np.floating], mask: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Mark pixels that cannot be weighed against others, see `absurd_pixels`."""
+    """Mark pixels that cannot be weighted against others, see `absurd_pixels`."""
     signal, noise = np.where(mask, 0.0, np.abs(image)), np.where(mask, np.inf, sigma)
-    if signal.max() <= ORDINARY * noise.min():  # as nearly always: spares torch
+    if signal.max() <= ORDINARY * noise.min():  # nearly always: avoids torch
         return np.zeros_like(mask)
     planes = [torch.from_numpy(np.where(mask, 1.0, plane)) for plane in (image, sigma)]
     planes.append(torch.from_numpy(mask))
@@ -233,8 +233,9 @@ def _noise_outliers(
     if outliers.any():
         low, high = sigma[outliers].min(), sigma[outliers].max()
         listed = f"{low:.2g}" if low == high else f"{low:.2g} to {high:.2g}"
+        count = int(outliers.sum())
         text = (
-            f"masked pixels whose {role} is far from their neighbours': {int(outliers.sum())} "
+            f"masked {count} pixels whose {role} is far from that of their neighbours "
             f"(sigma {listed}, elsewhere {middle(sigma[usable & ~outliers]):.2g})"
         )
         draft = draft.noted(text, Flag.BAD_PIXELS)
@@ -265,7 +266,7 @@ def _flagged_frame(
     count = cropping.sources_in_frame(detection, box, shape)
     if not count:
         return draft
-    about = f"the image is a frame of about {count} sources"
+    about = f"the image is a frame with about {count} sources"
     advice = "make a cutout of each, or give x, y of each in a manifest"
     given = not np.isnan(draft.start[:2]).any()
     if not (given or detection.target):
@@ -281,7 +282,7 @@ def _flagged_frame(
 def _with_neighbours(
     draft: Draft, detection: detect.Detection, mask: NDArray[np.bool_]
 ) -> tuple[Draft, NDArray[np.bool_]]:
-    """Return the draft, flagged if neighbours were found, and the mask (H, W) with them."""
+    """Return the draft, flagged if neighbours were found, and the mask (H, W) including them."""
     neighbours = detect.neighbour_mask(detection)
     if neighbours is None:
         return draft, mask
@@ -289,7 +290,7 @@ def _with_neighbours(
 
 
 def _finished(draft: Draft, box: tuple[slice, slice] | None, shape: tuple[int, int]) -> Draft:
-    """Cut the draft to ``box``, if there is one; note it (``shape`` is that before); fill it."""
+    """Cut the draft to ``box``, if any, with a note (``shape`` is the old shape), and fill it."""
     if box is not None:
         draft = draft.cut(box)
     if draft.flags & Flag.CROPPED:
@@ -310,9 +311,9 @@ def _estimate(
         sigma, with_gain = estimated_sigma(image, detection, mask, gain, doubt)
     except ValueError as error:
         raise BadInput(str(error)) from error
-    how = "no gain known, so without Poisson noise"
+    how = "without Poisson noise, as no gain is known"
     if gain is not None:
-        refused = f"without Poisson noise: pixels scatter less than gain {gain:g} has it"
+        refused = f"without Poisson noise: pixels scatter less than a gain of {gain:g} implies"
         how = f"gain {gain:g}" if with_gain else refused
     text = f"sigma estimated from the background ({how})"
     return draft.noted(text, Flag.SIGMA_ESTIMATED), sigma.astype(np.float32)
@@ -329,5 +330,5 @@ def _check_sigma(
     ratio = sigma_ratio(image, sigma, detection, mask)
     if ratio is None or CREDIBLE[0] <= ratio <= CREDIBLE[1]:
         return draft
-    text = f"blank sky scatters {ratio:.2g} times as much as the {role} says"
+    text = f"the blank sky scatters {ratio:.2g} times as much as the {role} implies"
     return draft.noted(text, Flag.BAD_SIGMA)

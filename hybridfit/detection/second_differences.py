@@ -1,6 +1,6 @@
-"""Second differences along rows: a(x - lag) - 2 a(x) + a(x + lag), mostly noise and little light.
+"""Second differences along rows, a(x - lag) - 2 a(x) + a(x + lag): mostly noise, little light.
 
-Gradients drop out, and of smooth light only the curvature is left.
+Gradients cancel, and smooth light contributes only its curvature.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def triples(plane: NDArray, lag: int) -> tuple[NDArray, NDArray, NDArray]:
-    """Return views (H, W - 2 lag) of the pixels on the left, in the middle, and on the right."""
+    """Return views (H, W - 2 lag) of the left, middle and right pixels."""
     return plane[:, : -2 * lag], plane[:, lag:-lag], plane[:, 2 * lag :]
 
 
@@ -21,12 +21,12 @@ def second_differences(image: NDArray[np.floating], lag: int) -> NDArray[np.floa
 
 
 def expected_squares(variance: NDArray[np.floating], lag: int) -> NDArray[np.floating]:
-    """Return the mean squares (H, W - 2 lag) that independent pixels of a variance (H, W) have."""
+    """Return the expected squares (H, W - 2 lag) for independent pixels of a variance (H, W)."""
     left, middle, right = triples(variance, lag)
     return left + 4 * middle + right
 
 
 def all_usable(usable: NDArray[np.bool_], lag: int) -> NDArray[np.bool_]:
-    """(H, W - 2 lag) True where all three pixels are usable."""
+    """Return (H, W - 2 lag) True where all three pixels are usable."""
     left, middle, right = triples(usable, lag)
     return left & middle & right

@@ -1,6 +1,6 @@
-"""Pictures of fits and of calibrations.
+"""Figures of fits and of calibrations.
 
-The functions return matplotlib figures and leave its global state alone; save them with
+The functions return matplotlib figures and do not touch its global state; save them with
 ``figure.savefig(path)``.
 """
 

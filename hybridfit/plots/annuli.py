@@ -1,4 +1,4 @@
-"""Surface brightness in elliptical annuli: data with errors, model and components alike."""
+"""Surface brightness in elliptical annuli, for data with errors, model and components."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 FIRST = 1.0  # pixels, semi-major axis of the innermost ellipse
-LEAST_WIDTH, GROWTH = 1.0, 0.12  # of an annulus: pixels, and a fraction of its inner edge
-LAST_EXACT = 24.0  # pixels, outer edge up to which pixels are split between annuli
-LEAST_COVERAGE = 0.2  # fraction of an annulus' area on unmasked pixels below which it has no value
+LEAST_WIDTH, GROWTH = 1.0, 0.12  # width of an annulus: pixels, and a fraction of its inner edge
+LAST_EXACT = 24.0  # pixels: annuli within this radius share pixels by exact area
+LEAST_COVERAGE = 0.2  # annuli with a smaller fraction of unmasked area have no value
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Ellipse:
 
     @property
     def exists(self) -> bool:
-        """Whether all numbers are finite and describe an ellipse."""
+        """Return whether all numbers are finite and describe an ellipse."""
         finite = all(map(math.isfinite, (self.x, self.y, self.r_eff, self.q, self.pa)))
         return finite and self.r_eff > 0 and 0 < self.q <= 1
 
     @property
     def theta(self) -> float:
-        """Angle of the major axis from +x towards +y [rad], as photutils counts it."""
+        """Return the angle of the major axis from +x towards +y [rad], photutils' convention."""
         return math.radians(self.pa + 90.0)
 
     def radius(self, x: Array, y: Array) -> Array:
@@ -54,14 +54,14 @@ class Ellipse:
 
 @dataclass(frozen=True)
 class AnnularProfile:
-    """Mean surface brightness of K annuli; NaN where too few pixels are left.
+    """Mean surface brightness in K annuli; NaN if too few pixels are unmasked.
 
     Args:
-        radius: (K,) semi-major axis that halves each annulus' area [pix].
+        radius: (K,) semi-major axis that halves the area of each annulus [pix].
         data: (K,) mean of the image [flux/pix].
         error: (K,) its standard deviation from the noise of the pixels.
         models: (M, K) means of the models over the same pixels.
-        coverage: (K,) fraction of each annulus' area that lies on unmasked pixels.
+        coverage: (K,) fraction of each annulus' area on unmasked pixels.
     """
 
     radius: Array
@@ -74,22 +74,22 @@ class AnnularProfile:
 def annular_profile(
     image: Array, models: Array, sigma: Array, mask: NDArray[np.bool_], ellipse: Ellipse
 ) -> AnnularProfile:
-    """Return the mean surface brightness in annuli of one centre, axis ratio and angle.
+    """Return the mean surface brightness in annuli of common centre, axis ratio and angle.
 
-    Pixels count by the exact fraction w of their area inside an annulus (far out, where annuli are
-    wide, by their centres): the mean is sum(w I) / sum(w) and its error
-    sqrt(sum(w^2 sigma^2)) / sum(w). Masked pixels and pixels that
-    are not finite are left out of data and models alike, so that both describe the same area.
+    Pixels are weighted by the exact fraction w of their area inside an annulus (wide outer annuli
+    use pixel centres): the mean is sum(w I) / sum(w) and its error
+    sqrt(sum(w^2 sigma^2)) / sum(w). Masked and non-finite pixels are excluded from data and
+    models alike, so that both cover the same area.
 
     Args:
         image: (H, W), flux per pixel, sky subtracted.
         models: (M, H, W) in the same unit.
         sigma: (H, W) standard deviation of each pixel.
-        mask: (H, W) True where a pixel is left out.
-        ellipse: shared by all annuli; it must exist.
+        mask: (H, W) True for masked pixels.
+        ellipse: shape of all annuli; must exist.
 
     Raises:
-        ValueError: if the ellipse has values that are not finite, or an axis ratio outside (0, 1].
+        ValueError: if the ellipse has non-finite values, or an axis ratio outside (0, 1].
     """
     if not ellipse.exists:
         raise ValueError(f"expected an ellipse of finite numbers with 0 < q <= 1, got {ellipse}")
@@ -112,10 +112,10 @@ def annular_profile(
 
 
 def annulus_edges(ellipse: Ellipse, shape: tuple[int, ...]) -> Array:
-    """Return semi-major axes [pix] of the annuli's edges, from 0 to the farthest corner.
+    """Return the semi-major axes [pix] of the annuli's edges, from 0 to the farthest corner.
 
-    Thin ellipses end at the distance of that corner, beyond which little of them is on the
-    cutout; around a centre that is not on it there is one annulus alone.
+    Thin ellipses end at the distance of that corner, as little of them is on the cutout beyond;
+    a centre outside the cutout has a single annulus.
     """
     height, width = shape
     edges = [0.0, FIRST]
@@ -128,7 +128,7 @@ def annulus_edges(ellipse: Ellipse, shape: tuple[int, ...]) -> Array:
 
 
 def _exact_sums(planes: Array, good: NDArray[np.bool_], ellipse: Ellipse, edges: Array) -> Array:
-    """Sums (k, 3 + M) of w, w I, w^2 sigma^2 and w M, w the exact share of a pixel."""
+    """Return sums (k, 3 + M) of w, w I, w^2 sigma^2 and w M, w the exact fraction of a pixel."""
     from photutils.aperture import EllipticalAnnulus, EllipticalAperture
 
     centre, q, theta = (ellipse.x, ellipse.y), ellipse.q, ellipse.theta
@@ -153,11 +153,11 @@ def _exact_sums(planes: Array, good: NDArray[np.bool_], ellipse: Ellipse, edges:
 
 
 def _centre_sums(planes: Array, good: NDArray[np.bool_], ellipse: Ellipse, edges: Array) -> Array:
-    """The same of wide annuli, to which the pixels with their centres inside belong as a whole."""
+    """Return the same for wide annuli, which contain entire pixels by their centres."""
     y, x = np.nonzero(good)
     number = np.searchsorted(edges, ellipse.radius(x.astype(float), y.astype(float)), "right") - 1
-    some = (number >= 0) & (number < len(edges) - 1)
-    number, values = number[some], planes[:, y[some], x[some]]
+    inside = (number >= 0) & (number < len(edges) - 1)
+    number, values = number[inside], planes[:, y[inside], x[inside]]
     columns = [np.ones(len(number)), *values]
     sums = [np.bincount(number, column, minlength=len(edges) - 1) for column in columns]
     return np.array(sums, dtype=float).T

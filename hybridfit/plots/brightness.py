@@ -1,4 +1,4 @@
-"""The one-dimensional surface-brightness profile: data with errors, model, components, residual."""
+"""The one-dimensional surface-brightness profile of data, model, components and residual."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-MAGNITUDES = 2.5 / math.log(10)  # of a relative change of flux
-LIMIT = 3.0  # sigma of the upper limits where an annulus has less than one sigma of light
-RESIDUAL_RANGE = (0.05, 1.5)  # least and largest half-width of the residual's axis
-WORST_SHOWN = 0.5  # relative error up to which an annulus widens the residual's axis
+MAGNITUDES = 2.5 / math.log(10)  # magnitudes per relative change of flux
+LIMIT = 3.0  # sigma: upper limits of annuli whose light is below one sigma
+RESIDUAL_RANGE = (0.05, 1.5)  # smallest and largest half-width of the residual axis
+WORST_SHOWN = 0.5  # annuli with larger relative errors do not widen the residual axis
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Brightness:
     """The units of a profile.
 
     Args:
-        zeropoint: magnitude of one flux unit; NaN where it is not known.
-        pixel_scale: arcsec per pixel; NaN where it is not known.
+        zeropoint: magnitude of one flux unit; NaN if unknown.
+        pixel_scale: arcsec per pixel; NaN if unknown.
     """
 
     zeropoint: float = math.nan
@@ -38,16 +38,16 @@ class Brightness:
 
     @property
     def in_magnitudes(self) -> bool:
-        """Whether surface brightness can be given in mag/arcsec^2."""
+        """Return whether surface brightness can be given in mag/arcsec^2."""
         return math.isfinite(self.zeropoint) and self.in_arcsec
 
     @property
     def in_arcsec(self) -> bool:
-        """Whether the pixel scale is known."""
+        """Return whether the pixel scale is known."""
         return math.isfinite(self.pixel_scale) and self.pixel_scale > 0
 
     def of(self, flux: Array) -> Array:
-        """Return mag/arcsec^2, or the flux per pixel itself; NaN where it is not positive."""
+        """Return mag/arcsec^2, or the flux per pixel itself; NaN if it is not positive."""
         positive = np.where(flux > 0, flux, np.nan)
         if not self.in_magnitudes:
             return positive
@@ -55,11 +55,11 @@ class Brightness:
 
     @property
     def unit_of_radius(self) -> float:
-        """Arcsec per pixel, or 1 where radii are in pixels."""
+        """Return arcsec per pixel, or 1 if radii are in pixels."""
         return self.pixel_scale if self.in_arcsec else 1.0
 
     def radius(self, pixels: Array) -> Array:
-        """Return arcsec, or pixels where the scale is not known."""
+        """Return arcsec, or pixels if the scale is unknown."""
         return pixels * self.unit_of_radius
 
     def residual(self, data: Array, model: Array) -> Array:
@@ -76,7 +76,7 @@ class Brightness:
 
 @dataclass(frozen=True)
 class Marks:
-    """Radii that are marked in a profile [pix]; NaN where they are not known.
+    """Radii to mark in a profile [pix]; NaN if unknown.
 
     Args:
         r_eff: half-light radii of the components.
@@ -95,15 +95,15 @@ def draw_profile(
     marks: Marks = Marks(),
     names: Sequence[str] = (),
 ) -> None:
-    """Draw a profile and its residual; a note where no annulus has light.
+    """Draw a profile and its residual; a note if no annulus has light.
 
     Args:
         upper: axis of the profile.
         lower: axis of the residual, which shares the radius.
-        profile: its models are the whole one, then M - 1 components.
-        units: of the axes.
-        marks: radii to be marked.
-        names: of the components.
+        profile: its models are the full model, then M - 1 components.
+        units: units of the axes.
+        marks: radii to mark.
+        names: names of the components.
     """
     for axis in (upper, lower):
         plain(axis)
@@ -113,7 +113,7 @@ def draw_profile(
     if not detected.any():
         _note_no_light(upper, lower)
         return
-    # the radius ends somewhat beyond the last annulus with light
+    # the radius axis ends slightly beyond the last annulus with light
     last = profile.radius[detected][-1]
     profile = _part(profile, profile.radius <= 1.6 * last)
     detected = profile.data > profile.error
@@ -137,7 +137,7 @@ def _note_no_light(upper: Axes, lower: Axes) -> None:
 
 
 def _draw_legend(axis: Axes, names: Sequence[str]) -> None:
-    """Data, model and components first."""
+    """Draw data, model and components."""
     handles, labels = axis.get_legend_handles_labels()
     first = ["data", "model", *names]
     order = sorted(range(len(labels)), key=lambda k: [*first, labels[k]].index(labels[k]))
@@ -157,15 +157,15 @@ def _known(profile: AnnularProfile) -> AnnularProfile:
     return _part(profile, np.isfinite(profile.data) & np.isfinite(profile.models).all(axis=0))
 
 
-def _part(profile: AnnularProfile, some: NDArray[np.bool_]) -> AnnularProfile:
-    """The annuli of ``some`` (K,)."""
+def _part(profile: AnnularProfile, keep: NDArray[np.bool_]) -> AnnularProfile:
+    """Return the annuli selected by ``keep`` (K,)."""
     return replace(
         profile,
-        radius=profile.radius[some],
-        data=profile.data[some],
-        error=profile.error[some],
-        models=profile.models[:, some],
-        coverage=profile.coverage[some],
+        radius=profile.radius[keep],
+        data=profile.data[keep],
+        error=profile.error[keep],
+        models=profile.models[:, keep],
+        coverage=profile.coverage[keep],
     )
 
 
@@ -186,7 +186,7 @@ def _dress(upper: Axes, lower: Axes, units: Brightness) -> None:
 
 
 def _label_radii(axis: Axes) -> None:
-    """Round radii, closer to each other where the axis spans less than a decade."""
+    """Return round radii for ticks, closer together if the axis spans less than a decade."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = axis.get_xlim()
@@ -197,7 +197,7 @@ def _label_radii(axis: Axes) -> None:
 
 
 def _mark(upper: Axes, lower: Axes, units: Brightness, marks: Marks) -> None:
-    """Half-light radii as dashed lines, the PSF's half width as a grey band."""
+    """Draw half-light radii as dashed lines, the PSF's half width as a grey band."""
     several = len(marks.r_eff) > 1
     for k, r_eff in enumerate(marks.r_eff):
         if not (math.isfinite(r_eff) and r_eff > 0):
@@ -227,7 +227,7 @@ def _mark(upper: Axes, lower: Axes, units: Brightness, marks: Marks) -> None:
 def _draw_data(
     axis: Axes, profile: AnnularProfile, units: Brightness, detected: NDArray[np.bool_]
 ) -> None:
-    """Points with errors; arrows at upper limits where there is no light."""
+    """Draw points with errors, and arrows at upper limits where there is no light."""
     radius = units.radius(profile.radius)
     data, error = profile.data[detected], profile.error[detected]
     value = units.of(data)
@@ -272,7 +272,7 @@ def _draw_models(
 def _limit_brightness(
     axis: Axes, profile: AnnularProfile, units: Brightness, detected: NDArray[np.bool_]
 ) -> None:
-    """Leave the axis to data and upper limits: a model goes to 0."""
+    """Set the axis by data and upper limits alone: models go to 0."""
     shown = np.where(detected, profile.data, np.maximum(profile.data, 0) + LIMIT * profile.error)
     faint = np.where(detected, np.maximum(shown - profile.error, shown / 4), shown)
     model = profile.models[0]
@@ -287,14 +287,14 @@ def _draw_residual(
     data, model, error = profile.data, profile.models[0], profile.error
     value = units.residual(data, model)
     spread = units.residual_error(data, model, error)
-    some = detected & np.isfinite(value) & np.isfinite(spread)
+    keep = detected & np.isfinite(value) & np.isfinite(spread)
     radius = units.radius(profile.radius)
-    sure = some & (spread < WORST_SHOWN)
+    sure = keep & (spread < WORST_SHOWN)
     least, most = RESIDUAL_RANGE
     widest = float((np.abs(value) + spread)[sure].max(initial=0.0))
     reach = min(max(1.15 * widest, least), most)
     axis.errorbar(
-        radius[some], value[some], yerr=spread[some], fmt="o", ms=3, mew=0, lw=0.9, color=CLEAN
+        radius[keep], value[keep], yerr=spread[keep], fmt="o", ms=3, mew=0, lw=0.9, color=CLEAN
     )
-    # light in excess of the model is up in both units
+    # an excess of light over the model points up in both units
     axis.set_ylim(*((reach, -reach) if units.in_magnitudes else (-reach, reach)))

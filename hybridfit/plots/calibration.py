@@ -1,4 +1,4 @@
-"""Pictures of a calibration: coverage, ranks, TARP, and width over the Cramer-Rao limit."""
+"""Figures of a calibration: coverage, ranks, TARP, and width over the Cramer-Rao limit."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BAND = 2.0  # binomial errors of the shaded bands
+BAND = 2.0  # half-width of the shaded bands, in binomial errors
 BINNED = {"snr": "signal to noise", "r_eff": "r_eff [pix]", "n": "Sersic index n"}
 
 
 def plot_coverage(curve: Table, table: Table) -> Figure:
-    """Draw how far coverage is from nominal for every parameter, and coverage by bins.
+    """Draw coverage minus its nominal value for every parameter, and coverage by bins.
 
     Args:
         curve: columns level, error, and one for each parameter.
@@ -59,17 +59,17 @@ def plot_coverage(curve: Table, table: Table) -> Figure:
 
 
 def plot_methods(curves: Mapping[str, Table], title: str = "", inside: str = "truths") -> Figure:
-    """Draw the coverage of several methods over each other, a panel for each parameter.
+    """Draw the coverage of several methods together, one panel per parameter.
 
     Args:
-        curves: of each method, as `plot_coverage` takes them; parameters are those of the first,
-            and a method that lacks one has no line there.
+        curves: curve of each method, as in `plot_coverage`; the first one sets the parameters,
+            and methods without a parameter have no line in its panel.
         title: a line above the legend.
-        inside: what lies inside the intervals.
+        inside: name of the values that should lie inside the intervals.
 
     Returns:
         The figure: fraction of truths inside the central interval against its probability. Above
-        the diagonal errors are too large, below too small; the band holds two binomial errors.
+        the diagonal errors are too large, below too small; the band is two binomial errors wide.
 
     Raises:
         ValueError: if there is no curve.
@@ -86,7 +86,7 @@ def plot_methods(curves: Mapping[str, Table], title: str = "", inside: str = "tr
     axes = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).ravel()
     for k, (axis, name) in enumerate(zip(axes, names, strict=False)):
         _method_panel(axis, first, curves, name)
-        axis.tick_params(labelbottom=k + columns >= len(names))  # nothing stands below
+        axis.tick_params(labelbottom=k + columns >= len(names))  # no panel below
     for axis in axes[len(names) :]:
         axis.set_axis_off()
     figure.supxlabel("nominal probability of the central interval", fontsize=9, color=INK)
@@ -96,7 +96,7 @@ def plot_methods(curves: Mapping[str, Table], title: str = "", inside: str = "tr
 
 
 def _method_legend(figure: Figure, axis: Axes, title: str) -> None:
-    """Name the methods that a panel has lines of, above the panels."""
+    """Draw the legend of the methods above the panels."""
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(
         handles,
@@ -111,7 +111,7 @@ def _method_legend(figure: Figure, axis: Axes, title: str) -> None:
 
 
 def _method_panel(axis: Axes, first: Table, curves: Mapping[str, Table], name: str) -> None:
-    """One parameter's coverage, of all methods that have it."""
+    """Draw the coverage of one parameter for all methods that have it."""
     level, error = np.asarray(first["level"]), np.asarray(first["error"])
     axis.fill_between(
         level, level - BAND * error, level + BAND * error, color=FAINT, lw=0, zorder=1
@@ -136,8 +136,8 @@ def plot_ranks(uniform: Table) -> Figure:
         uniform: rows with parameter, n, histogram, chi2_p and ks_p.
 
     Returns:
-        The figure. Flat histograms are calibrated; a hill means posteriors that are too wide, a
-        valley posteriors that are too narrow, a slope a bias.
+        The figure. Flat histograms mean calibrated posteriors; a hill means that posteriors are
+        too wide, a valley that they are too narrow, a slope a bias.
     """
     from matplotlib.figure import Figure
 
@@ -199,9 +199,9 @@ def plot_widths(
     """Draw the posterior's width over the Cramer-Rao limit against signal to noise.
 
     Args:
-        snr: (N,).
-        widths: (N,) of each parameter.
-        table: its rows of the bins in S/N give the medians, drawn as steps.
+        snr: (N,) signal-to-noise ratios.
+        widths: (N,) widths for each parameter.
+        table: table of the calibration; its medians in bins of S/N are drawn as steps.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
@@ -214,9 +214,9 @@ def plot_widths(
         axis.axhline(1, color=MUTED, lw=1, zorder=1)
         shown = np.clip(width, 0.3, 10)
         axis.plot(snr, shown, ".", ms=2, mew=0, color=CLEAN, alpha=0.3, zorder=2, rasterized=True)
-        some = table[(table["bin"] == "snr") & (table["parameter"] == name)]
+        binned = table[(table["bin"] == "snr") & (table["parameter"] == name)]
         top = float(np.nanmax(snr, initial=10.0))
-        for row in some:
+        for row in binned:
             ends = [row["low"], min(row["high"], top)]
             axis.plot(ends, [row["width"]] * 2, color=INK, lw=1.6, zorder=3)
         axis.set_xscale("log")
@@ -249,7 +249,7 @@ def _coverage_by_bins(
         axis.plot(place + shift, rows[f"cover_{percent}"], "o", ms=3.5, mew=0, color=colour)
     axis.set_xlabel(BINNED[quantity], fontsize=9, color=INK)
     plain(axis)
-    axis.tick_params(axis="x", labelsize=7)  # so that five bins stand side by side
+    axis.tick_params(axis="x", labelsize=7)  # so that five bins fit side by side
 
 
 def _edges(low: float, high: float) -> str:

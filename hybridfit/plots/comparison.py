@@ -1,4 +1,4 @@
-"""Pictures of a comparison: differences, pulls, chi2, and the galaxies that disagree."""
+"""Figures of a comparison: differences, pulls, chi2, and galaxies that disagree."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 UNITS = {"x": "pix", "y": "pix", "mag": "mag", "pa": "deg", "sky": "flux/pix"}
-SHOWN = 0.98  # of the points that a panel's range takes in
+SHOWN = 0.98  # fraction of the points inside a panel's range
 PULL_LIMIT = 5.0
-PAGE = 11.5  # inches of a row of five panels
-RUNNING = 15  # points of each running median
+PAGE = 11.5  # inches: width of a row of five panels
+RUNNING = 15  # number of points in each running median
 
 
 def plot_differences(
@@ -49,15 +49,15 @@ def plot_differences(
     """Draw the difference of each parameter against magnitude.
 
     Args:
-        mag: (P,).
-        differences: (P,) of each parameter, under its label.
-        errors: (P,) of them, of both sides together; NaN draws none.
-        kinds: (P,) names, each drawn in its colour; default all alike.
-        theirs: what ours were compared with.
+        mag: (P,) magnitudes.
+        differences: (P,) differences of each parameter, by label.
+        errors: (P,) their errors, of both sides combined; NaN draws none.
+        kinds: (P,) names, each drawn in its own colour; default: a single colour.
+        theirs: name of the other side.
 
     Returns:
-        The figure: grey bars are errors, the dark line a running median; what lies beyond a
-        panel stands as a triangle at its edge.
+        The figure: grey bars are errors, the dark line is a running median; points beyond a
+        panel are drawn as triangles at its edge.
     """
     from matplotlib.figure import Figure
 
@@ -80,7 +80,7 @@ def plot_differences(
 
 
 def _kind_legend(figure: Figure, axis: Axes, named: NDArray, order: Sequence[str]) -> None:
-    """Say which colour is which kind, and how many points it has."""
+    """Draw the legend of kinds, with the number of points of each."""
     handles = [
         axis.plot([], [], "o", ms=5, mew=0, color=colour_of(order, kind))[0] for kind in order
     ]
@@ -91,14 +91,14 @@ def _kind_legend(figure: Figure, axis: Axes, named: NDArray, order: Sequence[str
 
 
 def plot_pulls(pulls: Mapping[str, ArrayLike], title: str = "difference / error") -> Figure:
-    """Draw a histogram of each parameter's pulls beside the normal distribution.
+    """Draw a histogram of each parameter's pulls with the normal distribution.
 
     Args:
-        pulls: (P,) of each parameter.
-        title: label of the axis: what was divided by what.
+        pulls: (P,) pulls of each parameter.
+        title: label of the axis, which defines the pull.
 
     Returns:
-        The figure; pulls beyond 5 stand in the outermost bins.
+        The figure; pulls beyond 5 are counted in the outermost bins.
     """
     from matplotlib.figure import Figure
 
@@ -109,17 +109,17 @@ def plot_pulls(pulls: Mapping[str, ArrayLike], title: str = "difference / error"
     grid = np.linspace(-PULL_LIMIT, PULL_LIMIT, 201)
     normal = np.exp(-(grid**2) / 2) / math.sqrt(2 * math.pi)
     for axis, (name, values) in zip(axes, pulls.items(), strict=False):
-        some = np.asarray(values, dtype=float)
-        some = some[np.isfinite(some)]
-        bins = np.linspace(-PULL_LIMIT, PULL_LIMIT, 31 if len(some) > 60 else 16).tolist()
-        inside = np.clip(some, -PULL_LIMIT, PULL_LIMIT)
-        if len(some):
+        finite = np.asarray(values, dtype=float)
+        finite = finite[np.isfinite(finite)]
+        bins = np.linspace(-PULL_LIMIT, PULL_LIMIT, 31 if len(finite) > 60 else 16).tolist()
+        inside = np.clip(finite, -PULL_LIMIT, PULL_LIMIT)
+        if len(finite):
             axis.hist(inside, bins, density=True, color=CLEAN, alpha=0.55, lw=0)
         axis.plot(grid, normal, color=INK, lw=1.2)
         axis.set_xlim(-PULL_LIMIT, PULL_LIMIT)
         axis.set_title(name, loc="left", fontsize=9, color=INK)
-        if len(some):
-            text = f"{len(some)}: mean {some.mean():.2f}, std {some.std():.2f}"
+        if len(finite):
+            text = f"{len(finite)}: mean {finite.mean():.2f}, std {finite.std():.2f}"
             axis.set_title(text, loc="right", fontsize=7, color=MUTED)
         axis.set_xlabel(title, fontsize=8, color=INK)
         axis.set_ylabel("probability density", fontsize=8, color=INK)
@@ -133,13 +133,13 @@ def plot_chi2(mag: ArrayLike, excess: ArrayLike, verdicts: Sequence[str]) -> Fig
     """Draw theirs - ours in chi2 against magnitude, coloured by verdict.
 
     Args:
-        mag: (M,).
-        excess: (M,) chi2 of theirs less that of ours, on the same pixels.
+        mag: (M,) magnitudes.
+        excess: (M,) chi2 of theirs minus that of ours, on the same pixels.
         verdicts: (M,) names.
 
     Returns:
-        The figure: above the line ours describe the pixels better, below theirs; the scale is
-        linear within 1 and logarithmic beyond.
+        The figure: above the line, ours describe the pixels better, below it theirs; the scale
+        is linear within 1 and logarithmic beyond.
     """
     from matplotlib.figure import Figure
 
@@ -150,17 +150,17 @@ def plot_chi2(mag: ArrayLike, excess: ArrayLike, verdicts: Sequence[str]) -> Fig
     order = list(dict.fromkeys(named.tolist()))
     axis.axhline(0, color=MUTED, lw=1, zorder=1)
     for kind in order:
-        some = (named == kind) & np.isfinite(excess)
-        if some.any():
+        members = (named == kind) & np.isfinite(excess)
+        if members.any():
             axis.plot(
-                mag[some],
-                excess[some],
+                mag[members],
+                excess[members],
                 "o",
                 ms=4.5,
                 mew=0,
                 alpha=0.8,
                 color=colour_of(order, kind),
-                label=f"{kind} ({int(some.sum())})",
+                label=f"{kind} ({int(members.sum())})",
             )
     axis.set_yscale("symlog", linthresh=1.0)
     axis.set_xlabel("magnitude [mag]", fontsize=9, color=INK)
@@ -183,19 +183,20 @@ def plot_rivals(
     box: Box | None = None,
     origin: tuple[float, float] = (0.0, 0.0),
 ) -> Figure:
-    """Draw one galaxy: data, both models, and what each leaves.
+    """Draw one galaxy: data, both models, and both residuals.
 
     Args:
-        image, theirs, ours, sigma: (H, W) in one flux unit; a model that is NaN stays empty.
-        mask: (H, W) bool, True where a pixel was left out; drawn hatched.
-        names: of the two.
+        image, theirs, ours, sigma: (H, W) in the same flux unit; NaN models are left empty.
+        mask: (H, W) bool, True for masked pixels, which are hatched.
+        names: names of the two models.
         pixel_scale: arcsec; without one the scale bar is in pixels.
-        wcs: of the cutout, for arrows to North and East.
-        box: the part that is shown; default all.
-        origin: x, y of the first pixel in the image it was cut from.
+        wcs: WCS of the cutout, for arrows to North and East.
+        box: the part to show; default: the entire cutout.
+        origin: x, y of the first pixel in the parent image.
 
     Returns:
-        The figure: data | theirs | ours in one asinh stretch, then residuals over sigma, -5 to 5.
+        The figure: data | theirs | ours in the same asinh stretch, then residuals over sigma,
+        from -5 to 5.
     """
     image, theirs, ours, sigma = (np.asarray(v, float) for v in (image, theirs, ours, sigma))
     keep = ~np.asarray(mask, dtype=bool)
@@ -213,7 +214,7 @@ def plot_rivals(
 
 
 def _row_of_panels(height: int, width: int) -> tuple[Figure, Sequence[Axes]]:
-    """Return a page with five panels for images of this many pixels."""
+    """Return a page with five panels for images of this shape."""
     from matplotlib.figure import Figure
 
     ratio = min(max(height / width, 0.5), 2.0)
@@ -222,7 +223,7 @@ def _row_of_panels(height: int, width: int) -> tuple[Figure, Sequence[Axes]]:
 
 
 def _draw_directions(axis: Axes, wcs: Any, box: Box, shape: tuple[int, ...]) -> None:
-    """Draw the arrows to North and East at the middle of a box, where they are known."""
+    """Draw arrows to North and East, as at the middle of a box, if they are known."""
     height, width = shape
     directions = compass(wcs, box.left + (width - 1) / 2, box.low + (height - 1) / 2)
     if directions is not None:
@@ -237,7 +238,7 @@ def _draw_fluxes(
     keep: NDArray[np.bool_],
     first: tuple[float, float],
 ) -> None:
-    """Draw data and two models (H, W) in one stretch: that of the last, if it has any pixel."""
+    """Draw data and two models (H, W) in the stretch of the last model that is not empty."""
     theirs, ours = models
     stretch = stretch_of(image, ours if np.isfinite(ours).any() else theirs, sigma, keep)
     panels = (np.where(keep, image, np.nan), *models)
@@ -254,7 +255,7 @@ def _draw_residuals(
     keep: NDArray[np.bool_],
     first: tuple[float, float],
 ) -> None:
-    """Draw what each model (H, W) leaves of the data, over sigma."""
+    """Draw the residuals of both models (H, W), over sigma."""
     for axis, model in zip(axes, models, strict=True):
         residual = over_sigma(image - model, sigma, keep)
         drawn = draw_pixels(axis, residual, residual_norm(), RESIDUAL_MAP, first)
@@ -269,12 +270,12 @@ def _label_panels(axes: Sequence[Axes], titles: Sequence[str]) -> None:
 
 
 def colour_of(order: Sequence[str], kind: str) -> str:
-    """Return the colour of a kind: a quality's own, of others by their place in the order."""
+    """Return the colour of a kind: that of a quality, else by order."""
     return QUALITY_COLOURS.get(kind) or SERIES[order.index(kind) % len(SERIES)]
 
 
 def _ordered(kinds: Sequence[str]) -> list[str]:
-    """Each kind once: qualities first, from the best on."""
+    """Return each kind once: first qualities, from the best."""
     known = set(kinds)
     return [k for k in QUALITY_COLOURS if k in known] + [
         k for k in dict.fromkeys(kinds) if k not in QUALITY_COLOURS
@@ -300,11 +301,11 @@ def _difference_panel(
         mag[bars], value[bars], yerr=error[bars], fmt="none", ecolor=FAINT, lw=0.7, zorder=1
     )
     for kind in order:
-        some = known & (named == kind)
+        members = known & (named == kind)
         for part, marker in (
-            (some & (np.abs(value) <= reach), "o"),
-            (some & (value > reach), "^"),
-            (some & (value < -reach), "v"),
+            (members & (np.abs(value) <= reach), "o"),
+            (members & (value > reach), "^"),
+            (members & (value < -reach), "v"),
         ):
             axis.plot(
                 mag[part],
@@ -333,5 +334,5 @@ def _running_median(axis: Axes, mag: Array, value: Array) -> None:
     if count < 3:
         return
     rows = np.array_split(np.argsort(mag), count)
-    middle = [np.median(mag[some]) for some in rows]
-    axis.plot(middle, [np.median(value[some]) for some in rows], color=INK, lw=1.4, zorder=3)
+    middle = [np.median(mag[nearby]) for nearby in rows]
+    axis.plot(middle, [np.median(value[nearby]) for nearby in rows], color=INK, lw=1.4, zorder=3)

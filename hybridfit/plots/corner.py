@@ -1,4 +1,4 @@
-"""Corner plot of one galaxy's parameters: layers of draws and Gaussians over each other."""
+"""Corner plot of one galaxy's parameters: overlaid layers of draws and Gaussians."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-SHARES = (0.68, 0.95)  # of the mass within the contours
-BINS = (10, 30)  # fewest and most: 1.6 times the root of the effective number of draws
-BOUNDS = {"r_eff": (0.0, math.inf), "n": (0.0, math.inf), "q": (0.0, 1.0)}  # of the axes
-MARGIN = 1.25  # of the axes around the 99 % interval of the main layer
-REACH = 3.0  # times that interval: other layers and the truth widen the axes no further
+SHARES = (0.68, 0.95)  # fractions of the mass within the contours
+BINS = (10, 30)  # limits on the number of bins: 1.6 times the root of the effective number of draws
+BOUNDS = {"r_eff": (0.0, math.inf), "n": (0.0, math.inf), "q": (0.0, 1.0)}  # limits of the axes
+MARGIN = 1.25  # size of the axes relative to the 99 % interval of the main layer
+REACH = 3.0  # times that interval: the limit to which other layers and the truth widen the axes
 
 
 def plot_corner(
@@ -32,23 +32,23 @@ def plot_corner(
     show: Sequence[str] | None = None,
     title: str = "",
 ) -> Figure:
-    """Draw the marginals of one galaxy's posterior, of each parameter and of each pair.
+    """Draw the marginal posteriors of one galaxy, for each parameter and each pair.
 
-    Contours hold 68 and 95 % of the mass. The last layer of draws is the main one (the last
-    layer, where there are none): it is filled, sets the axes, and its median and 16 and 84 %
-    quantiles stand above the diagonal. Position angles (names ``pa``, ``pa_1``...) are drawn within
-    90 degrees of its mean direction.
+    Contours contain 68 and 95 % of the mass. The last layer of draws is the main one (or the last
+    layer, if there are no draws): it is filled, sets the axes, and its median and 16 and 84 %
+    quantiles are written above the diagonal. Position angles (names ``pa``, ``pa_1``...) are drawn
+    within 90 degrees of its mean direction.
 
     Args:
-        names: of the P parameters, in the order of the layers' columns.
-        layers: from the back to the front.
+        names: names of the P parameters, in the order of the layers' columns.
+        layers: from back to front.
         truth: values of some parameters, drawn as lines.
-        show: names of those to be drawn, in this order; default all that vary.
+        show: names of the parameters to draw, in this order; default: all that vary.
         title: a line above the legend.
 
     Raises:
-        ValueError: if a layer does not fit the names, ``show`` has others, or no layer has
-            anything to draw.
+        ValueError: if a layer does not match the names, ``show`` has unknown names, or no layer
+            has anything to draw.
     """
     names = list(names)
     chosen = names if show is None else list(show)
@@ -67,7 +67,7 @@ def plot_corner(
 def _panels(
     names: Sequence[str], marks: Sequence[Mark], main: int, styles: Sequence[_Style], true: Array
 ) -> Figure:
-    """Draw the panels of P parameters: the marginals on the diagonal, the pairs below it."""
+    """Draw the panels of P parameters: marginals on the diagonal, pairs below it."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -88,7 +88,7 @@ def _panels(
 
 
 def _legend(figure: Figure, handles: list[Line2D], title: str, count: int) -> None:
-    """Put the legend, under its title, in the corner that ``count`` parameters leave empty."""
+    """Draw the legend and its title in the empty corner above ``count`` parameters."""
     figure.legend(
         handles=handles,
         loc="upper right",
@@ -101,7 +101,7 @@ def _legend(figure: Figure, handles: list[Line2D], title: str, count: int) -> No
 
 
 def _varying(names: list[str], marks: Sequence[Mark], main: int) -> tuple[list[str], list[Mark]]:
-    """The parameters that vary in the main layer, and all layers in these alone."""
+    """Return the parameters that vary in the main layer, and all layers in these parameters."""
     low, high = marks[main].interval(0.16, 0.84)
     vary = (high > low).nonzero()[0].tolist()
     return [names[k] for k in vary], [mark.take(vary) for mark in marks]
@@ -120,7 +120,7 @@ def _style(mark: Mark, place: int, main: bool) -> _Style:
 
 
 def _limits(names: Sequence[str], marks: Sequence[Mark], main: int, true: Array) -> Array:
-    """Ends of the axes (P, 2)."""
+    """Return the limits of the axes (P, 2)."""
     low, middle, high = marks[main].interval(0.005, 0.5, 0.995)
     half = np.maximum(high - low, 1e-9 * np.maximum(np.abs(middle), 1e-9)) / 2
     centre = (low + high) / 2
@@ -134,7 +134,7 @@ def _limits(names: Sequence[str], marks: Sequence[Mark], main: int, true: Array)
     ends = np.stack([every.min(axis=0), every.max(axis=0)], axis=1)
     for k, name in enumerate(names):
         least, most = BOUNDS.get(name.rstrip("_0123456789"), (-math.inf, math.inf))
-        if least < ends[k, 1] and most > ends[k, 0]:  # a Gaussian may lie outside as a whole
+        if least < ends[k, 1] and most > ends[k, 0]:  # a Gaussian may lie entirely outside
             ends[k] = max(ends[k, 0], least), min(ends[k, 1], most)
     return ends
 
@@ -146,7 +146,7 @@ def _panel(
     styles: Sequence[_Style],
     limits: Array,
 ) -> None:
-    """All layers in one panel: curves on the diagonal, contours below."""
+    """Draw all layers in one panel: curves on the diagonal, contours below it."""
     i, j = place
     for mark, style in zip(marks, styles, strict=True):
         if i == j:
@@ -156,7 +156,7 @@ def _panel(
 
 
 def _curve(axis: Axes, mark: Mark, style: _Style, k: int, limit: Array) -> None:
-    """The marginal of one parameter, as a density."""
+    """Draw the marginal density of one parameter."""
     if mark.samples is None:
         sigma = math.sqrt(mark.covariance[k, k])
         if sigma > 0:
@@ -179,7 +179,7 @@ def _bins(mark: Mark) -> int:
 
 
 def _contours(axis: Axes, mark: Mark, style: _Style, pair: tuple[int, int], limits: Array) -> None:
-    """The 68 and 95 % contours of a pair; where one leaves the axes it stays open."""
+    """Draw the 68 and 95 % contours of a pair; contours that leave the axes stay open."""
     if mark.samples is None or mark.weights is None:
         block = mark.covariance[np.ix_(pair, pair)]
         if np.linalg.det(block) <= 0:
@@ -232,7 +232,7 @@ def _dress(axis: Axes, names: Sequence[str], i: int, j: int, limits: Array, true
 
 
 def _quoted(mark: Mark, k: int) -> str:
-    """Median and distances to the 16 and 84 % quantiles, to two digits of the smaller."""
+    """Format the median and the distances to the 16 and 84 % quantiles, to two digits."""
     low, middle, high = mark.interval(0.16, 0.5, 0.84)[:, k]
     down, up = middle - low, high - middle
     smaller = min((value for value in (down, up) if value > 0), default=0.01)

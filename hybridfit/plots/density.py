@@ -1,4 +1,4 @@
-"""Densities and quantiles of weighted draws, as pictures need them."""
+"""Densities and quantiles of weighted draws for figures."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-GRID = 56  # points a side
+GRID = 56  # grid points per side
 
 
 def quantiles(samples: Array, weights: Array, levels: Sequence[float]) -> Array:
-    """Quantiles (L, P) of weighted draws (S, P), linear between the draws' mid-ranks.
+    """Return quantiles (L, P) of weighted draws (S, P), interpolated linearly between mid-ranks.
 
     Args:
         samples: (S, P), finite.
@@ -29,16 +29,16 @@ def quantiles(samples: Array, weights: Array, levels: Sequence[float]) -> Array:
 
 
 def density(samples: Array, weights: Array, x: Array, y: Array) -> Array:
-    """Kernel density (len(y), len(x)) of weighted draws of a pair, on a grid.
+    """Return the kernel density (len(y), len(x)) of weighted draws of a pair, on a grid.
 
-    The kernel has the draws' own covariance times h^2, h = n^(-1/6) of their effective number
-    (Scott 1992), and stands at points drawn towards the mean so that the density is no wider
-    than the draws (West 1993).
+    The kernel has the draws' covariance times h^2, where h = n^(-1/6) with their effective number
+    n (Scott 1992). Its centres are the draws shrunk towards the mean, so that the density is not
+    wider than the draws (West 1993).
 
     Args:
         samples: (S, 2), finite.
         weights: (S,), sum 1.
-        x, y: points of the grid.
+        x, y: coordinates of the grid.
     """
     effective = 1 / (weights**2).sum()
     bandwidth = min(effective ** (-1 / 6), 0.7)
@@ -59,10 +59,10 @@ def density(samples: Array, weights: Array, x: Array, y: Array) -> Array:
 def enclosing_levels(
     height: Array, samples: Array, weights: Array, x: Array, y: Array, shares: Sequence[float]
 ) -> list[float]:
-    """Heights above which these shares of the draws' weight lie, in rising order.
+    """Return the heights above which these fractions of the weight lie, in increasing order.
 
-    Those of a distribution that reaches beyond the grid are of its draws on the grid and off
-    it: what lies outside is taken for lower than all inside.
+    Fractions are of all draws, on and off the grid: the density outside the grid is taken to be
+    lower than all densities inside.
     """
     column = np.clip(np.searchsorted(x, samples[:, 0]) - 1, 0, len(x) - 2)
     row = np.clip(np.searchsorted(y, samples[:, 1]) - 1, 0, len(y) - 2)

@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 WIDTH, HEIGHT = 10.5, 8.0  # inches
-COMPONENT_WIDTH = 1.15  # inches of a column of parameters; from the third on the page is wider
-LINE = 155  # characters over the width of a page
-MOST_COMPONENTS = 6  # that the list of parameters has room for; the others stand in the table
-MOST_LINES = 4  # of the notes
+COMPONENT_WIDTH = 1.15  # inches: a column of parameters; more than two widen the page
+LINE = 155  # characters per line of a page
+MOST_COMPONENTS = 6  # number of components that fit on the page; the others are in the table
+MOST_LINES = 4  # number of lines of notes
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One parameter as it is quoted; ``error`` is NaN where it was fixed or is not known."""
+    """One parameter as printed; ``error`` is NaN if it was fixed or is unknown."""
 
     name: str
     value: float
@@ -58,29 +58,29 @@ class Measured:
 
 @dataclass(frozen=True)
 class GalaxyPicture:
-    """All that is shown of one galaxy.
+    """The content of the page of one galaxy.
 
     Args:
         id: name of the galaxy.
-        image: (H, W) flux per pixel, the sky included.
+        image: (H, W) flux per pixel, including the sky.
         sigma: (H, W) standard deviation of each pixel.
-        mask: (H, W) True where a pixel was left out.
-        model: (H, W) the sky included; None where there is no fit.
-        sky: (H, W) or a number, the model's.
-        components: (M, H, W) images of the components without the sky, in which the annuli are
-            drawn one by one where there are several.
+        mask: (H, W) True for masked pixels.
+        model: (H, W) model including the sky; None without a fit.
+        sky: (H, W) or a number, the sky of the model.
+        components: (M, H, W) images of the components without the sky; several components get
+            their own profiles.
         ellipses: M shapes of the components.
         names: M names of the components.
-        main: number of the component whose ellipses the annuli are, and around which the zoom is.
-        psf_fwhm: pixels; NaN where there is no PSF.
-        pixel_scale: arcsec; NaN where it is not known.
-        zeropoint: magnitude of one flux unit; NaN where it is not known.
-        wcs: of the cutout; None without one.
-        origin: x, y of the first pixel in the image it was cut from [pix].
-        parameters: for each heading (a component's name, or ``""``) its parameters.
-        summary: one line: quality, chi2 and the like.
-        flags: names of all flags that are raised.
-        notes: what else is known of this galaxy.
+        main: index of the component that defines the annuli and the centre of the zoom.
+        psf_fwhm: pixels; NaN without a PSF.
+        pixel_scale: arcsec; NaN if unknown.
+        zeropoint: magnitude of one flux unit; NaN if unknown.
+        wcs: WCS of the cutout; None without one.
+        origin: x, y of the first pixel in the parent image [pix].
+        parameters: parameters under each heading (a component's name, or ``""``).
+        summary: one line with quality, chi2 and so on.
+        flags: names of all raised flags.
+        notes: notes on the galaxy.
     """
 
     id: str
@@ -118,7 +118,7 @@ class GalaxyPicture:
 
     @property
     def ellipse(self) -> Ellipse | None:
-        """Shape of the main component; None where there is no fit."""
+        """Return the shape of the main component; None without a fit."""
         if self.model is None or not self.main < len(self.ellipses):
             return None
         found = self.ellipses[self.main]
@@ -126,12 +126,12 @@ class GalaxyPicture:
 
 
 def plot_galaxy(picture: GalaxyPicture) -> Figure:
-    """Draw one galaxy as it was fitted.
+    """Draw one galaxy and its fit.
 
-    The upper row shows data, model and residual, around the galaxy where it is small. Below
-    stand the whole cutout in that case, the surface-brightness profile in elliptical annuli of
-    the fitted geometry, and the parameters with their errors; flags and notes stand at the foot.
-    Masked pixels are hatched. The stretch is asinh, linear at the noise.
+    The upper row shows data, model and residual, zoomed in on a small galaxy. Below are the
+    entire cutout (for a zoom), the surface-brightness profile in elliptical annuli of the fitted
+    shape, and the parameters with their errors; flags and notes are at the bottom. Masked pixels
+    are hatched. The stretch is asinh, linear at the noise.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -168,7 +168,7 @@ def _zoom(picture: GalaxyPicture) -> Box | None:
 def _draw_row(
     figure: Figure, axes: Sequence[Axes], picture: GalaxyPicture, box: Box
 ) -> AsinhStretch:
-    """Data, model and residual of a part of the cutout; their stretch."""
+    """Draw data, model and residual of a part of the cutout; return their stretch."""
     keep = ~picture.mask
     data = np.where(keep, picture.image - picture.sky, np.nan)
     model = np.full(data.shape, np.nan) if picture.model is None else picture.model - picture.sky
@@ -202,7 +202,7 @@ def _draw_scale_and_north(axis: Axes, picture: GalaxyPicture, box: Box) -> None:
 
 
 def _draw_ellipses(axis: Axes, picture: GalaxyPicture) -> None:
-    """The half-light ellipses, over the model."""
+    """Draw the half-light ellipses over the model."""
     from matplotlib.patches import Ellipse as Patch
 
     several = len(picture.ellipses) > 1
@@ -219,7 +219,7 @@ def _draw_ellipses(axis: Axes, picture: GalaxyPicture) -> None:
 
 
 def _draw_whole(axis: Axes, picture: GalaxyPicture, zoom: Box, stretch: AsinhStretch) -> None:
-    """The whole cutout with the zoom's outline."""
+    """Draw the entire cutout with the outline of the zoom."""
     from matplotlib.patches import Rectangle
 
     data = np.where(picture.mask, np.nan, picture.image - picture.sky)
@@ -227,14 +227,14 @@ def _draw_whole(axis: Axes, picture: GalaxyPicture, zoom: Box, stretch: AsinhStr
     x, y = zoom.first_pixel(picture.origin)
     sides = (zoom.right - zoom.left, zoom.high - zoom.low)
     axis.add_patch(Rectangle((x - 0.5, y - 0.5), *sides, fill=False, color="white", lw=1.0))
-    axis.set_title("whole cutout", loc="left", fontsize=9, color=INK, pad=3)
+    axis.set_title("entire cutout", loc="left", fontsize=9, color=INK, pad=3)
     axis.set_xlabel("x [pix]", fontsize=8, color=INK, labelpad=1)
     axis.set_ylabel("y [pix]", fontsize=8, color=INK, labelpad=1)
     _draw_scale_and_north(axis, picture, Box.of_whole(picture.image.shape))
 
 
 def _draw_profile(figure: Figure, place: SubplotSpec, picture: GalaxyPicture) -> None:
-    """The surface-brightness profile; nothing without a fit."""
+    """Draw the surface-brightness profile; nothing without a fit."""
     ellipse = picture.ellipse
     if picture.model is None or ellipse is None:
         return
@@ -253,7 +253,7 @@ def _draw_profile(figure: Figure, place: SubplotSpec, picture: GalaxyPicture) ->
 
 
 def _draw_parameters(axis: Axes, picture: GalaxyPicture) -> None:
-    """Parameters with errors as a small table: a row each, a column for each component."""
+    """Draw parameters with errors as a small table, one column per component."""
     axis.set_axis_off()
     groups = dict(list(picture.parameters.items())[:MOST_COMPONENTS])
     rows = list(dict.fromkeys((m.name, m.unit) for group in groups.values() for m in group))
@@ -285,7 +285,7 @@ def _draw_parameters(axis: Axes, picture: GalaxyPicture) -> None:
 
 
 def _write_title(figure: Figure, picture: GalaxyPicture) -> None:
-    """The name and one line above the panels; flags and notes at the foot."""
+    """Draw the name and one line above the panels; flags and notes at the bottom."""
     lines = LINE * figure.get_figwidth() / WIDTH
     head = drawable(shortened(picture.id))
     if picture.summary:

@@ -1,4 +1,4 @@
-"""What a corner plot lays over each other: draws and Gaussians, in the parameters it shows."""
+"""The layers of a corner plot: draws and Gaussians, in the parameters shown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hybridfit.plots.density import quantiles
 Array = NDArray[np.float64]
 
 PERIOD = 180.0  # degrees, of a position angle
-ANGLE = re.compile(r"pa(_\d+)?")  # a position angle's name
+ANGLE = re.compile(r"pa(_\d+)?")  # names of position angles
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class DrawsLayer:
     """Draws of one posterior.
 
     Args:
-        label: for the legend.
-        samples: (S, P); draws that are not finite do not count.
-        weights: (S,), not negative; default 1.
-        colour: default by the place of the layer.
+        label: text in the legend.
+        samples: (S, P); non-finite draws are ignored.
+        weights: (S,), not negative; default: 1.
+        colour: default: by the position of the layer.
     """
 
     label: str
@@ -38,13 +38,13 @@ class DrawsLayer:
 
 @dataclass(frozen=True)
 class GaussianLayer:
-    """A Gaussian, as of a fit and its covariance: drawn as curves and ellipses.
+    """A Gaussian, such as a fit and its covariance, drawn as curves and ellipses.
 
     Args:
-        label: for the legend.
+        label: text in the legend.
         mean: (P,).
         covariance: (P, P).
-        colour: default ink.
+        colour: default: ink.
     """
 
     label: str
@@ -58,7 +58,7 @@ Layer = DrawsLayer | GaussianLayer
 
 @dataclass(frozen=True)
 class Mark:
-    """A layer's numbers in the P parameters that are drawn: draws, or a mean and a covariance."""
+    """A layer in the P drawn parameters: draws, or a mean and a covariance."""
 
     label: str
     colour: str | None
@@ -69,21 +69,21 @@ class Mark:
 
     @property
     def exists(self) -> bool:
-        """Whether there is anything to draw."""
+        """Return whether there is anything to draw."""
         if self.samples is not None:
             return len(self.samples) > 1
         finite = np.isfinite(self.mean).all() and np.isfinite(self.covariance).all()
         return bool(finite and (np.diagonal(self.covariance) >= 0).all())
 
     def interval(self, *levels: float) -> Array:
-        """Quantiles (L, P)."""
+        """Return quantiles (L, P)."""
         if self.samples is not None and self.weights is not None:
             return quantiles(self.samples, self.weights, levels)
         score = [NormalDist().inv_cdf(level) for level in levels]
         return self.mean + np.multiply.outer(score, np.sqrt(np.diagonal(self.covariance)))
 
     def take(self, columns: Sequence[int]) -> Mark:
-        """The same in some of the parameters."""
+        """Return the same in some of the parameters."""
         return replace(
             self,
             mean=self.mean[list(columns)],
@@ -95,12 +95,12 @@ class Mark:
 def marks_of(
     names: Sequence[str], layers: Sequence[Layer], columns: Sequence[int]
 ) -> tuple[list[Mark], int]:
-    """Return what can be drawn of the layers in these columns, and which of it is the main one.
+    """Return the drawable layers in these columns, and the index of the main one.
 
-    Position angles come within 90 degrees of the main layer's mean direction.
+    Position angles are shifted to within 90 degrees of the main layer's mean direction.
 
     Raises:
-        ValueError: if a layer does not fit the names, or none has anything to draw.
+        ValueError: if a layer does not match the names, or none has anything to draw.
     """
     marks = [mark for layer in layers if (mark := _mark(layer, names, columns)).exists]
     if not marks:
@@ -111,7 +111,7 @@ def marks_of(
 
 
 def true_values(truth: Mapping[str, float], names: Sequence[str], mark: Mark) -> Array:
-    """Truths (P,), NaN where there is none; an angle's on the turn that is drawn."""
+    """Return truths (P,), NaN if unknown; angles are shifted to the drawn range."""
     true = np.array([float(truth.get(name, math.nan)) for name in names])
     true = np.where(np.isfinite(true), true, math.nan)
     return _near(true, mark.interval(0.5)[0], _angular(names))
@@ -152,7 +152,7 @@ def _angular(names: Sequence[str]) -> NDArray[np.bool_]:
 
 
 def _centre(mark: Mark, angular: NDArray[np.bool_]) -> Array:
-    """Means (P,), of angles the circular one."""
+    """Return means (P,), circular ones for angles."""
     centre = mark.mean.copy()
     if mark.samples is not None and mark.weights is not None:
         turn = np.exp(2j * np.deg2rad(mark.samples[:, angular]))
@@ -166,7 +166,7 @@ def _turned(mark: Mark, centre: Array, angular: NDArray[np.bool_]) -> Mark:
 
 
 def _near(values: Array, centre: Array, angular: NDArray[np.bool_]) -> Array:
-    """The values with their angles on the turn nearest to the centre."""
-    with np.errstate(invalid="ignore"):  # what is not an angle may be infinite
+    """Shift angles to the period nearest to the centre."""
+    with np.errstate(invalid="ignore"):  # values other than angles may be infinite
         turned = centre + (values - centre + PERIOD / 2) % PERIOD - PERIOD / 2
     return np.where(angular, turned, values)

@@ -1,4 +1,4 @@
-"""Where North and East are on a picture, and how long its scale bar is."""
+"""The directions of North and East in an image, and the length of its scale bar."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 from astropy.units import deg
 from numpy.typing import NDArray
 
-BAR_SHARE = 0.3  # of a panel's width that a scale bar takes at most
+BAR_SHARE = 0.3  # largest fraction of a panel's width for a scale bar
 NICE = (1.0, 2.0, 5.0)
-LARGEST = 1e6  # pixels and arcsec beyond which a scale bar says nothing
+LARGEST = 1e6  # pixels and arcsec: limits of meaningful scale bars
 
 
 class Compass(NamedTuple):
-    """Unit vectors (2,) in pixels: where North and East are."""
+    """Unit vectors (2,) towards North and East, in pixels."""
 
     north: NDArray[np.float64]
     east: NDArray[np.float64]
@@ -30,10 +30,10 @@ class ScaleBar(NamedTuple):
 
 
 def compass(wcs: Any, x: float, y: float) -> Compass | None:
-    """Return the directions of ICRS North and East at a pixel; None where they are not known.
+    """Return the directions of ICRS North and East at a pixel; None if unknown.
 
     Args:
-        wcs: astropy WCS of the cutout, or another of the shared interface; None without one.
+        wcs: astropy WCS of the cutout, or another with the shared interface; None without one.
         x, y: pixel, counted from 0.
     """
     if wcs is None or not (math.isfinite(x) and math.isfinite(y)):
@@ -45,7 +45,7 @@ def compass(wcs: Any, x: float, y: float) -> Compass | None:
             step = here.separation(wcs.pixel_to_world(x + 1, y))
             ends = [here.icrs.directional_offset_by(angle * deg, step) for angle in (0, 90)]
             north, east = (np.array(wcs.world_to_pixel(end), float) - (x, y) for end in ends)
-    except Exception:  # wcslib's errors are many, and a WCS need not be of the sky
+    except Exception:  # wcslib has many exceptions, and a WCS may not be celestial
         return None
     lengths = np.hypot(*north), np.hypot(*east)
     if not all(math.isfinite(length) and length > 0 for length in lengths):
@@ -54,10 +54,10 @@ def compass(wcs: Any, x: float, y: float) -> Compass | None:
 
 
 def scale_bar(width: float, pixel_scale: float = math.nan) -> ScaleBar:
-    """Return a bar of a round length, at most a third of a panel's width.
+    """Return a bar of round length, at most a third of a panel's width.
 
     Args:
-        width: of the panel [pix].
+        width: width of the panel [pix].
         pixel_scale: arcsec per pixel; NaN for a bar in pixels.
     """
     known = 1 / LARGEST < pixel_scale < LARGEST
@@ -71,6 +71,6 @@ def scale_bar(width: float, pixel_scale: float = math.nan) -> ScaleBar:
 
 
 def _round_below(value: float) -> float:
-    """The largest of 1, 2, 5 x 10^k that is not above ``value``."""
+    """Return the largest of 1, 2, 5 x 10^k that does not exceed ``value``."""
     power = 10.0 ** math.floor(math.log10(value))
     return max(nice * power for nice in NICE if nice * power <= value * (1 + 1e-9))

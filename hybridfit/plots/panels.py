@@ -1,4 +1,4 @@
-"""Panels of pixels: stretch, masks, colour bars, compass and scale bar."""
+"""Image panels: stretch, masks, colour bars, compass and scale bar."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-# viridis is perceptually uniform; RdBu grows evenly darker from white at 0 to both sides
+# viridis is perceptually uniform; RdBu darkens evenly from white at 0 to both sides
 IMAGE_MAP, RESIDUAL_MAP = "viridis", "RdBu_r"
 RESIDUAL_LIMIT = 5.0  # sigma
 MASKED, HATCH = "#e3e3e3", "#9a9a9a"
 SOFTENING = 3.0  # sigma up to which the stretch is linear
-LEAST_COMPASS = 0.4  # of the longer side: arrows leave a panel that is narrower
-MOST_TICKS = 4  # intervals between ticks at the longer side of a panel
-TICK_GAP = 0.13  # of the length of a colour bar: the least between two ticks
-BAR_DROP = 0.48  # inches from a panel to the foot of its colour bar
-BAR_HEIGHT, LEAST_BAR = 0.03, 0.7  # of a panel's height: its thickness and least width
+LEAST_COMPASS = 0.4  # fraction of the longer side: narrower panels have no room for arrows
+MOST_TICKS = 4  # number of intervals between ticks on the longer side of a panel
+TICK_GAP = 0.13  # fraction of a colour bar: smallest distance between ticks
+BAR_DROP = 0.48  # inches from a panel to the bottom of its colour bar
+BAR_HEIGHT, LEAST_BAR = 0.03, 0.7  # fractions of a panel's height: thickness, smallest width
 OUTLINE = "black"
 
 
@@ -41,9 +41,9 @@ class AsinhStretch:
     """A stretch that is linear near ``level`` and logarithmic far above.
 
     Args:
-        level: flux of the middle, as of the sky.
-        width: flux up to which it is linear, some sigma.
-        low, high: ends of the colours, fluxes.
+        level: central flux, such as the sky level.
+        width: flux range of the linear part, a few sigma.
+        low, high: fluxes at the ends of the colour map.
     """
 
     level: float
@@ -56,23 +56,23 @@ class AsinhStretch:
         return np.arcsinh((np.asarray(flux) - self.level) / self.width)
 
     def inverse(self, value: ArrayLike) -> Array:
-        """Return the flux of a stretched one."""
+        """Return the flux of a stretched value."""
         return self.level + self.width * np.sinh(np.asarray(value))
 
     @property
     def norm(self) -> Normalize:
-        """The same for matplotlib."""
+        """Return the stretch as a matplotlib norm."""
         from matplotlib.colors import FuncNorm
 
         return FuncNorm((self.forward, self.inverse), vmin=self.low, vmax=self.high)
 
     @property
     def ticks(self) -> list[float]:
-        """Round fluxes at which a colour bar is labelled, in rising order."""
+        """Return round fluxes for the labels of a colour bar, in increasing order."""
         low, high = (float(self.forward(v)) for v in (self.low, self.high))
         digits = -math.floor(math.log10(self.width))
         base = round(self.level, digits) if abs(self.level) > self.width else 0.0
-        # the higher a tick, the more it says: it goes first where two would stand too close
+        # higher ticks are more informative: they take precedence over ticks that are too close
         found: list[float] = []
         for offset in (0.0, *_round_numbers(self.low - base, self.high - base)):
             place = float(self.forward(base + offset))
@@ -90,12 +90,12 @@ def stretch_of(
     keep: NDArray[np.bool_],
     level: float | None = None,
 ) -> AsinhStretch:
-    """Return one stretch for data and model, linear at the noise.
+    """Return a common stretch for data and model, linear at the noise.
 
     Args:
         image, model, sigma: (H, W).
-        keep: (H, W) False where a pixel of the data is not shown.
-        level: of the sky; default the model's median.
+        keep: (H, W) False for pixels of the data that are not shown.
+        level: sky level; default: the model's median.
     """
     noise = float(np.median(sigma[keep])) if keep.any() else 1.0
     noise = noise if 1e-300 < noise < 1e300 else 1.0
@@ -116,14 +116,14 @@ def stretch_of(
 def draw_pixels(
     axis: Axes, values: Array, norm: Normalize, colours: str, origin: Sequence[float] = (0, 0)
 ) -> AxesImage:
-    """Draw pixels (H, W); those that are NaN show the hatched ground of masked pixels.
+    """Draw pixels (H, W); NaN pixels show the hatching of masked pixels.
 
     Args:
-        axis: to draw into.
+        axis: the axis to draw on.
         values: fluxes.
-        norm: from flux to colour.
+        norm: maps flux to colour.
         colours: name of a colour map.
-        origin: x, y of the first pixel [pix], where the ticks begin.
+        origin: x, y of the first pixel [pix], for the ticks.
     """
     height, width = values.shape
     x, y = float(origin[0]), float(origin[1])
@@ -141,7 +141,7 @@ def draw_pixels(
 
 
 def residual_norm() -> Normalize:
-    """Colours of residuals over sigma, white at 0."""
+    """Return the colour norm of residuals over sigma, white at 0."""
     from matplotlib.colors import Normalize
 
     return Normalize(-RESIDUAL_LIMIT, RESIDUAL_LIMIT)
@@ -162,10 +162,10 @@ def draw_residual_bar(figure: FigureBase, drawn: AxesImage, axis: Axes) -> None:
 
 
 def settle(figure: Figure) -> None:
-    """Lay out a figure ahead of drawing it.
+    """Lay out a figure before drawing it.
 
-    The layout finds the room for labels from the panels' last positions. Panels that a fixed
-    aspect keeps smaller than their place need several passes; drawing makes only two.
+    The layout computes the space for labels from the panels' last positions. Panels that a fixed
+    aspect keeps smaller than their cells need several passes; drawing makes only two.
     """
     engine = figure.get_layout_engine()
     if engine is not None:
@@ -173,7 +173,7 @@ def settle(figure: Figure) -> None:
 
 
 def draw_scale_bar(axis: Axes, bar: ScaleBar) -> None:
-    """Draw a scale bar into the lower left corner."""
+    """Draw a scale bar in the lower left corner."""
     left, right = axis.get_xlim()
     low, high = axis.get_ylim()
     x, y = left + 0.06 * (right - left), low + 0.06 * (high - low)
@@ -193,11 +193,11 @@ def draw_scale_bar(axis: Axes, bar: ScaleBar) -> None:
 
 
 def draw_compass(axis: Axes, compass: Compass) -> None:
-    """Draw arrows to North and East into the upper right corner."""
+    """Draw arrows to North and East in the upper right corner."""
     (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
     sides = (right - left, high - low)
     side = max(min(sides), LEAST_COMPASS * max(sides))
-    # the arrows' middle stands so that they stay inside wherever they point
+    # placed so that the arrows stay inside for any direction
     arrows = [compass.north, compass.east]
     reach = 0.13 * side
     tips = np.array([[0, 0], *(1.45 * reach * arrow for arrow in arrows)])
@@ -224,11 +224,11 @@ def draw_compass(axis: Axes, compass: Compass) -> None:
 
 
 def _below(axis: Axes) -> Axes:
-    """An axis of the width of a panel, below its ticks and label."""
+    """Return an axis of the width of a panel, below its ticks and label."""
     from matplotlib.transforms import ScaledTranslation
 
     (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
-    flat = max(1.0, (right - left) / (high - low))  # such a panel is less high than its place
+    flat = max(1.0, (right - left) / (high - low))  # such a panel is lower than its cell
     width = max(1.0, LEAST_BAR * (high - low) / (right - left))
     drop = ScaledTranslation(0, -BAR_DROP, axis.figure.dpi_scale_trans)
     place = ((1 - width) / 2, 0.0, width, BAR_HEIGHT * flat)
@@ -236,7 +236,7 @@ def _below(axis: Axes) -> Axes:
 
 
 def _pixel_ticks(axis: Axes) -> None:
-    """A few whole pixels at the left and lower edge."""
+    """Set ticks at a few whole pixels on the left and lower edge."""
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
     (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
@@ -258,7 +258,7 @@ def _dress_bar(bar: Colorbar, label: str) -> None:
 
 
 def _round_numbers(low: float, high: float) -> list[float]:
-    """1, 2 and 5 x 10^k of both signs between two fluxes, the largest first."""
+    """Return 1, 2 and 5 x 10^k of both signs between two fluxes, the largest first."""
     top = max(abs(low), abs(high))
     if not 0 < top < math.inf:
         return []

@@ -1,4 +1,4 @@
-"""Data, model and residual of several galaxies, one row each."""
+"""Data, model and residual of several galaxies, one row per galaxy."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-WIDTH, PANEL, REST = 7.6, 2.3, 1.3  # inches: the page, a square panel, what stands around it
-LINE = 0.16  # inches of each further line of a title
-TITLE_WIDTH = 110  # characters of a line: as wide as the figure
+WIDTH, PANEL, REST = 7.6, 2.3, 1.3  # inches: the page, a square panel, the space around it
+LINE = 0.16  # inches per additional line of a title
+TITLE_WIDTH = 110  # characters per line, for the width of the figure
 FLATTEST, TALLEST = 0.45, 1.6  # height over width of a row's panels
 
 
@@ -47,14 +47,14 @@ def plot_residuals(
     pixel_scale: ArrayLike = math.nan,
     wcs: Sequence[Any] = (),
 ) -> Figure:
-    """Draw data, model and residual, one row a galaxy.
+    """Draw data, model and residual, one row per galaxy.
 
     Args:
-        image, model, sigma: (B, H, W) in one flux unit.
-        mask: (B, H, W) bool, True where a pixel was left out; drawn hatched.
+        image, model, sigma: (B, H, W) in the same flux unit.
+        mask: (B, H, W) bool, True for masked pixels, which are hatched.
         titles: B lines above the rows.
         pixel_scale: (B,) or one for all, arcsec; without one scale bars are in pixels.
-        wcs: B of the cutouts, or None, for arrows to North and East.
+        wcs: B WCS of the cutouts, or None, for arrows to North and East.
 
     Returns:
         The figure. Data and model share an asinh stretch that is linear at the noise; the
@@ -81,7 +81,7 @@ def plot_residuals(
 
 
 def _planes(name: str, value: ArrayLike) -> Array:
-    """Numbers (B, H, W) with at least one pixel."""
+    """Return numbers (B, H, W) with at least one pixel; raise ValueError for anything else."""
     try:
         planes = np.asarray(value, dtype=float)
     except (TypeError, ValueError) as error:
@@ -94,7 +94,7 @@ def _planes(name: str, value: ArrayLike) -> Array:
 def _checked_planes(
     image: ArrayLike, model: ArrayLike, sigma: ArrayLike, mask: ArrayLike | None
 ) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
-    """Return arrays (B, H, W); raises ValueError if they are not, or differ in shape."""
+    """Return arrays (B, H, W); raise ValueError for other arrays, or different shapes."""
     pixels = _planes("image", image)
     others = {"model": _planes("model", model), "sigma": _planes("sigma", sigma)}
     hidden = np.zeros(pixels.shape, bool) if mask is None else _planes("mask", mask).astype(bool)
@@ -129,7 +129,7 @@ def _draw_row(
 
 
 def over_sigma(residual: Array, sigma: Array, keep: NDArray[np.bool_]) -> Array:
-    """Return residuals (H, W) in units of sigma, NaN where there is none."""
+    """Return residuals (H, W) in units of sigma, NaN for masked pixels."""
     good = keep & (sigma > 0)
     return np.where(good, residual / np.where(good, sigma, 1.0), np.nan)
 

@@ -1,4 +1,4 @@
-"""What all pictures share: colours, labels, plain axes and texts that can be drawn."""
+"""The common style of figures: colours, labels, plain axes and drawable text."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK, MUTED, FAINT = "#1a1a1a", "#5c5c5c", "#d9d9d9"
-# Okabe & Ito: told apart by every kind of colour vision
+# Okabe & Ito: distinguishable for all kinds of colour vision
 CLEAN, FLAGGED = "#0072b2", "#d55e00"
 SERIES = (CLEAN, "#e69f00", "#009e73", "#cc79a7", FLAGGED, "#56b4e9", INK, MUTED)
 
-# the same in all pictures, the most trusted first
+# the same in all figures, from the most trusted
 QUALITY_COLOURS = {"certified": CLEAN, "usable": "#009e73", "suspect": FLAGGED}
 
 LABELS = {
@@ -27,7 +27,7 @@ LABELS = {
     "pa": "pa [deg]",
 }
 SKY_UNITS = {"sky": "flux/pix", "sky_dx": "flux/pix$^2$", "sky_dy": "flux/pix$^2$"}
-LONGEST_ID = 90  # characters of a galaxy's name in a title
+LONGEST_ID = 90  # longest name of a galaxy in a title, characters
 
 
 def plain(axis: Axes) -> None:
@@ -42,7 +42,7 @@ def plain(axis: Axes) -> None:
 
 
 def label_of(name: str) -> str:
-    """Return a parameter's name with its unit; of a component's (``r_eff_2``) likewise."""
+    """Return a parameter's name with its unit, also for components (``r_eff_2``)."""
     if name in SKY_UNITS:
         return f"{name} [{SKY_UNITS[name]}]"
     head, _, tail = name.rpartition("_")
@@ -52,7 +52,7 @@ def label_of(name: str) -> str:
 
 
 def drawable(text: str) -> str:
-    """Return a text in which characters that the font lacks are escaped, and spaces are plain."""
+    """Return a text with plain spaces, and with characters missing in the font escaped."""
     plain_spaces = " ".join(text.split())
     return "".join(
         c if _has_glyph(c) else c.encode("unicode_escape").decode() for c in plain_spaces
@@ -60,7 +60,7 @@ def drawable(text: str) -> str:
 
 
 def shortened(text: str, longest: int = LONGEST_ID) -> str:
-    """Return a text whose middle is left out where it has more than ``longest`` characters."""
+    """Return a text, with its middle omitted if it has more than ``longest`` characters."""
     if len(text) <= longest:
         return text
     half = (longest - 3) // 2
@@ -70,7 +70,7 @@ def shortened(text: str, longest: int = LONGEST_ID) -> str:
 def with_error(value: float, error: float) -> str:
     """Return ``value ± error`` to two digits of the error; a value without error to four.
 
-    Both have a common power of ten where they are below 1e-4 or from 1e7 on.
+    Both have a common power of ten if they are below 1e-4, or 1e7 and above.
     """
     if not math.isfinite(value):
         return "–"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LARGEST = 1e30  # of what is drawn: axes overflow beyond
+LARGEST = 1e30  # largest drawn value: axes overflow beyond it
 
 
 def plot_truth(table: Table, truth: Table) -> Figure:
@@ -24,11 +24,11 @@ def plot_truth(table: Table, truth: Table) -> Figure:
 
     Args:
         table: from `hybridfit.fit`.
-        truth: with the columns ``id`` and the parameters; rows are found by their id.
+        truth: table with the columns ``id`` and the parameters; rows are matched by id.
 
     Returns:
         The figure: fits against truth with their errors and the line of equality, and a
-        histogram of (fit - truth) / error beside the normal distribution it should follow.
+        histogram of (fit - truth) / error with the normal distribution that it should follow.
     """
     from matplotlib.figure import Figure
 
@@ -40,11 +40,11 @@ def plot_truth(table: Table, truth: Table) -> Figure:
     axes = figure.subplots(2, 4).ravel()
     for axis, name in zip(axes, LABELS, strict=False):
         fit, error = (_numbers(table, c) for c in (name, f"{name}_err"))
-        true = fit - offsets(table, truth, name)  # an angle's truth on the fit's own turn
-        for some, colour in ((~flagged, CLEAN), (flagged, FLAGGED)):
-            some = some & (np.abs(true) < LARGEST) & (np.abs(fit) < LARGEST)
-            if some.any():
-                _against(axis, true[some], fit[some], error[some], colour)
+        true = fit - offsets(table, truth, name)  # shift a true angle to the period of the fit
+        for subset, colour in ((~flagged, CLEAN), (flagged, FLAGGED)):
+            subset = subset & (np.abs(true) < LARGEST) & (np.abs(fit) < LARGEST)
+            if subset.any():
+                _against(axis, true[subset], fit[subset], error[subset], colour)
         _equality(axis, _numbers(truth, name), name in ("r_eff", "n"))
         axis.set_xlabel(f"true {LABELS[name]}", fontsize=9, color=INK)
         axis.set_ylabel(f"fitted {LABELS[name]}", fontsize=9, color=INK)
@@ -52,8 +52,8 @@ def plot_truth(table: Table, truth: Table) -> Figure:
     for axis in axes:
         plain(axis)
     handles = [
-        axes[0].plot([], [], "o", ms=5, color=colour, label=f"{label} ({int(some.sum())})")[0]
-        for some, colour, label in ((~flagged, CLEAN, "no flags"), (flagged, FLAGGED, "flagged"))
+        axes[0].plot([], [], "o", ms=5, color=colour, label=f"{label} ({int(subset.sum())})")[0]
+        for subset, colour, label in ((~flagged, CLEAN, "no flags"), (flagged, FLAGGED, "flagged"))
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=2, frameon=False, fontsize=10)
     return figure
@@ -74,14 +74,14 @@ def matched(table: Table, truth: Table) -> tuple[Table, Table]:
 
 
 def offsets(table: Table, truth: Table, name: str) -> NDArray[np.float64]:
-    """Return fit - truth (N,) of matched tables; an angle's the short way round."""
+    """Return fit - truth (N,) of matched tables; angles are wrapped."""
     with np.errstate(invalid="ignore"):  # a truth may be infinite
         off = _numbers(table, name) - _numbers(truth, name)
         return (off + 90) % 180 - 90 if name == "pa" else off
 
 
 def _numbers(table: Table, name: str) -> NDArray[np.float64]:
-    """A column as numbers, NaN where it is masked."""
+    """Return a column as numbers, NaN where masked."""
     return np.ma.filled(np.ma.asarray(table[name]).astype(float), np.nan)
 
 
@@ -123,13 +123,13 @@ def _equality(axis: Axes, true: NDArray, logarithmic: bool) -> None:
 
 
 def _pull_panel(axis: Axes, table: Table, truth: Table) -> None:
-    """Histogram of all offsets over their errors, beside the normal distribution."""
+    """Draw a histogram of all offsets over their errors, with the normal distribution."""
     with np.errstate(invalid="ignore", divide="ignore"):
         pulls = [offsets(table, truth, name) / _numbers(table, f"{name}_err") for name in LABELS]
     values = np.concatenate(pulls)
     values = values[np.isfinite(values)]
     bins = np.linspace(-5, 5, 41).tolist()
-    if len(values):  # the density of nothing is NaN
+    if len(values):  # the density of no values is NaN
         axis.hist(np.clip(values, -5, 5), bins, density=True, color=CLEAN, alpha=0.55, lw=0)
     grid = np.linspace(-5, 5, 201)
     axis.plot(grid, np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi), color=INK, lw=1.2)

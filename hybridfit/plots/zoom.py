@@ -1,4 +1,4 @@
-"""The part of a cutout around a galaxy that is small within it."""
+"""The part of a cutout around a galaxy that is much smaller than the cutout."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 Pixel = TypeVar("Pixel", np.float32, np.float64, np.bool_)
 
 REACH = 4.0  # half-light radii from the galaxy's centre to the edge of the zoom
-LEAST = 12.0  # pixels likewise, and
-PSF_REACH = 3.0  # FWHM of the PSF
-SMALL = 0.6  # of the cutout's shorter side: a zoom that is larger shows nothing new
+LEAST = 12.0  # smallest distance in pixels, and
+PSF_REACH = 3.0  # in FWHM of the PSF
+SMALL = 0.6  # fraction of the cutout's shorter side: a larger zoom would show nothing new
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Box:
 
     @classmethod
     def of_whole(cls, shape: tuple[int, ...]) -> Box:
-        """Return the box of all pixels (H, W)."""
+        """Return the box of the entire cutout (H, W)."""
         return cls(0, shape[1], 0, shape[0])
 
     def of(self, plane: NDArray[Pixel]) -> NDArray[Pixel]:
@@ -46,13 +46,13 @@ class Box:
 def zoom_box(
     shape: tuple[int, ...], centre: tuple[float, float], r_eff: float, psf_fwhm: float = math.nan
 ) -> Box | None:
-    """Return the square around a galaxy; None where it fills the cutout, or is not known.
+    """Return the square around a galaxy; None if it fills the cutout, or is unknown.
 
     Args:
         shape: H, W of the cutout.
         centre: x, y of the galaxy [pix].
         r_eff: half-light radius [pix].
-        psf_fwhm: of the PSF [pix]; NaN where there is none.
+        psf_fwhm: FWHM of the PSF [pix]; NaN without one.
     """
     if not all(map(math.isfinite, (*centre, r_eff))):
         return None
