@@ -188,6 +188,27 @@ def test_independent_of_batch_and_order(sample: tuple[Cutouts, Array, Fit]) -> N
         assert apart(fit, fit_cutouts(cutouts, FitOptions(chunk=chunk))) < 1e-3
 
 
+@pytest.mark.parametrize("side", [40, 47])
+def test_a_call_of_few_galaxies_rounds_like_a_full_one(side: int) -> None:
+    """Calls of eager kernels are filled up to two galaxies only: one alone is another product."""
+    cutouts, _ = observe(population(9, 6), 60.0, shape=(side, side), seed=7)
+    problem = build_problem(cutouts, FitOptions(), compile=False)
+    scatter = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
+    whitened = scatter.repeat(1, problem.space.n_nonlinear)
+    coords, rows = problem.space.from_whitened(whitened, problem.box)[0], torch.arange(9)
+    for jacobian in (True, False):
+        whole, level = problem.gram(coords, rows, jacobian)
+        scale = torch.diagonal(whole, dim1=1, dim2=2).sqrt()
+        scale = scale[:, :, None] * scale[:, None, :]
+        for count in (1, 2, 3, 5):
+            few = coords[:count], rows[:count], jacobian
+            gram, linear = problem.gram(*few)
+            # equal here; another library's matrix products may round in another order
+            assert ((gram - whole[:count]) / scale[:count]).abs().max() < 1e-6
+            torch.testing.assert_close(linear, level[:count], rtol=1e-5, atol=1e-5)
+            assert [len(pick) for pick, _, _ in problem.images(*few)] == [max(count, 2)]
+
+
 def test_different_kinds_of_psf_in_one_batch() -> None:
     """Oversampled, undersampled, with and without the pixel: each as if it were alone."""
     theta = population(6, 4)

@@ -120,6 +120,7 @@ class Kernels:
 
 EAGER = Kernels()
 JITTER = 1e-9  # of the linear parameters' equations, scaled to a unit diagonal
+LEAST_CALL = 2  # galaxies of a call of eager kernels
 LIGHTER = 4  # galaxies in the place of one, where images come without their derivatives
 
 
@@ -149,8 +150,8 @@ class Problem(Batch):
         space: parameters and prior.
         box: (B, 4) centre and half-widths of the position's prior, or (B, K, 4).
         prior_weight: 1 for maximum a posteriori, 0 for maximum likelihood.
-        chunk: galaxies a kernel call takes; every call is filled up to it, so that compiled
-            kernels see one shape and a galaxy's rounding does not depend on its neighbours.
+        chunk: galaxies a kernel call takes; calls are filled up so that compiled kernels see one
+            shape and a galaxy's rounding does not depend on its neighbours, see `_call_size`.
         profiles: one for each component of ``space``.
         kernels: see `Kernels`.
         surface: on which to stay, where parameters are fixed; points that the problem is
@@ -241,8 +242,8 @@ class Problem(Batch):
         """Yield images of render coordinates (b, P) chunk by chunk.
 
         Yields:
-            the rows of the batch (chunk,), how many of them were asked for (the others fill the
-            chunk up), and each component's `component_images`.
+            the rows of the batch in a call, how many of them were asked for (the others fill it
+            up), and each component's `component_images`.
         """
         shapes = [
             geometry(coords[:, columns], profile, self.pixels.data.dtype)
@@ -250,8 +251,8 @@ class Problem(Batch):
         ]
         chunk = self.chunk if jacobian else LIGHTER * self.chunk
         for first in range(0, len(rows), chunk):
-            index = torch.arange(first, first + chunk, device=rows.device)
             used = min(chunk, len(rows) - first)
+            index = torch.arange(first, first + self._call_size(used, chunk), device=rows.device)
             index = index.clamp_max(len(rows) - 1)
             pick = rows[index]
             transfer = self.pixels.transfer[pick]
@@ -263,6 +264,16 @@ class Problem(Batch):
                     for shape, profile in zip(shapes, self.profiles, strict=True)
                 ],
             )
+
+    def _call_size(self, used: int, chunk: int) -> int:
+        """Return how many galaxies a kernel call takes for ``used`` of them.
+
+        Compiled kernels, and those of a GPU, take a whole chunk. On a CPU eager kernels round alike
+        in calls of any size from two galaxies on, while one alone takes other matrix products.
+        """
+        if self.kernels is not EAGER or self.box.device.type != "cpu":
+            return chunk
+        return min(chunk, max(used, LEAST_CALL))
 
 
 def _rows(shape: Geometry, index: Tensor) -> Geometry:
