@@ -14,7 +14,7 @@ The elliptical radius is ``rho^2 = d^T M d`` with ``M = exp`` of a traceless sym
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -119,10 +119,10 @@ def component_images(
     """
     table = _core_table(shape, profile, grid, jacobian)  # (B, S, 2 or 3 + shapes)
     core = _core_modes(shape, table, grid, jacobian)
-    outer = _to_modes(_outer(shape, profile, grid, jacobian))
+    outer = _outer_modes(shape, profile, grid, jacobian)
     if not grid.folds:
-        both = [(a + c, b + d) for (a, b), (c, d) in zip(outer, core, strict=True)]
-        modes = _stack(_with_centre(_times(both, transfer), grid.kx, grid.ky, jacobian))
+        both = _times(_add(outer, core), transfer)
+        modes = _stack(_with_centre(both, grid.kx, grid.ky, jacobian))
         return _to_pixels(modes, grid)
     if grid.galfit_pixels:
         response = shift_response(shape.position, grid)
@@ -157,6 +157,10 @@ def _far_modes(shape: Geometry, profile: Profile, grid: Grid, transfer: Tensor) 
 
 
 Pair = tuple[Tensor, Tensor]  # real and imaginary part, each (B, kx, ky)
+
+
+def _add(values: list[Pair], others: list[Pair]) -> list[Pair]:
+    return [(a + c, b + d) for (a, b), (c, d) in zip(values, others, strict=True)]
 
 
 def _times(values: list[Pair], transfer: Tensor) -> list[Pair]:
@@ -227,6 +231,27 @@ def _columns(value: Tensor, ndim: int) -> tuple[Tensor, ...]:
 
 def _quadratic(form: tuple[Tensor, ...], x: Tensor, y: Tensor) -> Tensor:
     return (form[0] * x + (2 * form[1]) * y) * x + form[2] * y * y
+
+
+def _outer_modes(shape: Geometry, profile: Profile, grid: Grid, jacobian: bool) -> list[Pair]:
+    """Return modes of the smooth outer piece, and of its derivatives except by the centre.
+
+    Profiles with an edge are sampled at several points of each pixel, each set of points being one
+    image that is shifted in Fourier space.
+    """
+    if profile.subpixels == 1:
+        return _to_modes(_outer(shape, profile, grid, jacobian))
+    n = profile.subpixels
+    sums: list[Pair] = []
+    for k in range(n * n):
+        dx, dy = (k % n + 0.5) / n - 0.5, (k // n + 0.5) / n - 0.5
+        offset = shape.position.new_tensor([dx, dy])
+        moved = replace(shape, position=shape.position - offset)
+        phase = grid.inside_kx * dx + grid.inside_ky * dy
+        shift = torch.stack([torch.cos(phase), -torch.sin(phase)])[None] / n**2
+        pairs = _times(_to_modes(_outer(moved, profile, grid, jacobian)), shift)
+        sums = _add(sums, pairs) if sums else pairs
+    return sums
 
 
 def _outer(shape: Geometry, profile: Profile, grid: Grid, jacobian: bool) -> Tensor:

@@ -70,6 +70,9 @@ class Profile:
     shape: tuple[str, ...] = ()
     shape_parameters: tuple[ShapeParameter, ...] = ()
     scales: tuple[NativeScale, ...] = ()
+    # points of a pixel along each axis at which the light away from the centre is sampled: one is
+    # enough unless it has an edge
+    subpixels: int = 1
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
