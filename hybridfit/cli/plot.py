@@ -63,7 +63,7 @@ def plot(arguments: PlotArguments, given: dict[str, dict[str, Any]]) -> None:
 
     with usage():
         import_allowed(arguments.allow_import)
-    said: list[str] = []
+    notes: list[str] = []
     files = plot_run(
         arguments.out,
         arguments.id,
@@ -71,10 +71,10 @@ def plot(arguments: PlotArguments, given: dict[str, dict[str, Any]]) -> None:
         arguments.truth,
         arguments.limit,
         arguments.quiet,
-        said.append,
+        notes.append,
     )
     if not arguments.quiet:
-        text = "\n".join([f"{len(files)} figures in {files[0].parent}", *said])
+        text = "\n".join([f"{len(files)} figures in {files[0].parent}", *notes])
         click.echo(text, err=True)
 
 

@@ -47,7 +47,7 @@ class Flag(IntFlag):
 
 FLAG_TEXT: dict[Flag, str] = {
     Flag.NOT_CONVERGED: "the optimiser stopped before the parameters settled",
-    Flag.AT_LIMIT: "a parameter lies at the edge of what the prior allows",
+    Flag.AT_LIMIT: "a parameter lies at the edge of its prior",
     Flag.NO_SIGNAL: "no flux was found, or less than 5 sigma of it",
     Flag.MASKED_CENTRE: "pixels at the centre of the galaxy are masked or have no data",
     Flag.SIGMA_ESTIMATED: "no noise map was given: sigma was estimated from the background",

@@ -65,7 +65,7 @@ def in_unit_of(unit: Any, name: str, value: Any, own: Any) -> Any:
     """Return a noise map in the appropriate power of the image's unit.
 
     Args:
-        unit: of the image, None without one.
+        unit: unit of the image, None without one.
         name: "sigma", "variance" or "ivar".
         value: the map.
         own: its unit, None without one.

@@ -18,7 +18,7 @@ def as_tensor(value: Any, dtype: torch.dtype, name: str = "value") -> Tensor:
     Args:
         value: numbers: a tensor, an array, a list of either, or one number.
         dtype: of the tensor.
-        name: of the argument, for the error.
+        name: name of the argument, for the error.
 
     Raises:
         ValueError: for anything but real numbers, and for fractions as integers.

@@ -39,7 +39,7 @@ def ucd_of(name: str, end: str = "") -> str:
     """Return the descriptor of a parameter's column.
 
     Args:
-        name: of the parameter, without its component.
+        name: name of the parameter, without its component.
         end: suffix of the column's name: "" for the value, or "_err", "_p16" and so on.
     """
     return ENDS[end].format(PARAMETERS.get(name, OTHER))

@@ -27,7 +27,7 @@ class Doubt(Enum):
 
     NONE = "the user's"
     SOME = "a header's"
-    MUCH = "a header's, of pixels whose unit is not said"
+    MUCH = "a header's, for pixels without a given unit"
 
 
 def is_gain_credible(

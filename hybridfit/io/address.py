@@ -27,7 +27,7 @@ class Address:
     """The location of an image.
 
     Args:
-        path: of the file.
+        path: path of the file.
         hdu: its name, "" if not given; a name that is all digits may be the HDU's number, from 0.
         version: its EXTVER, 0 if not given.
         section: the first and last pixel of each axis, x first, from 1; empty for all.

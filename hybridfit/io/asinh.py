@@ -22,7 +22,7 @@ MAX_VALUE = 60.0  # a factor of 10^24 in flux: larger values are not on that sca
 
 
 def is_asinh(header: fits.Header) -> bool:
-    """Whether a header says that its pixels are on an asinh scale."""
+    """Return whether the header declares an asinh scale of the pixels."""
     return any(key in header for key in KEYS)
 
 
@@ -33,7 +33,7 @@ def linear_pixels(
 
     Args:
         data: (H, W) as they are stored.
-        header: of their own HDU; without the keywords the pixels are returned as they are.
+        header: header of their own HDU; without the keywords the pixels are returned as they are.
         where: file and HDU, for errors.
 
     Raises:

@@ -37,7 +37,7 @@ ANY = -1  # every bit
 
 @dataclass(frozen=True)
 class Bits:
-    """The bits of a plane that mark pixels to leave out.
+    """The bits of a plane that exclude pixels.
 
     Args:
         value: their sum; `ANY` for all.
@@ -48,7 +48,7 @@ class Bits:
     meaning: str
 
     def bad(self, plane: NDArray) -> NDArray[np.bool_]:
-        """(H, W) True where any of the bits is set, or the value is not a number."""
+        """Return (H, W) True where any of the bits is set, or the value is not finite."""
         whole = np.isfinite(plane)
         if self.value == ANY:
             return ~whole | (plane != 0)
@@ -69,7 +69,7 @@ def chosen_bits(header: fits.Header, telescope: str, chosen: str = "") -> Bits:
     """Return the bits to leave out of a plane of data quality.
 
     Args:
-        header: of the plane.
+        header: header of the plane.
         telescope: that took the image, "" where unknown.
         chosen: names or bit values given by the user, "SAT,CR" or "1,4096"; "" for those that
             the telescope's documentation calls harmful, or for all bits where it is unknown.

@@ -40,9 +40,9 @@ class Claim:
     """A claim held by one member.
 
     Args:
-        path: of the claimed resource.
+        path: path of the claimed resource.
         generation: number of previous owners that died.
-        token: of the member.
+        token: token of the member.
     """
 
     path: Path

@@ -36,7 +36,7 @@ def value_columns(name: str, unit: str, best: str) -> tuple[Column, Column]:
     """Return the columns of a parameter's value and its standard deviation.
 
     Args:
-        name: of the parameter, with its component.
+        name: name of the parameter, with its component.
         unit: of both.
         best: how the value was chosen.
     """
@@ -105,7 +105,7 @@ def draws_columns(names: Sequence[str], n_draws: int) -> list[Column]:
     """Return the columns of S draws of each galaxy's parameters.
 
     Args:
-        names: of the parameters.
+        names: names of the parameters.
         n_draws: S.
     """
     return [

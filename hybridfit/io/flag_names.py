@@ -20,7 +20,7 @@ def with_flag_names(
 
     Args:
         parts: all rows.
-        columns: of these rows; without ``flags`` they are unchanged.
+        columns: columns of these rows; without ``flags`` they are unchanged.
     """
     if "flags" not in {column.name for column in columns}:
         return tuple(columns)

@@ -42,7 +42,7 @@ def with_flux_unit(column: Column, unit: str) -> Column:
 
     Args:
         column: any column.
-        unit: of a flux, see `shared_unit`; "" leaves all columns as they are.
+        unit: unit of a flux, see `shared_unit`; "" leaves all columns as they are.
     """
     if not unit:
         return column

@@ -25,9 +25,9 @@ class ImageHeader:
     """A header, with the values that photometry needs repeatedly.
 
     Args:
-        header: of the image, with inherited keywords.
+        header: header of the image, with inherited keywords.
         keywords: those present; asking astropy for a missing one is slow.
-        unit: of its pixels.
+        unit: unit of its pixels.
         exposure: seconds, None where unknown.
         known_area: of a pixel in steradian, from the WCS or the user; None where unknown.
         pixels: (H, W) of the image, None where they are not available.

@@ -26,7 +26,7 @@ class Plain:
 
     Args:
         data: (..., H, W) real numbers.
-        unit: of the data, None without one.
+        unit: unit of the data, None without one.
         noise: by role, "sigma", "variance" or "ivar", one at most, in powers of ``unit``.
         bad: (..., H, W) True where the data are invalid; None without a mask.
         psf: (..., h, w), None without one.
@@ -73,7 +73,7 @@ def plain_image(value: Any, name: str = "image") -> Plain:
     Args:
         value: array, tensor, `numpy.ma.MaskedArray`, Quantity, `NDData`, `CCDData` or
             `Cutout2D`.
-        name: of the argument, for the error.
+        name: name of the argument, for the error.
 
     Raises:
         ValueError: if it does not hold real numbers, or its uncertainty is of no known kind.

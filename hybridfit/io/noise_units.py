@@ -22,7 +22,7 @@ def in_unit_of_image(
 
     Args:
         plane: (H, W) "sigma", "variance" or "ivar"; other roles are returned as they are.
-        role: of the plane.
+        role: role of the plane.
         own: header of the plane.
         image: header of the image.
     """

@@ -79,7 +79,7 @@ def calibrate(
     """Return the calibration of an image.
 
     Args:
-        header: of the image, with inherited keywords.
+        header: header of the image, with inherited keywords.
         zeropoint: mag, given by the user; takes precedence over the header.
         gain: electrons per unit, likewise.
         area: of a pixel in steradian, from the WCS or the user; None where unknown.

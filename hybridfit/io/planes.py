@@ -92,9 +92,9 @@ class PlaneInFile:
 
     Args:
         plane: (H, W).
-        header: of the plane, with inherited keywords.
+        header: header of the plane, with inherited keywords.
         primary: header of the primary HDU.
-        names: of all HDUs, in upper case, "" for one without a name.
+        names: names of all HDUs, in upper case, "" for one without a name.
     """
 
     plane: NDArray[np.floating]

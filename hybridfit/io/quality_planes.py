@@ -50,8 +50,8 @@ def merged_quality(
         kept.pop(role, None)
         bad |= found
         notes.append(_note(text_in(header, "EXTNAME") or role, found, meaning))
-    found, said = _of_weight(planes, headers.get("weight", fits.Header()))
-    bad, notes = bad | found, [*notes, *said]
+    found, more = _of_weight(planes, headers.get("weight", fits.Header()))
+    bad, notes = bad | found, [*notes, *more]
     if bad.any() or "bad" in planes:
         kept["bad"] = bad | planes.get("bad", False)
     return kept, tuple(filter(None, notes))

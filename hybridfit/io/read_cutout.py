@@ -132,7 +132,7 @@ def assemble_cutout(
         psf: None to fit without one.
         psf_includes_pixel: whether the PSF includes the pixel response.
         pixel_scale: arcsec, NaN where unknown.
-        wcs: of the image as given, None without one.
+        wcs: WCS of the image as given, None without one.
         notes, last_notes: notes on the pixels; a long message may cut off the last ones.
     """
     flags = draft.flags | (Flag.NO_PSF if psf is None else psf.flags)
@@ -228,7 +228,7 @@ def _calibration(
 
 
 def _prepared(draft: Draft, options: ReadOptions, calibration: Calibration) -> Draft:
-    """Return a draft cropped, with neighbours masked and a missing sigma made, as asked."""
+    """Return the draft cropped, with masked neighbours and an estimated sigma, per the options."""
     return prepare(
         draft,
         crop=options.crop,

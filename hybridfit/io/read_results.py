@@ -137,7 +137,7 @@ def read_draws(path: str | Path, id: str | None = None) -> Table:
 
     Args:
         path: folder of the run.
-        id: of one galaxy; None for all.
+        id: id of one galaxy; None for all.
 
     Returns:
         For all galaxies one row each, in the order of the results, with S draws in every column:

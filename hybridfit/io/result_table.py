@@ -112,7 +112,7 @@ def result_columns(
     They do not depend on the galaxies: unknown values are NaN.
 
     Args:
-        space: of the fit.
+        space: parameter space of the fit.
         id_width: bytes of the longest id.
         covariance: whether to include the covariance matrices.
         quantiles: whether there are draws to compute quantiles from.

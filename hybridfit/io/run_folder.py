@@ -52,7 +52,7 @@ class RunFolder:
     Args:
         path: the folder.
         results: the final table.
-        record: of the run's input and options; ``compared`` in it must agree to continue.
+        record: record of the run's input and options; ``compared`` in it must agree to continue.
         row_type: record type of the rows.
         edges: numbers of the first galaxy of each part, and the end.
         damaged: why parts were not usable, among those read.
@@ -172,7 +172,7 @@ def open_run(
 
     Args:
         path: the folder, created if it does not exist.
-        format: of the table.
+        format: format of the table.
         record: JSON-able; its entry ``compared`` (names to values) must agree with the record of
             the folder's run.
         row_type, edges: see `RunFolder`.

@@ -32,12 +32,12 @@ class Column:
     """One column of a table.
 
     Args:
-        name: of the column.
+        name: name of the column.
         format: numpy format of an entry's numbers; ``S`` and the width of a string in bytes.
         unit: in astropy's spelling; "" for numbers without a unit, and for image units.
         description: in one sentence.
         ucd: unified content descriptor (UCD1+), see `hybridfit.data.ucd`.
-        shape: of an entry.
+        shape: shape of an entry.
         is_draws: whether it holds draws, which are written to a separate table.
     """
 
@@ -51,7 +51,7 @@ class Column:
 
     @property
     def is_text(self) -> bool:
-        """Whether its entries are strings, in UTF-8."""
+        """Return whether the entries are strings, in UTF-8."""
         return self.format.startswith("S")
 
 
@@ -138,7 +138,7 @@ def failed_row(id: str, flags: int, text: str, columns: Sequence[Column]) -> NDA
         id: its name.
         flags: all flags of the galaxy.
         text: the reason.
-        columns: of the table.
+        columns: columns of the table.
     """
     rows = blank_rows(1, columns)
     rows["id"], rows["flags"], rows["notes"] = id.encode(), flags, shortened(text)

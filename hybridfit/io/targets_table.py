@@ -25,7 +25,7 @@ def targets_columns(names: Sequence[str], id_width: int, n_samples: int = 0) -> 
     """Return the columns of the table of posteriors of ``names``.
 
     Args:
-        names: of the parameters.
+        names: names of the parameters.
         id_width: bytes of the longest id.
         n_samples: number of draws kept per galaxy; 0: none.
     """

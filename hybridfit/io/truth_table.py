@@ -30,7 +30,7 @@ def read_truth(path: Path, names: Sequence[str] = (), optional: Sequence[str] = 
     """Read a truth table.
 
     Args:
-        path: of the table.
+        path: path of the table.
         names: required columns besides id.
         optional: those of them that may be missing.
 
@@ -64,7 +64,7 @@ def true_parameters(rows: Table, cutouts: Cutouts, names: Sequence[str]) -> Tens
     Args:
         rows: B of a truth table, with positions in pixels of the files.
         cutouts: the same B galaxies.
-        names: of the parameters.
+        names: names of the parameters.
     """
     return in_cutout(truth_values(rows, names), names, cutouts.origin)
 

@@ -37,7 +37,7 @@ def with_utf8(parts: Iterable[Rows], columns: Sequence[Column]) -> tuple[Column,
 
     Args:
         parts: rows, all of them.
-        columns: of these rows.
+        columns: columns of these rows.
     """
     names = [c.name for c in columns if c.is_text and c.name not in LOOSE]
     width = dict.fromkeys(names, 0)

@@ -41,7 +41,7 @@ class View:
     """An image HDU and the selected part; inspects the header only, not the data.
 
     Args:
-        hdu: of an image.
+        hdu: HDU of an image.
         address: as given by the user.
         tail: the HDU in brackets, for errors.
         parent: of the image that it belongs to, see `hybridfit.io.planes.read_plane`.

@@ -42,8 +42,8 @@ def write_votable(
     Args:
         file: to write to.
         parts: rows of ``columns``, in order.
-        columns: of these rows.
-        meta: of the table.
+        columns: columns of these rows.
+        meta: metadata of the table.
     """
     head, _, tail = _pieces(np.zeros(1, record_type(columns)), columns, meta)
     file.write(head)

@@ -41,7 +41,7 @@ def finished(
 
     Args:
         parts: all rows; traversed twice.
-        columns: of these rows.
+        columns: columns of these rows.
     """
     named, meta = with_zeropoint_metadata(parts, columns)
     return with_flag_names(parts, named), meta
@@ -70,7 +70,7 @@ def write_tables(
         folder: of the run.
         format: one of `FORMATS`.
         parts: rows in order; traversed several times (`hybridfit.io.unicode_columns`).
-        columns: of these rows.
+        columns: columns of these rows.
         meta: for the tables' metadata; FITS keywords have at most 8 letters.
 
     Raises:
@@ -101,7 +101,7 @@ def write_results(
     Args:
         path: ends in one of `ENDINGS`.
         parts: rows of ``columns`` in order; traversed twice for FITS.
-        columns: of these rows.
+        columns: columns of these rows.
         meta: for the table's metadata; FITS keywords have at most 8 letters.
 
     Raises:

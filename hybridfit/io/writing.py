@@ -125,7 +125,7 @@ def read_regular(path: Path, limit: int) -> bytes:
     """Return the bytes of a file written by a run.
 
     Args:
-        path: of the file.
+        path: path of the file.
         limit: largest allowed size in bytes.
 
     Raises:

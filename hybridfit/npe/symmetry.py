@@ -1,7 +1,7 @@
 """The symmetries of the frame: a mirror image, and a turn by 180 degrees.
 
 A galaxy mirrored at the frame's long axis is another, equally probable galaxy, and the axis could
-point the other way too. So each galaxy in training stands for four, which differ only in the
+point the other way too. So each galaxy in training counts as four, which differ only in the
 signs of scalars and targets and in the order of pixels.
 """
 

@@ -146,8 +146,8 @@ class _Fits:
 def _edge(psf: Array, radius: Array) -> float:
     """Return the radius where the PSF ends: its corners, or where a cut has set it to 0."""
     ring = np.rint(radius).astype(int).ravel()
-    held = np.bincount(ring, (psf != 0).ravel()) > 0.5 * np.bincount(ring)
-    return min(float(np.flatnonzero(held).max(initial=0)) + 0.5, float(radius.max()))
+    filled = np.bincount(ring, (psf != 0).ravel()) > 0.5 * np.bincount(ring)
+    return min(float(np.flatnonzero(filled).max(initial=0)) + 0.5, float(radius.max()))
 
 
 def _rings(psf: Array, radius: Array, first: float, last: float) -> _Rings | None:

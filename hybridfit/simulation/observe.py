@@ -141,7 +141,7 @@ def _norm(images: Tensor) -> Tensor:
 
 
 def _signal(images: Tensor, mask: Tensor) -> Tensor:
-    """(B,) norm of what is not masked; most fields have no mask."""
+    """Return the norm (B,) of the unmasked pixels; most fields have no mask."""
     result = _norm(images)
     rows = mask.flatten(1).any(dim=1).nonzero()[:, 0]
     result[rows] = _norm(images[rows] * ~mask[rows])

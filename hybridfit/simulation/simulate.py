@@ -37,7 +37,7 @@ AT_ONCE = 16  # galaxies rendered at a time: bounds memory
 
 @dataclass(frozen=True)
 class SimulateOptions:
-    """What is drawn; pairs are (low, high) of a uniform distribution unless said otherwise.
+    """What is drawn; pairs are (low, high) of a uniform distribution unless stated otherwise.
 
     A galaxy's flux follows from its signal to noise, sqrt(sum (model / sigma)^2) with the sky's
     noise alone.

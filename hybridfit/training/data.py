@@ -73,7 +73,7 @@ class SimulatedSource:
 
     Args:
         simulator, prior: what is drawn.
-        seed: of the run.
+        seed: random seed of the run.
         size: galaxies a shard.
         device: where they are simulated.
         stream: `TRAINING` or `VALIDATION`.

@@ -32,7 +32,7 @@ def labelled_shard(
         truth: (B, 8) physical parameters in cutout pixels; where the sky is NaN it is drawn from
             what the pixels say about it given the others. With ``columns`` (B, T) their values.
         columns: other parameters than the Sersic ones.
-        seed: of the skies.
+        seed: random seed of the skies.
         initial_estimator: of the network, where it refines an initial estimate; galaxies are
             measured on its device.
 

@@ -3,9 +3,9 @@
 *Pixels* draws the cutout's unmasked pixels with replacement (Efron 1979; for galaxies GALMOSS, Chen
 et al. 2024), so that the scatter of the residuals, not the noise map, sets the errors. *Parametric*
 adds new noise of sigma to the best model. The prior counts as one more measurement, redrawn in each
-replica: with a fixed centre, parameters that the pixels leave open would hardly move and seem well
-known (Bardsley et al. 2014, "randomize then optimize"; for a linear model with Gaussian noise the
-draws then follow the posterior exactly).
+replica: with a fixed centre, parameters that the pixels barely constrain would hardly move and seem
+well known (Bardsley et al. 2014, "randomize then optimize"; for a linear model with Gaussian noise
+the draws then follow the posterior exactly).
 
 Refitting minimises each replica from the best fit. The one-step form takes one Gauss-Newton
 step from there,

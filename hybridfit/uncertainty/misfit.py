@@ -103,7 +103,7 @@ def _smoothed_square(modes: Tensor, light: Tensor, shape: tuple[int, int]) -> Te
     Args:
         modes: (B, C, ...) transforms of the columns, smoothed.
         light: (B, H, W) the galaxy's model over sigma.
-        shape: of the padded image.
+        shape: shape of the padded image.
     """
     height, width = light.shape[-2:]
     smooth = torch.fft.irfft2(modes, s=shape)
@@ -127,7 +127,7 @@ def _structure_gram(
         modes: (B, M, H, W) over sigma.
         light: (B, H, W) the galaxy's model over sigma.
         power: (B, ...) transform of the structure's correlation.
-        shape: of the padded image.
+        shape: shape of the padded image.
     """
     size = columns.shape[1] + modes.shape[1]
     gram = square.new_zeros(len(square), size, size)
