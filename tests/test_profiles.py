@@ -9,11 +9,19 @@ import numpy as np
 import pytest
 import torch
 from profiles_of_users import Moffat
-from scipy import special
+from scipy import integrate, special
 from tolerances import DOUBLE
 
 import hybridfit as hf
-from hybridfit.model.profiles import PROFILES, Profile, Sersic, find_profile, registry
+from hybridfit.model.profiles import (
+    PROFILES,
+    Boxy,
+    EdgeOnDisk,
+    Profile,
+    Sersic,
+    find_profile,
+    registry,
+)
 from hybridfit.model.profiles.bn import log_bn
 
 # shape parameters at which the contract must hold
@@ -27,9 +35,12 @@ SHAPES: dict[str, list[tuple[float, ...]]] = {
     "king": [(2.0, 10.0), (0.5, 3.0), (4.0, 300.0)],
     "core_sersic": [(4.0, 0.1, 5.0, 0.03), (8.0, 0.8, 20.0, 1e-3), (1.0, 0.01, 2.0, 0.5)],
     "broken_exponential": [(0.5, 2.5, 5.0), (3.0, 1.0, 20.0), (0.2, 6.0, 2.0)],
+    "boxy_sersic": [(1.0, -0.8), (4.0, 1.5)],
+    "boxy_exponential": [(-0.3,)],
     "users_moffat": [(2.5,), (4.0,)],
 }
-ALL: dict[str, Callable[[], Profile]] = {**PROFILES, "users_moffat": Moffat}
+RADIAL = {name: make for name, make in PROFILES.items() if make().is_radial}
+ALL: dict[str, Callable[[], Profile]] = {**RADIAL, "users_moffat": Moffat}
 # the radius at which a profile bends or ends, where a quadrature needs an edge
 BENDS = {"ferrers": "r_out", "king": "r_t", "core_sersic": "r_b", "broken_exponential": "r_b"}
 CASES = [(name, shape) for name in ALL for shape in SHAPES[name]]
@@ -68,7 +79,15 @@ def flux_within(name: str, radius: float, shape: tuple[float, ...]) -> float:
     half = np.diff(edges)[:, None] / 2
     t = edges[:-1, None] + half * (1 + node)
     light = 2 * math.pi * np.exp(2 * t) * at(ALL[name](), np.exp(t), shape)
-    return float((light * half * weight).sum())
+    return float((light * half * weight).sum()) * area_ratio(name, shape)
+
+
+def area_ratio(name: str, shape: tuple[float, ...]) -> float:
+    """Area of a generalised ellipse over that of an ellipse of the same axes."""
+    if "c0" not in ALL[name]().shape:
+        return 1.0
+    c = shape[-1] + 2
+    return float(4 * special.beta(1 / c, 1 + 1 / c) / (math.pi * c))
 
 
 def shape_coordinates(profile: Profile, shape: Sequence[float]) -> np.ndarray:
@@ -235,6 +254,41 @@ def test_sersic_half_is_the_gaussian() -> None:
     rho = np.linspace(0.01, 4.0, 50)
     gauss = math.log(2) / math.pi * np.exp(-math.log(2) * rho**2)
     np.testing.assert_allclose(at(Sersic(), rho, (0.5,)), gauss, rtol=1e-8, atol=DOUBLE)
+
+
+# --- profiles that are not functions of one radius ------------------------------------------
+
+
+@pytest.mark.parametrize("axis", ["along", "across"])
+def test_half_of_an_edge_on_disk_is_within_its_axes(axis: str) -> None:
+    """1e-9: quadrature of scipy; GALFIT's formula with Bessel's function of scipy."""
+    disk = EdgeOnDisk()
+
+    def part(u: float) -> float:
+        return float(getattr(disk, axis)(torch.tensor(u, dtype=torch.float64))[0])
+
+    within, beyond = (integrate.quad(part, *ends, epsabs=1e-12)[0] for ends in ((0, 1), (1, 60)))
+    assert within == pytest.approx(0.25, abs=1e-9)
+    assert beyond == pytest.approx(0.25, abs=1e-9)
+    one = {"r_eff": torch.tensor(1.0).double(), "q": torch.tensor(1.0).double()}
+    scale = float(disk.native_scales(one)["r_s" if axis == "along" else "h_s"])
+    for u in (0.1, 0.7, 3.0):
+        x = u / scale
+        expected = x * special.k1(x) if axis == "along" else np.cosh(x) ** -2
+        assert part(u) / part(1e-8) == pytest.approx(expected, rel=1e-9, abs=DOUBLE)
+
+
+def test_what_has_no_radial_brightness_says_so() -> None:
+    one = torch.tensor(1.0)
+    with pytest.raises(TypeError, match="no surface brightness"):
+        find_profile("point").evaluate(one)
+    with pytest.raises(TypeError, match="no elliptical isophotes"):
+        find_profile("edge_on").evaluate(one)
+    for profile in (find_profile("point"), find_profile("boxy_sersic")):
+        with pytest.raises(ValueError, match="cannot be boxy: expected a radial profile"):
+            Boxy(profile)
+    assert find_profile("point").coordinates == ("x", "y")
+    assert Boxy(find_profile("ferrers")).shape == ("alpha", "beta", "c0")
 
 
 # --- names ----------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hybridfit.model.profiles import LEAST_EXPONENT, Profile
+from hybridfit.model.profiles import LEAST_EXPONENT, Boxy, EdgeOnDisk, PointSource, Profile
+from hybridfit.rendering import boxy, edge_on
 from hybridfit.rendering.galfit_pixels import far_pixels, shift_response
 from hybridfit.rendering.grid import CORE_WIDTH, S_STEP, Grid
 
@@ -37,6 +38,7 @@ class Geometry:
         log_size: (B,) ln of the circularised size.
         width: (B,) scale R of the core's window in the circularised radius.
         coefficients: (B, C) of the profile.
+        eta: (B, 2) ellipticity pair, for profiles that are not functions of one radius.
     """
 
     position: Tensor
@@ -47,11 +49,14 @@ class Geometry:
     log_size: Tensor
     width: Tensor
     coefficients: Tensor
+    eta: Tensor
 
 
 def geometry(coords: Tensor, profile: Profile, dtype: torch.dtype) -> Geometry:
-    """Convert the render coordinates (B, 5 + S) of one component into the kernels' input."""
+    """Convert the render coordinates (B, P) of one component into the kernels' input."""
     coords = coords.double()
+    if isinstance(profile, PointSource):  # of no size, and round
+        coords = torch.cat([coords, coords.new_zeros(len(coords), 3)], dim=1)
     eta = coords[:, -2:]
     g2 = (eta**2).sum(dim=1)
     g = torch.sqrt(g2)
@@ -72,6 +77,7 @@ def geometry(coords: Tensor, profile: Profile, dtype: torch.dtype) -> Geometry:
         coords[:, 2],
         CORE_WIDTH * torch.exp(g / 2),
         profile.prepare(coords[:, 3:-2]),
+        eta,
     )
     return Geometry(*(value.to(dtype) for value in values))
 
@@ -114,11 +120,12 @@ def component_images(
         jacobian: whether to compute derivatives.
 
     Returns:
-        (B, 1, H, W), or (B, 6 + S, H, W): the image, then d / d (x, y, ln size, ln shape...,
-        eta1, eta2).
+        (B, 1, H, W), or (B, 1 + P, H, W): the image, then its derivatives by the profile's
+        coordinates: x, y, ln size, ln shape..., eta1, eta2, or x, y of a point.
     """
-    table = _core_table(shape, profile, grid, jacobian)  # (B, S, 2 or 3 + shapes)
-    core = _core_modes(shape, table, grid, jacobian)
+    core = _core_modes(shape, profile, grid, jacobian)
+    if isinstance(profile, PointSource):
+        return _point_images(shape, core, grid, transfer, jacobian)
     outer = _outer_modes(shape, profile, grid, jacobian)
     if not grid.folds:
         both = _times(_add(outer, core), transfer)
@@ -129,12 +136,29 @@ def component_images(
         transfer = torch.stack(_times([response], transfer)[0], dim=1)
     # what of the transfer function lies on the FFT's own modes is enough for the outer piece
     smooth = _times(outer, grid.inside(transfer))
-    if grid.galfit_pixels:
+    if grid.galfit_pixels and profile.is_radial and not isinstance(profile, Boxy):
         (far,) = _far_modes(shape, profile, grid, transfer)
         smooth[0] = smooth[0][0] + far[0], smooth[0][1] + far[1]
     smooth = _with_centre(smooth, grid.inside_kx, grid.inside_ky, jacobian)
     core = _with_centre(_times(core, transfer), grid.phase_kx, grid.phase_ky, jacobian)
     return _to_pixels(_fold(_stack(core), grid) + _stack(smooth), grid)
+
+
+def _point_images(
+    shape: Geometry, point: list[Pair], grid: Grid, transfer: Tensor, jacobian: bool
+) -> Tensor:
+    """Return images of a point of the modes ``point`` and their derivatives by x, y."""
+    if grid.galfit_pixels:
+        # GALFIT shifts the PSF image itself: no pixel, and no modes but those of the image. A PSF
+        # that includes the pixel is not known to GALFIT
+        kx, ky = grid.inside_kx, grid.inside_ky
+        pixel = torch.sinc(kx / (2 * math.pi)) * torch.sinc(ky / (2 * math.pi))
+        response = torch.stack(shift_response(shape.position, grid), dim=1)
+        inside = [(grid.inside(re), grid.inside(im)) for re, im in point]
+        modes = _times(_times(inside, grid.inside(response)), grid.inside(transfer) / pixel)
+        return _to_pixels(_stack(_with_centre(modes, kx, ky, jacobian)), grid)
+    modes = _with_centre(_times(point, transfer), grid.phase_kx, grid.phase_ky, jacobian)
+    return _to_pixels(_fold(_stack(modes), grid) if grid.folds else _stack(modes), grid)
 
 
 def _far_modes(shape: Geometry, profile: Profile, grid: Grid, transfer: Tensor) -> list[Pair]:
@@ -256,6 +280,11 @@ def _outer_modes(shape: Geometry, profile: Profile, grid: Grid, jacobian: bool) 
 
 def _outer(shape: Geometry, profile: Profile, grid: Grid, jacobian: bool) -> Tensor:
     """Return the smooth outer piece at pixel centres, and its derivatives except by the centre."""
+    if isinstance(profile, EdgeOnDisk):
+        return _images(edge_on.outer_images(profile, *_placed(shape), grid), jacobian)
+    if isinstance(profile, Boxy):
+        coefficients = _columns(shape.coefficients, 3)
+        return _images(boxy.outer_images(profile, *_placed(shape), coefficients, grid), jacobian)
     x0, y0 = _columns(shape.position, 3)
     dx, dy = grid.x - x0, grid.y - y0  # (B, 1, columns), (B, rows, 1)
     rho2 = _quadratic(_columns(shape.metric, 3), dx, dy).clamp_min(1e-8)
@@ -304,7 +333,36 @@ def _core_table(shape: Geometry, profile: Profile, grid: Grid, jacobian: bool) -
     return torch.cat([transforms[:, :1], slope, transforms[:, 1:]], dim=1).transpose(1, 2)
 
 
-def _core_modes(shape: Geometry, table: Tensor, grid: Grid, jacobian: bool) -> list[Pair]:
+def _placed(shape: Geometry) -> tuple[Tensor, Tensor, Pair]:
+    """Return position and eta (B, 2), and size and width (B, 1, 1), circularised pixels."""
+    size, width = _columns(torch.stack([torch.exp(shape.log_size), shape.width], dim=1), 3)
+    return shape.position, shape.eta, (size, width)
+
+
+def _images(images: list[Tensor], jacobian: bool) -> Tensor:
+    return torch.stack(images if jacobian else images[:1], dim=1)
+
+
+def _core_modes(shape: Geometry, profile: Profile, grid: Grid, jacobian: bool) -> list[Pair]:
+    """Return the core's transform at each mode: value, then by the coordinates but the centre."""
+    _, eta, scales = _placed(shape)
+    if isinstance(profile, PointSource):
+        values = [torch.ones_like(shape.position[:, :1, None] + grid.kx + grid.ky)]
+    elif isinstance(profile, EdgeOnDisk):
+        values = edge_on.core_values(profile, eta, scales, grid)
+    elif isinstance(profile, Boxy):
+        coefficients = _columns(shape.coefficients, 3)
+        values = boxy.core_values(profile, eta, scales, coefficients, grid, jacobian)
+    else:
+        table = _core_table(shape, profile, grid, jacobian)  # (B, S, 2 or 3 + shapes)
+        values = _radial_core(shape, table, grid, jacobian)
+    x0, y0 = _columns(shape.position, 3)
+    phase = grid.phase_kx * x0 + grid.phase_ky * y0
+    cos, sin = torch.cos(phase), -torch.sin(phase)
+    return [(v * cos, v * sin) for v in (values if jacobian else values[:1])]
+
+
+def _radial_core(shape: Geometry, table: Tensor, grid: Grid, jacobian: bool) -> list[Tensor]:
     """Return the core's transform at each mode: value, then by ln size, ln shape, eta1, eta2."""
     kx, ky = grid.kx, grid.ky
     s = torch.sqrt(_quadratic(_columns(shape.inverse, 3), kx, ky).clamp_min(0.0))
@@ -332,7 +390,4 @@ def _core_modes(shape: Geometry, table: Tensor, grid: Grid, jacobian: bool) -> l
         for j in range(2):
             form = _columns(shape.inverse_slopes[:, j], 3)
             values.append(by_s2 * _quadratic(form, kx, ky))
-    x0, y0 = _columns(shape.position, 3)
-    phase = grid.phase_kx * x0 + grid.phase_ky * y0
-    cos, sin = torch.cos(phase), -torch.sin(phase)
-    return [(v * cos, v * sin) for v in values]
+    return values

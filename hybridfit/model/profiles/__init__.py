@@ -4,6 +4,9 @@ A new profile is one class with its shape parameters and one method, ``evaluate`
 """
 
 from hybridfit.model.profiles.base import LEAST_EXPONENT, NativeScale, Profile, ShapeParameter
+from hybridfit.model.profiles.boxy import Boxy
+from hybridfit.model.profiles.edge_on import EdgeOnDisk
+from hybridfit.model.profiles.point import PointSource
 from hybridfit.model.profiles.registry import (
     PROFILES,
     find_profile,
@@ -15,9 +18,12 @@ from hybridfit.model.profiles.sersic import DeVaucouleurs, Exponential, Sersic
 __all__ = [
     "LEAST_EXPONENT",
     "PROFILES",
+    "Boxy",
     "DeVaucouleurs",
+    "EdgeOnDisk",
     "Exponential",
     "NativeScale",
+    "PointSource",
     "Profile",
     "Sersic",
     "ShapeParameter",

@@ -73,6 +73,7 @@ class Profile:
     # points of a pixel along each axis at which the light away from the centre is sampled: one is
     # enough unless it has an edge
     subpixels: int = 1
+    is_radial: bool = True  # whether `evaluate` gives the brightness as a function of a radius
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 
 from hybridfit.model.profiles.base import Profile
+from hybridfit.model.profiles.boxy import BoxyExponential, BoxySersic
 from hybridfit.model.profiles.broken_exponential import BrokenExponential
 from hybridfit.model.profiles.core_sersic import CoreSersic
+from hybridfit.model.profiles.edge_on import EdgeOnDisk
 from hybridfit.model.profiles.ferrers import Ferrers
 from hybridfit.model.profiles.gaussian import Gaussian
 from hybridfit.model.profiles.king import King
 from hybridfit.model.profiles.moffat import Moffat
+from hybridfit.model.profiles.point import PointSource
 from hybridfit.model.profiles.sersic import DeVaucouleurs, Exponential, Sersic
 
 PROFILES: dict[str, Callable[[], Profile]] = {
@@ -25,6 +28,10 @@ PROFILES: dict[str, Callable[[], Profile]] = {
     "king": King,
     "core_sersic": CoreSersic,
     "broken_exponential": BrokenExponential,
+    "point": PointSource,
+    "edge_on": EdgeOnDisk,
+    "boxy_sersic": BoxySersic,
+    "boxy_exponential": BoxyExponential,
 }
 
 
