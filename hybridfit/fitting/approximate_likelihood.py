@@ -92,7 +92,7 @@ def approximate_likelihood(
     """
     height, width = cutouts.image.shape[-2:]
     sides = [side for side in SIDES if side <= WORTH * min(height, width)]
-    if not sides or problem.grid.convolution.galfit or problem.space.n_sky == 3:
+    if not sides or problem.grid.convolution.galfit or problem.space.n_sky >= 3:
         return None
     side = sides[0]
     coords, _ = problem.space.from_whitened(about.whitened, problem.box)

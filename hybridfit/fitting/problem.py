@@ -25,6 +25,7 @@ from hybridfit.model.profiles import Profile
 from hybridfit.rendering.design_matrix import gram_matrix, linear_columns, shape_columns
 from hybridfit.rendering.grid import Grid
 from hybridfit.rendering.kernels import Geometry, component_images, geometry
+from hybridfit.rendering.sky import sky_terms
 from hybridfit.rendering.transfer import transfer_of
 
 
@@ -70,18 +71,6 @@ def make_pixels(
         background,
         sky_terms(n_sky, grid.height, grid.width, dtype, cutouts.image.device),
     )
-
-
-def sky_terms(
-    n_sky: int, height: int, width: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """Return the first ``n_sky`` images (T, H, W) of 1 and the slopes over the cutout's side."""
-    one = torch.ones(height, width, dtype=dtype, device=device)
-    if n_sky <= 1:  # spares the slopes
-        return one[None][:n_sky]
-    x = torch.arange(width, dtype=dtype, device=device) - (width - 1) / 2
-    y = torch.arange(height, dtype=dtype, device=device) - (height - 1) / 2
-    return torch.stack([one, one * x / width, one * y[:, None] / height])
 
 
 def pixel_gram(

@@ -65,7 +65,7 @@ def middle_of(
         rows: (b,).
     """
     height, width = cutouts.image.shape[-2:]
-    if min(height, width) < SMALLEST or problem.surface is not None or problem.space.n_sky == 3:
+    if min(height, width) < SMALLEST or problem.surface is not None or problem.space.n_sky >= 3:
         return None
     sides = (height // 4 * 2, width // 4 * 2)
     own = problem[rows]

@@ -13,6 +13,7 @@ from hybridfit.data.fit import Fit
 from hybridfit.fitting.cholesky import scaled_cholesky
 from hybridfit.fitting.lm import Minimum
 from hybridfit.fitting.problem import Problem
+from hybridfit.rendering.sky import sky_units
 
 DARK = 1e9  # what a component without light costs: any fit with light in all of them is better
 
@@ -152,19 +153,12 @@ def physical_points(points: Tensor, problem: Problem, cutouts: Cutouts) -> Tenso
 
 
 def flux_units(problem: Problem, cutouts: Cutouts) -> Tensor:
-    """(B, L, L) that turns linear parameters into flux, sky at the cutout's centre, sky slopes.
-
-    The problem's sky slopes are over the sides of the padded cutout and about its middle.
-    """
+    """(B, L, L) that turns linear parameters into flux, sky at the cutout's centre, sky slopes."""
     space, grid = problem.space, problem.grid
     unit = torch.diag_embed(problem.pixels.scale[:, None].expand(-1, space.n_linear)).clone()
-    if space.n_sky == 3:
-        level = len(space.shapes)
-        padded = torch.tensor([grid.height, grid.width], device=unit.device)
-        offset = (cutouts.size - padded).double() / 2  # y, x
-        for column, axis, side in ((level + 1, 1, grid.width), (level + 2, 0, grid.height)):
-            unit[:, column, column] /= side
-            unit[:, level, column] = unit[:, column, column] * offset[:, axis]
+    if space.n_sky:
+        sky = slice(len(space.shapes), None)
+        unit[:, sky, sky] @= sky_units(space.n_sky, cutouts.size, grid.height, grid.width)
     return unit
 
 

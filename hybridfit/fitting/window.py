@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.fitting.problem import Pixels, Problem, sky_terms
+from hybridfit.fitting.problem import Pixels, Problem
 from hybridfit.rendering.grid import grid_of
+from hybridfit.rendering.sky import sky_terms
 from hybridfit.rendering.transfer import transfer_of
 
 

@@ -11,6 +11,7 @@ from hybridfit.model.profiles import Profile, Sersic
 from hybridfit.rendering.convolution import CONTINUOUS, Convolution
 from hybridfit.rendering.grid import Grid, grid_of
 from hybridfit.rendering.kernels import component_images, geometry
+from hybridfit.rendering.sky import sky_surface
 from hybridfit.rendering.transfer import transfer_of
 
 
@@ -67,10 +68,7 @@ def _render(
     middle = (cutouts.size.double()[:, :, None, None] - 1) / 2  # of the cutout before padding
     x = torch.arange(width, dtype=torch.float64, device=theta.device) - middle[:, 1]
     y = torch.arange(height, dtype=torch.float64, device=theta.device)[:, None] - middle[:, 0]
-    sky = linear[:, len(profiles) :, None, None]
-    image = sky[:, 0].expand(-1, height, width)
-    if space.n_sky == 3:
-        image = image + sky[:, 1] * x + sky[:, 2] * y
+    image = sky_surface(linear[:, len(profiles) :], x, y)
     for k, (columns, profile) in enumerate(zip(space.slices(), profiles, strict=True)):
         shape = geometry(coords[:, columns], profile, grid.kx.dtype)
         unit = component_images(shape, profile, grid, transfer, jacobian=False)[:, 0]
