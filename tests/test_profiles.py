@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -324,6 +325,21 @@ def test_shape_parameters_with_a_shift_and_a_sign() -> None:
         torch.testing.assert_close(parameter.coordinate(value), z, rtol=0, atol=DOUBLE)
     with pytest.raises(ValueError, match="expected 1 or -1"):
         hf.ShapeParameter("n", sign=0.5)
+
+
+@pytest.mark.parametrize("name", ["point", "ferrers", "boxy_sersic"])
+def test_what_fits_do_not_know_is_refused(name: str) -> None:
+    shapes = {n: hf.LogNormal(1.0, 1.0, 0.1, 10.0) for n in find_profile(name).shape}
+    with pytest.raises(ValueError, match=f"'{name}' can be rendered, but not fitted yet"):
+        hf.FitOptions(components=(name,), prior=hf.Prior(shapes=shapes))
+
+
+def test_the_guide_has_every_profile() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs/guides/profiles.md").read_text()
+    for name, make in PROFILES.items():
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` | ")][:1]
+        for known in (*make().shape, *(scale.name for scale in make().scales)):
+            assert f"`{known}`" in row, (name, known)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from imfit_helpers import FINE, by_imfit
+from pretended_device import pretended
 from render_helpers import Array, errors, gaussian_psf, moffat_psf, stamps
 from scipy import special
+from tolerances import DOUBLE
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.model.profiles import PROFILES, Profile
@@ -348,6 +350,21 @@ def test_single_precision(name: str) -> None:
     quick = images_of(profile, coords, cutouts, True, torch.float32)[0]
     scale = exact.abs().amax(dim=(1, 2))
     assert ((quick - exact).abs().amax(dim=(1, 2)) < 1e-4 * scale).all()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real CUDA device")
+@each
+def test_devices_are_not_mixed(name: str) -> None:
+    profile = PROFILES[name]()
+    coords = torch.tensor([coords_of(profile, ordinary(name))], dtype=torch.float64)
+    cutouts = stamps((48, 48), moffat_psf(3.0))
+    expected = images_of(profile, coords, cutouts, True)
+    with pretended() as device:
+        there = torch.device("cuda")
+        found = images_of(profile, coords.to(there), cutouts.to(there), True).cpu()
+    assert not device.mixed, dict(device.mixed)
+    assert device.ops > 100  # it did go through the device
+    torch.testing.assert_close(found, expected, rtol=0, atol=DOUBLE)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -133,4 +133,10 @@ class FitOptions:
         """The parameters these options fit."""
         from hybridfit.model.parameters import ParameterSpace
 
+        for name, profile in zip(self.components, self.profiles, strict=True):
+            if not profile.has_plain_parameters:
+                raise ValueError(
+                    f"fit.components: '{name}' can be rendered, but not fitted yet: expected a "
+                    f"profile with a size, an ellipticity and positive shape parameters"
+                )
         return ParameterSpace(tuple(p.shape for p in self.profiles), self.sky, self.prior)

@@ -12,7 +12,6 @@ by Gauss-Legendre nodes that are dense at the axes, where g is not smooth.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -25,6 +24,8 @@ from hybridfit.rendering.lookup import Lookup, core_window, cosine_matrices
 
 RAYS = 48  # of a quarter turn
 GROUP = 8  # rays that are summed at once
+# as plain numbers, which can be compiled
+NODES, WEIGHTS = (tuple(v.tolist()) for v in np.polynomial.legendre.leggauss(RAYS))
 SMALLEST = 1e-4  # pixels from an axis, within which the light does not change
 
 
@@ -156,14 +157,13 @@ def _rays(c: Tensor) -> tuple[Tensor, ...]:
     return cos, sin, 2 * weight * torch.exp(-2 * log_length), slope, torch.exp(log_length)
 
 
-@lru_cache(maxsize=4)
 def _directions(dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return ln |cos|, ln |sin|, cos, sin and weight of rays over half a turn, (5, 2 RAYS)."""
-    node, weight = np.polynomial.legendre.leggauss(RAYS)
-    y = (1 + node) / 2
+    y = 0.5 + 0.5 * torch.tensor(NODES, dtype=torch.float64, device=device)
+    weight = 0.5 * torch.tensor(WEIGHTS, dtype=torch.float64, device=device)
     phi = math.pi / 2 * y * y * (3 - 2 * y)
-    weight = weight / 2 * math.pi / 2 * 6 * y * (1 - y)
-    cos, sin = np.cos(phi), np.sin(phi)
-    first = np.stack([np.log(cos), np.log(sin), cos, sin, weight])
-    second = np.stack([np.log(cos), np.log(sin), -cos, sin, weight])
-    return torch.tensor(np.concatenate([first, second], axis=1), dtype=dtype, device=device)
+    weight = weight * (3 * math.pi * y * (1 - y))  # d phi / d y
+    cos, sin = torch.cos(phi), torch.sin(phi)
+    first = torch.stack([torch.log(cos), torch.log(sin), cos, sin, weight])
+    second = torch.stack([torch.log(cos), torch.log(sin), -cos, sin, weight])
+    return torch.cat([first, second], dim=1).to(dtype)

@@ -41,10 +41,14 @@ class ShapeParameter:
         if self.sign not in (1.0, -1.0):
             raise ValueError(f"sign of '{self.name}' is {self.sign}, expected 1 or -1")
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the value is exp(z) itself."""
+        return (self.shift, self.sign) == (0.0, 1.0)
+
     def value(self, z: Tensor) -> Tensor:
         """Return the value at the render coordinate ``z``."""
-        size = torch.exp(z)
-        return size if (self.shift, self.sign) == (0.0, 1.0) else self.shift + self.sign * size
+        return torch.exp(z) if self.is_plain else self.shift + self.sign * torch.exp(z)
 
     def coordinate(self, value: Tensor) -> Tensor:
         """Return the render coordinate of a value; NaN where there is none."""
@@ -86,6 +90,12 @@ class Profile:
     def coordinates(self) -> tuple[str, ...]:
         """Names of the render coordinates."""
         return ("x", "y", "size", *self.shape, "eta1", "eta2")
+
+    @property
+    def has_plain_parameters(self) -> bool:
+        """Whether it has size and ellipticity, and all shape parameters are exp of coordinates."""
+        whole = self.coordinates == ("x", "y", "size", *self.shape, "eta1", "eta2")
+        return whole and all(p.is_plain for p in self.shape_parameters)
 
     @property
     def key(self) -> object:
@@ -132,7 +142,7 @@ class Profile:
 
     def shape_values(self, log_shape: Tensor) -> Tensor:
         """Return the shape parameters (B, S) of their render coordinates (B, S)."""
-        if all((p.shift, p.sign) == (0.0, 1.0) for p in self.shape_parameters):
+        if all(p.is_plain for p in self.shape_parameters):
             return torch.exp(log_shape)
         columns = zip(self.shape_parameters, log_shape.unbind(1), strict=True)
         return torch.stack([p.value(z) for p, z in columns], dim=1)

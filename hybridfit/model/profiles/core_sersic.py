@@ -30,28 +30,31 @@ class CoreSersic(NativeProfile):
         NativeScale("r_b", "pix", "break radius along the major axis"),
         NativeScale("r_e", "pix", "half-light radius of the Sersic profile outside, major axis"),
     )
+    n_constants = 2
+
+    def constants(self, *shape: Tensor) -> tuple[Tensor, ...]:
+        """Return ln b_n and its derivative by ln n."""
+        log_n = torch.log(shape[0])
+        return log_bn(log_n, 0), log_bn(log_n, 1)
 
     def log_native(self, log_x: Tensor, *shape: Tensor) -> Tensor:
         """Return ln of the brightness at ln(r / r_e)."""
-        n, gamma, alpha, core = shape
-        rise = (
-            softplus(alpha * (torch.log(core) - log_x)) / alpha
-        )  # ln (1 + (r_b / r)^alpha)^1/alpha
-        exponent = torch.exp(((log_x + rise) / n + log_bn(torch.log(n), 0)).clamp_max(LARGEST))
+        n, gamma, alpha, core, log_b, _ = shape
+        rise = softplus(alpha * (torch.log(core) - log_x)) / alpha  # ln(r_s / r)
+        exponent = torch.exp(((log_x + rise) / n + log_b).clamp_max(LARGEST))
         return gamma * rise - exponent
 
     def log_slopes(
         self, log_x: Tensor, *shape: Tensor
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Return `log_native` and its analytic derivatives."""
-        n, gamma, alpha, core = shape
+        n, gamma, alpha, core, log_b, b_slope = shape
         below = torch.log(core) - log_x
         rise, share = softplus(alpha * below) / alpha, torch.sigmoid(alpha * below)
-        log_n = torch.log(n)
-        exponent = torch.exp(((log_x + rise) / n + log_bn(log_n, 0)).clamp_max(LARGEST))
+        exponent = torch.exp(((log_x + rise) / n + log_b).clamp_max(LARGEST))
         by_rise = gamma - exponent / n
         by_shape = (
-            exponent * ((log_x + rise) / n - log_bn(log_n, 1)),
+            exponent * ((log_x + rise) / n - b_slope),
             gamma * rise,
             by_rise * (share * below - rise),
             by_rise * share,

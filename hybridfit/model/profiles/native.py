@@ -34,6 +34,7 @@ class NativeProfile(Profile):
     has_edge = False  # whether there is a radius beyond which it is dark
     # derivatives of ln of that radius by the shape coordinates
     edge_slopes: tuple[float, ...] = ()
+    n_constants = 0  # number of what `constants` returns
 
     @abstractmethod
     def log_native(self, log_x: Tensor, *shape: Tensor) -> Tensor:
@@ -41,8 +42,12 @@ class NativeProfile(Profile):
 
         Args:
             log_x: ln of the radius in the profile's own unit.
-            shape: the shape parameters, broadcast against ``log_x``.
+            shape: the shape parameters, then `constants`, broadcast against ``log_x``.
         """
+
+    def constants(self, *shape: Tensor) -> tuple[Tensor, ...]:
+        """Return functions of the shape alone that are not to be computed for each pixel."""
+        return ()
 
     @abstractmethod
     def limits(self, *shape: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,7 +73,7 @@ class NativeProfile(Profile):
         with the profile's edge, where those at fixed radii may diverge.
         """
         edges = self._edges(*shape)  # (B, E)
-        columns = [s[:, None, None] for s in shape]
+        columns = [s[:, None, None] for s in (*shape, *self.constants(*shape))]
         sums = self._integrals(edges[:, :-1], edges[:, 1:], columns, with_slopes)
         total, inside = sums.sum(dim=2), torch.cumsum(sums, dim=2)
         half = 0.5 * total[0].detach()
@@ -119,29 +124,32 @@ class NativeProfile(Profile):
         return torch.exp(LOG_2PI + 2 * t + self.log_native(t, *columns))
 
     def prepare(self, log_shape: Tensor) -> Tensor:
-        """Return (B, 2 + 3 S) coefficients from the shape coordinates (B, S).
+        """Return coefficients (B, 2 + 3 S and `constants`) from the shape coordinates (B, S).
 
-        They are the shape, ln of half-light radius and of the normalisation in the profile's own
-        unit, and the latter two's derivatives by each shape coordinate.
+        They are the shape, `constants`, ln of half-light radius and of the normalisation in the
+        profile's own unit, and the latter two's derivatives by each shape coordinate.
         """
-        shape = self.shape_values(log_shape.double())
-        t, rate, total, enclosed = self._solve(shape.unbind(1), with_slopes=True)
+        shape = self.shape_values(log_shape.double()).unbind(1)
+        t, rate, total, enclosed = self._solve(shape, with_slopes=True)
         half_slopes = (0.5 * total[1:] - enclosed[1:]) / rate  # of the implicit function
         norm_slopes = 2 * half_slopes - total[1:] / total[0]
         scales = torch.stack([t, 2 * t - torch.log(total[0])], dim=1)
-        return torch.cat([shape, scales, half_slopes.T, norm_slopes.T], dim=1).to(log_shape.dtype)
+        given = torch.stack([*shape, *self.constants(*shape)], dim=1)
+        columns = [given, scales, half_slopes.T, norm_slopes.T]
+        return torch.cat(columns, dim=1).to(log_shape.dtype)
 
     def evaluate(self, rho: Tensor, *shape: Tensor) -> Tensor:
         """Return the unit-flux brightness at ``rho`` = radius / half-light radius."""
         values = torch.broadcast_tensors(*shape)
         log_half, log_flux = self.half_light(*(v.double().flatten() for v in values))
         log_half, log_flux = (v.view_as(values[0]).to(rho.dtype) for v in (log_half, log_flux))
-        log_native = self.log_native(torch.log(rho) + log_half, *shape)
+        given = (*shape, *self.constants(*shape))
+        log_native = self.log_native(torch.log(rho) + log_half, *given)
         return torch.exp(at_least(2 * log_half - log_flux + log_native))
 
     def value(self, log_rho2: Tensor, coefficients: tuple[Tensor, ...]) -> Tensor:
         """Return the brightness at ln(rho^2), without derivatives."""
-        n = len(self.shape)
+        n = len(self.shape) + self.n_constants
         log_half, log_norm = coefficients[n : n + 2]
         log_native = self.log_native(0.5 * log_rho2 + log_half, *coefficients[:n])
         return torch.exp(at_least(log_norm + log_native))
@@ -150,9 +158,10 @@ class NativeProfile(Profile):
         self, log_rho2: Tensor, coefficients: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Return the derivatives by ln(rho^2) and each shape coordinate."""
-        n = len(self.shape)
+        n = len(self.shape) + self.n_constants
         log_half, log_norm = coefficients[n : n + 2]
-        half_slopes, norm_slopes = coefficients[n + 2 : 2 * n + 2], coefficients[2 * n + 2 :]
+        last = n + 2 + len(self.shape)
+        half_slopes, norm_slopes = coefficients[n + 2 : last], coefficients[last:]
         log_native, by_log, by_shape = self.log_slopes(0.5 * log_rho2 + log_half, *coefficients[:n])
         f = torch.exp(at_least(log_norm + log_native))
         slopes = zip(half_slopes, norm_slopes, by_shape, strict=True)
@@ -168,9 +177,10 @@ class NativeProfile(Profile):
 
         def at(log_x: Tensor, *log_shape: Tensor) -> Tensor:
             values = (p.value(z) for p, z in zip(self.shape_parameters, log_shape, strict=True))
-            return self.log_native(log_x, *values)
+            given = tuple(values)
+            return self.log_native(log_x, *given, *self.constants(*given))
 
-        columns = zip(self.shape_parameters, shape, strict=True)
+        columns = zip(self.shape_parameters, shape[: len(self.shape)], strict=True)
         value, slopes = forward_slopes(at, log_x, *(p.coordinate(s) for p, s in columns))
         return value, slopes[0], slopes[1:]
 
