@@ -22,7 +22,7 @@ from hybridfit.rendering.frame import Frame, frame_of
 from hybridfit.rendering.grid import Grid
 from hybridfit.rendering.lookup import Lookup, core_window, cosine_matrices
 
-RAYS = 48  # of a quarter turn
+RAYS = 32  # of a quarter turn
 GROUP = 8  # rays that are summed at once
 # as plain numbers, which can be compiled
 NODES, WEIGHTS = (tuple(v.tolist()) for v in np.polynomial.legendre.leggauss(RAYS))

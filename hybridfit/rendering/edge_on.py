@@ -1,21 +1,37 @@
 """Pixels and modes of an edge-on disk.
 
-As for radial profiles a window holds what is too narrow for pixels, here one of either axis, so
-that the windowed piece is a product again and so is its transform. The rest is sampled at pixel
-centres. The windows' scale is CORE_WIDTH pixels across the plane and that over q along it: disks
-of a scale height below a pixel are within the window wherever they are bright, and wrap around
-the FFT grid if they are much larger than the cutout.
+As for radial profiles a window holds what is too narrow for the sampled points, here one of either
+axis, so that the windowed piece is a product again and so is its transform. The rest is sampled.
+Across the plane the window's scale is CORE_WIDTH pixels. Along it that is enough for the cusp at
+the minor axis, but disks whose height the points do not resolve are within the window wherever
+they are bright; these wrap around the FFT grid if they are much larger than the cutout.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from hybridfit.model.profiles.edge_on import EdgeOnDisk
+from hybridfit.model.profiles.edge_on import R_HALF, Z_HALF, EdgeOnDisk
 from hybridfit.rendering.frame import Frame, frame_of
-from hybridfit.rendering.grid import Grid
+from hybridfit.rendering.grid import CORE_WIDTH, Grid
 from hybridfit.rendering.lookup import Lookup, core_window, cosine_matrices
+
+TOLERANCE = 3e-4  # of the peak: aliasing of the sampled points
+
+
+def along_width(profile: EdgeOnDisk, frame: Frame, size: Tensor) -> Tensor:
+    """Return the scale of the window along the plane, in units of u; size is (B, 1, 1), pixels.
+
+    A sech^2 of height h that is sampled at n points a pixel has 2 x / sinh(x) of aliasing, with
+    x = pi^2 n h, and a disk is as faint as exp(-R / r_s).
+    """
+    height, length = size / frame.stretch / Z_HALF, size * frame.stretch / R_HALF
+    x = math.pi**2 * profile.subpixels * height
+    bright = (torch.log(4 * x / TOLERANCE) - x).clamp(0.0, 10.0) * length
+    return torch.sqrt(CORE_WIDTH**2 + bright**2) / frame.stretch
 
 
 def outer_images(
@@ -27,7 +43,7 @@ def outer_images(
         profile: an edge-on disk.
         position: (B, 2) centres, pixels.
         eta: (B, 2).
-        scales: size and width of the windows, each (B, 1, 1), circularised pixels.
+        scales: size and width of the window across the plane, each (B, 1, 1), circularised pixels.
         grid: of the pixels.
     """
     size, width = scales
@@ -35,14 +51,15 @@ def outer_images(
     u, v = frame.pixels(grid.x - position[:, 0, None, None], grid.y - position[:, 1, None, None])
     a, a_slope = profile.along(u.abs() / size)
     b, b_slope = profile.across(v.abs() / size)
-    along, along_slope = core_window(u.abs() / width)
+    reach = along_width(profile, frame, size)
+    along, along_slope = core_window(u.abs() / reach)
     across, across_slope = core_window(v.abs() / width)
     outside = (1 - along * across) / size**2
     by_u = a_slope * b * outside * (1 / size)
     by_v = a * b_slope * outside * (1 / size)
     by_size = -2 * a * b * outside - u.abs() * by_u - v.abs() * by_v
     # the window moves with the axes, though not with the size
-    by_u = (by_u - a * b * along_slope * across / (size**2 * width)) * torch.sign(u)
+    by_u = (by_u - a * b * along_slope * across / (size**2 * reach)) * torch.sign(u)
     by_v = (by_v - a * b * along * across_slope / (size**2 * width)) * torch.sign(v)
     by_eta = [by_u * du + by_v * dv for du, dv in frame.pixel_slopes(u, v)]
     return [a * b * outside, by_size, *by_eta]
@@ -59,13 +76,15 @@ def core_values(
     Returns:
         Each (B, K, L), real.
     """
-    size, width = (s[:, :, 0] for s in scales)
+    frame = frame_of(eta)
+    size = scales[0][:, :, 0]
+    widths = (along_width(profile, frame, scales[0])[:, :, 0], scales[1][:, :, 0])
     weight, cos, minus_sin = cosine_matrices(grid)
     window, _ = core_window(grid.nodes)
     weight = 2 * weight / grid.nodes * window  # both sides of the axis
-    frame = frame_of(eta)
     factors = []
-    for part, k in zip((profile.along, profile.across), frame.modes(grid.kx, grid.ky), strict=True):
+    parts = (profile.along, profile.across)
+    for part, width, k in zip(parts, widths, frame.modes(grid.kx, grid.ky), strict=True):
         ratio = width / size * grid.nodes
         value, slope = part(ratio)
         light, by_size = value * weight, (-value - ratio * slope) * weight

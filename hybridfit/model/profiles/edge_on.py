@@ -23,6 +23,7 @@ class EdgeOnDisk(Profile):
     """
 
     is_radial = False
+    subpixels = 2
     scales = (
         NativeScale("r_s", "pix", "scale length along the plane"),
         NativeScale("h_s", "pix", "scale height, of sech^2"),
