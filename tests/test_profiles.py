@@ -20,6 +20,7 @@ from hybridfit.model.profiles import (
     EdgeOnDisk,
     Profile,
     Sersic,
+    check_profile,
     find_profile,
     registry,
 )
@@ -314,6 +315,54 @@ def test_a_registered_profile_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         hf.register_profile("my moffat", Moffat)
     with pytest.raises(TypeError, match="expected a subclass of Profile for 'mine'"):
         hf.register_profile("mine", type("Mine", (), {}))
+
+
+class Spoiled(Profile):
+    """A Gaussian with a mistake."""
+
+    shape_parameters = (hf.ShapeParameter("w", prior=hf.LogNormal(1.0, 1.0, 0.1, 10.0)),)
+    mistake = "none"
+
+    def evaluate(self, rho: torch.Tensor, *shape: torch.Tensor) -> torch.Tensor:
+        """Return the brightness at ``rho``."""
+        light = math.log(2) / math.pi * torch.exp(-math.log(2) * rho**2)
+        wrong = {
+            "none": light,
+            "nan": torch.where(rho > 3, torch.nan, light),
+            "negative": light - 0.01,
+            "shape": light.sum(),
+            "flux": 1.2 * light,
+        }
+        return wrong[self.mistake]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "text"),
+    [
+        ("nan", r"profile 'mine' at w = 1: evaluate returned nan at rho = 3\.0"),
+        ("negative", "returned -0.0"),
+        ("shape", r"evaluate returned \(\) for radii of \(4001,\)"),
+    ],
+)
+def test_a_spoiled_profile_is_refused(mistake: str, text: str) -> None:
+    profile = Spoiled()
+    check_profile("mine", profile)
+    profile.mistake = mistake
+    with pytest.raises(ValueError, match=text):
+        check_profile("mine", profile)
+
+
+def test_a_wrong_flux_is_warned_of() -> None:
+    profile = Spoiled()
+    profile.mistake = "flux"
+    with pytest.warns(UserWarning, match=r"is 1\.2 to .* will be off by -0\.20"):
+        check_profile("mine", profile)
+
+
+@pytest.mark.filterwarnings("error")
+def test_every_profile_passes_the_check() -> None:
+    for name, make in PROFILES.items():
+        check_profile(name, make())
 
 
 def test_shape_parameters_with_a_shift_and_a_sign() -> None:

@@ -5,6 +5,7 @@ A new profile is one class with its shape parameters and one method, ``evaluate`
 
 from hybridfit.model.profiles.base import LEAST_EXPONENT, NativeScale, Profile, ShapeParameter
 from hybridfit.model.profiles.boxy import Boxy
+from hybridfit.model.profiles.check import check_profile
 from hybridfit.model.profiles.edge_on import EdgeOnDisk
 from hybridfit.model.profiles.point import PointSource
 from hybridfit.model.profiles.registry import (
@@ -27,6 +28,7 @@ __all__ = [
     "Profile",
     "Sersic",
     "ShapeParameter",
+    "check_profile",
     "find_profile",
     "import_profiles",
     "register_profile",

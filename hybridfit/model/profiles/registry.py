@@ -9,6 +9,7 @@ from importlib import import_module
 from hybridfit.model.profiles.base import Profile
 from hybridfit.model.profiles.boxy import BoxyExponential, BoxySersic
 from hybridfit.model.profiles.broken_exponential import BrokenExponential
+from hybridfit.model.profiles.check import check_profile
 from hybridfit.model.profiles.core_sersic import CoreSersic
 from hybridfit.model.profiles.edge_on import EdgeOnDisk
 from hybridfit.model.profiles.ferrers import Ferrers
@@ -43,7 +44,8 @@ def register_profile(name: str, profile_class: type[Profile]) -> None:
         profile_class: a subclass of `Profile` that is created without arguments.
 
     Raises:
-        ValueError: if the name is no word or already that of another profile.
+        ValueError: if the name is no word or already that of another profile, or if the profile
+            fails `check_profile`.
         TypeError: if the class is no subclass of `Profile`.
     """
     if not name.isidentifier():
@@ -52,6 +54,7 @@ def register_profile(name: str, profile_class: type[Profile]) -> None:
         raise TypeError(f"expected a subclass of Profile for '{name}', got {profile_class!r}")
     if PROFILES.get(name, profile_class) is not profile_class:
         raise ValueError(f"profile '{name}' exists already: choose another name")
+    check_profile(name, profile_class())
     PROFILES[name] = profile_class
 
 
