@@ -262,6 +262,27 @@ def test_native_scales_there_and_back(name: str) -> None:
 
 
 @each
+def test_native_scales_can_be_differentiated(name: str) -> None:
+    """1e-6 of the largest derivative: a central difference with a step of 1e-5."""
+    profile = PROFILES[name]()
+    values = {n: v for n, v in ordinary(name).items() if n not in ("x", "y", "pa")}
+    if not profile.scales:
+        return
+
+    def scales(point: torch.Tensor) -> torch.Tensor:
+        found = profile.native_scales(dict(zip(values, point, strict=True)))
+        return torch.stack(list(found.values()))
+
+    at = torch.tensor(list(values.values()), dtype=torch.float64)
+    exact = torch.func.jacfwd(scales)(at)
+    for j, step in enumerate(1e-5 * torch.eye(len(at), dtype=torch.float64)):
+        numeric = (scales(at + step) - scales(at - step)) / 2e-5
+        torch.testing.assert_close(
+            exact[:, j], numeric, rtol=0, atol=1e-6 * float(exact.abs().max())
+        )
+
+
+@each
 def test_total_flux(name: str) -> None:
     """The light within the stamp by a quadrature of the profile, round and in the middle."""
     values = {**ordinary(name, 3.0), "q": 1.0, "x": 100.0, "y": 100.0}

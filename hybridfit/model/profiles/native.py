@@ -79,7 +79,8 @@ class NativeProfile(Profile):
         half = 0.5 * total[0].detach()
         panel = (inside[0] < half[:, None]).sum(dim=1).clamp_max(sums.shape[2] - 1)
         rows = torch.arange(len(panel), device=panel.device)
-        low, high = edges[rows, panel].detach(), edges[rows, panel + 1].detach()
+        edge = edges[rows, panel]  # as differentiable as the sums up to it are
+        low, high = edge.detach(), edges[rows, panel + 1].detach()
         before, within = (inside - sums)[:, rows, panel], sums[0, rows, panel].detach()
         t = low + (high - low) * (half - before[0].detach()) / within
         for _ in range(NEWTON):
@@ -87,7 +88,9 @@ class NativeProfile(Profile):
             enclosed = before[0] + self._integrals(low[:, None], t[:, None], columns)[0, :, 0]
             rate = self._integrand(t[:, None, None], columns)[:, 0, 0]
             t = t + ((half - enclosed) / rate).detach()
-        enclosed = before + self._integrals(low[:, None], t[:, None], columns, with_slopes)[:, :, 0]
+        enclosed = (
+            before + self._integrals(edge[:, None], t[:, None], columns, with_slopes)[:, :, 0]
+        )
         rate = self._integrand(t[:, None, None], columns)[:, 0, 0]
         if with_slopes:
             moves = total.new_tensor([0.0, *(self.edge_slopes or (0.0,) * len(shape))])
