@@ -134,7 +134,7 @@ def test_options_from_yaml(tmp_path) -> None:  # type: ignore[no-untyped-def]
     path.write_text("")
     assert make(Options, load_yaml(path)) == Options()
     path.write_text("- a\n- b\n")
-    with pytest.raises(ValueError, match="holds list, expected 'key: value' lines"):
+    with pytest.raises(ValueError, match="contains list, expected 'key: value' lines"):
         load_yaml(path)
     path.write_text("a: [1\n")
     with pytest.raises(ValueError, match="is not valid YAML"):

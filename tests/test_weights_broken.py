@@ -62,11 +62,11 @@ def test_a_broken_file_is_named(folder: Path, name: str, broken):
     if (name, broken) == (weight_files.CONFIG, cut):
         pytest.skip("half a YAML file may be one: the next test has that")
     broken(folder / name)
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(ValueError, match=name.replace(".", r"\.")) as told:
         weight_files.load_weights(folder)
     assert len(str(told.value)) < 1000
-    assert time.monotonic() - began < AT_ONCE
+    assert time.process_time() - began < AT_ONCE
 
 
 @pytest.mark.parametrize("broken", BREAKS, ids=lambda f: f.__name__)
@@ -115,11 +115,11 @@ def test_wrong_entries_of_the_config_are_told(folder: Path, key: str, value: obj
     if key == "network" and isinstance(value, dict):
         value = {**config["network"], **value}
     (folder / weight_files.CONFIG).write_text(yaml.safe_dump({**config, key: value}))
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(ValueError, match=r"config\.yaml|weights\.safetensors") as told:
         weight_files.load_weights(folder)
     assert len(str(told.value)) < 1000
-    assert time.monotonic() - began < 3 * AT_ONCE  # timm may have to be imported
+    assert time.process_time() - began < 3 * AT_ONCE  # timm may have to be imported
 
 
 def test_weights_that_are_no_numbers_are_told(folder: Path):
@@ -164,11 +164,11 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 def test_yaml_that_cannot_be_used_is_told_in_a_line(tmp_path: Path, text: str, message: str):
     path = tmp_path / "options.yaml"
     path.write_bytes(text.encode("latin-1"))
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(ValueError, match=message) as told:
         load_yaml(path)
     assert len(str(told.value)) < 1000
-    assert time.monotonic() - began < AT_ONCE
+    assert time.process_time() - began < AT_ONCE
 
 
 def test_aliases_as_people_use_them(tmp_path: Path):
