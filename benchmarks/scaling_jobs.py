@@ -185,8 +185,7 @@ def composed(n: int, side: int, options: hf.FitOptions) -> tuple[hf.Cutouts, tor
     rng = np.random.default_rng(2)
     names = options.space.names
     theta = np.zeros((n, len(names)))
-    for k, (fainter, size, index, ratio) in enumerate(PARTS[: len(options.components)]):
-        end = f"_{k + 1}" if len(options.components) > 1 else ""
+    for k, (fainter, size, index, ratio) in enumerate(PARTS[: options.space.n_components]):
         vary = np.exp(rng.uniform(-0.15, 0.15, (3, n)))
         columns = {
             "x": single[:, 0],
@@ -198,7 +197,8 @@ def composed(n: int, side: int, options: hf.FitOptions) -> tuple[hf.Cutouts, tor
             "pa": rng.uniform(0, 180, n),
         }
         for name, values in columns.items():
-            theta[:, names.index(name + end)] = values
+            if (label := options.space.label(k, name)) in names:
+                theta[:, names.index(label)] = values
     values = torch.from_numpy(theta)
     image = render(values, cutouts, options.space, options.profiles)
     noise = torch.from_numpy(rng.standard_normal(tuple(image.shape)).astype(np.float32))

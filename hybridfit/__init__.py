@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from hybridfit.io.read import read as read
     from hybridfit.io.read_results import read_draws as read_draws
     from hybridfit.io.references.options import ReferenceOptions as ReferenceOptions
-    from hybridfit.model.parameters import Parameter as Parameter
     from hybridfit.model.parameters import ParameterSpace as ParameterSpace
     from hybridfit.model.prior import LogNormal as LogNormal
     from hybridfit.model.prior import Prior as Prior
@@ -77,7 +76,7 @@ _HOMES = {
     "io.read": ("read",),
     "io.references.options": ("ReferenceOptions",),
     "io.read_results": ("read_draws",),
-    "model.parameters": ("Parameter", "ParameterSpace"),
+    "model.parameters": ("ParameterSpace",),
     "model.prior": ("LogNormal", "Prior"),
     "model.profiles": ("Profile", "ShapeParameter", "register_profile"),
     "pipeline.config": ("Config", "PredictConfig"),

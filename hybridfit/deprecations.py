@@ -67,6 +67,7 @@ TABLE: tuple[Renamed, ...] = (
         for where, names in POSITIONS.items()
         for number, name in enumerate(names, 3)
     ),
+    Renamed("option", "fit", "components", "model"),
     Renamed("option", "fit", "estimator", "objective"),
     Renamed("option", "fit", "coarse", "coarse_fit"),
     Renamed("option", "fit", "second_tries", "retry"),

@@ -45,7 +45,7 @@ def observe(
         more["psf"] = more["psf"] / more["psf"].sum(axis=(-2, -1), keepdims=True)
     flat = np.zeros((n, *shape))
     empty = Cutouts(image=flat, sigma=flat + 1, zeropoint=ZEROPOINT, **more)
-    mags = [i for i, name in enumerate(space.names) if name.startswith("mag")]
+    mags = [i for i, role in enumerate(space.roles) if role == "mag"]
     skies = [i for i, name in enumerate(space.names) if name.startswith("sky")]
     dark = truth.copy()
     dark[:, skies] = 0.0

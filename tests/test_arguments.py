@@ -97,13 +97,13 @@ def test_every_option_refuses_what_is_of_no_kind(cls: type, what: str):
         ),
         (lambda: hf.FitOptions(sky_value=math.inf), "sky_value is inf, expected a finite number"),
         (lambda: hf.FitOptions(coarse_fit="no"), "coarse_fit is 'no', expected true or false"),
-        (lambda: hf.FitOptions(components="s"), "unknown profile 's': expected sersic"),
-        (lambda: hf.FitOptions(components=[1]), "components is a list, .1., expected a list, each"),
+        (lambda: hf.FitOptions(model="s"), "unknown profile 's': expected sersic"),
+        (lambda: hf.FitOptions(model=[1]), "model is a list, .1., expected a profile"),
         (lambda: hf.ReadOptions(psf_oversampling=1000), "is 1000, .*whole number from 1 to 32"),
-        (lambda: hf.FitOptions(components=()), "components is empty"),
+        (lambda: hf.FitOptions(model=()), "model is an empty tuple, expected a profile"),
         (
-            lambda: hf.FitOptions(components=("sersic",) * 9000),
-            "components has 9000 entries, expected 40 at most",
+            lambda: hf.FitOptions(model=("sersic",) * 9000),
+            "model has 9000 components, expected 40 at most",
         ),
         (lambda: hf.FitOptions(prior=3), "prior is 3, expected a Prior"),
         (lambda: hf.FitOptions(prior={"n": 3}), "prior.n is 3, expected a Mapping"),
@@ -122,19 +122,19 @@ def test_what_options_say(call: Callable[[], Any], expected: str):
 
 def test_options_take_numbers_texts_and_paths_in_any_form():
     one = hf.FitOptions(
-        components="sersic",
+        model="sersic",
         max_iter=np.int64(30),
         tolerance=np.float32(0.25),
         coarse_fit=np.bool_(False),
         chunk=torch.tensor(4),
         prior={"n": {"median": 2.0}},
     )
-    assert one.components == ("sersic",)
+    assert one.model == "sersic"
     plain = (one.max_iter, one.tolerance, one.coarse_fit, one.chunk)
     assert plain == (30, 0.25, False, 4)
     assert [type(v) for v in plain] == [int, float, bool, int]  # what JSON can hold
     assert one.prior.n.median == 2.0
-    assert hf.FitOptions(components=["sersic", "exponential"]).components[1] == "exponential"
+    assert hf.FitOptions(model=["sersic", "exponential"]).model == "sersic+exponential"
     assert hf.PredictOptions(weights=Path("a") / "b").weights == "a/b"
     assert hf.FitOptions(max_iter=1e2).max_iter == 100
 
@@ -378,7 +378,7 @@ def test_yaml_takes_numbers_in_any_notation_and_names_what_is_none():
     assert read == {"a": 1e-3, "b": -2e5, "c": 100.0, "d": "1e3x", "e": 0x1E3, "f": 2, "g": "1e"}
     assert make(hf.FitOptions, parse_yaml("tolerance: 1e-3", "options")).tolerance == 1e-3
     for line, said in (
-        ("components: [{sersic: 1}]", "components is a list of 1, expected a list, each a text"),
+        ("model: [{sersic: 1}]", "model is a list of 1, expected a profile"),
         ("objective: {a: 1}", "objective is a dict, .*, expected one of map, ml"),
         ("max_iter:", "max_iter is None, expected a whole number"),
         ("prior: {n: [1, 2]}", "prior.n is a list, .1, 2., expected a Mapping"),

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 import hybridfit
+from hybridfit.batch import Batch, shared
 from hybridfit.calibration.sbc_samples import SbcSamples
 from hybridfit.comparison.differences import Pairs
-from hybridfit.data.batch import Batch, shared
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.diagnostics import NetworkDiagnostics, SamplingDiagnostics
 from hybridfit.data.fit import Fit

@@ -242,7 +242,7 @@ def test_every_sky(sky: str):
 
 
 def test_several_components():
-    space = ParameterSpace((("n",), ("n",)))
+    space = ParameterSpace.of_shapes((("n",), ("n",)))
     one, other = population(4, 3, 64), population(4, 4, 64)
     other[:, :2] += 14.0
     truth = np.concatenate([one[:, :7], other], axis=1)

@@ -102,7 +102,7 @@ def test_brief_help_of_fit():
     text = " ".join(call("fit", "--help").stdout.split())
     assert "--save-samples / --no-save-samples" in text
     assert "write the posterior draws and their weights too [default: off]" in text
-    assert "--components NAMES" in text
+    assert "--model MODEL" in text
     whole = " ".join(call("fit", "--help-all").stdout.split())
     assert "--mask-neighbours / --no-mask-neighbours" in whole
     assert "galaxies that have no mask [default: on]" in whole
@@ -124,7 +124,7 @@ def test_every_argument_is_explained(name: str):
 
 
 OPTIONS = [
-    *("--components", "sersic,exponential", "--sky", "plane", "--no-retry", "--tolerance", "1e-6"),
+    *("--model", "sersic+exponential", "--sky", "plane", "--no-retry", "--tolerance", "1e-6"),
     *("--zeropoint", "-2.5", "--mask-bits", "1,4", "--no-psf", "--uncertainty", "bootstrap"),
     *("--bootstrap-replicas", "7", "--sampling-target-ess", "200", "--no-budget-misfit"),
 ]
@@ -141,7 +141,7 @@ def test_show_config_is_taken_back(tmp_path: Path, more: list[str]):
     config = hf.Config.from_yaml(path)
     assert config.input == "cutouts"
     if more == OPTIONS:
-        assert config.fit.components == ("sersic", "exponential")
+        assert config.fit.model == "sersic+exponential"
         assert (config.fit.sky, config.fit.retry, config.fit.tolerance) == ("plane", False, 1e-6)
         assert (config.read.zeropoint, config.read.mask_bits) == (-2.5, "1,4")
         assert (config.bootstrap.replicas, config.sampling.target_ess) == (7, 200)

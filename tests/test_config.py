@@ -42,7 +42,7 @@ QUICK = {"uncertainty": "covariance", "initial_values": "moments", "compile": "o
 OTHER = hf.Config(
     read=hf.ReadOptions(zeropoint=22.5, mask_bits="1,4", columns="id=NAME"),
     fit=hf.FitOptions(
-        components=("sersic", "exponential"),
+        model=("sersic", "exponential"),
         sky="plane",
         tolerance=1e-5,
         prior=hf.Prior(n=hf.LogNormal(2.0, 0.5, 0.3, 8.0), position=0.1),

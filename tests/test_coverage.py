@@ -252,12 +252,12 @@ def brute_force(prior_weight: float) -> np.ndarray:
 
     def theta_of(whitened: torch.Tensor, linear: torch.Tensor) -> torch.Tensor:
         middle = torch.tensor([[15.5, 16.5, 8.0, 8.0]], dtype=torch.float64)  # .25 of the side
-        coords = space.from_whitened(whitened, middle.expand(len(whitened), 4))[0]
+        coords = space.from_whitened(whitened, space.constants(middle))[0]
         return space.to_physical(coords, linear, cutouts.zeropoint)[0]
 
     coords, linear = space.from_physical(THETA, cutouts.zeropoint)
     box = torch.tensor([[15.5, 16.5, 8.0, 8.0]], dtype=torch.float64).expand(3, 4)
-    point = torch.cat([space.to_whitened(coords, box), linear], dim=1)
+    point = torch.cat([space.to_whitened(coords, space.constants(box)), linear], dim=1)
     images, thetas = [], []
     for j in range(8):
         step = torch.zeros_like(point)

@@ -109,7 +109,7 @@ def test_a_galaxy_without_a_fit_has_no_budget_and_harms_no_other() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        FitOptions(components=("sersic", "exponential"), compile="off"),
+        FitOptions(model=("sersic", "exponential"), compile="off"),
         FitOptions(sky="plane", compile="off"),
         FitOptions(sky="fixed", compile="off"),
         FitOptions(convolution="galfit", compile="off"),
@@ -119,7 +119,7 @@ def test_a_galaxy_without_a_fit_has_no_budget_and_harms_no_other() -> None:
 )
 def test_any_model_has_a_budget(options: FitOptions) -> None:
     cutouts, _ = sample(3, 200.0, 7)
-    if len(options.components) > 1:
+    if options.space.n_components > 1:
         one = population(3, 7)[:, :7]
         disk = np.delete(one, 4, axis=1) * (1, 1, 1, 1.8, 0.9, 1)
         theta = np.concatenate([one, disk, np.zeros((3, 1))], axis=1)

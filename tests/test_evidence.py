@@ -36,7 +36,7 @@ OFF = BudgetOptions(correlated_noise="off")
 def ln_evidence(
     cutouts: Cutouts, components: tuple[str, ...], budget: BudgetOptions = BudgetOptions(), **more
 ) -> NDArray[np.float64]:
-    options = FitOptions(components=components, compile="off", **more)
+    options = FitOptions(model=components, compile="off", **more)
     return np.array(
         hf.fit(cutouts, fit=options, initial_values="moments", budget=budget)["log_evidence"]
     )
@@ -51,7 +51,7 @@ def galaxies(kind: str, snr: float, count: int = 4, side: int = 48) -> Cutouts:
     one = population(count, 3, side)
     if kind == "one":
         return observe(one, snr, (side, side), 3)[0]
-    bulge, options = one[:, :7].copy(), FitOptions(components=TWO)
+    bulge, options = one[:, :7].copy(), FitOptions(model=TWO)
     bulge[:, 3:6] = 1.5, 3.0, 0.9
     disk = np.delete(one[:, :7], 4, axis=1)
     disk[:, 3:5] = side / 8, 0.4
@@ -112,7 +112,7 @@ def test_a_bad_model_is_not_forgiven() -> None:
     cutouts = galaxies("two", 2000.0, 2)
     rows = {}
     for name in ("sersic", "exponential"):
-        options = FitOptions(components=(name,), compile="off")
+        options = FitOptions(model=(name,), compile="off")
         rows[name] = hf.fit(cutouts, fit=options, initial_values="moments")
     heat = temperature(cutouts, measure_noise(cutouts)).numpy()
     worse = np.array(rows["exponential"]["chi2"] - rows["sersic"]["chi2"]) / 2 / heat

@@ -50,7 +50,7 @@ def made(
 ) -> tuple[hf.Cutouts, hf.Fit]:
     """One fit of a stamp that begins at pixel 100, 200 of its image."""
     shape = (24, 32)
-    space = ParameterSpace((("n",),) * parts)
+    space = ParameterSpace.of_shapes((("n",),) * parts)
     rows = [*list(TRUTH.values()) * parts, (sky * flux, 0.00045 * flux)]
     errors = [
         0.0 if name in fixed else error for name, (_, error) in zip(space.names, rows, strict=True)

@@ -35,7 +35,7 @@ SIDE = 64
 
 def bulge_and_disk(count: int, snr: float, side: int, seed: int = 0) -> Cutouts:
     """Galaxies whose bulge and disk no single profile follows, in white noise of sigma 1."""
-    options = FitOptions(components=("sersic", "exponential"))
+    options = FitOptions(model=("sersic", "exponential"))
     one = population(count, seed, side)
     bulge = one[:, :7].copy()
     bulge[:, 3:6] = 1.5, 3.0, 0.9
@@ -103,7 +103,7 @@ def test_light_that_no_profile_follows_is_no_noise(snr: float) -> None:
 def test_residuals_of_a_bad_model_would_pass_for_noise() -> None:
     """The wrong twin: what one exponential leaves of the same cutouts in the place of the image."""
     cutouts = bulge_and_disk(6, 3000.0, 96)
-    options = FitOptions(components=("exponential",), compile="off")
+    options = FitOptions(model=("exponential",), compile="off")
     one, _, _ = about(cutouts, fit_cutouts(cutouts, options), options)
     place = target_place(cutouts)
     edge = sky_edge(one.residual, ~cutouts.mask, place)
@@ -162,7 +162,7 @@ def test_models_do_not_change_the_noise() -> None:
     found = noise_of(cutouts)
     for options in (
         FitOptions(compile="off"),
-        FitOptions(components=("exponential",), compile="off"),
+        FitOptions(model=("exponential",), compile="off"),
         FitOptions(sky="fixed", sky_value=2.0, compile="off"),
         FitOptions(sky="plane", objective="ml", compile="off"),
     ):

@@ -130,7 +130,7 @@ def test_the_flow_is_no_prior(faint, expected, truth):
             assert len(rows) in (0, len(faint.cutouts))  # nobody leaves before the others here
             return self
 
-    names = ("density", "linear", "floor", "box", "scale", "background")
+    names = ("density", "linear", "floor", "constants", "scale", "background")
     moved = Elsewhere(
         whitened=network.whitened + shift, **{name: getattr(network, name) for name in names}
     )
@@ -147,7 +147,7 @@ def test_flux_and_sky_are_integrated_over_exactly(faint):
     with torch.inference_mode():
         profiled = problem.profile(whitened[0], row)
         points = evaluated(whitened, profiled, torch.zeros(1, 2, 2).double(), None)
-        coords, _ = problem.space.from_whitened(whitened[0], problem.box[row])
+        coords, _ = problem.space.from_whitened(whitened[0], problem.constants[row])
         images = next(iter(problem.images(coords, row, False)))[2][0][:2, 0].double()
     data, weight = (v[0].double() for v in (problem.pixels.data, problem.pixels.weight))
     found = []
@@ -194,7 +194,7 @@ def test_a_galaxy_does_not_depend_on_its_batch(faint, expected):
 
 def test_two_components_and_a_sky_with_slopes():
     """What the network does not know is sampled from the fit alone."""
-    options = FitOptions(components=("sersic", "exponential"), sky="plane")
+    options = FitOptions(model=("sersic", "exponential"), sky="plane")
     values = np.array([[20.2, 19.8, 21, 2.0, 3.0, 0.8, 30, 20.1, 20.0, 21, 6.0, 0.6, 40, 0, 0, 0]])
     space = options.space
     cutouts, _ = observe(values, 300.0, (44, 44), space=space, profiles=options.profiles)
@@ -207,7 +207,7 @@ def test_two_components_and_a_sky_with_slopes():
 
 def test_no_component_takes_light_away():
     """Fluxes of all components are positive in draws that count, not the first's alone."""
-    options = FitOptions(components=("sersic", "exponential"))
+    options = FitOptions(model=("sersic", "exponential"))
     values = np.array([[20.2, 19.8, 22, 2.0, 3.0, 0.8, 30, 20.1, 20.0, 24.5, 6.0, 0.6, 40, 0]])
     space = options.space
     cutouts, _ = observe(values, 60.0, (44, 44), space=space, profiles=options.profiles)

@@ -79,11 +79,11 @@ def test_log_jacobian_is_that_of_finite_differences(scenes, inputs, prior):
     for row in range(6):
         frame = inputs.frame[row : row + 1]
         box = boxes[row : row + 1]
-        whitened = space.to_whitened(coords[row : row + 1], box)
+        whitened = space.to_whitened(coords[row : row + 1], space.constants(box))
         at = torch.cat([whitened, linear[row, :1].log()[None], linear[row : row + 1, 1:]], dim=1)
 
         def coordinates(value, frame=frame, box=box):
-            now, _ = space.from_whitened(value[:, :6], box)
+            now, _ = space.from_whitened(value[:, :6], space.constants(box))
             return encode_coords(now, torch.cat([value[:, 6:7].exp(), value[:, 7:]], dim=1), frame)
 
         columns = []

@@ -18,8 +18,8 @@ from hybridfit.model.parameters import PARAMETERS, ParameterSpace
 from hybridfit.model.prior import LogNormal, Prior
 
 ONE = ParameterSpace()
-TWO = ParameterSpace((("n",), ()), sky="plane")
-FIXED = ParameterSpace((("n",),), sky="fixed")
+TWO = ParameterSpace.of_shapes((("n",), ()), sky="plane")
+FIXED = ParameterSpace.of_shapes((("n",),), sky="fixed")
 SPACES = [ONE, TWO, FIXED]
 BOX = torch.tensor([[31.5, 20.0, 16.0, 8.0]], dtype=torch.float64)
 
@@ -31,8 +31,8 @@ def whitened_values(n: int, size: float) -> st.SearchStrategy[list[float]]:
 
 def linear_of(space: ParameterSpace, batch: int) -> torch.Tensor:
     """Fluxes and sky terms, one sky term where the sky is fixed."""
-    sky = max(space.n_linear - len(space.shapes), 1)
-    flux = 100.0 * 3.0 ** torch.arange(len(space.shapes), dtype=torch.float64)
+    sky = max(space.n_linear - space.n_components, 1)
+    flux = 100.0 * 3.0 ** torch.arange(space.n_components, dtype=torch.float64)
     terms = torch.tensor([0.3, -0.01, 0.02], dtype=torch.float64)[:sky]
     return torch.cat([flux, terms]).expand(batch, -1).clone()
 
@@ -45,16 +45,18 @@ def linear_of(space: ParameterSpace, batch: int) -> torch.Tensor:
 def test_whitened_to_render_coordinates_and_back(values: list[float]) -> None:
     """2.8: a start is held at |u| = 3.2 (the centre) and 4 (the rest), as documented."""
     whitened = torch.tensor([values], dtype=torch.float64)
-    coords, _ = TWO.from_whitened(whitened, BOX)
+    coords, _ = TWO.from_whitened(whitened, TWO.constants(BOX))
     # 1e-6: q = 1 within rounding is the square root of a rounding error in u
-    torch.testing.assert_close(TWO.to_whitened(coords, BOX), whitened, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        TWO.to_whitened(coords, TWO.constants(BOX)), whitened, rtol=0, atol=1e-6
+    )
 
 
 @given(whitened_values(TWO.n_nonlinear, 50.0))
 @settings(max_examples=300, deadline=None)
 def test_bounds_are_never_crossed(values: list[float]) -> None:
     whitened = torch.tensor([values], dtype=torch.float64)
-    coords, slope = TWO.from_whitened(whitened, BOX)
+    coords, slope = TWO.from_whitened(whitened, TWO.constants(BOX))
     assert torch.isfinite(coords).all()
     assert torch.isfinite(slope).all()
     theta, jacobian = TWO.to_physical(coords, linear_of(TWO, 1), torch.zeros(1))
@@ -96,11 +98,11 @@ def test_log_normal_is_the_cut_normal_it_says() -> None:
 
 
 def test_a_start_outside_the_prior_goes_to_its_edge() -> None:
-    inside, _ = ONE.from_whitened(torch.zeros(1, 6, dtype=torch.float64), BOX)
+    inside, _ = ONE.from_whitened(torch.zeros(1, 6, dtype=torch.float64), ONE.constants(BOX))
     for column, value in ((0, 1e4), (1, -1e4), (2, 50.0), (2, -50.0), (3, 9.0), (4, 30.0)):
         coords = inside.clone()
         coords[0, column] = value
-        whitened = ONE.to_whitened(coords, BOX)
+        whitened = ONE.to_whitened(coords, ONE.constants(BOX))
         assert torch.isfinite(whitened).all()
         assert whitened.abs().max() <= 4.0
         assert whitened.abs().max() > 3.0
@@ -123,8 +125,8 @@ def central_difference(function, point: torch.Tensor, step: float = 1e-5) -> tor
 @settings(max_examples=100, deadline=None)
 def test_jacobian_of_render_coordinates_by_whitened(values: list[float]) -> None:
     whitened = torch.tensor([values], dtype=torch.float64)
-    _, jacobian = ONE.from_whitened(whitened, BOX)
-    expected = central_difference(lambda u: ONE.from_whitened(u, BOX)[0], whitened)
+    _, jacobian = ONE.from_whitened(whitened, ONE.constants(BOX))
+    expected = central_difference(lambda u: ONE.from_whitened(u, ONE.constants(BOX))[0], whitened)
     # 1e-7: the difference's own error; the scale of the coordinates is 1 to 20
     torch.testing.assert_close(jacobian[0], expected, rtol=2e-6, atol=2e-7)
 
@@ -136,14 +138,16 @@ def test_log_volume_is_the_determinants(space: ParameterSpace) -> None:
         -2, 2
     )
     box = BOX.expand(200, 4)
-    _, jacobian = space.from_whitened(whitened, box)
+    _, jacobian = space.from_whitened(whitened, space.constants(box))
     expected = torch.linalg.slogdet(jacobian)[1]
     # where galaxies are thin the floor of q makes the matrix's determinant lose some digits
-    torch.testing.assert_close(space.log_volume(whitened, box), expected, rtol=0, atol=1e-8)
+    volume = space.log_volume(whitened, space.constants(box))
+    torch.testing.assert_close(volume, expected, rtol=0, atol=1e-8)
     positions = torch.log(jacobian.diagonal(dim1=1, dim2=2)[:, [s.start for s in space.slices()]])
     others = torch.log(jacobian.diagonal(dim1=1, dim2=2)[:, [s.start + 1 for s in space.slices()]])
     rest = expected - positions.sum(dim=1) - others.sum(dim=1)
-    torch.testing.assert_close(space.log_volume(whitened), rest, rtol=0, atol=1e-8)
+    without = space.log_volume(whitened, space.constants(box), positions=False)
+    torch.testing.assert_close(without, rest, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-9, 1e-6, 1e-4, 3e-4, 1e-2])
@@ -151,19 +155,19 @@ def test_jacobian_is_smooth_where_a_galaxy_is_round(size: float) -> None:
     """q = 1 is no edge: the map is regular there, on both sides of its own small-g branch."""
     whitened = torch.zeros(1, 6, dtype=torch.float64)
     whitened[0, 4], whitened[0, 5] = 0.6 * size, -0.8 * size
-    _, jacobian = ONE.from_whitened(whitened, BOX)
-    expected = central_difference(lambda u: ONE.from_whitened(u, BOX)[0], whitened)
+    _, jacobian = ONE.from_whitened(whitened, ONE.constants(BOX))
+    expected = central_difference(lambda u: ONE.from_whitened(u, ONE.constants(BOX))[0], whitened)
     # 2e-5: below g = 1e-4 the floor's slope, of order g, is left out
     torch.testing.assert_close(jacobian[0], expected, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("space", SPACES, ids=lambda s: f"{len(s.shapes)}-{s.sky}")
+@pytest.mark.parametrize("space", SPACES, ids=lambda s: f"{s.n_components}-{s.sky}")
 def test_jacobian_of_physical_by_render_coordinates_and_linear(space: ParameterSpace) -> None:
     rng = torch.Generator().manual_seed(1)
     zeropoint = torch.tensor([25.0], dtype=torch.float64)
     for _ in range(20):
         whitened = torch.randn(1, space.n_nonlinear, generator=rng, dtype=torch.float64)
-        coords, _ = space.from_whitened(whitened, BOX)
+        coords, _ = space.from_whitened(whitened, space.constants(BOX))
         linear = linear_of(space, 1)
         whole = torch.cat([coords, linear], dim=1)
 
@@ -185,11 +189,12 @@ def test_jacobian_of_physical_by_render_coordinates_and_linear(space: ParameterS
 # --- physical -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("space", SPACES, ids=lambda s: f"{len(s.shapes)}-{s.sky}")
+@pytest.mark.parametrize("space", SPACES, ids=lambda s: f"{s.n_components}-{s.sky}")
 def test_physical_to_render_coordinates_and_back(space: ParameterSpace) -> None:
     rng = torch.Generator().manual_seed(2)
     coords, _ = space.from_whitened(
-        torch.randn(50, space.n_nonlinear, generator=rng, dtype=torch.float64), BOX.expand(50, 4)
+        torch.randn(50, space.n_nonlinear, generator=rng, dtype=torch.float64),
+        space.constants(BOX.expand(50, 4)),
     )
     linear = linear_of(space, 50)
     zeropoint = torch.full((50,), 25.0, dtype=torch.float64)
@@ -233,9 +238,9 @@ def test_rows_do_not_mix() -> None:
     rng = torch.Generator().manual_seed(3)
     whitened = torch.randn(7, ONE.n_nonlinear, generator=rng, dtype=torch.float64)
     box = BOX + torch.rand(7, 4, generator=rng, dtype=torch.float64)
-    coords, jacobian = ONE.from_whitened(whitened, box)
+    coords, jacobian = ONE.from_whitened(whitened, ONE.constants(box))
     for i in range(7):
-        one, slope = ONE.from_whitened(whitened[i : i + 1], box[i : i + 1])
+        one, slope = ONE.from_whitened(whitened[i : i + 1], ONE.constants(box[i : i + 1]))
         assert torch.equal(one[0], coords[i])
         assert torch.equal(slope[0], jacobian[i])
 
@@ -253,7 +258,7 @@ def test_names() -> None:
     )
 
 
-@pytest.mark.parametrize("space", SPACES, ids=lambda s: f"{len(s.shapes)}-{s.sky}")
+@pytest.mark.parametrize("space", SPACES, ids=lambda s: f"{s.n_components}-{s.sky}")
 def test_counts_agree_with_names_and_every_name_is_described(space: ParameterSpace) -> None:
     held = space.sky == "fixed"
     assert space.n_nonlinear + space.n_linear + held == len(space.names)

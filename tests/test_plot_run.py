@@ -251,12 +251,12 @@ def test_a_galaxy_without_a_fit_shows_its_pixels_and_flags(inputs: Path, run: Pa
 @pytest.mark.parametrize("sky", ["constant", "plane"])
 def test_components_and_sky_add_up_to_the_model(sky: str, tmp_path: Path):
     cutouts, _ = hf.simulate(1, 7, SMALL)
-    options = FitOptions(components=("sersic", "exponential"), sky=sky)
-    table = hf.fit(cutouts, components=options.components, sky=sky, uncertainty="covariance")
+    options = FitOptions(model=("sersic", "exponential"), sky=sky)
+    table = hf.fit(cutouts, model=options.model, sky=sky, uncertainty="covariance")
     picture = picture_of_cutout(table[0], cutouts, options)
     assert picture.components.shape == (2, 32, 32)
     total = picture.components.sum(axis=0) + picture.sky
     # float32 images
     np.testing.assert_allclose(total, picture.model, atol=1e-5 * np.abs(picture.model).max())
     assert [len(group) for group in picture.parameters.values()][1] >= 7
-    assert picture.main == int(table["mag_2"][0] < table["mag_1"][0])
+    assert picture.main == int(table["exponential_mag"][0] < table["sersic_mag"][0])

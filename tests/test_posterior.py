@@ -143,11 +143,11 @@ def test_density_is_that_of_whitened_coordinates(galaxies: Cutouts, refinement: 
     for k in range(5):
         theta = posterior.samples[:, k]
         coords, linear = space.from_physical(theta, galaxies.zeropoint)
-        values = torch.cat([space.to_whitened(coords, box), linear], dim=1)
+        values = torch.cat([space.to_whitened(coords, space.constants(box)), linear], dim=1)
         values[:, 6] = torch.log(linear[:, 0])
 
         def coordinates(v: Tensor) -> Tensor:
-            coords, _ = space.from_whitened(v[:, :6], box)
+            coords, _ = space.from_whitened(v[:, :6], space.constants(box))
             flux = torch.exp(v[:, 6])
             physical, _ = space.to_physical(
                 coords, torch.stack([flux, v[:, 7]], dim=1), galaxies.zeropoint

@@ -372,7 +372,7 @@ def test_a_wrong_theta_says_what_was_expected() -> None:
 
 
 def test_components_and_sky_add_up() -> None:
-    space = ParameterSpace((("n",), ()), sky="plane")
+    space = ParameterSpace.of_shapes((("n",), ()), sky="plane")
     profiles: tuple[Profile, ...] = (Sersic(), PROFILES["exponential"]())
     bulge, disk = Galaxy(30.0, 33.0, 1.5, 4.0, 0.9, 0.0), Galaxy(31.0, 32.0, 6.0, 1.0, 0.4, 70.0)
     sky = [3.0, 0.02, -0.05]
@@ -403,7 +403,9 @@ def test_an_exponential_is_a_sersic_of_one() -> None:
     galaxy = Galaxy(32.3, 31.8, 3.0, 1.0, 0.5, 30.0)
     values = torch.tensor([[*galaxy.theta[:4], *galaxy.theta[5:]]])
     cutouts = stamps((64, 64), moffat_psf(3.0))
-    image = render(values, cutouts, ParameterSpace(((),)), (PROFILES["exponential"](),))[0]
+    image = render(values, cutouts, ParameterSpace.of_shapes(((),)), (PROFILES["exponential"](),))[
+        0
+    ]
     assert max(errors(image.double().numpy(), rendered(galaxy, moffat_psf(3.0), (64, 64)))) < 1e-5
 
 
@@ -412,7 +414,7 @@ def test_a_users_profile() -> None:
     galsim = pytest.importorskip("galsim")
     psf = moffat_psf(3.2)
     prior = Prior(shapes={"beta": LogNormal(3.0, 0.5, 1.5, 8.0)})
-    space = ParameterSpace((("beta",),), prior=prior)
+    space = ParameterSpace.of_shapes((("beta",),), prior=prior)
     values = torch.tensor([[32.3, 31.8, 0.0, 3.0, 2.5, 0.6, 30.0, 0.0]])
     image = render(values, stamps((64, 64), psf), space, (Moffat(),))[0].double().numpy()
     r_circ = 3.0 * math.sqrt(0.6)

@@ -148,7 +148,7 @@ def test_galaxies_follow_the_prior():
     space, prior = ParameterSpace(), Prior()
     coords = draw_coords(4000, source(), prior, (1e-9, 1e9))
     box = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64).expand(4000, 4)
-    u = space.to_whitened(coords, box)[:, 2:].numpy()
+    u = space.to_whitened(coords, space.constants(box))[:, 2:].numpy()
     for column in u.T:
         assert stats.kstest(column, "norm").pvalue > 1e-3
     # 4000 draws: correlations scatter by .016

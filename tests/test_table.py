@@ -72,7 +72,7 @@ def made(
     n: int = 3, sky: str = "constant", shapes=(("n",),), draws: bool = False, **more
 ) -> tuple[Cutouts, Result]:
     """Cutouts and a result whose numbers tell where they belong; the last galaxy has no draws."""
-    space = ParameterSpace(shapes, sky)
+    space = ParameterSpace.of_shapes(shapes, sky)
     p = len(space.names)
     theta = 0.5 + torch.arange(n * p, dtype=torch.float64).reshape(n, p) / (n * p)
     covariance = torch.eye(p, dtype=torch.float64).expand(n, p, p) * 0.04

@@ -34,7 +34,7 @@ from hybridfit.pipeline.galfit.rows import task_columns
 from hybridfit.simulation.options import CLEAN
 from hybridfit.simulation.simulate import simulate_fields
 
-BULGE_DISK = ParameterSpace((("n",), ()), "plane")
+BULGE_DISK = ParameterSpace.of_shapes((("n",), ()), "plane")
 UNITS = {
     **dict.fromkeys(("x", "y", "r_eff"), "pix"),
     **dict.fromkeys(("pa", "pa_sky", "ra", "dec"), "deg"),
@@ -201,7 +201,7 @@ def test_fluxes_have_the_unit_that_all_images_share(
     origins: tuple[str, ...], expected: tuple[str, str, str]
 ):
     """Only of flux densities that FITS and VOTable can express; draws of the sky as well."""
-    columns = result_columns(ParameterSpace((("n",),), "plane"), 5, True, True, 4)
+    columns = result_columns(ParameterSpace.of_shapes((("n",),), "plane"), 5, True, True, 4)
     rows = blank_rows(len(origins), columns)
     rows["zeropoint_from"] = [origin.encode() for origin in origins]
     finished, _ = with_zeropoint_metadata([rows], columns)

@@ -201,7 +201,7 @@ def test_laplace_limit_against_finite_differences():
 
     def whitened(values: torch.Tensor) -> torch.Tensor:
         coords, _ = space.from_physical(values, cutouts.zeropoint)
-        return space.to_whitened(coords, frame.position_bounds)
+        return space.to_whitened(coords, space.constants(frame.position_bounds))
 
     by_t, by_u, by_pixel = [], [], []
     for k in range(8):

@@ -70,7 +70,7 @@ def test_a_name_imports_nothing(planted: Path, monkeypatch: pytest.MonkeyPatch):
         with pytest.raises(ValueError, match="--allow-import planted"):
             find_profile(name)
         with pytest.raises(ValueError, match="--allow-import planted"):
-            hf.FitOptions(components=(name,))
+            hf.FitOptions(model=(name,))
     assert not (planted / "mark").exists()
 
 
@@ -97,7 +97,7 @@ def test_what_is_named_here_runs(planted: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delitem(sys.modules, "planted", raising=False)
     cutouts, _ = hf.simulate(1, 1)
     fitted = hf.fit(
-        cutouts, components=("planted:Disk",), uncertainty="covariance", initial_values="moments"
+        cutouts, model=("planted:Disk",), uncertainty="covariance", initial_values="moments"
     )
     assert (planted / "mark").read_text() == "it ran"
     # it is imported now: the table's word is enough

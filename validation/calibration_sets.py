@@ -224,7 +224,9 @@ def _from_prior(rng: np.random.Generator, side: int) -> Array:
     """Draw (SHARD, 8) parameters but the magnitude, near the middle of the cutout."""
     space = ParameterSpace(prior=prior_of(side))
     whitened = torch.from_numpy(rng.standard_normal((SHARD, space.n_nonlinear)))
-    coords, _ = space.from_whitened(whitened, torch.ones(SHARD, 4, dtype=torch.float64))
+    coords, _ = space.from_whitened(
+        whitened, space.constants(torch.ones(SHARD, 4, dtype=torch.float64))
+    )
     coords[:, :2] = torch.from_numpy((side - 1) / 2 + rng.uniform(-OFFSET, OFFSET, (SHARD, 2)))
     linear = torch.tensor([[1.0, 0.0]], dtype=torch.float64).expand(SHARD, 2)
     theta, _ = space.to_physical(coords, linear, torch.zeros(SHARD, dtype=torch.float64))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor
 
 import hybridfit as hf
 from hybridfit.data.fit import Fit
-from hybridfit.fitting.fixed import InitialValues
+from hybridfit.model.scene_values import SceneValues, scene_values
 from hybridfit.rendering.render import render
 from validation.common import SIMS
 
@@ -72,15 +72,15 @@ def parts_of(fit: Fit) -> tuple[Array, Array]:
     """Return values (B, 7) of bulge and disk: of two free indices the smaller size is the bulge."""
     names, theta = fit.space.names, fit.theta.numpy()
     parts = []
-    for k in (1, 2):
-        columns = [f"{name}_{k}" for name in ("x", "y", "mag", "r_eff", "n", "q", "pa")]
+    for k in (0, 1):
+        columns = [fit.space.label(k, name) for name in ("x", "y", "mag", "r_eff", "n", "q", "pa")]
         parts.append(
             np.stack(
                 [theta[:, names.index(c)] if c in names else np.ones(len(theta)) for c in columns],
                 axis=1,
             )
         )
-    if "n_2" in names:
+    if fit.space.label(1, "n") in names:
         swap = (parts[0][:, 3] > parts[1][:, 3])[:, None]
         parts = [np.where(swap, parts[1], parts[0]), np.where(swap, parts[0], parts[1])]
     return parts[0], parts[1]
@@ -110,6 +110,11 @@ def starting_points(cutouts: hf.Cutouts, options: hf.FitOptions) -> list[Tensor]
     return points
 
 
+def started(options: hf.FitOptions, start: Tensor) -> SceneValues:
+    """Return the scenes of ``options`` with initial values (B, Q)."""
+    return replace(scene_values([options.scene] * len(start)), start=start)
+
+
 def run() -> tuple[dict[str, Any], dict[str, tuple[Array, Array]]]:
     """Return the figures of both models, and true and fitted values (B, 7) of each."""
     known = load()
@@ -124,8 +129,8 @@ def run() -> tuple[dict[str, Any], dict[str, tuple[Array, Array]]]:
         fits, seconds = {}, {}
         for name, start in ways.items():
             clock = time.process_time()
-            given = None if start is None else InitialValues(start, torch.zeros(start.shape).bool())
-            fits[name] = hf.fit_cutouts(known.cutouts, options, given=given)
+            scene = None if start is None else started(options, start)
+            fits[name] = hf.fit_cutouts(known.cutouts, options, scene=scene)
             seconds[name] = (time.process_time() - clock) / len(known.snr)
         best = render(truth, known.cutouts, options.space, options.profiles)
         residual = (known.cutouts.image - best) / known.cutouts.sigma

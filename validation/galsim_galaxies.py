@@ -175,7 +175,9 @@ def _from_prior(rng: np.random.Generator, side: int) -> Array:
     kept: list[Array] = []
     while sum(map(len, kept)) < SHARD:
         whitened = torch.from_numpy(rng.standard_normal((SHARD, space.n_nonlinear)))
-        coords, _ = space.from_whitened(whitened, torch.ones(SHARD, 4, dtype=torch.float64))
+        coords, _ = space.from_whitened(
+            whitened, space.constants(torch.ones(SHARD, 4, dtype=torch.float64))
+        )
         linear = torch.ones(SHARD, space.n_linear, dtype=torch.float64)
         theta, _ = space.to_physical(coords, linear, torch.zeros(SHARD, dtype=torch.float64))
         drawn = theta.numpy()

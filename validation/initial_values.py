@@ -58,7 +58,7 @@ def objective(fit: Fit, cutouts: hf.Cutouts) -> np.ndarray:
     """Return chi2 + u^2 (B,), which a MAP fit minimises."""
     box = make_inputs(cutouts, with_views=False).frame.position_bounds
     coords, _ = SPACE.from_physical(fit.theta, cutouts.zeropoint)
-    whitened = SPACE.to_whitened(coords, box)
+    whitened = SPACE.to_whitened(coords, SPACE.constants(box))
     return (fit.chi2 + whitened.square().sum(dim=1)).nan_to_num(np.inf).numpy()
 
 

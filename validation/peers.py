@@ -143,7 +143,7 @@ def starts(cutouts: hf.Cutouts) -> Array:
     coords = moment_start(cutouts, sky_level(cutouts), nominal_centre(cutouts), reach)
     linear = torch.tensor([[1.0, 0.0]], dtype=torch.float64).expand(len(cutouts), 2)
     theta, _ = ParameterSpace().to_physical(coords, linear, cutouts.zeropoint)
-    unit = torch.from_numpy(model_images(theta, cutouts, FitOptions())).double()
+    unit = torch.from_numpy(model_images(theta, cutouts, FitOptions().space)).double()
     weight = torch.where(cutouts.mask, 0.0, cutouts.sigma.double() ** -2)
     columns = torch.stack([unit, torch.ones_like(unit)], dim=1).flatten(2)  # (B, 2, pixels)
     gram = columns * weight.flatten(1)[:, None] @ columns.mT
@@ -160,7 +160,7 @@ def known_models(cutouts: hf.Cutouts) -> tuple[Array, Array]:
     """Return the known models rendered by hybridfit (K, H, W), and their PSFs (K, h, w)."""
     first = cutouts[[0] * len(KNOWN)]
     assert first.psf is not None
-    images = model_images(torch.from_numpy(KNOWN), first, FitOptions())
+    images = model_images(torch.from_numpy(KNOWN), first, FitOptions().space)
     return images.astype(np.float64), first.psf.double().numpy()
 
 

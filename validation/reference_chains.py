@@ -150,8 +150,8 @@ def _physical(
     step = torch.linalg.solve_triangular(found.factor.mT, noise[:, :, None], upper=True)
     linear = found.linear[:, :, None] + step
     linear = (flux_units(problem, cutouts) @ linear)[:, :, 0]
-    linear[:, len(problem.space.shapes)] += problem.pixels.background
-    coords, _ = problem.space.from_whitened(whitened, problem.box.expand(len(whitened), 4))
+    linear[:, problem.space.n_components] += problem.pixels.background
+    coords, _ = problem.space.from_whitened(whitened, problem.constants)
     zeropoint = cutouts.zeropoint.expand(len(whitened))
     return problem.space.to_physical(coords, linear, zeropoint)[0].numpy()
 

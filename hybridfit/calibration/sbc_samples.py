@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridfit.data.batch import SHARED, Batch, shared
+from hybridfit.batch import SHARED, Batch, shared
 
 Array = NDArray[np.float64]
 

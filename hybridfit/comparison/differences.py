@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridfit.batch import Batch
 from hybridfit.comparison.crossmatch import Matches, partners, total
-from hybridfit.data.batch import Batch
 from hybridfit.io.references.catalogue import COLUMN, NAMES, Array, Catalogue
 
 PARAMETERS = (*NAMES, "sky")  # the columns of the arrays below

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 from hybridfit.data.cutout_checks import checked_cutouts
 
 

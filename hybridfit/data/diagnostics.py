@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 
 
 def unknown(value: float = torch.nan, dtype: torch.dtype = torch.float64) -> Any:

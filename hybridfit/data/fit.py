@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 from hybridfit.model.parameters import ParameterSpace
 
 

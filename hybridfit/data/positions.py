@@ -10,13 +10,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hybridfit.data.ucd import PARAMETERS
+
+NAMED = frozenset(PARAMETERS)  # parameters that have columns of their own
+
 Number = TypeVar("Number", float, NDArray[np.float64])
 
 
 def plain_name(name: str) -> str:
-    """Return a parameter's name without its component: ``r_eff`` for ``r_eff_2``."""
+    """Return a parameter's name without its component: ``r_eff`` for ``bulge_r_eff``, ``r_eff_2``.
+
+    Of a name that ends in no parameter that is known it is the name itself.
+    """
     head, _, tail = name.rpartition("_")
-    return head if tail.isdigit() else name
+    if tail.isdigit():
+        return head
+    words = name.split("_")
+    ends = ("_".join(words[k:]) for k in range(len(words)))
+    return next((end for end in ends if end in NAMED), name)
 
 
 def to_parent(

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 from hybridfit.data.diagnostics import SamplingDiagnostics, expanded, unknown
 from hybridfit.data.fit import Fit
 from hybridfit.data.samples import Draws

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,7 +13,18 @@ from torch import Tensor
 from hybridfit.data.diagnostics import NetworkDiagnostics
 from hybridfit.data.draws_batch import DrawsBatch, per_draw
 from hybridfit.deprecations import warn
-from hybridfit.model.parameters import ParameterSpace
+
+
+class Named(Protocol):
+    """Names of parameters, and the kind of each: "pa" for position angles."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of each column."""
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Kind of each column."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +35,7 @@ class Draws(DrawsBatch):
     around the circular mean of each galaxy, so that draws of 179 and 1 degree are neighbours.
 
     Args:
-        space: names, units and priors of the Q parameters.
+        space: names and kinds of the Q parameters.
         samples: (B, S, Q) float64, in the order of ``space.names``, cutout pixels.
         weights: (B, S) float64, not negative; normalised to sum to 1. Draws that are not finite
             get weight 0; a galaxy whose weights are all 0 has no draws, and its summaries are NaN.
@@ -32,7 +44,7 @@ class Draws(DrawsBatch):
         ValueError: if shapes disagree.
     """
 
-    space: ParameterSpace
+    space: Named
     samples: Tensor = field(metadata=per_draw())
     weights: Tensor = field(
         default_factory=lambda: torch.tensor(1.0, dtype=torch.float64), metadata=per_draw(0.0)

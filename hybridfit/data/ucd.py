@@ -22,6 +22,7 @@ PARAMETERS = {
     "sky_dx": "instr.skyLevel;arith.diff",
     "sky_dy": "instr.skyLevel;arith.diff",
     "flux": "phot.flux",
+    "bulge_to_total": "phot.flux;arith.ratio",
 }
 OTHER = "src.morph.param"  # for parameters of user-defined profiles
 ENDS = {

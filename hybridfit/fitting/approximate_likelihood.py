@@ -92,11 +92,12 @@ def approximate_likelihood(
     """
     height, width = cutouts.image.shape[-2:]
     sides = [side for side in SIDES if side <= WORTH * min(height, width)]
-    if not sides or problem.grid.convolution.galfit or problem.space.n_sky >= 3:
+    space = problem.space
+    if not sides or space.links is not None or space.n_sky >= 3 or problem.grid.convolution.galfit:
         return None
     side = sides[0]
-    coords, _ = problem.space.from_whitened(about.whitened, problem.box)
-    centre = torch.where(torch.isfinite(coords[:, :2]), coords[:, :2], problem.box[:, :2])
+    coords, _ = problem.space.from_whitened(about.whitened, problem.constants)
+    centre = torch.where(torch.isfinite(coords[:, :2]), coords[:, :2], problem.constants.centre)
     window, corner = window_problem(problem, cutouts, centre, (side, side))
     x = torch.arange(width, device=coords.device)
     y = torch.arange(height, device=coords.device)

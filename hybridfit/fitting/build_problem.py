@@ -10,8 +10,14 @@ from torch import Tensor
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.detection.background import nominal_centre, sky_level
 from hybridfit.fitting.compile import kernels
+from hybridfit.fitting.linear_terms import linear_terms
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import Problem, make_pixels
+from hybridfit.fitting.solution import term_units
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.prior import Prior
+from hybridfit.model.profiles import Profile, find_profile
+from hybridfit.model.scene_values import SceneValues
 from hybridfit.rendering.convolution import convolution_of
 from hybridfit.rendering.grid import Grid, grid_key, grid_of
 
@@ -47,27 +53,58 @@ def problem_rows(cutouts: Cutouts, options: FitOptions) -> list[Tensor]:
     return [rows for group in groups for rows in group.split(_at_once(cutouts, group, options))]
 
 
-def build_problem(cutouts: Cutouts, options: FitOptions, compile: bool = False) -> Problem:
-    """Return the problem of cutouts that share one Fourier grid."""
+def build_problem(
+    cutouts: Cutouts,
+    options: FitOptions,
+    compile: bool = False,
+    scene: SceneValues | None = None,
+    theta: Tensor | None = None,
+) -> Problem:
+    """Return the problem of cutouts that share one Fourier grid.
+
+    Args:
+        cutouts: B galaxies.
+        options: see `FitOptions`.
+        compile: whether the pixel kernels are compiled.
+        scene: what is fitted, in place of the components of ``options``.
+        theta: (B, Q) its initial values, none of them missing.
+    """
     dtype = torch.float32 if options.precision == "float32" else torch.float64
+    space = options.space if scene is None else scene.space
     grid = grid_of(cutouts, dtype, convolution_of(options.convolution))
-    fixed = options.space.n_sky == 0
     level = sky_level(cutouts)
-    background = torch.full_like(level, options.sky_value) if fixed else level
-    pixels = make_pixels(cutouts, background, options.space.n_sky, grid, dtype)
-    centre = nominal_centre(cutouts)
-    reach = options.prior.position * cutouts.size.amin(dim=1).double().clamp_min(8)
-    box = torch.cat([centre, reach[:, None], reach[:, None]], dim=1)
+    background = torch.full_like(level, options.sky_value) if space.n_sky == 0 else level
+    pixels = make_pixels(cutouts, background, space.n_sky, grid, dtype)
+    centre, reach = nominal_centre(cutouts), position_reach(cutouts, options.prior)
+    if scene is None or theta is None:
+        constants = space.constants(torch.cat([centre, reach[:, None], reach[:, None]], dim=1))
+        terms = None
+    else:
+        wide = 0.5 * cutouts.size.amax(dim=1).double()
+        constants = scene.constants(theta, cutouts.zeropoint, centre, reach, wide)
+        unit = term_units(space, grid, cutouts, pixels.scale)
+        terms = linear_terms(space, constants, unit, background)
     return Problem(
         pixels,
         grid,
-        options.space,
-        box,
+        space,
+        constants,
         1.0 if options.objective == "map" else 0.0,
         _chunk(options, grid),
-        options.profiles,
+        profiles_of(space),
         kernels(compile),
+        terms,
     )
+
+
+def position_reach(cutouts: Cutouts, prior: Prior) -> Tensor:
+    """Return (B,) half of the width of the prior of a position, pixels."""
+    return prior.position * cutouts.size.amin(dim=1).double().clamp_min(8)
+
+
+def profiles_of(space: ParameterSpace) -> tuple[Profile, ...]:
+    """Return the profile of each component."""
+    return tuple(find_profile(component.profile) for component in space.components)
 
 
 def _groups(cutouts: Cutouts) -> list[Tensor]:

@@ -31,7 +31,7 @@ def coarse_start(problem: Problem, cutouts: Cutouts, start: Tensor) -> Tensor:
     if min(height, width) < SMALLEST:
         return start
     sides = (height // 4 * 2, width // 4 * 2)
-    small, _ = window_problem(problem, cutouts, problem.box[:, :2], sides)
+    small, _ = window_problem(problem, cutouts, problem.constants.centre, sides)
     minimum = minimise(small, start, COARSE)
     usable = torch.isfinite(minimum.normal.cost) & (minimum.point.abs().amax(dim=1) < 3)
     return torch.where(usable[:, None], minimum.point, start)

@@ -10,21 +10,21 @@ from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
-from hybridfit.data.flags import Flag
+from hybridfit.detection.background import nominal_centre, sky_level
 from hybridfit.fitting.adam import minimise_adam
-from hybridfit.fitting.build_problem import build_problem, problem_rows
+from hybridfit.fitting.build_problem import build_problem, position_reach, problem_rows
 from hybridfit.fitting.coarse_fit import coarse_start
 from hybridfit.fitting.compile import wants_compile
-from hybridfit.fitting.fit_flags import fit_flags
+from hybridfit.fitting.fit_flags import bound_flags, fit_flags
 from hybridfit.fitting.fitted import Fitted, fitted
-from hybridfit.fitting.fixed import InitialValues, surface_of, unreachable
 from hybridfit.fitting.lm import LMOptions, Minimum, minimise
 from hybridfit.fitting.moments import Starts, moment_start, starting_values
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.retries import Middle, middle_of
-from hybridfit.fitting.solution import DARK, Solution, flux_units, solution_of, to_fit
+from hybridfit.fitting.solution import DARK, Solution, solution_of, to_fit
 from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.scene_values import SceneValues, scene_values
 
 
 def fit_cutouts(
@@ -33,7 +33,7 @@ def fit_cutouts(
     device: torch.device | str = "cpu",
     compile: bool | None = None,
     starts: Starts | None = None,
-    given: InitialValues | None = None,
+    scene: SceneValues | None = None,
 ) -> Fit:
     """Fit every galaxy of a batch.
 
@@ -45,16 +45,16 @@ def fit_cutouts(
         device: where to compute; the result is on the CPU.
         compile: decides in place of ``options.compile`` for a batch that is part of a run.
         starts: of one Sersic profile, e.g. from the posterior; default the image's moments.
-        given: values of every component in cutout pixels to start from, and which are fixed. Each
-            component's position may then move by half of the cutout's longer side. Fixed values
-            have no error; a galaxy with one that the prior does not reach is not fitted.
+        scene: what is fitted in place of the components of ``options``, with initial values in
+            cutout pixels; a component whose position is given may move from it by half of the
+            cutout's longer side. Fixed values have no error.
 
     Returns:
         A `Fit` with ``theta`` in cutout pixels. A galaxy that cannot be fitted has NaN and a
         flag; it never stops the batch.
     """
     fits, rows = [], []
-    for part in fit_parts(cutouts, options, device, compile, starts, given):
+    for part in fit_parts(cutouts, options, device, compile, starts, scene):
         fits.append(part.fit)
         rows.append(part.rows)
         del part  # or two problems were held while the next one is fitted
@@ -69,7 +69,7 @@ def fit_parts(
     device: torch.device | str = "cpu",
     compile: bool | None = None,
     starts: Starts | None = None,
-    given: InitialValues | None = None,
+    scene: SceneValues | None = None,
 ) -> Iterator[Fitted]:
     """Fit a batch part by part and keep the problem of each until the next one is asked for.
 
@@ -79,10 +79,12 @@ def fit_parts(
     device = torch.device(device)
     if compile is None:
         compile = wants_compile(options.compile, len(cutouts), device)
+    if scene is None and not options.is_one_sersic and options.is_special:
+        scene = scene_values([options.scene] * len(cutouts), options.prior)
     near = None
     if options.convolution == "galfit":
         quick = replace(options, convolution="continuous")
-        near = fit_cutouts(cutouts, quick, device, compile, starts, given).theta
+        near = fit_cutouts(cutouts, quick, device, compile, starts, scene).theta
         options = replace(options, retry=False)
     for rows in problem_rows(cutouts, options):
         yield _fit_part(
@@ -92,7 +94,7 @@ def fit_parts(
             device,
             compile,
             None if starts is None else starts[rows],
-            None if given is None else given[rows],
+            None if scene is None else scene[rows],
             None if near is None else near[rows],
         )
 
@@ -105,16 +107,17 @@ def _fit_part(
     device: torch.device,
     compile: bool,
     starts: Starts | None,
-    given: InitialValues | None,
+    scene: SceneValues | None,
     near: Tensor | None,
 ) -> Fitted:
     """Fit galaxies that share a problem; ``near`` has parameters to start from instead."""
     cutouts = cutouts.to(device)
-    problem = build_problem(cutouts, options, compile)
     near = None if near is None else near.to(device)
-    if given is not None:
-        return _fit_given(rows, cutouts, problem, options, given.to(device), near)
     starts = None if starts is None else starts.to(device)
+    if scene is not None:
+        scene = scene.to(device)
+        return _fit_scene(rows, cutouts, scene, options, compile, starts, near)
+    problem = build_problem(cutouts, options, compile)
     return _fit_group(rows, cutouts, problem, options, starts, near)
 
 
@@ -127,13 +130,9 @@ def _fit_group(
     near: Tensor | None,
 ) -> Fitted:
     """Fit from the image's moments or from the network's draws."""
-    box = problem.box
-    single = moment_start(cutouts, problem.pixels.background, box[:, :2], box[:, 2])
-    if starts is not None:
-        best = starts.coords[:, 0]
-        single = torch.where(torch.isfinite(best).all(dim=1)[:, None], best, single)
+    single = _single_start(cutouts, problem.pixels.background, options, starts)
     coords = _nearer(starting_values(cutouts, single, options.space), near, options.space)
-    start = options.space.to_whitened(coords, box)
+    start = options.space.to_whitened(coords, problem.constants)
     # the posterior's median is nearer than what the middle of the cutout would give
     if options.coarse_fit and options.method == "lm" and starts is None and near is None:
         start = coarse_start(problem, cutouts, start)
@@ -142,59 +141,72 @@ def _fit_group(
         solution = _retry(solution, problem, cutouts, coords, options)
         if starts is not None:
             solution = _further_starts(solution, problem, cutouts, starts, options)
-    fit = to_fit(solution, problem, cutouts, options.sky_value)
+    fit = to_fit(solution, problem, cutouts)
     fit = replace(fit, flags=fit_flags(fit, solution, problem, cutouts))
     return fitted(rows, cutouts, problem, solution, fit)
 
 
-def _fit_given(
+def _fit_scene(
     rows: Tensor,
     cutouts: Cutouts,
-    problem: Problem,
+    scene: SceneValues,
     options: FitOptions,
-    given: InitialValues,
+    compile: bool,
+    starts: Starts | None,
     near: Tensor | None,
 ) -> Fitted:
-    """Fit from given values, some of which may be fixed."""
-    space, background = problem.space, problem.pixels.background
-    single = moment_start(cutouts, background, problem.box[:, :2], problem.box[:, 2])
-    own = starting_values(cutouts, single, space)
-    chosen, _ = space.to_physical(own, torch.ones_like(own[:, : space.n_linear]), background)
-    theta = torch.where(torch.isfinite(given.theta), given.theta, chosen)
-    coords, _ = space.from_physical(theta, torch.zeros_like(background))
-    reach = 0.5 * cutouts.size.amax(dim=1).double()[:, None].expand(-1, 2)
-    box = [torch.cat([coords[:, c][:, :2], reach], dim=1) for c in space.slices()]
-    problem = replace(problem, box=torch.stack(box, dim=1))
-    unit = flux_units(problem, cutouts)
-    known = replace(given, theta=theta)
-    surface = surface_of(known, space, problem.box, unit, cutouts.zeropoint, background)
-    problem = replace(problem, surface=surface)
-    start = space.to_whitened(_nearer(coords, near, space), problem.box)
+    """Fit scenes from their initial values, or from moments where these are missing."""
+    theta = initial_values(cutouts, scene, options, starts)
+    problem = build_problem(cutouts, options, compile, scene, theta)
+    space = scene.space
+    coords, _ = space.from_physical(theta, cutouts.zeropoint)
+    start = space.to_whitened(_nearer(coords, near, space), problem.constants)
     solution = solution_of(_minimise(problem, start, options), problem)
     if options.retry:
         solution = _retry(solution, problem, cutouts, coords, options)
-    fit = to_fit(solution, problem, cutouts, options.sky_value)
-    fit = _with_fixed(fit, given.fixed & torch.isfinite(fit.theta), theta)
-    fit = replace(fit, flags=fit_flags(fit, solution, problem, cutouts))
-    refused = torch.tensor(
-        [bool(text) for text in unreachable(given, surface)], device=theta.device
-    )
-    fit = replace(
-        fit,
-        theta=torch.where(refused[:, None], torch.nan, fit.theta),
-        flags=fit.flags | refused * int(Flag.NOT_MODELLED),
-    )
-    return fitted(rows, cutouts, problem, solution, fit)
+    fit = _with_fixed(to_fit(solution, problem, cutouts), theta)
+    flags = fit_flags(fit, solution, problem, cutouts) | bound_flags(fit, scene)
+    return fitted(rows, cutouts, problem, solution, replace(fit, flags=flags))
 
 
-def _with_fixed(fit: Fit, fixed: Tensor, theta: Tensor) -> Fit:
-    """The fit with fixed values (B, Q) exactly as given, and without errors."""
-    still = fixed[:, :, None] | fixed[:, None, :]
-    return replace(
-        fit,
-        theta=torch.where(fixed, theta, fit.theta),
-        covariance=torch.where(still, 0.0, fit.covariance),
-    )
+def _with_fixed(fit: Fit, theta: Tensor) -> Fit:
+    """Return the fit with fixed values exactly as given in ``theta`` (B, Q), without errors."""
+    if fit.space.links is None:
+        return fit
+    values, covariance = fit.theta.clone(), fit.covariance.clone()
+    known = torch.isfinite(fit.theta)
+    for column in fit.space.links.fixed_columns:
+        values[:, column] = torch.where(known[:, column], theta[:, column], torch.nan)
+        covariance[:, column] = covariance[:, :, column] = 0.0
+    return replace(fit, theta=values, covariance=covariance)
+
+
+def _single_start(
+    cutouts: Cutouts, level: Tensor, options: FitOptions, starts: Starts | None
+) -> Tensor:
+    """Return coordinates (B, 6) of one Sersic profile to start from: the best start, or moments."""
+    centre, reach = nominal_centre(cutouts), position_reach(cutouts, options.prior)
+    single = moment_start(cutouts, level, centre, reach)
+    if starts is None:
+        return single
+    best = starts.coords[:, 0]
+    return torch.where(torch.isfinite(best).all(dim=1)[:, None], best, single)
+
+
+def initial_values(
+    cutouts: Cutouts, scene: SceneValues, options: FitOptions, starts: Starts | None = None
+) -> Tensor:
+    """Return physical values (B, Q) to start from: the scene's, and from moments what it lacks."""
+    space, level = scene.space, sky_level(cutouts)
+    single = _single_start(cutouts, level, options, starts)
+    coords = starting_values(cutouts, single, space)
+    light = torch.where(cutouts.mask, 0.0, cutouts.image - level[:, None, None]).sum(dim=(1, 2))
+    share = light.double().clamp_min(1e-3) / space.n_components
+    linear = share[:, None].expand(-1, len(space.names) - coords.shape[1]).clone()
+    linear[:, space.n_components :] = 0.0
+    linear[:, space.n_components] = level
+    chosen, _ = space.to_physical(coords, linear, cutouts.zeropoint)
+    return torch.where(torch.isfinite(scene.start), scene.start, chosen)
 
 
 def _nearer(coords: Tensor, near: Tensor | None, space: ParameterSpace) -> Tensor:
@@ -207,7 +219,6 @@ def _nearer(coords: Tensor, near: Tensor | None, space: ParameterSpace) -> Tenso
 
 def _minimise(problem: Problem, start: Tensor, options: FitOptions) -> Minimum:
     """Minimise from whitened coordinates."""
-    start = problem.coordinates(start)
     if options.method == "adam":
         return minimise_adam(problem, start)
     return minimise(problem, start, LMOptions(options.max_iter, options.tolerance))
@@ -225,13 +236,17 @@ def _retry(
     middle = middle_of(solution, problem, cutouts, rows)
     for log_n, log_size in ((-0.4, 0.3), (1.3, 0.0), (0.3, -1.2)):
         other = coords[rows].clone()
-        for columns, shape in zip(problem.space.slices(), problem.space.shapes, strict=True):
+        for columns, component in zip(
+            problem.space.slices(), problem.space.components, strict=True
+        ):
+            if not component.is_ellipse:
+                continue
             i = columns.start
             other[:, i + 2] += log_size
-            if "n" in shape:
-                other[:, i + 3 + shape.index("n")] = log_n
+            if "n" in component.shape:
+                other[:, i + 3 + component.shape.index("n")] = log_n
             other[:, columns.stop - 2 : columns.stop] *= 0.5
-        start = problem.space.to_whitened(other, problem.box[rows])
+        start = problem.space.to_whitened(other, problem.constants[rows])
         solution = _tried(solution, problem, rows, start, middle, options)
     return solution
 
@@ -247,7 +262,7 @@ def _further_starts(
     middle = middle_of(solution, problem, cutouts, rows)
     for k in range(1, starts.coords.shape[1]):
         coords = starting_values(cutouts[rows], starts.coords[rows, k], options.space)
-        start = problem.space.to_whitened(coords, problem.box[rows])
+        start = problem.space.to_whitened(coords, problem.constants[rows])
         solution = _tried(solution, problem, rows, start, middle, options)
     return solution
 

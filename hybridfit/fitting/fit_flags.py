@@ -8,13 +8,14 @@ from torch import Tensor
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.data.flags import Flag
-from hybridfit.fitting.fixed import column_of
 from hybridfit.fitting.moments import psf_moments
 from hybridfit.fitting.point_source import point_rise
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.profile_likelihood_check import MAX_EXTENT, size_extent
 from hybridfit.fitting.solution import Solution
+from hybridfit.model.distributions import Family
 from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.scene_values import SceneValues
 
 AT_LIMIT_U = 2.5  # |u| beyond which 99 % of the prior lies nearer to its middle
 POOR_CHI2 = 1.5  # reduced chi2, where its chance scatter is a few per cent
@@ -27,6 +28,8 @@ POINT_RISE, FWHM = 12.0, 2.355
 CORE, SURE = 0.42, 20.0
 # flux over its error at the fitted shape: noise alone reaches 4 somewhere in a cutout
 MIN_SIGNAL = 5.0
+# how near a bound is reached: a share of the range between bounds, or of the error
+NEAR, NEAR_ERRORS = 0.02, 0.5
 MAX_MAG_ERROR = 0.25  # mag
 
 
@@ -47,37 +50,49 @@ def fit_flags(fit: Fit, solution: Solution, problem: Problem, cutouts: Cutouts) 
     raise_flag((reduced > POOR_CHI2) & (reduced > expected), Flag.POOR_FIT)
     flags |= _prior_flags(solution, space)
     raise_flag(~empty & (size_extent(solution, problem) > MAX_EXTENT), Flag.UNCERTAIN)
-    signal = signal_to_noise(solution, space.n_nonlinear)
+    signal = signal_to_noise(solution, problem)
     psf_xx, _, psf_yy = psf_moments(cutouts).unbind(1)
     psf_width = torch.sqrt((psf_xx + psf_yy) / 2).clamp_min(0.3)
     longest = cutouts.size.amax(dim=1).double()
-    for k in range(len(space.shapes)):
-        mag, r_eff, q = (column_of(space, k, name) for name in ("mag", "r_eff", "q"))
-        raise_flag(~empty & ~(fit.error[:, mag] < MAX_MAG_ERROR), Flag.UNCERTAIN)
+    for k, (component, prior) in enumerate(zip(space.components, space.priors, strict=True)):
+        raise_flag(~empty & ~(fit.error[:, space.column(k, "mag")] < MAX_MAG_ERROR), Flag.UNCERTAIN)
         raise_flag(~empty & ~(signal[:, k] > MIN_SIGNAL), Flag.NO_SIGNAL)
-        radius = fit.theta[:, r_eff] * torch.sqrt(fit.theta[:, q])
+        if not component.is_ellipse:
+            continue
+        r_eff, q = (fit.theta[:, space.column(k, name)] for name in ("r_eff", "q"))
+        radius = r_eff * torch.sqrt(q)
         raise_flag(radius < UNRESOLVED * psf_width, Flag.UNRESOLVED)
-        if len(space.shapes) == 1 and problem.surface is None:
+        if space.n_components == 1 and space.links is None:
             looked_at = ~empty & (radius < FWHM * psf_width)
             looked_at &= ~_surely_wide(radius, psf_width, signal[:, k])
             raise_flag(_is_a_point(solution, problem, looked_at), Flag.UNRESOLVED)
-        raise_flag(fit.theta[:, r_eff] > longest / 2, Flag.LARGER_THAN_CUTOUT)
-        raise_flag(fit.theta[:, q] < 2 * space.prior.q_min, Flag.AT_LIMIT)
+        raise_flag(r_eff > longest / 2, Flag.LARGER_THAN_CUTOUT)
+        raise_flag(q < 2 * prior.q_min, Flag.AT_LIMIT)
     return flags
 
 
 def _prior_flags(solution: Solution, space: ParameterSpace) -> Tensor:
     """(B,) flag bits of fits that lie far out in the prior."""
     # the ellipticity's prior is not bounded in u, so q speaks for itself
-    position = torch.zeros(space.n_nonlinear, dtype=torch.bool, device=solution.whitened.device)
-    bounded = torch.zeros_like(position)
-    for columns in space.slices():
-        bounded[columns.start : columns.stop - 2] = True
-        position[columns.start : columns.start + 2] = True
-    outside = solution.whitened.abs() > AT_LIMIT_U
-    at_limit = (outside & bounded).any(dim=1)
-    off_centre = (solution.whitened.abs()[:, position] > 1.5).any(dim=1)
+    families = space.whitening.families
+    bounded = [family is not None and family is not Family.AXIS for family in families]
+    position = [space.slot(j)[0] in ("x", "y") for j in space.whitening.owners]
+    outside = solution.whitened.abs()
+    at_limit = (outside[:, bounded] > AT_LIMIT_U).any(dim=1)
+    off_centre = (outside[:, position] > 1.5).any(dim=1)
     return at_limit * int(Flag.AT_LIMIT) | off_centre * int(Flag.OFF_CENTRE)
+
+
+def bound_flags(fit: Fit, scene: SceneValues) -> Tensor:
+    """Return (B,) AT_LIMIT where a value lies at a bound that the user gave.
+
+    The prior, which ends at the bound, keeps it off by some of its error.
+    """
+    low, high = scene.low.to(fit.theta), scene.high.to(fit.theta)
+    width = torch.where(torch.isfinite(high - low), high - low, fit.theta.abs())
+    near = torch.maximum(NEAR * width, NEAR_ERRORS * fit.error.nan_to_num(0.0))
+    at = (fit.theta - low < near) | (high - fit.theta < near)
+    return at.any(dim=1) * int(Flag.AT_LIMIT)
 
 
 def _is_a_point(solution: Solution, problem: Problem, looked_at: Tensor) -> Tensor:
@@ -104,10 +119,28 @@ def _surely_wide(radius: Tensor, psf_width: Tensor, signal: Tensor) -> Tensor:
     return signal.square() * (1 - overlap.square()) > SURE * POINT_RISE
 
 
-def signal_to_noise(solution: Solution, n_nonlinear: int) -> Tensor:
-    """(B, L) linear parameters over their errors with everything else but the sky fixed."""
+def signal_to_noise(solution: Solution, problem: Problem) -> Tensor:
+    """(B, K) fluxes over their errors with everything else but the sky fixed.
+
+    A fixed flux has an infinite ratio; of tied ones and of those that are not linear the error is
+    that of what they follow.
+    """
+    n_nonlinear, n_flux = problem.space.n_nonlinear, problem.space.n_components
     inner = solution.information[:, n_nonlinear:, n_nonlinear:]
     diagonal = torch.diagonal(inner, dim1=1, dim2=2)
     floor = torch.where(diagonal > 0, 1e-9 * diagonal, 1.0)
-    variance = torch.linalg.inv(inner + torch.diag_embed(floor)).diagonal(dim1=1, dim2=2)
-    return solution.linear / variance.sqrt()
+    covariance = torch.linalg.inv(inner + torch.diag_embed(floor))
+    if problem.terms is None:
+        variance = torch.diagonal(covariance, dim1=1, dim2=2)
+        return (solution.linear / variance.sqrt())[:, :n_flux]
+    rows = torch.arange(len(inner), device=inner.device)
+    here = problem.expand(solution.whitened, solution.linear, rows)
+    by_all = here.jacobian[:, problem.space.n_coords :][:, :n_flux]
+    by_linear = by_all[:, :, n_nonlinear:]
+    variance = torch.einsum("bki,bij,bkj->bk", by_linear, covariance, by_linear)
+    own = torch.linalg.inv(
+        torch.diagonal(solution.information, dim1=1, dim2=2).clamp_min(1e-30).diag_embed()
+    )[:, :n_nonlinear, :n_nonlinear]
+    by_whitened = by_all[:, :, :n_nonlinear]
+    variance = variance + torch.einsum("bki,bij,bkj->bk", by_whitened, own, by_whitened)
+    return here.terms[:, :n_flux] / variance.sqrt()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.fitting.build_problem import build_problem, problem_rows
@@ -51,13 +51,14 @@ def fitted(
 ) -> Fitted:
     """Return the galaxies ``rows`` with their problem, its solution, and the fit made of that."""
     known = torch.isfinite(fit.chi2)[:, None]
-    lit = (solution.linear[:, : len(problem.space.shapes)] > 0).all(dim=1)[:, None]
+    each = torch.arange(len(known), device=known.device)
+    lit = problem.fluxes(solution.whitened, solution.linear, each) > 0
     return Fitted(
         rows,
         cutouts,
         problem,
         torch.where(known, solution.whitened, torch.nan),
-        torch.where(known & lit, solution.linear, torch.nan),
+        torch.where(known & lit.all(dim=1)[:, None], solution.linear, torch.nan),
         fit.to("cpu"),
     )
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
-from hybridfit.fitting.problem import Problem
-from hybridfit.fitting.solution import flux_units, solve
+from hybridfit.fitting.problem import Problem, RenderPoint
+from hybridfit.fitting.solution import flux_units, physical, solve
 from hybridfit.rendering.design_matrix import linear_columns, shape_columns
 
 
@@ -30,7 +30,9 @@ class Linearised(Batch):
         information: (B, C, C) float64 J^T W J, without the prior.
         prior: (B, C, C) float64 precision of the prior.
         whitened: (B, P) float64, where the derivatives are taken; NaN for a galaxy without a fit.
-        linear: (B, L) float64 fluxes and sky terms, units of the noise.
+        linear: (B, F) float64 free fluxes and sky terms, units of the noise.
+        flux: (B, K) float64 of each component, units of the noise.
+        light: (B, H, W) the components' model over sigma, without the sky.
         to_physical: (B, Q, C) float64 derivatives of the physical parameters by c.
     """
 
@@ -40,6 +42,8 @@ class Linearised(Batch):
     prior: Tensor
     whitened: Tensor
     linear: Tensor
+    flux: Tensor
+    light: Tensor
     to_physical: Tensor
 
     @property
@@ -59,17 +63,17 @@ def whitened_point(fit: Fit, problem: Problem, cutouts: Cutouts) -> tuple[Tensor
         cutouts: the same galaxies.
     """
     space = problem.space
-    theta = fit.theta.to(problem.box)
+    theta = fit.theta.to(problem.pixels.background)
     coords, linear = space.from_physical(theta, cutouts.zeropoint)
-    if space.n_sky == 0:
-        linear = linear[:, : len(space.shapes)]
-    else:
-        linear = linear.clone()
-        linear[:, len(space.shapes)] -= problem.pixels.background
-    unit = flux_units(problem, cutouts)
-    return space.to_whitened(coords, problem.box), torch.linalg.solve(unit, linear[:, :, None])[
-        :, :, 0
-    ]
+    linear = linear[:, : space.n_terms].clone()
+    if space.n_sky:
+        linear[:, space.n_components] -= problem.pixels.background
+    terms = torch.linalg.solve(flux_units(problem, cutouts), linear[:, :, None])
+    whitened = space.to_whitened(coords, problem.constants)
+    if problem.terms is None:
+        return whitened, terms[:, :, 0]
+    offset = problem.terms.at(coords)[:, :, None]
+    return whitened, torch.linalg.lstsq(problem.terms.span, terms - offset).solution[:, :, 0]
 
 
 def linearise(
@@ -84,17 +88,17 @@ def linearise(
         linear: (B, L) units of the noise; default the best at ``whitened``.
     """
     space, pixels = problem.space, problem.pixels
-    coords, chain = space.from_whitened(whitened, problem.box)
     rows = torch.arange(len(whitened), device=whitened.device)
     best = problem.profile(whitened, rows).linear if linear is None else linear
-    columns, residuals = [], []
-    for pick, used, images in problem.images(coords, rows, jacobian=True):
-        images = [image[:used] for image in images]
-        level = best[pick[:used]].to(images[0].dtype)
-        one, other = _columns(images, level, pixels.sky, chain[pick[:used]])
+    here = problem.expand(whitened, best, rows)
+    columns, residuals, lights = [], [], []
+    for pick, used, images in problem.images(here.coords, rows, jacobian=True):
+        images, own = [image[:used] for image in images], here[pick[:used]]
+        one, other, light = _columns(images, own, pixels.sky, problem.terms is None)
         weight = pixels.weight[pick[:used]]
         columns.append(one * weight[:, None])
         residuals.append((pixels.data[pick[:used]] - other) * weight)
+        lights.append(light * weight)
     column, residual = torch.cat(columns), torch.cat(residuals)
     flat = column.flatten(2)
     information = (flat @ flat.transpose(1, 2)).double()
@@ -108,33 +112,38 @@ def linearise(
         torch.diag(precision).expand_as(information),
         whitened,
         best,
-        physical_slopes(problem, cutouts, coords, chain, best),
+        here.terms[:, : space.n_components],
+        torch.cat(lights),
+        physical(whitened, best, problem, cutouts)[1],
     )
 
 
 def _columns(
-    images: list[Tensor], linear: Tensor, sky: Tensor, chain: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Derivatives (b, C, H, W) by whitened and linear parameters, and the model (b, H, W)."""
-    coords = torch.cat(shape_columns(images, linear[:, : len(images)]), dim=1)
-    whitened = torch.einsum("bphw,bpf->bfhw", coords, chain.to(coords.dtype))
+    images: list[Tensor], here: RenderPoint, sky: Tensor, untied: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return derivatives, the model, and the model without the sky.
+
+    Args:
+        images: of each component, see `component_images`.
+        here: the points.
+        sky: (T, H, W) terms.
+        untied: whether fluxes and sky are all free, which spares their columns a product.
+
+    Returns:
+        (b, P + F, H, W) by whitened and linear parameters, (b, H, W) and (b, H, W).
+    """
+    dtype = images[0].dtype
+    level = here.terms.to(dtype)
+    shapes = torch.cat(shape_columns(images, level[:, : len(images)]), dim=1)
     terms = torch.cat(linear_columns(images, sky), dim=1)
-    model = torch.einsum("bl,blhw->bhw", linear, terms)
-    return torch.cat([whitened, terms], dim=1), model
-
-
-def physical_slopes(
-    problem: Problem, cutouts: Cutouts, coords: Tensor, chain: Tensor, linear: Tensor
-) -> Tensor:
-    """(B, Q, C) derivatives of the physical parameters by whitened coordinates and linear ones."""
-    space = problem.space
-    unit = flux_units(problem, cutouts)
-    value = (unit @ linear[:, :, None])[:, :, 0]
-    if space.n_sky == 0:
-        value = torch.cat([value, torch.zeros_like(value[:, :1])], dim=1)
-    _, slope = space.to_physical(coords, value, cutouts.zeropoint)
-    n_nonlinear, total = space.n_nonlinear, space.n_nonlinear + space.n_linear
-    inner = torch.zeros(len(coords), total, total, dtype=coords.dtype, device=coords.device)
-    inner[:, :n_nonlinear, :n_nonlinear] = chain
-    inner[:, n_nonlinear:, n_nonlinear:] = unit
-    return slope[:, :, :total] @ inner
+    n = len(images)
+    light = torch.einsum("bl,blhw->bhw", level[:, :n], terms[:, :n])
+    model = light + torch.einsum("bl,blhw->bhw", level[:, n:], terms[:, n:])
+    jacobian = here.jacobian.to(dtype)
+    n_coords, n_linear = shapes.shape[1], terms.shape[1]
+    if untied:
+        chain = jacobian[:, :n_coords, :-n_linear]
+        whitened = torch.einsum("bphw,bpf->bfhw", shapes, chain)
+        return torch.cat([whitened, terms], dim=1), model, light
+    both = torch.cat([shapes, terms], dim=1)
+    return torch.einsum("bphw,bpf->bfhw", both, jacobian), model, light

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.model.parameters import ParameterSpace
 
@@ -45,7 +45,7 @@ def starting_values(cutouts: Cutouts, single: Tensor, space: ParameterSpace) -> 
     x, y, _, r_eff, n, q, pa = cutouts.start.double().unbind(1)
     single_q = torch.exp(-single[:, 4:].norm(dim=1))
     single_pa = 0.5 * torch.rad2deg(torch.atan2(single[:, 5], single[:, 4]))
-    q = torch.where(q > 0, q, single_q).clamp(space.prior.q_min, 1.0)
+    q = torch.where(q > 0, q, single_q).clamp(space.priors[0].q_min, 1.0)
     angle = torch.deg2rad(2 * torch.where(torch.isfinite(pa), pa, single_pa))
     g = -torch.log(q)
     position = [
@@ -54,14 +54,16 @@ def starting_values(cutouts: Cutouts, single: Tensor, space: ParameterSpace) -> 
     ]
     size = torch.where(r_eff > 0, torch.log(r_eff) - g / 2, single[:, 2])
     index = torch.where(n > 0, torch.log(n), single[:, 3])
-    several = len(space.shapes) > 1
+    several = space.n_components > 1
     columns: list[Tensor] = []
-    for k, shape in enumerate(space.shapes):
+    for k, (component, prior) in enumerate(zip(space.components, space.priors, strict=True)):
+        columns += position
+        if not component.is_ellipse:
+            continue
         # several components start as a compact, peaked one within larger, flatter ones
-        spread = 0.9 * (k - (len(space.shapes) - 1) / 2)
-        columns += [*position, size + spread]
-        for name in shape:
-            middle = torch.full_like(size, space.prior.of(name).median).log()
+        columns.append(size + 0.9 * (k - (space.n_components - 1) / 2))
+        for name in component.shape:
+            middle = torch.full_like(size, component.prior_of(name, prior).median).log()
             peaked = torch.full_like(size, 2.0 / (k + 1)).log() if several else index
             columns.append(peaked if name == "n" else middle)
         columns += [g * torch.cos(angle), g * torch.sin(angle)]

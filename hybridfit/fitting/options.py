@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from hybridfit.deprecations import renamed_fields
 from hybridfit.model.prior import Prior
@@ -15,6 +16,7 @@ from hybridfit.options.metadata import option
 if TYPE_CHECKING:
     from hybridfit.model.parameters import ParameterSpace
     from hybridfit.model.profiles import Profile
+    from hybridfit.model.scene import Scene
 
 MOST_COMPONENTS = 40  # memory grows by the square of their number, and FITS tables have 999 columns
 SKIES = ("constant", "plane", "fixed")
@@ -25,14 +27,14 @@ SKIES = ("constant", "plane", "fixed")
 class FitOptions:
     """Options of the fit; each field's help stands in its metadata."""
 
-    components: tuple[str, ...] = option(
-        ("sersic",),
+    model: str = option(
+        "sersic",
         help=(
-            "profile of each component: sersic, exponential, or my_module:MyProfile of an "
-            "imported module"
+            "model of each source: a profile (sersic, exponential, point...), profiles joined by + "
+            "(bulge+disk, sersic+point), my_module:MyProfile of an imported module, or a YAML file"
         ),
         group="Model",
-        metavar="NAMES",
+        metavar="MODEL",
         common=True,
     )
     objective: str = option(
@@ -110,33 +112,60 @@ class FitOptions:
     def __post_init__(self) -> None:
         if isinstance(self.prior, Mapping):
             object.__setattr__(self, "prior", Prior.from_mapping(self.prior))
+        if not isinstance(self.model, str) or self.model != "sersic":
+            object.__setattr__(self, "model", _model_text(self.model))
         check_fields(self, "fit")
-        if not self.components:
-            raise ValueError("fit.components is empty, expected at least one profile")
-        if len(self.components) > MOST_COMPONENTS:
+        if self.model == "sersic":
+            return
+        scene = self.scene  # checks that components are known
+        if len(scene.components) > MOST_COMPONENTS:
             raise ValueError(
-                f"fit.components has {len(self.components)} entries, expected "
-                f"{MOST_COMPONENTS} at most"
+                f"fit.model has {len(scene.components)} components, expected {MOST_COMPONENTS} at "
+                "most"
             )
-        if self.components != ("sersic",):  # whose parameters always have a prior
-            _ = self.space  # checks that profiles are known and their parameters have priors
+        _ = self.space  # checks parameters and priors
+
+    @property
+    def is_one_sersic(self) -> bool:
+        """Whether the model is one free Sersic profile, as the network knows it."""
+        return self.model == "sersic"
+
+    @property
+    def is_special(self) -> bool:
+        """Whether parameters of the model are fixed, tied, bounded, or have a start or prior."""
+        scene = self.scene
+        return bool(scene.sky.parameters) or any(c.parameters for c in scene.components)
 
     @property
     def profiles(self) -> tuple[Profile, ...]:
         """The profile objects."""
         from hybridfit.model.profiles import find_profile  # here: options need not wait for torch
 
-        return tuple(find_profile(name) for name in self.components)
+        return tuple(find_profile(component.profile) for component in self.scene.components)
 
     @property
     def space(self) -> ParameterSpace:
         """The parameters these options fit."""
-        from hybridfit.model.parameters import ParameterSpace
+        from hybridfit.model.compile import compile_scene
 
-        for name, profile in zip(self.components, self.profiles, strict=True):
-            if not profile.has_plain_parameters:
-                raise ValueError(
-                    f"fit.components: '{name}' can be rendered, but not fitted yet: expected a "
-                    f"profile with a size, an ellipticity and positive shape parameters"
-                )
-        return ParameterSpace(tuple(p.shape for p in self.profiles), self.sky, self.prior)
+        return compile_scene(self.scene, self.prior)
+
+    @property
+    def scene(self) -> Scene:
+        """The scene that these options fit."""
+        from hybridfit.model.declaration import declared_scene
+        from hybridfit.model.scene import Sky
+
+        scene = declared_scene(self.model)
+        return scene if self.sky == "constant" else replace(scene, sky=Sky(self.sky))
+
+
+def _model_text(model: Any) -> str:
+    """Return a model as a text that needs no file: a name, or the content of a YAML file."""
+    from hybridfit.model.declaration import declared_scene, scene_mapping
+
+    if isinstance(model, list | tuple) and all(isinstance(part, str) for part in model) and model:
+        model = "+".join(model)
+    if isinstance(model, str) and not model.endswith((".yaml", ".yml")):
+        return model
+    return json.dumps(scene_mapping(declared_scene(model)))

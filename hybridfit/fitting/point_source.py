@@ -27,13 +27,13 @@ def point_rise(solution: Solution, problem: Problem, rows: Tensor) -> Tensor:
         problem: of the same batch; nothing is fixed.
         rows: (b,).
     """
-    space = problem.space
+    prior = problem.space.priors[0]
     if len(rows) == 0:
         return solution.chi2[rows]
     whitened = torch.zeros_like(solution.whitened[rows])
     whitened[:, :2] = solution.whitened[rows, :2]
-    size = whitened.new_tensor(POINT).clamp_min(space.prior.r_circ.low).log()
-    whitened[:, 2] = space.prior.r_circ.whitened(size)
+    size = whitened.new_tensor(POINT).clamp_min(prior.r_circ.low).log()
+    whitened[:, 2] = prior.r_circ.whitened(size)
     cost = problem.profile(whitened, rows).cost
     rise = 2 * cost - solution.chi2[rows]
     near = (rise < FAR).nonzero()[:, 0]

@@ -9,17 +9,18 @@ images, sky terms, residual]; what follows is algebra in float64.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from hybridfit.data.batch import Batch, shared
+from hybridfit.batch import Batch, shared
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.detection.background import typical_sigma
 from hybridfit.fitting.cholesky import scaled_cholesky
-from hybridfit.fitting.fixed import Surface
+from hybridfit.fitting.linear_terms import LinearTerms
 from hybridfit.fitting.lm import Normal
+from hybridfit.model.constants import Constants
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.profiles import Profile
 from hybridfit.rendering.design_matrix import gram_matrix, linear_columns, shape_columns
@@ -119,14 +120,29 @@ class Profiled(Batch):
 
     Args:
         cost: (b,) half of chi2.
-        linear: (b, L) fluxes and sky terms at the minimum, units of the noise.
-        factor: (b, L, L) with factor factor^T = S, the linear parameters' information: chi2
+        linear: (b, F) free fluxes and sky terms at the minimum, units of the noise.
+        factor: (b, F, F) with factor factor^T = S, the linear parameters' information: chi2
             rises by |factor^T d|^2 at a distance d.
     """
 
     cost: Tensor
     linear: Tensor
     factor: Tensor
+
+
+@dataclass(frozen=True)
+class RenderPoint(Batch):
+    """The renderer's input at b points.
+
+    Args:
+        coords: (b, C) render coordinates of all components.
+        terms: (b, L) fluxes and sky terms, units of the noise.
+        jacobian: (b, C + L, P + F) d (coords, terms) / d (whitened, free linear).
+    """
+
+    coords: Tensor
+    terms: Tensor
+    jacobian: Tensor
 
 
 @dataclass(frozen=True)
@@ -137,103 +153,156 @@ class Problem(Batch):
         pixels: of B galaxies.
         grid: for their padded shape.
         space: parameters and prior.
-        box: (B, 4) centre and half-widths of the position's prior, or (B, K, 4).
+        constants: of the scenes' priors, fixed values and ties.
         prior_weight: 1 for maximum a posteriori, 0 for maximum likelihood.
         chunk: galaxies a kernel call takes; calls are filled up so that compiled kernels see one
             shape and a galaxy's rounding does not depend on its neighbours, see `_call_size`.
         profiles: one for each component of ``space``.
         kernels: see `Kernels`.
-        surface: on which to stay, where parameters are fixed; points that the problem is
-            called with are then its `Surface.coordinates`. What follows a fit does not know of it.
+        terms: how fluxes and sky follow from the free ones; None where all are free.
     """
 
     pixels: Pixels
     grid: Grid
     space: ParameterSpace
-    box: Tensor
+    constants: Constants
     prior_weight: float
     chunk: int
     profiles: tuple[Profile, ...] = shared()
     kernels: Kernels = EAGER
-    surface: Surface | None = None
+    terms: LinearTerms | None = None
 
-    def __call__(self, point: Tensor, rows: Tensor) -> Normal:
+    def __call__(self, whitened: Tensor, rows: Tensor) -> Normal:
         """Evaluate points (b, P) of the galaxies ``rows``."""
-        if self.surface is None:
-            return self._normal(point, rows)
-        whitened, tangent = self.surface[rows].to_whitened(point)
-        normal = self._normal(whitened, rows)
-        hessian = tangent.mT @ normal.hessian @ tangent
-        # a coordinate that does not move anything stays where it is
-        still = (torch.diagonal(hessian, dim1=1, dim2=2) == 0).to(point.dtype)
-        gradient = torch.einsum("bij,bi->bj", tangent, normal.gradient)
-        return replace(normal, gradient=gradient, hessian=hessian + torch.diag_embed(still))
-
-    def coordinates(self, whitened: Tensor) -> Tensor:
-        """The points that the problem is called with, of whitened coordinates (B, P)."""
-        return whitened if self.surface is None else self.surface.coordinates(whitened)
-
-    def to_whitened(self, point: Tensor) -> Tensor:
-        """Free parameters (B, P) of points that the problem is called with."""
-        return point if self.surface is None else self.surface.to_whitened(point)[0]
-
-    def _normal(self, whitened: Tensor, rows: Tensor) -> Normal:
-        coords, chain = self.space.from_whitened(whitened, self.box[rows])
-        gram, linear = self.gram(coords, rows)
-        span = None if self.surface is None else self.surface.span[rows]
-        cost, gradient, hessian, linear, joint = _eliminate(
-            gram, linear, self.space.n_nonlinear, self.space.slices(), span
+        coords, chain = self.space.from_whitened(whitened, self.constants[rows])
+        gram, free, level = self.gram(coords, rows)
+        jacobian = self._jacobian(coords, chain, rows)
+        cost, gradient, hessian, free, information = _eliminate(
+            gram, free, level, jacobian, self.space.slices()
         )
-        gradient = torch.einsum("bij,bi->bj", chain, gradient)
-        hessian = chain.transpose(1, 2) @ hessian @ chain
         eye = torch.eye(whitened.shape[1], dtype=whitened.dtype, device=whitened.device)
         return Normal(
             cost + 0.5 * self.prior_weight * (whitened**2).sum(dim=1),
             gradient + self.prior_weight * whitened,
             hessian + (self.prior_weight or 1e-9) * eye,
-            (linear, joint, cost),
+            (free, information, cost),
         )
+
+    def expand(self, whitened: Tensor, linear: Tensor, rows: Tensor) -> RenderPoint:
+        """Return the renderer's input at points of the galaxies ``rows``.
+
+        Args:
+            whitened: (b, P).
+            linear: (b, F) free fluxes and sky terms, units of the noise.
+            rows: (b,).
+        """
+        coords, chain = self.space.from_whitened(whitened, self.constants[rows])
+        terms = self._terms(linear, coords, rows)
+        jacobian = self._jacobian(coords, chain, rows)
+        return RenderPoint(coords[:, : self.space.n_coords], terms, jacobian)
+
+    def located(self, whitened: Tensor, linear: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return coordinates (b, C) and terms (b, L) of `expand`, without their derivatives."""
+        coords, _ = self.space.from_whitened(whitened, self.constants[rows])
+        return coords[:, : self.space.n_coords], self._terms(linear, coords, rows)
+
+    def fluxes(self, whitened: Tensor, linear: Tensor, rows: Tensor) -> Tensor:
+        """Return the flux (b, K) of each component in units of the noise, see `expand`."""
+        if self.terms is None:
+            return linear[:, : self.space.n_components]
+        return self.located(whitened, linear, rows)[1][:, : self.space.n_components]
+
+    def _jacobian(self, coords: Tensor, chain: Tensor, rows: Tensor) -> Tensor:
+        """Return d (coords, terms) / d (whitened, free linear) (b, C + L, P + F)."""
+        n_coords, n_free = self.space.n_coords, chain.shape[2]
+        n_terms, n_linear = self.space.n_terms, self.space.n_linear
+        full = chain.new_zeros(len(chain), n_coords + n_terms, n_free + n_linear)
+        full[:, :n_coords, :n_free] = chain[:, :n_coords]
+        if self.terms is None:
+            index = torch.arange(n_linear, device=chain.device)
+            full[:, n_coords + index, n_free + index] = 1.0
+            return full
+        own = self.terms[rows]
+        full[:, n_coords:, :n_free] = own.slope(coords, chain)
+        full[:, n_coords:, n_free:] = own.span
+        return full
 
     def profile(self, whitened: Tensor, rows: Tensor) -> Profiled:
         """Evaluate points (b, P) of the galaxies ``rows``, the likelihood alone, no derivatives.
 
         Many points of one galaxy cost a quarter of as many calls of the problem itself.
         """
-        coords, _ = self.space.from_whitened(whitened, self.box[rows])
-        gram, linear = self.gram(coords, rows, jacobian=False)
+        coords, _ = self.space.from_whitened(whitened, self.constants[rows])
+        gram, free, _ = self.gram(coords, rows, jacobian=False)
         inner, slope = gram[:, :-1, :-1], gram[:, :-1, -1]
+        if self.terms is not None:
+            span = self.terms.span[rows]
+            inner, slope = span.mT @ inner @ span, (span.mT @ slope[:, :, None])[:, :, 0]
         factor, scale = scaled_cholesky(inner, JITTER)
         change = torch.cholesky_solve((scale * slope)[:, :, None], factor)[:, :, 0] * scale
         cost = 0.5 * (gram[:, -1, -1] - (slope * change).sum(dim=1))
-        return Profiled(cost, linear + change, factor / scale[:, :, None])
+        return Profiled(cost, free + change, factor / scale[:, :, None])
 
-    def gram(self, coords: Tensor, rows: Tensor, jacobian: bool = True) -> tuple[Tensor, Tensor]:
-        """Gram matrices (b, Q + 1, Q + 1) in float64, and the linear parameters they are about.
+    def gram(
+        self, coords: Tensor, rows: Tensor, jacobian: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return Gram matrices, and the linear parameters at which the residual is taken.
 
         The residual is taken about the linear parameters' own solution: sums over the data
         themselves would lose a bright galaxy's chi2 in float32. Without ``jacobian`` the columns
         of the derivatives are missing.
+
+        Returns:
+            (b, Q + 1, Q + 1) float64, the free linear parameters (b, F) and all terms (b, L).
         """
         dtype = self.pixels.data.dtype
-        pieces, linear = [], []
-        for pick, used, images in self.images(coords, rows, jacobian):
+        pieces, free, levels = [], [], []
+        for pick, index, used, images in self._images(coords, rows, jacobian):
             pixels = (self.pixels.data[pick], self.pixels.weight[pick], self.pixels.sky)
             small = self.kernels.linear(images, *pixels).double()
-            level = _linear_solution(small, None if self.surface is None else self.surface[pick])
-            gram = self.kernels.gram(images, level.to(dtype), *pixels)
+            own = self._linear_solution(small, coords[index], pick).to(dtype)
+            level = self._terms(own, coords[index], pick)
+            gram = self.kernels.gram(images, level, *pixels)
             pieces.append(gram[:used])
-            linear.append(level.to(dtype)[:used])
-        return torch.cat(pieces).double(), torch.cat(linear).double()
+            free.append(own[:used])
+            levels.append(level[:used])
+        gram, linear, terms = (torch.cat(v).double() for v in (pieces, free, levels))
+        return gram, linear, terms
+
+    def _linear_solution(self, gram: Tensor, coords: Tensor, rows: Tensor) -> Tensor:
+        """Solve for the free linear parameters (b, F) from `linear_gram`; columns of 0 give 0."""
+        inner, right = gram[:, :-1, :-1], gram[:, :-1, -1:]
+        if self.terms is None:
+            return _solver(inner)(right)[:, :, 0]
+        terms = self.terms[rows]
+        offset = terms.at(coords)[:, :, None]
+        within = _solver(terms.span.mT @ inner @ terms.span)
+        return within(terms.span.mT @ (right - inner @ offset))[:, :, 0]
+
+    def _terms(self, linear: Tensor, coords: Tensor, rows: Tensor) -> Tensor:
+        """Return all fluxes and sky terms (b, L) of free ones (b, F), in their precision."""
+        if self.terms is None:
+            return linear
+        own = self.terms[rows]
+        value = own.at(coords) + (own.span @ linear.double()[:, :, None])[:, :, 0]
+        return value.to(linear.dtype)
 
     def images(
         self, coords: Tensor, rows: Tensor, jacobian: bool
     ) -> Iterator[tuple[Tensor, int, list[Tensor]]]:
-        """Yield images of render coordinates (b, P) chunk by chunk.
+        """Yield images of render coordinates (b, C) chunk by chunk.
 
         Yields:
             the rows of the batch in a call, how many of them were asked for (the others fill it
             up), and each component's `component_images`.
         """
+        for pick, _, used, images in self._images(coords, rows, jacobian):
+            yield pick, used, images
+
+    def _images(
+        self, coords: Tensor, rows: Tensor, jacobian: bool
+    ) -> Iterator[tuple[Tensor, Tensor, int, list[Tensor]]]:
+        """Yield as `images` does, with the points' own numbers (chunk,) second."""
         shapes = [
             geometry(coords[:, columns], profile, self.pixels.data.dtype)
             for columns, profile in zip(self.space.slices(), self.profiles, strict=True)
@@ -247,6 +316,7 @@ class Problem(Batch):
             transfer = self.pixels.transfer[pick]
             yield (
                 pick,
+                index,
                 used,
                 [
                     self.kernels.images(_rows(shape, index), profile, self.grid, transfer, jacobian)
@@ -260,7 +330,7 @@ class Problem(Batch):
         Compiled kernels, and those of a GPU, take a whole chunk. On a CPU eager kernels round alike
         in calls of any size from two galaxies on, while one alone takes other matrix products.
         """
-        if self.kernels is not EAGER or self.box.device.type != "cpu":
+        if self.kernels is not EAGER or self.pixels.scale.device.type != "cpu":
             return chunk
         return min(chunk, max(used, LEAST_CALL))
 
@@ -269,51 +339,46 @@ def _rows(shape: Geometry, index: Tensor) -> Geometry:
     return Geometry(*(getattr(shape, f.name)[index] for f in fields(shape)))
 
 
-def _linear_solution(gram: Tensor, surface: Surface | None) -> Tensor:
-    """Solve for the linear parameters (b, L) from `linear_gram`; columns of zeros give 0."""
-    inner, right = gram[:, :-1, :-1], gram[:, :-1, -1:]
-    if surface is None:
-        return _solver(inner)(right)[:, :, 0]
-    offset = surface.offset[:, :, None]
-    return (offset + _solver(inner, surface.span)(right - inner @ offset))[:, :, 0]
-
-
-def _solver(inner: Tensor, span: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-    """Solves systems (b, L, L) for right sides (b, L, C), with ``span`` within its columns."""
-    if span is not None:
-        within = _solver(span.mT @ inner @ span)
-        return lambda right: span @ within(span.mT @ right)
+def _solver(inner: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return what solves systems (b, F, F) for right sides (b, F, C)."""
     factor, scale = scaled_cholesky(inner, JITTER)
     return lambda right: scale[:, :, None] * torch.cholesky_solve(scale[:, :, None] * right, factor)
 
 
 def _eliminate(
-    gram: Tensor, linear: Tensor, n_nonlinear: int, components: list[slice], span: Tensor | None
+    gram: Tensor, free: Tensor, level: Tensor, jacobian: Tensor, components: list[slice]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Solve for the linear parameters and project them out of gradient and Hessian.
+    """Solve for the free linear parameters and project them out of gradient and Hessian.
 
-    Returns cost (b,), gradient (b, P) and Hessian (b, P, P) by render coordinates, the linear
-    solution (b, L), and the joint information matrix (b, P + L, P + L).
+    Args:
+        gram: (b, C + L + 1, C + L + 1) by render coordinates and terms, and the residual.
+        free, level: (b, F) and (b, L) linear parameters at which the residual was taken.
+        jacobian: (b, C + L, P + F) of `RenderPoint`.
+        components: columns of each component in render coordinates.
+
+    Returns:
+        Cost (b,), gradient (b, P) and Hessian (b, P, P) by whitened coordinates, the free linear
+        solution (b, F), and the information matrix (b, C + L, C + L) by coordinates and terms.
     """
-    n_linear = linear.shape[1]
-    total = n_nonlinear + n_linear
-    info = gram[:, :total, :total]
-    slope = gram[:, :total, total]
-    inner = info[:, n_nonlinear:, n_nonlinear:]
-    solve = _solver(inner, span)
-    change = solve(slope[:, n_nonlinear:, None])[:, :, 0]
-    solution = linear + change
-    cost = 0.5 * (gram[:, total, total] - (slope[:, n_nonlinear:] * change).sum(dim=1))
+    total = jacobian.shape[1]
+    n_coords, n_free = total - level.shape[1], jacobian.shape[2] - free.shape[1]
+    span = jacobian[:, n_coords:, n_free:]
+    slope = gram[:, :total, total, None]
+    right = span.mT @ slope[:, n_coords:]
+    solve = _solver(span.mT @ gram[:, n_coords:total, n_coords:total] @ span)
+    change = solve(right)
+    cost = 0.5 * (gram[:, total, total] - (right * change).sum(dim=(1, 2)))
     # the derivative columns were made with the old flux
-    stretch = torch.ones(len(gram), total, dtype=gram.dtype, device=gram.device)
+    solution = level + (span @ change)[:, :, 0]
+    stretch = torch.ones_like(jacobian[:, :, 0])
     for k, columns in enumerate(components):
-        old = linear[:, k]
-        ratio = torch.where(old != 0, solution[:, k] / old, 1.0)
-        stretch[:, columns] = ratio[:, None]
-    info = info * stretch[:, :, None] * stretch[:, None, :]
-    cross = info[:, :n_nonlinear, n_nonlinear:]
-    gradient = -(
-        slope[:, :n_nonlinear] * stretch[:, :n_nonlinear] - (cross @ change[:, :, None])[:, :, 0]
-    )
-    hessian = info[:, :n_nonlinear, :n_nonlinear] - cross @ solve(cross.mT)
-    return cost, gradient, 0.5 * (hessian + hessian.transpose(1, 2)), solution, info
+        old = level[:, k]
+        stretch[:, columns] = torch.where(old != 0, solution[:, k] / old, 1.0)[:, None]
+    information = gram[:, :total, :total] * stretch[:, :, None] * stretch[:, None, :]
+    joint = jacobian.mT @ information @ jacobian
+    cross = joint[:, :n_free, n_free:]
+    along = jacobian[:, :, :n_free] * stretch[:, :, None]
+    gradient = -(along.mT @ slope - cross @ change)[:, :, 0]
+    hessian = joint[:, :n_free, :n_free] - cross @ solve(cross.mT)
+    hessian = 0.5 * (hessian + hessian.mT)
+    return cost, gradient, hessian, free + change[:, :, 0], information

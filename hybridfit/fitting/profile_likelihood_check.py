@@ -21,10 +21,12 @@ def size_extent(solution: Solution, problem: Problem) -> Tensor:
     """(B,) largest change of ln r_eff, of any component, with chi2 up by 4 in a parabola
     through the evaluated point."""
     space = problem.space
-    coords, chain = space.from_whitened(solution.whitened, problem.box)
+    coords, chain = space.from_whitened(solution.whitened, problem.constants)
     covariance = joint_covariance(solution, problem)[:, : space.n_nonlinear, : space.n_nonlinear]
     extent = torch.zeros(len(coords), dtype=coords.dtype, device=coords.device)
-    for columns in space.slices():
+    for columns, component in zip(space.slices(), space.components, strict=True):
+        if not component.is_ellipse:
+            continue
         by_coords = torch.zeros_like(coords)
         by_coords[:, columns.start + 2] = 1.0
         eta = coords[:, columns.stop - 2 : columns.stop]
@@ -42,8 +44,6 @@ def size_extent(solution: Solution, problem: Problem) -> Tensor:
             continue
         for side in (-2.0, 2.0):
             point = solution.whitened[rows] + side * along[rows] / sigma[rows, None]
-            if problem.surface is not None:
-                point = problem.surface[rows].coordinates(point)
             there = problem(point, rows)
             rise = (there.cost - solution.cost[rows]).clamp_min(1e-3)
             reach = gaussian[rows] * torch.sqrt(2 / rise)  # a Gaussian rises by 2

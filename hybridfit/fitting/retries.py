@@ -65,10 +65,10 @@ def middle_of(
         rows: (b,).
     """
     height, width = cutouts.image.shape[-2:]
-    if min(height, width) < SMALLEST or problem.surface is not None or problem.space.n_sky >= 3:
+    if min(height, width) < SMALLEST or problem.terms is not None or problem.space.n_sky >= 3:
         return None
     sides = (height // 4 * 2, width // 4 * 2)
     own = problem[rows]
-    small, _ = window_problem(own, cutouts[rows], own.box[:, :2], sides)
+    small, _ = window_problem(own, cutouts[rows], own.constants.centre, sides)
     known = minimise(small, solution.whitened[rows], LOOK)
     return Middle(small, known, solution.converged[rows])

@@ -7,12 +7,14 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.fitting.cholesky import scaled_cholesky
 from hybridfit.fitting.lm import Minimum
 from hybridfit.fitting.problem import Problem
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.rendering.grid import Grid
 from hybridfit.rendering.sky import sky_units
 
 DARK = 1e9  # what a component without light costs: any fit with light in all of them is better
@@ -24,8 +26,8 @@ class Solution(Batch):
 
     Args:
         whitened: (B, P).
-        linear: (B, L) fluxes and sky terms in units of the noise.
-        information: (B, P + L, P + L) J^T W J by whitened and linear parameters, no prior.
+        linear: (B, F) free fluxes and sky terms in units of the noise.
+        information: (B, P + F, P + F) J^T W J by whitened and linear parameters, no prior.
         chi2: (B,) at the minimum.
         cost: (B,) half of chi2 and the prior, what is compared between tries; of several
             components far more where one of them has no light, or takes some away.
@@ -56,32 +58,22 @@ class Solution(Batch):
 
 def solution_of(minimum: Minimum, problem: Problem) -> Solution:
     """Collect a minimum; the last small step is taken along in the linear parameters too."""
-    linear, joint, data_cost = minimum.normal.carry
-    n_nonlinear = problem.space.n_nonlinear
-    whitened, last_step = problem.to_whitened(minimum.point), minimum.last_step
-    if problem.surface is not None:
-        tangent = problem.surface.to_whitened(minimum.point)[1]
-        last_step = (tangent @ last_step[:, :, None])[:, :, 0]
-    chain = problem.space.from_whitened(whitened, problem.box)[1]
-    full = torch.zeros_like(joint)
-    full[:, :n_nonlinear, :n_nonlinear] = chain
-    index = torch.arange(n_nonlinear, joint.shape[1], device=joint.device)
-    full[:, index, index] = 1.0
-    information = full.transpose(1, 2) @ joint @ full
-    step = last_step[:, :, None]
-    cross, inner = (
-        information[:, n_nonlinear:, :n_nonlinear],
-        information[:, n_nonlinear:, n_nonlinear:],
-    )
-    response = -_within(inner, cross @ step, problem)[:, :, 0]
-    normal, step = minimum.normal, minimum.last_step[:, :, None]
+    linear, information, data_cost = minimum.normal.carry
+    whitened, normal = minimum.point, minimum.normal
+    rows = torch.arange(len(whitened), device=whitened.device)
+    n_nonlinear = whitened.shape[1]
+    jacobian = problem.expand(whitened, linear, rows).jacobian
+    information = jacobian.mT @ information @ jacobian
+    step = minimum.last_step[:, :, None]
+    cross = information[:, n_nonlinear:, :n_nonlinear]
+    linear = linear - solve(information[:, n_nonlinear:, n_nonlinear:], cross @ step)[:, :, 0]
     fall = (normal.gradient[:, None] @ step)[:, 0, 0]
-    fall = fall + 0.5 * (step.transpose(1, 2) @ normal.hessian @ step)[:, 0, 0]
-    flux = (linear + response)[:, : len(problem.space.shapes)]
+    fall = fall + 0.5 * (step.mT @ normal.hessian @ step)[:, 0, 0]
+    flux = problem.fluxes(whitened, linear, rows)
     dark = (flux <= 0).any(dim=1) & (flux.shape[1] > 1)
     return Solution(
         whitened,
-        linear + response,
+        linear,
         information,
         2 * (data_cost + fall),
         normal.cost + fall + dark * DARK,
@@ -90,47 +82,52 @@ def solution_of(minimum: Minimum, problem: Problem) -> Solution:
     )
 
 
-def to_fit(solution: Solution, problem: Problem, cutouts: Cutouts, sky_value: float) -> Fit:
+def to_fit(solution: Solution, problem: Problem, cutouts: Cutouts) -> Fit:
     """Return parameters in cutout pixels, their covariance, chi2; no flags of its own yet."""
-    space, pixels = problem.space, problem.pixels
-    n_nonlinear, n_flux = space.n_nonlinear, len(space.shapes)
-    coords, chain = space.from_whitened(solution.whitened, problem.box)
-    covariance = joint_covariance(solution, problem)
-    unit = flux_units(problem, cutouts)
-    linear = (unit @ solution.linear[:, :, None])[:, :, 0]
-    if space.n_sky == 0:
-        linear = torch.cat([linear, torch.full_like(linear[:, :1], sky_value)], dim=1)
-    else:
-        linear[:, n_flux] += pixels.background
-    linear[:, :n_flux] = torch.where(linear[:, :n_flux] > 0, linear[:, :n_flux], torch.nan)
-    theta, slope = space.to_physical(coords, linear, cutouts.zeropoint)
-    # whitened and linear -> render and flux units -> physical; a fixed sky has no column
-    total = n_nonlinear + space.n_linear
-    inner = torch.zeros(len(coords), total, total, dtype=coords.dtype, device=coords.device)
-    inner[:, :n_nonlinear, :n_nonlinear] = chain
-    inner[:, n_nonlinear:, n_nonlinear:] = unit
-    jacobian = slope[:, :, :total] @ inner
-    covariance = jacobian @ covariance @ jacobian.transpose(1, 2)
-    used = (pixels.weight > 0).flatten(1).sum(dim=1)
-    n_fixed = 0 if problem.surface is None else problem.surface.count
+    space = problem.space
+    theta, jacobian = physical(solution.whitened, solution.linear, problem, cutouts)
+    covariance = jacobian @ joint_covariance(solution, problem) @ jacobian.mT
+    used = (problem.pixels.weight > 0).flatten(1).sum(dim=1)
+    total = space.n_nonlinear + space.n_linear
     bad = ~torch.isfinite(solution.cost) | (used <= total)
-    theta = torch.where(bad[:, None], torch.nan, theta)
     return Fit(
         space,
-        theta,
+        torch.where(bad[:, None], torch.nan, theta),
         torch.where(bad[:, None, None], torch.nan, covariance),
         torch.where(bad, torch.nan, solution.chi2),
-        used - total + n_fixed,
+        used - total,
         solution.n_iter,
         cutouts.flags,
     )
+
+
+def physical(
+    whitened: Tensor, linear: Tensor, problem: Problem, cutouts: Cutouts
+) -> tuple[Tensor, Tensor]:
+    """Return physical parameters (B, Q) of points, and their derivatives (B, Q, P + F).
+
+    Args:
+        whitened, linear: (B, P) and (B, F) the points, one for each galaxy; ``linear`` in units of
+            the noise.
+        problem: of the B galaxies.
+        cutouts: the same galaxies.
+    """
+    space = problem.space
+    here = problem.expand(whitened, linear, torch.arange(len(whitened), device=whitened.device))
+    unit = flux_units(problem, cutouts)
+    value = _flux_and_sky(here.terms[:, None], unit, problem)[:, 0]
+    theta, slope = space.to_physical(here.coords, value, cutouts.zeropoint)
+    by_free = here.jacobian.clone()
+    by_free[:, space.n_coords :] = unit @ here.jacobian[:, space.n_coords :]
+    return theta, slope[:, :, : by_free.shape[1]] @ by_free
 
 
 def physical_points(points: Tensor, problem: Problem, cutouts: Cutouts) -> Tensor:
     """Physical parameters of many points of each galaxy.
 
     Args:
-        points: (B, S, C) whitened coordinates, then fluxes and sky terms in units of the noise.
+        points: (B, S, P + F) whitened coordinates, then free fluxes and sky terms in units of the
+            noise.
         problem: of the B galaxies.
         cutouts: the same galaxies.
 
@@ -138,32 +135,55 @@ def physical_points(points: Tensor, problem: Problem, cutouts: Cutouts) -> Tenso
         (B, S, Q) in cutout pixels; NaN for a magnitude without flux.
     """
     space, (batch, count, _) = problem.space, points.shape
-    n_flux = len(space.shapes)
-    linear = points[..., space.n_nonlinear :] @ flux_units(problem, cutouts).mT
-    if space.n_sky == 0:
-        linear = torch.cat([linear, torch.zeros_like(linear[..., :1])], dim=2)
-    linear[..., n_flux] += problem.pixels.background[:, None]
-    linear[..., :n_flux] = torch.where(linear[..., :n_flux] > 0, linear[..., :n_flux], torch.nan)
     each = torch.arange(batch, device=points.device).repeat_interleave(count)
-    coords, _ = space.from_whitened(
-        points[..., : space.n_nonlinear].flatten(0, 1), problem.box[each]
-    )
-    theta, _ = space.to_physical(coords, linear.flatten(0, 1), cutouts.zeropoint[each])
+    whitened, linear = points.flatten(0, 1).split([space.n_nonlinear, space.n_linear], dim=1)
+    coords, terms = problem.located(whitened, linear, each)
+    terms = terms.view(batch, count, -1)
+    value = _flux_and_sky(terms, flux_units(problem, cutouts), problem).flatten(0, 1)
+    theta, _ = space.to_physical(coords, value, cutouts.zeropoint[each])
     return theta.view(batch, count, -1)
+
+
+def _flux_and_sky(terms: Tensor, unit: Tensor, problem: Problem) -> Tensor:
+    """Return fluxes, NaN where there is none, and the sky, also where it is fixed (B, S, L).
+
+    Args:
+        terms: (B, S, L) of the problem, units of the noise.
+        unit: (B, L, L) of `flux_units`.
+        problem: of the B galaxies.
+    """
+    n_flux = problem.space.n_components
+    value = terms @ unit.mT
+    if problem.space.n_sky == 0:
+        value = torch.cat([value, torch.zeros_like(value[..., :1])], dim=2)
+    value[..., n_flux] += problem.pixels.background[:, None]
+    value[..., :n_flux] = torch.where(value[..., :n_flux] > 0, value[..., :n_flux], torch.nan)
+    return value
 
 
 def flux_units(problem: Problem, cutouts: Cutouts) -> Tensor:
     """(B, L, L) that turns linear parameters into flux, sky at the cutout's centre, sky slopes."""
     space, grid = problem.space, problem.grid
-    unit = torch.diag_embed(problem.pixels.scale[:, None].expand(-1, space.n_linear)).clone()
+    return term_units(space, grid, cutouts, problem.pixels.scale)
+
+
+def term_units(space: ParameterSpace, grid: Grid, cutouts: Cutouts, scale: Tensor) -> Tensor:
+    """Return `flux_units` of a problem that is not built yet.
+
+    Args:
+        space, grid: of the problem.
+        cutouts: B galaxies.
+        scale: (B,) flux unit of the problem.
+    """
+    unit = torch.diag_embed(scale[:, None].expand(-1, space.n_terms)).clone()
     if space.n_sky:
-        sky = slice(len(space.shapes), None)
+        sky = slice(space.n_components, None)
         unit[:, sky, sky] @= sky_units(space.n_sky, cutouts.size, grid.height, grid.width)
     return unit
 
 
 def joint_covariance(solution: Solution, problem: Problem) -> Tensor:
-    """(B, P + L, P + L) covariance of whitened and linear parameters, 0 for what is fixed.
+    """(B, P + F, P + F) covariance of whitened and free linear parameters.
 
     It is the inverse of the information, with the prior's unit precision on the whitened ones.
     """
@@ -173,24 +193,7 @@ def joint_covariance(solution: Solution, problem: Problem) -> Tensor:
     precision[:n_nonlinear] = problem.prior_weight or 1e-6
     matrix = solution.information + torch.diag(precision).to(device)
     eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=device).expand_as(matrix)
-    return _within(matrix, eye, problem, joint=solution.whitened)
-
-
-def _within(matrix: Tensor, right: Tensor, problem: Problem, joint: Tensor | None = None) -> Tensor:
-    """Solve systems of linear parameters, or with ``joint`` (B, P) of whitened and linear ones.
-
-    Where parameters are fixed it is solved for those directions that are free.
-    """
-    surface = problem.surface
-    if surface is None:
-        return solve(matrix, right)
-    span = surface.span
-    if joint is not None:
-        n_nonlinear = joint.shape[1]
-        span = torch.zeros_like(matrix)
-        span[:, :n_nonlinear, :n_nonlinear] = surface.to_whitened(surface.coordinates(joint))[1]
-        span[:, n_nonlinear:, n_nonlinear:] = surface.span
-    return span @ solve(span.mT @ matrix @ span, span.mT @ right)
+    return solve(matrix, eye)
 
 
 def solve(matrix: Tensor, right: Tensor) -> Tensor:

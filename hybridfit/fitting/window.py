@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.fitting.problem import Pixels, Problem
+from hybridfit.model.scene_values import shifted
 from hybridfit.rendering.grid import grid_of
 from hybridfit.rendering.sky import sky_terms
 from hybridfit.rendering.transfer import transfer_of
@@ -50,6 +51,5 @@ def window_problem(
         problem.pixels.background,
         sky_terms(problem.space.n_sky, height, width, dtype, device),
     )
-    shift = torch.zeros_like(problem.box)
-    shift[..., :2] = corner.double().view(-1, *(1,) * (shift.ndim - 2), 2)
-    return replace(problem, pixels=pixels, grid=grid, box=problem.box - shift), corner
+    constants = shifted(problem.constants, problem.space, -corner.double())
+    return replace(problem, pixels=pixels, grid=grid, constants=constants), corner

@@ -180,13 +180,15 @@ def _components(cutouts: Cutouts, fit: Fit, i: int) -> tuple[list[Component], Co
         for value, error in zip(theta.tolist(), errors, strict=True)
     ]
     parts, row = [], 0
-    for shape in fit.space.shapes:
-        names = ("x", "y", "mag", "r_eff", *shape, "q", "pa")
+    for component in fit.space.components:
+        names = component.parameters
         own = {
             name: replace(value, suspect=doubtful)
             for name, value in zip(names, values[row:], strict=False)
         }
-        parts.append(Component("sersic" if shape == ("n",) else "other", own))
+        parts.append(
+            Component(component.profile if component.profile == "sersic" else "other", own)
+        )
         row += len(names)
     level = {name: Value(0.0, fixed=True) for name in ("sky", "sky_dx", "sky_dy")}
     level |= dict(zip(fit.space.names[row:], values[row:], strict=True))

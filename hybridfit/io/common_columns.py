@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,36 +69,43 @@ def quantile_columns(name: str, unit: str, levels: Mapping[str, float]) -> list[
     ]
 
 
-def sky_columns(tail: str = "", is_main: bool = True) -> tuple[Column, Column, Column]:
+def sky_columns(
+    label: Callable[[str], str] = str, is_main: bool = True
+) -> tuple[Column, Column, Column]:
     """Return the columns of a component's position and angle on the sky.
 
     Args:
-        tail: suffix of the names of its component.
+        label: of a column of its component, by the column's plain name.
         is_main: whether it is the galaxy's main position.
     """
     main = ";meta.main" if is_main else ""
     text = "position angle East of North, in [0, 180)"
     return (
-        Column(f"ra{tail}", "f8", "deg", "right ascension of x, y, ICRS", f"pos.eq.ra{main}"),
-        Column(f"dec{tail}", "f8", "deg", "declination of x, y, ICRS", f"pos.eq.dec{main}"),
-        Column(f"pa_sky{tail}", "f8", "deg", text, ucd_of("pa_sky")),
+        Column(label("ra"), "f8", "deg", "right ascension of x, y, ICRS", f"pos.eq.ra{main}"),
+        Column(label("dec"), "f8", "deg", "declination of x, y, ICRS", f"pos.eq.dec{main}"),
+        Column(label("pa_sky"), "f8", "deg", text, ucd_of("pa_sky")),
     )
 
 
 def fill_sky(
-    rows: NDArray[np.void], cutouts: Cutouts, ellipse: NDArray[np.float64], tail: str = ""
+    rows: NDArray[np.void],
+    cutouts: Cutouts,
+    ellipse: NDArray[np.float64],
+    label: Callable[[str], str] = str,
 ) -> None:
     """Fill the columns of `sky_columns`.
 
     Args:
         rows: (B,) records.
         cutouts: the B galaxies.
-        ellipse: (B, 4) x, y, q and pa of a component, in pixels of the cutouts.
-        tail: suffix of the names of its component.
+        ellipse: (B, 4) x, y, q and pa of a component, in pixels of the cutouts; (B, 2) of a point.
+        label: of a column of its component, by the column's plain name.
     """
-    sky = [on_sky(wcs, *values) for wcs, values in zip(cutouts.wcs, ellipse, strict=True)]
-    for k, name in enumerate(("ra", "dec", "pa_sky")):
-        rows[f"{name}{tail}"] = [position[k] for position in sky]
+    round_ones = np.tile([1.0, 0.0], (len(ellipse), 1))
+    full = ellipse if ellipse.shape[1] == 4 else np.hstack([ellipse, round_ones])
+    sky = [on_sky(wcs, *values) for wcs, values in zip(cutouts.wcs, full, strict=True)]
+    for k, name in enumerate(("ra", "dec", "pa_sky")[: ellipse.shape[1] // 2 + 1]):
+        rows[label(name)] = [position[k] for position in sky]
 
 
 def draws_columns(names: Sequence[str], n_draws: int) -> list[Column]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,12 @@ from hybridfit.io.common_columns import (
 )
 from hybridfit.io.table import Column, blank_rows, notes_of, parameter_of, to_numpy
 from hybridfit.io.zeropoint_columns import fill_zeropoints, zeropoint_columns
+from hybridfit.model.combined import (
+    CombinedParameters,
+    combined,
+    combined_errors,
+    combined_names,
+)
 from hybridfit.model.parameters import ParameterSpace
 
 LEVELS = {"p16": 0.16, "p50": 0.5, "p84": 0.84}
@@ -99,6 +106,8 @@ QUALITY_OF_FIT = (
     ),
 )
 
+COMBINED = "all components together, at the best fit"
+
 
 def result_columns(
     space: ParameterSpace,
@@ -118,14 +127,19 @@ def result_columns(
         quantiles: whether there are draws to compute quantiles from.
         n_samples: number of draws kept per galaxy, with their weights; 0: none.
     """
-    tails = _components(space)
+    labels = _labels(space)
+    sizes = [k for k, component in enumerate(space.components) if component.is_ellipse]
     names = [(name, parameter_of(name)[0]) for name in space.names]
     chosen = [id_column(id_width), flags_column(), QUALITY]
-    for name, unit in [*names, *((f"r_eff_arcsec{tail}", "arcsec") for tail in tails)]:
+    for name, unit in [*names, *((labels[k]("r_eff_arcsec"), "arcsec") for k in sizes)]:
         chosen += value_columns(name, unit, "best fit")
         chosen += quantile_columns(name, unit, LEVELS) if quantiles else []
-    for tail in tails:
-        chosen += sky_columns(tail, is_main=tail == tails[0])
+    for name in with_arcsec(combined_names(space)):
+        chosen += value_columns(name, parameter_of(name)[0], COMBINED)
+        chosen += quantile_columns(name, parameter_of(name)[0], LEVELS) if quantiles else []
+    for k, label in enumerate(labels):
+        ra, dec, pa = sky_columns(label, is_main=k == 0)
+        chosen += [ra, dec, pa] if space.components[k].is_ellipse else [ra, dec]
     chosen += [*FLUX, *zeropoint_columns(), *QUALITY_OF_FIT, notes_column()]
     if covariance:
         text, shape = f"covariance of {', '.join(space.names)}", (len(space.names),) * 2
@@ -158,10 +172,11 @@ def result_rows(cutouts: Cutouts, result: Result, columns: Sequence[Column]) -> 
     fit, space = result.fit, result.fit.space
     shift = to_numpy(parent_shift(space.names, cutouts.origin))
     _fill_parameters(rows, cutouts, result, shift, f"{space.names[0]}_p50" in wanted)
+    _fill_combined(rows, cutouts, result, f"{space.names[0]}_p50" in wanted)
     _fill_positions(rows, cutouts, to_numpy(fit.theta), space)
     rows["id"] = [name.encode() for name in cutouts.id]
-    tail = _components(space)[0]
-    lost = np.isnan(rows[f"ra{tail}"]) & np.isfinite(rows[f"x{tail}"])
+    label = _labels(space)[0]
+    lost = np.isnan(rows[label("ra")]) & np.isfinite(rows[label("x")])
     rows["notes"] = notes_of(cutouts, lost, result.notes)
     fill_zeropoints(rows, cutouts)
     rows["quality"] = [Quality(value).name.lower().encode() for value in result.quality.tolist()]
@@ -203,17 +218,49 @@ def _fill_parameters(
     for end, value in values.items():
         for k, name in enumerate(space.names):
             rows[f"{name}{end}"] = value[:, k]
-        for tail in _components(space):
-            rows[f"r_eff_arcsec{tail}{end}"] = rows[f"r_eff{tail}{end}"] * scale
+        for label, component in zip(_labels(space), space.components, strict=True):
+            if component.is_ellipse:
+                rows[f"{label('r_eff_arcsec')}{end}"] = rows[f"{label('r_eff')}{end}"] * scale
+
+
+def with_arcsec(names: Sequence[str]) -> list[str]:
+    """Return names of parameters with r_eff_arcsec behind r_eff."""
+    return [one for name in names for one in (name, *(["r_eff_arcsec"] * (name == "r_eff")))]
+
+
+def _fill_combined(
+    rows: NDArray[np.void], cutouts: Cutouts, result: Result, quantiles: bool
+) -> None:
+    """Fill what several components are together; nothing for a single one."""
+    fit, names = result.fit, combined_names(result.fit.space)
+    if not names:
+        return
+    values = {"": to_numpy(combined(fit.theta, fit.space))}
+    if result.draws is not None:
+        samples = result.draws.samples
+        each = combined(samples.flatten(0, 1), fit.space).view(*samples.shape[:2], -1)
+        draws = Draws(CombinedParameters(names), each, result.draws.weights)
+        values["_err"] = to_numpy(draws.std)
+        if quantiles:
+            found = to_numpy(draws.quantiles(list(LEVELS.values())))
+            values |= {f"_{end}": found[:, j] for j, end in enumerate(LEVELS)}
+    else:
+        values["_err"] = to_numpy(combined_errors(fit.theta, fit.covariance, fit.space))
+    scale = to_numpy(cutouts.pixel_scale)
+    for end, value in values.items():
+        for k, name in enumerate(names):
+            rows[f"{name}{end}"] = value[:, k]
+        rows[f"r_eff_arcsec{end}"] = rows[f"r_eff{end}"] * scale
 
 
 def _fill_positions(
     rows: NDArray[np.void], cutouts: Cutouts, theta: NDArray[np.float64], space: ParameterSpace
 ) -> None:
     """Fill each component's place on the sky, from parameters (B, Q) in the cutouts."""
-    for tail in _components(space):
-        at = [space.names.index(f"{name}{tail}") for name in ("x", "y", "q", "pa")]
-        fill_sky(rows, cutouts, theta[:, at], tail)
+    for k, label in enumerate(_labels(space)):
+        shape = ("q", "pa") if space.components[k].is_ellipse else ()
+        at = [space.column(k, name) for name in ("x", "y", *shape)]
+        fill_sky(rows, cutouts, theta[:, at], label)
 
 
 def _put_draws(rows: NDArray[np.void], draws: Draws, shift: NDArray[np.float64], room: int) -> None:
@@ -227,7 +274,6 @@ def _put_draws(rows: NDArray[np.void], draws: Draws, shift: NDArray[np.float64],
     rows["weight"][:, :count] = to_numpy(draws.weights)
 
 
-def _components(space: ParameterSpace) -> list[str]:
-    """Return the suffix of each component's names: "" if there is one, else _1, _2..."""
-    several = len(space.shapes) > 1
-    return [f"_{k}" if several else "" for k in range(1, len(space.shapes) + 1)]
+def _labels(space: ParameterSpace) -> list[Callable[[str], str]]:
+    """Return, for each component, what turns a plain name into that of its column."""
+    return [partial(space.label, k) for k in range(space.n_components)]

@@ -39,6 +39,12 @@ class LogNormal:
         low = _normal_cdf((math.log(self.low) - mu) / self.sigma)
         return mu, low, _normal_cdf((math.log(self.high) - mu) / self.sigma) - low
 
+    @property
+    def numbers(self) -> tuple[float, float, float, float]:
+        """Of the family NORMAL in `hybridfit.model.distributions`."""
+        mu, low, span = self._cut()
+        return mu, self.sigma, low, span
+
     def log_value(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return ln(value) and d ln(value) / du, each of the shape of ``u``."""
         import torch  # here, so that options and their help load without it
@@ -58,6 +64,35 @@ class LogNormal:
         return torch.special.ndtri(cdf.clamp(0.0, 1.0)).clamp(-4.0, 4.0)
 
 
+@dataclass(frozen=True)
+class Normal:
+    """A normal prior, truncated at ``low`` and ``high``."""
+
+    mean: float = option(help="mean of the distribution before truncation", above=-math.inf)
+    sigma: float = option(help="standard deviation", above=0, below=math.inf)
+    low: float = option(-math.inf, help="lower bound")
+    high: float = option(math.inf, help="upper bound")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not self.low < self.high:
+            raise ValueError(f"expected low < high, got {self}")
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """A uniform prior between ``low`` and ``high``."""
+
+    low: float = option(help="lower bound", above=-math.inf, below=math.inf)
+    high: float = option(help="upper bound", above=-math.inf, below=math.inf)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not self.low < self.high:
+            raise ValueError(f"expected low < high, got {self}")
+
+
+Distribution = LogNormal | Normal | Uniform
 LOG_NORMAL_KEYS = ("median", "sigma", "low", "high")
 
 

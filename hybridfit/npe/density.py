@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 from hybridfit.data.diagnostics import NetworkDiagnostics
 from hybridfit.data.draws_batch import DrawsBatch, per_draw
 from hybridfit.data.samples import Posterior

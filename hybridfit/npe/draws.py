@@ -13,7 +13,7 @@ from hashlib import sha256
 import torch
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import MAX_U
 from hybridfit.npe.density import FlowDensity

@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
 from hybridfit.npe.views import BASE
@@ -30,6 +30,7 @@ N_TARGETS = 8
 LINEAR = 3.0  # of t for the centre: near it t is the offset over its spread
 SKY_WIDTH = 0.05  # rough uncertainty of the sky, in units of a pixel's noise
 WHITENED = Prior()  # of the flow's own coordinates, whatever prior a user fits with
+SPACE = ParameterSpace(prior=WHITENED)
 # half of the field of view: of larger galaxies the network cannot know anything
 LARGEST = float(WHITENED.r_circ.whitened(torch.tensor(math.log(BASE / 2), dtype=torch.float64)))
 
@@ -104,7 +105,7 @@ def encode_coords(coords: Tensor, linear: Tensor, frame: Frame) -> Tensor:
     view = coords.clone()
     view[:, 2] = coords[:, 2] - torch.log(frame.rebin)
     box = torch.ones(len(coords), 4, dtype=coords.dtype, device=coords.device)
-    whitened = ParameterSpace(prior=WHITENED).to_whitened(view, box)
+    whitened = SPACE.to_whitened(view, SPACE.constants(box))
     e1, e2 = _turn(whitened[:, 4], whitened[:, 5], -2 * frame.angle)
     flux = torch.log(linear[:, 0] / frame.flux)
     sky = torch.asinh((linear[:, 1] - frame.sky) / (frame.noise * SKY_WIDTH))
@@ -122,7 +123,7 @@ def decode(t: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
         [torch.zeros_like(e1), torch.zeros_like(e1), t[:, 2], t[:, 3], e1, e2], dim=1
     )
     box = torch.ones(len(t), 4, dtype=t.dtype, device=t.device)
-    coords, _ = ParameterSpace(prior=WHITENED).from_whitened(whitened, box)
+    coords, _ = SPACE.from_whitened(whitened, SPACE.constants(box))
     coords[:, 0], coords[:, 1] = x[:, 0], y[:, 0]
     coords[:, 2] += torch.log(frame.rebin)
     flux = frame.flux * torch.exp(t[:, 6].clamp(-30, 30))
@@ -141,7 +142,7 @@ def decode_with_slopes(t: Tensor, frame: Frame) -> tuple[Tensor, Tensor, Tensor]
     whitened[:, :2] = 0
     whitened[:, 4], whitened[:, 5] = _turn(t[:, 4], t[:, 5], 2 * frame.angle)
     box = torch.ones(len(t), 4, dtype=t.dtype, device=t.device)
-    _, by_white = ParameterSpace(prior=WHITENED).from_whitened(whitened, box)
+    _, by_white = SPACE.from_whitened(whitened, SPACE.constants(box))
     slopes[:, 2:4, 2:4] = by_white[:, 2:4, 2:4]
     slopes[:, 4:6, 4:6] = by_white[:, 4:6, 4:6] @ _rotation(2 * frame.angle)
     slopes[:, 6, 6] = linear[:, 0]
@@ -184,8 +185,9 @@ def log_jacobian(t: Tensor, coords: Tensor, frame: Frame, space: ParameterSpace)
     inside = ((coords[:, :2] - box[:, :2]).abs() < box[:, 2:]).all(dim=1)
     whitened = t[:, :6].clone()
     whitened[:, 4], whitened[:, 5] = _turn(t[:, 4], t[:, 5], 2 * frame.angle)
-    value = space.log_volume(space.to_whitened(coords, box), box)
-    value = value - ParameterSpace(prior=WHITENED).log_volume(whitened)
+    constants = space.constants(box)
+    value = space.log_volume(space.to_whitened(coords, constants), constants)
+    value = value - SPACE.log_volume(whitened, SPACE.constants(box), positions=False)
     value = value - 2 * torch.log(frame.spread)
     value = value - torch.log(torch.cosh((t[:, :2] / LINEAR).clamp(-30, 30))).sum(dim=1)
     value = value - torch.log(frame.noise * SKY_WIDTH * torch.cosh(t[:, 7].clamp(-30, 30)))

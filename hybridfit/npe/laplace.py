@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 
 LINEAR = 3.0  # deviations, up to which w follows them
 FAR = 30.0  # of t and w / 3: larger values are cut

@@ -57,17 +57,14 @@ def diagnosed(
 ) -> Result:
     """Return the result with a sentence for each suspect galaxy that shows what is wrong.
 
-    Only rows that are suspect, or MISFIT or PSF_DOUBTFUL, are looked at; of a model of several
-    components none.
+    Only rows that are suspect, or MISFIT or PSF_DOUBTFUL, are looked at.
 
     Args:
         cutouts: B galaxies.
-        result: of the same galaxies, made with ``options``.
+        result: of the same galaxies, one free Sersic profile each, made with ``options``.
         options: of the fit.
         device: where to compute.
     """
-    if options.components != ("sersic",):
-        return result
     flags = result.fit.flags.cpu()
     doubtful = (result.quality.cpu() == int(Quality.SUSPECT)) | (
         (flags & int(Flag.MISFIT | Flag.PSF_DOUBTFUL)) != 0

@@ -19,6 +19,7 @@ from hybridfit.deprecations import renamed_arguments
 from hybridfit.fitting.options import FitOptions
 from hybridfit.io.options import ReadOptions
 from hybridfit.io.write_tables import whole_table
+from hybridfit.model.declaration import profile_names
 from hybridfit.model.profiles import import_profiles
 from hybridfit.npe.network import Estimator
 from hybridfit.options.checks import checked
@@ -85,8 +86,7 @@ def fit(
     """
     if isinstance(data, Config):
         data, config = _input_of(data, config), data
-    if isinstance(named := keywords.get("components"), list | tuple):
-        import_profiles(name for name in named if isinstance(name, str))
+    import_profiles(profile_names(keywords.get("model", keywords.get("components", ""))))
     chosen, images = fit_config(config, keywords)
     return fit_table(as_cutouts(data, chosen.read, images, "fit"), chosen)
 
@@ -168,16 +168,15 @@ def render(table: Table, cutouts: Cutouts) -> NDArray[np.float32]:
     theta = np.stack([np.ma.filled(rows[name], np.nan) for name in options.space.names], axis=1)
     values = torch.from_numpy(theta.astype(np.float64)).to(cutouts.image.device)
     values = in_cutout(values, options.space.names, cutouts.origin)
-    return model_images(values, cutouts, options)
+    return model_images(values, cutouts, options.space, options.convolution)
 
 
 def _options_of(table: Table) -> FitOptions:
     """The options that a table was made with, as far as they shape its columns and models."""
     names = [str(name) for name in table.colnames]
     written = json.loads(table.meta.get("OPTIONS", "{}")).get("fit", {})
-    components = tuple(written.get("components", ("sersic",)))
     options = FitOptions(
-        components,
+        written.get("model") or written.get("components", "sersic"),
         sky="plane" if "sky_dx" in names else "constant",
         convolution=written.get("convolution", "continuous"),
     )

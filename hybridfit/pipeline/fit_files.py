@@ -20,6 +20,7 @@ from hybridfit.io.options import ReadOptions
 from hybridfit.io.result_table import result_columns, result_rows
 from hybridfit.io.table import Column
 from hybridfit.io.writing import real_folder
+from hybridfit.model.declaration import profile_names
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.profiles import import_profiles
 from hybridfit.npe.network import Estimator
@@ -115,18 +116,20 @@ class FitWork(Work):
 
     def columns(self, id_width: int) -> tuple[Column, ...]:
         """Return the columns of the table."""
-        drawn = self.errors.n_draws(len(self.fit.components)) > 0
-        n_samples = self.n_samples(len(self.fit.components))
+        drawn = self.errors.n_draws(self.fit.space.n_components) > 0
+        n_samples = self.n_samples(self.fit.space.n_components)
         return result_columns(self.fit.space, id_width, self.run.covariance, drawn, n_samples)
 
     def rows(self, cutouts: Cutouts, job: Job, n_alike: int, clock: Clock) -> NDArray[np.void]:
         """Return the rows of galaxies of one shape."""
         compile = compiles(self.fit, n_alike, self.device, self.errors)
-        import_profiles(self.fit.components)  # the caller has; a fresh process has not
+        import_profiles(profile_names(self.fit.model))  # the caller has; a fresh process has not
         result = measure(cutouts, self.fit, self.device, compile, self.errors, self.network, clock)
         if self.run.save_models:
             with clock("models"):
-                images = model_images(result.fit.theta, cutouts, self.fit)
+                images = model_images(
+                    result.fit.theta, cutouts, self.fit.space, self.fit.convolution
+                )
                 blocks.write_blocks(real_folder(job.models), cutouts, result.fit, images)
         with clock("writing"):
             return result_rows(cutouts, result, job.columns)

@@ -70,7 +70,7 @@ def model_flux(fit: Fit, zeropoint: Tensor) -> tuple[Tensor, Tensor]:
 def _unseen(fit: Fit, flux: Tensor, error: Tensor) -> Tensor:
     """(B,) galaxies without signal, of several components without signal in all together."""
     none = (fit.flags & int(Flag.NO_SIGNAL)) != 0
-    return none if len(fit.space.shapes) == 1 else none & ~(flux > SEEN * error)
+    return none if fit.space.n_components == 1 else none & ~(flux > SEEN * error)
 
 
 @torch.inference_mode()
@@ -90,7 +90,7 @@ def flux_limits(
         device: where to compute.
         heat: (B,) temperatures of the noise; default measured.
     """
-    single = replace(options, components=("sersic",), convolution="continuous")
+    single = replace(options, model="sersic", convolution="continuous")
     values = torch.full((3, len(cutouts)), torch.nan, dtype=torch.float64)
     for rows, part, problem in build_problems(cutouts, single, device):
         found = _forced(problem, part, budget, None if heat is None else heat[rows])

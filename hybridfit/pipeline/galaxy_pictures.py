@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from hybridfit.data.flags import Flag
 from hybridfit.data.positions import in_cutout, to_cutout
 from hybridfit.fitting.options import FitOptions
 from hybridfit.io.blocks import Block
-from hybridfit.model.parameters import PARAMETERS, SKY_NAMES
+from hybridfit.model.parameters import PARAMETERS, SKY_NAMES, ParameterSpace
 from hybridfit.pipeline.measure import model_images
 from hybridfit.plots.annuli import Ellipse
 from hybridfit.plots.galaxy import GalaxyPicture, Measured
@@ -43,7 +45,9 @@ def picture_of_cutout(row: Row, cutouts: Cutouts, options: FitOptions) -> Galaxy
     origin = cutouts.origin[0].cpu().numpy()
     values = torch.from_numpy(values_of(row, options))
     theta = in_cutout(values[None], options.space.names, cutouts.origin.cpu())[0]
-    model = model_images(theta[None], cutouts, options)[0, :height, :width].astype(float)
+    model = model_images(theta[None], cutouts, options.space, options.convolution)[
+        0, :height, :width
+    ].astype(float)
     known = bool(np.isfinite(model).all())
     components = _component_images(theta, cutouts, options) if known else None
     return GalaxyPicture(
@@ -76,8 +80,8 @@ def picture_of_block(row: Row, block: Block, options: FitOptions) -> GalaxyPictu
         sigma=sigma,
         mask=block.mask,
         model=block.model.astype(float) if known else None,
-        pixel_scale=_number(row, f"r_eff_arcsec{_tails(options)[0]}")
-        / _number(row, f"r_eff{_tails(options)[0]}"),
+        pixel_scale=_number(row, options.space.label(0, "r_eff_arcsec"))
+        / _number(row, options.space.label(0, "r_eff")),
         wcs=block.wcs,
         **shown,
     )
@@ -88,15 +92,12 @@ def values_of(row: Row, options: FitOptions) -> Array:
     return np.array([_number(row, name) for name in options.space.names])
 
 
-def _tails(options: FitOptions) -> list[str]:
-    count = len(options.components)
-    return [""] if count == 1 else [f"_{k}" for k in range(1, count + 1)]
-
-
-def _names(options: FitOptions) -> list[str]:
-    """Number and profile of each component; of a user's module the profile alone."""
-    profiles = [name.rpartition(":")[2] for name in options.components]
-    return [f"{k}: {profile}" for k, profile in enumerate(profiles, start=1)]
+def _names(space: ParameterSpace) -> list[str]:
+    """Name of each component, or its number; and its profile, of a user's module that alone."""
+    return [
+        f"{component.name or k}: {component.profile.rpartition(':')[2]}"
+        for k, component in enumerate(space.components, start=1)
+    ]
 
 
 def _number(row: Row, name: str) -> float:
@@ -119,26 +120,27 @@ def _text(row: Row, name: str) -> str:
 
 def _of_row(row: Row, options: FitOptions, origin: Array, shape: tuple[int, ...]) -> dict[str, Any]:
     """What a row alone tells: sky, shapes, numbers and texts."""
-    tails = _tails(options)
-    sizes = [_number(row, f"mag{tail}") for tail in tails]
+    space = options.space
+    sizes = [_number(row, space.label(k, "mag")) for k in range(space.n_components)]
     flags = int(row["flags"])
     return {
         "id": str(row["id"]),
         "sky": _sky(row, options, shape),
-        "ellipses": [_ellipse(row, tail, origin) for tail in tails],
-        "names": _names(options),
+        "ellipses": [_ellipse(row, space, k, origin) for k in range(space.n_components)],
+        "names": _names(space),
         "main": int(np.nanargmin(sizes)) if np.isfinite(sizes).any() else 0,
         "zeropoint": _number(row, "zeropoint"),
         "origin": (float(origin[0]), float(origin[1])),
         "parameters": _parameters(row, options),
-        "summary": _summary(row, tails[0]),
+        "summary": _summary(row, space),
         "flags": [str(flag.name) for flag in Flag if flags & flag],
         "notes": notes_of(row),
     }
 
 
-def _ellipse(row: Row, tail: str, origin: Array) -> Ellipse:
-    x, y, r_eff, q, pa = (_number(row, f"{name}{tail}") for name in ("x", "y", "r_eff", "q", "pa"))
+def _ellipse(row: Row, space: ParameterSpace, k: int, origin: Array) -> Ellipse:
+    names = ("x", "y", "r_eff", "q", "pa")
+    x, y, r_eff, q, pa = (_number(row, space.label(k, name)) for name in names)
     return Ellipse(*to_cutout(x, y, origin), r_eff, q, pa)
 
 
@@ -154,19 +156,18 @@ def _sky(row: Row, options: FitOptions, shape: tuple[int, ...]) -> Array:
 
 def _component_images(theta: torch.Tensor, cutouts: Cutouts, options: FitOptions) -> Array | None:
     """(M, H, W) of each component alone, without the sky; None of a single one."""
-    names, tails = options.space.names, _tails(options)
-    if len(tails) == 1:
+    space, count = options.space, options.space.n_components
+    if count == 1:
         return None
-    mags = [names.index(f"mag{tail}") for tail in tails]
-    alone = theta.repeat(len(tails), 1)
-    for k in range(len(tails)):
+    names, mags = space.names, [space.column(k, "mag") for k in range(count)]
+    alone = theta.repeat(count, 1)
+    for k in range(count):
         alone[k, [column for j, column in enumerate(mags) if j != k]] += DARK
     for name in set(names) & set(SKY_NAMES["plane"]):
         alone[:, names.index(name)] = 0.0
     alone = alone[torch.isfinite(theta[mags])]  # a galaxy may have fewer components
-    return np.concatenate([model_images(one[None], cutouts, options) for one in alone]).astype(
-        float
-    )
+    images = [model_images(one[None], cutouts, space, options.convolution) for one in alone]
+    return np.concatenate(images).astype(float)
 
 
 def _psf_fwhm(cutouts: Cutouts) -> float:
@@ -177,12 +178,14 @@ def _psf_fwhm(cutouts: Cutouts) -> float:
 def _parameters(row: Row, options: FitOptions) -> dict[str, list[Measured]]:
     """Parameters of each component under its name; the sky stands with the first."""
     groups: dict[str, list[Measured]] = {}
-    tails = _tails(options)
-    heads = _names(options) if len(tails) > 1 else [""]
-    for head, tail, shape in zip(heads, tails, options.space.shapes, strict=True):
-        own = ("x", "y", "mag", "r_eff", "r_eff_arcsec", *shape, "q", "pa", "pa_sky")
+    space = options.space
+    heads = _names(space) if space.n_components > 1 else [""]
+    for k, (head, component) in enumerate(zip(heads, space.components, strict=True)):
+        own = ("x", "y", "mag", "r_eff", "r_eff_arcsec", *component.shape, "q", "pa", "pa_sky")
         groups[head] = [
-            _measured(row, name, tail) for name in own if f"{name}{tail}" in row.colnames
+            _measured(row, name, partial(space.label, k))
+            for name in own
+            if space.label(k, name) in row.colnames
         ]
     sky = [_measured(row, name) for name in options.space.names if name in SKY_NAMES["plane"]]
     next(iter(groups.values())).extend(sky)
@@ -192,21 +195,21 @@ def _parameters(row: Row, options: FitOptions) -> dict[str, list[Measured]]:
 UNITS = {"r_eff_arcsec": "arcsec", "pa_sky": "deg E of N", "sky": "flux/pix"}
 
 
-def _measured(row: Row, name: str, tail: str = "") -> Measured:
+def _measured(row: Row, name: str, label: Callable[[str], str] = str) -> Measured:
     """One parameter as a row quotes it."""
     unit = UNITS.get(name) or (PARAMETERS[name].unit if name in PARAMETERS else "")
-    error = _number(row, f"{'pa' if name == 'pa_sky' else name}{tail}_err")
-    label = {"r_eff_arcsec": "r_eff", "pa_sky": "pa"}.get(name, name)
-    return Measured(label, _number(row, f"{name}{tail}"), error, "" if unit == label else unit)
+    error = _number(row, f"{label('pa' if name == 'pa_sky' else name)}_err")
+    short = {"r_eff_arcsec": "r_eff", "pa_sky": "pa"}.get(name, name)
+    return Measured(short, _number(row, label(name)), error, "" if unit == short else unit)
 
 
-def _summary(row: Row, tail: str) -> str:
+def _summary(row: Row, space: ParameterSpace) -> str:
     """Quality, chi2, position and zero point in one line."""
     parts = [quality] if (quality := _text(row, "quality")) else []
     chi2, dof = _number(row, "chi2"), _number(row, "dof")
     if dof > 0 and math.isfinite(chi2):
         parts.append(f"chi2/dof {chi2 / dof:.2f} ({dof:.0f} dof)")
-    ra, dec = _number(row, f"ra{tail}"), _number(row, f"dec{tail}")
+    ra, dec = (_number(row, space.label(0, name)) for name in ("ra", "dec"))
     if math.isfinite(ra) and math.isfinite(dec):
         parts.append(f"RA {ra:.5f}, Dec {dec:+.5f} deg (ICRS)")
     zeropoint = _number(row, "zeropoint")

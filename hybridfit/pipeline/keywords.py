@@ -51,7 +51,7 @@ class ImageKeywords(TypedDict, total=False):
 class FitKeywords(SectionKeywords, ImageKeywords, total=False):
     """Everything that `hybridfit.fit` takes by name."""
 
-    components: Sequence[str] | str
+    model: str
     objective: str
     sky: str
     sky_value: float

@@ -20,11 +20,13 @@ from hybridfit.data.fit import Fit
 from hybridfit.data.flags import Flag
 from hybridfit.data.result import Result
 from hybridfit.data.samples import Draws
+from hybridfit.fitting.build_problem import profiles_of
 from hybridfit.fitting.compile import wants_compile
 from hybridfit.fitting.fit import fit_parts, no_fit
 from hybridfit.fitting.fitted import Fitted
 from hybridfit.fitting.options import FitOptions
-from hybridfit.model.parameters import SKY_NAMES
+from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.scene_values import SceneValues
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, packaged_estimator
 from hybridfit.pipeline.diagnose import diagnosed
@@ -89,6 +91,7 @@ def measure(
     errors: ErrorOptions = ErrorOptions(),
     estimator: Estimator | None = None,
     clock: Clock = no_clock,
+    scene: SceneValues | None = None,
 ) -> Result:
     """Fit a batch and give it the errors that are asked for.
 
@@ -100,13 +103,15 @@ def measure(
         estimator: network whose posterior the fits start from, and which proposes posteriors;
             None for the image's moments, and posteriors from the fit alone.
         clock: context manager that gets the name of each stage.
+        scene: what is fitted in place of the components of ``options``; the network is not asked.
     """
     if compile is None:
         compile = compiles(options, len(cutouts), device, errors)
+    estimator = estimator if scene is None else None
     network = _network_start(cutouts, estimator, options, device, errors, clock)
     starts = None if network is None else starts_from(network.initial.coords.cpu())
     rows, results = [], []
-    parts = fit_parts(cutouts, options, device, compile, starts)
+    parts = fit_parts(cutouts, options, device, compile, starts, scene)
     while True:
         with clock("fitting"):
             fitted = next(parts, None)
@@ -118,9 +123,12 @@ def measure(
         rows.append(fitted.rows)
         del fitted  # or two problems were held while the next one is fitted
     if not results:
-        return _nothing(options)
+        return _nothing(options.space if scene is None else scene.space)
+    whole = put_together(results, rows)
+    if not is_one_sersic(whole.fit.space):
+        return whole
     with clock("diagnosing"):
-        return diagnosed(cutouts, put_together(results, rows), options, device)
+        return diagnosed(cutouts, whole, options, device)
 
 
 def _network_start(
@@ -155,13 +163,14 @@ def _measured(
     if network is not None:
         draws = network.initial
         flags = fit.flags | draws.diagnostics.flags.cpu() & int(Flag.UNFAMILIAR)
-        if options.components == ("sersic",):
+        if is_one_sersic(fitted.problem.space):
             distance = disagreement(fit, draws.coords.cpu(), draws.linear.cpu(), cutouts.zeropoint)
             flags = flags | disagreement_flags(distance)
         fit = replace(fit, flags=flags)
     result, heat = _with_errors(fitted, fit, network, options, errors)
     result = replace(result, fit_network_distance=distance)
-    single = options.components == ("sersic",) and options.convolution == "continuous"
+    space = fitted.problem.space
+    single = is_one_sersic(space) and options.convolution == "continuous"
     problem = fitted.problem if single else None
     return with_fluxes(result, cutouts, options, errors.budget, device, problem, heat)
 
@@ -176,9 +185,14 @@ def put_together(results: Sequence[Result], rows: Sequence[Tensor]) -> Result:
     return Result.cat(results)[torch.argsort(torch.cat(list(rows)))]
 
 
-def _nothing(options: FitOptions) -> Result:
+def is_one_sersic(space: ParameterSpace) -> bool:
+    """Return whether all parameters of one Sersic profile are free."""
+    return space.links is None and [c.profile for c in space.components] == ["sersic"]
+
+
+def _nothing(space: ParameterSpace) -> Result:
     """The result of no galaxies."""
-    return Result(no_fit(options.space), torch.zeros(0, dtype=torch.int64))
+    return Result(no_fit(space), torch.zeros(0, dtype=torch.int64))
 
 
 def _with_errors(
@@ -251,43 +265,48 @@ def compiles(
     return wants_compile(options.compile, n * EVALUATIONS[errors.uncertainty], device)
 
 
-def model_images(theta: Tensor, cutouts: Cutouts, options: FitOptions) -> NDArray[np.float32]:
+def model_images(
+    theta: Tensor, cutouts: Cutouts, space: ParameterSpace, convolution: str = "continuous"
+) -> NDArray[np.float32]:
     """Model images (B, H, W); galaxies without a fit are NaN.
 
-    A galaxy may have fewer components than ``options``: all parameters of the last ones are NaN
+    A galaxy may have fewer components than ``space``: all parameters of the last ones are NaN
     then, and they are left out.
+
+    Args:
+        theta: (B, Q) physical parameters in cutout pixels, in the order of the names of ``space``.
+        cutouts: B galaxies.
+        space: of the parameters.
+        convolution: how PSFs are convolved, see `FitOptions`.
     """
     images = torch.full(cutouts.image.shape, torch.nan)
-    convolution = convolution_of(options.convolution)
-    for rows, few in _by_components(theta, options):
-        where = [options.space.names.index(name) for name in _numbered(few, options)]
+    for rows, few, where in _by_components(theta, space):
         for part in rows.split(RENDER_AT_ONCE):
-            values, own = theta[part][:, where], cutouts[part]
+            values, profiles = theta[part][:, where], profiles_of(few)
             images[part] = render(
-                values, own, few.space, few.profiles, convolution=convolution
+                values, cutouts[part], few, profiles, convolution=convolution_of(convolution)
             ).cpu()
     return images.numpy()
 
 
-def _by_components(theta: Tensor, options: FitOptions) -> Iterator[tuple[Tensor, FitOptions]]:
-    """Rows that have all parameters of the first so many components and none of the others'."""
+def _by_components(
+    theta: Tensor, space: ParameterSpace
+) -> Iterator[tuple[Tensor, ParameterSpace, list[int]]]:
+    """Rows with the parameters of the first so many components and none of the others'.
+
+    Yields:
+        rows (b,), the space of these components, and their columns of ``theta``.
+    """
     given = torch.isfinite(theta)
-    for count in range(len(options.components), 0, -1):
-        few = replace(options, components=options.components[:count])
-        where = [options.space.names.index(name) for name in _numbered(few, options)]
+    sky = [k for k, role in enumerate(space.roles) if role == "sky"]
+    for count in range(space.n_components, 0, -1):
+        few = replace(space, components=space.components[:count], links=None)
+        where = [*range(sum(len(c.parameters) for c in few.components)), *sky]
         there = torch.zeros(theta.shape[1], dtype=torch.bool, device=theta.device)
         there[where] = True
         whole = (given == there).all(dim=1)
         if whole.any():
-            yield whole.nonzero()[:, 0].cpu(), few
-
-
-def _numbered(few: FitOptions, options: FitOptions) -> list[str]:
-    """Names of the parameters of ``few`` among those of more components."""
-    if len(few.components) > 1 or len(options.components) == 1:
-        return list(few.space.names)
-    sky = set(SKY_NAMES["plane"])
-    return [name if name in sky else f"{name}_1" for name in few.space.names]
+            yield whole.nonzero()[:, 0].cpu(), few, where
 
 
 def versions() -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.fitting.moments import Starts
 from hybridfit.fitting.options import FitOptions
@@ -72,7 +72,7 @@ def network_start(
         seed: of those.
     """
     initial = expectation(cutouts, estimator, device, options.prior)
-    usable = options.components == ("sersic",) and options.space.n_sky == 1
+    usable = options.is_one_sersic and options.space.n_sky == 1
     if not (usable and proposed):
         return NetworkStart(initial, None)
     return NetworkStart(initial, draw(initial.density, cutouts, proposed, seed))

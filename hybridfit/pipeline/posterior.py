@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.diagnostics import SamplingDiagnostics
 from hybridfit.data.fit import Fit
@@ -120,7 +120,7 @@ def without_signal(fit: Fit) -> Tensor:
     Of several components one without light leaves the others to be sampled.
     """
     none = (fit.flags & int(Flag.NO_SIGNAL)) != 0
-    return none if len(fit.space.shapes) == 1 else torch.zeros_like(none)
+    return none if fit.space.n_components == 1 else torch.zeros_like(none)
 
 
 @torch.inference_mode()
@@ -156,7 +156,7 @@ def _blocks(fitted: Fitted) -> Sequence[Tensor]:
     space = fitted.problem.space
     columns = space.n_nonlinear + space.n_linear + 1
     at_once = max(1, NUMBERS_AT_ONCE // (fitted.cutouts.image[0].numel() * columns))
-    at_once = min(at_once, 32) if fitted.problem.box.device.type == "cpu" else 8 * at_once
+    at_once = min(at_once, 32) if fitted.whitened.device.type == "cpu" else 8 * at_once
     return torch.arange(len(fitted)).split(at_once)
 
 
@@ -173,10 +173,10 @@ def physical(
 def _distance(network: FlowProposal | None, about: Linearised, problem: Problem) -> Tensor:
     """(B,) of the fits, in the coordinates in which the flow is a standard normal."""
     if network is None:
-        return torch.full_like(problem.box[:, 0], torch.nan)
+        return torch.full_like(problem.pixels.scale, torch.nan)
     linear = about.linear * problem.pixels.scale[:, None]
     linear[:, 1] += problem.pixels.background
-    coords, _ = problem.space.from_whitened(about.whitened, problem.box)
+    coords, _ = problem.space.from_whitened(about.whitened, problem.constants)
     return network.density.distance(coords, linear)
 
 

@@ -20,7 +20,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 from hybridfit.data.diagnostics import SamplingDiagnostics
 from hybridfit.data.draws_batch import DrawsBatch, per_draw
 from hybridfit.fitting.approximate_likelihood import ApproximateLikelihood
@@ -125,7 +125,7 @@ def sample_posterior(
     network = network if network is not None and options.network_draws else None
     bent = _is_bent(about, plane)
     limit = _draw_limit(options, len(problem.profiles), fitted, no_signal)
-    setting = _Setting(likelihood, numbers, options, limit, len(problem.profiles))
+    setting = _Setting(likelihood, numbers, options, limit, space.n_fluxes)
     order, finished = [(~fitted).nonzero()[:, 0]], [nothing]
     for rows in ((fitted & ~bent).nonzero()[:, 0], (fitted & bent).nonzero()[:, 0]):
         if not len(rows):
@@ -139,8 +139,8 @@ def sample_posterior(
 
 def _is_bent(about: Linearised, plane: Tensor) -> Tensor:
     """(B,) whether sizes and shapes are so uncertain that a t at the fit is too simple."""
-    variance = torch.diagonal(about.covariance, dim1=1, dim2=2)[:, plane].amax(dim=1)
-    return variance > BENT**2
+    variance = torch.diagonal(about.covariance, dim1=1, dim2=2)[:, plane]
+    return (variance > BENT**2).any(dim=1)
 
 
 def _ridge(problem: Problem, about: Linearised, plane: Tensor, rows: Tensor) -> Ridge:
@@ -198,8 +198,7 @@ def _rounds(
 
 def plane_of(space: ParameterSpace) -> Tensor:
     """(K,) whitened columns of sizes and shapes."""
-    columns = [range(c.start + 2, c.stop - 2) for c in space.slices()]
-    return torch.tensor([j for some in columns for j in some])
+    return torch.tensor(space.size_and_shape_columns, dtype=torch.int64)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 from hybridfit.options.checks import check_fields
 from hybridfit.sampling.convergence import bulk_ess, split_rhat
 from hybridfit.sampling.student_t import factor_of, weighted_moments

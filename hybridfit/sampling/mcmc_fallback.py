@@ -140,7 +140,7 @@ def log_posterior(problem: Problem, which: Tensor) -> Callable[[Tensor, Tensor],
         found: Profiled = problem.profile(whitened, which[rows])
         volume = torch.diagonal(found.factor, dim1=1, dim2=2).log().sum(dim=1)
         value = -found.cost - 0.5 * (whitened**2).sum(dim=1) - volume
-        positive = (found.linear[:, : len(problem.space.shapes)] > 0).all(dim=1)
+        positive = (found.linear[:, : problem.space.n_fluxes] > 0).all(dim=1)
         return torch.where(positive & torch.isfinite(value), value, -torch.inf)
 
     return density

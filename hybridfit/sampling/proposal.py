@@ -22,9 +22,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 from hybridfit.data.draws_batch import DrawsBatch, per_draw
 from hybridfit.fitting.problem import Problem, Profiled
+from hybridfit.model.constants import Constants
 from hybridfit.npe.density import FlowDensity, NetworkDraws
 from hybridfit.sampling.ridge import Ridge
 from hybridfit.sampling.student_t import StudentT
@@ -120,7 +121,7 @@ class FlowProposal(Batch):
         density: of B galaxies.
         whitened, linear: (B, N, P) and (B, N, L) its draws; NaN where one cannot be used.
         floor: (B,) the least ln density of its own draws, in its own variables.
-        box: (B, 4) of the positions' prior.
+        constants: of the prior.
         scale, background: (B,) unit and zero of ``linear``, see `Pixels`.
     """
 
@@ -128,7 +129,7 @@ class FlowProposal(Batch):
     whitened: Tensor
     linear: Tensor
     floor: Tensor
-    box: Tensor
+    constants: Constants
     scale: Tensor
     background: Tensor
 
@@ -154,8 +155,10 @@ class FlowProposal(Batch):
     def log_prob(self, points: EvaluatedDraws) -> Tensor:
         """(b, S) ln density in (u, ln flux, sky), the network's own variables."""
         b, s, p = points.whitened.shape
-        box = self.box.repeat_interleave(s, dim=0)
-        coords, _ = self.density.space.from_whitened(points.whitened.flatten(0, 1), box)
+        each = torch.arange(b, device=points.whitened.device).repeat_interleave(s)
+        coords, _ = self.density.space.from_whitened(
+            points.whitened.flatten(0, 1), self.constants[each]
+        )
         linear = points.linear * self.scale[:, None, None]
         linear[..., 1] += self.background[:, None]
         return self.density.log_prob(coords.view(b, s, p), linear)
@@ -171,10 +174,11 @@ def flow_proposal(draws: NetworkDraws, floor: Tensor, problem: Problem) -> FlowP
     """
     b, n, _ = draws.coords.shape
     coords = draws.coords.flatten(0, 1)
-    box = problem.box.repeat_interleave(n, dim=0)
-    whitened = problem.space.to_whitened(coords, box)
+    each = torch.arange(b, device=coords.device).repeat_interleave(n)
+    constants = problem.constants[each]
+    whitened = problem.space.to_whitened(coords, constants)
     # beyond the edge of what can be represented a draw is put on it: it stands for no density
-    back, _ = problem.space.from_whitened(whitened, box)
+    back, _ = problem.space.from_whitened(whitened, constants)
     same = torch.isclose(back, coords, rtol=1e-6, atol=1e-6).all(dim=1)
     pixels, linear = problem.pixels, draws.linear.clone()
     linear[..., 1] -= pixels.background[:, None]
@@ -182,9 +186,9 @@ def flow_proposal(draws: NetworkDraws, floor: Tensor, problem: Problem) -> FlowP
     good = same.view(b, n) & torch.isfinite(linear).all(dim=2)
     whitened = torch.where(good[..., None], whitened.view(b, n, -1), torch.nan)
     linear = torch.where(good[..., None], linear, torch.nan)
-    floor, scale = floor.to(problem.box), pixels.scale
+    floor, scale = floor.to(pixels.scale), pixels.scale
     return FlowProposal(
-        draws.density, whitened, linear, floor, problem.box, scale, pixels.background
+        draws.density, whitened, linear, floor, problem.constants, scale, pixels.background
     )
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 
 MIN_TAIL = 5  # weights that a tail needs to be fitted
 PRIOR_K, PRIOR_COUNT = 0.5, 10.0  # the prior on k counts as ten weights of the tail

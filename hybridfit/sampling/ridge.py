@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 from hybridfit.fitting.problem import Problem
 from hybridfit.sampling.student_t import StudentT, factor_of
 

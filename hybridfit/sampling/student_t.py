@@ -17,7 +17,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 
 FLOOR = 1e-10  # least eigenvalue that is left of a correlation matrix
 SOBOL_BITS = 30  # of torch's Sobol points

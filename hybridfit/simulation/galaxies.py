@@ -34,7 +34,7 @@ def draw_coords(n: int, random: Random, prior: Prior, r_eff: Range) -> Tensor:
     missing = torch.arange(n, device=random.device)
     for _ in range(TRIES):
         u = random.normal(len(missing), 6, dtype=torch.float64)
-        coords[missing] = space.from_whitened(u, box.expand(len(missing), 4))[0]
+        coords[missing] = space.from_whitened(u, space.constants(box.expand(len(missing), 4)))[0]
         size = torch.exp(coords[:, 2] + coords[:, -2:].norm(dim=1) / 2)
         missing = ((size < r_eff[0]) | (size > r_eff[1])).nonzero()[:, 0]
         if not len(missing):

@@ -10,7 +10,7 @@ import numpy as np
 from astropy.table import Table
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.truth_columns import describe_truth
 from hybridfit.model.parameters import ParameterSpace

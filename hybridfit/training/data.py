@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.model.prior import Prior
 from hybridfit.npe.frame import encode

@@ -114,9 +114,11 @@ def laplace_limit(theta: Tensor, cutouts: Cutouts, space: ParameterSpace) -> Ten
     theta = theta.double()
     frame = make_inputs(cutouts, with_views=False).frame
     targets = encode(theta, cutouts.zeropoint, frame)
-    box = frame.position_bounds_of(space)
+    constants = space.constants(frame.position_bounds_of(space))
     coords, linear = space.from_physical(theta, cutouts.zeropoint)
-    _, chain = space.from_whitened(space.to_whitened(coords, box), box)  # d coords / d whitened
+    _, chain = space.from_whitened(
+        space.to_whitened(coords, constants), constants
+    )  # d coords / d whitened
     n = space.n_nonlinear
     step = torch.zeros(len(theta), n + 2, n + 2, dtype=torch.float64, device=theta.device)
     step[:, :n, :n] = chain

@@ -19,7 +19,7 @@ import torch
 from scipy import fft
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 
 LAGS = 8  # pix, largest distance of pixels with correlated noise
 CLIP = 5.0  # robust standard deviations of the sky: excludes unmasked sources

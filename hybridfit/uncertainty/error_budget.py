@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hybridfit.data.batch import Batch
+from hybridfit.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.flags import Flag
 from hybridfit.files.fits import open_fits
@@ -158,13 +158,6 @@ def noise_of(cutouts: Cutouts, options: BudgetOptions = BudgetOptions()) -> Auto
     return measure_noise(cutouts)
 
 
-def light_of(linearised: Linearised, problem: Problem) -> Tensor:
-    """Return the galaxies' models over sigma (B, H, W), without the sky."""
-    first, count = problem.space.n_nonlinear, len(problem.space.shapes)
-    flux = linearised.linear[:, :count, None, None].to(linearised.columns.dtype)
-    return (linearised.columns[:, first : first + count] * flux).sum(dim=1)
-
-
 def read_autocorrelation(path: str | Path) -> Tensor:
     """Return the image (h, w) of a FITS file of the noise's autocorrelation."""
     with open_fits(path) as hdus:
@@ -222,7 +215,7 @@ def _evidence(
 ) -> Evidence:
     fitted = torch.isfinite(linearised.columns.flatten(1).sum(dim=1))
     about = _finite(linearised, fitted)
-    light = light_of(about, problem)
+    light = about.light
     if options.psf_width_error or options.psf_shape_error:
         psf = psf_derivatives(problem, part, about.whitened, about.linear)
     else:
@@ -325,10 +318,14 @@ def _structure_length(linearised: Linearised, problem: Problem, part: Cutouts) -
 
     With several components the size is their mean, weighted by light.
     """
-    coords, _ = problem.space.from_whitened(linearised.whitened, problem.box)
-    slices = problem.space.slices()
-    size = torch.stack([coords[:, columns.start + 2] for columns in slices], dim=1).exp()
-    flux = linearised.linear[:, : len(slices)].abs().clamp_min(1e-30)
+    space = problem.space
+    coords, _ = space.from_whitened(linearised.whitened, problem.constants)
+    point = torch.zeros_like(coords[:, 0])
+    sizes = [
+        coords[:, columns.start + 2].exp() if component.is_ellipse else point
+        for columns, component in zip(space.slices(), space.components, strict=True)
+    ]
+    size, flux = torch.stack(sizes, dim=1), linearised.flux.abs().clamp_min(1e-30)
     radius = (size * flux).sum(dim=1) / flux.sum(dim=1)
     xx, _, yy = psf_moments(part).unbind(1)
     return torch.sqrt((SCALE * radius) ** 2 + xx + yy)

@@ -67,12 +67,12 @@ def with_evidence(
         heat: (B,) their temperatures; default 1.
         noise: on which the temperatures are based; default not measured.
     """
-    count = len(problem.space.shapes)
+    count = problem.space.n_fluxes
     value = sampled.diagnostics.log_evidence + log_flux_prior(sampled, count)
     value = value + log_sky_unit(problem, cutouts)
     known = is_known(sampled.diagnostics)
-    if count > 1:
-        known = known & (about.linear[:, :count] > 0).all(dim=1)
+    if problem.space.n_components > 1:
+        known = known & (about.flux > 0).all(dim=1)
     if heat is not None:
         pixels = (problem.pixels.weight > 0).flatten(1).sum(dim=1)
         value = value - 0.5 * pixels * torch.log(heat)
@@ -92,6 +92,8 @@ def log_flux_prior(sampled: WeightedDraws, count: int) -> Tensor:
 
     Draws with a negative flux count as 0.
     """
+    if count == 0:
+        return torch.zeros_like(sampled.diagnostics.ess)
     flux = sampled.points.linear[..., :count]
     total = flux.sum(dim=2)
     density = math.lgamma(count) - (count - 1) * torch.log(total.clamp_min(1e-30))
@@ -102,6 +104,6 @@ def log_flux_prior(sampled: WeightedDraws, count: int) -> Tensor:
 def log_sky_unit(problem: Problem, cutouts: Cutouts) -> Tensor:
     """Return (B,) ln of the change from slopes over the padded cutout to slopes over the cutout."""
     if problem.space.sky != "plane":
-        return torch.zeros(len(cutouts), dtype=torch.float64, device=problem.box.device)
-    padded = torch.tensor([problem.grid.height, problem.grid.width]).to(problem.box)
-    return torch.log(cutouts.size.to(problem.box) / padded).sum(dim=1)
+        return torch.zeros(len(cutouts), dtype=torch.float64, device=cutouts.image.device)
+    padded = torch.tensor([problem.grid.height, problem.grid.width]).to(problem.pixels.scale)
+    return torch.log(cutouts.size.to(problem.pixels.scale) / padded).sum(dim=1)

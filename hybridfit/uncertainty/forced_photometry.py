@@ -89,16 +89,19 @@ def _shapes(problem: Problem, cutouts: Cutouts) -> Tensor:
     space, b = problem.space, len(cutouts)
     shorter = cutouts.size.amin(dim=1).double()
     # a cutout is larger than its target
-    widest = torch.special.ndtr(space.prior.r_circ.whitened(torch.log(WIDEST * shorter)))
+    widest = torch.special.ndtr(space.priors[0].r_circ.whitened(torch.log(WIDEST * shorter)))
     uniform = (
-        sobol_points(N_SHAPES, space.n_nonlinear - 2).to(problem.box).expand(b, -1, -1).clone()
+        sobol_points(N_SHAPES, space.n_nonlinear - 2)
+        .to(problem.pixels.scale)
+        .expand(b, -1, -1)
+        .clone()
     )
     uniform[..., 0] *= widest.clamp_min(1e-3)[:, None]
     drawn = torch.cat([torch.zeros_like(uniform[..., :2]), torch.special.ndtri(uniform)], dim=2)
     shapes = []
     for whitened in drawn.unbind(1):
-        coords, _ = space.from_whitened(whitened, problem.box)
-        shapes.append(space.to_whitened(starting_values(cutouts, coords, space), problem.box))
+        coords, _ = space.from_whitened(whitened, problem.constants)
+        shapes.append(space.to_whitened(starting_values(cutouts, coords, space), problem.constants))
     return torch.stack(shapes, dim=1)
 
 

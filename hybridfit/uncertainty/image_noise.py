@@ -146,5 +146,5 @@ def reference(cutouts: Cutouts) -> tuple[Linearised, Problem]:
     """Return the derivatives of one Sersic profile at the image's moments, and its problem."""
     problem = build_problem(cutouts, REFERENCE)
     coords = target_place(cutouts).coords
-    whitened = problem.space.to_whitened(coords.nan_to_num(0.0), problem.box)
+    whitened = problem.space.to_whitened(coords.nan_to_num(0.0), problem.constants)
     return linearise(problem, cutouts, whitened), problem

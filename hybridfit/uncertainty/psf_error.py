@@ -113,7 +113,7 @@ def other_wings(psf: NDArray[np.float64], side: int) -> tuple[NDArray[np.float64
 def _model(problem: Problem, transfer: Tensor, whitened: Tensor, linear: Tensor) -> Tensor:
     """Return the galaxies rendered with another transfer function, over sigma, (B, H, W)."""
     weight = problem.pixels.weight
-    coords, _ = problem.space.from_whitened(whitened, problem.box)
+    coords, _ = problem.space.from_whitened(whitened, problem.constants)
     rows = torch.arange(len(whitened), device=whitened.device)
     other = replace(problem, pixels=replace(problem.pixels, transfer=transfer))
     pieces = []

@@ -53,7 +53,7 @@ def mean_excess(about: Linearised, problem: Problem, noise: Autocorrelation) -> 
     """
     fit = whiten(about.columns, about.information, about.prior, about.whitened)
     # only the largest scales affect the sky, which is a nuisance here
-    count = problem.space.n_nonlinear + len(problem.space.shapes)
+    count = problem.space.n_nonlinear + problem.space.n_fluxes
     flat = fit.columns.flatten(2)
     own = torch.diagonal((flat @ flat.mT).double(), dim1=1, dim2=2)[:, :count].sum(dim=1)
     excess = torch.diagonal(excess_gram(fit.columns, noise), dim1=1, dim2=2)
@@ -79,6 +79,7 @@ def tempered(
             about,
             columns=about.columns * narrow[:, None],
             residual=about.residual * narrow,
+            light=about.light * narrow,
             information=about.information * shrink**2,
         ),
         Autocorrelation(noise.values * shrink**2, noise.pixels),

@@ -36,7 +36,9 @@ class Hybridfit:
 
     def render(self, theta: Array, psf: Array, zeropoint: float, shape: tuple[int, int]) -> Array:
         blank = Galaxy(np.zeros(shape), np.ones(shape), psf, zeropoint, None)
-        return model_images(torch.from_numpy(theta[None]), _cutouts([blank]), hf.FitOptions())[0]
+        return model_images(
+            torch.from_numpy(theta[None]), _cutouts([blank]), hf.FitOptions().space
+        )[0]
 
     def fit(self, galaxies: list[Galaxy], variant: str) -> list[Fitted]:
         torch.set_num_threads(1)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridfit.data.batch import Batch, shared
+from hybridfit.batch import Batch, shared
 from hybridfit.data.names import START_NAMES
 
 Array = NDArray[np.float64]

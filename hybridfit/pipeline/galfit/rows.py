@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def task_rows(
     cutouts: Cutouts, batch: Sequence[Task], result: Result, schema: Sequence[Column]
 ) -> NDArray[np.void]:
     """Return rows with the columns of the whole run, of a batch with one number of components."""
-    space = result.fit.space
+    space = replace(result.fit.space, links=None)
     wanted = {column.name: column for column in schema}
     n_samples = wanted["weight"].shape[0] if "weight" in wanted else 0
     own = result_columns(space, 1, False, any(n.endswith("_p50") for n in wanted), n_samples)

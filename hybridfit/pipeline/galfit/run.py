@@ -36,24 +36,20 @@ from hybridfit.pipeline.config import Config, SectionKeywords, galfit_config
 from hybridfit.pipeline.engine.isolation import ordinary_galaxy
 from hybridfit.pipeline.engine.job import Job, Summary
 from hybridfit.pipeline.fit_files import FitWork, no_result
-from hybridfit.pipeline.fluxes import with_fluxes
-from hybridfit.pipeline.galfit.fits import fit_within, given_limits
 from hybridfit.pipeline.galfit.rows import failed_task, task_columns, task_rows
 from hybridfit.pipeline.galfit.tasks import (
     NAMES,
     Task,
     broken_ties,
     find_tasks,
-    given_of,
     read_task,
     space_of,
+    table_model,
+    values_of,
 )
 from hybridfit.pipeline.measure import Clock, compiles, measure, model_images
 from hybridfit.pipeline.run import run_files
-from hybridfit.pipeline.uncertainty_options import ErrorOptions
 from hybridfit.pipeline.weights import checked_digest
-from hybridfit.uncertainty.covariance import quote_covariance
-from hybridfit.uncertainty.quality import quality
 
 
 @renamed_arguments()
@@ -89,8 +85,8 @@ def fit_feedmes(
         OSError: if ``out`` cannot be written.
     """
     config = Config.of(config, sections, galfit_config())
-    if (config.fit.components, config.fit.sky) != (FitOptions.components, FitOptions.sky):
-        raise UsageError("components and sky are those of the feedme files: leave them out")
+    if (config.fit.model, config.fit.sky) != (FitOptions.model, FitOptions.sky):
+        raise UsageError("model and sky are those of the feedme files: leave them out")
     with usage_errors():
         found = find_tasks(inputs)
     read_task.cache_clear()  # files may have changed since the last run
@@ -123,7 +119,8 @@ class FeedmeWork(FitWork):
     @property
     def options(self) -> dict[str, Any]:
         """The options by section."""
-        return {"fit": self._options(self.most), **self.errors.settings}
+        fit = replace(self.fit, model=table_model(self.most), sky="plane")
+        return {"fit": fit, **self.errors.settings}
 
     def task(self, id: str) -> Task:
         """Return what the file of that id asks for."""
@@ -133,9 +130,9 @@ class FeedmeWork(FitWork):
         """Return what is asked of each of a batch."""
         return [self.task(id) for id in cutouts.id]
 
-    def kind(self, id: str) -> tuple[int, bool]:
+    def kind(self, id: str) -> tuple[str, bool]:
         """Return what the files of a batch have in common."""
-        return self.task(id).n_components, self.task(id).is_plain
+        return repr(self.task(id).space), self.task(id).is_plain
 
     def columns(self, id_width: int) -> tuple[Column, ...]:
         """Return the columns of the table."""
@@ -169,7 +166,7 @@ class FeedmeWork(FitWork):
         """Return the rows of files of one kind."""
         batch = self.tasks(cutouts)
         result = self._result(cutouts, batch, n_alike, clock)
-        result, cutouts = _checked(cutouts, batch, result, self.errors)
+        result, cutouts = _checked(cutouts, batch, result)
         if self.run.save_models:
             with clock("models"):
                 self._write_models(cutouts, result, job.models)
@@ -184,29 +181,17 @@ class FeedmeWork(FitWork):
         self, cutouts: Cutouts, batch: Sequence[Task], n_alike: int, clock: Clock
     ) -> Result:
         """The result of files of one kind, in cutout pixels."""
-        device = self.device
-        compile = compiles(self.fit, n_alike, device, self.errors)
-        given = given_of(batch, cutouts.origin)
-        if batch[0].is_plain:
-            start = given.theta[:, : len(NAMES)].clone()
-            start[~(start[:, 3] > 0), 3] = torch.nan  # sizes must be positive
-            cutouts = replace(cutouts, start=start)
-            rest = (device, compile, self.errors, self.network, clock)
-            return measure(cutouts, self.fit, *rest)
-        own = self._options(given.fixed.shape[1] // len(NAMES))
-        limits = given_limits(batch, cutouts.origin)
-        with clock("fitting"):
-            fit = quote_covariance(fit_within(cutouts, own, given, limits, device, compile))
-        result = Result(fit, quality(fit.flags, sampled=False))
-        return with_fluxes(result, cutouts, own, self.errors.budget, device)
-
-    def _options(self, n_components: int) -> FitOptions:
-        return replace(self.fit, components=("sersic",) * n_components, sky="plane")
+        compile = compiles(self.fit, n_alike, self.device, self.errors)
+        scene = values_of(batch, cutouts.origin, self.fit.prior)
+        rest = (self.device, compile, self.errors, self.network, clock)
+        if not batch[0].is_plain:
+            return measure(cutouts, self.fit, *rest, scene)
+        start = [scene.space.column(0, name) for name in NAMES]
+        return measure(replace(cutouts, start=scene.start[:, start]), self.fit, *rest)
 
     def _write_models(self, cutouts: Cutouts, result: Result, folder: Path) -> None:
         space = result.fit.space
-        own = replace(self._options(len(space.shapes)), sky=space.sky)
-        images = model_images(result.fit.theta, cutouts, own)
+        images = model_images(result.fit.theta, cutouts, space, self.fit.convolution)
         asked = [task.feedme for task in self.tasks(cutouts)]
         files = blocks.write_blocks(real_folder(folder), cutouts, result.fit, images, asked)
         write_restarts(asked, files)
@@ -233,22 +218,14 @@ def write_restarts(feedmes: Sequence[Feedme], files: Sequence[Path]) -> None:
         write_feedme(restart, file.with_name(file.name.removesuffix("_block.fits") + ".galfit.01"))
 
 
-def _checked(
-    cutouts: Cutouts, batch: Sequence[Task], result: Result, errors: ErrorOptions
-) -> tuple[Result, Cutouts]:
+def _checked(cutouts: Cutouts, batch: Sequence[Task], result: Result) -> tuple[Result, Cutouts]:
     """Flag constraints that are not kept, and note in the cutouts what was not done as asked."""
     texts, flags = [], result.fit.flags.clone()
     for i, (task, message) in enumerate(zip(batch, cutouts.messages, strict=True)):
         own = [message]
-        if int(flags[i]) & Flag.NOT_MODELLED:
-            own.append("a fixed value lies outside the range of the prior")
-        elif broken := broken_ties(task, result.fit.theta[i].tolist()):
+        if broken := broken_ties(task, result.fit.theta[i].tolist()):
             flags[i] |= int(Flag.NOT_MODELLED)
             own.append(f"constraints that were not kept: {', '.join(broken)}")
-        if not task.is_plain and errors.uncertainty != "covariance":
-            own.append(
-                "errors are the curvature's: values are fixed, or there are several components"
-            )
         texts.append(joined(*own))
     new = flags != result.fit.flags
     grade = torch.where(new, int(Quality.SUSPECT), result.quality)

@@ -1,25 +1,22 @@
-"""Tasks: what GALFIT input files ask for, in this package's terms, and what cannot be done.
+"""Tasks: what GALFIT input files ask for, as scenes, and what cannot be done.
 
-A task holds the components of one file as Sersic profiles with their initial values, says which
-values are fixed, and has the ranges of a constraint file. de Vaucouleurs, exponential and Gaussian
-profiles are Sersic profiles with a fixed index.
+de Vaucouleurs, exponential and Gaussian profiles are Sersic profiles with a fixed index. Ties and
+ranges of a constraint file become those of the scene.
 """
 
 from __future__ import annotations
 
-import math
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from hybridfit.data.errors import BadInput
-from hybridfit.data.positions import in_cutout
-from hybridfit.fitting.fixed import InitialValues
+from hybridfit.data.positions import parent_shift
 from hybridfit.fitting.options import MOST_COMPONENTS
 from hybridfit.io.galfit import (
     Component,
@@ -27,16 +24,16 @@ from hybridfit.io.galfit import (
     Feedme,
     GalfitError,
     find_feedmes,
-    read_constraints,
     read_feedme,
-    start_ranges,
 )
 from hybridfit.io.galfit.conventions import FAMILY
-from hybridfit.io.galfit.read_cutout import locate
+from hybridfit.model.compile import compile_scene
 from hybridfit.model.parameters import SKY_NAMES, ParameterSpace
+from hybridfit.model.prior import Prior
+from hybridfit.model.scene import Scene
+from hybridfit.model.scene_values import SceneValues, scene_values
+from hybridfit.pipeline.galfit.scenes import scene_of
 
-NAMES = ("x", "y", "mag", "r_eff", "n", "q", "pa")
-SKY = SKY_NAMES["plane"]
 GENERIC = re.compile(r"^(galfit|feedme|input|galfit[._-]?(feedme|input))$", re.IGNORECASE)
 
 
@@ -47,23 +44,15 @@ class Task:
     Args:
         id: the row's name.
         feedme: the file.
-        values: initial values of each component, in the order of `NAMES`, then of the sky; x and
-            y in the image.
-        fixed: of each value whether it is fixed.
-        low, high: of each value its limits from the constraint file.
-        tied_to: of each value the index of the one that it moves with; its own by default.
-        ties: of the constraint file, which are not imposed but checked after the fit.
+        scene: what is fitted, in pixels of the image; None where it cannot be.
+        ties: constraints that no scene expresses; they are checked after the fit.
         notes: what was asked for but does not change the answer, or is done in another way.
         refused: why the file cannot be fitted, "" if it can.
     """
 
     id: str
     feedme: Feedme
-    values: tuple[float, ...] = ()
-    fixed: tuple[bool, ...] = ()
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
-    tied_to: tuple[int, ...] = ()
+    scene: Scene | None = None
     ties: tuple[Constraint, ...] = ()
     notes: tuple[str, ...] = ()
     refused: str = ""
@@ -71,30 +60,59 @@ class Task:
     @property
     def n_components(self) -> int:
         """Number of profiles; 0 where it cannot be fitted."""
-        return len(self.values) // len(NAMES)
+        return 0 if self.scene is None else len(self.scene.components)
 
-    @property
+    @cached_property
+    def space(self) -> ParameterSpace:
+        """Its parameters; those of one profile where it cannot be fitted."""
+        return ParameterSpace(sky="plane") if self.scene is None else compile_scene(self.scene)
+
+    @cached_property
     def is_plain(self) -> bool:
         """Whether it is one free Sersic profile on a constant sky: what every galaxy gets."""
-        whitened = len(NAMES) + 1
-        bounded = any(map(math.isfinite, self.low + self.high)) or bool(self.ties)
-        level = self.fixed[whitened:] == (True, True) and self.values[whitened:] == (0.0, 0.0)
-        return self.n_components == 1 and level and not any(self.fixed[:whitened]) and not bounded
+        links = self.space.links
+        if self.scene is None or self.n_components > 1 or links is None or self.ties:
+            return False
+        slopes = {self.space.names.index(name) for name in ("sky_dx", "sky_dy")}
+        level = all(self.scene.sky.parameters[n].start == 0.0 for n in ("sky_dx", "sky_dy"))
+        free = compile_scene(Scene(self.scene.sources)).links is None
+        return free and level and set(links.fixed_columns) == slopes
 
     @property
     def fixed_names(self) -> tuple[str, ...]:
         """Names of the fixed values, as in the table's columns."""
-        return tuple(name for name, fixed in zip(self.names, self.fixed, strict=True) if fixed)
+        space = self.space
+        fixed = () if space.links is None else space.links.fixed_columns
+        return tuple(space.names[column] for column in fixed)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the values, as in the table's columns."""
-        return space_of(max(self.n_components, 1)).names if self.values else ()
+
+NAMES = ("x", "y", "mag", "r_eff", "n", "q", "pa")
+SKY = SKY_NAMES["plane"]
 
 
 def space_of(n_components: int) -> ParameterSpace:
-    """Return the parameters of so many Sersic profiles on a sloping sky."""
-    return ParameterSpace((("n",),) * n_components, "plane")
+    """Return the parameters of a table with room for so many profiles on a sloping sky."""
+    return ParameterSpace.of_shapes((("n",),) * n_components, "plane")
+
+
+def table_model(n_components: int) -> str:
+    """Return the model that a table's names stand for, for its readers."""
+    names = {str(k): "sersic" for k in range(1, n_components + 1)}
+    return "sersic" if n_components == 1 else json.dumps({"components": names})
+
+
+def values_of(tasks: Sequence[Task], origin: Tensor, prior: Prior | None = None) -> SceneValues:
+    """Return the scenes of files with one topology, in cutout pixels.
+
+    Args:
+        tasks: B of them.
+        origin: (B, 2) x and y of the cutouts' first pixels in the images.
+        prior: of what has no prior of its own.
+    """
+    values = scene_values([task.scene for task in tasks if task.scene is not None], prior)
+    shift = parent_shift(values.space.names, origin)
+    moved = (values.start - shift, values.low - shift, values.high - shift)
+    return replace(values, start=moved[0], low=moved[1], high=moved[2])
 
 
 def find_tasks(paths: Sequence[str | Path]) -> dict[str, Path]:
@@ -151,19 +169,8 @@ def _task(id: str, feedme: Feedme) -> Task:
     skies = [c for c in feedme.components if c.kind == "sky"]
     if refused := _refusal(feedme, parts, skies):
         return Task(id, feedme, refused=refused, notes=feedme.notes)
-    values, fixed = [], []
-    for part in parts:
-        values += [part.values[name].value for name in NAMES]
-        fixed += [part.values[name].fixed for name in NAMES]
-    for name in SKY:  # without a sky component GALFIT's sky is 0
-        own = skies[0].values[name] if skies else None
-        values.append(own.value if own else 0.0)
-        fixed.append(own.fixed if own else True)
-    task = Task(id, feedme, tuple(values), tuple(fixed), notes=feedme.notes)
-    empty = [n for n, v, h in zip(task.names, values, fixed, strict=True) if h and math.isnan(v)]
-    if empty:
-        return Task(id, feedme, refused=f"{empty[0]} is fixed, but has no readable value")
-    return _constrained(task)
+    scene, ties = scene_of(feedme)
+    return Task(id, feedme, scene, ties, feedme.notes)
 
 
 def _refusal(feedme: Feedme, parts: list[Component], skies: list[Component]) -> str:
@@ -186,74 +193,22 @@ def _refusal(feedme: Feedme, parts: list[Component], skies: list[Component]) -> 
     return ""
 
 
-def _constrained(task: Task) -> Task:
-    """Return the task with its constraint file's ranges, and with tied positions."""
-    low, high = [-math.inf] * len(task.values), [math.inf] * len(task.values)
-    tied_to, ties = list(range(len(task.values))), []
-    if task.feedme.constraints:
-        file = locate(task.feedme, "G", task.feedme.constraints)
-        constraints = read_constraints(file)
-        for number, ranges in enumerate(start_ranges(task.feedme, constraints)):
-            for name, limits in ranges.items():
-                place = place_of(task, number, name)
-                if place is None:
-                    what = f"'{name}' of component {number + 1}"
-                    return replace(task, refused=f"a constraint is of {what}, which is not fitted")
-                low[place], high[place] = limits
-        for tie in (c for c in constraints if c.is_tie):
-            places = places_of(task, tie)
-            if tie.kind == "offset" and tie.parameter in ("x", "y") and places:
-                for place in places:
-                    tied_to[place] = tied_to[places[0]]
-            else:
-                ties.append(tie)
-    fixed = tuple(task.fixed[lead] or own for lead, own in zip(tied_to, task.fixed, strict=True))
-    return replace(
-        task,
-        fixed=fixed,
-        low=tuple(low),
-        high=tuple(high),
-        tied_to=tuple(tied_to),
-        ties=tuple(ties),
-    )
-
-
-def place_of(task: Task, number: int, name: str) -> int | None:
-    """Return where a component's value stands in `Task.values`; None if it is not fitted.
+def broken_ties(task: Task, theta: Sequence[float]) -> list[str]:
+    """Return the ties that a solution does not keep, in GALFIT's words.
 
     Args:
-        task: the task.
-        number: of the component in the file, counted from 0.
-        name: of the parameter.
+        task: the file.
+        theta: (Q,) physical values in the order of ``task.space.names``.
     """
-    parts = task.feedme.components
-    if not 0 <= number < len(parts):
-        return None
-    before = sum(part.kind != "sky" for part in parts[:number])
-    if parts[number].kind == "sky":
-        start = len(NAMES) * sum(part.kind != "sky" for part in parts)
-        return start + SKY.index(name) if name in SKY else None
-    return len(NAMES) * before + NAMES.index(name) if name in NAMES else None
-
-
-def places_of(task: Task, tie: Constraint) -> list[int]:
-    """Return where the values of a tie stand in `Task.values`; [] if any is not fitted."""
-    found = [place_of(task, number, tie.parameter) for number in tie.components]
-    places = [place for place in found if place is not None]
-    return places if len(places) == len(found) else []
-
-
-def broken_ties(task: Task, theta: Sequence[float]) -> list[str]:
-    """Return the ties that a solution does not keep, in GALFIT's words."""
     broken = []
     for tie in task.ties:
-        places = places_of(task, tie)
+        columns = columns_of(task, tie)
         which = {"difference": "-", "quotient": "/"}.get(tie.kind, "_")
         text = f"{which.join(str(k + 1) for k in tie.components)} {tie.parameter}"
-        if tie.kind in ("difference", "quotient") and places:
+        if tie.kind in ("difference", "quotient") and columns:
             first, second = (
-                theta[place] / (_size_unit(task, number) if tie.parameter == "r_eff" else 1.0)
-                for place, number in zip(places, tie.components, strict=True)
+                theta[column] / (_size_unit(task, number) if tie.parameter == "r_eff" else 1.0)
+                for column, number in zip(columns, tie.components, strict=True)
             )
             value = second - first if tie.kind == "difference" else first / second
             if tie.low <= value <= tie.high:
@@ -264,23 +219,20 @@ def broken_ties(task: Task, theta: Sequence[float]) -> list[str]:
     return broken
 
 
+def columns_of(task: Task, tie: Constraint) -> list[int]:
+    """Return the columns of a tie's values in theta; [] if any is not fitted."""
+    space, parts = task.space, task.feedme.components
+    columns = []
+    for number in tie.components:
+        if not 0 <= number < len(parts) or parts[number].kind == "sky":
+            return []
+        k = sum(part.kind != "sky" for part in parts[:number])
+        if tie.parameter not in space.components[k].parameters:
+            return []
+        columns.append(space.column(k, tie.parameter))
+    return columns
+
+
 def _size_unit(task: Task, number: int) -> float:
     """Return the half-light radius of a component in units of the size that GALFIT gives."""
     return FAMILY[task.feedme.components[number].kind][0]
-
-
-def given_of(tasks: Sequence[Task], origin: Tensor) -> InitialValues:
-    """Return initial values and fixed ones, of tasks with the same number of components.
-
-    Args:
-        tasks: B of them.
-        origin: (B, 2) x and y of the cutouts' first pixels in the images.
-
-    Returns:
-        Values in cutout pixels.
-    """
-    theta = torch.tensor([task.values for task in tasks], dtype=torch.float64)
-    fixed = torch.tensor([task.fixed for task in tasks])
-    tied_to = torch.tensor([task.tied_to for task in tasks])
-    names = space_of(tasks[0].n_components).names
-    return InitialValues(in_cutout(theta, names, origin), fixed, tied_to)
