@@ -13,6 +13,7 @@ from hybridfit.data.flags import Flag
 from hybridfit.data.names import MOST_OVERSAMPLING, OVERSAMPLINGS, START_NAMES
 from hybridfit.data.quantities import without_units
 from hybridfit.data.tensors import as_tensor, entries, expanded, masked_pixels
+from hybridfit.options.checks import described
 
 # fields besides the image that may have a unit, or follow from it
 WITH_UNITS = ("sigma", "psf", "mask", "zeropoint", "zeropoint_from", "pixel_scale", "wcs")
@@ -54,6 +55,7 @@ def checked_cutouts(given: Mapping[str, Any]) -> dict[str, Any]:
         "mask": mask,
         **_texts(given, len(image)),
         **_columns(given, image),
+        "parameters": _parameters(given["parameters"], image),
     }
     values["psf"] = _checked_psf(given["psf"], values["id"], image.device)
     _check_values(values)
@@ -97,6 +99,22 @@ def _columns(given: Mapping[str, Any], image: Tensor) -> dict[str, Tensor]:
     whole = torch.tensor([height, width])
     size = as_tensor(whole if given["size"] is None else given["size"], torch.int64, "size")
     values["size"] = expanded(size.to(device), (batch, 2), "size")
+    return values
+
+
+def _parameters(given: Any, image: Tensor) -> dict[str, Tensor]:
+    """Return (B,) float64 values of parameters by name, on the image's device."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ValueError(
+            f"parameters are {described(given)}, expected arrays (B,) by name, such as "
+            "{'bulge_n': [4.0, 2.5]}"
+        )
+    values = {}
+    for name, value in given.items():
+        value = as_tensor(value, torch.float64, f"parameters['{name}']").to(image.device)
+        values[str(name)] = expanded(value, (len(image),), f"parameters['{name}']").contiguous()
     return values
 
 

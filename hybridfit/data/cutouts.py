@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,9 @@ class Cutouts(Batch):
         origin: (B, 2) x and y of the first pixel in the parent image, in pixels; default 0.
         start: (B, 7) initial values x, y, mag, r_eff, n, q, pa in cutout pixels, NaN where
             the fit chooses them.
+        parameters: (B,) arrays of initial and fixed values of a model's parameters by name,
+            in cutout pixels, NaN where there are none: ``{"bulge_n": ..., "disk_r_eff_fixed":
+            ...}``, see `hybridfit.model.value_columns`.
         flags: (B,) int64 bits of `hybridfit.Flag` raised while reading.
         size: (B, 2) true height and width before padding; default H, W.
         wcs: B astropy WCS objects (or None) of the cutouts.
@@ -65,6 +68,7 @@ class Cutouts(Batch):
     wcs: Sequence[Any]
     messages: Sequence[str]
     zeropoint_from: Sequence[str]
+    parameters: Mapping[str, Tensor]
 
     def __init__(
         self,
@@ -84,6 +88,7 @@ class Cutouts(Batch):
         wcs: Any = None,
         messages: Any = None,
         zeropoint_from: Any = None,
+        parameters: Any = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if name != "self"}
         for name, value in checked_cutouts(given).items():

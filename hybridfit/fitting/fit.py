@@ -17,6 +17,7 @@ from hybridfit.fitting.coarse_fit import coarse_start
 from hybridfit.fitting.compile import wants_compile
 from hybridfit.fitting.fit_flags import bound_flags, fit_flags
 from hybridfit.fitting.fitted import Fitted, fitted
+from hybridfit.fitting.galaxy_scenes import scenes_of
 from hybridfit.fitting.lm import LMOptions, Minimum, minimise
 from hybridfit.fitting.moments import Starts, moment_start, starting_values
 from hybridfit.fitting.options import FitOptions
@@ -24,7 +25,7 @@ from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.retries import Middle, middle_of
 from hybridfit.fitting.solution import DARK, Solution, solution_of, to_fit
 from hybridfit.model.parameters import ParameterSpace
-from hybridfit.model.scene_values import SceneValues, scene_values
+from hybridfit.model.scene_values import SceneValues
 
 
 def fit_cutouts(
@@ -79,8 +80,8 @@ def fit_parts(
     device = torch.device(device)
     if compile is None:
         compile = wants_compile(options.compile, len(cutouts), device)
-    if scene is None and not options.is_one_sersic and options.is_special:
-        scene = scene_values([options.scene] * len(cutouts), options.prior)
+    if scene is None:
+        scene = scenes_of(cutouts, options)
     near = None
     if options.convolution == "galfit":
         quick = replace(options, convolution="continuous")

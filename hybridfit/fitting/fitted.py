@@ -12,6 +12,7 @@ from hybridfit.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.fitting.build_problem import build_problem, problem_rows
+from hybridfit.fitting.galaxy_scenes import scenes_of
 from hybridfit.fitting.linearised import Linearised, linearise, whitened_point
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import Problem
@@ -96,7 +97,10 @@ def _rebuilt_part(
     compile: bool,
 ) -> Fitted:
     """Fits of galaxies that share a problem."""
+    scene = scenes_of(cutouts, options)
     cutouts = cutouts.to(device)
-    problem = build_problem(cutouts, options, compile)
+    scene = None if scene is None else scene.to(device)
+    theta = None if scene is None else fit.theta.to(device)
+    problem = build_problem(cutouts, options, compile, scene, theta)
     whitened, linear = whitened_point(fit.to(device), problem, cutouts)
     return Fitted(rows, cutouts, problem, whitened, linear, fit)

@@ -117,13 +117,21 @@ class FitOptions:
         check_fields(self, "fit")
         if self.model == "sersic":
             return
+        from hybridfit.model.profiles import check_profile, find_profile
+        from hybridfit.model.scene_checks import check_scene
+
         scene = self.scene  # checks that components are known
+        space = self.space
+        for component in space.components:
+            if ":" in component.profile:
+                medians = component.medians(self.prior)
+                check_profile(component.profile, find_profile(component.profile), medians)
         if len(scene.components) > MOST_COMPONENTS:
             raise ValueError(
                 f"fit.model has {len(scene.components)} components, expected {MOST_COMPONENTS} at "
                 "most"
             )
-        _ = self.space  # checks parameters and priors
+        check_scene(scene, self.prior)
 
     @property
     def is_one_sersic(self) -> bool:

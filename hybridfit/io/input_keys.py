@@ -36,7 +36,8 @@ def source_files(source: Source, options: ReadOptions) -> list[str]:
 def source_values(source: Source) -> str:
     """Return the values of a galaxy's manifest row, other than files, as text."""
     values = tuple(getattr(source, name) for name in VALUES)
-    return repr((values, source.start, source.problem))
+    own = (source.parameters,) if source.parameters else ()
+    return repr((values, source.start, source.problem, *own))
 
 
 def quick_key(values: str, files: Sequence[str]) -> int:

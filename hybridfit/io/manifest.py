@@ -21,6 +21,7 @@ from hybridfit.files.regular import FileProblem, check_regular, check_text
 from hybridfit.io.delimited import decimal, read_delimited
 from hybridfit.io.options import COLUMNS, ROLES, VALUES, ReadOptions
 from hybridfit.io.unicode_columns import restored
+from hybridfit.model.value_columns import NONE, ValueColumns
 
 TEXT_ENDINGS = (".csv", ".tsv")
 TABLE_ENDINGS = (*TEXT_ENDINGS, ".ecsv", ".parquet", ".pq")
@@ -36,12 +37,14 @@ class Manifest:
 
     Names have a fixed width, or are objects where that would take far more memory.
 
+    ``parameters`` has the columns of initial and fixed values of the model's parameters, and
     ``problems`` maps row numbers to descriptions of invalid entries.
     """
 
     ids: list[str]
     files: dict[str, NDArray[Any]]
     values: dict[str, NDArray[np.float64]]
+    parameters: dict[str, NDArray[np.float64]]
     problems: dict[int, str]
 
 
@@ -61,19 +64,24 @@ def is_fits_table(path: Path) -> bool:
     return False
 
 
-def read_manifest(path: Path, options: ReadOptions) -> Manifest:
+def read_manifest(path: Path, options: ReadOptions, columns: ValueColumns = NONE) -> Manifest:
     """Read a CSV, ECSV, FITS or Parquet manifest.
 
     Unknown columns are ignored, as users' tables hold many; but one that differs from a known
     name only in case or punctuation (``PixelScale``) counts as a misspelling, unless it begins
     with an underscore.
 
+    Args:
+        path: of the table.
+        options: see `ReadOptions`.
+        columns: names of initial and fixed values that the model understands.
+
     Raises:
         ValueError: if the table cannot be read, has no rows, no ``id`` or ``image`` column, a
-            column that looks misspelt, lacks one that ``options.columns`` names, or has only
-            text in a column of numbers.
+            column that looks misspelt or like a parameter that the model does not have, lacks one
+            that ``options.columns`` names, or has only text in a column of numbers.
     """
-    table, commas = _read_columns(path, {*COLUMNS, *options.renamed().values()})
+    table, commas = _read_columns(path, {*COLUMNS, *options.renamed().values(), *columns.names})
     chosen = _chosen(list(table), options.renamed(), path)
     ids = _texts(table[chosen["id"]])
     if not ids:
@@ -83,18 +91,31 @@ def read_manifest(path: Path, options: ReadOptions) -> Manifest:
         for role in ROLES
         if role in chosen
     }
-    values: dict[str, NDArray[np.float64]] = {}
+    own = _parameter_columns(list(table), chosen, columns, path)
+    numbers: dict[str, NDArray[np.float64]] = {}
     problems: dict[int, str] = {}
-    for name in (*VALUES, *START_NAMES):
-        if name in chosen:
-            values[name], wrong = _numbers(table[chosen[name]], name, commas)
+    for name in (*VALUES, *START_NAMES, *own):
+        column = chosen.get(name, name if name in own else None)
+        if column is not None:
+            numbers[name], wrong = _numbers(table[column], name, commas)
             if len(wrong) == len(ids):
                 raise ValueError(
-                    f"manifest '{path}': {wrong[0]}, and no other row of column '{chosen[name]}' "
+                    f"manifest '{path}': {wrong[0]}, and no other row of column '{column}' "
                     "has a number either"
                 )
             problems |= {i: f"{text} (row {i + 1} of '{path.name}')" for i, text in wrong.items()}
-    return Manifest(ids, files, values, problems)
+    parameters = {name: numbers.pop(name) for name in own}
+    return Manifest(ids, files, numbers, parameters, problems)
+
+
+def _parameter_columns(
+    names: Sequence[str], chosen: Mapping[str, str], columns: ValueColumns, path: Path
+) -> list[str]:
+    """Return the columns of initial and fixed values of the model's parameters."""
+    try:
+        return columns.of_table(names, [*COLUMNS, *chosen.values()])
+    except ValueError as error:
+        raise ValueError(f"manifest '{path}': {error}") from error
 
 
 def _read_columns(path: Path, known: Collection[str]) -> tuple[Mapping[str, Any], bool]:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from hybridfit.data.names import START_NAMES
 from hybridfit.io.options import ReadKeywords, ReadOptions
 from hybridfit.io.read_cutout import Cutout, read_cutout
 from hybridfit.io.sources import Source, find_sources
+from hybridfit.model.declaration import declared_scene
+from hybridfit.model.value_columns import ValueColumns, value_columns
 from hybridfit.options.keywords import with_keywords
 from hybridfit.options.yaml_options import make
 
@@ -117,7 +119,14 @@ def stack(
         size=torch.tensor(sizes, dtype=torch.int64),
         wcs=[cutout.wcs for cutout in cutouts],
         messages=[cutout.message for cutout in cutouts],
+        parameters=_stacked_parameters(cutouts),
     )
+
+
+def _stacked_parameters(cutouts: Sequence[Cutout]) -> dict[str, list[float]]:
+    """Return the values (B,) of each parameter, NaN where a cutout has none."""
+    names = dict.fromkeys(name for cutout in cutouts for name in cutout.parameters)
+    return {name: [c.parameters.get(name, math.nan) for c in cutouts] for name in names}
 
 
 def _stacked_planes(cutouts: Sequence[Cutout], shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
@@ -157,18 +166,25 @@ def _stacked_psfs(cutouts: Sequence[Cutout], psf_shape: Shape | None) -> Tensor 
 
 
 @with_keywords(ReadKeywords, ReadOptions)
-def read(input: str | Path, **options: Unpack[ReadKeywords]) -> Cutouts:
+def read(input: str | Path, model: Any = None, **options: Unpack[ReadKeywords]) -> Cutouts:
     """Read all galaxies of a directory, manifest or multi-extension file into memory.
 
     A galaxy that cannot be read becomes a row without data, with flags and a message.
 
     Args:
         input: see `find_sources`.
+        model: that the galaxies will be fitted with, see `hybridfit.fit`; of its parameters a
+            manifest may have initial and fixed values. Default one Sersic profile.
         options: fields of `ReadOptions`, e.g. ``psf="psf.fits"`` or ``zeropoint=25.0``.
 
     Raises:
         ValueError, FileNotFoundError: if the entire input is unusable, or an option is unknown.
     """
-    chosen = make(ReadOptions, options, "read")
-    one = partial(read_cutout, options=chosen)
-    return stack([read_or_blank(source, one) for source in find_sources(input, chosen)])
+    scene = declared_scene("sersic" if model is None else model)
+    return read_all(input, make(ReadOptions, options, "read"), value_columns(scene))
+
+
+def read_all(input: str | Path, options: ReadOptions, columns: ValueColumns) -> Cutouts:
+    """Read all galaxies, see `read`, with the values of a manifest's ``columns``."""
+    one = partial(read_cutout, options=options)
+    return stack([read_or_blank(source, one) for source in find_sources(input, options, columns)])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hybridfit.data.errors import BadInput
 from hybridfit.data.flags import Flag, joined
 from hybridfit.data.names import NOISE_ROLES, OVERSAMPLINGS, START_NAMES, is_oversampling
-from hybridfit.data.positions import to_cutout
+from hybridfit.data.positions import plain_name, to_cutout
 from hybridfit.detection.prepare import Draft, prepare
 from hybridfit.io.asinh import LINEAR, is_asinh
 from hybridfit.io.image_header import text_in
@@ -26,6 +26,7 @@ from hybridfit.io.psf_files import checked_psf, read_psf, with_span
 from hybridfit.io.quality_planes import merged_quality
 from hybridfit.io.sources import Source
 from hybridfit.io.wcs import celestial_wcs, first_number, moved_wcs, pixel_area, pixel_scale
+from hybridfit.model.value_columns import FIXED
 from hybridfit.rendering.psf_images import PreparedPsf
 
 NAMED = 8  # HDUs listed in a message
@@ -51,6 +52,7 @@ class Cutout:
         flags: bits of `hybridfit.Flag`.
         wcs: astropy WCS of the cutout, None without one.
         message: notes for the user, or "".
+        parameters: initial and fixed values of the model's parameters by name, in cutout pixels.
     """
 
     id: str
@@ -68,6 +70,7 @@ class Cutout:
     flags: int
     wcs: Any
     message: str
+    parameters: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_cutout(source: Source, options: ReadOptions = ReadOptions()) -> Cutout:
@@ -98,7 +101,7 @@ def read_cutout(source: Source, options: ReadOptions = ReadOptions()) -> Cutout:
     draft = _prepared(given, options, calibration)
     scale = pixel_scale(source.pixel_scale, options.pixel_scale, wcs)
     psf = _psf(source, options, psf_plane, found.headers.get("psf"), scale)
-    return assemble_cutout(
+    cutout = assemble_cutout(
         source.id,
         draft,
         calibration,
@@ -109,6 +112,18 @@ def read_cutout(source: Source, options: ReadOptions = ReadOptions()) -> Cutout:
         notes=(scale_note, *notes),
         last_notes=(wcs_note, _unused(found.unused)),
     )
+    return replace(cutout, parameters=_parameters(source, draft.origin))
+
+
+def _parameters(source: Source, origin: tuple[int, int]) -> dict[str, float]:
+    """Return the values of a galaxy's row for the model's parameters, in cutout pixels."""
+    shift = {"x": origin[0], "y": origin[1]}
+    return {name: value - shift.get(_plain(name), 0) for name, value in source.parameters}
+
+
+def _plain(name: str) -> str:
+    """Return a parameter's name without its component and ``_fixed``."""
+    return plain_name(name.removesuffix(FIXED))
 
 
 def assemble_cutout(
@@ -246,6 +261,9 @@ def _start(source: Source, options: ReadOptions, origin: tuple[int, int]) -> NDA
     if problem:
         raise BadInput(f"{problem} (galaxy '{source.id}')")
     values = np.array(start, dtype=np.float64)
+    for k, name in enumerate(START_NAMES[:2]):  # the first component given is the target
+        own = [v for key, v in source.parameters if _plain(key) == name and math.isfinite(v)]
+        values[k] = own[0] if own and math.isnan(values[k]) else values[k]
     values[0], values[1] = to_cutout(values[0], values[1], origin)
     return values
 

@@ -21,6 +21,7 @@ from hybridfit.io.manifest import TABLE_ENDINGS, Manifest, is_fits_table, read_m
 from hybridfit.io.options import ROLES, VALUES, ReadOptions
 from hybridfit.io.planes import hdu_names
 from hybridfit.io.psf_files import read_psf
+from hybridfit.model.value_columns import NONE, ValueColumns
 from hybridfit.options.checks import as_path
 
 ENDINGS = ("", ".gz", ".fz")  # appended to a pattern that ends in .fits
@@ -40,6 +41,7 @@ class Source:
         zeropoint, pixel_scale, gain, psf_oversampling, psf_includes_pixel: values of its manifest
             row.
         start: x, y, mag, r_eff, n, q, pa of its manifest row; x, y in pixels of the file.
+        parameters: names and values of its row for the model's parameters, in pixels of the file.
         problem: why the galaxy cannot be read, if that is known before any file is opened.
     """
 
@@ -59,6 +61,7 @@ class Source:
     psf_oversampling: float = np.nan
     psf_includes_pixel: float = np.nan
     start: tuple[float, ...] = (np.nan,) * len(START_NAMES)
+    parameters: tuple[tuple[str, float], ...] = ()
     problem: str = ""
 
 
@@ -73,6 +76,7 @@ class Sources(Sequence[Source]):
             number of the matching pattern in ``patterns``, 0 for no file.
         patterns: for each role the file names with ``{id}``; empty for a manifest.
         values: numeric columns of the manifest, NaN for missing values.
+        parameters: columns of initial and fixed values of the model's parameters.
         problems: reasons why galaxies cannot be read, by id, as far as known.
     """
 
@@ -81,6 +85,7 @@ class Sources(Sequence[Source]):
     files: dict[str, NDArray] = field(default_factory=dict)
     patterns: dict[str, tuple[str, ...]] = field(default_factory=dict)
     values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    parameters: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -98,6 +103,7 @@ class Sources(Sequence[Source]):
         given: dict[str, Any] = {role: self._path(role, i) for role in ROLES}
         given |= {name: value[name] for name in VALUES if name in value}
         start = tuple(value.get(name, np.nan) for name in START_NAMES)
+        given["parameters"] = tuple((k, float(v[i])) for k, v in self.parameters.items())
         problem = id_problem(self.ids[i]) or self.problems.get(self.ids[i], "")
         return Source(id=self.ids[i], start=start, problem=problem, **given)
 
@@ -138,7 +144,9 @@ def id_problem(name: str) -> str:
     return ""
 
 
-def find_sources(input: str | Path, options: ReadOptions = ReadOptions()) -> Sources:
+def find_sources(
+    input: str | Path, options: ReadOptions = ReadOptions(), columns: ValueColumns = NONE
+) -> Sources:
     """Find the galaxies of a directory, a manifest or a multi-extension file, sorted by id.
 
     Args:
@@ -146,6 +154,7 @@ def find_sources(input: str | Path, options: ReadOptions = ReadOptions()) -> Sou
             ``<id>.fits`` a galaxy; a manifest table (.csv, .ecsv, .fits, .parquet); or one
             multi-extension file.
         options: see `ReadOptions`.
+        columns: of a manifest, with values of the model's parameters, see `value_columns`.
 
     Returns:
         The galaxies; only names are kept in memory, and no image is read.
@@ -166,7 +175,8 @@ def find_sources(input: str | Path, options: ReadOptions = ReadOptions()) -> Sou
         raise ValueError(f"input '{path}' is neither a directory nor a regular file")
     if options.psf is not None:
         _check_shared_psf(options)
-    sources = _of_directory(path, options) if path.is_dir() else _of_file(address, options)
+    is_directory = path.is_dir()
+    sources = _of_directory(path, options) if is_directory else _of_file(address, options, columns)
     if not (options.no_psf or options.psf or sources.has("psf")):
         _require_psf(sources, options, path)
     return sources
@@ -180,11 +190,11 @@ def hdu_names_or_error(path: Path) -> list[str]:
         raise ValueError(f"input {error}") from error
 
 
-def _of_file(address: Address, options: ReadOptions) -> Sources:
+def _of_file(address: Address, options: ReadOptions, columns: ValueColumns) -> Sources:
     """Return the galaxies of a manifest, or the single galaxy of a FITS file."""
     path = Path(address.path)
     if not address.tail and (path.name.lower().endswith(TABLE_ENDINGS) or is_fits_table(path)):
-        return _of_manifest(read_manifest(path, options), path)
+        return _of_manifest(read_manifest(path, options, columns), path)
     if not _stem(path.name):
         raise ValueError(
             f"input '{path}' is a file of an unknown type: expected a directory, a manifest "
@@ -290,6 +300,7 @@ def _of_manifest(manifest: Manifest, path: Path) -> Sources:
         str(path.parent),
         files={role: column[order] for role, column in manifest.files.items()},
         values={name: column[order] for name, column in manifest.values.items()},
+        parameters={name: column[order] for name, column in manifest.parameters.items()},
         problems={ids[i]: text for i, text in manifest.problems.items()},
     )
 

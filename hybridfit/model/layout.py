@@ -68,6 +68,10 @@ class ComponentLayout:
             return prior.of(name)
         return own
 
+    def medians(self, prior: Prior) -> dict[str, float]:
+        """Return the median of the prior of each shape parameter, see `prior_of`."""
+        return {p.name: p.shift + p.sign * self.prior_of(p.name, prior).median for p in self.shapes}
+
     @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the parameters that the user sees."""

@@ -16,13 +16,18 @@ from hybridfit.data.quantities import without_units
 from hybridfit.data.tensors import as_tensor, expanded, masked_pixels
 from hybridfit.io.arrays import prepare
 from hybridfit.io.options import ReadOptions
-from hybridfit.io.read import read
+from hybridfit.io.read import read_all
+from hybridfit.model.value_columns import NONE, ValueColumns
 from hybridfit.options.yaml_options import check_keys
 from hybridfit.pipeline.keywords import with_read_options
 
 
 def as_cutouts(
-    data: Any, read_options: ReadOptions, images: Mapping[str, Any], what: str
+    data: Any,
+    read_options: ReadOptions,
+    images: Mapping[str, Any],
+    what: str,
+    columns: ValueColumns = NONE,
 ) -> Cutouts:
     """Return the galaxies that a function was given, as cutouts.
 
@@ -31,6 +36,7 @@ def as_cutouts(
         read_options: how files are read.
         images: keywords of images, or of reading files.
         what: the function that was called, for the error.
+        columns: of a manifest, with values of the model's parameters.
 
     Raises:
         ValueError: for keywords that are not of this kind of data.
@@ -43,7 +49,7 @@ def as_cutouts(
             )
         return data
     if isinstance(data, str | Path):
-        return read(data, **vars(with_read_options(read_options, images, what)))
+        return read_all(data, with_read_options(read_options, images, what), columns)
     return from_arrays(data, images, what)
 
 

@@ -21,6 +21,7 @@ from hybridfit.io.options import ReadOptions
 from hybridfit.io.write_tables import whole_table
 from hybridfit.model.declaration import profile_names
 from hybridfit.model.profiles import import_profiles
+from hybridfit.model.value_columns import value_columns
 from hybridfit.npe.network import Estimator
 from hybridfit.options.checks import checked
 from hybridfit.options.keywords import with_keywords
@@ -88,7 +89,8 @@ def fit(
         data, config = _input_of(data, config), data
     import_profiles(profile_names(keywords.get("model", keywords.get("components", ""))))
     chosen, images = fit_config(config, keywords)
-    return fit_table(as_cutouts(data, chosen.read, images, "fit"), chosen)
+    columns = value_columns(chosen.fit.scene)
+    return fit_table(as_cutouts(data, chosen.read, images, "fit", columns), chosen)
 
 
 def _input_of(data: Config, config: object) -> str:

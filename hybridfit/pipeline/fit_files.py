@@ -14,6 +14,7 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
 from hybridfit.data.result import Quality, Result
 from hybridfit.deprecations import renamed_arguments
+from hybridfit.fitting.galaxy_scenes import fixed_groups
 from hybridfit.fitting.options import FitOptions
 from hybridfit.io import blocks
 from hybridfit.io.options import ReadOptions
@@ -23,6 +24,7 @@ from hybridfit.io.writing import real_folder
 from hybridfit.model.declaration import profile_names
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.profiles import import_profiles
+from hybridfit.model.value_columns import ValueColumns, value_columns
 from hybridfit.npe.network import Estimator
 from hybridfit.pipeline.config import Config, SectionKeywords
 from hybridfit.pipeline.engine.isolation import ordinary_galaxy
@@ -120,8 +122,19 @@ class FitWork(Work):
         n_samples = self.n_samples(self.fit.space.n_components)
         return result_columns(self.fit.space, id_width, self.run.covariance, drawn, n_samples)
 
+    @property
+    def value_columns(self) -> ValueColumns:
+        """The columns of a manifest that hold values of the model's parameters."""
+        return value_columns(self.fit.scene)
+
     def rows(self, cutouts: Cutouts, job: Job, n_alike: int, clock: Clock) -> NDArray[np.void]:
-        """Return the rows of galaxies of one shape."""
+        """Return the rows of galaxies of one shape, those that fix the same parameters together."""
+        rows = np.zeros(len(cutouts), job.row_type)
+        for group in fixed_groups(cutouts):
+            rows[group.numpy()] = self._rows(cutouts[group], job, n_alike, clock)
+        return rows
+
+    def _rows(self, cutouts: Cutouts, job: Job, n_alike: int, clock: Clock) -> NDArray[np.void]:
         compile = compiles(self.fit, n_alike, self.device, self.errors)
         import_profiles(profile_names(self.fit.model))  # the caller has; a fresh process has not
         result = measure(cutouts, self.fit, self.device, compile, self.errors, self.network, clock)

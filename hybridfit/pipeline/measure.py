@@ -24,6 +24,7 @@ from hybridfit.fitting.build_problem import profiles_of
 from hybridfit.fitting.compile import wants_compile
 from hybridfit.fitting.fit import fit_parts, no_fit
 from hybridfit.fitting.fitted import Fitted
+from hybridfit.fitting.galaxy_scenes import scenes_of
 from hybridfit.fitting.options import FitOptions
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.scene_values import SceneValues
@@ -107,7 +108,12 @@ def measure(
     """
     if compile is None:
         compile = compiles(options, len(cutouts), device, errors)
-    estimator = estimator if scene is None else None
+    if scene is not None:
+        estimator = None
+    else:
+        scene = scenes_of(cutouts, options)
+        if options.is_one_sersic and scene is not None and scene.space.links is not None:
+            estimator = None  # the network knows of no fixed values
     network = _network_start(cutouts, estimator, options, device, errors, clock)
     starts = None if network is None else starts_from(network.initial.coords.cpu())
     rows, results = [], []

@@ -17,7 +17,6 @@ from hybridfit.data.errors import UsageError
 from hybridfit.data.flags import Flag
 from hybridfit.io import write_tables as export
 from hybridfit.io.claims import POLL, Member
-from hybridfit.io.options import ReadOptions
 from hybridfit.io.run_folder import MODELS, RunFolder, open_run
 from hybridfit.io.sources import Source, Sources, find_sources
 from hybridfit.io.unicode_columns import Reiterable
@@ -114,7 +113,7 @@ def _task(
     """Find the galaxies, unless they are given, and describe the run."""
     start = time.perf_counter()
     if sources is None:
-        sources = _sources(Path(str(input)), out, work.read)
+        sources = _sources(Path(str(input)), out, work)
     n = min(len(sources), work.run.limit or len(sources))
     ids = _ids(sources)[:n]
     job = Job.of(work, ids, out / MODELS)
@@ -179,12 +178,12 @@ def _ids(sources: Sequence[Source]) -> Sequence[str]:
     return sources.ids if isinstance(sources, Sources) else [source.id for source in sources]
 
 
-def _sources(input: Path, out: Path, options: ReadOptions) -> Sources:
+def _sources(input: Path, out: Path, work: Work) -> Sources:
     """Find the galaxies; what makes the whole input unusable is wrong usage."""
     if input.is_dir() and out.exists() and input.samefile(out):
         raise UsageError(f"output '{out}' is the input: results would lie among the galaxies")
     try:
-        return find_sources(input, options)
+        return find_sources(input, work.read, work.value_columns)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
 

@@ -105,6 +105,7 @@ def reader_of_cutouts(cutouts: Cutouts, ids: Sequence[str]) -> CutoutReader:
             flags=int(cutouts.flags[i]),
             wcs=cutouts.wcs[i],
             message="",
+            parameters={name: float(v[i]) for name, v in cutouts.parameters.items()},
         )
 
     return read

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.errors import UsageError
+from hybridfit.data.errors import BadInput, UsageError
 from hybridfit.data.flags import Flag, joined
 from hybridfit.io.table import Column, failed_row
 
@@ -111,6 +111,8 @@ def failed_cutout(one: Cutouts, text: str, columns: Sequence[Column]) -> NDArray
 def error_text(error: Exception) -> str:
     """Return an exception as one line for the row's message."""
     text = " ".join(str(error).split())
+    if isinstance(error, BadInput):
+        return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

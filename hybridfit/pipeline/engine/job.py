@@ -17,6 +17,7 @@ from hybridfit.io.options import ReadOptions
 from hybridfit.io.read_cutout import Cutout, read_cutout
 from hybridfit.io.sources import Source
 from hybridfit.io.table import Column, failed_row, id_width, record_type
+from hybridfit.model.value_columns import NONE, ValueColumns
 from hybridfit.pipeline.measure import Clock
 from hybridfit.pipeline.options import FileRunOptions
 
@@ -64,6 +65,11 @@ class Work(ABC):
     def identity(self) -> Mapping[str, str]:
         """What else must be the same."""
         return {}
+
+    @property
+    def value_columns(self) -> ValueColumns:
+        """The columns of a manifest that hold values of the model's parameters."""
+        return NONE
 
     @abstractmethod
     def columns(self, id_width: int) -> tuple[Column, ...]:
