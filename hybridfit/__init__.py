@@ -26,12 +26,24 @@ if TYPE_CHECKING:
     from hybridfit.io.read import read as read
     from hybridfit.io.read_results import read_draws as read_draws
     from hybridfit.io.references.options import ReferenceOptions as ReferenceOptions
+    from hybridfit.model.parameters import ParameterInfo as ParameterInfo
     from hybridfit.model.parameters import ParameterSpace as ParameterSpace
     from hybridfit.model.prior import LogNormal as LogNormal
+    from hybridfit.model.prior import Normal as Normal
     from hybridfit.model.prior import Prior as Prior
+    from hybridfit.model.prior import Uniform as Uniform
     from hybridfit.model.profiles import Profile as Profile
     from hybridfit.model.profiles import ShapeParameter as ShapeParameter
     from hybridfit.model.profiles import register_profile as register_profile
+    from hybridfit.model.scene import Component as Component
+    from hybridfit.model.scene import Parameter as Parameter
+    from hybridfit.model.scene import Scene as Scene
+    from hybridfit.model.scene import Sky as Sky
+    from hybridfit.model.scene import Source as Source
+    from hybridfit.model.scene import Tie as Tie
+    from hybridfit.model.scene import equal as equal
+    from hybridfit.model.scene import offset as offset
+    from hybridfit.model.scene import ratio as ratio
     from hybridfit.pipeline.config import Config as Config
     from hybridfit.pipeline.config import PredictConfig as PredictConfig
     from hybridfit.pipeline.fit import fit as fit
@@ -76,9 +88,20 @@ _HOMES = {
     "io.read": ("read",),
     "io.references.options": ("ReferenceOptions",),
     "io.read_results": ("read_draws",),
-    "model.parameters": ("ParameterSpace",),
-    "model.prior": ("LogNormal", "Prior"),
+    "model.parameters": ("ParameterInfo", "ParameterSpace"),
+    "model.prior": ("LogNormal", "Normal", "Prior", "Uniform"),
     "model.profiles": ("Profile", "ShapeParameter", "register_profile"),
+    "model.scene": (
+        "Component",
+        "Parameter",
+        "Scene",
+        "Sky",
+        "Source",
+        "Tie",
+        "equal",
+        "offset",
+        "ratio",
+    ),
     "pipeline.config": ("Config", "PredictConfig"),
     "pipeline.fit": (
         "fit",

@@ -71,7 +71,7 @@ def test_posteriors_keep_fixed_values():
         ("bulge_re", "column 'bulge_re' is no parameter of the model: did you mean 'bulge_r"),
         ("disk_n_fixed", "did you mean 'disk_"),
         ("Bulge_n", "did you mean 'bulge_n'"),
-        ("bulge_n_fixd", "did you mean 'bulge_n'"),
+        ("bulge_n_fixd", "did you mean 'bulge_n_fixed'"),
         ("n_fixed", "did you mean 'bulge_n_fixed'"),
         ("disk_x_fixed", "ties to 'bulge.x': leave out one"),
     ],

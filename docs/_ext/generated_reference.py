@@ -118,6 +118,7 @@ def _default(described: Description) -> str:
 
 
 API_GROUPS: Mapping[str, Callable[[str, Any], bool]] = {
+    "Models": lambda name, value: getattr(value, "__module__", "").startswith("hybridfit.model"),
     "Functions": lambda name, value: inspect.isroutine(value),
     "Options": lambda name, value: name.endswith(("Options", "Config")),
     "Errors": lambda name, value: inspect.isclass(value) and issubclass(value, Exception),

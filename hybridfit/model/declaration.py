@@ -22,9 +22,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from hybridfit.model.prior import Distribution, LogNormal, Normal, Uniform
+from hybridfit.model.profiles import PROFILES
 from hybridfit.model.scene import (
     UNBOUNDED,
     Component,
@@ -90,11 +92,21 @@ def declared_scene(model: str | Sequence[str] | Mapping[str, Any] | Scene) -> Sc
             "YAML file or a Scene"
         )
     profiles = model.replace(",", "+").split("+") if isinstance(model, str) else list(model)
+    _check_preset(profiles)
     if len(profiles) == 1:
         return Scene((Source((Component(profile=profiles[0]),)),))
     names = _names_of(profiles)
     components = [Component(n, p) for n, p in zip(names, profiles, strict=True)]
     return Scene((Source(tuple(components)),))
+
+
+def _check_preset(profiles: Sequence[str]) -> None:
+    """Raise ValueError where profiles that are not known look like a preset."""
+    text = "+".join(profiles)
+    close = get_close_matches(text, PRESETS, n=1, cutoff=0.75)
+    unknown = [p for p in profiles if p not in PROFILES and ":" not in p]
+    if close and unknown:
+        raise ValueError(f"unknown model '{text}': did you mean '{close[0]}'?")
 
 
 def profile_names(model: Any) -> list[str]:

@@ -84,7 +84,7 @@ class Parameter:
     """One parameter of a component.
 
     Args:
-        start: initial value; None leaves it to the fitter.
+        start: initial value; None leaves it to the fitter, or to the columns of a manifest.
         prior: of its value; None takes the component's.
         fixed: whether it keeps its initial value.
         tied: how it follows others; None if it does not.
@@ -98,6 +98,11 @@ class Parameter:
     bounds: tuple[float, float] = UNBOUNDED
 
     def __post_init__(self) -> None:
+        if isinstance(self.start, str):
+            raise ValueError(
+                f"the start of a parameter is '{self.start}', expected a number or None; the class "
+                "of names and units is ParameterInfo"
+            )
         if self.fixed and self.tied is not None:
             raise ValueError("a parameter is fixed and tied, expected one of both at most")
         if not self.bounds[0] < self.bounds[1]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from importlib import import_module
 
 from hybridfit.model.profiles.base import Profile
@@ -71,8 +72,12 @@ def find_profile(name: str) -> Profile:
         return PROFILES[name]()
     module, colon, attribute = name.partition(":")
     if not colon:
+        close = get_close_matches(name, PROFILES, n=1, cutoff=0.5)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
         known = ", ".join(PROFILES)
-        raise ValueError(f"unknown profile '{name}': expected {known}, or my_module:MyProfile")
+        raise ValueError(
+            f"unknown profile '{name}': expected {known}, or my_module:MyProfile{hint}"
+        )
     if module not in sys.modules:
         raise ValueError(
             f"profile '{name}' is of a module that was not imported, and a name in a file imports "
