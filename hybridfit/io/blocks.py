@@ -41,8 +41,11 @@ def write_blocks(
     fit: Fit,
     models: NDArray[np.float32],
     feedmes: Sequence[Feedme | None] | None = None,
+    components: NDArray[np.float32] | None = None,
 ) -> list[Path]:
     """Write ``<id>_block.fits`` for each galaxy: an empty HDU, then image, model and residual.
+
+    With ``components`` an HDU for each of them follows, which has the component's name.
 
     The model's header lists the parameters under GALFIT's keywords and in its conventions, to four
     decimals or two digits of the error, whichever is more. Pixels are those of the cutout
@@ -56,6 +59,8 @@ def write_blocks(
         models: (B, H, W) model images, including the sky.
         feedmes: for each galaxy its GALFIT input file, if any: file names, and the types and
             order of components, are taken from it.
+        components: (B, M, H, W) images of the components without the sky; NaN where a galaxy has
+            fewer.
 
     Returns:
         The paths of the files.
@@ -65,7 +70,10 @@ def write_blocks(
         with atomic(path) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # astropy warns of comments that it truncates
             feedme = feedmes[i] if feedmes is not None else None
-            _block(cutouts, fit, models[i], i, feedme).writeto(file)
+            block = _block(cutouts, fit, models[i], i, feedme)
+            if components is not None:
+                block.extend(_component_hdus(cutouts, fit, components[i], i))
+            block.writeto(file)
     return paths
 
 
@@ -77,6 +85,7 @@ class Block(NamedTuple):
         mask: (H, W) True for masked pixels.
         origin: x, y of the first pixel in the parent image.
         wcs: WCS of the pixels; None without one.
+        components: (M, H, W) images of the components without the sky; None without them.
     """
 
     image: NDArray[np.float32]
@@ -84,6 +93,7 @@ class Block(NamedTuple):
     mask: NDArray[np.bool_]
     origin: tuple[int, int]
     wcs: Any
+    components: NDArray[np.float32] | None = None
 
 
 def read_block(directory: Path, id: str) -> Block | None:
@@ -97,11 +107,13 @@ def read_block(directory: Path, id: str) -> Block | None:
     if not path.is_file():
         return None
     with open_fits(path) as hdus:
-        image, model, residual = (np.asarray(hdu.data, dtype=np.float32) for hdu in hdus[1:4])
+        planes = [np.asarray(hdu.data, dtype=np.float32) for hdu in hdus[1:]]
+        image, model, residual = planes[:3]
         wcs, _ = celestial_wcs(hdus[1].header, (0, 0))
         corner = SECTION.match(str(hdus[2].header.get("FITSECT", "")))
     origin = (int(corner[1]) - 1, int(corner[2]) - 1) if corner else (0, 0)
-    return Block(image, model, (image == 0) & (residual == 0), origin, wcs)
+    components = np.stack(planes[3:]) if len(planes) > 3 else None
+    return Block(image, model, (image == 0) & (residual == 0), origin, wcs, components)
 
 
 def file_name(id: str) -> str:
@@ -133,6 +145,20 @@ def _block(
         header.update(sky)
         hdus.append(fits.ImageHDU(data, header))
     return fits.HDUList(hdus)
+
+
+def _component_hdus(
+    cutouts: Cutouts, fit: Fit, components: NDArray[np.float32], i: int
+) -> list[fits.ImageHDU]:
+    """Return the HDUs of a galaxy's components (M, H, W)."""
+    height, width = (int(v) for v in cutouts.size[i])
+    hdus = []
+    for k, (component, image) in enumerate(zip(fit.space.components, components, strict=True), 1):
+        name = component.name or str(k)
+        header = fits.Header([("OBJECT", f"component {name}"), ("PROFILE", component.profile)])
+        header.update(world_header(cutouts.wcs[i]))
+        hdus.append(fits.ImageHDU(image[:height, :width], header, name=name))
+    return hdus
 
 
 def _outcome(

@@ -9,6 +9,7 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
@@ -26,6 +27,7 @@ from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.profiles import import_profiles
 from hybridfit.model.value_columns import ValueColumns, value_columns
 from hybridfit.npe.network import Estimator
+from hybridfit.pipeline.component_images import images_of_components
 from hybridfit.pipeline.config import Config, SectionKeywords
 from hybridfit.pipeline.engine.isolation import ordinary_galaxy
 from hybridfit.pipeline.engine.job import Job, Summary, Work
@@ -143,9 +145,17 @@ class FitWork(Work):
                 images = model_images(
                     result.fit.theta, cutouts, self.fit.space, self.fit.convolution
                 )
-                blocks.write_blocks(real_folder(job.models), cutouts, result.fit, images)
+                parts = self._component_images(result.fit.theta, cutouts)
+                folder = real_folder(job.models)
+                blocks.write_blocks(folder, cutouts, result.fit, images, components=parts)
         with clock("writing"):
             return result_rows(cutouts, result, job.columns)
+
+    def _component_images(self, theta: Tensor, cutouts: Cutouts) -> NDArray[np.float32] | None:
+        """Return the images (B, M, H, W) of components for the blocks, if they are wanted."""
+        if not self.run.save_components:
+            return None
+        return images_of_components(theta, cutouts, self.fit.space, self.fit.convolution)
 
     def blank_rows(self, cutouts: Cutouts, job: Job) -> NDArray[np.void]:
         """Return the rows of galaxies without data."""

@@ -81,7 +81,8 @@ def flux_limits(
     device: torch.device | str = "cpu",
     heat: Tensor | None = None,
 ) -> ForcedFlux:
-    """Return the forced fluxes of B galaxies on the CPU, whatever model was fitted: one Sersic's.
+    """Return the forced fluxes of B galaxies on the CPU: a point's if the model is one point,
+    else one Sersic profile's, whatever was fitted.
 
     Args:
         cutouts: B galaxies.
@@ -90,7 +91,9 @@ def flux_limits(
         device: where to compute.
         heat: (B,) temperatures of the noise; default measured.
     """
-    single = replace(options, model="sersic", convolution="continuous")
+    is_point = [c.is_ellipse for c in options.space.components] == [False]
+    model = "point" if is_point else "sersic"
+    single = replace(options, model=model, convolution="continuous")
     values = torch.full((3, len(cutouts)), torch.nan, dtype=torch.float64)
     for rows, part, problem in build_problems(cutouts, single, device):
         found = _forced(problem, part, budget, None if heat is None else heat[rows])

@@ -17,7 +17,10 @@ from hybridfit.data.flags import Flag
 from hybridfit.data.positions import in_cutout, to_cutout
 from hybridfit.fitting.options import FitOptions
 from hybridfit.io.blocks import Block
+from hybridfit.io.result_table import with_arcsec
+from hybridfit.model.combined import combined_names
 from hybridfit.model.parameters import PARAMETERS, SKY_NAMES, ParameterSpace
+from hybridfit.pipeline.component_images import images_of_components
 from hybridfit.pipeline.measure import model_images
 from hybridfit.plots.annuli import Ellipse
 from hybridfit.plots.galaxy import GalaxyPicture, Measured
@@ -26,7 +29,6 @@ from hybridfit.simulation.psfs import fwhm_of
 Array = NDArray[np.float64]
 
 NOISE = 1.4826  # median absolute deviation to standard deviation
-DARK = 250.0  # mag: that much fainter a component gives no light
 
 
 def picture_of_cutout(row: Row, cutouts: Cutouts, options: FitOptions) -> GalaxyPicture:
@@ -80,11 +82,21 @@ def picture_of_block(row: Row, block: Block, options: FitOptions) -> GalaxyPictu
         sigma=sigma,
         mask=block.mask,
         model=block.model.astype(float) if known else None,
-        pixel_scale=_number(row, options.space.label(0, "r_eff_arcsec"))
-        / _number(row, options.space.label(0, "r_eff")),
+        components=None if block.components is None else _there(block.components),
+        pixel_scale=_pixel_scale(row, options.space),
         wcs=block.wcs,
         **shown,
     )
+
+
+def _pixel_scale(row: Row, space: ParameterSpace) -> float:
+    """Return the pixel scale [arcsec] of a row, NaN where no component tells it."""
+    scales = [
+        _number(row, space.label(k, "r_eff_arcsec")) / _number(row, space.label(k, "r_eff"))
+        for k, component in enumerate(space.components)
+        if component.is_ellipse
+    ]
+    return next((scale for scale in scales if math.isfinite(scale)), math.nan)
 
 
 def values_of(row: Row, options: FitOptions) -> Array:
@@ -121,14 +133,13 @@ def _text(row: Row, name: str) -> str:
 def _of_row(row: Row, options: FitOptions, origin: Array, shape: tuple[int, ...]) -> dict[str, Any]:
     """What a row alone tells: sky, shapes, numbers and texts."""
     space = options.space
-    sizes = [_number(row, space.label(k, "mag")) for k in range(space.n_components)]
     flags = int(row["flags"])
     return {
         "id": str(row["id"]),
         "sky": _sky(row, options, shape),
         "ellipses": [_ellipse(row, space, k, origin) for k in range(space.n_components)],
         "names": _names(space),
-        "main": int(np.nanargmin(sizes)) if np.isfinite(sizes).any() else 0,
+        "main": _main(row, space),
         "zeropoint": _number(row, "zeropoint"),
         "origin": (float(origin[0]), float(origin[1])),
         "parameters": _parameters(row, options),
@@ -138,9 +149,21 @@ def _of_row(row: Row, options: FitOptions, origin: Array, shape: tuple[int, ...]
     }
 
 
+def _main(row: Row, space: ParameterSpace) -> int:
+    """Return the number of the brightest component that has a size, else of the brightest."""
+    mags = np.array([_number(row, space.label(k, "mag")) for k in range(space.n_components)])
+    sized = np.where([c.is_ellipse for c in space.components], mags, np.nan)
+    for one in (sized, mags):
+        if np.isfinite(one).any():
+            return int(np.nanargmin(one))
+    return 0
+
+
 def _ellipse(row: Row, space: ParameterSpace, k: int, origin: Array) -> Ellipse:
     names = ("x", "y", "r_eff", "q", "pa")
     x, y, r_eff, q, pa = (_number(row, space.label(k, name)) for name in names)
+    if not space.components[k].is_ellipse:
+        r_eff, q, pa = 0.0, 1.0, 0.0
     return Ellipse(*to_cutout(x, y, origin), r_eff, q, pa)
 
 
@@ -156,18 +179,15 @@ def _sky(row: Row, options: FitOptions, shape: tuple[int, ...]) -> Array:
 
 def _component_images(theta: torch.Tensor, cutouts: Cutouts, options: FitOptions) -> Array | None:
     """(M, H, W) of each component alone, without the sky; None of a single one."""
-    space, count = options.space, options.space.n_components
-    if count == 1:
+    if options.space.n_components == 1:
         return None
-    names, mags = space.names, [space.column(k, "mag") for k in range(count)]
-    alone = theta.repeat(count, 1)
-    for k in range(count):
-        alone[k, [column for j, column in enumerate(mags) if j != k]] += DARK
-    for name in set(names) & set(SKY_NAMES["plane"]):
-        alone[:, names.index(name)] = 0.0
-    alone = alone[torch.isfinite(theta[mags])]  # a galaxy may have fewer components
-    images = [model_images(one[None], cutouts, space, options.convolution) for one in alone]
-    return np.concatenate(images).astype(float)
+    images = images_of_components(theta[None], cutouts, options.space, options.convolution)[0]
+    return _there(images)
+
+
+def _there(images: NDArray[np.float32]) -> Array:
+    """Leave out components (M, H, W) that a galaxy does not have."""
+    return images[np.isfinite(images).all(axis=(1, 2))].astype(float)
 
 
 def _psf_fwhm(cutouts: Cutouts) -> float:
@@ -179,7 +199,8 @@ def _parameters(row: Row, options: FitOptions) -> dict[str, list[Measured]]:
     """Parameters of each component under its name; the sky stands with the first."""
     groups: dict[str, list[Measured]] = {}
     space = options.space
-    heads = _names(space) if space.n_components > 1 else [""]
+    heads = [c.name or text for c, text in zip(space.components, _names(space), strict=True)]
+    heads = heads if space.n_components > 1 else [""]
     for k, (head, component) in enumerate(zip(heads, space.components, strict=True)):
         own = ("x", "y", "mag", "r_eff", "r_eff_arcsec", *component.shape, "q", "pa", "pa_sky")
         groups[head] = [
@@ -187,6 +208,8 @@ def _parameters(row: Row, options: FitOptions) -> dict[str, list[Measured]]:
             for name in own
             if space.label(k, name) in row.colnames
         ]
+    if together := combined_names(space):
+        groups["sum"] = [_measured(row, name) for name in with_arcsec(together)]
     sky = [_measured(row, name) for name in options.space.names if name in SKY_NAMES["plane"]]
     next(iter(groups.values())).extend(sky)
     return {head: [m for m in group if math.isfinite(m.value)] for head, group in groups.items()}
@@ -199,7 +222,7 @@ def _measured(row: Row, name: str, label: Callable[[str], str] = str) -> Measure
     """One parameter as a row quotes it."""
     unit = UNITS.get(name) or (PARAMETERS[name].unit if name in PARAMETERS else "")
     error = _number(row, f"{label('pa' if name == 'pa_sky' else name)}_err")
-    short = {"r_eff_arcsec": "r_eff", "pa_sky": "pa"}.get(name, name)
+    short = {"r_eff_arcsec": "r_eff", "pa_sky": "pa", "bulge_to_total": "B/T"}.get(name, name)
     return Measured(short, _number(row, label(name)), error, "" if unit == short else unit)
 
 

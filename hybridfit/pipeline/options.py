@@ -96,10 +96,17 @@ class RunOptions(FileRunOptions):
         group="Results",
         common=True,
     )
+    save_components: bool = option(
+        False,
+        help="with save_models: an extension with the image of each component too",
+        group="Results",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_samples(self.save_samples, self.uncertainty)
+        if self.save_components and not self.save_models:
+            raise ValueError("save_components adds to blocks, expected save_models as well")
         arrays = "covariance matrices" if self.covariance else ""
         check_format(self.format, "draws" if self.save_samples else arrays)
 

@@ -22,7 +22,7 @@ class Ellipse:
 
     Args:
         x, y: centre [pix], the first pixel's centre is 0.
-        r_eff: half-light radius along the major axis [pix].
+        r_eff: half-light radius along the major axis [pix]; 0 for a point.
         q: axis ratio b/a, in (0, 1].
         pa: position angle from +y towards -x [deg].
     """
@@ -37,7 +37,12 @@ class Ellipse:
     def exists(self) -> bool:
         """Return whether all numbers are finite and describe an ellipse."""
         finite = all(map(math.isfinite, (self.x, self.y, self.r_eff, self.q, self.pa)))
-        return finite and self.r_eff > 0 and 0 < self.q <= 1
+        return finite and self.r_eff >= 0 and 0 < self.q <= 1
+
+    @property
+    def is_point(self) -> bool:
+        """Return whether it has no size."""
+        return self.r_eff == 0
 
     @property
     def theta(self) -> float:

@@ -120,7 +120,7 @@ def draw_profile(
     radius = units.radius(profile.radius)
     upper.set_xlim(0.75 * radius[0], 1.15 * radius[-1])
     _label_radii(lower)
-    _mark(upper, lower, units, marks)
+    _mark(upper, lower, units, marks, names)
     _draw_data(upper, profile, units, detected)
     _draw_models(upper, radius, profile, units, names)
     _limit_brightness(upper, profile, units, detected)
@@ -196,7 +196,7 @@ def _label_radii(axis: Axes) -> None:
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _mark(upper: Axes, lower: Axes, units: Brightness, marks: Marks) -> None:
+def _mark(upper: Axes, lower: Axes, units: Brightness, marks: Marks, names: Sequence[str]) -> None:
     """Draw half-light radii as dashed lines, the PSF's half width as a grey band."""
     several = len(marks.r_eff) > 1
     for k, r_eff in enumerate(marks.r_eff):
@@ -209,7 +209,7 @@ def _mark(upper: Axes, lower: Axes, units: Brightness, marks: Marks) -> None:
         low, high = upper.get_xlim()
         if low <= place <= high:
             upper.annotate(
-                f"r_eff {k + 1}" if several else "r_eff",
+                f"r_eff {_short(names, k)}" if several else "r_eff",
                 (place, 1),
                 (0, 2 + 8 * k),
                 xycoords=("data", "axes fraction"),
@@ -222,6 +222,11 @@ def _mark(upper: Axes, lower: Axes, units: Brightness, marks: Marks) -> None:
     if half > upper.get_xlim()[0]:
         for axis, label in ((upper, "PSF FWHM / 2"), (lower, "")):
             axis.axvspan(axis.get_xlim()[0] / 10, half, color=FAINT, alpha=0.5, lw=0, label=label)
+
+
+def _short(names: Sequence[str], k: int) -> str:
+    """Return the name of a component without its profile."""
+    return names[k].partition(":")[0] if k < len(names) else str(k + 1)
 
 
 def _draw_data(

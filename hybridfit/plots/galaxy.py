@@ -40,8 +40,10 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 WIDTH, HEIGHT = 10.5, 8.0  # inches
+PANEL_WIDTH = 3.1  # inches: a picture of a component
 COMPONENT_WIDTH = 1.15  # inches: a column of parameters; more than two widen the page
 LINE = 155  # characters per line of a page
+MOST_PANELS = 3  # number of components with a picture of their own
 MOST_COMPONENTS = 6  # number of components that fit on the page; the others are in the table
 MOST_LINES = 4  # number of lines of notes
 
@@ -128,7 +130,8 @@ class GalaxyPicture:
 def plot_galaxy(picture: GalaxyPicture) -> Figure:
     """Draw one galaxy and its fit.
 
-    The upper row shows data, model and residual, zoomed in on a small galaxy. Below are the
+    The upper row shows data, model, up to three of several components, and residual, zoomed in on a
+    small galaxy. Below are the
     entire cutout (for a zoom), the surface-brightness profile in elliptical annuli of the fitted
     shape, and the parameters with their errors; flags and notes are at the bottom. Masked pixels
     are hatched. The stretch is asinh, linear at the noise.
@@ -137,14 +140,15 @@ def plot_galaxy(picture: GalaxyPicture) -> Figure:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     columns = min(len(picture.parameters), MOST_COMPONENTS)
-    extra = max(0, columns - 2) * COMPONENT_WIDTH
+    parts = _shown_components(picture)
+    extra = max(max(0, columns - 2) * COMPONENT_WIDTH, len(parts) * PANEL_WIDTH)
     engine = ConstrainedLayoutEngine(h_pad=0.06)
     figure = Figure(figsize=(WIDTH + extra, HEIGHT), layout=engine)
     whole = Box.of_whole(picture.image.shape)
     zoom = _zoom(picture)
     rows = figure.add_gridspec(2, 1, height_ratios=(1.1, 1))
-    upper = rows[0].subgridspec(1, 3)
-    above = [figure.add_subplot(upper[k]) for k in range(3)]
+    upper = rows[0].subgridspec(1, 3 + len(parts))
+    above = [figure.add_subplot(upper[k]) for k in range(3 + len(parts))]
     stretch = _draw_row(figure, above, picture, zoom or whole)
     third = max(1.0, (COMPONENT_WIDTH * (columns + 1)) / (WIDTH / 3))
     lower = rows[1].subgridspec(1, 3, width_ratios=(1, 1, third))
@@ -165,6 +169,13 @@ def _zoom(picture: GalaxyPicture) -> Box | None:
     return zoom_box(picture.image.shape, (middle.x, middle.y), largest, picture.psf_fwhm)
 
 
+def _shown_components(picture: GalaxyPicture) -> list[tuple[int, Array]]:
+    """Return numbers and images of the components that get a picture of their own."""
+    if picture.components is None or len(picture.components) < 2:
+        return []
+    return list(enumerate(picture.components[:MOST_PANELS]))
+
+
 def _draw_row(
     figure: Figure, axes: Sequence[Axes], picture: GalaxyPicture, box: Box
 ) -> AsinhStretch:
@@ -179,13 +190,22 @@ def _draw_row(
     draw_flux_bar(figure, drawn, stretch, axes[0])
     drawn = draw_pixels(axes[1], box.of(model), stretch.norm, IMAGE_MAP, origin)
     draw_flux_bar(figure, drawn, stretch, axes[1])
-    drawn = draw_pixels(axes[2], box.of(residual), residual_norm(), RESIDUAL_MAP, origin)
-    draw_residual_bar(figure, drawn, axes[2])
+    parts = _shown_components(picture)
+    for axis, (k, part) in zip(axes[2:], parts, strict=False):
+        drawn = draw_pixels(axis, box.of(part), stretch.norm, IMAGE_MAP, origin)
+        draw_flux_bar(figure, drawn, stretch, axis)
+        _draw_ellipses(axis, picture, only=k)
+    drawn = draw_pixels(axes[-1], box.of(residual), residual_norm(), RESIDUAL_MAP, origin)
+    draw_residual_bar(figure, drawn, axes[-1])
     _draw_ellipses(axes[1], picture)
+    if parts:
+        _draw_ellipses(axes[-1], picture)
     if not np.isfinite(model).any():
         for axis in axes[1:]:
             axis.text(0.5, 0.5, "no fit", transform=axis.transAxes, ha="center", va="center")
-    for axis, name in zip(axes, ("data", "model", "residual"), strict=True):
+    titles = [picture.names[k] if k < len(picture.names) else str(k + 1) for k, _ in parts]
+    for axis, name in zip(axes, ("data", "model", *titles, "residual"), strict=True):
+        name = drawable(shortened(name, 28))
         axis.set_title(name, loc="left", fontsize=9, color=INK, pad=3)
         axis.set_xlabel("x [pix]", fontsize=8, color=INK, labelpad=1)
     axes[0].set_ylabel("y [pix]", fontsize=8, color=INK, labelpad=1)
@@ -201,17 +221,27 @@ def _draw_scale_and_north(axis: Axes, picture: GalaxyPicture, box: Box) -> None:
         draw_compass(axis, directions)
 
 
-def _draw_ellipses(axis: Axes, picture: GalaxyPicture) -> None:
-    """Draw the half-light ellipses over the model."""
+def _draw_ellipses(axis: Axes, picture: GalaxyPicture, only: int | None = None) -> None:
+    """Draw the half-light ellipses, and crosses for points, over a picture.
+
+    Args:
+        axis: of the picture.
+        picture: with the shapes.
+        only: number of the component; default all.
+    """
     from matplotlib.patches import Ellipse as Patch
 
     several = len(picture.ellipses) > 1
     for k, e in enumerate(picture.ellipses):
-        if not e.exists or e.r_eff > 10 * max(picture.image.shape):
+        if not e.exists or e.r_eff > 10 * max(picture.image.shape) or only not in (None, k):
             continue
         place = (e.x + picture.origin[0], e.y + picture.origin[1])
-        shape = Patch(place, 2 * e.r_eff, 2 * e.r_eff * e.q, angle=math.degrees(e.theta))
         colour = SERIES[(k + 1) % len(SERIES)] if several else "white"
+        if e.is_point:
+            axis.plot(*place, marker="+", ms=9, mew=2.5, color="black", zorder=3)
+            axis.plot(*place, marker="+", ms=8, mew=1.2, color=colour, zorder=4)
+            continue
+        shape = Patch(place, 2 * e.r_eff, 2 * e.r_eff * e.q, angle=math.degrees(e.theta))
         shape.set(fill=False, linestyle="--", linewidth=1.2, edgecolor=colour)
         if several:
             shape.set_path_effects(outlined(2.5))

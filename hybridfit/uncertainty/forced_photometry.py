@@ -1,9 +1,9 @@
 """Flux at a target's position if no galaxy was detected: value, error and upper limit.
 
 For a given profile, flux and sky are one linear solve: F_k and its standard deviation s_k. The
-pixels do not constrain the shape of an undetected galaxy, so it is that of the initial values if
-given, e.g. from another band, otherwise several draws of the prior, none too wide for the cutout.
-The density of the flux is the mixture
+pixels do not constrain the shape of an undetected galaxy, so it is a point if a point was fitted,
+that of the initial values if given, e.g. from another band, otherwise several draws of the prior,
+none too wide for the cutout. The density of the flux is the mixture
 
     p(F) = sum_k w_k N(F; F_k, s_k^2),   w_k ~ max_F L_k(F),
 
@@ -51,10 +51,10 @@ class ForcedFlux:
 
 
 def forced_flux(problem: Problem, cutouts: Cutouts, temperature: Tensor) -> ForcedFlux:
-    """Measure the flux of one Sersic profile at each target's position.
+    """Measure the flux of one Sersic profile, or one point, at each target's position.
 
     Args:
-        problem: of B galaxies and one Sersic component.
+        problem: of B galaxies and one Sersic component, or one point.
         cutouts: the same galaxies; finite values in their ``start`` count as known.
         temperature: (B,) the noise's variance over that of white noise.
     """
@@ -87,6 +87,11 @@ def forced_flux(problem: Problem, cutouts: Cutouts, temperature: Tensor) -> Forc
 def _shapes(problem: Problem, cutouts: Cutouts) -> Tensor:
     """Return whitened parameters (B, K, P): the prior's shapes at the target, or those given."""
     space, b = problem.space, len(cutouts)
+    if not space.components[0].is_ellipse:
+        single = problem.constants.centre.new_zeros(b, 6)
+        single[:, :2] = problem.constants.centre
+        start = starting_values(cutouts, single, space)
+        return space.to_whitened(start, problem.constants)[:, None]
     shorter = cutouts.size.amin(dim=1).double()
     # a cutout is larger than its target
     widest = torch.special.ndtr(space.priors[0].r_circ.whitened(torch.log(WIDEST * shorter)))
