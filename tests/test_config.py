@@ -151,7 +151,7 @@ def test_fit_has_a_typed_signature():
 @pytest.mark.parametrize(
     ("function", "options", "keywords", "positional"),
     [
-        (hf.read, [hf.ReadOptions], ReadKeywords, {"input"}),
+        (hf.read, [hf.ReadOptions], ReadKeywords, {"input", "model"}),
         (
             hf.compare,
             [hf.CompareOptions, hf.ReferenceOptions],

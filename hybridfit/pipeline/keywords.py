@@ -45,6 +45,7 @@ class ImageKeywords(TypedDict, total=False):
     crop: str
     mask_neighbours: bool
     no_psf: bool
+    parameters: Any
     prepare: bool
 
 
