@@ -12,6 +12,7 @@ from hybridfit.io.galfit import (
     Constraint,
     Feedme,
     GalfitError,
+    Value,
     find_feedmes,
     read_constraints,
     read_feedme,
@@ -155,21 +156,19 @@ def test_kin_of_sersic(tmp_path: Path, kind: str, rows: str, expected: dict[str,
     assert {name: part.values[name].value for name in expected} == pytest.approx(expected)
 
 
-def test_other_types_keep_their_numbers(tmp_path: Path):
+def test_other_types_keep_their_scales(tmp_path: Path):
     text = PLAIN.replace("0) sersic", "0) moffat").replace(" Z) 0\n\n", " Z) 1\n\n", 1)
     part = read_feedme(written(tmp_path, text)).components[0]
     assert part.kind == "moffat"
     assert not part.is_sersic
     assert part.skipped
-    assert {"x", "y", "mag", "4", "5", "9", "10"} == set(part.values)
-    assert (part.values["4"].value, part.values["x"].value) == (5.116, pytest.approx(47.518))
+    assert {"x", "y", "mag", "fwhm", "beta", "q", "pa"} == set(part.values)
+    assert (part.values["fwhm"].value, part.values["x"].value) == (5.116, pytest.approx(47.518))
 
 
 @pytest.mark.parametrize(
     ("row", "extras"),
     [
-        ("C0) 0.1 0", ("C0",)),
-        ("C0) 0.0 1", ("C0",)),
         ("C0) 0.0 0", ()),
         ("F1) 0.07  30.1  1  1\nF10) 0.1 2 1 1", ("F1", "F10")),
         ("B2) 0.01 1", ("B2",)),
@@ -189,6 +188,18 @@ def test_shape_terms_are_named(tmp_path: Path, row: str, extras: tuple[str, ...]
         assert part.is_sersic == (not extras)
 
 
+@pytest.mark.parametrize(("row", "fixed"), [("C0) 0.1 0", True), ("C0) 0.0 1", False)])
+def test_boxiness_is_a_value(tmp_path: Path, row: str, fixed: bool):
+    """A component with C0 is none of the Sersic family, and is written as it was read."""
+    text = PLAIN.replace("10) -60.3690    1\n", f"10) -60.3690    1\n{row}\n")
+    feedme = read_feedme(written(tmp_path, text))
+    part = feedme.components[0]
+    assert part.values["c0"] == Value(float(row.split()[1]), fixed=fixed)
+    assert (part.is_sersic, part.extras) == (False, ())
+    again = read_feedme(write_feedme(feedme, tmp_path / "again"))
+    assert again.components[0].values == part.values
+
+
 def test_version_2_has_its_rows_elsewhere(tmp_path: Path):
     """q on row 8, the angle on 9, boxiness on 10; a float that nobody set on row 6."""
     old = """10) -60.3690    1"""
@@ -205,7 +216,7 @@ def test_version_2_has_its_rows_elsewhere(tmp_path: Path):
     assert part.values["pa"].value == pytest.approx(93.9085)
     assert part.is_sersic
     boxy = read_feedme(written(tmp_path, text.replace("10) 0.0000     0", "10) 0.0 1")))
-    assert boxy.components[0].extras == ("C0",)
+    assert boxy.components[0].values["c0"] == Value(0.0)
 
 
 def test_garbage_is_not_a_number(tmp_path: Path):
@@ -365,7 +376,8 @@ def test_input_files_are_found_by_their_content(tmp_path: Path):
 )
 def test_constraints(tmp_path: Path, text: str, expected: Constraint):
     found = read_constraints(written(tmp_path, f"{text}\n# comment\n\n"))[0]
-    for f in fields(Constraint):
+    assert found.word == text.split()[1].lower()
+    for f in (f for f in fields(Constraint) if f.compare):
         ours, theirs = getattr(found, f.name), getattr(expected, f.name)
         assert ours == theirs or (math.isnan(ours) and math.isnan(theirs))
     assert found.is_tie == (expected.kind in ("offset", "ratio", "difference", "quotient"))
@@ -408,9 +420,9 @@ def test_what_is_written_is_read_again(tmp_path: Path, kind: str):
 
 
 def test_what_would_be_lost_is_not_written(tmp_path: Path):
-    boxy = plain(tmp_path, "10) -60.3690    1", "10) -60.3690    1\nC0) 0.1 1")
-    with pytest.raises(ValueError, match="C0, whose values"):
-        write_feedme(boxy, tmp_path / "out")
+    bent = plain(tmp_path, "10) -60.3690    1", "10) -60.3690    1\nB1) 0.1 1")
+    with pytest.raises(ValueError, match="B1, whose values"):
+        write_feedme(bent, tmp_path / "out")
     spaced = plain(tmp_path, "A) gal.fits", "A) 'my gal.fits'")
     with pytest.raises(ValueError, match="white space"):
         write_feedme(spaced, tmp_path / "out")
@@ -460,7 +472,7 @@ def test_input_files_of_the_fixtures(shared_data: Path):
         "psf",
         "sky",
     ]
-    assert set(every.components[10].extras) >= {"B1", "B2", "B3", "F1", "F20", "C0", "R"}
+    assert set(every.components[10].extras) >= {"B1", "B2", "B3", "F1", "F20", "R"}
     many = read_feedme(fixtures / "galfitm_feedme_multiband.txt")
     assert many.bands == tuple("rugizYJHK")
     assert (many.kernel, many.region) == ("kernel", (0, 65, 0, 73))

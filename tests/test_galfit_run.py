@@ -165,7 +165,7 @@ def test_region_mask_and_exposure(tmp_path):
 
 
 def test_several_components_and_held_values(tmp_path):
-    """A disc beside a galaxy, in one run with a lone galaxy: names with numbers, errors of 0."""
+    """A disc beside a galaxy, in one run with a lone galaxy: names of components, errors of 0."""
     cutouts, truth = galaxy(ONE, TWO, snr=200.0)
     alone, _ = galaxy(ONE)
     two = sersic(ONE, "0111110") + sersic(TWO, kind="expdisk") + SKY.format(sky=0)
@@ -176,21 +176,26 @@ def test_several_components_and_held_values(tmp_path):
     options = RunOptions(uncertainty="covariance", initial_values="moments", save_models=True)
     rows = rows_of([tmp_path / "in", paths[1]], tmp_path / "out", run=options)
     pair, lone = rows["pair"], rows["alone"]
-    space = ParameterSpace.of_shapes((("n",), ("n",)), "constant")
-    fixed = {"x_1", "pa_1", "n_2", "sky", "sky_dx", "sky_dy"}
+    names = [f"comp{k}_{name}" for k in (1, 2) for name in ParameterSpace().names[:7]] + ["sky"]
+    fixed = {"comp1_x", "comp1_pa", "comp2_n", "sky", "sky_dx", "sky_dy"}
     assert set(str(pair["fixed"]).split(",")) == fixed
-    for name, value in zip(space.names, truth[0], strict=True):
+    for name, value in zip(names, truth[0], strict=True):
         if name in fixed:
             assert pair[f"{name}_err"] == 0.0
         else:  # the sky is fixed .05 off
             assert abs(pair[name] - value) < 6 * pair[f"{name}_err"], name
-    assert (pair["x_1"], pair["pa_1"], pair["n_2"], pair["sky"]) == (ONE[0], 40.0, 1.0, 0.1)
+    assert (pair["comp1_x"], pair["comp1_pa"], pair["comp2_n"], pair["sky"]) == (
+        ONE[0],
+        40.0,
+        1.0,
+        0.1,
+    )
     assert pair["dof"] == 52 * 56 - 11
-    assert lone["x_1"] == pytest.approx(ONE[0], abs=0.2)
-    assert math.isnan(lone["x_2"])
-    assert math.isnan(lone["r_eff_arcsec_2_err"])
+    assert lone["comp1_x"] == pytest.approx(ONE[0], abs=0.2)
+    assert math.isnan(lone["comp2_x"])
+    assert math.isnan(lone["comp2_r_eff_arcsec_err"])
     assert (lone["sky_dx"], lone["sky_dx_err"]) == (0.0, 0.0)
-    assert pair["r_eff_arcsec_2"] == pytest.approx(0.2 * pair["r_eff_2"])
+    assert pair["comp2_r_eff_arcsec"] == pytest.approx(0.2 * pair["comp2_r_eff"])
     block = tmp_path / "out" / "models" / "pair_block.fits"
     with fits.open(block) as hdus:
         residual = hdus[3].data
@@ -201,7 +206,7 @@ def test_several_components_and_held_values(tmp_path):
     # the restart file ends where it starts
     restart = tmp_path / "out" / "models" / "pair.galfit.01"
     again = rows_of([restart], tmp_path / "again")["pair.galfit.01"]
-    for name in space.names:
+    for name in names:
         # blocks have four decimals, or two digits of an error
         assert again[name] == pytest.approx(pair[name], abs=0.1 * pair[f"{name}_err"] + 6e-5), name
 
@@ -242,20 +247,20 @@ def test_positions_move_together(tmp_path):
     rows = rows_of([free, tied, kept, lost, bound, stuck], tmp_path / "out")
     for name, first in (("bound", ONE[0] - 0.01), ("stuck", ONE[0])):
         row = rows[name]
-        assert row["x_1"] == pytest.approx(first, abs=0.004)
-        assert row["x_2"] - row["x_1"] == pytest.approx(two[0] - ONE[0], abs=1e-6)
-        assert row["x_1_err"] == pytest.approx(row["x_2_err"], abs=1e-9)
+        assert row["comp1_x"] == pytest.approx(first, abs=0.004)
+        assert row["comp2_x"] - row["comp1_x"] == pytest.approx(two[0] - ONE[0], abs=1e-6)
+        assert row["comp1_x_err"] == pytest.approx(row["comp2_x_err"], abs=1e-9)
         assert row["dof"] == rows["free"]["dof"] + (1 if name == "bound" else 2)
     row = rows["tied"]
-    assert row["x_2"] - row["x_1"] == pytest.approx(two[0] - ONE[0], abs=1e-9)
-    assert row["y_2"] - row["y_1"] == pytest.approx(two[1] - ONE[1], abs=1e-9)
-    assert row["x_1_err"] == pytest.approx(row["x_2_err"])
-    assert 0 < row["x_1_err"] < rows["free"]["x_1_err"]
+    assert row["comp2_x"] - row["comp1_x"] == pytest.approx(two[0] - ONE[0], abs=1e-9)
+    assert row["comp2_y"] - row["comp1_y"] == pytest.approx(two[1] - ONE[1], abs=1e-9)
+    assert row["comp1_x_err"] == pytest.approx(row["comp2_x_err"])
+    assert 0 < row["comp1_x_err"] < rows["free"]["comp1_x_err"]
     assert row["dof"] == rows["free"]["dof"] + 2
     assert row["chi2"] > rows["free"]["chi2"] + 1
     assert not flags_of(rows["kept"]) & Flag.NOT_MODELLED
     row = rows["lost"]  # the ratio is kept, and so another one is not
-    assert row["r_eff_2"] / row["r_eff_1"] == pytest.approx(TWO[3] / ONE[3], abs=1e-9)
+    assert row["comp2_r_eff"] / row["comp1_r_eff"] == pytest.approx(TWO[3] / ONE[3], abs=1e-9)
     assert flags_of(row) & Flag.NOT_MODELLED
     assert row["quality"] == "suspect"
     assert "1/2 r_eff 3 9 (is" in str(row["notes"])
@@ -264,11 +269,16 @@ def test_positions_move_together(tmp_path):
 def test_what_cannot_be_fitted_is_a_flagged_row(tmp_path):
     cutouts, _ = galaxy(ONE)
     sky = SKY.format(sky=1)
-    psf = f"\n 0) psf\n 1) {ONE[0] + 1} {ONE[1] + 1} 1 1\n 3) 20 1\n Z) 0\n"
+    modes = sersic(ONE, extra="F1) .1 3 1 1\n")
+    place = f" 1) {ONE[0] + 1} {ONE[1] + 1} 1 1\n 3) 20 1\n"
+    nuker = f"\n 0) nuker\n{place} 4) 4 1\n 5) 1 1\n 6) 1 1\n 7) 1 1\n 9) 1 1\n10) 0 1\n"
+    boxy = f"\n 0) moffat\n{place} 4) 4 1\n 5) 2 1\n 9) 1 1\n10) 0 1\nC0) 0.1 1\n"
     files = {
         "good": (sersic(ONE) + sky, {}, Flag(0), ""),
-        "point": (sersic(ONE) + psf + sky, {}, Flag.NOT_MODELLED, "component 2 is 'psf'"),
-        "boxy": (sersic(ONE, extra="C0) 0.3 1\n") + sky, {}, Flag.NOT_MODELLED, "terms C0"),
+        "nuker": (sersic(ONE) + nuker + sky, {}, Flag.NOT_MODELLED, "component 2 is 'nuker'"),
+        "spiral": (sersic(ONE, extra="R0) log\n") + sky, {}, Flag.NOT_MODELLED, "spiral arms"),
+        "modes": (modes + sky, {}, Flag.NOT_MODELLED, "Fourier modes"),
+        "boxy": (boxy + sky, {}, Flag.NOT_MODELLED, "boxiness (C0)"),
         "empty": (sky, {}, Flag.NOT_MODELLED, "nothing to fit"),
         "mode": (sersic(ONE) + sky, {"mode": "1"}, Flag.UNREADABLE, "row P) is 1"),
         "gone": (sersic(ONE) + sky, {"image": "no.fits"}, Flag.UNREADABLE, "no.fits"),

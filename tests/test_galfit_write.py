@@ -267,9 +267,9 @@ def test_texts_of_a_sky(value: Value, text: str):
 
 
 def test_what_a_block_cannot_hold():
-    part = Component("sersic", {n: Value(v, e) for n, (v, e) in TRUTH.items()}, ("C0",))
+    part = Component("sersic", {n: Value(v, e) for n, (v, e) in TRUTH.items()}, ("F1",))
     outcome = Outcome(Path("b"), region=(0, 9, 0, 9), components=(part,))
-    with pytest.raises(ValueError, match="terms C0"):
+    with pytest.raises(ValueError, match="terms F1"):
         model_header(outcome)
     with pytest.raises(ValueError, match="has no region"):
         model_header(replace(outcome, region=None))

@@ -21,6 +21,7 @@ from hybridfit.fitting.galaxy_scenes import scenes_of
 from hybridfit.fitting.lm import LMOptions, Minimum, minimise
 from hybridfit.fitting.moments import Starts, moment_start, starting_values
 from hybridfit.fitting.options import FitOptions
+from hybridfit.fitting.other_starts import has_uncertain_component, other_starts
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.retries import Middle, middle_of
 from hybridfit.fitting.solution import DARK, Solution, solution_of, to_fit
@@ -165,6 +166,9 @@ def _fit_scene(
     solution = solution_of(_minimise(problem, start, options), problem)
     if options.retry:
         solution = _retry(solution, problem, cutouts, coords, options)
+    if near is not None:
+        rest = (~solution.converged & torch.isfinite(solution.cost)).nonzero()[:, 0]
+        solution = _tried(solution, problem, rest, solution.whitened[rest], None, options)
     fit = _with_fixed(to_fit(solution, problem, cutouts), theta)
     flags = fit_flags(fit, solution, problem, cutouts) | bound_flags(fit, scene)
     return fitted(rows, cutouts, problem, solution, replace(fit, flags=flags))
@@ -230,23 +234,12 @@ def _retry(
 ) -> Solution:
     """Repeat the doubtful fits from other starts and keep whichever cost is lowest."""
     doubtful = ~solution.converged | (solution.whitened.abs().amax(dim=1) > 2.5)
-    doubtful |= ~(solution.cost < DARK)
+    doubtful |= ~(solution.cost < DARK) | has_uncertain_component(solution, problem, cutouts)
     rows = doubtful.nonzero()[:, 0]
     if len(rows) == 0:
         return solution
     middle = middle_of(solution, problem, cutouts, rows)
-    for log_n, log_size in ((-0.4, 0.3), (1.3, 0.0), (0.3, -1.2)):
-        other = coords[rows].clone()
-        for columns, component in zip(
-            problem.space.slices(), problem.space.components, strict=True
-        ):
-            if not component.is_ellipse:
-                continue
-            i = columns.start
-            other[:, i + 2] += log_size
-            if "n" in component.shape:
-                other[:, i + 3 + component.shape.index("n")] = log_n
-            other[:, columns.stop - 2 : columns.stop] *= 0.5
+    for other in other_starts(coords[rows], problem.space):
         start = problem.space.to_whitened(other, problem.constants[rows])
         solution = _tried(solution, problem, rows, start, middle, options)
     return solution

@@ -109,6 +109,8 @@ class Kernels:
 
 
 EAGER = Kernels()
+# half of a sum of squares: what is far below 0 is the rounding of absurd fluxes
+LEAST_COST = -1e4
 JITTER = 1e-9  # of the linear parameters' equations, scaled to a unit diagonal
 LEAST_CALL = 2  # galaxies of a call of eager kernels
 LIGHTER = 4  # galaxies in the place of one, where images come without their derivatives
@@ -180,6 +182,7 @@ class Problem(Batch):
         cost, gradient, hessian, free, information = _eliminate(
             gram, free, level, jacobian, self.space.slices()
         )
+        cost = torch.where(cost > LEAST_COST, cost, torch.inf)
         eye = torch.eye(whitened.shape[1], dtype=whitened.dtype, device=whitened.device)
         return Normal(
             cost + 0.5 * self.prior_weight * (whitened**2).sum(dim=1),

@@ -21,6 +21,7 @@ from hybridfit.data.flags import Flag
 from hybridfit.data.positions import parent_shift
 from hybridfit.files.fits import open_fits
 from hybridfit.io.galfit import Component, Feedme, Outcome, Value, model_header
+from hybridfit.io.galfit.native import KINDS, native_component
 from hybridfit.io.wcs import celestial_wcs
 from hybridfit.io.writing import atomic
 
@@ -165,11 +166,13 @@ def _outcome(
     cutouts: Cutouts, fit: Fit, i: int, feedme: Feedme | None
 ) -> tuple[Outcome, tuple[int, int], str, str]:
     """Convert a fit to GALFIT's terms; also return convolution box, constraints and kernel."""
-    parts, sky = _components(cutouts, fit, i)
+    kinds = None if feedme is None else [c.kind for c in feedme.components]
+    area = feedme.pixel_area if feedme is not None else float(cutouts.pixel_scale[i]) ** 2
+    parts, sky = fitted_components(cutouts, fit, i, kinds, area if area > 0 else 1.0)
     if feedme is not None:
+        skies = iter(_shared(sky, [c for c in feedme.components if c.kind == "sky"]))
         profiles = iter(parts)
-        kinds = [c.kind for c in feedme.components]
-        parts = [sky if kind == "sky" else replace(next(profiles), kind=kind) for kind in kinds]
+        parts = [next(skies if kind == "sky" else profiles) for kind in kinds or ()]
     else:
         parts = [*parts, sky]
     x0, y0 = (int(v) for v in cutouts.origin[i])
@@ -195,30 +198,54 @@ def _outcome(
     return outcome, box, feedme.constraints if feedme else "", feedme.kernel if feedme else ""
 
 
-def _components(cutouts: Cutouts, fit: Fit, i: int) -> tuple[list[Component], Component]:
-    """Return each profile, and the sky; x and y are in the parent image."""
+def fitted_components(
+    cutouts: Cutouts, fit: Fit, i: int, kinds: Sequence[str] | None, area: float
+) -> tuple[list[Component], Component]:
+    """Return each profile, and the sky, in GALFIT's terms; x and y are in the parent image.
+
+    Args:
+        cutouts: B galaxies.
+        fit: their fit.
+        i: which galaxy.
+        kinds: GALFIT's, of the components of an input file; None takes those of the profiles.
+        area: of a pixel [arcsec^2], for surface brightnesses.
+    """
     doubtful = bool(int(fit.flags[i]) & (Flag.NOT_CONVERGED | Flag.AT_LIMIT))
-    errors = fit.error[i].tolist()
     theta = fit.theta[i] + parent_shift(fit.space.names, cutouts.origin[i : i + 1])[0]
-    none = not any(error > 0 for error in errors)  # no covariance: which are fixed is unknown
-    values = [
-        Value(value, error if error > 0 else math.nan, fixed=not (error > 0 or none))
-        for value, error in zip(theta.tolist(), errors, strict=True)
-    ]
+    none = not bool((fit.error[i] > 0).any())  # no covariance: which are fixed is unknown
+
+    def value(number: float, error: float) -> Value:
+        known = error if error > 0 else math.nan
+        return Value(number, known, fixed=not (error > 0 or none), suspect=doubtful)
+
+    own = None if kinds is None else [kind for kind in kinds if kind != "sky"]
     parts, row = [], 0
-    for component in fit.space.components:
-        names = component.parameters
-        own = {
-            name: replace(value, suspect=doubtful)
-            for name, value in zip(names, values[row:], strict=False)
-        }
-        parts.append(
-            Component(component.profile if component.profile == "sersic" else "other", own)
-        )
+    for k, component in enumerate(fit.space.components):
+        names, columns = component.parameters, slice(row, row + len(component.parameters))
+        kind = own[k] if own is not None else KINDS.get(component.profile, "other")
+        covariance = fit.covariance[i, columns, columns]
+        numbers = native_component(kind, names, theta[columns], covariance, area)
+        parts.append(Component(kind, {name: value(*pair) for name, pair in numbers.items()}))
         row += len(names)
     level = {name: Value(0.0, fixed=True) for name in ("sky", "sky_dx", "sky_dy")}
-    level |= dict(zip(fit.space.names[row:], values[row:], strict=True))
+    for j, name in enumerate(fit.space.names[row:], start=row):
+        level[name] = replace(value(float(theta[j]), float(fit.error[i, j])), suspect=False)
     return parts, Component("sky", level)
+
+
+def _shared(sky: Component, asked: Sequence[Component]) -> list[Component]:
+    """Return the skies of an input file whose sum is ``sky``: all but the first as they were."""
+    if len(asked) < 2:
+        return [sky]
+    first = {
+        name: replace(v, value=v.value - math.fsum(c.values[name].value for c in asked[1:]))
+        for name, v in sky.values.items()
+    }
+    others = [
+        replace(c, values={n: replace(v, fixed=True) for n, v in c.values.items()})
+        for c in asked[1:]
+    ]
+    return [replace(sky, values=first), *others]
 
 
 def world_header(wcs: Any) -> fits.Header:

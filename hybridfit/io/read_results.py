@@ -23,7 +23,12 @@ from hybridfit.files.regular import check_regular, check_text
 from hybridfit.io.common_columns import DRAWS
 from hybridfit.io.delimited import decimal, read_delimited
 from hybridfit.io.formats import DRAWN, FORMATS, table_path, tables_in
-from hybridfit.io.old_columns import with_current_names
+from hybridfit.io.old_columns import (
+    component_names,
+    current_settings,
+    named_components,
+    with_current_names,
+)
 from hybridfit.io.unicode_columns import restored
 from hybridfit.io.votable import read_votable
 from hybridfit.options.checks import as_path
@@ -55,8 +60,9 @@ class Results:
         Raises:
             UsageError: if its metadata are damaged.
         """
-        current = with_current_names(table.copy(copy_data=False))
-        return cls(Path("table"), current, _settings(table, "the table"), in_memory=True)
+        settings = _settings(table, "the table")
+        current = with_current_names(table.copy(copy_data=False), settings)
+        return cls(Path("table"), current, current_settings(current, settings), in_memory=True)
 
     def rows_of(self, ids: Sequence[str]) -> list[int]:
         """Return the row numbers of galaxies; raise UsageError for the first missing one."""
@@ -86,6 +92,9 @@ class Results:
                 f"'{found[0]}' has other galaxies than the results beside it: run it again with "
                 "--overwrite"
             )
+        named_components(
+            table, component_names(table, self.settings, "feedme" in self.table.colnames)
+        )
         return table
 
     @property
@@ -126,7 +135,9 @@ def read_results(path: str | Path) -> Results:
         expected = ", ".join(table_path(Path(), format).name for format in FORMATS)
         raise UsageError(f"no results in '{path}': expected one of {expected} of a finished run")
     table = _read(found[0])
-    return Results(path, with_current_names(table), _settings(table, f"results '{found[0]}'"))
+    settings = _settings(table, f"results '{found[0]}'")
+    current = with_current_names(table, settings)
+    return Results(path, current, current_settings(current, settings))
 
 
 def read_draws(path: str | Path, id: str | None = None) -> Table:

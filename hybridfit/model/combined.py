@@ -33,11 +33,12 @@ LN10 = math.log(10)
 
 
 def combined_names(space: ParameterSpace) -> tuple[str, ...]:
-    """Return the names of `combined`; none for a single component, or for some without names.
+    """Return the names of `combined`; none for a single component, or for components without names.
 
-    Components without names, as those of a GALFIT file, may be galaxies of their own.
+    The components of several sources are no sum.
     """
-    if space.n_components == 1 or not all(_component_names(space)):
+    one_source = len({component.source for component in space.components}) == 1
+    if space.n_components == 1 or not all(_component_names(space)) or not one_source:
         return ()
     shares = ("bulge_to_total",) if "bulge" in _component_names(space) else ()
     return ("mag", "r_eff", "q", "pa", *shares)

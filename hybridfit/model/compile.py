@@ -29,7 +29,11 @@ def compile_scene(scene: Scene, prior: Prior | None = None) -> ParameterSpace:
         ValueError: for a component or parameter that is not known, with the nearest known one; for
             ties in a circle, or ties between parameters of different kinds.
     """
-    layouts = [_layout(component) for component in scene.components]
+    layouts = [
+        _layout(component, number)
+        for number, source in enumerate(scene.sources)
+        for component in source.components
+    ]
     names = component_names(scene)
     asked = _asked(scene, names, layouts)
     if not asked:
@@ -45,10 +49,11 @@ def component_names(scene: Scene) -> list[str]:
     return [c.name or str(k) for k, c in enumerate(scene.components, start=1)]
 
 
-def _layout(component: Component) -> ComponentLayout:
+def _layout(component: Component, source: int) -> ComponentLayout:
     profile = find_profile(component.profile)
     kind = Geometry.ELLIPSE if "size" in profile.coordinates else Geometry.POINT
-    return ComponentLayout(component.name, component.profile, profile.shape_parameters, kind)
+    shapes = profile.shape_parameters
+    return ComponentLayout(component.name, component.profile, shapes, kind, source=source)
 
 
 def _asked(

@@ -37,6 +37,7 @@ class ComponentLayout:
         prior: of its parameters; None takes the space's.
         major: whether ln r_eff takes the place of ln r_circ.
         polar: whether -ln q and 2 pa take the place of eta1 and eta2.
+        source: number of the source that it is part of, from 0.
     """
 
     name: str = ""
@@ -46,6 +47,7 @@ class ComponentLayout:
     prior: Prior | None = None
     major: bool = False
     polar: bool = False
+    source: int = 0
 
     @property
     def shape(self) -> tuple[str, ...]:

@@ -16,6 +16,8 @@ from hybridfit.pipeline.uncertainty_options import ErrorOptions
 from hybridfit.sampling.options import SamplingOptions
 from hybridfit.uncertainty.options import BootstrapOptions, BudgetOptions
 
+GALFIT_INDEX = 20.0  # largest Sersic index that GALFIT allows
+
 
 class SectionKeywords(TypedDict, total=False):
     """The sections of a `Config`, as keywords of a function."""
@@ -76,8 +78,11 @@ class Config(Sections):
 
 
 def galfit_config() -> Config:
-    """Return the defaults for GALFIT input files: GALFIT's own convolution and errors."""
-    return Config(fit=FitOptions(convolution="galfit"), run=RunOptions(uncertainty="covariance"))
+    """Return the defaults for GALFIT input files: GALFIT's convolution, errors and indices."""
+    prior = Prior()
+    prior = replace(prior, n=replace(prior.n, high=GALFIT_INDEX))
+    fit = FitOptions(convolution="galfit", prior=prior)
+    return Config(fit=fit, run=RunOptions(uncertainty="covariance"))
 
 
 class PredictSections(TypedDict, total=False):

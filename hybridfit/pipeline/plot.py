@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,8 @@ from hybridfit.pipeline.galaxy_pictures import (
     picture_of_cutout,
     values_of,
 )
+from hybridfit.pipeline.galfit.rows import model_text
+from hybridfit.pipeline.galfit.tasks import read_task
 from hybridfit.pipeline.posterior_layers import laplace_layer, network_layers
 from hybridfit.pipeline.run_cutouts import reader_of_run
 from hybridfit.plots import LABELS, DrawsLayer, plot_corner, plot_galaxy, plot_truth
@@ -207,6 +209,14 @@ def _options(results: Results) -> FitOptions:
         raise UsageError(f"results in '{results.path}': {error}") from error
 
 
+def _options_of_file(results: Results, row: int, options: FitOptions) -> FitOptions:
+    """Return options with the components of a row's own GALFIT input file, if it can be read."""
+    named = any(name.startswith("comp1_") for name in results.table.colnames)
+    path = Path(str(results.table["feedme"][row]))
+    task = read_task(str(results.table["id"][row]), path, named)
+    return options if task.scene is None else replace(options, model=model_text(task.space))
+
+
 def _galaxy_reader(results: Results, input: str | Path | None) -> Callable[[int], _Galaxy]:
     """Return a function that reads what was fitted of a row."""
     return partial(_galaxy, results, _options(results), _sources(input, results))
@@ -218,6 +228,7 @@ def _galaxy(
     """Read what was fitted of a row, if it is there."""
     if "feedme" in results.table.colnames:
         cutout = reader_of_run(results)(row)
+        options = _options_of_file(results, row, options)
         missing = "" if cutout is not None else "the files it names cannot be read"
         return _Galaxy(results, row, None if cutout is None else stack([cutout]), options, missing)
     source = sources.get(str(results.table["id"][row]))

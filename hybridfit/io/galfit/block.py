@@ -158,7 +158,7 @@ def _component(path: Path, k: int, kind: str, cards: Mapping[str, str], old: boo
             raw[names[key]] = _pair(path, f"{k}_{key}", text, old)
         elif key in ("C", "C0"):
             boxy = _pair(path, f"{k}_{key}", text, old)
-            extras += ["C0"] if boxy.value != 0 or boxy.error > 0 else []
+            raw |= {"C0": boxy} if boxy.value != 0 or not boxy.fixed else {}
         elif key == "ROTF":
             extras.append("R")
         elif key not in ROTATION and not key.startswith("DSK") and key != "SKY":

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from hybridfit.io.galfit.conventions import FAMILY
+from hybridfit.io.galfit.conventions import FAMILY, constrained_name
 from hybridfit.io.galfit.entries import Feedme, GalfitError
 from hybridfit.io.galfit.text import number, read_text
 
@@ -48,6 +48,7 @@ class Constraint:
             their initial differences or ratios.
         low, high: NaN for "offset" and "ratio".
         line: line number, from 1.
+        word: the parameter as the file names it, in lower case.
     """
 
     components: tuple[int, ...]
@@ -56,6 +57,11 @@ class Constraint:
     low: float = math.nan
     high: float = math.nan
     line: int = 0
+    word: str = field(default="", compare=False)
+
+    def name(self, kind: str) -> str:
+        """Return the name of the parameter among the values of a component of that kind."""
+        return constrained_name(kind, self.word or self.parameter)
 
     @property
     def is_tie(self) -> bool:
@@ -82,7 +88,7 @@ def read_constraints(path: str | Path) -> tuple[Constraint, ...]:
 def start_ranges(
     feedme: Feedme, constraints: Sequence[Constraint]
 ) -> list[dict[str, tuple[float, float]]]:
-    """Return, for each component, the allowed ranges of its constrained parameters.
+    """Return, for each component, the allowed ranges of its constrained values, by their names.
 
     Relative ranges are added to the initial value; several ranges of one parameter are
     intersected; sizes are converted to half-light radii; a range of pa is shifted by multiples
@@ -104,26 +110,28 @@ def start_ranges(
             continue
         for k in constraint.components:
             low, high = _range(feedme, constraint, k)
-            if constraint.parameter == "pa" and high - low >= 180:
+            name = constraint.name(feedme.components[k].kind)
+            if name == "pa" and high - low >= 180:
                 continue
-            before = ranges[k].get(constraint.parameter, (-math.inf, math.inf))
-            ranges[k][constraint.parameter] = max(low, before[0]), min(high, before[1])
+            before = ranges[k].get(name, (-math.inf, math.inf))
+            ranges[k][name] = max(low, before[0]), min(high, before[1])
     return ranges
 
 
 def _range(feedme: Feedme, constraint: Constraint, k: int) -> tuple[float, float]:
     part = feedme.components[k]
-    entry = part.values.get(constraint.parameter)
+    name = constraint.name(part.kind)
+    entry = part.values.get(name)
     start = entry.value if entry is not None else math.nan
     low, high = constraint.low, constraint.high
     scale = FAMILY[part.kind][0] if part.kind in FAMILY else 1.0
     if constraint.kind == "factor":
         return start / high, start * high
-    if constraint.parameter == "r_eff":
+    if name == "r_eff":
         low, high = low * scale, high * scale
     if constraint.kind == "around":
         return start + low, start + high
-    if constraint.parameter == "pa" and math.isfinite(start):
+    if name == "pa" and math.isfinite(start):
         turns = 180 * math.ceil((start - high) / 180)
         low, high = low + turns, high + turns
     return low, high
@@ -137,22 +145,22 @@ def _constraint(path: Path, line: int, words: list[str]) -> Constraint:
     components = tuple(int(text) - 1 for text in re.findall(r"\d+", words[0]))
     if min(components) < 0:
         raise GalfitError(path, line, "names component 0: GALFIT counts them from 1")
-    name = words[1].lower()
-    name = NAMES.get(name, name)
+    word = words[1].lower()
+    name = NAMES.get(word, word)
     tie = KINDS.get(which[2][0] if which[2] else "", "around")
     if words[2].lower() in ("offset", "ratio"):
-        return Constraint(components, name, words[2].lower(), line=line)
+        return Constraint(components, name, words[2].lower(), line=line, word=word)
     if words[2].lower() == "factor":
         factor = number(words[3]) if len(words) > 3 else None
         if factor is None or not factor.value > 0:
             raise GalfitError(path, line, f"'{shown}' has no factor above 0: {EXPECTED}")
         high = max(factor.value, 1 / factor.value)
-        return Constraint(components, name, "factor", 1 / high, high, line)
+        return Constraint(components, name, "factor", 1 / high, high, line, word)
     limits = [number(word) for word in words[2:5] if word.lower() != "to"][:2]
     if len(limits) < 2 or limits[0] is None or limits[1] is None or not tie:
         raise GalfitError(path, line, f"'{shown}' is no constraint: {EXPECTED}")
     low, high = sorted((limits[0].value, limits[1].value))
     if words[3].lower() == "to" and not which[2]:
         shift = 1.0 if name in ("x", "y") else 0.0
-        return Constraint(components, name, "between", low - shift, high - shift, line)
-    return Constraint(components, name, tie, low, high, line)
+        return Constraint(components, name, "between", low - shift, high - shift, line, word)
+    return Constraint(components, name, tie, low, high, line, word)

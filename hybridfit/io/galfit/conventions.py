@@ -1,8 +1,11 @@
 """Convert GALFIT's numbers to ours and back: pixels from 0, half-light radii, pa mod 180.
 
-In GALFIT's own terms ("raw") the keys of a component's values are "x", "y" and the row numbers
-of its input file: 3 magnitude, 4 size, 5 index, 9 axis ratio, 10 position angle; those of a sky
-are 1, 2, 3. GALFIT 2 has the axis ratio in row 8, the angle in 9 and the boxiness in 10.
+In GALFIT's own terms ("raw") the keys of a component's values are "x", "y", "C0" and the row
+numbers of its input file: 3 magnitude, 4 size, 5 index, 9 axis ratio, 10 position angle; those of a
+sky are 1, 2, 3. GALFIT 2 has the axis ratio in row 8, the angle in 9 and the boxiness in 10.
+
+Profiles beyond the Sersic family keep the scales of their literature (`NATIVE`), as their
+half-light radii depend on several of GALFIT's numbers.
 """
 
 from __future__ import annotations
@@ -21,8 +24,21 @@ FAMILY: dict[str, tuple[float, float | None]] = {
     "expdisk": (EXPONENTIAL, 1.0),
     "gaussian": (0.5, 0.5),
 }
+# kinds with scales of their own: their names and GALFIT's rows; "mu" is a surface brightness
+NATIVE: dict[str, dict[str, str]] = {
+    "psf": {"mag": "3"},
+    "moffat": {"mag": "3", "fwhm": "4", "beta": "5", "q": "9", "pa": "10"},
+    "ferrer": {"mu": "3", "r_out": "4", "alpha": "5", "beta": "6", "q": "9", "pa": "10"},
+    "king": {"mu": "3", "r_c": "4", "r_t": "5", "alpha": "6", "q": "9", "pa": "10"},
+    "edgedisk": {"mu": "3", "h_s": "4", "r_s": "5", "pa": "10"},
+}
+SIZES = ("r_eff", "fwhm", "r_out", "r_c", "r_t", "h_s", "r_s")
+C0 = "c0"  # boxiness, GALFIT's C0
 SKY_ROWS = {"sky": "1", "sky_dx": "2", "sky_dy": "3"}
 SERSIC_ROWS = {"mag": "3", "r_eff": "4", "n": "5", "q": "9", "pa": "10"}
+# rows of the names that a constraint file may use
+ROW_OF = {"mag": "3", "mu": "3", "re": "4", "rs": "4", "fwhm": "4", "r": "4", "rc": "4"}
+ROW_OF |= {"rout": "4", "hs": "4", "rt": "5", "n": "5", "q": "9", "pa": "10"}
 GARBAGE = 1e12  # fitted values are smaller; uninitialised floats may be larger
 EXACT = 10  # decimals kept when 1 is added or subtracted, so that numbers are read as written
 NOTHING = Value(math.nan)
@@ -43,19 +59,19 @@ def component(
         values = {name: raw.get(row, Value(0.0, fixed=True)) for name, row in SKY_ROWS.items()}
         return Component(kind, values, extras, skipped)
     values = {axis: _shifted(raw.get(axis, NOTHING), -1.0) for axis in ("x", "y")}
-    if kind == "psf":
-        values["mag"] = raw.get("3", NOTHING)
-        return Component(kind, values, extras, skipped)
-    if kind not in FAMILY:
-        if "3" in raw:
-            values["mag"] = raw["3"]
+    rows = SERSIC_ROWS if kind in FAMILY else NATIVE.get(kind)
+    if rows is None:  # not known: under GALFIT's own numbers
         others = {name: value for name, value in raw.items() if name not in ("x", "y", "3")}
-        return Component(kind, values | others, extras, skipped)
-    scale, index = FAMILY[kind]
-    values |= {name: raw.get(row, NOTHING) for name, row in SERSIC_ROWS.items()}
-    values["r_eff"] = _scaled(values["r_eff"], scale)
-    if index is not None:
-        values["n"] = Value(index, fixed=True)
+        own = {"mag": raw["3"]} if "3" in raw else {}
+        return Component(kind, values | own | others, extras, skipped)
+    values |= {name: raw.get(row, NOTHING) for name, row in rows.items()}
+    if "C0" in raw and kind != "psf":
+        values[C0] = raw["C0"]
+    if kind in FAMILY:
+        scale, index = FAMILY[kind]
+        values["r_eff"] = _scaled(values["r_eff"], scale)
+        if index is not None:
+            values["n"] = Value(index, fixed=True)
     return Component(kind, _upright(values), extras, skipped)
 
 
@@ -64,16 +80,39 @@ def raw_values(part: Component) -> dict[str, Value]:
     if part.kind == "sky":
         return {row: part.values[name] for name, row in SKY_ROWS.items()}
     raw = {axis: _shifted(part.values[axis], 1.0) for axis in ("x", "y")}
-    if part.kind not in FAMILY:
+    rows = SERSIC_ROWS if part.kind in FAMILY else NATIVE.get(part.kind)
+    if rows is None:
         others = {name: v for name, v in part.values.items() if name not in ("x", "y", "mag")}
         return raw | ({"3": part.values["mag"]} if "mag" in part.values else {}) | others
-    scale, index = FAMILY[part.kind]
-    for name, row in SERSIC_ROWS.items():
+    scale, index = FAMILY.get(part.kind, (1.0, None))
+    for name, row in rows.items():
         if name != "n" or index is None:
             raw[row] = part.values[name]
-    raw["4"] = _scaled(raw["4"], 1 / scale)
-    raw["10"] = replace(raw["10"], value=signed(raw["10"].value))
-    return raw
+    if part.kind in FAMILY:
+        raw["4"] = _scaled(raw["4"], 1 / scale)
+    if "10" in raw:
+        raw["10"] = replace(raw["10"], value=signed(raw["10"].value))
+    return raw | ({"C0": part.values[C0]} if C0 in part.values else {})
+
+
+def constrained_name(kind: str, parameter: str) -> str:
+    """Return the name among a component's values of a parameter of a constraint file.
+
+    Args:
+        kind: of the component.
+        parameter: in lower case: GALFIT's name, or the number of its row.
+    """
+    rows = SERSIC_ROWS if kind in FAMILY else NATIVE.get(kind, {})
+    of_row = {row: name for name, row in rows.items()} | {"1": "x", "2": "y"}
+    if kind == "sky":
+        of_row = {row: name for name, row in SKY_ROWS.items()}
+    row = ROW_OF.get(parameter, parameter)
+    if kind == "edgedisk" and parameter == "rs":
+        row = "5"
+    if parameter.replace("_", "") in ("c", "c0"):
+        return C0
+    own = {name.replace("_", ""): name for name in rows}
+    return own.get(parameter.replace("_", "")) or of_row.get(row, parameter)
 
 
 def signed(angle: float) -> float:
@@ -114,12 +153,19 @@ def _upright(values: dict[str, Value]) -> dict[str, Value]:
     GALFIT may reach q > 1, where its size is along the minor axis, and negative q and sizes, of
     which only the absolute value matters.
     """
-    q, size, pa = values["q"], values["r_eff"], values["pa"]
-    q, size = replace(q, value=abs(q.value)), replace(size, value=abs(size.value))
-    if q.value > 1:
-        size = _scaled(size, q.value)
-        q = replace(q, value=1 / q.value, error=q.error / q.value**2)
-        pa = _shifted(pa, 90.0)
-    # rounded before the modulo: a tiny negative angle would become 180 itself
-    pa = replace(pa, value=round(round(pa.value, EXACT) % 180, EXACT))
-    return values | {"q": q, "r_eff": size, "pa": pa}
+    values = dict(values)
+    for name in SIZES:
+        if name in values:
+            values[name] = replace(values[name], value=abs(values[name].value))
+    if "q" in values:
+        q = values["q"]
+        values["q"] = q = replace(q, value=abs(q.value))
+        if q.value > 1:
+            values |= {name: _scaled(values[name], q.value) for name in SIZES if name in values}
+            values["q"] = replace(q, value=1 / q.value, error=q.error / q.value**2)
+            values["pa"] = _shifted(values["pa"], 90.0)
+    if "pa" in values:
+        # rounded before the modulo: a tiny negative angle would become 180 itself
+        pa = round(round(values["pa"].value, EXACT) % 180, EXACT)
+        values["pa"] = replace(values["pa"], value=pa)
+    return values

@@ -57,9 +57,11 @@ class Component:
         values: by name. The Sersic family has x, y [pix, from 0 in the image], mag, r_eff
             [pix, half light, semi-major], n, q, pa [deg, in [0, 180), from +y towards -x]:
             n of devauc is 4, of expdisk 1 (r_eff = 1.67835 Rs), of gaussian 0.5 (r_eff =
-            FWHM / 2), fixed. A sky has sky, sky_dx, sky_dy. Others have x, y, mag and the rest
-            under GALFIT's own numbers, "4", "5"...
-        extras: additional shape terms that affect the model: "C0", "F1", "B2", "R", "T0"...
+            FWHM / 2), fixed. A psf has x, y, mag; a moffat fwhm and beta; a ferrer mu [mag /
+            arcsec^2 at the centre], r_out, alpha, beta; a king mu, r_c, r_t, alpha; an edgedisk
+            mu, h_s, r_s. With boxiness all but the psf have c0. A sky has sky, sky_dx, sky_dy.
+            Others have x, y, mag and the rest under GALFIT's own numbers, "4", "5"...
+        extras: additional shape terms that affect the model: "F1", "B2", "R", "T0"...
         skipped: excluded from the model that is subtracted, ``Z) 1``.
     """
 
@@ -71,7 +73,7 @@ class Component:
     @property
     def is_sersic(self) -> bool:
         """Return whether the component is a plain ellipse of the Sersic family."""
-        return self.kind in SERSIC_KINDS and not self.extras
+        return self.kind in SERSIC_KINDS and not self.extras and "c0" not in self.values
 
 
 class _Model:
@@ -133,6 +135,12 @@ class Feedme(_Model):
     dof: int = -1
     chi2nu: float = math.nan
     notes: tuple[str, ...] = ()
+
+    @property
+    def pixel_area(self) -> float:
+        """Return the area of a pixel [arcsec^2] by row K); 1 where it is missing."""
+        area = abs(self.pixel_scale[0] * self.pixel_scale[1])
+        return area if area > 0 else 1.0
 
     def resolve(self, name: str) -> Path:
         """Return the path of a file named relative to the feedme's folder."""

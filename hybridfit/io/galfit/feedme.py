@@ -21,12 +21,17 @@ MENU = re.compile(r"#\s*Input menu file:\s*(.+?)\s*$", re.IGNORECASE)
 FILES = {"A": "image", "B": "output", "C": "sigma", "D": "psf", "F": "mask", "G": "constraints"}
 OUTSIDE = re.compile(r",(?![^\[\]]*\])")  # commas outside brackets
 SILENT = ("O", "S", "U", "V", "W", "Q", "Y", "A2")  # display rows, and GALFITM's options
+BRIGHTNESS = "central surface brightness"
 NEEDED = {  # rows that each kind of component requires, and their meaning
     "sersic": {"3": "magnitude", "4": "R_e", "5": "Sersic index", "9": "axis ratio", "10": "PA"},
     "devauc": {"3": "magnitude", "4": "R_e", "9": "axis ratio", "10": "PA"},
     "expdisk": {"3": "magnitude", "4": "R_s", "9": "axis ratio", "10": "PA"},
     "gaussian": {"3": "magnitude", "4": "FWHM", "9": "axis ratio", "10": "PA"},
     "psf": {"3": "magnitude"},
+    "moffat": {"3": "magnitude", "4": "FWHM", "5": "power law", "9": "axis ratio", "10": "PA"},
+    "ferrer": {"3": BRIGHTNESS, "4": "outer radius", "9": "axis ratio", "10": "PA"},
+    "king": {"3": BRIGHTNESS, "4": "R_c", "5": "R_t", "9": "axis ratio", "10": "PA"},
+    "edgedisk": {"3": BRIGHTNESS, "4": "scale height", "5": "scale length", "10": "PA"},
     "sky": {"1": "sky"},
 }
 OLD_Q = (0.0, 1.5)  # range of row 8, the axis ratio before GALFIT 3, unused since
@@ -155,6 +160,9 @@ def _component(
         key = row.key
         if key == "Z":
             skipped = row.text[:1] not in ("", "0")
+        elif key == "C0":
+            boxy = _value(path, row, weights, notes)
+            raw |= {key: boxy} if boxy.value != 0 or not boxy.fixed else {}
         elif not key.isdigit():
             extras += _extra(path, row)
         elif int(key) > 10:
@@ -173,7 +181,7 @@ def _component(
             new: raw[name] for name, new in (("8", "9"), ("9", "10")) if name in raw
         }
         if boxy.value != 0 or not boxy.fixed:
-            extras.append("C0")
+            raw["C0"] = boxy
     _check(path, first, kind, raw)
     return conventions.component(kind, raw, tuple(dict.fromkeys(extras)), skipped)
 
@@ -197,11 +205,9 @@ def _extra(path: Path, row: Row) -> list[str]:
         return ["R"] if row.key == "R0" and kind != "none" else []
     if row.key[0] in "NT":
         return [row.key]
-    value = number(row.words[0]) if row.words else None
-    if value is None:
+    if not row.words or number(row.words[0]) is None:
         raise GalfitError(path, row.line, f"row {row.key}) is '{row.text}', expected a number")
-    free = len(row.words) > 1 and row.words[1] not in ("0", "0.0")
-    return [row.key] if row.key != "C0" or value.value != 0 or free else []
+    return [row.key]
 
 
 def _value(path: Path, row: Row, weights: np.ndarray, notes: list[str]) -> Value:

@@ -24,6 +24,7 @@ COMMENTS = {
     "XC": "X center [pixel]",
     "YC": "Y center [pixel]",
     "MAG": "Integrated magnitude [mag]",
+    "MU": "Central surface brightness [mag/arcsec^2]",
     "RE": "Effective radius Re [pixels]",
     "RS": "Scalelength Rs [pixels]",
     "FWHM": "FWHM [pixels]",
@@ -37,7 +38,7 @@ COMMENTS = {
 ROWS = {"x": "XC", "y": "YC", "3": "MAG", "4": "RE", "5": "N", "9": "AR", "10": "PA"}
 ROOM = 65  # characters available in a card for a text and its comment
 OTHERS = {"r_eff": "RE", "q": "AR", "pa": "PA"}  # profiles that GALFIT does not have
-SIZES = {"expdisk": "RS", "gaussian": "FWHM"}
+SIZES = {"expdisk": "RS", "gaussian": "FWHM", "moffat": "FWHM"}
 SKY_ROWS = {"1": "SKY", "2": "DSDX", "3": "DSDY"}
 
 
@@ -120,7 +121,8 @@ def _texts(part: Component, region: tuple[int, int, int, int]) -> dict[str, str]
             f"a '{part.kind}' has terms {', '.join(part.extras)}, whose values were not kept"
         )
     own = {row: key for key, row in OWN_KEYS.get(part.kind, {}).items()}
-    keys = ROWS | {"4": SIZES.get(part.kind, "RE")} | own | OTHERS
+    brightness = {"3": "MU"} if "mu" in part.values else {}
+    keys = ROWS | {"4": SIZES.get(part.kind, "RE")} | own | OTHERS | brightness
     if "pa" in raw:
         raw["pa"] = replace(raw["pa"], value=signed(raw["pa"].value))
     return {keys.get(row, row.upper()[:6]): value_text(value) for row, value in raw.items()}

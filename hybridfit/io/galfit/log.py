@@ -109,8 +109,8 @@ def _entry(path: Path, lines: list[tuple[int, str]]) -> Outcome:
             if kind not in COLUMNS:
                 _add_term(path, line, kind, numbers, parts)
                 continue
-            raw, boxy, has_c0 = _values(path, line, kind, numbers)
-            parts.append((kind, raw, ["C0"] if boxy else []))
+            raw, has_c0 = _values(path, line, kind, numbers)
+            parts.append((kind, raw, []))
             awaiting, old = True, old or has_c0
     return Outcome(
         path=path,
@@ -183,8 +183,8 @@ def _numbers(path: Path, line: int, text: str) -> list[Value]:
     return found
 
 
-def _values(path: Path, line: int, kind: str, text: str) -> tuple[dict[str, Value], bool, bool]:
-    """Return values by GALFIT's numbers, whether boxiness is nonzero, and if it has a column."""
+def _values(path: Path, line: int, kind: str, text: str) -> tuple[dict[str, Value], bool]:
+    """Return values by GALFIT's numbers, and whether boxiness has a column."""
     names = ("x", "y", *COLUMNS[kind])
     found = _numbers(path, line, text)
     surplus = len(found) - len(names)
@@ -195,7 +195,9 @@ def _values(path: Path, line: int, kind: str, text: str) -> tuple[dict[str, Valu
     raw = dict(zip(names, found, strict=False))
     if kind == "sky":
         raw = {name: value for name, value in raw.items() if name not in ("x", "y")}
-    return raw, bool(surplus and found[-1].value != 0), bool(surplus)
+    if surplus and found[-1].value != 0:
+        raw["C0"] = found[-1]
+    return raw, bool(surplus)
 
 
 def _with_errors(
@@ -231,5 +233,8 @@ def _add_term(
     if not parts:
         raise GalfitError(path, line, f"'{kind}' comes before any component")
     term = TERMS.get(kind, kind)
+    if term == "C0":
+        parts[-1][1][term] = _numbers(path, line, text)[0]
+        return
     modes = re.findall(r"\(\s*(\d+)\s*:", text)
     parts[-1][2].extend([f"{term}{mode}" for mode in modes] or [term])

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from hybridfit.io.galfit.conventions import FAMILY, bounds_of, raw_values
+from hybridfit.io.galfit.conventions import FAMILY, NATIVE, bounds_of, raw_values
 from hybridfit.io.galfit.entries import Component, Feedme, Outcome, Value
 from hybridfit.io.writing import atomic
 
@@ -17,8 +17,26 @@ TEXTS = {
     "5": "Sersic index n (de Vaucouleurs n=4)",
     "9": "Axis ratio (b/a)",
     "10": "Position angle (PA) [deg: Up=0, Left=90]",
+    "C0": "Diskyness(-)/Boxyness(+)",
 }
-SIZE_TEXTS = {"expdisk": "R_s (disk scale-length)   [pix]", "gaussian": "FWHM   [pix]"}
+BRIGHTNESS = "Central surface brightness [mag/arcsec^2]"
+OWN_TEXTS: dict[str, dict[str, str]] = {
+    "expdisk": {"4": "R_s (disk scale-length)   [pix]"},
+    "gaussian": {"4": "FWHM   [pix]"},
+    "moffat": {"4": "FWHM   [pix]", "5": "Powerlaw"},
+    "ferrer": {
+        "3": BRIGHTNESS,
+        "4": "Outer truncation radius  [pix]",
+        "5": "Alpha (outer truncation sharpness)",
+        "6": "Beta (central slope)",
+    },
+    "king": {"3": BRIGHTNESS, "4": "R_c   [pix]", "5": "R_t   [pix]", "6": "Alpha"},
+    "edgedisk": {
+        "3": BRIGHTNESS,
+        "4": "Disk scale-height   [pix]",
+        "5": "Disk scale-length   [pix]",
+    },
+}
 SKY_TEXTS = {
     "1": "Sky background at center of fitting region [ADUs]",
     "2": "dsky/dx (sky gradient in x)     [ADUs/pix]",
@@ -120,19 +138,19 @@ def _component(k: int, part: Component) -> list[str]:
     if part.extras:
         raise ValueError(
             f"component {k} ({part.kind}) has terms {', '.join(part.extras)}, whose values were "
-            "not kept: expected plain ellipses"
+            "not kept: expected ellipses, or boxy ones"
         )
     raw = raw_values(part)
     lines = [f" 0) {part.kind:<22} #  Component type"]
-    texts = SKY_TEXTS if part.kind == "sky" else TEXTS if part.kind in FAMILY else {}
-    texts = texts | ({"4": SIZE_TEXTS[part.kind]} if part.kind in SIZE_TEXTS else {})
+    texts = SKY_TEXTS if part.kind == "sky" else TEXTS | OWN_TEXTS.get(part.kind, {})
+    known = part.kind in FAMILY or part.kind in NATIVE or part.kind == "sky"
     if part.kind != "sky":
         x, y = raw.pop("x"), raw.pop("y")
         pair = f"{_text(x.value)} {_text(y.value)} {_toggle(x)} {_toggle(y)}"
         lines.append(f" 1) {pair:<22} #  Position x, y")
     for row, value in raw.items():
         number = f"{_text(value.value)} {_toggle(value)}"
-        lines.append(f"{row:>2}) {number:<22} #  {texts.get(row, '-----')}")
+        lines.append(f"{row:>2}) {number:<22} #  {texts.get(row, '-----') if known else '-----'}")
     skip = "Skip this model in output image?  (yes=1, no=0)"
     return [*lines, f" Z) {int(part.skipped):<22} #  {skip}"]
 

@@ -1,9 +1,9 @@
 """Runs of existing GALFIT input files: thousands in batches, each as its user set it up.
 
 A file that asks for one free Sersic profile on a constant sky is measured as any galaxy is, from
-the file's initial values. Files with several components or fixed values are fitted from theirs,
-with the errors of the curvature. Ranges of a constraint file are kept: a value that would leave
-its range is fixed at the limit. A file that cannot be fitted is a flagged row that says why.
+the file's initial values. Other files are fitted as scenes, from theirs: with any profiles, fixed
+values, and the ranges and ties of a constraint file. A file that cannot be fitted is a flagged row
+that says why.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import BadInput, UsageError, usage_errors
 from hybridfit.data.flags import Flag, joined
+from hybridfit.data.names import START_NAMES
+from hybridfit.data.positions import parent_shift
 from hybridfit.data.result import Quality, Result
 from hybridfit.deprecations import renamed_arguments
 from hybridfit.fitting.options import FitOptions
@@ -32,21 +34,21 @@ from hybridfit.io.result_table import result_columns
 from hybridfit.io.sources import Source
 from hybridfit.io.table import Column
 from hybridfit.io.writing import real_folder
+from hybridfit.model.parameters import ParameterSpace
 from hybridfit.pipeline.config import Config, SectionKeywords, galfit_config
 from hybridfit.pipeline.engine.isolation import ordinary_galaxy
 from hybridfit.pipeline.engine.job import Job, Summary
 from hybridfit.pipeline.fit_files import FitWork, no_result
-from hybridfit.pipeline.galfit.rows import failed_task, task_columns, task_rows
-from hybridfit.pipeline.galfit.tasks import (
-    NAMES,
-    Task,
-    broken_ties,
-    find_tasks,
-    read_task,
-    space_of,
-    table_model,
-    values_of,
+from hybridfit.pipeline.galfit.checks import broken_constraints
+from hybridfit.pipeline.galfit.rows import (
+    NO_FILE,
+    failed_task,
+    model_text,
+    table_space,
+    task_columns,
+    task_rows,
 )
+from hybridfit.pipeline.galfit.tasks import Task, find_tasks, read_task, values_of
 from hybridfit.pipeline.measure import Clock, compiles, measure, model_images
 from hybridfit.pipeline.run import run_files
 from hybridfit.pipeline.weights import checked_digest
@@ -66,7 +68,8 @@ def fit_feedmes(
 
     Each file gives its image, sigma, PSF, mask, region, zero point, EXPTIME, initial values and
     fixed parameters. The table has the columns of `hybridfit.fit`; if any file has several
-    components their names end in _1, _2... in the file's order, with NaN where a file has fewer.
+    components the names begin with comp1_, comp2_... in the file's order, with NaN where a file has
+    fewer components, or its profile does not have the parameter.
     The columns ``feedme`` and ``fixed`` say what was asked. A run that was killed continues where
     it stopped. ``save_models`` writes image blocks and restart files, as GALFIT does, to
     ``out/models``.
@@ -96,11 +99,12 @@ def fit_feedmes(
 
 
 def _work(config: Config, found: dict[str, Path]) -> FeedmeWork:
-    """Return the work on these files; their table has room for the most components of any."""
+    """Return the work on these files; their table has room for the components of all."""
     run = config.run
     digest = "" if run.initial_values == "moments" else checked_digest(run.weights)
-    most = max((read_task(id, path).n_components for id, path in found.items()), default=1) or 1
-    return FeedmeWork(config.read, run, config.fit, config.errors, digest, found, most)
+    named = any(read_task(id, path).n_components > 1 for id, path in found.items())
+    space = table_space([read_task(id, path, named) for id, path in found.items()])
+    return FeedmeWork(config.read, run, config.fit, config.errors, digest, found, space)
 
 
 @dataclass(frozen=True)
@@ -110,21 +114,21 @@ class FeedmeWork(FitWork):
     Args:
         read, run, fit, errors, digest: see `FitWork`.
         found: the files by their ids.
-        most: the largest number of components.
+        space: the parameters of the table.
     """
 
     found: Mapping[str, Path]
-    most: int
+    space: ParameterSpace
 
     @property
     def options(self) -> dict[str, Any]:
         """The options by section."""
-        fit = replace(self.fit, model=table_model(self.most), sky="plane")
+        fit = replace(self.fit, model=model_text(self.space), sky="plane")
         return {"fit": fit, **self.errors.settings}
 
     def task(self, id: str) -> Task:
         """Return what the file of that id asks for."""
-        return read_task(id, self.found[id])
+        return read_task(id, self.found[id], bool(self.space.components[0].name))
 
     def tasks(self, cutouts: Cutouts) -> list[Task]:
         """Return what is asked of each of a batch."""
@@ -136,9 +140,9 @@ class FeedmeWork(FitWork):
 
     def columns(self, id_width: int) -> tuple[Column, ...]:
         """Return the columns of the table."""
-        drawn, run = self.errors.n_draws(self.most) > 0, self.run
-        space, n_samples = space_of(self.most), self.n_samples(self.most)
-        own = result_columns(space, id_width, run.covariance, drawn, n_samples)
+        most, run = self.space.n_components, self.run
+        drawn, n_samples = self.errors.n_draws(most) > 0, self.n_samples(most)
+        own = result_columns(self.space, id_width, run.covariance, drawn, n_samples)
         return (*own, *task_columns(list(self.found.values())))
 
     def read_cutout(self, source: Source) -> Cutout:
@@ -170,12 +174,12 @@ class FeedmeWork(FitWork):
         if self.run.save_models:
             with clock("models"):
                 self._write_models(cutouts, result, job.models)
-        return task_rows(cutouts, batch, result, job.columns)
+        return task_rows(cutouts, batch, result, job.columns, self.space)
 
     def blank_rows(self, cutouts: Cutouts, job: Job) -> NDArray[np.void]:
         """Return the rows of files that cannot be fitted."""
-        result = no_result(cutouts, space_of(1))
-        return task_rows(cutouts, self.tasks(cutouts), result, job.columns)
+        result = no_result(cutouts, NO_FILE)
+        return task_rows(cutouts, self.tasks(cutouts), result, job.columns, self.space)
 
     def _result(
         self, cutouts: Cutouts, batch: Sequence[Task], n_alike: int, clock: Clock
@@ -186,7 +190,7 @@ class FeedmeWork(FitWork):
         rest = (self.device, compile, self.errors, self.network, clock)
         if not batch[0].is_plain:
             return measure(cutouts, self.fit, *rest, scene)
-        start = [scene.space.column(0, name) for name in NAMES]
+        start = [scene.space.column(0, name) for name in START_NAMES]
         return measure(replace(cutouts, start=scene.start[:, start]), self.fit, *rest)
 
     def _write_models(self, cutouts: Cutouts, result: Result, folder: Path) -> None:
@@ -221,9 +225,10 @@ def write_restarts(feedmes: Sequence[Feedme], files: Sequence[Path]) -> None:
 def _checked(cutouts: Cutouts, batch: Sequence[Task], result: Result) -> tuple[Result, Cutouts]:
     """Flag constraints that are not kept, and note in the cutouts what was not done as asked."""
     texts, flags = [], result.fit.flags.clone()
+    theta = result.fit.theta + parent_shift(result.fit.space.names, cutouts.origin)
     for i, (task, message) in enumerate(zip(batch, cutouts.messages, strict=True)):
-        own = [message]
-        if broken := broken_ties(task, result.fit.theta[i].tolist()):
+        own = [message, *task.notes]
+        if broken := broken_constraints(task, theta[i]):
             flags[i] |= int(Flag.NOT_MODELLED)
             own.append(f"constraints that were not kept: {', '.join(broken)}")
         texts.append(joined(*own))

@@ -1,60 +1,125 @@
-"""GALFIT input files and their constraint files as scenes."""
+"""GALFIT input files and their constraint files as scenes.
+
+Each component is a source of its own: those of a file may be parts of one galaxy or several ones.
+GALFIT's scales become half-light radii, and its central surface brightness a total magnitude.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from hybridfit.io.galfit import Component as Part
 from hybridfit.io.galfit import Constraint, Feedme, GalfitError, read_constraints, start_ranges
-from hybridfit.io.galfit.conventions import FAMILY
+from hybridfit.io.galfit.native import not_kept, parameters_of, profile_of
 from hybridfit.io.galfit.read_cutout import locate
 from hybridfit.model.parameters import SKY_NAMES
-from hybridfit.model.scene import Component, Parameter, Scene, Sky, Source, Tie
+from hybridfit.model.scene import Component, Parameter, Scene, Sky, Source
+from hybridfit.pipeline.galfit.ties import Labels, tied, within
 
-SUMS = ("x", "y", "mag", "pa")  # whose ties are differences; those of others are ratios
+POSITIVE = ("r_eff", "n", "q", "alpha", "concentration")
 
 
-def scene_of(feedme: Feedme) -> tuple[Scene, tuple[Constraint, ...]]:
-    """Return what a file asks for, in pixels of its image, and the ties that no scene expresses.
+@dataclass(frozen=True)
+class Compiled:
+    """What a file asks for.
+
+    Args:
+        scene: in pixels of its image.
+        unexpressed: constraints that no scene expresses; they are checked after the fit.
+        notes: what is done in another way than the file asks for.
+    """
+
+    scene: Scene
+    unexpressed: tuple[Constraint, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def scene_of(feedme: Feedme, named: bool = False) -> Compiled:
+    """Return what a file asks for as a scene.
+
+    Args:
+        feedme: with components that have profiles.
+        named: whether the components are called comp1, comp2...
 
     Raises:
         GalfitError: if a fixed value is not readable, or a constraint names what is not fitted.
     """
-    values, constraints = _free_values(feedme), _constraints(feedme)
-    values = _within_ranges(feedme, values, constraints)
-    left = []
+    parts = feedme.components
+    values = [free_values(feedme, part) for part in parts]
+    labels = Labels(feedme, named)
+    notes = [note for k, part in enumerate(parts) for note in _lost_toggles(part, values[k], k)]
+    unexpressed = []
+    constraints = _constraints(feedme)
+    ranges = start_ranges(feedme, constraints)
+    for k, own in enumerate(ranges):
+        for name, limits in own.items():
+            if not within(values, labels, k, name, limits):
+                unexpressed += [c for c in constraints if _is_range_of(c, feedme, k, name)]
     for tie in (c for c in constraints if c.is_tie):
-        tied = _tied(feedme, values, tie)
-        if tied is None:
-            left.append(tie)
-        else:
-            values = tied
-    parts = [k for k, part in enumerate(feedme.components) if part.kind != "sky"]
-    components = tuple(Component("", "sersic", values[k]) for k in parts)
-    skies = [k for k, part in enumerate(feedme.components) if part.kind == "sky"]
-    none = Parameter(0.0, fixed=True)  # without a sky component GALFIT's sky is 0
-    sky = values[skies[0]] if skies else dict.fromkeys(SKY_NAMES["plane"], none)
-    return Scene((Source(components),), Sky("plane", sky)), tuple(left)
+        if not tied(values, labels, tie):
+            unexpressed.append(tie)
+    components = [
+        Component(labels.own(k), profile_of(part) or "", values[k])
+        for k, part in enumerate(parts)
+        if part.kind != "sky"
+    ]
+    sky, sky_notes = _sky(feedme)
+    scene = Scene(tuple(Source((component,)) for component in components), Sky("plane", sky))
+    notes += [*sky_notes, *_scale_note(feedme)]
+    return Compiled(scene, tuple(dict.fromkeys(unexpressed)), tuple(notes))
 
 
-Values = list[dict[str, Parameter]]  # of each component of the file
+def free_values(feedme: Feedme, part: Part) -> dict[str, Parameter]:
+    """Return the parameters of a component as they stand in the input file.
+
+    Raises:
+        GalfitError: if a fixed value is not readable.
+    """
+    if part.kind == "sky":
+        return {}
+    own = {}
+    for name, value in parameters_of(part, feedme.pixel_area).items():
+        usable = math.isfinite(value.value) and not (name in POSITIVE and value.value <= 0)
+        if value.fixed and not usable:
+            raise GalfitError(feedme.path, None, f"{name} is fixed, but has no readable value")
+        own[name] = Parameter(value.value if usable else None, fixed=value.fixed)
+    return own
 
 
-def _free_values(feedme: Feedme) -> Values:
-    """Return each component's parameters as they stand in the input file."""
-    found: Values = []
-    for part in feedme.components:
-        own = {}
-        for name, value in part.values.items():
-            known = math.isfinite(value.value)
-            usable = known and not (name in ("r_eff", "n", "q") and value.value <= 0)
-            if value.fixed and not usable:
-                raise GalfitError(feedme.path, None, f"{name} is fixed, but has no readable value")
-            own[name] = Parameter(value.value if usable else None, fixed=value.fixed)
-        found.append(own)
-    return found
+def _scale_note(feedme: Feedme) -> list[str]:
+    """Return a note where a surface brightness needs a pixel scale that the file does not give."""
+    known = abs(feedme.pixel_scale[0] * feedme.pixel_scale[1]) > 0
+    if known or not any("mu" in part.values for part in feedme.components):
+        return []
+    return ["row K) has no pixel scale: surface brightness is taken as mag / pix^2"]
+
+
+def _lost_toggles(part: Part, own: Mapping[str, Parameter], k: int) -> list[str]:
+    if part.kind == "sky":
+        return []
+    lost = not_kept(part, {name: value.fixed for name, value in own.items()})
+    if not lost:
+        return []
+    names = " and ".join(lost)
+    return [f"{names} of component {k + 1} ({part.kind}) cannot be fixed on its own and was fitted"]
+
+
+def _sky(feedme: Feedme) -> tuple[Mapping[str, Parameter], list[str]]:
+    """Return level and slopes of all skies together; without one GALFIT's sky is 0."""
+    skies = [part for part in feedme.components if part.kind == "sky"]
+    found = {}
+    for name in SKY_NAMES["plane"]:
+        values = [part.values[name] for part in skies]
+        known = all(math.isfinite(value.value) for value in values)
+        fixed = all(value.fixed for value in values)
+        if fixed and not known:
+            raise GalfitError(feedme.path, None, f"{name} is fixed, but has no readable value")
+        start = math.fsum(value.value for value in values) if known else None
+        found[name] = Parameter(start, fixed=fixed)
+    notes = [f"{len(skies)} skies were added up"] if len(skies) > 1 else []
+    return found, notes
 
 
 def _constraints(feedme: Feedme) -> tuple[Constraint, ...]:
@@ -63,103 +128,6 @@ def _constraints(feedme: Feedme) -> tuple[Constraint, ...]:
     return read_constraints(locate(feedme, "G", feedme.constraints))
 
 
-def _within_ranges(feedme: Feedme, values: Values, constraints: Sequence[Constraint]) -> Values:
-    """Give parameters the bounds of the constraint file; starts move to them."""
-    bounded = [dict(own) for own in values]
-    for number, ranges in enumerate(start_ranges(feedme, constraints)):
-        for name, (low, high) in ranges.items():
-            if name not in bounded[number]:
-                what = f"'{name}' of component {number + 1}"
-                raise GalfitError(
-                    feedme.path.parent / feedme.constraints,
-                    None,
-                    f"a constraint is of {what}, which is not fitted",
-                )
-            value = bounded[number][name]
-            if value.fixed or feedme.components[number].kind == "sky":
-                continue
-            if not low < high:
-                start = low if value.start is None else _clipped(value.start, low, high)
-                bounded[number][name] = Parameter(start, fixed=True)
-                continue
-            moved = None if value.start is None else _clipped(value.start, low, high)
-            bounded[number][name] = replace(value, start=moved, bounds=(low, high))
-    return bounded
-
-
-def _clipped(value: float, low: float, high: float) -> float:
-    return min(max(value, low), high)
-
-
-def _tied(feedme: Feedme, values: Values, tie: Constraint) -> Values | None:
-    """Return the values with a tie imposed; None if a scene cannot express it."""
-    name, first = tie.parameter, tie.components[0]
-    parts = [feedme.components[k] for k in tie.components if k < len(feedme.components)]
-    if len(parts) < len(tie.components) or any(name not in values[k] for k in tie.components):
-        return None
-    if any(part.kind == "sky" for part in parts):
-        return None
-    new = [dict(own) for own in values]
-    for number in tie.components[1:]:
-        if tie.kind in ("offset", "ratio"):
-            done = _kept(new, name, first, number, tie.kind)
-        else:
-            done = _ranged(new, name, (first, number), tie, parts)
-        if not done:
-            return None
-    return new
-
-
-def _kept(values: Values, name: str, first: int, number: int, kind: str) -> bool:
-    """Tie a parameter to that of component ``first`` at its initial distance or ratio."""
-    leader, own = values[first][name], values[number][name]
-    if (kind == "offset") != (name in SUMS) or own.tied is not None or leader.tied is not None:
-        return False
-    if leader.start is None or own.start is None:
-        return False
-    if leader.fixed or own.fixed:  # what moves together is fixed together
-        values[first][name] = replace(leader, fixed=True, bounds=Parameter().bounds)
-        values[number][name] = replace(own, fixed=True, bounds=Parameter().bounds)
-        return True
-    begin, end = leader.start, own.start
-    other = f"{_number(values, first)}.{name}"
-    if kind == "offset":
-        tie = Tie({other: 1.0}, offset=end - begin)
-        bounds = [bound - (end - begin) for bound in own.bounds]
-    else:
-        tie = Tie({other: 1.0}, ratio=end / begin)
-        bounds = [bound / (end / begin) for bound in own.bounds]
-    low, high = max(leader.bounds[0], bounds[0]), min(leader.bounds[1], bounds[1])
-    if not low < high:
-        return False
-    values[first][name] = replace(leader, start=_clipped(begin, low, high), bounds=(low, high))
-    values[number][name] = Parameter(own.start, tied=tie)
-    return True
-
-
-def _ranged(
-    values: Values, name: str, pair: tuple[int, int], tie: Constraint, parts: Sequence[Part]
-) -> bool:
-    """Let the difference or ratio of two parameters lie within a range."""
-    first, second = pair
-    one, other = values[first][name], values[second][name]
-    if (tie.kind == "difference") != (name in SUMS) or one.fixed or other.fixed:
-        return False
-    if one.tied is not None or other.tied is not None or other.is_bounded:
-        return False
-    low, high = tie.low, tie.high
-    if tie.kind == "quotient":  # first / second, of GALFIT's sizes
-        unit = FAMILY[parts[1].kind][0] / FAMILY[parts[0].kind][0] if name == "r_eff" else 1.0
-        if not 0 < low < high:
-            return False
-        low, high = unit / high, unit / low
-    if not low < high:
-        return False
-    leader = f"{_number(values, first)}.{name}"
-    values[second][name] = replace(other, tied=Tie({leader: 1.0}, bounds=(low, high)))
-    return True
-
-
-def _number(values: Sequence[Mapping[str, Parameter]], index: int) -> str:
-    """Return the number of a component among those that are no sky, from 1."""
-    return str(sum("sky" not in own for own in values[:index]) + 1)
+def _is_range_of(constraint: Constraint, feedme: Feedme, k: int, name: str) -> bool:
+    own = k in constraint.components and not constraint.is_tie
+    return own and constraint.name(feedme.components[k].kind) == name

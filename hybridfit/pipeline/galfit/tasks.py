@@ -1,12 +1,12 @@
 """Tasks: what GALFIT input files ask for, as scenes, and what cannot be done.
 
 de Vaucouleurs, exponential and Gaussian profiles are Sersic profiles with a fixed index. Ties and
-ranges of a constraint file become those of the scene.
+ranges of a constraint file become those of the scene; what a scene cannot express is checked after
+the fit.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,14 +26,23 @@ from hybridfit.io.galfit import (
     find_feedmes,
     read_feedme,
 )
-from hybridfit.io.galfit.conventions import FAMILY
+from hybridfit.io.galfit.conventions import C0
+from hybridfit.io.galfit.native import PROFILES, profile_of
 from hybridfit.model.compile import compile_scene
-from hybridfit.model.parameters import SKY_NAMES, ParameterSpace
+from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
 from hybridfit.model.scene import Scene
 from hybridfit.model.scene_values import SceneValues, scene_values
 from hybridfit.pipeline.galfit.scenes import scene_of
 
+# letters of rows that change a component's shape
+TERMS = {
+    "F": "Fourier modes",
+    "B": "bending modes",
+    "R": "coordinate rotation (spiral arms)",
+    "T": "truncation",
+    "N": "other shape terms",
+}
 GENERIC = re.compile(r"^(galfit|feedme|input|galfit[._-]?(feedme|input))$", re.IGNORECASE)
 
 
@@ -45,15 +54,15 @@ class Task:
         id: the row's name.
         feedme: the file.
         scene: what is fitted, in pixels of the image; None where it cannot be.
-        ties: constraints that no scene expresses; they are checked after the fit.
-        notes: what was asked for but does not change the answer, or is done in another way.
+        unexpressed: constraints that no scene expresses; they are checked after the fit.
+        notes: what is done in another way than the file asks for.
         refused: why the file cannot be fitted, "" if it can.
     """
 
     id: str
     feedme: Feedme
     scene: Scene | None = None
-    ties: tuple[Constraint, ...] = ()
+    unexpressed: tuple[Constraint, ...] = ()
     notes: tuple[str, ...] = ()
     refused: str = ""
 
@@ -71,7 +80,9 @@ class Task:
     def is_plain(self) -> bool:
         """Whether it is one free Sersic profile on a constant sky: what every galaxy gets."""
         links = self.space.links
-        if self.scene is None or self.n_components > 1 or links is None or self.ties:
+        if self.scene is None or self.n_components > 1 or links is None or self.unexpressed:
+            return False
+        if self.scene.components[0].profile != "sersic":
             return False
         slopes = {self.space.names.index(name) for name in ("sky_dx", "sky_dy")}
         level = all(self.scene.sky.parameters[n].start == 0.0 for n in ("sky_dx", "sky_dy"))
@@ -84,21 +95,6 @@ class Task:
         space = self.space
         fixed = () if space.links is None else space.links.fixed_columns
         return tuple(space.names[column] for column in fixed)
-
-
-NAMES = ("x", "y", "mag", "r_eff", "n", "q", "pa")
-SKY = SKY_NAMES["plane"]
-
-
-def space_of(n_components: int) -> ParameterSpace:
-    """Return the parameters of a table with room for so many profiles on a sloping sky."""
-    return ParameterSpace.of_shapes((("n",),) * n_components, "plane")
-
-
-def table_model(n_components: int) -> str:
-    """Return the model that a table's names stand for, for its readers."""
-    names = {str(k): "sersic" for k in range(1, n_components + 1)}
-    return "sersic" if n_components == 1 else json.dumps({"components": names})
 
 
 def values_of(tasks: Sequence[Task], origin: Tensor, prior: Prior | None = None) -> SceneValues:
@@ -152,11 +148,17 @@ def _name(path: Path, depth: int) -> str:
 
 
 @lru_cache(maxsize=4096)
-def read_task(id: str, path: Path) -> Task:
-    """Read one input file; `Task.refused` says what is wrong with it."""
+def read_task(id: str, path: Path, named: bool = False) -> Task:
+    """Read one input file; `Task.refused` says what is wrong with it.
+
+    Args:
+        id: the row's name.
+        path: the file.
+        named: whether components are called comp1, comp2...
+    """
     try:
         feedme = read_feedme(path)
-        return _task(id, feedme)
+        return _task(id, feedme, named)
     except (GalfitError, BadInput, OSError) as error:
         return Task(id, Feedme(path), refused=str(error))
     except Exception as error:  # a broken file can raise anything
@@ -164,75 +166,33 @@ def read_task(id: str, path: Path) -> Task:
         return Task(id, Feedme(path), refused=text)
 
 
-def _task(id: str, feedme: Feedme) -> Task:
-    parts = [c for c in feedme.components if c.kind != "sky"]
-    skies = [c for c in feedme.components if c.kind == "sky"]
-    if refused := _refusal(feedme, parts, skies):
-        return Task(id, feedme, refused=refused, notes=feedme.notes)
-    scene, ties = scene_of(feedme)
-    return Task(id, feedme, scene, ties, feedme.notes)
+def _task(id: str, feedme: Feedme, named: bool) -> Task:
+    if refused := _refusal(feedme):
+        return Task(id, feedme, refused=refused)
+    compiled = scene_of(feedme, named)
+    return Task(id, feedme, compiled.scene, compiled.unexpressed, compiled.notes)
 
 
-def _refusal(feedme: Feedme, parts: list[Component], skies: list[Component]) -> str:
+def _refusal(feedme: Feedme) -> str:
     """Say why components cannot be fitted, "" if they can."""
+    parts = [part for part in feedme.components if part.kind != "sky"]
     for number, part in enumerate(feedme.components, start=1):
-        if part.extras:
-            terms = ", ".join(part.extras)
-            return f"component {number} ({part.kind}) has terms {terms}: only ellipses are fitted"
-        if part.kind != "sky" and not part.is_sersic:
-            return (
-                f"component {number} is '{part.kind}': this version fits sersic, devauc, expdisk, "
-                "gaussian and sky"
-            )
+        name = f"component {number} ({part.kind})"
+        if terms := [text for key, text in TERMS.items() if _has_term(part, key)]:
+            shown = ", ".join(part.extras)
+            return f"{name} has {' and '.join(terms)} (rows {shown}), which are not modelled"
+        if part.kind == "sky" or profile_of(part) is not None:
+            continue
+        if C0 in part.values and part.kind in PROFILES:
+            return f"{name} has boxiness (C0): only Sersic profiles and exponential disks can"
+        known = ", ".join([*PROFILES, "sky"])
+        return f"component {number} is '{part.kind}', which is not modelled: expected {known}"
     if not parts:
         return "there is no component but the sky: nothing to fit"
     if len(parts) > MOST_COMPONENTS:
         return f"there are {len(parts)} components, expected {MOST_COMPONENTS} at most"
-    if len(skies) > 1:
-        return f"there are {len(skies)} skies: expected one at most"
     return ""
 
 
-def broken_ties(task: Task, theta: Sequence[float]) -> list[str]:
-    """Return the ties that a solution does not keep, in GALFIT's words.
-
-    Args:
-        task: the file.
-        theta: (Q,) physical values in the order of ``task.space.names``.
-    """
-    broken = []
-    for tie in task.ties:
-        columns = columns_of(task, tie)
-        which = {"difference": "-", "quotient": "/"}.get(tie.kind, "_")
-        text = f"{which.join(str(k + 1) for k in tie.components)} {tie.parameter}"
-        if tie.kind in ("difference", "quotient") and columns:
-            first, second = (
-                theta[column] / (_size_unit(task, number) if tie.parameter == "r_eff" else 1.0)
-                for column, number in zip(columns, tie.components, strict=True)
-            )
-            value = second - first if tie.kind == "difference" else first / second
-            if tie.low <= value <= tie.high:
-                continue
-            broken.append(f"{text} {tie.low:g} {tie.high:g} (is {value:.3g})")
-        else:
-            broken.append(f"{text} {tie.kind}")
-    return broken
-
-
-def columns_of(task: Task, tie: Constraint) -> list[int]:
-    """Return the columns of a tie's values in theta; [] if any is not fitted."""
-    space, parts = task.space, task.feedme.components
-    columns = []
-    for number in tie.components:
-        if not 0 <= number < len(parts) or parts[number].kind == "sky":
-            return []
-        k = sum(part.kind != "sky" for part in parts[:number])
-        if tie.parameter not in space.components[k].parameters:
-            return []
-        columns.append(space.column(k, tie.parameter))
-    return columns
-
-
-def _size_unit(task: Task, number: int) -> float:
-    """Return the half-light radius of a component in units of the size that GALFIT gives."""
-    return FAMILY[task.feedme.components[number].kind][0]
+def _has_term(part: Component, key: str) -> bool:
+    return any(extra[0] == key for extra in part.extras)

@@ -1,0 +1,175 @@
+"""GALFIT's kinds of components as our profiles, and their scales as half-light radii, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from hybridfit.io.galfit.conventions import C0, FAMILY
+from hybridfit.io.galfit.entries import Component, Value
+from hybridfit.model.profiles import find_profile
+
+PROFILES = {"psf": "point", "moffat": "moffat", "ferrer": "ferrers", "king": "king"}
+PROFILES |= {"edgedisk": "edge_on"} | dict.fromkeys(FAMILY, "sersic")
+KINDS = {  # of profiles that are not asked for by an input file
+    "sersic": "sersic",
+    "boxy_sersic": "sersic",
+    "exponential": "expdisk",
+    "boxy_exponential": "expdisk",
+    "devaucouleurs": "devauc",
+    "gaussian": "gaussian",
+    "point": "psf",
+    "moffat": "moffat",
+    "ferrers": "ferrer",
+    "king": "king",
+    "edge_on": "edgedisk",
+}
+# parameters of our profiles -> what GALFIT has in their place
+SOURCES: dict[str, dict[str, tuple[str, ...]]] = {
+    "moffat": {"r_eff": ("fwhm", "beta")},
+    "ferrer": {
+        "r_eff": ("r_out", "alpha", "beta"),
+        "mag": ("mu", "r_out", "alpha", "beta", "q"),
+    },
+    "king": {
+        "r_eff": ("r_c", "r_t", "alpha"),
+        "concentration": ("r_c", "r_t"),
+        "mag": ("mu", "r_c", "r_t", "alpha", "q"),
+    },
+    "edgedisk": {"r_eff": ("r_s",), "q": ("h_s", "r_s"), "mag": ("mu", "h_s", "r_s")},
+}
+# GALFIT's scales -> the parameters of ours that they depend on
+DEPENDS: dict[str, dict[str, tuple[str, ...]]] = {
+    "moffat": {"fwhm": ("r_eff", "beta")},
+    "ferrer": {"r_out": ("r_eff", "alpha", "beta"), "mu": ("mag", "r_eff", "alpha", "beta", "q")},
+    "king": {
+        "r_c": ("r_eff", "alpha", "concentration"),
+        "r_t": ("r_eff", "alpha", "concentration"),
+        "mu": ("mag", "r_eff", "alpha", "concentration", "q"),
+    },
+    "edgedisk": {"r_s": ("r_eff",), "h_s": ("r_eff", "q"), "mu": ("mag", "r_eff", "q")},
+}
+STEP = 1e-5  # of finite differences, relative
+
+
+def profile_of(part: Component) -> str | None:
+    """Return the name of the profile that a component is; None if there is none."""
+    profile = PROFILES.get(part.kind)
+    if C0 not in part.values:
+        return profile
+    if profile != "sersic":
+        return None
+    return "boxy_exponential" if part.kind == "expdisk" else "boxy_sersic"
+
+
+def parameters_of(part: Component, area: float) -> dict[str, Value]:
+    """Return the parameters of our profile of a component, by their names.
+
+    A parameter is fixed where all numbers of GALFIT's that it depends on are.
+
+    Args:
+        part: of a kind that has a profile.
+        area: of a pixel, in the unit of area of GALFIT's surface brightness, arcsec^2.
+    """
+    values = part.values
+    if part.kind in FAMILY:
+        shape = find_profile(profile_of(part) or "sersic").shape
+        return {n: values[n] for n in ("x", "y", "mag", "r_eff", *shape, "q", "pa")}
+    if part.kind not in SOURCES:
+        return dict(values)
+    profile = find_profile(PROFILES[part.kind])
+    native = {name: torch.tensor([v.value], dtype=torch.float64) for name, v in values.items()}
+    own = {**native, **profile.from_native(native)}
+    found = {name: float(own[name]) for name in ("r_eff", *profile.shape, "q")}
+    if "mu" in values:
+        centre = float(profile.central_brightness(own))
+        found["mag"] = values["mu"].value + 2.5 * _log10(centre / area)
+    else:
+        found["mag"] = values["mag"].value
+    order = ("x", "y", "mag", "r_eff", *profile.shape, "q", "pa")
+    sources = SOURCES[part.kind]
+    return {
+        name: Value(
+            found.get(name, values[name].value if name in values else math.nan),
+            fixed=all(values[n].fixed for n in sources.get(name, (name,))),
+        )
+        for name in order
+    }
+
+
+def not_kept(part: Component, fixed: Mapping[str, bool]) -> list[str]:
+    """Return GALFIT's scales that a file fixes and that no fixed parameter of ours keeps.
+
+    Args:
+        part: the component.
+        fixed: for each parameter of our profile, whether it is.
+    """
+    depends = DEPENDS.get(part.kind, {})
+    return [
+        name
+        for name, value in part.values.items()
+        if value.fixed and name in depends and not all(fixed[n] for n in depends[name])
+    ]
+
+
+def native_numbers(kind: str, values: Mapping[str, Tensor], area: float) -> dict[str, Tensor]:
+    """Return the numbers of a component under GALFIT's names.
+
+    Args:
+        kind: GALFIT's; an unknown one keeps our names.
+        values: (B,) each, by the names of our profile's parameters.
+        area: see `parameters_of`.
+    """
+    if kind in FAMILY:
+        index = FAMILY[kind][1]
+        own = {} if index is None else {"n": torch.full_like(values["mag"], index)}
+        return {**values, **own}
+    if kind not in SOURCES:
+        return dict(values)
+    profile = find_profile(PROFILES[kind])
+    given = {**values, **profile.native_scales(dict(values))}
+    if "mu" in DEPENDS[kind]:
+        centre = profile.central_brightness(dict(values))
+        given["mu"] = values["mag"] - 2.5 * torch.log10(centre / area)
+    lost = {"r_eff", "concentration"} | ({"mag"} if "mu" in given else set())
+    lost |= {"q"} if kind == "edgedisk" else set()
+    return {name: value for name, value in given.items() if name not in lost}
+
+
+def native_component(
+    kind: str, names: tuple[str, ...], theta: Tensor, covariance: Tensor, area: float
+) -> dict[str, tuple[float, float]]:
+    """Return values of a component under GALFIT's names with their standard deviations.
+
+    Args:
+        kind: GALFIT's; an unknown one keeps our names.
+        names: of our profile's parameters.
+        theta: (P,) their values, float64.
+        covariance: (P, P) of them.
+        area: see `parameters_of`.
+    """
+    step = STEP * theta.abs().clamp_min(STEP)
+    ahead, behind = theta + torch.diag(step), theta - torch.diag(step)
+    points = torch.cat([theta[None], ahead, behind])
+    found = native_numbers(kind, dict(zip(names, points.unbind(1), strict=True)), area)
+    n = len(names)
+    result = {}
+    for name, value in found.items():
+        slope = (value[1 : n + 1] - value[n + 1 :]) / (2 * step)
+        slope = slope if name not in names else _own_slope(names, name, theta)
+        variance = float(slope @ covariance @ slope)
+        result[name] = float(value[0]), math.sqrt(variance) if variance > 0 else variance
+    return result
+
+
+def _own_slope(names: tuple[str, ...], name: str, theta: Tensor) -> Tensor:
+    slope = torch.zeros_like(theta)
+    slope[names.index(name)] = 1.0
+    return slope
+
+
+def _log10(value: float) -> float:
+    return math.log10(value) if value > 0 else math.nan
