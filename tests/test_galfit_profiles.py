@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from test_galfit_run import ONE, SKY, flags_of, galaxy, rows_of, sersic, write
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.flags import Flag
-from hybridfit.io.galfit import Component, Value, read_block, read_feedme
+from hybridfit.io.galfit import Component, Value, read_block, read_feedme, write_feedme
 from hybridfit.io.galfit.native import not_kept, parameters_of, profile_of
 from hybridfit.model.layout import ComponentLayout, Geometry
 from hybridfit.model.parameters import ParameterSpace
@@ -266,3 +267,69 @@ def test_what_no_scene_expresses_is_checked(tmp_path: Path):
     assert flags_of(rows["lost"]) & Flag.NOT_MODELLED
     assert "1 r_c 5 to 6 (is" in str(rows["lost"]["notes"])
     assert flags_of(rows["sky"]) & Flag.NOT_MODELLED
+
+
+FIRST, SECOND = [24.3, 22.8, 15.0, 5.0, 2.0, 0.6, 40.0], [33.5, 30.1, 15.6, 3.0, 1.2, 0.7, 110.0]
+
+
+@pytest.mark.parametrize(
+    ("line", "value", "limits"),
+    [
+        ("1/2 re 1.8 2.5", lambda a, b: a("r_eff") / b("r_eff"), (1.8, 2.5)),
+        ("1-2 mag -0.5 0.4", lambda a, b: b("mag") - a("mag"), (-0.5, 0.4)),
+        ("1-2 x 8 9", lambda a, b: b("x") - a("x"), (8.0, 9.0)),
+        ("1/2 q 1 1.2", lambda a, b: a("q") / b("q"), (1.0, 1.2)),
+        ("1_2 re ratio", lambda a, b: a("r_eff") / b("r_eff"), (5 / 3, 5 / 3)),
+        ("1_2 mag offset", lambda a, b: b("mag") - a("mag"), (0.6, 0.6)),
+        ("1_2 n ratio", lambda a, b: a("n") / b("n"), (2 / 1.2, 2 / 1.2)),
+        ("1_2 pa offset", lambda a, b: b("pa") - a("pa"), (70.0, 70.0)),
+    ],
+)
+def test_each_kind_of_tie_is_kept(tmp_path: Path, line, value, limits):
+    """Between two components, at the bound where the truth lies outside."""
+    texts = [sersic(FIRST), sersic(SECOND)]
+    truth = [part_of(tmp_path, text.replace(" 5) 2.0", " 5) 2.4")) for text in texts]
+    cutouts, _ = observed(*truth, noise=0.2)
+    text = "".join(texts) + SKY.format(sky=1)
+    path = write(tmp_path / "a", cutouts, text, constraints=line)
+    row = rows_of([path], tmp_path / "out")["a"]
+    found = value(*(lambda name, k=k: row[f"comp{k}_{name}"] for k in (1, 2)))
+    assert limits[0] - 1e-6 <= found <= limits[1] + 1e-6
+    assert not flags_of(row) & Flag.NOT_MODELLED, row["notes"]
+
+
+def test_ties_in_a_chain(tmp_path: Path):
+    """Three components, each tied to the one before, or all to the last."""
+    third = [18.0, 30.0, 16.0, 2.0, 1.0, 0.8, 20.0]
+    texts = [sersic(FIRST), sersic(SECOND), sersic(third)]
+    cutouts, _ = observed(*(part_of(tmp_path, text) for text in texts), noise=0.2)
+    text = "".join(texts) + SKY.format(sky=1)
+    lines = {"chain": "1_2 x offset\n2_3 x offset", "fan": "1_3 x offset\n2_3 x offset"}
+    paths = [
+        write(tmp_path / name, cutouts, text, constraints=line) for name, line in lines.items()
+    ]
+    for row in rows_of(paths, tmp_path / "out").values():
+        assert row["comp2_x"] - row["comp1_x"] == pytest.approx(SECOND[0] - FIRST[0], abs=1e-6)
+        assert row["comp3_x"] - row["comp1_x"] == pytest.approx(third[0] - FIRST[0], abs=1e-6)
+        assert row["dof"] == 52 * 56 - (3 * 7 - 2 + 1)
+        assert not flags_of(row) & Flag.NOT_MODELLED
+
+
+@pytest.mark.slow
+def test_every_constraint_file_of_the_data_runs(shared_data: Path, tmp_path: Path):
+    """All are kept, and nothing of them is left to be checked but ranges of a sky."""
+    paths = []
+    for folder in sorted((shared_data / "real" / "cases").iterdir()):
+        if not (folder / "constraints.txt").exists():
+            continue
+        files = {row: folder / f"{row}.fits" for row in ("image", "sigma", "psf", "mask")}
+        names = {row: str(file) if file.exists() else "" for row, file in files.items()}
+        own = {**names, "constraints": str(folder / "constraints.txt"), "output": "block.fits"}
+        feedme = replace(read_feedme(folder / "feedme.txt"), **own)
+        paths.append(write_feedme(feedme, tmp_path / f"{folder.name}.feedme"))
+    rows = rows_of(paths, tmp_path / "out")
+    assert len(rows) == len(paths) >= 6
+    for row in rows.values():
+        assert math.isfinite(row["chi2"]), (row["id"], row["notes"])
+        lost = str(row["notes"]).partition("constraints that were not kept: ")[2]
+        assert not lost or lost.startswith("2 sky"), (row["id"], row["notes"])

@@ -282,7 +282,7 @@ def test_what_cannot_be_fitted_is_a_flagged_row(tmp_path):
         "empty": (sky, {}, Flag.NOT_MODELLED, "nothing to fit"),
         "mode": (sersic(ONE) + sky, {"mode": "1"}, Flag.UNREADABLE, "row P) is 1"),
         "gone": (sersic(ONE) + sky, {"image": "no.fits"}, Flag.UNREADABLE, "no.fits"),
-        "bands": (sersic(ONE) + sky, {"image": "a.fits,b.fits"}, Flag.UNREADABLE, "2 bands"),
+        "bands": (sersic(ONE) + sky, {"image": "a.fits,b.fits"}, Flag.NOT_MODELLED, "2 bands"),
         "typo": (sersic(ONE).replace(" 4)", " 4) x") + sky, {}, Flag.UNREADABLE, "line"),
         "limit": (sersic(ONE) + sky, {"constraints": "1 n up"}, Flag.UNREADABLE, "line 1"),
     }

@@ -167,7 +167,8 @@ def _check(feedme: Feedme) -> None:
     if len(feedme.bands) > 1:
         raise BadInput(
             f"it fits {len(feedme.bands)} bands at once ({', '.join(feedme.bands)}), expected "
-            "one image in row A): fit the bands one by one"
+            "one image in row A): fit the bands one by one",
+            int(Flag.NOT_MODELLED),
         )
     if feedme.mode != 0:
         asked = MODES.get(feedme.mode, "an unknown mode")
