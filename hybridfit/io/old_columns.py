@@ -84,5 +84,9 @@ def current_settings(table: Table, settings: dict[str, Any]) -> dict[str, Any]:
     if "feedme" not in table.colnames or not names or not isinstance(profiles, list):
         return settings
     fit = {key: value for key, value in settings["fit"].items() if key != "components"}
-    model = {"components": dict(zip(names, profiles, strict=False))}
+    own = {
+        name: {"profile": profile, "source": k}
+        for k, (name, profile) in enumerate(zip(names, profiles, strict=False), start=1)
+    }
+    model = {"components": own}
     return {**settings, "fit": {**fit, "model": json.dumps(model)}}

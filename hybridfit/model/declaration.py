@@ -3,7 +3,8 @@
     sersic | bulge+disk | sersic+point | sersic+exponential | my_module:MyProfile | model.yaml
 
 A file names the components and says of their parameters what is not simply free. Components that
-are called 1, 2... have no names.
+are called 1, 2... have no names. Components belong to one source unless they say which
+(``source: 2``).
 
     components:
       bulge:
@@ -137,7 +138,17 @@ def _scene_of(given: Any, where: str) -> Scene:
     components = tuple(
         _component("" if numbered else str(name), content, where) for name, content in parts.items()
     )
-    return Scene((Source(components),), _sky(given.get("sky", "constant"), where))
+    numbers = [
+        checked(f"{where}: {name}.source", content.get("source", 1), int)
+        if isinstance(content, Mapping)
+        else 1
+        for name, content in parts.items()
+    ]
+    sources = [
+        Source(tuple(c for c, own in zip(components, numbers, strict=True) if own == number))
+        for number in sorted(set(numbers))
+    ]
+    return Scene(tuple(sources), _sky(given.get("sky", "constant"), where))
 
 
 def _component(name: str, given: Any, where: str) -> Component:
@@ -148,7 +159,7 @@ def _component(name: str, given: Any, where: str) -> Component:
     values = {
         str(key): _parameter(value, f"{where}: {name}.{key}")
         for key, value in given.items()
-        if key != "profile"
+        if key not in ("profile", "source")
     }
     return Component(name, profile, values)
 
@@ -230,11 +241,12 @@ def _check_keys(given: Mapping[Any, Any], known: Sequence[str], where: str) -> N
 
 def scene_mapping(scene: Scene) -> dict[str, Any]:
     """Return a scene as the content of a YAML file, the inverse of `declared_scene`."""
-    components = {
-        component.name or str(k): {"profile": component.profile}
-        | {name: _content(value) for name, value in component.parameters.items()}
-        for k, component in enumerate(scene.components, start=1)
-    }
+    numbers = [k for k, source in enumerate(scene.sources, start=1) for _ in source.components]
+    components: dict[str, dict[str, Any]] = {}
+    for k, (component, number) in enumerate(zip(scene.components, numbers, strict=True), start=1):
+        own = {name: _content(value) for name, value in component.parameters.items()}
+        of = {"source": number} if number > 1 else {}
+        components[component.name or str(k)] = {"profile": component.profile, **of, **own}
     sky = {"kind": scene.sky.kind} | {k: _content(v) for k, v in scene.sky.parameters.items()}
     return {"components": components, "sky": sky if len(sky) > 1 else scene.sky.kind}
 

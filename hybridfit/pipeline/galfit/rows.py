@@ -53,7 +53,10 @@ def model_text(space: ParameterSpace) -> str:
     """Return the model that has the components of a space, for readers of a table."""
     if space.n_components == 1 and not space.components[0].name:
         return space.components[0].profile
-    named = {c.name or str(k): c.profile for k, c in enumerate(space.components, start=1)}
+    named = {
+        c.name or str(k): {"profile": c.profile, "source": c.source + 1}
+        for k, c in enumerate(space.components, start=1)
+    }
     return json.dumps({"components": named})
 
 
