@@ -16,7 +16,7 @@ import math
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,9 @@ from astropy.table import Row, Table
 from numpy.typing import NDArray
 
 import hybridfit as hf
-from hybridfit import FitOptions
 from hybridfit.io.galfit import read_feedme, read_feedme_cutout
 from hybridfit.io.read import stack
+from hybridfit.pipeline.config import galfit_config
 from hybridfit.pipeline.galfit.run import fit_feedmes
 from hybridfit.rendering.convolution import Convolution, convolution_of
 from hybridfit.rendering.render import render
@@ -46,7 +46,7 @@ CONTINUOUS, GRID, GRID_ML = "continuous", "galfit", "galfit, no prior"
 WAYS: dict[str, tuple[dict[str, Any], str]] = {
     CONTINUOUS: ({}, "posterior"),
     GRID: ({"convolution": "galfit"}, "covariance"),
-    GRID_ML: ({"convolution": "galfit", "estimator": "ml"}, "covariance"),
+    GRID_ML: ({"convolution": "galfit", "objective": "ml"}, "covariance"),
 }
 
 
@@ -114,12 +114,13 @@ def fitted(cases: Sequence[Case], way: str, uncertainty: str = "") -> dict[Path,
     """Fit the runs, and return the rows of our table by input file."""
     changes, usual = WAYS[way]
     run = hf.RunOptions(uncertainty=uncertainty or usual)
+    fit = replace(galfit_config().fit, compile="off", **{"convolution": CONTINUOUS, **changes})
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         summary = fit_feedmes(
             [case.feedme for case in cases],
             folder,
-            fit=FitOptions(compile="off", **changes),
+            fit=fit,
             run=run,
         )
         table = Table.read(summary.results, mask_invalid=False)
@@ -127,10 +128,10 @@ def fitted(cases: Sequence[Case], way: str, uncertainty: str = "") -> dict[Path,
 
 
 def values_of(row: Row, count: int) -> Array:
-    """Return our values (count, 7) of a row, whose columns may be numbered."""
-    numbered = "mag_1" in row.colnames
-    ends = [f"_{k + 1}" if numbered else "" for k in range(count)]
-    return np.array([[float(row[name + end]) for name in NAMES] for end in ends])
+    """Return our values (count, 7) of a row, whose columns may name components."""
+    named = "comp1_mag" in row.colnames
+    heads = [f"comp{k + 1}_" if named else "" for k in range(count)]
+    return np.array([[float(row[head + name]) for name in NAMES] for head in heads])
 
 
 def compare(case: Case, row: Row, way: str) -> dict[str, Any]:
@@ -177,7 +178,7 @@ def compare(case: Case, row: Row, way: str) -> dict[str, Any]:
 
 def beyond_prior(values: Array) -> bool:
     """Return whether any of the values (K, 7) lies beyond our prior's limits of size, index, q."""
-    prior = hf.Prior()
+    prior = galfit_config().fit.prior
     size, index, ratio = values[:, 3] * np.sqrt(values[:, 5]), values[:, 4], values[:, 5]
     inside = (size > prior.r_circ.low) & (size < prior.r_circ.high) & (ratio > prior.q_min)
     return not bool((inside & (index > prior.n.low) & (index < prior.n.high)).all())
