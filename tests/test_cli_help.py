@@ -6,6 +6,7 @@ import logging
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -147,7 +148,8 @@ def test_show_config_is_taken_back(tmp_path: Path, more: list[str]):
         assert (config.bootstrap.replicas, config.sampling.target_ess) == (7, 200)
         assert not config.budget.misfit
     elif more:
-        assert config.fit == hf.FitOptions(convolution="galfit", max_iter=7)
+        assert config.fit == replace(galfit_config().fit, max_iter=7)
+        assert (config.fit.convolution, config.fit.prior.n.high) == ("galfit", 20.0)
         assert config.run == galfit_config().run
     else:
         assert config == hf.Config(input="cutouts")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from hybridfit.fitting.options import FitOptions
 from hybridfit.io.galfit import read_block
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.profiles import Sersic
+from hybridfit.pipeline.config import galfit_config
 from hybridfit.pipeline.galfit.run import fit_feedmes
 from hybridfit.pipeline.galfit.tasks import find_tasks, read_task
 from hybridfit.pipeline.options import RunOptions
@@ -394,25 +396,30 @@ def test_command_line_and_resume(tmp_path):
 @pytest.mark.slow
 def test_galfit3_runs(shared_data, tmp_path):
     """Every saved run of GALFIT 3.0.5 runs from its feedme as it is, and where there is one
-    component and a sigma map chi2 is no more than .1 % above GALFIT's, convolved as it does.
+    component and a sigma map chi2 is no more than .1 % above GALFIT's, convolved as it does; of 27
+    bulges with disks that holds for 25 at least.
 
     Two of 41 miss that by a hair (.1006 and .148 %): poor fits (chi2 of 3.8 and 1.9 a pixel) with
     residuals of up to 30 sigma, where a thousandth of the model's core counts.
     """
     folder = shared_data / "real" / "galfit3"
-    options = FitOptions(compile="off", convolution="galfit")
+    options = replace(galfit_config().fit, compile="off")
     rows = rows_of([folder], tmp_path / "out", options)
     with (folder / "galfit3.csv").open(newline="") as file:
         saved = list(csv.DictReader(file))
     runs = {f"{row['id']}_{row['mode']}" for row in saved}
     assert runs == set(rows)
     assert len(rows) == 74
-    above = {}
+    above, two = {}, {}
     for row in saved:
         name = f"{row['id']}_{row['mode']}"
         assert rows[name]["dof"] == int(row["ndof"]), name
         if row["mode"].startswith("single"):
             above[name] = rows[name]["chi2"] / float(row["chi2"]) - 1
+        if row["mode"].startswith("bulgedisk"):
+            two[name] = rows[name]["chi2"] / float(row["chi2"]) - 1
+    assert len(two) == 27
+    assert sum(value <= 1e-3 for value in two.values()) >= 25
     assert len(above) == 41
     assert sum(value <= 1e-3 for value in above.values()) >= 39
     assert max(above.values()) < 2e-3
