@@ -13,8 +13,8 @@ from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import Solution, to_fit
 from hybridfit.model.parameters import ParameterSpace
 
-# ln n, and what is added to ln of the size, of a single ellipse
-SINGLE = ((-0.4, 0.3), (1.3, 0.0), (0.3, -1.2))
+# ln n, and what is added to ln of the size, of all ellipses
+ALIKE = ((-0.4, 0.3), (1.3, 0.0), (0.3, -1.2))
 # ln of all n, and what is added to ln of the size of the smallest ellipse and of the others
 SEVERAL = ((0.0, -0.9, 0.0), (0.9, 0.0, 0.6), (0.0, -2.0, 0.3))
 EXCHANGED_N = 0.0  # ln of all n where the smallest and the largest ellipse exchange their sizes
@@ -38,9 +38,9 @@ def other_starts(coords: Tensor, space: ParameterSpace) -> Iterator[Tensor]:
     at = [columns.start + 2 for columns, _ in ellipses]
     indices = [c.start + 3 + shape.index("n") for c, shape in ellipses if "n" in shape]
     sizes = coords[:, at]
+    for log_n, larger in ALIKE:
+        yield _changed(rounder, at, indices, sizes + larger, log_n)
     if len(ellipses) < 2:
-        for log_n, larger in SINGLE:
-            yield _changed(rounder, at, indices, sizes + larger, log_n)
         return
     smallest = sizes.argmin(dim=1, keepdim=True)
     is_smallest = torch.zeros_like(sizes, dtype=torch.bool).scatter_(1, smallest, True)
