@@ -2,21 +2,29 @@
 
 A quarter of the pixels hold nearly all that is known of most galaxies. The optimiser gets within
 a standard deviation or two of the answer there, so that the whole cutout is rendered two or three
-times instead of four or five. Nothing of it remains in the result but the start.
+times instead of four or five. Nothing of it remains in the result but the start. Several components
+take more steps, of which most are made there, on smaller cutouts too.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.fitting.lm import LMOptions, minimise
-from hybridfit.fitting.problem import Problem
+from hybridfit.fitting.lm import LMOptions, Minimum, minimise
+from hybridfit.fitting.problem import EAGER, Problem
 from hybridfit.fitting.window import window_problem
 
 SMALLEST = 96  # pix: sides below this are not worth a stage of their own
 COARSE = LMOptions(max_iter=12, tolerance=0.05)
+# the same of several components, with short steps: long ones exchange the components
+SMALLEST_OF_SEVERAL = 48
+SEVERAL = LMOptions(max_iter=40, tolerance=1.0, max_step=0.7, correlated=True)
+AT_ONCE = 24  # galaxies in an eager kernel call, whose overhead counts on small windows
+INSIDE = 0.25  # of the window's sides: how far from its middle components may start
 
 
 def coarse_start(problem: Problem, cutouts: Cutouts, start: Tensor) -> Tensor:
@@ -27,11 +35,40 @@ def coarse_start(problem: Problem, cutouts: Cutouts, start: Tensor) -> Tensor:
         cutouts: the same B galaxies.
         start: (B, P) whitened starting values.
     """
+    several = problem.space.n_components > 1
     height, width = cutouts.image.shape[-2:]
-    if min(height, width) < SMALLEST:
+    if min(height, width) < (SMALLEST_OF_SEVERAL if several else SMALLEST):
         return start
     sides = (height // 4 * 2, width // 4 * 2)
+    if several:
+        return _start_of_several(problem, cutouts, start, sides)
     small, _ = window_problem(problem, cutouts, problem.constants.centre, sides)
-    minimum = minimise(small, start, COARSE)
+    return _usable(minimise(small, start, COARSE), start)
+
+
+def _usable(minimum: Minimum, start: Tensor) -> Tensor:
     usable = torch.isfinite(minimum.normal.cost) & (minimum.point.abs().amax(dim=1) < 3)
     return torch.where(usable[:, None], minimum.point, start)
+
+
+def _start_of_several(
+    problem: Problem, cutouts: Cutouts, start: Tensor, sides: tuple[int, int]
+) -> Tensor:
+    """Return `coarse_start` of galaxies all of whose components start near the window's middle."""
+    if problem.terms is not None and problem.space.n_sky > 1:
+        return start  # fixed slopes of the sky are over the sides of the cutout
+    small, corner = window_problem(problem, cutouts, problem.constants.centre, sides)
+    if problem.kernels is EAGER:
+        small = replace(small, chunk=max(small.chunk, AT_ONCE))
+    coords, _ = problem.space.from_whitened(start, problem.constants)
+    side = start.new_tensor([sides[1], sides[0]])
+    inside = torch.ones(len(start), dtype=torch.bool, device=start.device)
+    for columns in problem.space.slices():
+        place = coords[:, columns.start : columns.start + 2] - corner - (side - 1) / 2
+        inside &= (place.abs() < INSIDE * side).all(dim=1)
+    rows = inside.nonzero()[:, 0]
+    if len(rows) == 0:
+        return start
+    return start.index_copy(
+        0, rows, _usable(minimise(small[rows], start[rows], SEVERAL), start[rows])
+    )

@@ -163,6 +163,8 @@ def _fit_scene(
     space = scene.space
     coords, _ = space.from_physical(theta, cutouts.zeropoint)
     start = space.to_whitened(_nearer(coords, near, space), problem.constants)
+    if options.coarse_fit and options.method == "lm" and near is None and space.n_components > 1:
+        start = coarse_start(problem, cutouts, start)
     solution = solution_of(_minimise(problem, start, options), problem)
     if options.retry:
         solution = _retry(solution, problem, cutouts, coords, options)
@@ -226,7 +228,9 @@ def _minimise(problem: Problem, start: Tensor, options: FitOptions) -> Minimum:
     """Minimise from whitened coordinates."""
     if options.method == "adam":
         return minimise_adam(problem, start)
-    return minimise(problem, start, LMOptions(options.max_iter, options.tolerance))
+    several = problem.space.n_components > 1
+    chosen = LMOptions(options.max_iter, options.tolerance, correlated=several)
+    return minimise(problem, start, chosen)
 
 
 def _retry(

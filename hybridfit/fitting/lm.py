@@ -2,15 +2,25 @@
 
 Each problem of the batch has its own damping, problems that have settled leave the batch, and
 a cost that is not finite is never accepted.
+
+Where parameters are correlated, noise and prior hold some of their combinations, and there the
+curvature may be twice what Gauss-Newton takes it for: steps then overshoot to and fro along one
+direction. For such problems the last step's change of the gradient corrects the Hessian along it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+SHORT = 8.0  # squared standard deviations: steps that are longer say nothing of the minimum
+EXCESS = (-0.2, 4.0)  # allowed correction of the curvature, in units of Gauss-Newton's
+# the quadratic model is trusted for the last step from farther off, in units of the tolerance,
+# where its gain was as near to 1
+FARTHER, TRUSTED = 4.0, 0.25
 
 
 @dataclass(frozen=True)
@@ -41,12 +51,15 @@ class LMOptions:
             standard deviation; the last step is taken all the same, so what is left is far less.
         damping: initial factor on the Hessian's diagonal.
         max_step: longest change of one parameter in one step.
+        correlated: whether to correct the Hessian along the last step, to reduce the damping
+            slowly, and to stop earlier where the quadratic model holds.
     """
 
     max_iter: int = 40
     tolerance: float = 5e-3
     damping: float = 1e-2
     max_step: float = 1.5
+    correlated: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,25 +99,33 @@ def minimise(evaluate: Evaluate, start: Tensor, options: LMOptions = LMOptions()
     usable = torch.isfinite(best.cost)
     converged = usable & (_decrement(best) < options.tolerance)
     active = rows[usable & ~converged]
+    excess = torch.zeros_like(best.hessian) if options.correlated else None
     for _ in range(options.max_iter - 1):
         if len(active) == 0:
             break
-        here = _take(best, active)
+        here = _corrected(_take(best, active), excess, active)
         step = _bounded_step(here, damping[active], options.max_step)
         trial = point[active] + step
         there = _finite(evaluate(trial, active))
         n_iter[active] += 1
         accepted, gain = _assessed(here, step, there)
+        if excess is not None:
+            excess[active] = _excess_curvature(here.gradient, step, there)
         good = active[accepted]
         point[good] = trial[accepted]
         best = _put(best, good, _take(there, accepted.nonzero()[:, 0]))
-        damping[active] = _next_damping(damping[active], gain, accepted)
-        settled = _decrement(_take(best, active)) < options.tolerance
+        damping[active] = _next_damping(damping[active], gain, accepted, options)
+        left = _decrement(_corrected(_take(best, active), excess, active))
+        settled = left < options.tolerance
+        if options.correlated:
+            trusted = accepted & ((gain - 1).abs() < TRUSTED)
+            settled |= trusted & (left < FARTHER * options.tolerance)
         # no step is short enough to go down: the bottom, as far as rounding allows to see
         settled |= damping[active] > 1e6
         converged[active] = settled
         active = active[~settled]
-    last = torch.where(converged[:, None], _damped_step(best, torch.zeros_like(damping)), 0.0)
+    newton = _damped_step(_corrected(best, excess, rows), torch.zeros_like(damping))
+    last = torch.where(converged[:, None], newton, 0.0)
     last = torch.where((last.abs().amax(dim=1) < 0.5)[:, None], last, 0.0)
     return Minimum(point + last, last, best, n_iter, converged)
 
@@ -147,11 +168,38 @@ def _assessed(here: Normal, step: Tensor, there: Normal) -> tuple[Tensor, Tensor
     return accepted, torch.where(accepted, fall / predicted.clamp_min(1e-30), -1.0)
 
 
-def _next_damping(damping: Tensor, gain: Tensor, accepted: Tensor) -> Tensor:
+def _next_damping(damping: Tensor, gain: Tensor, accepted: Tensor, options: LMOptions) -> Tensor:
     """Return less damping (b,) where the quadratic model holds, and more where it does not."""
-    factor = torch.where(gain > 0.75, 0.1, torch.where(gain > 0.25, 0.5, 4.0))
+    down = 0.3 if options.correlated else 0.1
+    factor = torch.where(gain > 0.75, down, torch.where(gain > 0.25, 0.5, 4.0))
     factor = torch.where(accepted, factor, 8.0)
     return (damping * factor).clamp(1e-7, 1e8)
+
+
+def _excess_curvature(gradient: Tensor, step: Tensor, there: Normal) -> Tensor:
+    """Return the part of the Hessian (b, P, P) along a step that Gauss-Newton lacks.
+
+    With H the Gauss-Newton Hessian, s the step and y the change of the gradient, it is
+    ``(s y / s H s - 1) H s s^T H / s H s``.
+
+    Args:
+        gradient: (b, P) at the point that the step (b, P) starts from.
+        step: (b, P).
+        there: the model where it ends.
+    """
+    pull = (there.hessian @ step[:, :, None])[:, :, 0]
+    length = (step * pull).sum(dim=1).clamp_min(1e-30)
+    excess = ((there.gradient - gradient) * step).sum(dim=1) / length - 1
+    usable = (length < SHORT) & (length > 1e-12) & torch.isfinite(there.cost)
+    excess = torch.where(usable, excess.clamp(*EXCESS), 0.0)
+    return (excess / length)[:, None, None] * pull[:, :, None] * pull[:, None, :]
+
+
+def _corrected(normal: Normal, excess: Tensor | None, rows: Tensor) -> Normal:
+    """Return the model of problems ``rows`` with what its Hessian lacks."""
+    if excess is None:
+        return normal
+    return replace(normal, hessian=normal.hessian + excess[rows])
 
 
 def _damped_step(normal: Normal, damping: Tensor) -> Tensor:

@@ -38,15 +38,16 @@ def size_extent(solution: Solution, problem: Problem) -> Tensor:
         sigma = (along * slope).sum(dim=1).clamp_min(1e-30).sqrt()
         gaussian = 2 * sigma
         extent = torch.maximum(extent, torch.nan_to_num(gaussian, nan=torch.inf))
-        looked = (gaussian > CLEARLY_SMALL) & (gaussian < MAX_EXTENT)
+        looked = (gaussian > CLEARLY_SMALL) & (extent < MAX_EXTENT)
         rows = (looked & torch.isfinite(solution.cost)).nonzero()[:, 0]
         if len(rows) == 0:
             continue
-        for side in (-2.0, 2.0):
-            point = solution.whitened[rows] + side * along[rows] / sigma[rows, None]
-            there = problem(point, rows)
-            rise = (there.cost - solution.cost[rows]).clamp_min(1e-3)
-            reach = gaussian[rows] * torch.sqrt(2 / rise)  # a Gaussian rises by 2
-            reach = torch.nan_to_num(reach, nan=torch.inf)
-            extent[rows] = torch.maximum(extent[rows], reach)
+        step = 2 * along[rows] / sigma[rows, None]
+        points = torch.cat([solution.whitened[rows] - step, solution.whitened[rows] + step])
+        cost = problem.profile(points, rows.repeat(2)).cost
+        cost = cost + 0.5 * problem.prior_weight * (points**2).sum(dim=1)
+        rise = (cost.view(2, -1) - solution.cost[rows]).clamp_min(1e-3).amin(dim=0)
+        reach = gaussian[rows] * torch.sqrt(2 / rise)  # a Gaussian rises by 2
+        reach = torch.nan_to_num(reach, nan=torch.inf)
+        extent[rows] = torch.maximum(extent[rows], reach)
     return extent
