@@ -165,7 +165,7 @@ def of_components(job: Mapping[str, Any]) -> dict[str, Any]:
     best = render(theta, cutouts, options.space, options.profiles)
     chi2 = (((cutouts.image - best) / cutouts.sigma) ** 2).flatten(1).sum(dim=1)
     worse = ~(fit.chi2 <= chi2 + WORSE)  # NaN counts as worse
-    columns = [k for k, name in enumerate(fit.space.names) if name.startswith("mag")]
+    columns = [k for k, name in enumerate(fit.space.names) if name.split("_")[-1] == "mag"]
     flux, true = ((10 ** (-0.4 * v[:, columns])).sum(dim=1) for v in (fit.theta, theta))
     off = -2.5 * torch.log10(flux / true)
     figures = {
@@ -183,9 +183,9 @@ def composed(n: int, side: int, options: hf.FitOptions) -> tuple[hf.Cutouts, tor
     """Simulate n noisy galaxies of several components; return their parameters (n, Q) too."""
     cutouts, single = galaxies(n, side)
     rng = np.random.default_rng(2)
-    names = options.space.names
-    theta = np.zeros((n, len(names)))
-    for k, (fainter, size, index, ratio) in enumerate(PARTS[: options.space.n_components]):
+    space = options.space
+    theta = np.zeros((n, len(space.names)))
+    for k, (fainter, size, index, ratio) in enumerate(PARTS[: space.n_components]):
         vary = np.exp(rng.uniform(-0.15, 0.15, (3, n)))
         columns = {
             "x": single[:, 0],
@@ -196,11 +196,10 @@ def composed(n: int, side: int, options: hf.FitOptions) -> tuple[hf.Cutouts, tor
             "q": ratio * vary[2],
             "pa": rng.uniform(0, 180, n),
         }
-        for name, values in columns.items():
-            if (label := options.space.label(k, name)) in names:
-                theta[:, names.index(label)] = values
+        for name in space.components[k].parameters:
+            theta[:, space.column(k, name)] = columns[name]
     values = torch.from_numpy(theta)
-    image = render(values, cutouts, options.space, options.profiles)
+    image = render(values, cutouts, space, options.profiles)
     noise = torch.from_numpy(rng.standard_normal(tuple(image.shape)).astype(np.float32))
     return replace(cutouts, image=image + noise * cutouts.sigma), values
 

@@ -44,8 +44,9 @@ def starts(n: int, p: int = 2, size: float = 2.0) -> Tensor:
     return size * (2 * torch.rand(n, p, generator=torch.Generator().manual_seed(0)) - 1).double()
 
 
-def test_rosenbrock() -> None:
-    tight = LMOptions(max_iter=200, tolerance=1e-16)
+@pytest.mark.parametrize("correlated", [False, True])
+def test_rosenbrock(correlated: bool) -> None:
+    tight = LMOptions(max_iter=200, tolerance=1e-16, correlated=correlated)
     minimum = minimise(least_squares(rosenbrock), starts(50), tight)
     assert minimum.converged.all()
     # a Newton decrement of 1e-16 in a valley whose floor has curvature 1
@@ -198,6 +199,28 @@ def test_no_step_is_longer_than_allowed() -> None:
     path = torch.cat(visited)[:, 0]
     assert path.diff().abs().max() <= 1.5 + 1e-12
     assert path[-1] > 20.0
+
+
+def test_curvature_that_gauss_newton_lacks() -> None:
+    """A residual that stays, 2 + x^2 / 4, has half of the curvature: full steps go to and fro."""
+
+    def residuals(points: Tensor, rows: Tensor) -> Tensor:
+        (x,) = points.unbind(1)
+        return torch.stack([x - 0.3, 2 + x**2 / 4], dim=1)
+
+    plain, corrected = (
+        minimise(
+            least_squares(residuals),
+            torch.tensor([[1.0], [-0.8], [0.6]]).double(),
+            LMOptions(max_iter=100, tolerance=1e-12, correlated=correlated),
+        )
+        for correlated in (False, True)
+    )
+    assert corrected.converged.all()
+    # x - 0.3 + x + x^3 / 8 = 0
+    root = torch.full((3, 1), 0.14979).double()
+    torch.testing.assert_close(corrected.point, root, rtol=0, atol=1e-4)
+    assert corrected.n_iter.sum() < 0.7 * plain.n_iter.sum()
 
 
 def test_an_empty_batch() -> None:
