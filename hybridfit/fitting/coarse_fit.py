@@ -69,6 +69,10 @@ def _start_of_several(
     rows = inside.nonzero()[:, 0]
     if len(rows) == 0:
         return start
-    return start.index_copy(
-        0, rows, _usable(minimise(small[rows], start[rows], SEVERAL), start[rows])
-    )
+    own = small[rows]
+    minimum = minimise(own, start[rows], SEVERAL)
+    flux = own.fluxes(minimum.point, minimum.normal.carry[0], torch.arange(len(rows)).to(rows))
+    # from a minimum without light in a component no way leads back
+    lit = (flux > 0).all(dim=1)[:, None]
+    better = torch.where(lit, _usable(minimum, start[rows]), start[rows])
+    return start.index_copy(0, rows, better)
