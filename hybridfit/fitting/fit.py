@@ -19,6 +19,7 @@ from hybridfit.fitting.fit_flags import bound_flags, fit_flags
 from hybridfit.fitting.fitted import Fitted, fitted
 from hybridfit.fitting.galaxy_scenes import scenes_of
 from hybridfit.fitting.lm import LMOptions, Minimum, minimise
+from hybridfit.fitting.modes import Modes, concentric, with_modes
 from hybridfit.fitting.moments import Starts, moment_start, starting_values
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.other_starts import has_uncertain_component, other_starts
@@ -139,13 +140,14 @@ def _fit_group(
     if options.coarse_fit and options.method == "lm" and starts is None and near is None:
         start = coarse_start(problem, cutouts, start)
     solution = solution_of(_minimise(problem, start, options), problem)
+    modes = None
     if options.retry:
-        solution = _retry(solution, problem, cutouts, coords, options)
-        if starts is not None:
+        solution, modes = _retried(solution, problem, cutouts, coords, options)
+        if starts is not None and modes is None:
             solution = _further_starts(solution, problem, cutouts, starts, options)
     fit = to_fit(solution, problem, cutouts)
     fit = replace(fit, flags=fit_flags(fit, solution, problem, cutouts))
-    return fitted(rows, cutouts, problem, solution, fit)
+    return fitted(rows, cutouts, problem, solution, fit, modes)
 
 
 def _fit_scene(
@@ -166,14 +168,15 @@ def _fit_scene(
     if options.coarse_fit and options.method == "lm" and near is None and space.n_components > 1:
         start = coarse_start(problem, cutouts, start)
     solution = solution_of(_minimise(problem, start, options), problem)
+    modes = None
     if options.retry:
-        solution = _retry(solution, problem, cutouts, coords, options)
+        solution, modes = _retried(solution, problem, cutouts, coords, options)
     if near is not None:
         rest = (~solution.converged & torch.isfinite(solution.cost)).nonzero()[:, 0]
         solution = _tried(solution, problem, rest, solution.whitened[rest], None, options)
     fit = _with_fixed(to_fit(solution, problem, cutouts), theta)
     flags = fit_flags(fit, solution, problem, cutouts) | bound_flags(fit, scene)
-    return fitted(rows, cutouts, problem, solution, replace(fit, flags=flags))
+    return fitted(rows, cutouts, problem, solution, replace(fit, flags=flags), modes)
 
 
 def _with_fixed(fit: Fit, theta: Tensor) -> Fit:
@@ -231,6 +234,15 @@ def _minimise(problem: Problem, start: Tensor, options: FitOptions) -> Minimum:
     several = problem.space.n_components > 1
     chosen = LMOptions(options.max_iter, options.tolerance, correlated=several)
     return minimise(problem, start, chosen)
+
+
+def _retried(
+    solution: Solution, problem: Problem, cutouts: Cutouts, coords: Tensor, options: FitOptions
+) -> tuple[Solution, Modes | None]:
+    """Return the best of several starts: for doubtful fits, or for all of several components."""
+    if options.method == "lm" and concentric(problem.space):
+        return with_modes(solution, problem, cutouts)
+    return _retry(solution, problem, cutouts, coords, options), None
 
 
 def _retry(

@@ -14,6 +14,7 @@ from hybridfit.data.fit import Fit
 from hybridfit.fitting.build_problem import build_problem, problem_rows
 from hybridfit.fitting.galaxy_scenes import scenes_of
 from hybridfit.fitting.linearised import Linearised, linearise, whitened_point
+from hybridfit.fitting.modes import Modes
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import Solution
@@ -33,6 +34,7 @@ class Fitted(Batch):
         whitened, linear: (b, P) and (b, L) the optimum in the problem's own terms; NaN without a
             fit, ``linear`` also where a component has no light.
         fit: the same in physical parameters, on the CPU.
+        modes: all minima that were found; None where only one was looked for.
     """
 
     rows: Tensor
@@ -41,6 +43,7 @@ class Fitted(Batch):
     whitened: Tensor
     linear: Tensor
     fit: Fit
+    modes: Modes | None = None
 
     def linearise(self) -> Linearised:
         """Return the model's derivatives at the optimum."""
@@ -48,7 +51,12 @@ class Fitted(Batch):
 
 
 def fitted(
-    rows: Tensor, cutouts: Cutouts, problem: Problem, solution: Solution, fit: Fit
+    rows: Tensor,
+    cutouts: Cutouts,
+    problem: Problem,
+    solution: Solution,
+    fit: Fit,
+    modes: Modes | None = None,
 ) -> Fitted:
     """Return the galaxies ``rows`` with their problem, its solution, and the fit made of that."""
     known = torch.isfinite(fit.chi2)[:, None]
@@ -61,6 +69,7 @@ def fitted(
         torch.where(known, solution.whitened, torch.nan),
         torch.where(known & lit.all(dim=1)[:, None], solution.linear, torch.nan),
         fit.to("cpu"),
+        modes,
     )
 
 
