@@ -99,7 +99,7 @@ def _sample_block(
         network = flow_proposal(drawn, floor, problem)
     near = approximate_likelihood(problem, part, about) if options.approximate_likelihood else None
     dark = without_signal(fitted.fit)
-    sampled = sample_posterior(problem, about, part.id, network, near, options, dark)
+    sampled = sample_posterior(problem, about, part.id, network, near, options, dark, fitted.modes)
     sampled = with_evidence(sampled, problem, about, part, hot, noise)
     if options.mcmc:
         sampled = with_chains(sampled, problem, about, part.id, ENOUGH, options.seed, dark)

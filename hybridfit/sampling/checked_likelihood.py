@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hybridfit.fitting.approximate_likelihood import ApproximateLikelihood
+from hybridfit.fitting.modes import Modes
 from hybridfit.fitting.problem import Problem, Profiled
 from hybridfit.sampling.quasi_random import Numbers
 from hybridfit.sampling.student_t import StudentT
@@ -26,6 +27,7 @@ def checked_likelihood(
     about: StudentT,
     rows: Tensor,
     numbers: Numbers,
+    modes: Modes | None = None,
 ) -> Likelihood:
     """Return the cheap likelihood for those galaxies where it agrees with the exact one.
 
@@ -34,10 +36,11 @@ def checked_likelihood(
         about: where they are compared.
         rows: (b,) galaxies that have a fit.
         numbers: of the draws at which they are compared.
+        modes: where they are compared, too; default nowhere else.
     """
     if near is None:
         return problem.profile
-    worst = _worst_difference(problem, near, about, rows, numbers)
+    worst = _worst_difference(problem, near, about, rows, numbers, modes)
     good = torch.zeros(len(about.mean), dtype=torch.bool, device=rows.device)
     good[rows] = worst < TOLERANCE  # NaN is not
 
@@ -70,6 +73,7 @@ def _worst_difference(
     about: StudentT,
     rows: Tensor,
     numbers: Numbers,
+    modes: Modes | None,
 ) -> Tensor:
     """Return (b,) the largest change of ln likelihood against the mean's that the cheap one misses.
 
@@ -78,6 +82,10 @@ def _worst_difference(
     uniform, _ = numbers.take(rows, N_CHECKS, 0)
     here = about[rows]
     whitened = torch.cat([here.mean[:, None], here.draw(uniform)], dim=1)
+    if modes is not None:
+        others = modes.whitened[rows]
+        known = torch.isfinite(others)
+        whitened = torch.cat([whitened, torch.where(known, others, here.mean[:, None])], dim=1)
     index = rows.repeat_interleave(whitened.shape[1])
     values = []
     for likelihood in (problem.profile, near.profile):

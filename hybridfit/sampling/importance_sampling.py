@@ -25,6 +25,7 @@ from hybridfit.data.diagnostics import SamplingDiagnostics
 from hybridfit.data.draws_batch import DrawsBatch, per_draw
 from hybridfit.fitting.approximate_likelihood import ApproximateLikelihood
 from hybridfit.fitting.linearised import Linearised
+from hybridfit.fitting.modes import Modes
 from hybridfit.fitting.problem import Problem
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.sampling.checked_likelihood import Likelihood, checked_likelihood
@@ -40,7 +41,7 @@ from hybridfit.sampling.proposal import (
 )
 from hybridfit.sampling.psis import pareto_k_limit, pareto_smooth
 from hybridfit.sampling.quasi_random import Numbers
-from hybridfit.sampling.ridge import Ridge, find_ridge
+from hybridfit.sampling.ridge import Ridge, find_ridge, find_ridges
 from hybridfit.sampling.student_t import StudentT, factor_of, weighted_moments
 
 # of the t's: heavier than any posterior seen, yet most draws fall where the posterior is
@@ -100,6 +101,7 @@ def sample_posterior(
     near: ApproximateLikelihood | None = None,
     options: SamplingOptions = SamplingOptions(),
     no_signal: Tensor | None = None,
+    modes: Modes | None = None,
 ) -> WeightedDraws:
     """Sample the posteriors of B galaxies by importance.
 
@@ -113,6 +115,7 @@ def sample_posterior(
         near: a cheaper likelihood, used where it agrees with the exact one.
         options: see `SamplingOptions`.
         no_signal: (B,) bool, galaxies that get ``no_signal_draws`` at most; default none.
+        modes: minima of the galaxies, all of which are proposed; default the fits alone.
     """
     space, fitted = problem.space, torch.isfinite(about.whitened).all(dim=1)
     numbers = Numbers.of(ids, space.n_nonlinear, space.n_linear, options.seed, fitted)
@@ -121,16 +124,22 @@ def sample_posterior(
     nothing = WeightedDraws.none(len(about) - len(everyone), space, fitted.device)
     if not len(everyone):
         return nothing.padded(1)
-    likelihood = checked_likelihood(problem, near, first, everyone, numbers)
+    likelihood = checked_likelihood(problem, near, first, everyone, numbers, modes)
     network = network if network is not None and options.network_draws else None
-    bent = _is_bent(about, plane)
+    several = _have_several(modes, fitted)
+    bent = _is_bent(about, plane) & ~several
     limit = _draw_limit(options, len(problem.profiles), fitted, no_signal)
     setting = _Setting(likelihood, numbers, options, limit, space.n_fluxes)
     order, finished = [(~fitted).nonzero()[:, 0]], [nothing]
-    for rows in ((fitted & ~bent).nonzero()[:, 0], (fitted & bent).nonzero()[:, 0]):
+    for kind in (fitted & ~bent & ~several, fitted & bent, fitted & several):
+        rows = kind.nonzero()[:, 0]
         if not len(rows):
             continue
-        start = _ridge(problem, about, plane, rows) if bent[rows[0]] else first[rows]
+        start: StudentT | Ridge = first[rows]
+        if modes is not None and several[rows[0]]:
+            start = _ridges(problem, modes[rows], plane, rows)
+        elif bent[rows[0]]:
+            start = _ridge(problem, about, plane, rows)
         for some, draws in _rounds(setting, start, network, about, rows):
             order.append(some)
             finished.append(draws)
@@ -141,6 +150,16 @@ def _is_bent(about: Linearised, plane: Tensor) -> Tensor:
     """(B,) whether sizes and shapes are so uncertain that a t at the fit is too simple."""
     variance = torch.diagonal(about.covariance, dim1=1, dim2=2)[:, plane]
     return (variance > BENT**2).any(dim=1)
+
+
+def _have_several(modes: Modes | None, like: Tensor) -> Tensor:
+    """(B,) whether galaxies have more than one mode, for B and the device of ``like``."""
+    return torch.zeros_like(like) if modes is None else modes.exist.sum(dim=1) > 1
+
+
+def _ridges(problem: Problem, modes: Modes, plane: Tensor, rows: Tensor) -> Ridge:
+    """The ridges through all modes of the galaxies ``rows`` (b,)."""
+    return find_ridges(problem, modes.whitened, modes.covariance, plane, rows, RIDGE_DOF)
 
 
 def _ridge(problem: Problem, about: Linearised, plane: Tensor, rows: Tensor) -> Ridge:

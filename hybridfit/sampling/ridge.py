@@ -106,6 +106,45 @@ def find_ridge(
         rows: (b,).
         dof: of the t distributions.
     """
+    nodes, unit, spacing = _walk(problem, whitened, covariance, plane, rows)
+    log_weight, means, covariances = _gathered(nodes, unit, spacing)
+    return _ridge(log_weight, means, covariances, dof)
+
+
+def find_ridges(
+    problem: Problem,
+    whitened: Tensor,
+    covariance: Tensor,
+    plane: Tensor,
+    rows: Tensor,
+    dof: float,
+) -> Ridge:
+    """Walk along the ridges through several modes of each galaxy, and return them as one.
+
+    Args:
+        problem, plane, rows, dof: see `find_ridge`.
+        whitened: (b, M, P) the modes; NaN where there is none, which the first never is.
+        covariance: (b, M, P, P) about them.
+    """
+    b, m, p = whitened.shape
+    exist = torch.isfinite(whitened).all(dim=2)
+    pairs = exist.nonzero()
+    nodes, unit, spacing = _walk(
+        problem, whitened[exist], covariance[exist], plane, rows[pairs[:, 0]]
+    )
+    parts = _gathered(nodes, unit, spacing)
+    g = len(nodes)
+    log_weight = whitened.new_full((b, m, g), -torch.inf)
+    means = whitened.new_zeros(b, m, g, p)
+    covariances = torch.eye(p).to(whitened).expand(b, m, g, p, p).clone()
+    log_weight[exist], means[exist], covariances[exist] = parts
+    return _ridge(log_weight.flatten(1), means.flatten(1, 2), covariances.flatten(1, 2), dof)
+
+
+def _walk(
+    problem: Problem, whitened: Tensor, covariance: Tensor, plane: Tensor, rows: Tensor
+) -> tuple[list[_Nodes], Tensor, Tensor]:
+    """Return the nodes of ridges, their directions (b, P) and spacings (b,), see `find_ridge`."""
     problem = replace(problem, prior_weight=1.0)
     b, p = whitened.shape
     variance = torch.diagonal(covariance, dim1=1, dim2=2)
@@ -126,7 +165,7 @@ def find_ridge(
         slope = ahead / (ahead * both).sum(dim=1, keepdim=True)
         here = _node(problem, here.point + sign[:, None] * slope, both, twice)
         nodes += [here[:b], here[b:]]
-    return _ridge(nodes, unit, spacing, dof)
+    return nodes, unit, spacing
 
 
 def _node(problem: Problem, guess: Tensor, unit: Tensor, rows: Tensor) -> _Nodes:
@@ -158,15 +197,10 @@ def _conditional(covariance: Tensor, unit: Tensor) -> Tensor:
     return covariance - column[:, :, None] * column[:, None, :] / own
 
 
-def _ridge(nodes: list[_Nodes], unit: Tensor, spacing: Tensor, dof: float) -> Ridge:
+def _gathered(nodes: list[_Nodes], unit: Tensor, spacing: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ln integrals (b, G), means (b, G, P) and covariances (b, G, P, P) of nodes."""
     log_weight = torch.stack([node.log_weight for node in nodes], dim=1)
     log_weight = torch.nan_to_num(log_weight, nan=-torch.inf, posinf=-torch.inf)
-    share = torch.softmax(TEMPER * log_weight, dim=1).nan_to_num()
-    reachable = torch.isfinite(log_weight).to(share)
-    reachable[:, 0] = 1.0
-    even = reachable / reachable.sum(dim=1, keepdim=True)
-    share = (1 - FLOOR) * share + FLOOR * even
-    share = share / share.sum(dim=1, keepdim=True)
     means = torch.stack([node.point for node in nodes], dim=1)
     covariances = []
     for node in nodes:
@@ -175,7 +209,18 @@ def _ridge(nodes: list[_Nodes], unit: Tensor, spacing: Tensor, dof: float) -> Ri
         slope = column / own
         width = (KERNEL * spacing[:, None] * slope)[:, :, None]
         covariances.append(_conditional(node.covariance, unit) + width @ width.mT)
+    return log_weight, means, torch.stack(covariances, dim=1)
+
+
+def _ridge(log_weight: Tensor, means: Tensor, covariances: Tensor, dof: float) -> Ridge:
+    """Return the mixture of nodes, see `_gathered`."""
+    share = torch.softmax(TEMPER * log_weight, dim=1).nan_to_num()
+    reachable = torch.isfinite(log_weight).to(share)
+    reachable[:, 0] = 1.0
+    even = reachable / reachable.sum(dim=1, keepdim=True)
+    share = (1 - FLOOR) * share + FLOOR * even
+    share = share / share.sum(dim=1, keepdim=True)
     scale = (dof - 2) / dof
-    covariance = torch.stack(covariances, dim=1) * scale
+    covariance = covariances * scale
     factor = factor_of(covariance.flatten(0, 1)).view_as(covariance)
     return Ridge(torch.log(share), torch.nan_to_num(means), factor, dof)
