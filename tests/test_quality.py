@@ -9,6 +9,7 @@ import torch
 from hybridfit.data.flags import Flag
 from hybridfit.data.result import Quality
 from hybridfit.data.samples import Draws
+from hybridfit.fitting.options import FitOptions
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.uncertainty.quality import (
     ENOUGH,
@@ -17,6 +18,7 @@ from hybridfit.uncertainty.quality import (
     SUSPECT,
     budget_flags,
     catastrophic_probability,
+    component_probability,
     quality,
     sampling_flags,
     uncertain_flags,
@@ -106,3 +108,32 @@ def test_errors_that_were_not_checked_are_usable_at_best():
     flags = torch.tensor([0, int(Flag.CROPPED), int(Flag.POOR_FIT)])
     assert quality(flags, sampled=False).tolist() == [1, 1, 0]
     assert quality(flags, sampled=True).tolist() == [2, 2, 0]
+
+
+BULGE_AND_DISK = FitOptions(model="bulge+disk").space
+
+
+def bulge_and_disk(share: torch.Tensor, mag: torch.Tensor) -> Draws:
+    """Draws of galaxies whose bulges have these shares (B, S) of the light, and magnitudes."""
+    theta = torch.ones(*share.shape, 14, dtype=torch.float64)
+    theta[..., 2] = mag - 2.5 * torch.log10(share)
+    theta[..., 9] = mag - 2.5 * torch.log10(1 - share)
+    theta[..., 3], theta[..., 10] = 3.0, 4.0
+    theta[..., 5] = theta[..., 11] = 0.8
+    return Draws(BULGE_AND_DISK, theta)
+
+
+def test_bulge_and_disk_are_judged_by_their_sum():
+    """An unknown share is usable, an unknown sum, the wrong twin, is suspect."""
+    generator = torch.Generator().manual_seed(0)
+    share = torch.rand(1, 4000, generator=generator, dtype=torch.float64)
+    noise = torch.randn(1, 4000, generator=generator, dtype=torch.float64)
+    quoted_at = bulge_and_disk(torch.full((1, 1), 0.5).double(), torch.tensor(18.0)).samples[:, 0]
+    for scatter, expected in ((0.05, Quality.USABLE), (0.5, Quality.SUSPECT)):
+        draws = bulge_and_disk(share, 18 + scatter * noise)
+        chance = catastrophic_probability(draws, quoted_at, BULGE_AND_DISK)
+        parts = component_probability(draws, quoted_at)
+        assert float(parts) > 0.5
+        flags = uncertain_flags(torch.tensor([int(Flag.UNCERTAIN)]), chance, parts)
+        assert int(flags) & Flag.COMPONENT_UNCERTAIN
+        assert int(quality(flags, sampled=True)) == expected

@@ -42,6 +42,7 @@ class Flag(IntFlag):
     FAILED = 1 << 29
     PSF_TRUNCATED = 1 << 30
     SEVERAL_SOURCES = 1 << 31
+    COMPONENT_UNCERTAIN = 1 << 32
     LARGER_THAN_STAMP = LARGER_THAN_CUTOUT  # its old name, until the next release
 
 
@@ -78,6 +79,10 @@ FLAG_TEXT: dict[Flag, str] = {
     Flag.FAILED: "the computation failed for this galaxy: see the column notes",
     Flag.PSF_TRUNCATED: "the PSF has a background, or its image cuts off its wings",
     Flag.SEVERAL_SOURCES: "the image is a field of many sources, one of which was measured",
+    Flag.COMPONENT_UNCERTAIN: (
+        "one of several components has little signal, or an uncertain magnitude or size; those of "
+        "the sum are known"
+    ),
 }
 
 

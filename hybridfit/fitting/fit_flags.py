@@ -13,6 +13,7 @@ from hybridfit.fitting.point_source import point_rise
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.profile_likelihood_check import MAX_EXTENT, size_extent
 from hybridfit.fitting.solution import Solution
+from hybridfit.model.combined import combined, combined_errors, combined_names
 from hybridfit.model.distributions import Family
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.scene_values import SceneValues
@@ -49,14 +50,19 @@ def fit_flags(fit: Fit, solution: Solution, problem: Problem, cutouts: Cutouts) 
     expected = 1 + 5 * torch.sqrt(2 / fit.dof.clamp_min(1).double())
     raise_flag((reduced > POOR_CHI2) & (reduced > expected), Flag.POOR_FIT)
     flags |= _prior_flags(solution, space)
-    raise_flag(~empty & (size_extent(solution, problem) > MAX_EXTENT), Flag.UNCERTAIN)
+    whole = bool(combined_names(space))  # a galaxy of several components
+    unsure = Flag.COMPONENT_UNCERTAIN if whole else Flag.UNCERTAIN
+    raise_flag(~empty & (size_extent(solution, problem) > MAX_EXTENT), unsure)
     signal = signal_to_noise(solution, problem)
     psf_xx, _, psf_yy = psf_moments(cutouts).unbind(1)
     psf_width = torch.sqrt((psf_xx + psf_yy) / 2).clamp_min(0.3)
+    if whole:
+        flags |= _flags_of_sum(fit, solution, problem) * ~empty
     longest = cutouts.size.amax(dim=1).double()
     for k, (component, prior) in enumerate(zip(space.components, space.priors, strict=True)):
-        raise_flag(~empty & ~(fit.error[:, space.column(k, "mag")] < MAX_MAG_ERROR), Flag.UNCERTAIN)
-        raise_flag(~empty & ~(signal[:, k] > MIN_SIGNAL), Flag.NO_SIGNAL)
+        raise_flag(~empty & ~(fit.error[:, space.column(k, "mag")] < MAX_MAG_ERROR), unsure)
+        dark = Flag.COMPONENT_UNCERTAIN if whole else Flag.NO_SIGNAL
+        raise_flag(~empty & ~(signal[:, k] > MIN_SIGNAL), dark)
         if not component.is_ellipse:
             continue
         r_eff, q = (fit.theta[:, space.column(k, name)] for name in ("r_eff", "q"))
@@ -69,6 +75,21 @@ def fit_flags(fit: Fit, solution: Solution, problem: Problem, cutouts: Cutouts) 
         raise_flag(r_eff > longest / 2, Flag.LARGER_THAN_CUTOUT)
         raise_flag(q < 2 * prior.q_min, Flag.AT_LIMIT)
     return flags
+
+
+def _flags_of_sum(fit: Fit, solution: Solution, problem: Problem) -> Tensor:
+    """(B,) flag bits of magnitude, size and signal of sums of components."""
+    names = combined_names(fit.space)
+    errors, values = (
+        combined_errors(fit.theta, fit.covariance, fit.space),
+        combined(fit.theta, fit.space),
+    )
+    size = names.index("r_eff")
+    known = errors[:, names.index("mag")] < MAX_MAG_ERROR
+    # of a point source there is no size
+    known &= ~(2 * errors[:, size] / values[:, size] > MAX_EXTENT)
+    lit = signal_of_sum(solution, problem) > MIN_SIGNAL
+    return ~known * int(Flag.UNCERTAIN) | ~lit * int(Flag.NO_SIGNAL)
 
 
 def _prior_flags(solution: Solution, space: ParameterSpace) -> Tensor:
@@ -125,22 +146,31 @@ def signal_to_noise(solution: Solution, problem: Problem) -> Tensor:
     A fixed flux has an infinite ratio; of tied ones and of those that are not linear the error is
     that of what they follow.
     """
+    flux, covariance = _fluxes(solution, problem)
+    return flux / torch.diagonal(covariance, dim1=1, dim2=2).sqrt()
+
+
+def signal_of_sum(solution: Solution, problem: Problem) -> Tensor:
+    """(B,) flux of all components over its error with everything else but the sky fixed."""
+    flux, covariance = _fluxes(solution, problem)
+    return flux.sum(dim=1) / covariance.sum(dim=(1, 2)).sqrt()
+
+
+def _fluxes(solution: Solution, problem: Problem) -> tuple[Tensor, Tensor]:
+    """Return fluxes (B, K) and their covariance (B, K, K), see `signal_to_noise`."""
     n_nonlinear, n_flux = problem.space.n_nonlinear, problem.space.n_components
     inner = solution.information[:, n_nonlinear:, n_nonlinear:]
     diagonal = torch.diagonal(inner, dim1=1, dim2=2)
     floor = torch.where(diagonal > 0, 1e-9 * diagonal, 1.0)
     covariance = torch.linalg.inv(inner + torch.diag_embed(floor))
     if problem.terms is None:
-        variance = torch.diagonal(covariance, dim1=1, dim2=2)
-        return (solution.linear / variance.sqrt())[:, :n_flux]
+        return solution.linear[:, :n_flux], covariance[:, :n_flux, :n_flux]
     rows = torch.arange(len(inner), device=inner.device)
     here = problem.expand(solution.whitened, solution.linear, rows)
     by_all = here.jacobian[:, problem.space.n_coords :][:, :n_flux]
-    by_linear = by_all[:, :, n_nonlinear:]
-    variance = torch.einsum("bki,bij,bkj->bk", by_linear, covariance, by_linear)
+    by_linear, by_whitened = by_all[:, :, n_nonlinear:], by_all[:, :, :n_nonlinear]
     own = torch.linalg.inv(
         torch.diagonal(solution.information, dim1=1, dim2=2).clamp_min(1e-30).diag_embed()
     )[:, :n_nonlinear, :n_nonlinear]
-    by_whitened = by_all[:, :, :n_nonlinear]
-    variance = variance + torch.einsum("bki,bij,bkj->bk", by_whitened, own, by_whitened)
-    return here.terms[:, :n_flux] / variance.sqrt()
+    covariance = by_linear @ covariance @ by_linear.mT + by_whitened @ own @ by_whitened.mT
+    return here.terms[:, :n_flux], covariance

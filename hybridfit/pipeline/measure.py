@@ -26,6 +26,7 @@ from hybridfit.fitting.fit import fit_parts, no_fit
 from hybridfit.fitting.fitted import Fitted
 from hybridfit.fitting.galaxy_scenes import scenes_of
 from hybridfit.fitting.options import FitOptions
+from hybridfit.model.combined import combined_names
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.scene_values import SceneValues
 from hybridfit.npe.network import Estimator
@@ -43,6 +44,7 @@ from hybridfit.uncertainty.consistency import disagreement, disagreement_flags
 from hybridfit.uncertainty.covariance import quote_covariance
 from hybridfit.uncertainty.quality import (
     catastrophic_probability,
+    component_probability,
     quality,
     sampling_flags,
     uncertain_flags,
@@ -231,8 +233,8 @@ def _bootstrapped(fit: Fit, draws: Draws, errors: ErrorOptions) -> Result:
     """The result of fits with draws of the bootstrap."""
     fitted = torch.isfinite(fit.theta).all(dim=1)
     failed = fitted & (draws.effective < errors.bootstrap.replicas / 2)
-    chance = catastrophic_probability(draws, fit.theta)
-    flags = uncertain_flags(fit.flags, chance) | failed * int(Flag.UNSAMPLED)
+    chance, flags = _chances(fit, draws)
+    flags = flags | failed * int(Flag.UNSAMPLED)
     fit = replace(fit, covariance=draws.covariance, flags=flags)
     grade = quality(flags, sampled=False)
     about = SamplingDiagnostics(draws.effective)
@@ -242,11 +244,10 @@ def _bootstrapped(fit: Fit, draws: Draws, errors: ErrorOptions) -> Result:
 def _sampled(fit: Fit, found: PosteriorResult) -> Result:
     """The result of fits whose posteriors were sampled."""
     fitted = torch.isfinite(fit.theta).all(dim=1)
-    chance = catastrophic_probability(found.draws, fit.theta)
-    about = found.diagnostics
-    flags = uncertain_flags(fit.flags, chance) | found.flags
+    chance, flags = _chances(fit, found.draws)
+    about, flags = found.diagnostics, flags | found.flags
     # where nothing shines there is no magnitude to fit, but still a posterior
-    wanted = fitted | ((fit.flags & int(Flag.NO_SIGNAL)) != 0)
+    wanted = fitted | ((fit.flags & int(Flag.NO_SIGNAL | Flag.COMPONENT_UNCERTAIN)) != 0)
     limit = pareto_k_limits(about.n_draws)
     flags = flags | wanted * sampling_flags(about.ess, about.pareto_k, limit)
     fit = replace(fit, covariance=found.draws.covariance, flags=flags)
@@ -258,6 +259,13 @@ def _sampled(fit: Fit, found: PosteriorResult) -> Result:
         flow_distance=found.flow_distance,
         catastrophic_probability=chance,
     )
+
+
+def _chances(fit: Fit, draws: Draws) -> tuple[Tensor, Tensor]:
+    """Return the probability (B,) of catastrophic errors, and the flags (B,) with what follows."""
+    chance = catastrophic_probability(draws, fit.theta, fit.space)
+    parts = component_probability(draws, fit.theta) if combined_names(fit.space) else None
+    return chance, uncertain_flags(fit.flags, chance, parts)
 
 
 # what a compiled kernel saves of a posterior, in units of what it saves of a fit

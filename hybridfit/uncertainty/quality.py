@@ -1,4 +1,9 @@
-"""Quality of a galaxy's numbers: certified, usable or suspect."""
+"""Quality of a galaxy's numbers: certified, usable or suspect.
+
+A galaxy of several named components, as bulge and disk, is judged by magnitude and size of their
+sum. Where only the share of the components is uncertain, or one of them may be absent, its numbers
+are COMPONENT_UNCERTAIN, and usable at best: the posterior tells what is known of the components.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,8 @@ from torch import Tensor
 from hybridfit.data.flags import Flag
 from hybridfit.data.result import Quality
 from hybridfit.data.samples import Draws
+from hybridfit.model.combined import CombinedParameters, combined, combined_names
+from hybridfit.model.parameters import ParameterSpace
 
 # errors that surveys call catastrophic failures
 FAR_MAG, FAR_SIZE = 0.5, math.log(2.0)  # mag, ln(r_eff)
@@ -49,10 +56,31 @@ LESS = (
     | Flag.PSF_DOUBTFUL
     | Flag.PSF_TRUNCATED
     | Flag.SEVERAL_SOURCES
+    | Flag.COMPONENT_UNCERTAIN
 )
 
 
-def catastrophic_probability(draws: Draws, theta: Tensor) -> Tensor:
+def catastrophic_probability(
+    draws: Draws, theta: Tensor, space: ParameterSpace | None = None
+) -> Tensor:
+    """Return the (B,) probability that magnitude or size are catastrophically off.
+
+    They are those of the sum where there is one, else of any component.
+
+    Args:
+        draws: of B galaxies.
+        theta: (B, Q) the quoted values; NaN counts as off.
+        space: of the parameters; default components without a sum.
+    """
+    if space is None or not combined_names(space):
+        return component_probability(draws, theta)
+    batch, count, _ = draws.samples.shape
+    drawn = combined(draws.samples.flatten(0, 1), space).view(batch, count, -1)
+    about = CombinedParameters(combined_names(space))
+    return component_probability(Draws(about, drawn, draws.weights), combined(theta, space))
+
+
+def component_probability(draws: Draws, theta: Tensor) -> Tensor:
     """Return the (B,) probability that magnitude or size of any component are catastrophically off.
 
     Args:
@@ -70,17 +98,22 @@ def catastrophic_probability(draws: Draws, theta: Tensor) -> Tensor:
     return torch.where(draws.exist, chance, torch.nan)
 
 
-def uncertain_flags(flags: Tensor, chance: Tensor) -> Tensor:
+def uncertain_flags(flags: Tensor, chance: Tensor, of_components: Tensor | None = None) -> Tensor:
     """Return flags (B,) with UNCERTAIN from the draws instead of the fit's estimate.
 
     Args:
         flags: (B,) of the fit.
         chance: (B,) from `catastrophic_probability`; where it is NaN, the fit's flag is kept.
+        of_components: (B,) from `component_probability`, that raises COMPONENT_UNCERTAIN; None
+            for galaxies without a sum of components.
     """
     bit = int(Flag.UNCERTAIN)
-    return torch.where(
+    flags = torch.where(
         torch.isnan(chance), flags, (flags & ~bit) | (chance > MAX_PROBABILITY) * bit
     )
+    if of_components is None:
+        return flags
+    return flags | (of_components > MAX_PROBABILITY) * int(Flag.COMPONENT_UNCERTAIN)
 
 
 def budget_flags(structure: Tensor, own: Tensor, offset: Tensor, wrong: Tensor) -> Tensor:
