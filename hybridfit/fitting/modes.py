@@ -61,17 +61,18 @@ class Modes(Batch):
 
 
 def concentric(space: ParameterSpace) -> tuple[int, ...]:
-    """Return the components that share the first one's centre; none if it has its own.
+    """Return the components of the first source that share its centre; none if there is but one.
 
-    Where nothing is tied all components belong to one source and can be exchanged.
+    Where nothing is tied all components of the source can be exchanged. Components of a GALFIT file
+    are sources of their own.
     """
-    if space.n_components == 1:
-        return ()
-    if space.links is None:
-        return tuple(range(space.n_components))
-    centres = [space.links.rows[c.start : c.start + 2] for c in space.slices()]
-    same = tuple(k for k, centre in enumerate(centres) if centre == centres[0] and any(centre))
-    return same if len(same) > 1 else ()
+    first = [k for k, c in enumerate(space.components) if c.source == space.components[0].source]
+    if space.links is not None:
+        slices = space.slices()
+        centres = [space.links.rows[slices[k].start : slices[k].start + 2] for k in first]
+        pairs = zip(first, centres, strict=True)
+        first = [k for k, centre in pairs if centre == centres[0] and any(centre)]
+    return tuple(first) if len(first) > 1 else ()
 
 
 def with_modes(
