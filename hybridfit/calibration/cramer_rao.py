@@ -37,8 +37,7 @@ def cramer_rao(
     the physical parameters. It is computed with the fitter's code, at the truth and without noise.
 
     At low signal-to-noise ratios the prior limits the posterior: hence w = 1 by default (van
-    Trees' inequality at the truth). Posteriors are not Gaussian there: use medians over many
-    galaxies.
+    Trees' inequality at the truth). Posteriors are not Gaussian there: use medians of galaxies.
 
     Args:
         theta: (B, Q) true physical parameters in the order of ``space.names``.

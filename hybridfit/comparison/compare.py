@@ -66,8 +66,7 @@ def compare(
 
     Args:
         results: folder (or results file) of a finished run, or a table of `hybridfit.fit`.
-        references: the catalogues to compare with, see
-            `hybridfit.io.references.read_reference`.
+        references: catalogues to compare with, see `hybridfit.io.references.read_reference`.
         out: folder for the tables and report.html; None writes nothing.
         options: see `CompareOptions`.
         reading: conventions that references do not state; one for all, or one for each.

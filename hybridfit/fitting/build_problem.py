@@ -14,6 +14,7 @@ from hybridfit.fitting.linear_terms import linear_terms
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import Problem, make_pixels
 from hybridfit.fitting.solution import term_units
+from hybridfit.model.constants import Constants
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
 from hybridfit.model.profiles import Profile, find_profile
@@ -75,15 +76,9 @@ def build_problem(
     level = sky_level(cutouts)
     background = torch.full_like(level, options.sky_value) if space.n_sky == 0 else level
     pixels = make_pixels(cutouts, background, space.n_sky, grid, dtype)
-    centre, reach = nominal_centre(cutouts), position_reach(cutouts, options.prior)
-    if scene is None or theta is None:
-        constants = space.constants(torch.cat([centre, reach[:, None], reach[:, None]], dim=1))
-        terms = None
-    else:
-        wide = 0.5 * cutouts.size.amax(dim=1).double()
-        constants = scene.constants(theta, cutouts.zeropoint, centre, reach, wide)
-        unit = term_units(space, grid, cutouts, pixels.scale)
-        terms = linear_terms(space, constants, unit, background)
+    constants = _constants(cutouts, options, space, scene, theta)
+    unit = term_units(space, grid, cutouts, pixels.scale)
+    terms = linear_terms(space, constants, unit, background)
     return Problem(
         pixels,
         grid,
@@ -95,6 +90,21 @@ def build_problem(
         kernels(compile),
         terms,
     )
+
+
+def _constants(
+    cutouts: Cutouts,
+    options: FitOptions,
+    space: ParameterSpace,
+    scene: SceneValues | None,
+    theta: Tensor | None,
+) -> Constants:
+    """Return the numbers of the priors, fixed values and ties; see `build_problem`."""
+    centre, reach = nominal_centre(cutouts), position_reach(cutouts, options.prior)
+    if scene is None or theta is None:
+        return space.constants(torch.cat([centre, reach[:, None], reach[:, None]], dim=1))
+    wide = 0.5 * cutouts.size.amax(dim=1).double()
+    return scene.constants(theta, cutouts.zeropoint, centre, reach, wide)
 
 
 def position_reach(cutouts: Cutouts, prior: Prior) -> Tensor:

@@ -99,10 +99,8 @@ def read_manifest(path: Path, options: ReadOptions, columns: ValueColumns = NONE
         if column is not None:
             numbers[name], wrong = _numbers(table[column], name, commas)
             if len(wrong) == len(ids):
-                raise ValueError(
-                    f"manifest '{path}': {wrong[0]}, and no other row of column '{column}' "
-                    "has a number either"
-                )
+                what = f"no other row of column '{column}' has a number either"
+                raise ValueError(f"manifest '{path}': {wrong[0]}, and {what}")
             problems |= {i: f"{text} (row {i + 1} of '{path.name}')" for i, text in wrong.items()}
     parameters = {name: numbers.pop(name) for name in own}
     return Manifest(ids, files, numbers, parameters, problems)

@@ -163,8 +163,7 @@ def result_rows(cutouts: Cutouts, result: Result, columns: Sequence[Column]) -> 
         (B,) structured array, big-endian and packed: the bytes of a FITS table.
 
     Raises:
-        ValueError: if the numbers of results and galaxies differ, or there are more draws than
-        columns.
+        ValueError: if numbers of results and galaxies differ, or there are more draws than columns.
     """
     if len(result) != len(cutouts):
         raise ValueError(f"{len(result)} fits came for {len(cutouts)} galaxies, expected one each")

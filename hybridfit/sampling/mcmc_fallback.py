@@ -57,8 +57,7 @@ def with_chains(
         return sampled
     seeds = _seeds([ids[row] for row in rows.tolist()], seed)
     chain, streams = _run_chains(sampled, problem, about, rows, seeds, options)
-    n_draws = sampled.diagnostics.n_draws
-    n_draws = n_draws.index_add(0, rows, chain.evaluations.to(n_draws))
+    n_draws = sampled.diagnostics.n_draws.index_add(0, rows, chain.evaluations.to(rows))
     sampled = replace(sampled, diagnostics=replace(sampled.diagnostics, n_draws=n_draws))
     for k in ((chain.rhat < MAX_RHAT) & (chain.ess > MIN_ESS)).nonzero()[:, 0].tolist():
         row = rows[k : k + 1]

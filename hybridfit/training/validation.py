@@ -116,17 +116,14 @@ def laplace_limit(theta: Tensor, cutouts: Cutouts, space: ParameterSpace) -> Ten
     targets = encode(theta, cutouts.zeropoint, frame)
     constants = space.constants(frame.position_bounds_of(space))
     coords, linear = space.from_physical(theta, cutouts.zeropoint)
-    _, chain = space.from_whitened(
-        space.to_whitened(coords, constants), constants
-    )  # d coords / d whitened
+    whitened = space.to_whitened(coords, constants)
+    _, chain = space.from_whitened(whitened, constants)  # d coords / d whitened
     n = space.n_nonlinear
     step = torch.zeros(len(theta), n + 2, n + 2, dtype=torch.float64, device=theta.device)
     step[:, :n, :n] = chain
     step[:, n, n] = linear[:, 0]  # d flux / d ln flux
     step[:, n + 1, n + 1] = 1.0
-    information = (
-        step.transpose(1, 2) @ normal_equations(coords, linear, cutouts).information @ step
-    )
+    information = step.mT @ normal_equations(coords, linear, cutouts).information @ step
     index = torch.arange(n, device=theta.device)
     information[:, index, index] += 1.0
     # scaled to a unit diagonal, so that the determinant does not lose digits

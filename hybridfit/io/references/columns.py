@@ -91,8 +91,7 @@ def catalogue_of(
 
     Args:
         table: one row per galaxy or component.
-        mapping: our names, from `QUANTITIES`, to the table's columns; ``NAME[k]`` is the k-th
-            entry, from 0, of a vector column.
+        mapping: our names, from `QUANTITIES`, to columns; ``NAME[k]``: entry k of a vector, from 0.
         convention: conventions of the values.
         options: the user's names, conditions and zero point.
         path, kind: path (for messages) and kind of the reference.

@@ -95,9 +95,8 @@ def within(values: Values, labels: Labels, k: int, name: str, limits: tuple[floa
     feedme = labels.feedme
     part = feedme.components[k]
     if name not in part.values and name != "c0":
-        file = feedme.path.parent / feedme.constraints
-        what = f"'{name}' of component {k + 1}"
-        raise GalfitError(file, None, f"a constraint is of {what}, which is not fitted")
+        text = f"a constraint is of '{name}' of component {k + 1}, which is not fitted"
+        raise GalfitError(feedme.path.parent / feedme.constraints, None, text)
     if name not in part.values or part.values[name].fixed:
         return True
     if part.kind == "sky":
@@ -106,8 +105,7 @@ def within(values: Values, labels: Labels, k: int, name: str, limits: tuple[floa
     if carrier is None:
         return False
     low, high = ((v - carrier.shift) / carrier.factor for v in limits)
-    value = values[k][carrier.name]
-    if value.fixed:
+    if (value := values[k][carrier.name]).fixed:
         return True
     if not low < high:
         start = low if value.start is None else clipped(value.start, low, high)
