@@ -231,7 +231,7 @@ def test_full_disk_and_going_on(inputs: Path, tmp_path: Path):
 def test_no_room_for_a_model(inputs: Path, tmp_path: Path, monkeypatch):
     """astropy says in words of its own that a disk is full."""
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError("Not enough space on disk: requested 65536, available 0.")
 
     monkeypatch.setattr("hybridfit.io.blocks.write_blocks", full)
