@@ -34,7 +34,9 @@ from hybridfit.pipeline.engine.parts import compute_part
 from hybridfit.pipeline.engine.serial import SerialEngine
 from hybridfit.pipeline.engine.worker import Worker
 from hybridfit.pipeline.fit_files import FitWork, fit_files
+from hybridfit.pipeline.galfit.rows import table_space
 from hybridfit.pipeline.galfit.run import FeedmeWork
+from hybridfit.pipeline.galfit.tasks import read_task
 from hybridfit.pipeline.options import FileRunOptions, RunOptions
 from hybridfit.pipeline.predict import PredictWork
 from hybridfit.pipeline.run import run_files
@@ -101,7 +103,8 @@ def feedme_job(inputs: Path, folder: Path) -> tuple[Job, list[Source]]:
         found[name] = inputs / f"{name}.feedme"
         found[name].write_text(FEEDME.format(id=name))
     work = fit_work()
-    work = FeedmeWork(work.read, work.run, work.fit, work.errors, "", found, 1)
+    space = table_space([read_task(id, path) for id, path in found.items()])
+    work = FeedmeWork(work.read, work.run, work.fit, work.errors, "", found, space)
     sources = [Source(name, str(path)) for name, path in found.items()]
     return job_of(work, sources, folder), sources
 

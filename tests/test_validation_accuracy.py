@@ -134,7 +134,7 @@ def test_causes(continuous: dict, grid: dict, without_prior: dict | None, text: 
 def test_what_lies_beyond_the_prior() -> None:
     values = np.array([[1, 1, 20, 5.0, 2.0, 0.5, 0.0], [1, 1, 20, 5.0, 1.0, 0.5, 0.0]])
     assert not galfit_real.beyond_prior(values)
-    values[1, 4] = 14.9
+    values[1, 4] = 20.5  # GALFIT's own indices end at 20
     assert galfit_real.beyond_prior(values)
 
 

@@ -68,10 +68,10 @@ def fit_feedmes(
 
     Each file gives its image, sigma, PSF, mask, region, zero point, EXPTIME, initial values and
     fixed parameters. The table has the columns of `hybridfit.fit`; if any file has several
-    components the names begin with comp1_, comp2_... in the file's order, with NaN where a file has
-    fewer components, or its profile does not have the parameter. The columns ``feedme`` and
-    ``fixed`` say what was asked. A run that was killed continues where it stopped. ``save_models``
-    writes image blocks and restart files, as GALFIT does, to ``out/models``.
+    components the names begin with ``comp1_``, ``comp2_``... in the file's order, with NaN where a
+    file has fewer components, or its profile does not have the parameter. The columns ``feedme``
+    and ``fixed`` say what was asked. A run that was killed continues where it stopped.
+    ``save_models`` writes image blocks and restart files, as GALFIT does, to ``out/models``.
 
     Args:
         inputs: feedme files, and directories that hold such.
