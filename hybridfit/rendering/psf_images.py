@@ -55,7 +55,9 @@ def prepare_psf(
     return found.psf, found.flags
 
 
-def examine_psf(psf: ArrayLike, center: str = "array", sampling: float = 1.0) -> PreparedPsf:
+def examine_psf(
+    psf: ArrayLike, center: str = "array", sampling: float = 1.0, between: bool | None = None
+) -> PreparedPsf:
     """Return a PSF prepared for the renderer, and flags for its faults.
 
     The centre of an array with N pixels a side is pixel N // 2, counted from 0, as in GALFIT
@@ -71,6 +73,8 @@ def examine_psf(psf: ArrayLike, center: str = "array", sampling: float = 1.0) ->
             and every value unchanged.
         sampling: PSF pixels per image pixel; if it is not an integer, the PSF is interpolated to
             the next larger integer.
+        between: whether the centre of even sides is between their middle pixels; None to decide by
+            the centroid, as above. PSFs of one set must agree.
 
     Returns:
         The PSF with bits of `hybridfit.Flag`: BAD_PSF (NaN, negative pixels with more than 5 % of
@@ -87,13 +91,15 @@ def examine_psf(psf: ArrayLike, center: str = "array", sampling: float = 1.0) ->
     array, flags = _normalised(psf)
     centre = windowed_centroid(array)
     array, faults, notes = _cleaned(array, centre, mend=center != "galfit")
-    middle, off_centre, remarks = _examine_centre(array.shape, centre, center, sampling)
+    if between is None:
+        between = _is_between(array.shape, centre, sampling)
+    middle, off_centre, remarks = _examine_centre(array.shape, centre, center, sampling, between)
     flags, notes = flags | faults | off_centre, notes + remarks
     if min(array.shape) < LEAST_SIDE:
         flags |= Flag.BAD_PSF
         notes += (_too_small(array.shape),)
     origin = np.asarray(centre if center == "centroid" else middle)
-    array, finer = _at_whole_sampling(array, origin, sampling)
+    array, finer = at_whole_sampling(array, origin, sampling)
     if 1 - sampling > WHOLE:
         flags |= Flag.BAD_PSF
         notes += (f"the PSF's pixels are {1 / sampling:.2f} times as wide as the image's",)
@@ -163,7 +169,11 @@ def _without_background(
 
 
 def _examine_centre(
-    shape: tuple[int, ...], centre: tuple[float, float], center: str, sampling: float
+    shape: tuple[int, ...],
+    centre: tuple[float, float],
+    center: str,
+    sampling: float,
+    between: bool,
 ) -> tuple[NDArray[np.float64], Flag, tuple[str, ...]]:
     """Return y, x of the array's middle, and a flag and notes if the PSF's centre is not there.
 
@@ -172,10 +182,12 @@ def _examine_centre(
         centre: y, x of the PSF's centre.
         center: as `examine_psf` takes it.
         sampling: PSF pixels per image pixel.
+        between: whether the middle of even sides is between pixels.
     """
     flags = Flag(0)
     notes: tuple[str, ...] = ()
-    middle, between = _middle(shape, centre, sampling)
+    middle = middle_of(shape, between)
+    between = between and any(side % 2 == 0 for side in shape)
     if between and center == "array":
         notes += ("the oversampled PSF has even sides, its centre between its middle pixels",)
     elif between and center == "galfit":
@@ -189,15 +201,33 @@ def _examine_centre(
     return middle, flags, notes
 
 
-def _middle(
-    shape: tuple[int, ...], centre: tuple[float, float], sampling: float
-) -> tuple[NDArray[np.float64], bool]:
-    """Return the array's centre y, x, and whether it is between the middle pixels of even sides."""
+def middle_of(shape: tuple[int, ...], between: bool) -> NDArray[np.float64]:
+    """Return y, x of the middle of an array: pixel N // 2, counted from 0.
+
+    Args:
+        shape: (h, w).
+        between: whether the middle of even sides is between their middle pixels, (N - 1) / 2.
+    """
     middle = np.array([side // 2 for side in shape], dtype=np.float64)
     even = np.array([side % 2 == 0 for side in shape])
-    if sampling <= 1 or not even.any() or np.subtract(centre, middle)[even].mean() > -0.25:
-        return middle, False
-    return np.where(even, middle - 0.5, middle), True
+    return np.where(even, middle - 0.5, middle) if between else middle
+
+
+def lies_between(psf: NDArray[np.float64], sampling: float) -> bool:
+    """Return whether the centre of a PSF with even sides is between its middle pixels.
+
+    Args:
+        psf: (h, w), or the mean of a set.
+        sampling: PSF pixels per image pixel.
+    """
+    return _is_between(psf.shape, windowed_centroid(psf), sampling)
+
+
+def _is_between(shape: tuple[int, ...], centre: tuple[float, float], sampling: float) -> bool:
+    even = np.array([side % 2 == 0 for side in shape])
+    if sampling <= 1 or not even.any():
+        return False
+    return bool(np.subtract(centre, middle_of(shape, False))[even].mean() <= -0.25)
 
 
 def _off_centre(offset: NDArray[np.float64], shape: tuple[int, ...]) -> str:
@@ -285,7 +315,7 @@ def _moved_by_half(psf: NDArray[np.float64], shift: NDArray[np.float64]) -> NDAr
     return psf
 
 
-def _at_whole_sampling(
+def at_whole_sampling(
     psf: NDArray[np.float64], origin: NDArray[np.float64], sampling: float
 ) -> tuple[NDArray[np.float64], int]:
     """Move ``origin`` y, x into the middle pixel; return the PSF and its pixels per image pixel.

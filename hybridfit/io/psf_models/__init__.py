@@ -1,0 +1,1 @@
+"""Readers of PSFs that vary over an image."""
