@@ -155,6 +155,8 @@ def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
         return {key: _mapped(one, function) for key, one in value.items()}
     if _has_columns(value):
         return tuple(_mapped(one, function) for one in value)
+    if isinstance(value, tuple) and not value:
+        return value  # no batches, or no rows
     return function(value) if isinstance(value, Tensor | np.ndarray | tuple | list) else value
 
 
@@ -180,6 +182,9 @@ def _count(value: Any) -> int | None:
 def _joined(name: str, values: Sequence[Any]) -> Any:
     """Join the rows of one field of several batches."""
     first = values[0]
+    if any(map(_has_columns, values)) and len({len(value) for value in values}) > 1:
+        counts = ", ".join(sorted({str(len(value)) for value in values}))
+        raise ValueError(f"{name} has {counts} entries in batches to put together, expected alike")
     if any((value is None) != (first is None) for value in values):
         raise ValueError(f"{name} is missing in some of {len(values)} batches to put together")
     if isinstance(first, Tensor):

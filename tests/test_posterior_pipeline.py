@@ -14,7 +14,7 @@ import hybridfit as hf
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.result import QUALITY_COLUMNS
 from hybridfit.fitting import build_problem, fitted, linearised
-from hybridfit.fitting.problem import Pixels
+from hybridfit.fitting.pixels import Pixels
 
 NAMES = ("x", "y", "mag", "r_eff", "n", "q", "sky")
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.detection.background import nominal_centre
 from hybridfit.fitting.lm import Minimum
-from hybridfit.fitting.problem import Problem, make_pixels
+from hybridfit.fitting.pixels import make_pixels
+from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import solution_of, to_fit
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.profiles import Profile, Sersic
@@ -51,7 +52,7 @@ def cramer_rao(
         (B, Q, Q) float64 on the CPU; NaN for a non-finite truth.
 
     Raises:
-        ValueError: if the sky is fixed, or theta has another shape.
+        ValueError: if the sky is fixed, theta has another shape, or the cutouts have exposures.
     """
     space, profiles = space or ParameterSpace(), profiles or (Sersic(),)
     _check_arguments(theta, cutouts, space)
@@ -72,7 +73,11 @@ def _batches(oversampling: Tensor, known: Tensor) -> Iterator[Tensor]:
 
 
 def _check_arguments(theta: Tensor, cutouts: Cutouts, space: ParameterSpace) -> None:
-    """Raise ValueError if the sky is fixed, or theta has another shape."""
+    """Raise ValueError for a fixed sky, several images, or theta of another shape."""
+    if cutouts.exposures:
+        raise ValueError(
+            "cutouts have exposures, expected one image of each galaxy: the limit knows no others"
+        )
     if space.n_sky == 0:
         raise ValueError("sky is 'fixed', expected 'constant' or 'plane': the limit frees the sky")
     if tuple(theta.shape) != (len(cutouts), len(space.names)):

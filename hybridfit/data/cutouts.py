@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hybridfit.batch import Batch
 from hybridfit.data.cutout_checks import checked_cutouts
+from hybridfit.data.exposure import Exposure, checked_exposures
 
 
 @dataclass(frozen=True, init=False)
@@ -43,6 +45,9 @@ class Cutouts(Batch):
         parameters: (B,) arrays of initial and fixed values of a model's parameters by name,
             in cutout pixels, NaN where there are none: ``{"bulge_n": ..., "disk_r_eff_fixed":
             ...}``, see `hybridfit.model.value_columns`.
+        exposures: further images of the same galaxies, see `hybridfit.Exposure`; all are fitted
+            jointly. The network and starting values use the first image, whose pixels positions,
+            sizes and angles refer to.
         flags: (B,) int64 bits of `hybridfit.Flag` raised while reading.
         size: (B, 2) true height and width before padding; default H, W.
         wcs: B astropy WCS objects (or None) of the cutouts.
@@ -69,6 +74,7 @@ class Cutouts(Batch):
     messages: Sequence[str]
     zeropoint_from: Sequence[str]
     parameters: Mapping[str, Tensor]
+    exposures: tuple[Exposure, ...]
 
     def __init__(
         self,
@@ -89,9 +95,12 @@ class Cutouts(Batch):
         messages: Any = None,
         zeropoint_from: Any = None,
         parameters: Any = None,
+        exposures: Any = None,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name != "self"}
-        for name, value in checked_cutouts(given).items():
+        given = {k: v for k, v in locals().items() if k not in ("self", "exposures")}
+        values = checked_cutouts(given)
+        values["exposures"] = checked_exposures(exposures, values)
+        for name, value in values.items():
             object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
@@ -99,4 +108,39 @@ class Cutouts(Batch):
         height, width = self.image.shape[-2:]
         psf = "no PSF" if self.psf is None else "PSFs {} x {}".format(*self.psf.shape[-2:])
         ids = ", ".join(repr(i) for i in self.id[:3]) + (", ..." if len(self) > 3 else "")
-        return f"Cutouts({len(self)} of {height} x {width} pixels, {psf}, id: {ids})"
+        more = f", {1 + len(self.exposures)} images" if self.exposures else ""
+        return f"Cutouts({len(self)} of {height} x {width} pixels, {psf}{more}, id: {ids})"
+
+    @property
+    def all_flags(self) -> Tensor:
+        """(B,) int64 ``flags``, and those of the exposures that have data."""
+        flags = self.flags
+        for exposure in self.exposures:
+            flags = flags | exposure.flags * exposure.has_data
+        return flags
+
+    def single_images(self) -> tuple[Cutouts, ...]:
+        """Return the first image, then each exposure, as cutouts of their own.
+
+        Those of exposures have the target's expected position as their initial one, their own zero
+        points and flags, and no other values of the galaxies.
+        """
+        if not self.exposures:
+            return (self,)
+        first = self._with({"exposures": ()})
+        return (first, *(self._exposure(exposure) for exposure in self.exposures))
+
+    def _exposure(self, exposure: Exposure) -> Cutouts:
+        """Return an exposure as cutouts, see `single_images`."""
+        own = {f.name: getattr(exposure, f.name) for f in fields(Exposure) if f.name != "to_pixels"}
+        middle = (self.size.flip(1).double() - 1) / 2
+        target = torch.where(torch.isfinite(self.start[:, :2]), self.start[:, :2], middle)
+        start = torch.full_like(self.start, torch.nan)
+        start[:, :2] = exposure.positions(target)
+        scale = torch.linalg.det(exposure.to_pixels[:, :, :2]).abs().sqrt()
+        own["zeropoint"] = torch.where(
+            torch.isnan(exposure.zeropoint), self.zeropoint, exposure.zeropoint
+        )
+        values = {"start": start, "pixel_scale": self.pixel_scale / scale, "exposures": ()}
+        nothing = {"origin": torch.zeros_like(self.origin), "wcs": (None,) * len(self)}
+        return self._with({**own, **values, **nothing, "parameters": {}})

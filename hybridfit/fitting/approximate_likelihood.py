@@ -144,6 +144,9 @@ def approximate_likelihood(
 ) -> ApproximateLikelihood | None:
     """Return the likelihood about the fits, or None where a window would save nothing.
 
+    Scenes seen in several images have none: the sky of an exposure joins its pixels inside and
+    outside of a window.
+
     Args:
         problem: of B galaxies.
         cutouts: the same galaxies.
@@ -152,7 +155,7 @@ def approximate_likelihood(
     height, width = cutouts.image.shape[-2:]
     sides = [side for side in SIDES if side <= WORTH * min(height, width)]
     space = problem.space
-    if not sides or space.n_sky >= 3 or problem.grid.convolution.galfit:
+    if not sides or space.n_sky >= 3 or problem.exposures or problem.grid.convolution.galfit:
         return None
     side = sides[0]
     coords, _ = problem.space.from_whitened(about.whitened, problem.constants)

@@ -10,9 +10,12 @@ from torch import Tensor
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.detection.background import nominal_centre, sky_level
 from hybridfit.fitting.compile import kernels
+from hybridfit.fitting.frame import Frame
+from hybridfit.fitting.image_term import ImageTerm
 from hybridfit.fitting.linear_terms import linear_terms
 from hybridfit.fitting.options import FitOptions
-from hybridfit.fitting.problem import Problem, make_pixels
+from hybridfit.fitting.pixels import Pixels, make_pixels
+from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import term_units
 from hybridfit.model.constants import Constants
 from hybridfit.model.parameters import ParameterSpace
@@ -70,15 +73,21 @@ def build_problem(
         scene: what is fitted, in place of the components of ``options``.
         theta: (B, Q) its initial values, none of them missing.
     """
-    dtype = torch.float32 if options.precision == "float32" else torch.float64
     space = options.space if scene is None else scene.space
-    grid = grid_of(cutouts, dtype, convolution_of(options.convolution))
-    level = sky_level(cutouts)
-    background = torch.full_like(level, options.sky_value) if space.n_sky == 0 else level
-    pixels = make_pixels(cutouts, background, space.n_sky, grid, dtype)
+    first, *others = cutouts.single_images()
+    fixed = torch.full_like(cutouts.zeropoint, options.sky_value)
+    pixels, grid = _image_of(first, options, space.n_sky, fixed)
     constants = _constants(cutouts, options, space, scene, theta)
     unit = term_units(space, grid, cutouts, pixels.scale)
-    terms = linear_terms(space, constants, unit, background)
+    terms = linear_terms(space, constants, unit, pixels.background)
+    exposures = []
+    for image, exposure in zip(others, cutouts.exposures, strict=True):
+        gain = 10 ** (0.4 * (image.zeropoint - cutouts.zeropoint))
+        turn, shift = exposure.to_pixels.split([2, 1], dim=2)
+        same_sky = fixed * gain / torch.linalg.det(turn).abs()
+        own, own_grid = _image_of(image, options, space.n_sky, same_sky)
+        frame = Frame(turn, shift[:, :, 0], gain * pixels.scale / own.scale)
+        exposures.append(ImageTerm(own, own_grid, frame))
     return Problem(
         pixels,
         grid,
@@ -89,7 +98,25 @@ def build_problem(
         profiles_of(space),
         kernels(compile),
         terms,
+        tuple(exposures),
     )
+
+
+def _image_of(
+    cutouts: Cutouts, options: FitOptions, n_sky: int, fixed: Tensor
+) -> tuple[Pixels, Grid]:
+    """Return the pixels of one image of each galaxy, and their Fourier grid.
+
+    Args:
+        cutouts: one image of B galaxies.
+        options: of the fit.
+        n_sky: sky terms that are fitted.
+        fixed: (B,) flux per pixel, the sky where none is fitted.
+    """
+    dtype = torch.float32 if options.precision == "float32" else torch.float64
+    grid = grid_of(cutouts, dtype, convolution_of(options.convolution))
+    background = sky_level(cutouts) if n_sky else fixed
+    return make_pixels(cutouts, background, n_sky, grid, dtype), grid
 
 
 def _constants(
@@ -118,8 +145,11 @@ def profiles_of(space: ParameterSpace) -> tuple[Profile, ...]:
 
 
 def _groups(cutouts: Cutouts) -> list[Tensor]:
-    """Rows that share what the Fourier grid depends on: oversampling, and aliasing of the PSF."""
+    """Rows that share what the Fourier grids depend on: oversampling, and aliasing of the PSFs."""
     key = grid_key(cutouts.psf, cutouts.psf_oversampling).cpu()
+    if cutouts.exposures:
+        keys = [key, *(grid_key(e.psf, e.psf_oversampling).cpu() for e in cutouts.exposures)]
+        key = torch.stack(keys, dim=1).unique(dim=0, return_inverse=True)[1]
     return [(key == k).nonzero()[:, 0] for k in key.unique()]
 
 
@@ -127,7 +157,8 @@ def _at_once(cutouts: Cutouts, rows: Tensor, options: FitOptions) -> int:
     """How many galaxies of a group fit into memory; modes beyond Nyquist take the most of it."""
     convolution = convolution_of(options.convolution)
     bandlimit = convolution.bandlimit(cutouts.psf, int(cutouts.psf_oversampling[rows[0]]))
-    return max(1, int(PIXELS_AT_ONCE / (cutouts.image[0].numel() * bandlimit**2)))
+    pixels = sum(image.image[0].numel() for image in cutouts.single_images())
+    return max(1, int(PIXELS_AT_ONCE / (pixels * bandlimit**2)))
 
 
 def _chunk(options: FitOptions, grid: Grid) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -21,3 +23,9 @@ def scaled_cholesky(matrix: Tensor, jitter: float) -> tuple[Tensor, Tensor]:
     eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     unit = matrix * scale[:, :, None] * scale[:, None, :] + jitter * eye
     return torch.linalg.cholesky_ex(unit)[0], scale
+
+
+def solver(matrix: Tensor, jitter: float) -> Callable[[Tensor], Tensor]:
+    """Return what solves systems (B, N, N) for right sides (B, N, C), see `scaled_cholesky`."""
+    factor, scale = scaled_cholesky(matrix, jitter)
+    return lambda right: scale[:, :, None] * torch.cholesky_solve(scale[:, :, None] * right, factor)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.fitting.lm import LMOptions, Minimum, minimise
-from hybridfit.fitting.problem import EAGER, Problem
+from hybridfit.fitting.pixels import EAGER
+from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.window import window_problem
 
 SMALLEST = 96  # pix: sides below this are not worth a stage of their own

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybridfit.fitting.problem import EAGER, Kernels, linear_gram, pixel_gram
+from hybridfit.fitting.pixels import EAGER, Kernels, linear_gram, pixel_gram
 from hybridfit.model.profiles import Profile
 from hybridfit.rendering.grid import Grid
 from hybridfit.rendering.kernels import Geometry, component_images

@@ -37,13 +37,12 @@ MAX_MAG_ERROR = 0.25  # mag
 def fit_flags(fit: Fit, solution: Solution, problem: Problem, cutouts: Cutouts) -> Tensor:
     """Return (B,) flag bits: those of the cutouts, and those that the fit adds."""
     space = fit.space
-    flags = cutouts.flags.clone()
+    flags = cutouts.all_flags.clone()
 
     def raise_flag(where: Tensor, flag: Flag) -> None:
         flags.bitwise_or_(where * int(flag))
 
-    used = (problem.pixels.weight > 0).flatten(1).sum(dim=1)
-    empty = (fit.dof <= 0) | (used == 0)
+    empty = (fit.dof <= 0) | (problem.n_pixels == 0)
     raise_flag(empty, Flag.NO_DATA)
     raise_flag(~empty & ~(solution.converged & torch.isfinite(fit.chi2)), Flag.NOT_CONVERGED)
     dof = fit.dof.clamp_min(1).double()
@@ -54,8 +53,7 @@ def fit_flags(fit: Fit, solution: Solution, problem: Problem, cutouts: Cutouts) 
     unsure = Flag.COMPONENT_UNCERTAIN if whole else Flag.UNCERTAIN
     raise_flag(~empty & (size_extent(solution, problem) > MAX_EXTENT), unsure)
     signal = signal_to_noise(solution, problem)
-    psf_xx, _, psf_yy = psf_moments(cutouts).unbind(1)
-    psf_width = torch.sqrt((psf_xx + psf_yy) / 2).clamp_min(0.3)
+    psf_width = _psf_width(cutouts)
     if whole:
         flags |= _flags_of_sum(fit, solution, problem) * ~empty
     longest = cutouts.size.amax(dim=1).double()
@@ -75,6 +73,18 @@ def fit_flags(fit: Fit, solution: Solution, problem: Problem, cutouts: Cutouts) 
         raise_flag(r_eff > longest / 2, Flag.LARGER_THAN_CUTOUT)
         raise_flag(q < 2 * prior.q_min, Flag.AT_LIMIT)
     return flags
+
+
+def _psf_width(cutouts: Cutouts) -> Tensor:
+    """(B,) Gaussian width of the sharpest PSF of each galaxy, in pixels of its first image."""
+    psf_xx, _, psf_yy = psf_moments(cutouts).unbind(1)
+    width = torch.sqrt((psf_xx + psf_yy) / 2).clamp_min(0.3)
+    images = cutouts.single_images()[1:]
+    for image, exposure in zip(images, cutouts.exposures, strict=True):
+        scale = torch.linalg.det(exposure.to_pixels[:, :, :2]).abs().sqrt()
+        own = _psf_width(image) / scale
+        width = torch.where(exposure.has_data, torch.minimum(width, own), width)
+    return width
 
 
 def _flags_of_sum(fit: Fit, solution: Solution, problem: Problem) -> Tensor:

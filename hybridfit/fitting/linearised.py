@@ -7,6 +7,7 @@ Error terms and one-step refits are algebra with J, the residuals and the prior.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +16,30 @@ from torch import Tensor
 from hybridfit.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.fit import Fit
+from hybridfit.fitting.image_term import ImageTerm
 from hybridfit.fitting.problem import Problem, RenderPoint
 from hybridfit.fitting.solution import flux_units, physical, solve
 from hybridfit.rendering.design_matrix import linear_columns, shape_columns
+
+
+@dataclass(frozen=True)
+class ImageColumns(Batch):
+    """The model of B galaxies in one image, in units of each pixel's noise, 0 where masked.
+
+    Args:
+        columns: (B, C, H, W) d model / d c over sigma.
+        residual: (B, H, W) (data - model) over sigma.
+        light: (B, H, W) the components' model over sigma, without the sky.
+    """
+
+    columns: Tensor
+    residual: Tensor
+    light: Tensor
+
+    def scaled(self, factor: Tensor) -> ImageColumns:
+        """Return the same with 1 / sigma times ``factor`` (B,)."""
+        by = factor.to(self.columns.dtype)[:, None, None]
+        return ImageColumns(self.columns * by[:, None], self.residual * by, self.light * by)
 
 
 @dataclass(frozen=True)
@@ -27,13 +49,14 @@ class Linearised(Batch):
     Args:
         columns: (B, C, H, W) d model / d c over sigma, 0 where masked.
         residual: (B, H, W) (data - model) over sigma, 0 where masked.
-        information: (B, C, C) float64 J^T W J, without the prior.
+        information: (B, C, C) float64 J^T W J of all images, without the prior.
         prior: (B, C, C) float64 precision of the prior.
         whitened: (B, P) float64, where the derivatives are taken; NaN for a galaxy without a fit.
         linear: (B, F) float64 free fluxes and sky terms, units of the noise.
         flux: (B, K) float64 of each component, units of the noise.
         light: (B, H, W) the components' model over sigma, without the sky.
         to_physical: (B, Q, C) float64 derivatives of the physical parameters by c.
+        exposures: of further images, their own sky projected out of columns and residual.
     """
 
     columns: Tensor
@@ -45,6 +68,12 @@ class Linearised(Batch):
     flux: Tensor
     light: Tensor
     to_physical: Tensor
+    exposures: tuple[ImageColumns, ...] = ()
+
+    @property
+    def images(self) -> tuple[ImageColumns, ...]:
+        """The first image, then each exposure."""
+        return (ImageColumns(self.columns, self.residual, self.light), *self.exposures)
 
     @property
     def covariance(self) -> Tensor:
@@ -100,8 +129,8 @@ def linearise(
         residuals.append((pixels.data[pick[:used]] - other) * weight)
         lights.append(light * weight)
     column, residual = torch.cat(columns), torch.cat(residuals)
-    flat = column.flatten(2)
-    information = (flat @ flat.transpose(1, 2)).double()
+    exposures = tuple(_exposure(problem, term, here) for term in problem.exposures)
+    information = sum_of_squares([column, *(other.columns for other in exposures)])
     n_nonlinear, total = space.n_nonlinear, column.shape[1]
     precision = torch.zeros(total, dtype=whitened.dtype, device=whitened.device)
     precision[:n_nonlinear] = problem.prior_weight or 1e-6
@@ -115,7 +144,39 @@ def linearise(
         here.terms[:, : space.n_components],
         torch.cat(lights),
         physical(whitened, best, problem, cutouts)[1],
+        exposures,
     )
+
+
+def sum_of_squares(columns: Sequence[Tensor]) -> Tensor:
+    """Return J^T J (B, C, C) float64, summed over images of columns (B, C, H, W)."""
+    flat = [one.flatten(2) for one in columns]
+    first, *others = [(one @ one.transpose(1, 2)).double() for one in flat]
+    for other in others:
+        first = first + other
+    return first
+
+
+def _exposure(problem: Problem, term: ImageTerm, here: RenderPoint) -> ImageColumns:
+    """Return the derivatives of `linearise` in a further image."""
+    n_coords, n_flux = problem.space.n_coords, problem.space.n_components
+    placed, slope = term.frame.place(here.coords, problem.space.slices())
+    by_coords = slope @ here.jacobian[:, :n_coords]
+    by_flux = here.jacobian[:, n_coords : n_coords + n_flux] * term.frame.gain[:, None, None]
+    flux = here.terms[:, :n_flux] * term.frame.gain[:, None]
+    there = RenderPoint(placed, flux, torch.cat([by_coords, by_flux], dim=1))
+    rows = torch.arange(len(flux), device=flux.device)
+    pieces = []
+    for pick, used, images in problem.alone(term).images(placed, rows, jacobian=True):
+        some = pick[:used]
+        own, light, _ = _columns(
+            [image[:used] for image in images], there[some], term.pixels.sky[:0], untied=False
+        )
+        weight = term.pixels.weight[some]
+        columns = torch.cat([own, (term.pixels.data[some] - light)[:, None]], dim=1)
+        columns = term.without_sky(columns * weight[:, None], some)
+        pieces.append(ImageColumns(columns[:, :-1], columns[:, -1], light * weight))
+    return ImageColumns.cat(pieces)
 
 
 def _columns(

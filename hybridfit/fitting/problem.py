@@ -8,107 +8,24 @@ images, sky terms, residual]; what follows is algebra in float64.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from hybridfit.batch import Batch, shared
-from hybridfit.data.cutouts import Cutouts
-from hybridfit.detection.background import typical_sigma
-from hybridfit.fitting.cholesky import scaled_cholesky
+from hybridfit.fitting.cholesky import scaled_cholesky, solver
+from hybridfit.fitting.image_term import ImageTerm, Rendered
 from hybridfit.fitting.linear_terms import LinearTerms
 from hybridfit.fitting.lm import Normal
+from hybridfit.fitting.pixels import EAGER, Kernels, Pixels
 from hybridfit.model.constants import Constants
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.profiles import Profile
-from hybridfit.rendering.design_matrix import gram_matrix, linear_columns, shape_columns
 from hybridfit.rendering.grid import Grid
-from hybridfit.rendering.kernels import Geometry, component_images, geometry
-from hybridfit.rendering.sky import sky_terms
-from hybridfit.rendering.transfer import transfer_of
+from hybridfit.rendering.kernels import Geometry, geometry
 
-
-@dataclass(frozen=True)
-class Pixels(Batch):
-    """What the kernels read of a batch, in units of each galaxy's own noise.
-
-    Args:
-        data: (B, H, W) image minus ``background``, over ``scale``.
-        weight: (B, H, W) scale / sigma, 0 where masked.
-        transfer: (B, 2, K, L) of PSF and pixel.
-        scale: (B,) typical sigma, flux units.
-        background: (B,) flux units, so that a high sky costs no digits.
-        sky: (T, H, W) the free sky terms, each of order one.
-    """
-
-    data: Tensor
-    weight: Tensor
-    transfer: Tensor
-    scale: Tensor
-    background: Tensor
-    sky: Tensor = shared()
-
-
-def make_pixels(
-    cutouts: Cutouts,
-    background: Tensor,
-    n_sky: int,
-    grid: Grid,
-    dtype: torch.dtype,
-) -> Pixels:
-    """Normalise a batch whose galaxies share one PSF oversampling."""
-    scale = typical_sigma(cutouts)
-    unit = scale.to(dtype)[:, None, None]
-    weight = torch.where(cutouts.mask, 0.0, unit / cutouts.sigma)
-    # the cutouts are float32: their difference from a level near their own is exact enough
-    data = (cutouts.image - background.to(dtype)[:, None, None]) / unit
-    return Pixels(
-        torch.where(cutouts.mask, 0.0, data).to(dtype),
-        weight.to(dtype),
-        transfer_of(cutouts, grid),
-        scale,
-        background,
-        sky_terms(n_sky, grid.height, grid.width, dtype, cutouts.image.device),
-    )
-
-
-def pixel_gram(
-    images: list[Tensor], linear: Tensor, data: Tensor, weight: Tensor, sky: Tensor
-) -> Tensor:
-    """Gram matrix of the weighted columns, (b, Q + 1, Q + 1).
-
-    Args:
-        images: for each component (b, 1 + D, H, W): unit-flux image, then derivatives.
-        linear: (b, K + T) fluxes and sky coefficients at which the residual is taken.
-        data, weight: (b, H, W).
-        sky: (T, H, W).
-    """
-    flux = linear[:, : len(images)]
-    level = torch.einsum("bt,thw->bhw", linear[:, len(images) :], sky)
-    residual = data - level
-    for k, image in enumerate(images):
-        residual = residual - flux[:, k, None, None] * image[:, 0]
-    columns = [*shape_columns(images, flux), *linear_columns(images, sky), residual[:, None]]
-    return gram_matrix(columns, weight)
-
-
-def linear_gram(images: list[Tensor], data: Tensor, weight: Tensor, sky: Tensor) -> Tensor:
-    """Gram matrix of the weighted linear columns and the data alone, (b, L + 1, L + 1)."""
-    return gram_matrix([*linear_columns(images, sky), data[:, None]], weight)
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """The pixel functions, eager or compiled."""
-
-    images: Callable[..., Tensor] = component_images
-    linear: Callable[..., Tensor] = linear_gram
-    gram: Callable[..., Tensor] = pixel_gram
-
-
-EAGER = Kernels()
 # half of a sum of squares: what is far below 0 is the rounding of absurd fluxes
 LEAST_COST = -1e4
 JITTER = 1e-9  # of the linear parameters' equations, scaled to a unit diagonal
@@ -162,6 +79,8 @@ class Problem(Batch):
         profiles: one for each component of ``space``.
         kernels: see `Kernels`.
         terms: how fluxes and sky follow from the free ones; None where all are free.
+        exposures: further images of the same scenes; ``pixels`` and ``grid`` are the first one's,
+            in whose pixels the scenes are.
     """
 
     pixels: Pixels
@@ -173,6 +92,23 @@ class Problem(Batch):
     profiles: tuple[Profile, ...] = shared()
     kernels: Kernels = EAGER
     terms: LinearTerms | None = None
+    exposures: tuple[ImageTerm, ...] = ()
+
+    @property
+    def n_pixels(self) -> Tensor:
+        """(B,) pixels of all images that are used."""
+        used = (self.pixels.weight > 0).flatten(1).sum(dim=1)
+        for term in self.exposures:
+            used = used + term.n_pixels
+        return used
+
+    @property
+    def n_parameters(self) -> Tensor:
+        """(B,) free parameters, the sky of each exposure included."""
+        own = torch.full_like(self.n_pixels, self.space.n_nonlinear + self.space.n_linear)
+        for term in self.exposures:
+            own = own + term.n_sky
+        return own
 
     def __call__(self, whitened: Tensor, rows: Tensor) -> Normal:
         """Evaluate points (b, P) of the galaxies ``rows``."""
@@ -263,23 +199,39 @@ class Problem(Batch):
         for pick, index, used, images in self._images(coords, rows, jacobian):
             pixels = (self.pixels.data[pick], self.pixels.weight[pick], self.pixels.sky)
             small = self.kernels.linear(images, *pixels).double()
+            others = [self._seen(term, coords[index], pick, jacobian) for term in self.exposures]
+            for other in others:
+                small = small + other.linear_gram(self.space.n_terms)
+            if others:
+                small = small + self._unseen_sky(pick, small.shape[1])
             own = self._linear_solution(small, coords[index], pick).to(dtype)
             level = self._terms(own, coords[index], pick)
             gram = self.kernels.gram(images, level, *pixels)
+            for other in others:
+                gram = gram.double() + other.gram(level)
+            if others:
+                gram = gram + self._unseen_sky(pick, gram.shape[1])
             pieces.append(gram[:used])
             free.append(own[:used])
             levels.append(level[:used])
         gram, linear, terms = (torch.cat(v).double() for v in (pieces, free, levels))
         return gram, linear, terms
 
+    def alone(self, term: ImageTerm) -> Problem:
+        """Return the problem with one exposure as its only image, to render scenes placed there.
+
+        Their coordinates are those of `Frame.place`; priors and ties belong to the first image's.
+        """
+        return replace(self, pixels=term.pixels, grid=term.grid, exposures=())
+
     def _linear_solution(self, gram: Tensor, coords: Tensor, rows: Tensor) -> Tensor:
         """Solve for the free linear parameters (b, F) from `linear_gram`; columns of 0 give 0."""
         inner, right = gram[:, :-1, :-1], gram[:, :-1, -1:]
         if self.terms is None:
-            return _solver(inner)(right)[:, :, 0]
+            return solver(inner, JITTER)(right)[:, :, 0]
         terms = self.terms[rows]
         offset = terms.at(coords)[:, :, None]
-        within = _solver(terms.span.mT @ inner @ terms.span)
+        within = solver(terms.span.mT @ inner @ terms.span, JITTER)
         return within(terms.span.mT @ (right - inner @ offset))[:, :, 0]
 
     def _terms(self, linear: Tensor, coords: Tensor, rows: Tensor) -> Tensor:
@@ -306,26 +258,54 @@ class Problem(Batch):
         self, coords: Tensor, rows: Tensor, jacobian: bool
     ) -> Iterator[tuple[Tensor, Tensor, int, list[Tensor]]]:
         """Yield as `images` does, with the points' own numbers (chunk,) second."""
-        shapes = [
-            geometry(coords[:, columns], profile, self.pixels.data.dtype)
-            for columns, profile in zip(self.space.slices(), self.profiles, strict=True)
-        ]
+        shapes = self._geometry(coords)
         chunk = self.chunk if jacobian else LIGHTER * self.chunk
         for first in range(0, len(rows), chunk):
             used = min(chunk, len(rows) - first)
             index = torch.arange(first, first + self._call_size(used, chunk), device=rows.device)
             index = index.clamp_max(len(rows) - 1)
             pick = rows[index]
+            chosen = [_rows(shape, index) for shape in shapes]
             transfer = self.pixels.transfer[pick]
-            yield (
-                pick,
-                index,
-                used,
-                [
-                    self.kernels.images(_rows(shape, index), profile, self.grid, transfer, jacobian)
-                    for shape, profile in zip(shapes, self.profiles, strict=True)
-                ],
-            )
+            yield pick, index, used, self._rendered(chosen, self.grid, transfer, jacobian)
+
+    def _geometry(self, coords: Tensor) -> list[Geometry]:
+        """Return the kernels' input for each component at coordinates (b, C)."""
+        return [
+            geometry(coords[:, columns], profile, self.pixels.data.dtype)
+            for columns, profile in zip(self.space.slices(), self.profiles, strict=True)
+        ]
+
+    def _rendered(
+        self, shapes: list[Geometry], grid: Grid, transfer: Tensor, jacobian: bool
+    ) -> list[Tensor]:
+        """Return the images of each component."""
+        return [
+            self.kernels.images(shape, profile, grid, transfer, jacobian)
+            for shape, profile in zip(shapes, self.profiles, strict=True)
+        ]
+
+    def _unseen_sky(self, rows: Tensor, size: int) -> Tensor:
+        """Return what keeps the first image's sky at its start where that image has no pixel.
+
+        Without it the sky would have no information at all. It is added to Gram matrices
+        (b, size, size).
+        """
+        unseen = (self.pixels.weight[rows] == 0).flatten(1).all(dim=1)
+        gram = torch.zeros(len(rows), size, size, dtype=torch.float64, device=rows.device)
+        for k in range(size - 1 - self.space.n_sky, size - 1):
+            gram[:, k, k] = unseen.double()
+        return gram
+
+    def _seen(self, term: ImageTerm, coords: Tensor, rows: Tensor, jacobian: bool) -> Rendered:
+        """Return how scenes at coordinates (b, C), of the galaxies ``rows``, appear in an image."""
+        frame, own = term.frame[rows], term.pixels
+        placed, slope = frame.place(coords.double(), self.space.slices())
+        transfer = own.transfer[rows]
+        images = self._rendered(self._geometry(placed), term.grid, transfer, jacobian)
+        pixels = (own.data[rows], own.weight[rows], own.sky)
+        small = self.kernels.linear(images, *pixels).double()
+        return Rendered(images, slope, frame.gain, pixels, small, self.kernels)
 
     def _call_size(self, used: int, chunk: int) -> int:
         """Return how many galaxies a kernel call takes for ``used`` of them.
@@ -340,12 +320,6 @@ class Problem(Batch):
 
 def _rows(shape: Geometry, index: Tensor) -> Geometry:
     return Geometry(*(getattr(shape, f.name)[index] for f in fields(shape)))
-
-
-def _solver(inner: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return what solves systems (b, F, F) for right sides (b, F, C)."""
-    factor, scale = scaled_cholesky(inner, JITTER)
-    return lambda right: scale[:, :, None] * torch.cholesky_solve(scale[:, :, None] * right, factor)
 
 
 def _eliminate(
@@ -368,7 +342,7 @@ def _eliminate(
     span = jacobian[:, n_coords:, n_free:]
     slope = gram[:, :total, total, None]
     right = span.mT @ slope[:, n_coords:]
-    solve = _solver(span.mT @ gram[:, n_coords:total, n_coords:total] @ span)
+    solve = solver(span.mT @ gram[:, n_coords:total, n_coords:total] @ span, JITTER)
     change = solve(right)
     cost = 0.5 * (gram[:, total, total] - (right * change).sum(dim=(1, 2)))
     # the derivative columns were made with the old flux

@@ -87,8 +87,7 @@ def to_fit(solution: Solution, problem: Problem, cutouts: Cutouts) -> Fit:
     space = problem.space
     theta, jacobian = physical(solution.whitened, solution.linear, problem, cutouts)
     covariance = jacobian @ joint_covariance(solution, problem) @ jacobian.mT
-    used = (problem.pixels.weight > 0).flatten(1).sum(dim=1)
-    total = space.n_nonlinear + space.n_linear
+    used, total = problem.n_pixels, problem.n_parameters
     bad = ~torch.isfinite(solution.cost) | (used <= total)
     return Fit(
         space,

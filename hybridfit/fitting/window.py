@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.fitting.problem import Pixels, Problem
+from hybridfit.fitting.image_term import ImageTerm
+from hybridfit.fitting.pixels import Pixels
+from hybridfit.fitting.problem import Problem
 from hybridfit.model.scene_values import shifted
-from hybridfit.rendering.grid import grid_of
+from hybridfit.rendering.grid import Grid, grid_of
 from hybridfit.rendering.sky import sky_terms
 from hybridfit.rendering.transfer import transfer_of
 
@@ -32,6 +35,31 @@ def window_problem(
     Returns:
         The problem, and (B, 2) int64 x, y of the windows' first pixels.
     """
+    device = cutouts.image.device
+    pixels, grid, corner = _window(problem.pixels, cutouts, centre, sides)
+    shift = corner.double()
+    constants = shifted(problem.constants, problem.space, -shift)
+    exposures = []
+    images = cutouts.single_images()[1:]
+    for term, image in zip(problem.exposures, images, strict=True):
+        largest = float(term.frame.scale.max()) if len(image) else 1.0
+        own = [
+            min(2 * math.ceil(side * largest / 2), whole)
+            for side, whole in zip(sides, image.image.shape[-2:], strict=True)
+        ]
+        place = term.frame.positions(centre.to(shift))
+        inside, own_grid, own_corner = _window(term.pixels, image, place, (own[0], own[1]))
+        moved = term.frame.positions(shift) - own_corner.to(device)
+        exposures.append(ImageTerm(inside, own_grid, replace(term.frame, shift=moved)))
+    return replace(
+        problem, pixels=pixels, grid=grid, constants=constants, exposures=tuple(exposures)
+    ), corner
+
+
+def _window(
+    pixels: Pixels, cutouts: Cutouts, centre: Tensor, sides: tuple[int, int]
+) -> tuple[Pixels, Grid, Tensor]:
+    """Return an image's pixels in windows, their grid, and x, y (B, 2) of their first pixels."""
     height, width = sides
     device = cutouts.image.device
     side = torch.tensor([width, height], device=device)
@@ -41,15 +69,14 @@ def window_problem(
     row = torch.arange(len(cutouts), device=device)[:, None, None]
     y = corner[:, 1:, None] + torch.arange(height, device=device)[:, None]
     x = corner[:, :1, None] + torch.arange(width, device=device)[None, :]
-    dtype = problem.pixels.data.dtype
+    dtype = pixels.data.dtype
     grid = grid_of(cutouts, dtype, shape=sides)
-    pixels = Pixels(
-        problem.pixels.data[row, y, x],
-        problem.pixels.weight[row, y, x],
+    inside = Pixels(
+        pixels.data[row, y, x],
+        pixels.weight[row, y, x],
         transfer_of(cutouts, grid),
-        problem.pixels.scale,
-        problem.pixels.background,
-        sky_terms(problem.space.n_sky, height, width, dtype, device),
+        pixels.scale,
+        pixels.background,
+        sky_terms(len(pixels.sky), height, width, dtype, device),
     )
-    constants = shifted(problem.constants, problem.space, -corner.double())
-    return replace(problem, pixels=pixels, grid=grid, constants=constants), corner
+    return inside, grid, corner
