@@ -27,7 +27,8 @@ from hybridfit.fitting.options import FitOptions
 from hybridfit.rendering.render import render
 from hybridfit.uncertainty import correlated_noise as noise
 from hybridfit.uncertainty import misfit
-from hybridfit.uncertainty.error_budget import GRAVE, Doubt
+from hybridfit.uncertainty.error_budget import GRAVE, Doubt, grave
+from hybridfit.uncertainty.image_view import image_views
 from hybridfit.uncertainty.nuisance import Moment, Nuisance, moment, nuisance, whiten
 from hybridfit.uncertainty.psf_error import psf_derivatives
 
@@ -131,7 +132,7 @@ def test_psf_derivatives_are_those_of_stretched_psfs(oversampling: int) -> None:
     )
     fit = fit_cutouts(cutouts, options)
     linearised, problem, part = about(cutouts, fit, options)
-    found = psf_derivatives(problem, part, linearised.whitened, linearised.linear)
+    found = psf_derivatives(image_views(problem, part, linearised)[0])
     step = 5e-3
     for j in range(3):
         up, down = (
@@ -186,7 +187,7 @@ def test_a_wrong_psf_counts_where_it_dominates() -> None:
             torch.full((1, 1, 1), size).double(), torch.ones(1, 1, 1).double(), torch.zeros(1, 1)
         )
         doubt = Doubt(known, Moment(torch.ones(1, 1, 1).double(), torch.zeros(1, 1), torch.ones(1)))
-        share = float(doubt.grave_term / doubt.term)
+        share = float(grave(doubt.term) / doubt.term)
         assert share == pytest.approx(size**2 / (size**2 + GRAVE**2))
 
 

@@ -21,6 +21,7 @@ from hybridfit.rendering.psf_wings import find_wings, percent
 from hybridfit.rendering.render import render
 from hybridfit.simulation.psfs import FAMILIES, draw_psfs
 from hybridfit.simulation.random_numbers import Random
+from hybridfit.uncertainty.image_view import image_views
 from hybridfit.uncertainty.psf_error import other_wings, wing_derivatives
 from hybridfit.uncertainty.quality import quality
 
@@ -166,7 +167,7 @@ def test_wing_derivatives_are_differences_of_renders(oversampling):
     cutouts, _ = observe(population(3, 5), 100.0, psf=psf, psf_oversampling=oversampling)
     fit = fit_cutouts(cutouts, options)
     linearised, problem, part = about(cutouts, fit, options)
-    found = wing_derivatives(problem, part, linearised.whitened, linearised.linear)
+    found = wing_derivatives(image_views(problem, part, linearised)[0])
     images, widths = other_wings(psf.astype(np.float32).astype(float), 3 * side)
     assert widths[1] == pytest.approx(0.02, abs=0.015)
     inside = images[1].sum()

@@ -90,8 +90,8 @@ def _zeropoint(cutouts: Cutouts, result: Result, row: int) -> str:
 def _samplings(
     cutouts: Cutouts, result: Result, rows: Tensor, options: FitOptions, device: torch.device
 ) -> dict[int, str]:
-    """Sentences by row where the PSF has another sampling than was said."""
-    if cutouts.psf is None:
+    """Sentences by row where the PSF has another sampling than was said; none for exposures."""
+    if cutouts.psf is None or cutouts.exposures:
         return {}
     fit = result.fit
     flags = fit.flags.cpu()[rows]
@@ -155,7 +155,7 @@ def _try_sampling(
 
 
 def _by_pixels(cutouts: Cutouts, result: Result, row: int, options: FitOptions) -> str:
-    """What the pixels of one galaxy show."""
+    """What the pixels of one galaxy's first image show."""
     height, width = (int(side) for side in cutouts.size[row])
     image, sigma, mask = (
         getattr(cutouts, name)[row, :height, :width].cpu().numpy()

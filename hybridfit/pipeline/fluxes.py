@@ -17,7 +17,7 @@ from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import Problem
 from hybridfit.uncertainty.error_budget import NONE, BudgetOptions, noise_of
 from hybridfit.uncertainty.forced_photometry import ForcedFlux, forced_flux
-from hybridfit.uncertainty.tempering import temperature
+from hybridfit.uncertainty.tempering import temperatures
 
 SEEN = 5.0  # standard deviations of the flux of several components together
 PER_MAG = math.log(10) / 2.5  # of ln flux
@@ -113,7 +113,10 @@ def _forced(
 
 
 def temperature_of(cutouts: Cutouts, budget: BudgetOptions) -> Tensor:
-    """Return the temperatures (B,) of the noise of galaxies; 1 where it counts as white."""
+    """Return the temperatures (B,) of the noise of galaxies; 1 where it counts as white.
+
+    Of several images the highest counts for all of them.
+    """
     if budget == NONE:
         return torch.ones(len(cutouts), dtype=torch.float64)
-    return temperature(cutouts, noise_of(cutouts, budget))
+    return temperatures(cutouts, noise_of(cutouts, budget)).amax(dim=1)

@@ -27,7 +27,7 @@ from hybridfit.sampling.proposal import FlowProposal, flow_proposal
 from hybridfit.uncertainty.error_budget import NONE, Budget, BudgetOptions, error_budget, noise_of
 from hybridfit.uncertainty.evidence import with_evidence
 from hybridfit.uncertainty.quality import ENOUGH, budget_flags
-from hybridfit.uncertainty.tempering import temperature, tempered
+from hybridfit.uncertainty.tempering import temperatures, tempered
 from hybridfit.uncertainty.widening import widened
 
 NUMBERS_AT_ONCE = 2**22  # derivatives in all pixels that are held together: bounds memory
@@ -42,7 +42,8 @@ class PosteriorResult(Batch):
         diagnostics: of the draws.
         flow_distance: see `Result`.
         flags: (B,) of what the error budget found.
-        heat: (B,) temperatures of the noise, see `hybridfit.uncertainty.tempering`.
+        heat: (B,) temperatures of the noise, see `hybridfit.uncertainty.tempering`, of several
+            images the highest.
     """
 
     draws: Draws
@@ -92,7 +93,7 @@ def _sample_block(
     if budget != NONE:
         # correlated noise blurs as more of white noise would: widening alone is linear
         noise = noise_of(part, budget)
-        hot = temperature(part, noise)
+        hot = temperatures(part, noise)
         problem, about, noise = tempered(problem, about, noise, hot)
     network = None
     if drawn is not None and floor is not None:
@@ -110,7 +111,7 @@ def _sample_block(
         sampled.diagnostics.to("cpu"),
         _distance(network, about, problem).cpu(),
         _signs(terms, len(part)),
-        torch.ones(len(part), dtype=torch.float64) if hot is None else hot.cpu(),
+        torch.ones(len(part), dtype=torch.float64) if hot is None else hot.amax(dim=1).cpu(),
     )
 
 
@@ -141,7 +142,8 @@ def budgeted(fitted: Fitted, fit: Fit, budget: BudgetOptions) -> tuple[Fit, Tens
         about, noise = part.linearise(), noise_of(part.cutouts, budget)
         dark = ((part.fit.flags & int(Flag.NO_SIGNAL)) != 0).nonzero()[:, 0]
         if len(dark):
-            heat[rows[dark]] = temperature(part.cutouts[dark], noise[dark]).cpu()
+            hot = temperatures(part.cutouts[dark], noise[dark])
+            heat[rows[dark]] = hot.amax(dim=1).cpu()
         terms = error_budget(about, part.problem, part.cutouts, budget, noise)
         slopes = about.to_physical
         extra = (slopes @ terms.total @ slopes.mT).cpu()
@@ -155,7 +157,8 @@ def _blocks(fitted: Fitted) -> Sequence[Tensor]:
     """Rows of a few galaxies at a time, whose derivatives in all pixels fit into memory."""
     space = fitted.problem.space
     columns = space.n_nonlinear + space.n_linear + 1
-    at_once = max(1, NUMBERS_AT_ONCE // (fitted.cutouts.image[0].numel() * columns))
+    pixels = sum(image.image[0].numel() for image in fitted.cutouts.single_images())
+    at_once = max(1, NUMBERS_AT_ONCE // (pixels * columns))
     at_once = min(at_once, 32) if fitted.whitened.device.type == "cpu" else 8 * at_once
     return torch.arange(len(fitted)).split(at_once)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.flags import Flag, joined
@@ -20,9 +21,23 @@ def flag_psf_background(cutouts: Cutouts) -> Cutouts:
     Args:
         cutouts: B galaxies.
     """
-    if cutouts.psf is None:
+    flags, notes = _found(cutouts)
+    exposures = []
+    for image, exposure in zip(cutouts.single_images()[1:], cutouts.exposures, strict=True):
+        own, more = _found(image)
+        exposures.append(replace(exposure, flags=own))
+        notes = [note or other for note, other in zip(notes, more, strict=True)]
+    if not any(notes):
         return cutouts
-    flags, messages = cutouts.flags.clone(), list(cutouts.messages)
+    messages = [joined(*pair) for pair in zip(cutouts.messages, notes, strict=True)]
+    return replace(cutouts, flags=flags, messages=messages, exposures=tuple(exposures))
+
+
+def _found(cutouts: Cutouts) -> tuple[Tensor, list[str]]:
+    """Return the flags (B,) of one image of each galaxy, and notes."""
+    flags, notes = cutouts.flags.clone(), [""] * len(cutouts)
+    if cutouts.psf is None:
+        return flags, notes
     last, note = None, ""
     for row, psf in enumerate(cutouts.psf.cpu().numpy()):
         if int(flags[row]) & int(Flag.PSF_TRUNCATED):
@@ -31,8 +46,8 @@ def flag_psf_background(cutouts: Cutouts) -> Cutouts:
             last, note = psf, _background_note(psf.astype(np.float64))
         if note:
             flags[row] |= int(Flag.PSF_TRUNCATED)
-            messages[row] = joined(messages[row], note)
-    return replace(cutouts, flags=flags, messages=messages)
+            notes[row] = note
+    return flags, notes
 
 
 def _background_note(psf: np.ndarray) -> str:

@@ -13,7 +13,8 @@ step from there,
     delta = (J^T W* J + Lambda)^-1 (J^T W* r - Lambda (u - e)),
 
 with the multinomial counts in W* and the prior's drawn centre e: a few matrix products per galaxy.
-Neither form explores other minima, nor accounts for noise that is correlated between pixels.
+Of several images all pixels are drawn from together. Neither form explores other minima, nor
+accounts for noise that is correlated between pixels.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from hybridfit.fitting.fitted import Fitted
 from hybridfit.fitting.linearised import Linearised, linearise
 from hybridfit.fitting.lm import LMOptions, Normal, minimise
 from hybridfit.fitting.options import FitOptions
+from hybridfit.fitting.pixels import Pixels
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import physical_points, solution_of, solve
 from hybridfit.uncertainty.options import BootstrapOptions
@@ -72,8 +74,8 @@ def bootstrap(
 
 def _at_once(problem: Problem, columns: int) -> int:
     """Return how many galaxies' derivatives per pixel, or replicas, are processed together."""
-    pixels = problem.pixels
-    each = pixels.data[0].numel() + pixels.transfer[0].numel()
+    images = _pixels_of(problem)
+    each = sum(pixels.data[0].numel() + pixels.transfer[0].numel() for pixels in images)
     return max(1, NUMBERS_AT_ONCE // (each * columns))
 
 
@@ -113,12 +115,13 @@ def _one_step(task: _Task) -> Tensor:
     about = linearise(task.problem, task.cutouts, task.whitened, task.linear)
     made = []
     for i in range(len(task.whitened)):
-        used = (task.problem.pixels.weight[i] > 0).flatten().nonzero()[:, 0]
-        columns = about.columns[i].flatten(1)[:, used]
-        residual = about.residual[i].flatten()[used]
+        kept = [pixels.weight[i] > 0 for pixels in _pixels_of(task.problem)]
+        images = list(zip(about.images, kept, strict=True))
+        columns = torch.cat([image.columns[i][:, used] for image, used in images], dim=1)
+        residual = torch.cat([image.residual[i][used] for image, used in images])
         steps = []
-        for block in _blocks(task.options.replicas, len(used)):
-            centre, numbers = task.randoms(i, block, len(used))
+        for block in _blocks(task.options.replicas, len(residual)):
+            centre, numbers = task.randoms(i, block, len(residual))
             if task.options.kind == "parametric":
                 matrix, right = parametric_equations(columns, numbers, about.information[i])
                 offset = centre  # the prior is centred on the fit
@@ -131,6 +134,11 @@ def _one_step(task: _Task) -> Tensor:
     delta = torch.stack(made)
     point = torch.cat([task.whitened, task.linear], dim=1)[:, None] + delta
     return physical_points(point, task.problem, task.cutouts)
+
+
+def _pixels_of(problem: Problem) -> list[Pixels]:
+    """Return the pixels of the first image, then of each exposure."""
+    return [problem.pixels, *(term.pixels for term in problem.exposures)]
 
 
 def _blocks(replicas: int, n: int) -> list[range]:
@@ -223,20 +231,30 @@ def _replicas(task: _Task, pairs: Tensor, about: Linearised | None) -> tuple[Ten
     """
     galaxies = pairs // task.options.replicas
     problem = task.problem[galaxies]
-    data, weight = problem.pixels.data.clone(), problem.pixels.weight.clone()
+    images = [(p.data.clone(), p.weight.clone()) for p in _pixels_of(problem)]
     centres = []
     for k, pair in enumerate(pairs.tolist()):
         i, replica = divmod(pair, task.options.replicas)
-        used = weight[k] > 0
-        centre, numbers = task.random(i, replica, int(used.sum()))
+        kept = [weight[k] > 0 for _, weight in images]
+        counts = [int(used.sum()) for used in kept]
+        centre, numbers = task.random(i, replica, sum(counts))
         centres.append(centre)
-        numbers = numbers.to(weight)
-        if about is None:
-            weight[k, used] *= numbers.sqrt()
-        else:  # new noise replaces the noise of the data
-            data[k, used] += (numbers - about.residual[i, used]) / weight[k, used]
+        for number, ((data, weight), used, own) in enumerate(
+            zip(images, kept, numbers.split(counts), strict=True)
+        ):
+            own = own.to(weight)
+            if about is None:
+                weight[k, used] *= own.sqrt()
+            else:  # new noise replaces the noise of the data
+                residual = about.images[number].residual[i, used]
+                data[k, used] += (own - residual) / weight[k, used]
     centre = torch.stack(centres).to(task.whitened)
     if about is not None:
         centre = centre + task.whitened[galaxies]
-    pixels = replace(problem.pixels, data=data, weight=weight)
-    return centre, replace(problem, pixels=pixels)
+    new = [
+        replace(p, data=data, weight=weight)
+        for p, (data, weight) in zip(_pixels_of(problem), images, strict=True)
+    ]
+    terms = zip(problem.exposures, new[1:], strict=True)
+    exposures = tuple(replace(term, pixels=pixels) for term, pixels in terms)
+    return centre, replace(problem, pixels=new[0], exposures=exposures)

@@ -12,7 +12,7 @@ the same all over the cutout. Sums over pairs of pixels are products in Fourier 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -36,10 +36,17 @@ class Autocorrelation(Batch):
     Args:
         values: (B, 2 L + 1, 2 L + 1) float64; the middle is the variance, 1 where sigma is right.
         pixels: (B,) float64 number of blank-sky pixels it was measured on; inf if given.
+        exposures: that of further images.
     """
 
     values: Tensor
     pixels: Tensor
+    exposures: tuple[Autocorrelation, ...] = ()
+
+    @property
+    def images(self) -> tuple[Autocorrelation, ...]:
+        """That of the first image, then of each exposure."""
+        return (replace(self, exposures=()), *self.exposures)
 
     @property
     def reach(self) -> int:

@@ -15,6 +15,7 @@ sky: slopes and a bowl that a constant sky does not follow.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -23,16 +24,24 @@ from torch import Tensor
 
 from hybridfit.batch import Batch
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.flags import Flag
 from hybridfit.files.fits import open_fits
-from hybridfit.fitting.linearised import Linearised
-from hybridfit.fitting.moments import psf_moments
+from hybridfit.fitting.linearised import ImageColumns, Linearised
 from hybridfit.fitting.problem import Problem
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.uncertainty import correlated_noise as noise
 from hybridfit.uncertainty.correlated_noise import Autocorrelation
+from hybridfit.uncertainty.image_evidence import Evidence, evidence_of, is_truncated, with_wings
 from hybridfit.uncertainty.image_noise import measure_noise
-from hybridfit.uncertainty.misfit import SCALE, find_misfit, own_chi2, symmetric
+from hybridfit.uncertainty.image_view import image_views
+from hybridfit.uncertainty.misfit import (
+    Misfit,
+    OwnChi2,
+    find_misfit,
+    joined_chi2,
+    own_chi2,
+    shared_structure,
+    symmetric,
+)
 from hybridfit.uncertainty.nuisance import (
     Moment,
     Nuisance,
@@ -43,8 +52,7 @@ from hybridfit.uncertainty.nuisance import (
     whiten,
 )
 from hybridfit.uncertainty.options import BudgetOptions
-from hybridfit.uncertainty.psf_error import N_MODES, psf_derivatives, wing_derivatives
-from hybridfit.uncertainty.sky_error import sky_derivatives, sloping
+from hybridfit.uncertainty.sky_error import sloping
 
 TERMS = ("noise", "misfit", "psf", "sky")
 AT_ONCE = 2**16  # pixels of galaxies processed together: more exceed a CPU's caches
@@ -103,6 +111,11 @@ def error_budget(
 ) -> Budget:
     """Return the terms of the error budget of B galaxies; each depends on its own pixels only.
 
+    Noise, PSF and sky of several images are independent of each other: their terms add up.
+    Structure is the galaxy's own, the same in all of them: its term is the largest that the images'
+    terms allow, as if it moved the fit in the same direction in each. The other measures are those
+    of the worst image.
+
     Args:
         linearised: the fits' derivatives and residuals.
         problem: of the same galaxies.
@@ -112,35 +125,28 @@ def error_budget(
             see `noise_of`.
     """
     found = found or noise_of(part, options)
-    evidence = _evidence(linearised, problem, part, options)
-    size = max(1, AT_ONCE // linearised.residual[0].numel())
+    fitted = torch.isfinite(linearised.columns.flatten(1).sum(dim=1))
+    about = _finite(linearised, fitted)
+    images = [evidence_of(view, options) for view in image_views(problem, part, about)]
+    pixels = sum(image.residual[0].numel() for image in images)
+    size = max(1, AT_ONCE // pixels)
     # separately, so that a galaxy's terms do not depend on its batch
-    truncated = _truncated(part, options)
-    groups = [group for group in ((~truncated).nonzero(), truncated.nonzero()) if len(group)]
-    pieces, order = [], torch.cat([group[:, 0] for group in groups])
-    for group in groups:
-        for some in group[:, 0].split(size):
-            here = evidence[some]
-            if truncated[some[0]]:
-                wings = wing_derivatives(
-                    problem[some], part[some], here.about.whitened, here.about.linear
-                )
-                here = replace(here, wings=wings)
-            pieces.append(_budget(here, problem.space, options, found[some]))
-    return Budget.cat(pieces)[order.argsort()]
-
-
-def _truncated(part: Cutouts, options: BudgetOptions) -> Tensor:
-    """Return (B,) whether the wings of a galaxy's PSF are in doubt."""
-    if part.psf is None or not (options.psf_width_error or options.psf_shape_error):
-        return torch.zeros_like(part.flags, dtype=torch.bool)
-    return (part.flags & int(Flag.PSF_TRUNCATED)) != 0
+    truncated = torch.stack([is_truncated(image.view.cutouts, options) for image in images], dim=1)
+    pieces, order = [], []
+    for pattern in truncated.unique(dim=0):
+        for some in (truncated == pattern).all(dim=1).nonzero()[:, 0].split(size):
+            pairs = zip(images, pattern.tolist(), strict=True)
+            here = [with_wings(image[some], lost) for image, lost in pairs]
+            noises = [image[some] for image in found.images]
+            pieces.append(_budget(about[some], fitted[some], here, problem.space, options, noises))
+            order.append(some)
+    return Budget.cat(pieces)[torch.cat(order).argsort()]
 
 
 def noise_of(cutouts: Cutouts, options: BudgetOptions = BudgetOptions()) -> Autocorrelation:
     """Return the noise's autocorrelation of B galaxies: measured, read from a file, or white.
 
-    It is a property of the image, independent of any fit.
+    It is a property of the image, independent of any fit, and each exposure has its own.
 
     Args:
         cutouts: the B galaxies.
@@ -150,6 +156,9 @@ def noise_of(cutouts: Cutouts, options: BudgetOptions = BudgetOptions()) -> Auto
         ValueError: if the file does not hold an autocorrelation.
         FileNotFoundError: if it does not exist.
     """
+    if cutouts.exposures:
+        first, *others = (noise_of(image, options) for image in cutouts.single_images())
+        return replace(first, exposures=tuple(others))
     if options.correlated_noise == "off":
         return noise.white(len(cutouts), cutouts.image.device)
     if options.correlated_noise != "measure":
@@ -168,29 +177,6 @@ def read_autocorrelation(path: str | Path) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Evidence(Batch):
-    """The inputs of the terms, for B galaxies.
-
-    Args:
-        about: the fits' derivatives and residuals, zeros where there is no fit.
-        fitted: (B,) bool.
-        light: (B, H, W) the galaxy's model over sigma, without the sky.
-        length: (B,) correlation length of structure, pixels.
-        psf: (B, 3, H, W),
-        sky: (B, K, H, W) and
-        wings: (B, 2 or 0, H, W) derivatives of the model by possible errors.
-    """
-
-    about: Linearised
-    fitted: Tensor
-    light: Tensor
-    length: Tensor
-    psf: Tensor
-    sky: Tensor
-    wings: Tensor
-
-
-@dataclass(frozen=True)
 class Doubt:
     """Nuisances, their prior and their posterior."""
 
@@ -203,66 +189,115 @@ class Doubt:
         response = self.known.response
         return response @ self.moment.second @ response.mT
 
-    @property
-    def grave_term(self) -> Tensor:
-        """`term`, reduced where it is small compared to the noise, see `GRAVE`."""
-        size = torch.diagonal(self.term, dim1=1, dim2=2).sum(dim=1)
-        return self.term * (size / (size + GRAVE**2))[:, None, None]
 
-
-def _evidence(
-    linearised: Linearised, problem: Problem, part: Cutouts, options: BudgetOptions
-) -> Evidence:
-    fitted = torch.isfinite(linearised.columns.flatten(1).sum(dim=1))
-    about = _finite(linearised, fitted)
-    light = about.light
-    if options.psf_width_error or options.psf_shape_error:
-        psf = psf_derivatives(problem, part, about.whitened, about.linear)
-    else:
-        psf = light.new_zeros(len(light), N_MODES, *light.shape[1:])
-    length = _structure_length(about, problem, part)
-    sky = sky_derivatives(problem)
-    return Evidence(about, fitted, light, length, psf, sky, psf[:, :0])
+def grave(term: Tensor) -> Tensor:
+    """Return a term (B, C, C), reduced where it is small compared to the noise, see `GRAVE`."""
+    size = torch.diagonal(term, dim1=1, dim2=2).sum(dim=1)
+    return term * (size / (size + GRAVE**2))[:, None, None]
 
 
 def _budget(
-    evidence: Evidence,
+    about: Linearised,
+    fitted: Tensor,
+    images: Sequence[Evidence],
     space: ParameterSpace,
     options: BudgetOptions,
-    found: Autocorrelation,
+    noises: Sequence[Autocorrelation],
 ) -> Budget:
-    """Return the terms of the error budget and the measures behind them."""
-    about, light, residual = evidence.about, evidence.light, evidence.about.residual
-    fit = whiten(about.columns, about.information, about.prior, about.whitened)
-    modes = torch.cat([evidence.psf, evidence.sky, evidence.wings], dim=1)
-    count = fit.columns.shape[1]
-    excess = noise.excess_gram(torch.cat([fit.columns, modes], dim=1), found)
-    structure = find_misfit(fit, modes, residual, light, evidence.length, found)
+    """Return the terms of the error budget and the measures behind them.
+
+    Args:
+        about: of B galaxies, zeros where there is no fit.
+        fitted: (B,) bool.
+        images, noises: each image's evidence and noise.
+        space, options: of all galaxies.
+    """
+    fits = _whitened(about, images)
+    count = fits[0].columns.shape[1]
+    excesses = [
+        noise.excess_gram(torch.cat([fit.columns, image.modes], dim=1), own)
+        for fit, image, own in zip(fits, images, noises, strict=True)
+    ]
+    structures = [
+        find_misfit(fit, image.modes, image.residual, image.light, image.length, own)
+        for fit, image, own in zip(fits, images, noises, strict=True)
+    ]
+    misfit = shared_structure([s.gram[:, :count, :count] for s in structures], fits)
+    noisy = torch.stack([excess[:, :count, :count] for excess in excesses]).sum(dim=0)
     terms = {
-        "noise": positive(excess[:, :count, :count]),
-        "misfit": symmetric(structure.gram[:, :count, :count], fit, space) * options.misfit,
+        "noise": positive(noisy),
+        "misfit": symmetric(misfit, fits[0], space) * options.misfit,
     }
-    # structure makes the nuisances it resembles less certain
-    excess = excess + structure.gram * options.misfit
-    psf, sky, wings = _doubts(fit, evidence, excess, sloping(space.sky), options)
+    doubts = []
+    for fit, image, excess, structure in zip(fits, images, excesses, structures, strict=True):
+        # structure makes the nuisances it resembles less certain
+        both = excess + structure.gram * options.misfit
+        both[:, :count, :count] = noisy + misfit * options.misfit
+        doubts.append(_doubts(fit, image, both, sloping(space.sky), options))
+    psf, sky, wings = (_sum([d[k].term for d in doubts]) for k in range(3))
     # wings are known to be wrong, not just possibly
-    terms |= {"psf": psf.grave_term + wings.term, "sky": sky.term}
-    own = own_chi2(fit, residual, light, found)
-    values = {
-        "noise_inflation": found.inflation,
-        "misfit_amplitude": structure.amplitude,
-        "misfit_significance": structure.significance,
-        **_psf_values(psf),
-        "own_chi2": own.chi2,
-        "own_pixels": own.pixels,
-        "own_scatter": own.scatter,
-    }
-    missing = ~evidence.fitted
-    terms = {name: fit.inverse.mT @ term @ fit.inverse for name, term in terms.items()}
+    terms |= {"psf": grave(psf) + wings, "sky": sky}
+    own = [
+        own_chi2(fit, image.residual, image.light, found)
+        for fit, image, found in zip(fits, images, noises, strict=True)
+    ]
+    values = _measures(structures, [d[0] for d in doubts], own, noises)
+    inverse, missing = fits[0].inverse, ~fitted
+    terms = {name: inverse.mT @ term @ inverse for name, term in terms.items()}
     return Budget(
         {name: t.masked_fill(missing[:, None, None], torch.nan) for name, t in terms.items()},
         **{name: value.masked_fill(missing, torch.nan) for name, value in values.items()},
     )
+
+
+def _sum(terms: Sequence[Tensor]) -> Tensor:
+    """Return the sum of terms (B, C, C)."""
+    return torch.stack(list(terms)).sum(dim=0)
+
+
+def _whitened(about: Linearised, images: Sequence[Evidence]) -> list[Whitened]:
+    """Return each image's derivatives in coordinates in which the fit's information is 1.
+
+    The prior and the other images pull against an image's residuals at the minimum.
+    """
+    fits = [
+        whiten(image.view.pixels.columns, about.information, about.prior, about.whitened)
+        for image in images
+    ]
+    if len(fits) == 1:
+        return fits
+    pulls = [
+        (fit.columns.flatten(2) @ image.residual.flatten(1)[:, :, None])[:, :, 0]
+        for fit, image in zip(fits, images, strict=True)
+    ]
+    whole = torch.stack(pulls).double().sum(dim=0)
+    return [
+        replace(fit, pull=fit.pull - (whole - own.double()))
+        for fit, own in zip(fits, pulls, strict=True)
+    ]
+
+
+def _measures(
+    structures: Sequence[Misfit],
+    psfs: Sequence[Doubt],
+    own: Sequence[OwnChi2],
+    noises: Sequence[Autocorrelation],
+) -> dict[str, Tensor]:
+    """Return the measures behind the terms, (B,) each: of several images those of the worst."""
+    amplitude = torch.stack([one.amplitude for one in structures])
+    significance = torch.stack([one.significance for one in structures])
+    psf = {k: torch.stack([_psf_values(p)[k] for p in psfs]) for k in _psf_values(psfs[0])}
+    worst = psf["psf_wrong"].nan_to_num(nan=-1.0).argmax(dim=0, keepdim=True)
+    all_own = joined_chi2(own)
+    return {
+        "noise_inflation": torch.stack([one.inflation for one in noises]).amax(dim=0),
+        "misfit_amplitude": amplitude.amax(dim=0),
+        "misfit_significance": significance.amax(dim=0),
+        **{name: value.gather(0, worst)[0] for name, value in psf.items()},
+        "own_chi2": all_own.chi2,
+        "own_pixels": all_own.pixels,
+        "own_scatter": all_own.scatter,
+    }
 
 
 def _psf_values(psf: Doubt) -> dict[str, Tensor]:
@@ -287,7 +322,7 @@ def _doubts(
     width, stretch = options.psf_width_error, options.psf_shape_error
     count, n_psf = fit.columns.shape[1], evidence.psf.shape[1]
     sky_sigma = [options.sky_slope_error if slope else options.sky_error for slope in slopes]
-    residual = evidence.about.residual
+    residual = evidence.residual
 
     def doubt(modes: Tensor, first: int, sigma: list[float], share: float) -> Doubt:
         index = [*range(count), *range(first, first + len(sigma))]
@@ -307,25 +342,12 @@ def _finite(linearised: Linearised, fitted: Tensor) -> Linearised:
     def safe(value: Tensor) -> Tensor:
         return torch.where(fitted.view(-1, *(1,) * (value.ndim - 1)), value, 0.0)
 
-    values = {f.name: safe(getattr(linearised, f.name)) for f in fields(Linearised)}
+    names = [f.name for f in fields(Linearised) if f.name != "exposures"]
+    values = {name: safe(getattr(linearised, name)) for name in names}
     eye = torch.eye(values["prior"].shape[1], dtype=torch.float64, device=fitted.device)
     values["prior"] = torch.where(fitted[:, None, None], values["prior"], eye)
-    return Linearised(**values)
-
-
-def _structure_length(linearised: Linearised, problem: Problem, part: Cutouts) -> Tensor:
-    """Return (B,) the correlation length of structure [pix], from the galaxy's size and the PSF.
-
-    With several components the size is their mean, weighted by light.
-    """
-    space = problem.space
-    coords, _ = space.from_whitened(linearised.whitened, problem.constants)
-    point = torch.zeros_like(coords[:, 0])
-    sizes = [
-        coords[:, columns.start + 2].exp() if component.is_ellipse else point
-        for columns, component in zip(space.slices(), space.components, strict=True)
+    exposures = [
+        ImageColumns(safe(one.columns), safe(one.residual), safe(one.light))
+        for one in linearised.exposures
     ]
-    size, flux = torch.stack(sizes, dim=1), linearised.flux.abs().clamp_min(1e-30)
-    radius = (size * flux).sum(dim=1) / flux.sum(dim=1)
-    xx, _, yy = psf_moments(part).unbind(1)
-    return torch.sqrt((SCALE * radius) ** 2 + xx + yy)
+    return Linearised(**values, exposures=tuple(exposures))

@@ -64,7 +64,7 @@ def with_evidence(
         problem: of the same galaxies, at their temperature.
         about: the fits around which the draws were made.
         cutouts: the same galaxies.
-        heat: (B,) their temperatures; default 1.
+        heat: (B,) their temperatures, or (B, I) those of each image; default 1.
         noise: on which the temperatures are based; default not measured.
     """
     count = problem.space.n_fluxes
@@ -73,11 +73,17 @@ def with_evidence(
     known = is_known(sampled.diagnostics)
     if problem.space.n_components > 1:
         known = known & (about.flux > 0).all(dim=1)
+    used = [(problem.pixels.weight > 0).flatten(1).sum(dim=1)]
+    used += [term.n_pixels for term in problem.exposures]
     if heat is not None:
-        pixels = (problem.pixels.weight > 0).flatten(1).sum(dim=1)
-        value = value - 0.5 * pixels * torch.log(heat)
+        for pixels, own in zip(used, heat.view(len(heat), -1).unbind(1), strict=True):
+            value = value - 0.5 * pixels * torch.log(own)
     if noise is not None:
-        known = known & (noise.pixels >= LEAST_PIXELS)
+        for pixels, image in zip(used, noise.images, strict=True):
+            blank = (pixels == 0) & bool(problem.exposures)  # of several images, it does not count
+            known = known & ((image.pixels >= LEAST_PIXELS) | blank)
+    for term in problem.exposures:
+        value = value + term.log_sky_volume
     value = torch.where(known, value, torch.nan)
     return replace(sampled, diagnostics=replace(sampled.diagnostics, log_evidence=value))
 

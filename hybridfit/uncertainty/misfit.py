@@ -16,6 +16,7 @@ values are shrunk to zero: galaxies that a Sersic profile describes keep their e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -155,6 +156,25 @@ def symmetric(gram: Tensor, fit: Whitened, space: ParameterSpace) -> Tensor:
     return change @ gram @ change.mT
 
 
+def shared_structure(grams: Sequence[Tensor], fits: Sequence[Whitened]) -> Tensor:
+    """Return the structure's power (B, C, C) in all images of a galaxy together.
+
+    Arms and bars are the same in all of them. What each image makes of them, x_t of power X_t, adds
+    up: for any shares w_t of sum 1 the power of sum x_t is at most sum X_t / w_t, and just that if
+    the images are alike and w_t their shares of the information, as they are taken here.
+
+    Args:
+        grams: of each image.
+        fits: likewise.
+    """
+    if len(grams) == 1:
+        return grams[0]
+    own = torch.stack([(fit.columns**2).flatten(1).sum(dim=1).double() for fit in fits])
+    share = own / own.sum(dim=0).clamp_min(1e-30)
+    weight = torch.where(share > 0, 1 / share, 0.0)
+    return (torch.stack(list(grams)) * weight[:, :, None, None]).sum(dim=0)
+
+
 @dataclass(frozen=True)
 class OwnChi2:
     """Reduced chi2 (B,) under a galaxy's own light, its pixels (B,) and its scatter (B,)."""
@@ -180,6 +200,21 @@ def own_chi2(fit: Whitened, residual: Tensor, light: Tensor, noise: Autocorrelat
     scatter = (2 * square * correlated).sqrt() / expected
     pixels = total**2 / square.clamp_min(1e-30)
     return OwnChi2(torch.where(total > 0, chi2, torch.nan), pixels, scatter)
+
+
+def joined_chi2(images: Sequence[OwnChi2]) -> OwnChi2:
+    """Return the reduced chi2 of several images, each weighted by what it says of the mean."""
+    if len(images) == 1:
+        return images[0]
+    chi2 = torch.stack([image.chi2 for image in images])
+    known = torch.isfinite(chi2)
+    scatter = torch.stack([image.scatter for image in images])
+    weight = torch.where(known & (scatter > 0), scatter**-2, 0.0)
+    total = weight.sum(dim=0)
+    mean = (weight * chi2.nan_to_num(0.0)).sum(dim=0) / total
+    pixels = torch.stack([image.pixels for image in images])
+    pixels = torch.where(known, pixels, 0.0).sum(dim=0)
+    return OwnChi2(torch.where(total > 0, mean, torch.nan), pixels, total.rsqrt())
 
 
 def _noise_power(weight: Tensor, noise: Autocorrelation) -> Tensor:

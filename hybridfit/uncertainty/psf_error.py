@@ -22,49 +22,43 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.fitting.problem import Problem
 from hybridfit.rendering.psf_wings import find_wings
 from hybridfit.rendering.transfer import transfer_function
+from hybridfit.uncertainty.image_view import ImageView
 
 N_WINGS = 2  # a background, and truncated wings
 N_MODES = 3  # ln width, and the stretches along x against y and along the diagonals
 
 
-def psf_derivatives(problem: Problem, cutouts: Cutouts, whitened: Tensor, linear: Tensor) -> Tensor:
+def psf_derivatives(view: ImageView) -> Tensor:
     """Return derivatives of the model by the PSF's width and shape, over each pixel's sigma.
 
     Args:
-        problem: of B galaxies.
-        cutouts: the same galaxies.
-        whitened: (B, P) and
-        linear: (B, L) the fit, see `hybridfit.fitting.linearised.Linearised`.
+        view: an image of B galaxies.
 
     Returns:
         (B, 3, H, W) by d ln width, and by the stretches (1 + g, 1 - g) along x, y and along the
         diagonals; 0 where masked, and everywhere without a PSF.
     """
-    weight = problem.pixels.weight
-    if cutouts.psf is None:
+    weight = view.problem.pixels.weight
+    if view.cutouts.psf is None:
         return weight.new_zeros(len(weight), N_MODES, *weight.shape[1:])
-    slopes = _transfer_slopes(problem, cutouts)
-    return torch.stack([_model(problem, slope, whitened, linear) for slope in slopes], dim=1)
+    slopes = _transfer_slopes(view.problem, view.cutouts)
+    return torch.stack([_model(view, slope) for slope in slopes], dim=1)
 
 
-def wing_derivatives(
-    problem: Problem, cutouts: Cutouts, whitened: Tensor, linear: Tensor
-) -> Tensor:
+def wing_derivatives(view: ImageView) -> Tensor:
     """Return derivatives of the model by the PSF's background and wings, over each pixel's sigma.
 
     Args:
-        problem: of B galaxies with a PSF.
-        cutouts: the same galaxies.
-        whitened: (B, P) and
-        linear: (B, L) the fit, see `hybridfit.fitting.linearised.Linearised`.
+        view: an image, with PSFs, of B galaxies.
 
     Returns:
         (B, 2, H, W) in units of the uncertainty of each: the standard error of the background, or a
         background that was not subtracted, and the flux outside the cutout; 0 where masked.
     """
+    problem, cutouts = view.problem, view.cutouts
     psf, oversampling = cutouts.psf, int(cutouts.psf_oversampling[0])
     assert psf is not None
-    own = _model(problem, problem.pixels.transfer, whitened, linear)
+    own = _model(view, problem.pixels.transfer)
     side = oversampling * min(problem.grid.rows, problem.grid.columns)
     images = [other_wings(one, side - 1 + side % 2) for one in psf.double().cpu().numpy()]
     modes = []
@@ -73,7 +67,7 @@ def wing_derivatives(
         width = torch.tensor([found[1][k] for found in images]).to(own)[:, None, None]
         includes = cutouts.psf_includes_pixel
         transfer = transfer_function(image, oversampling, includes, problem.grid, len(psf))
-        modes.append(width * (_model(problem, transfer, whitened, linear) - own))
+        modes.append(width * (_model(view, transfer) - own))
     return torch.stack(modes, dim=1)
 
 
@@ -110,15 +104,15 @@ def other_wings(psf: NDArray[np.float64], side: int) -> tuple[NDArray[np.float64
     return images, [background, wings.lost]
 
 
-def _model(problem: Problem, transfer: Tensor, whitened: Tensor, linear: Tensor) -> Tensor:
+def _model(view: ImageView, transfer: Tensor) -> Tensor:
     """Return the galaxies rendered with another transfer function, over sigma, (B, H, W)."""
+    problem = view.problem
     weight = problem.pixels.weight
-    coords, _ = problem.space.from_whitened(whitened, problem.constants)
-    rows = torch.arange(len(whitened), device=whitened.device)
+    rows = torch.arange(len(view.coords), device=weight.device)
     other = replace(problem, pixels=replace(problem.pixels, transfer=transfer))
     pieces = []
-    for pick, used, images in other.images(coords, rows, jacobian=False):
-        flux = linear[pick].to(weight.dtype)
+    for pick, used, images in other.images(view.coords, rows, jacobian=False):
+        flux = view.flux[pick].to(weight.dtype)
         model = sum(image[:, 0] * flux[:, k, None, None] for k, image in enumerate(images))
         pieces.append((model * weight[pick])[:used])
     return torch.cat(pieces)

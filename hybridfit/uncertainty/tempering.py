@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.fitting.linearised import Linearised
+from hybridfit.fitting.linearised import Linearised, sum_of_squares
+from hybridfit.fitting.pixels import Pixels
 from hybridfit.fitting.problem import Problem
 from hybridfit.uncertainty.correlated_noise import Autocorrelation, excess_gram
 from hybridfit.uncertainty.image_noise import reference
@@ -33,14 +34,21 @@ def temperature(cutouts: Cutouts, noise: Autocorrelation) -> Tensor:
     """Return (B,) float64 >= 1, independent of the fitted model; 1 where the noise is white.
 
     Args:
-        cutouts: B galaxies that share a Fourier grid.
+        cutouts: B galaxies that share a Fourier grid; their first images count.
         noise: of the same galaxies.
     """
+    cutouts = cutouts.single_images()[0]
     result = torch.ones(len(cutouts), dtype=torch.float64, device=cutouts.image.device)
     rows = (~noise.is_white).nonzero()[:, 0]
     if len(rows):
         result[rows] = mean_excess(*reference(cutouts[rows]), noise[rows])
     return result
+
+
+def temperatures(cutouts: Cutouts, noise: Autocorrelation) -> Tensor:
+    """Return (B, I) `temperature` of each image of B galaxies that share Fourier grids."""
+    images = zip(cutouts.single_images(), noise.images, strict=True)
+    return torch.stack([temperature(*image) for image in images], dim=1)
 
 
 def mean_excess(about: Linearised, problem: Problem, noise: Autocorrelation) -> Tensor:
@@ -68,19 +76,34 @@ def tempered(
 
     Args:
         problem, about, noise: of B galaxies.
-        factor: (B,) see `temperature`.
+        factor: (B, I) of each image, see `temperatures`, or (B,) of the only one.
     """
-    shrink = factor.rsqrt()[:, None, None]
-    pixels = problem.pixels
-    narrow = shrink.to(pixels.weight.dtype)
+    narrow = factor.view(len(factor), -1).rsqrt()
+    images = [one.scaled(by) for one, by in zip(about.images, narrow.unbind(1), strict=True)]
+    first, exposures = images[0], tuple(images[1:])
+    information = about.information * narrow[:, :1, None] ** 2
+    if exposures:
+        information = sum_of_squares([image.columns for image in images])
+    pairs = zip(problem.exposures, narrow.unbind(1)[1:], strict=True)
+    terms = tuple(replace(term, pixels=_narrowed(term.pixels, by)) for term, by in pairs)
+    found = [
+        Autocorrelation(one.values * by[:, None, None] ** 2, one.pixels)
+        for one, by in zip(noise.images, narrow.unbind(1), strict=True)
+    ]
     return (
-        replace(problem, pixels=replace(pixels, weight=pixels.weight * narrow)),
+        replace(problem, pixels=_narrowed(problem.pixels, narrow[:, 0]), exposures=terms),
         replace(
             about,
-            columns=about.columns * narrow[:, None],
-            residual=about.residual * narrow,
-            light=about.light * narrow,
-            information=about.information * shrink**2,
+            columns=first.columns,
+            residual=first.residual,
+            light=first.light,
+            information=information,
+            exposures=exposures,
         ),
-        Autocorrelation(noise.values * shrink**2, noise.pixels),
+        replace(found[0], exposures=tuple(found[1:])),
     )
+
+
+def _narrowed(pixels: Pixels, by: Tensor) -> Pixels:
+    """Return pixels with their weights times ``by`` (B,)."""
+    return replace(pixels, weight=pixels.weight * by[:, None, None].to(pixels.weight.dtype))
