@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hybridfit.comparison.options import CompareOptions as CompareOptions
     from hybridfit.data.cutouts import Cutouts as Cutouts
     from hybridfit.data.errors import UsageError as UsageError
+    from hybridfit.data.exposure import Exposure as Exposure
     from hybridfit.data.fit import Fit as Fit
     from hybridfit.data.flags import Flag as Flag
     from hybridfit.data.flags import describe_flags as describe_flags
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from hybridfit.fitting.fit import fit_cutouts as fit_cutouts
     from hybridfit.fitting.options import FitOptions as FitOptions
     from hybridfit.io.arrays import prepare as prepare
+    from hybridfit.io.exposures import with_exposures as with_exposures
     from hybridfit.io.options import ReadOptions as ReadOptions
     from hybridfit.io.read import read as read
     from hybridfit.io.read_results import read_draws as read_draws
@@ -71,6 +73,7 @@ _HOMES = {
     "comparison.options": ("CompareOptions",),
     "data.cutouts": ("Cutouts",),
     "data.errors": ("UsageError",),
+    "data.exposure": ("Exposure",),
     "data.fit": ("Fit",),
     "data.flags": (
         "Flag",
@@ -84,6 +87,7 @@ _HOMES = {
     "fitting.fit": ("fit_cutouts",),
     "fitting.options": ("FitOptions",),
     "io.arrays": ("prepare",),
+    "io.exposures": ("with_exposures",),
     "io.options": ("ReadOptions",),
     "io.read": ("read",),
     "io.references.options": ("ReferenceOptions",),
