@@ -58,6 +58,8 @@ class _Compiled:
     def __call__(
         self, shape: Geometry, profile: Profile, grid: Grid, transfer: Tensor, jacobian: bool
     ) -> Tensor:
+        if not profile.compiles:
+            return component_images(shape, profile, grid, transfer, jacobian)
         key = (profile.key, id(grid), len(transfer), jacobian)
         if key not in self._functions:
 

@@ -62,8 +62,10 @@ def starting_values(cutouts: Cutouts, single: Tensor, space: ParameterSpace) -> 
             continue
         # several components start as a compact, peaked one within larger, flatter ones
         columns.append(size + 0.9 * (k - (space.n_components - 1) / 2))
-        for name in component.shape:
-            middle = torch.full_like(size, component.prior_of(name, prior).median).log()
+        for shape in component.shapes:
+            name = shape.name
+            own = torch.full_like(size, component.prior_of(name, prior).median)
+            middle = own if shape.is_linear else own.log()
             peaked = torch.full_like(size, 2.0 / (k + 1)).log() if several else index
             columns.append(peaked if name == "n" else middle)
         columns += [g * torch.cos(angle), g * torch.sin(angle)]

@@ -15,7 +15,7 @@ from hybridfit.model.scene import Component, Parameter, Scene, Tie, nearest
 from hybridfit.model.whitening import default_families
 
 FREE = Parameter()
-SUMS = ("x", "y", "pa", "mag")  # whose ties are sums; those of others are products
+SUMS = ("x", "y", "pa", "mag")  # whose ties are sums; those of others but linear are products
 
 
 def compile_scene(scene: Scene, prior: Prior | None = None) -> ParameterSpace:
@@ -119,6 +119,12 @@ class _Slots:
         return own + [f"{self.names[k]}.mag" for k in self.fluxes]
 
     @property
+    def sums(self) -> set[str]:
+        """Full names of parameters whose ties are sums."""
+        pairs = zip(self.names, self.layouts, strict=True)
+        return {f"{n}.{s}" for n, c in pairs for s in (*SUMS, *c.linear)}
+
+    @property
     def families(self) -> list[Family | None]:
         """Of each slot, were it free."""
         own = [family for c in self.layouts for family in default_families(c)]
@@ -155,8 +161,9 @@ def _links(slots: _Slots, scene: Scene, asked: Mapping[str, Parameter]) -> Links
     full, families = slots.full_names, slots.families
     values = [asked.get(name, FREE) for name in full]
     index = {name: j for j, name in enumerate(full)}
+    sums = slots.sums
     for name, value in asked.items():
-        _check_kinds(name, value, index)
+        _check_kinds(name, value, index, sums)
     free = [j for j, value in enumerate(values) if _is_free(value)]
     resolver = _Resolver(full, values, index, {j: i for i, j in enumerate(free)}, {})
     both = [resolver.resolve(j) for j in range(len(full))]
@@ -165,7 +172,7 @@ def _links(slots: _Slots, scene: Scene, asked: Mapping[str, Parameter]) -> Links
         rows=tuple(_row(row) for row, _ in both),
         shifts=tuple(_row(shift) for _, shift in both),
         follows=tuple(_row(_followed(value, index)) for value in values),
-        families=tuple(_family(full[j], values[j], families[j]) for j in free),
+        families=tuple(_family(full[j], values[j], families[j], full[j] in sums) for j in free),
         owners=tuple(free),
         priors=tuple(values[j].prior for j in free),
         fixed=tuple(value.fixed for value in values),
@@ -239,16 +246,18 @@ def _row(entries: Mapping[int, float]) -> Row:
     return tuple(sorted(entries.items()))
 
 
-def _family(name: str, value: Parameter, default: Family | None) -> Family | None:
+def _family(name: str, value: Parameter, default: Family | None, is_sum: bool) -> Family | None:
     """Return the family of a free slot with the user's prior or bounds."""
     kind = name.rpartition(".")[2]
     if value.tied is not None:  # the offset, or ln of the ratio, within its range
         return Family.UNIFORM
     if value.prior is None:
         return Family.NORMAL if kind == "mag" and not value.is_bounded else _bounded(kind, default)
-    if isinstance(value.prior, LogNormal):
+    if isinstance(value.prior, LogNormal) and not (is_sum and kind not in SUMS):
         return Family.NORMAL
-    if kind in ("x", "y", "pa", "mag"):
+    if isinstance(value.prior, LogNormal):
+        raise ValueError(f"the prior of '{name}' is log-normal, expected a normal or uniform one")
+    if is_sum:
         return Family.UNIFORM if not hasattr(value.prior, "sigma") else Family.NORMAL
     if hasattr(value.prior, "sigma"):
         raise ValueError(f"the prior of '{name}' is normal, expected a log-normal or uniform one")
@@ -259,7 +268,7 @@ def _bounded(kind: str, default: Family | None) -> Family | None:
     return Family.UNIFORM if kind == "mag" else default
 
 
-def _check_kinds(name: str, value: Parameter, index: Mapping[str, int]) -> None:
+def _check_kinds(name: str, value: Parameter, index: Mapping[str, int], sums: set[str]) -> None:
     """Raise ValueError for a tie between parameters of different kinds."""
     kind = name.rpartition(".")[2]
     if kind == "mag" or value.tied is None:
@@ -267,8 +276,7 @@ def _check_kinds(name: str, value: Parameter, index: Mapping[str, int]) -> None:
     for other in value.tied.factors:
         if other not in index:
             raise ValueError(f"'{name}' cannot be tied to '{other}'")
-        theirs = other.rpartition(".")[2]
-        if (kind in SUMS) != (theirs in SUMS):
+        if (name in sums) != (other in sums):
             raise ValueError(
                 f"'{name}' is tied to '{other}': one adds offsets and the other has ratios"
             )
@@ -308,8 +316,14 @@ def _leader(name: str, asked: Mapping[str, Parameter]) -> str:
     return seen[-1]
 
 
-def tie_constant(name: str, tie: Tie) -> float:
-    """Return the constant of a tie in its slot's terms; NaN where initial values say it."""
+def tie_constant(name: str, tie: Tie, is_linear: bool = False) -> float:
+    """Return the constant of a tie in its slot's terms; NaN where initial values say it.
+
+    Args:
+        name: of the parameter.
+        tie: of it.
+        is_linear: whether it is a shape parameter that is its own coordinate.
+    """
     kind = name.rpartition(".")[2]
     if tie.bounds is not None:
         return 0.0
@@ -319,10 +333,10 @@ def tie_constant(name: str, tie: Tie) -> float:
         return -0.4 * math.log(10) * tie.offset
     if kind == "q":  # the slot is -ln q
         return -math.log(tie.ratio)
-    return tie.offset if kind in SUMS else math.log(tie.ratio)
+    return tie.offset if kind in SUMS or is_linear else math.log(tie.ratio)
 
 
-def tie_range(name: str, tie: Tie) -> tuple[float, float]:
+def tie_range(name: str, tie: Tie, is_linear: bool = False) -> tuple[float, float]:
     """Return the range of a tie's constant in its slot's terms; infinite without bounds."""
     if tie.bounds is None:
         return -math.inf, math.inf
@@ -333,4 +347,4 @@ def tie_range(name: str, tie: Tie) -> tuple[float, float]:
         return math.radians(2 * low), math.radians(2 * high)
     if kind == "q":
         return -math.log(high), -math.log(low)
-    return (low, high) if kind in SUMS else (math.log(low), math.log(high))
+    return (low, high) if kind in SUMS or is_linear else (math.log(low), math.log(high))

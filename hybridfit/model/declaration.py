@@ -28,6 +28,7 @@ from typing import Any
 
 from hybridfit.model.prior import Distribution, LogNormal, Normal, Uniform
 from hybridfit.model.profiles import PROFILES
+from hybridfit.model.profiles.distortions import SEPARATOR
 from hybridfit.model.scene import (
     UNBOUNDED,
     Component,
@@ -122,7 +123,10 @@ def profile_names(model: Any) -> list[str]:
 
 def _names_of(profiles: Sequence[str]) -> list[str]:
     """Return a name for each profile: its own, numbered where it occurs more than once."""
-    own = [profile.rpartition(":")[2].lower().replace("-", "_") for profile in profiles]
+    own = [
+        profile.partition(SEPARATOR)[0].rpartition(":")[2].lower().replace("-", "_")
+        for profile in profiles
+    ]
     return [
         f"{name}{own[: k + 1].count(name)}" if own.count(name) > 1 else name
         for k, name in enumerate(own)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from hybridfit.model.distributions import Family
-from hybridfit.model.prior import Distribution, LogNormal, Prior
+from hybridfit.model.prior import Distribution, LogNormal, Normal, Prior
 from hybridfit.model.profiles import ShapeParameter
 
 
@@ -55,24 +55,31 @@ class ComponentLayout:
         return tuple(parameter.name for parameter in self.shapes)
 
     @property
+    def linear(self) -> tuple[str, ...]:
+        """Names of the shape parameters that are their own coordinates."""
+        return tuple(parameter.name for parameter in self.shapes if parameter.is_linear)
+
+    @property
     def is_ellipse(self) -> bool:
         """Whether it has a size and an ellipticity."""
         return self.geometry is Geometry.ELLIPSE
 
-    def prior_of(self, name: str, prior: Prior) -> LogNormal:
+    def prior_of(self, name: str, prior: Prior) -> LogNormal | Normal:
         """Return the prior of a shape parameter: that of ``prior``, or else the profile's own.
 
         Raises:
             ValueError: if neither has one.
         """
         own = next(p.prior for p in self.shapes if p.name == name)
+        if isinstance(own, Normal):
+            return own
         if own is None or name == "n" or name in prior.shapes:
             return prior.of(name)
         return own
 
     def medians(self, prior: Prior) -> dict[str, float]:
         """Return the median of the prior of each shape parameter, see `prior_of`."""
-        return {p.name: p.shift + p.sign * self.prior_of(p.name, prior).median for p in self.shapes}
+        return {p.name: p.of_prior(self.prior_of(p.name, prior).median) for p in self.shapes}
 
     @property
     def parameters(self) -> tuple[str, ...]:

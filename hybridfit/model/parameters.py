@@ -348,7 +348,7 @@ def _fill_ellipse(
     jacobian[:, 3, -2:] = theta[:, 3, None] * direction / 2
     for j, parameter in enumerate(component.shapes, start=3):
         theta[:, j + 1] = parameter.value(coords[:, j])
-        jacobian[:, j + 1, j] = parameter.sign * torch.exp(coords[:, j])
+        jacobian[:, j + 1, j] = parameter.slope(coords[:, j])
     q = torch.exp(-g)
     theta[:, -2] = q
     jacobian[:, -2, -2:] = -q[:, None] * direction

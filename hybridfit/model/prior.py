@@ -78,6 +78,17 @@ class Normal:
         if not self.low < self.high:
             raise ValueError(f"expected low < high, got {self}")
 
+    @property
+    def median(self) -> float:
+        """Median before truncation."""
+        return self.mean
+
+    @property
+    def numbers(self) -> tuple[float, float, float, float]:
+        """Of the family NORMAL in `hybridfit.model.distributions`."""
+        low, high = (_normal_cdf((v - self.mean) / self.sigma) for v in (self.low, self.high))
+        return self.mean, self.sigma, low, high - low
+
 
 @dataclass(frozen=True)
 class Uniform:

@@ -20,7 +20,11 @@ LEAST_SHARE = 1e-9  # of a prior between its bounds
 
 
 def user_numbers(
-    prior: Distribution | None, kind: str, default: Tensor, zeropoint: Tensor
+    prior: Distribution | None,
+    kind: str,
+    default: Tensor,
+    zeropoint: Tensor,
+    shape: ShapeParameter | None = None,
 ) -> Tensor:
     """Return the numbers (B, 4) of a prior that the user gives.
 
@@ -29,9 +33,12 @@ def user_numbers(
         kind: of the parameter: "x", "q", "n"...
         default: (B, 4) the numbers without it.
         zeropoint: (B,) mag.
+        shape: of a shape parameter; None for others.
     """
     if prior is None:
         return default
+    if shape is not None and shape.is_linear:
+        kind = "x"  # which is its own coordinate, too
     if isinstance(prior, Uniform):
         if kind in ("x", "y", "pa", "mag"):
             ends = in_slot_terms(torch.tensor([prior.low, prior.high]).to(default), kind, zeropoint)
@@ -79,6 +86,8 @@ def in_slot_terms(
         return values
     if kind == "pa":
         return torch.deg2rad(2 * values)
+    if shape is not None and shape.is_linear:
+        return values
     if shape is not None:
         infinite = torch.where(values * shape.sign > 0, torch.inf, -torch.inf).to(values)
         return torch.where(torch.isinf(values), infinite, shape.coordinate(values))

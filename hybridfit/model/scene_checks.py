@@ -36,8 +36,13 @@ def check_scene(scene: Scene, prior: Prior) -> None:
                 problem = _prior_problem(layout, parameter, value.start, layout.prior or prior)
             if problem:
                 raise ValueError(f"the start of '{full}' is {value.start:g}, {problem}")
+    sums = {
+        f"{name}.{parameter}"
+        for name, layout in zip(component_names(scene), space.components, strict=True)
+        for parameter in (*SUMS, *layout.linear)
+    }
     for full, value in values.items():
-        _check_tie(full, value, values)
+        _check_tie(full, value, values, sums)
 
 
 def value_problem(layout: ComponentLayout, parameter: str, value: float) -> str:
@@ -65,17 +70,17 @@ def _prior_problem(layout: ComponentLayout, parameter: str, value: float, prior:
     elif parameter in layout.shape:
         shape = next(p for p in layout.shapes if p.name == parameter)
         own = layout.prior_of(parameter, prior)
-        low, high = sorted(shape.shift + shape.sign * v for v in (own.low, own.high))
+        low, high = sorted(shape.of_prior(v) for v in (own.low, own.high))
     else:
         return ""
     return "" if low <= value <= high else f"outside of its prior, {low:g} to {high:g}"
 
 
-def _check_tie(full: str, value: Parameter, values: dict[str, Parameter]) -> None:
+def _check_tie(full: str, value: Parameter, values: dict[str, Parameter], sums: set[str]) -> None:
     """Raise ValueError if a parameter that fixed values determine was declared to be another."""
     if value.tied is None:
         return
-    implied = _implied(full, value.tied, values)
+    implied = _implied(full, value.tied, values, sums)
     if implied is None:
         return
     others = ", ".join(f"'{name}'" for name in value.tied.factors)
@@ -88,7 +93,7 @@ def _check_tie(full: str, value: Parameter, values: dict[str, Parameter]) -> Non
         raise ValueError(f"{where}, outside of its prior or bounds")
 
 
-def _implied(full: str, tie: Tie, values: dict[str, Parameter]) -> float | None:
+def _implied(full: str, tie: Tie, values: dict[str, Parameter], sums: set[str]) -> float | None:
     """Return the value that fixed parameters give a tied one; None if it is not determined."""
     if tie.bounds is not None or math.isnan(tie.offset) or math.isnan(tie.ratio):
         return None
@@ -98,6 +103,6 @@ def _implied(full: str, tie: Tie, values: dict[str, Parameter]) -> float | None:
         if not other.fixed or other.start is None:
             return None
         others.append((other.start, factor))
-    if full.rpartition(".")[2] in SUMS:
+    if full in sums:
         return tie.offset + sum(factor * start for start, factor in others)
     return tie.ratio * math.prod(start**factor for start, factor in others)

@@ -108,7 +108,7 @@ class SceneValues(Batch):
             if kind == "pa":
                 own[:, 0] = slots[:, j]
             if links.priors[i] is not None:
-                own = user_numbers(links.priors[i], kind, own, zeropoint)
+                own = user_numbers(links.priors[i], kind, own, zeropoint, space.shape_of(j))
             if links.tied[j]:
                 own = _uniform(self.tie_low[:, j], self.tie_high[:, j])
             elif column is not None:
@@ -174,13 +174,16 @@ def _numbers_of(scene: Scene, space: ParameterSpace) -> tuple[list[float], ...]:
         name = [*names, *space.names[len(names) :]][values.index(lacking[0])]
         raise ValueError(f"'{name}' is fixed without a value: give its start")
     ties = [asked.get(name, Parameter()).tied for name in tied_names(scene, space)]
-    constants = [
-        0.0 if tie is None else tie_constant(name, tie)
-        for name, tie in zip(tied_names(scene, space), ties, strict=True)
-    ]
+    pairs = list(zip(tied_names(scene, space), ties, strict=True))
+    linear = {
+        f"{name}.{shape}"
+        for name, layout in zip(component_names(scene), space.components, strict=True)
+        for shape in layout.linear
+    }
+    constants = [0.0 if tie is None else tie_constant(n, tie, n in linear) for n, tie in pairs]
     ranges = [
-        (-math.inf, math.inf) if tie is None else tie_range(name, tie)
-        for name, tie in zip(tied_names(scene, space), ties, strict=True)
+        (-math.inf, math.inf) if tie is None else tie_range(name, tie, name in linear)
+        for name, tie in pairs
     ]
     low, high = ([v.bounds[i] for v in values] for i in (0, 1))
     return start, low, high, constants, [r[0] for r in ranges], [r[1] for r in ranges]

@@ -24,6 +24,7 @@ class Frame:
 
     Args:
         cos, sin: of the position angle.
+        angle: the position angle, radian in (-pi / 2, pi / 2].
         stretch: 1 / sqrt(q).
         log_slopes: d (-ln q) / d eta1, d eta2.
         angle_slopes: d pa / d eta1, d eta2, radian.
@@ -31,6 +32,7 @@ class Frame:
 
     cos: Tensor
     sin: Tensor
+    angle: Tensor
     stretch: Tensor
     log_slopes: Pair
     angle_slopes: Pair
@@ -67,6 +69,7 @@ def frame_of(eta: Tensor) -> Frame:
     return Frame(
         torch.cos(double / 2),
         torch.sin(double / 2),
+        double / 2,
         torch.exp(g / 2),
         (cos2, sin2),
         (-sin2 * across, cos2 * across),

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from hybridfit.model.profiles import LEAST_EXPONENT, Boxy, EdgeOnDisk, PointSource, Profile
-from hybridfit.rendering import boxy, edge_on
+from hybridfit.model.profiles.distorted import Distorted
+from hybridfit.rendering import boxy, distorted, edge_on
 from hybridfit.rendering.galfit_pixels import far_pixels, shift_response
 from hybridfit.rendering.grid import CORE_WIDTH, S_STEP, Grid
 
@@ -136,7 +137,7 @@ def component_images(
         transfer = torch.stack(_times([response], transfer)[0], dim=1)
     # what of the transfer function lies on the FFT's own modes is enough for the outer piece
     smooth = _times(outer, grid.inside(transfer))
-    if grid.galfit_pixels and profile.is_radial and not isinstance(profile, Boxy):
+    if grid.galfit_pixels and profile.is_radial and not isinstance(profile, Boxy | Distorted):
         (far,) = _far_modes(shape, profile, grid, transfer)
         smooth[0] = smooth[0][0] + far[0], smooth[0][1] + far[1]
     smooth = _with_centre(smooth, grid.inside_kx, grid.inside_ky, jacobian)
@@ -282,16 +283,18 @@ def _outer(shape: Geometry, profile: Profile, grid: Grid, jacobian: bool) -> Ten
     """Return the smooth outer piece at pixel centres, and its derivatives except by the centre."""
     if isinstance(profile, EdgeOnDisk):
         return _images(edge_on.outer_images(profile, *_placed(shape), grid), jacobian)
+    coefficients = _columns(shape.coefficients, 3)
     if isinstance(profile, Boxy):
-        coefficients = _columns(shape.coefficients, 3)
         return _images(boxy.outer_images(profile, *_placed(shape), coefficients, grid), jacobian)
+    if isinstance(profile, Distorted):
+        numbers = *_placed(shape), coefficients
+        return torch.stack(distorted.outer_images(profile, *numbers, grid, jacobian), dim=1)
     x0, y0 = _columns(shape.position, 3)
     dx, dy = grid.x - x0, grid.y - y0  # (B, 1, columns), (B, rows, 1)
     rho2 = _quadratic(_columns(shape.metric, 3), dx, dy).clamp_min(1e-8)
     log_size, width = _columns(torch.stack([shape.log_size, shape.width], dim=1), 3)
     log_rho2 = torch.log(rho2) - 2 * log_size
     scale = torch.exp(-2 * log_size)
-    coefficients = _columns(shape.coefficients, 3)
     decay = 0.5 / width**2
     gauss = torch.exp((-rho2 * decay).clamp_min(LEAST_EXPONENT))
     hole = 1 - gauss
@@ -346,6 +349,13 @@ def _images(images: list[Tensor], jacobian: bool) -> Tensor:
 def _core_modes(shape: Geometry, profile: Profile, grid: Grid, jacobian: bool) -> list[Pair]:
     """Return the core's transform at each mode: value, then by the coordinates but the centre."""
     _, eta, scales = _placed(shape)
+    x0, y0 = _columns(shape.position, 3)
+    phase = grid.phase_kx * x0 + grid.phase_ky * y0
+    cos, sin = torch.cos(phase), -torch.sin(phase)
+    if isinstance(profile, Distorted):
+        numbers = eta, scales, _columns(shape.coefficients, 3)
+        pairs = distorted.core_modes(profile, *numbers, grid, jacobian)
+        return _times(pairs, torch.stack([cos, sin], dim=1))
     if isinstance(profile, PointSource):
         values = [torch.ones_like(shape.position[:, :1, None] + grid.kx + grid.ky)]
     elif isinstance(profile, EdgeOnDisk):
@@ -356,9 +366,6 @@ def _core_modes(shape: Geometry, profile: Profile, grid: Grid, jacobian: bool) -
     else:
         table = _core_table(shape, profile, grid, jacobian)  # (B, S, 2 or 3 + shapes)
         values = _radial_core(shape, table, grid, jacobian)
-    x0, y0 = _columns(shape.position, 3)
-    phase = grid.phase_kx * x0 + grid.phase_ky * y0
-    cos, sin = torch.cos(phase), -torch.sin(phase)
     return [(v * cos, v * sin) for v in (values if jacobian else values[:1])]
 
 

@@ -6,6 +6,8 @@ A new profile is one class with its shape parameters and one method, ``evaluate`
 from hybridfit.model.profiles.base import LEAST_EXPONENT, NativeScale, Profile, ShapeParameter
 from hybridfit.model.profiles.boxy import Boxy
 from hybridfit.model.profiles.check import check_profile
+from hybridfit.model.profiles.distorted import Distorted
+from hybridfit.model.profiles.distortions import Distortions
 from hybridfit.model.profiles.edge_on import EdgeOnDisk
 from hybridfit.model.profiles.point import PointSource
 from hybridfit.model.profiles.registry import (
@@ -21,6 +23,8 @@ __all__ = [
     "PROFILES",
     "Boxy",
     "DeVaucouleurs",
+    "Distorted",
+    "Distortions",
     "EdgeOnDisk",
     "Exponential",
     "NativeScale",

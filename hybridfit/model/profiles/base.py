@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hybridfit.model.prior import LogNormal
+from hybridfit.model.prior import LogNormal, Normal
 
 # smaller values of exp are rounded away next to the rest of any image; if its result underflows,
 # `torch.exp` takes thirty times as long on a CPU
@@ -21,38 +21,57 @@ Values = Mapping[str, Tensor]  # public parameters of a component by name, of on
 class ShapeParameter:
     """A shape parameter: ``value = shift + sign exp(z)``, where z is its render coordinate.
 
+    A linear one, whose prior is normal, is its render coordinate itself: ``value = z``.
+
     Args:
         name: as users write it.
         unit: empty for numbers without one.
         description: one line.
-        prior: of exp(z), which is the value itself unless there is a shift or a sign; None if the
-            user must give one.
+        prior: of exp(z), which is the value itself unless there is a shift or a sign; or of the
+            value, if it is normal; None if the user must give one.
         shift, sign: of the value; ``sign`` is 1 or -1.
     """
 
     name: str
     unit: str = ""
     description: str = ""
-    prior: LogNormal | None = None
+    prior: LogNormal | Normal | None = None
     shift: float = 0.0
     sign: float = 1.0
 
     def __post_init__(self) -> None:
         if self.sign not in (1.0, -1.0):
             raise ValueError(f"sign of '{self.name}' is {self.sign}, expected 1 or -1")
+        if self.is_linear and (self.shift, self.sign) != (0.0, 1.0):
+            raise ValueError(f"'{self.name}' has a normal prior, expected no shift and no sign")
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the value is the coordinate itself."""
+        return isinstance(self.prior, Normal)
 
     @property
     def is_plain(self) -> bool:
         """Whether the value is exp(z) itself."""
-        return (self.shift, self.sign) == (0.0, 1.0)
+        return (self.shift, self.sign) == (0.0, 1.0) and not self.is_linear
 
     def value(self, z: Tensor) -> Tensor:
         """Return the value at the render coordinate ``z``."""
+        if self.is_linear:
+            return z
         return torch.exp(z) if self.is_plain else self.shift + self.sign * torch.exp(z)
+
+    def slope(self, z: Tensor) -> Tensor:
+        """Return the derivative of the value by the render coordinate ``z``."""
+        return torch.ones_like(z) if self.is_linear else self.sign * torch.exp(z)
 
     def coordinate(self, value: Tensor) -> Tensor:
         """Return the render coordinate of a value; NaN where there is none."""
-        return torch.log(self.sign * (value - self.shift))
+        return value if self.is_linear else torch.log(self.sign * (value - self.shift))
+
+    def of_prior(self, value: float) -> float:
+        """Return the value where the prior's own variable is ``value``."""
+        return value if self.is_linear else self.shift + self.sign * value
 
 
 @dataclass(frozen=True)
@@ -78,6 +97,7 @@ class Profile:
     # enough unless it has an edge
     subpixels: int = 1
     is_radial: bool = True  # whether `evaluate` gives the brightness as a function of a radius
+    compiles: bool = True  # whether its kernels are compiled where that pays
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -63,5 +63,5 @@ def _medians(profile: Profile) -> dict[str, float] | None:
     for parameter in profile.shape_parameters:
         if parameter.prior is None:
             return None
-        medians[parameter.name] = parameter.shift + parameter.sign * parameter.prior.median
+        medians[parameter.name] = parameter.of_prior(parameter.prior.median)
     return medians

@@ -12,6 +12,8 @@ from hybridfit.model.profiles.boxy import BoxyExponential, BoxySersic
 from hybridfit.model.profiles.broken_exponential import BrokenExponential
 from hybridfit.model.profiles.check import check_profile
 from hybridfit.model.profiles.core_sersic import CoreSersic
+from hybridfit.model.profiles.distorted import Distorted
+from hybridfit.model.profiles.distortions import SEPARATOR, distortions_of
 from hybridfit.model.profiles.edge_on import EdgeOnDisk
 from hybridfit.model.profiles.ferrers import Ferrers
 from hybridfit.model.profiles.gaussian import Gaussian
@@ -62,6 +64,8 @@ def register_profile(name: str, profile_class: type[Profile]) -> None:
 def find_profile(name: str) -> Profile:
     """Return the profile of that name, or the class named by ``my_module:MyProfile``.
 
+    Either may be followed by distortions: ``sersic~f1~f3``.
+
     This never imports a module, as the name may come from a table or a settings file of someone
     else: the user must import it (`import_profiles`, ``--allow-import``).
 
@@ -70,6 +74,9 @@ def find_profile(name: str) -> Profile:
     """
     if name in PROFILES:
         return PROFILES[name]()
+    if SEPARATOR in name:
+        plain, *terms = name.split(SEPARATOR)
+        return Distorted(find_profile(plain), distortions_of(name, terms))
     module, colon, attribute = name.partition(":")
     if not colon:
         close = get_close_matches(name, PROFILES, n=1, cutoff=0.5)
@@ -101,7 +108,7 @@ def import_profiles(names: Iterable[str]) -> None:
         ValueError: if one cannot be imported.
     """
     for name in names:
-        module, colon, _ = name.partition(":")
+        module, colon, _ = name.partition(SEPARATOR)[0].partition(":")
         if name in PROFILES or not colon:
             continue
         try:
