@@ -43,6 +43,7 @@ class Flag(IntFlag):
     PSF_TRUNCATED = 1 << 30
     SEVERAL_SOURCES = 1 << 31
     COMPONENT_UNCERTAIN = 1 << 32
+    BLENDED = 1 << 33
     LARGER_THAN_STAMP = LARGER_THAN_CUTOUT  # its old name, until the next release
 
 
@@ -83,6 +84,7 @@ FLAG_TEXT: dict[Flag, str] = {
         "one of several components has little signal, or an uncertain magnitude or size; those of "
         "the sum are known"
     ),
+    Flag.BLENDED: "neighbours that were fitted with the target overlap it by more than 5 %",
 }
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from hybridfit.batch import Batch
 from hybridfit.data.diagnostics import SamplingDiagnostics, expanded, unknown
 from hybridfit.data.fit import Fit
+from hybridfit.data.neighbours import Neighbours
 from hybridfit.data.samples import Draws
 from hybridfit.deprecations import rows, warn
 
@@ -47,6 +48,7 @@ class Result(Batch):
         flux, flux_err: (B,) of all components together, flux units; for a galaxy without signal
             forced photometry at the target's position, which may be negative.
         flux_limit: (B,) its upper limit of 95 %; NaN for a galaxy with signal.
+        neighbours: that were fitted with the targets; None where none were looked for.
     """
 
     fit: Fit
@@ -60,6 +62,7 @@ class Result(Batch):
     flux: Tensor = unknown()
     flux_err: Tensor = unknown()
     flux_limit: Tensor = unknown()
+    neighbours: Neighbours | None = None
 
     def __post_init__(self) -> None:
         batch = len(self.fit)

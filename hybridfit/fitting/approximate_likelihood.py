@@ -155,7 +155,8 @@ def approximate_likelihood(
     height, width = cutouts.image.shape[-2:]
     sides = [side for side in SIDES if side <= WORTH * min(height, width)]
     space = problem.space
-    if not sides or space.n_sky >= 3 or problem.exposures or problem.grid.convolution.galfit:
+    special = problem.grid.convolution.galfit or problem.nuisances is not None
+    if not sides or space.n_sky >= 3 or problem.exposures or special:
         return None
     side = sides[0]
     coords, _ = problem.space.from_whitened(about.whitened, problem.constants)

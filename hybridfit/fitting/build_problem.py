@@ -13,6 +13,7 @@ from hybridfit.fitting.compile import kernels
 from hybridfit.fitting.frame import Frame
 from hybridfit.fitting.image_term import ImageTerm
 from hybridfit.fitting.linear_terms import linear_terms
+from hybridfit.fitting.nuisances import Nuisances
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.pixels import Pixels, make_pixels
 from hybridfit.fitting.problem import Problem
@@ -63,6 +64,7 @@ def build_problem(
     compile: bool = False,
     scene: SceneValues | None = None,
     theta: Tensor | None = None,
+    nuisances: Nuisances | None = None,
 ) -> Problem:
     """Return the problem of cutouts that share one Fourier grid.
 
@@ -72,6 +74,7 @@ def build_problem(
         compile: whether the pixel kernels are compiled.
         scene: what is fitted, in place of the components of ``options``.
         theta: (B, Q) its initial values, none of them missing.
+        nuisances: what else the pixels depend on.
     """
     space = options.space if scene is None else scene.space
     first, *others = cutouts.single_images()
@@ -99,6 +102,7 @@ def build_problem(
         kernels(compile),
         terms,
         tuple(exposures),
+        nuisances,
     )
 
 

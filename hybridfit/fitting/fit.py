@@ -21,6 +21,7 @@ from hybridfit.fitting.galaxy_scenes import scenes_of
 from hybridfit.fitting.lm import LMOptions, Minimum, minimise
 from hybridfit.fitting.modes import Modes, concentric, with_modes
 from hybridfit.fitting.moments import Starts, moment_start, starting_values
+from hybridfit.fitting.nuisances import Nuisances
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.other_starts import has_uncertain_component, other_starts
 from hybridfit.fitting.problem import Problem
@@ -73,18 +74,24 @@ def fit_parts(
     compile: bool | None = None,
     starts: Starts | None = None,
     scene: SceneValues | None = None,
+    near: Tensor | None = None,
+    nuisances: Nuisances | None = None,
 ) -> Iterator[Fitted]:
     """Fit a batch part by part and keep the problem of each until the next one is asked for.
 
-    Arguments are those of `fit_cutouts`. One part has one Fourier grid and fits into memory; all
-    of them together have every galaxy once.
+    One part has one Fourier grid and fits into memory; all of them together have every galaxy once.
+
+    Args:
+        cutouts, options, device, compile, starts, scene: see `fit_cutouts`.
+        near: (B, Q) physical values near the minimum, to start from in place of ``starts``; NaN
+            where there are none.
+        nuisances: of the galaxies, what else their pixels depend on.
     """
     device = torch.device(device)
     if compile is None:
         compile = wants_compile(options.compile, len(cutouts), device)
     if scene is None:
         scene = scenes_of(cutouts, options)
-    near = None
     if options.convolution == "galfit":
         quick = replace(options, convolution="continuous")
         near = fit_cutouts(cutouts, quick, device, compile, starts, scene).theta
@@ -99,6 +106,7 @@ def fit_parts(
             None if starts is None else starts[rows],
             None if scene is None else scene[rows],
             None if near is None else near[rows],
+            None if nuisances is None else nuisances[rows].to(device),
         )
 
 
@@ -112,6 +120,7 @@ def _fit_part(
     starts: Starts | None,
     scene: SceneValues | None,
     near: Tensor | None,
+    nuisances: Nuisances | None,
 ) -> Fitted:
     """Fit galaxies that share a problem; ``near`` has parameters to start from instead."""
     cutouts = cutouts.to(device)
@@ -119,8 +128,8 @@ def _fit_part(
     starts = None if starts is None else starts.to(device)
     if scene is not None:
         scene = scene.to(device)
-        return _fit_scene(rows, cutouts, scene, options, compile, starts, near)
-    problem = build_problem(cutouts, options, compile)
+        return _fit_scene(rows, cutouts, scene, options, compile, starts, near, nuisances)
+    problem = build_problem(cutouts, options, compile, nuisances=nuisances)
     return _fit_group(rows, cutouts, problem, options, starts, near)
 
 
@@ -158,10 +167,11 @@ def _fit_scene(
     compile: bool,
     starts: Starts | None,
     near: Tensor | None,
+    nuisances: Nuisances | None,
 ) -> Fitted:
     """Fit scenes from their initial values, or from moments where these are missing."""
     theta = initial_values(cutouts, scene, options, starts)
-    problem = build_problem(cutouts, options, compile, scene, theta)
+    problem = build_problem(cutouts, options, compile, scene, theta, nuisances)
     space = scene.space
     coords, _ = space.from_physical(theta, cutouts.zeropoint)
     start = space.to_whitened(_nearer(coords, near, space), problem.constants)

@@ -47,7 +47,8 @@ class Linearised(Batch):
     """The model of B galaxies about their fits, in units of each pixel's noise.
 
     Args:
-        columns: (B, C, H, W) d model / d c over sigma, 0 where masked.
+        columns: (B, C, H, W) d model / d c over sigma, 0 where masked; less what the problem's
+            nuisances take up.
         residual: (B, H, W) (data - model) over sigma, 0 where masked.
         information: (B, C, C) float64 J^T W J of all images, without the prior.
         prior: (B, C, C) float64 precision of the prior.
@@ -130,7 +131,11 @@ def linearise(
         lights.append(light * weight)
     column, residual = torch.cat(columns), torch.cat(residuals)
     exposures = tuple(_exposure(problem, term, here) for term in problem.exposures)
-    information = sum_of_squares([column, *(other.columns for other in exposures)])
+    if problem.nuisances is None:
+        information = sum_of_squares([column, *(other.columns for other in exposures)])
+    else:
+        flat, column = column.flatten(2), problem.nuisances.without(column)
+        information = (flat @ column.flatten(2).mT).double()
     n_nonlinear, total = space.n_nonlinear, column.shape[1]
     precision = torch.zeros(total, dtype=whitened.dtype, device=whitened.device)
     precision[:n_nonlinear] = problem.prior_weight or 1e-6

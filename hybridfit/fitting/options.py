@@ -58,6 +58,16 @@ class FitOptions:
         below=math.inf,
         group="Model",
     )
+    neighbours: str = option(
+        "mask",
+        help=(
+            "other sources in a cutout: mask them, fit them together with the target (fit), or "
+            "take them for part of it (ignore)"
+        ),
+        choices=("mask", "fit", "ignore"),
+        group="Model",
+        common=True,
+    )
     convolution: str = option(
         "continuous",
         help=(

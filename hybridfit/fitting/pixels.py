@@ -73,13 +73,17 @@ def pixel_gram(
         data, weight: (b, H, W).
         sky: (T, H, W).
     """
+    return gram_matrix(pixel_columns(images, linear, data, sky), weight)
+
+
+def pixel_columns(images: list[Tensor], linear: Tensor, data: Tensor, sky: Tensor) -> list[Tensor]:
+    """Return the columns of `pixel_gram`: derivatives, linear columns, and the residual."""
     flux = linear[:, : len(images)]
     level = torch.einsum("bt,thw->bhw", linear[:, len(images) :], sky)
     residual = data - level
     for k, image in enumerate(images):
         residual = residual - flux[:, k, None, None] * image[:, 0]
-    columns = [*shape_columns(images, flux), *linear_columns(images, sky), residual[:, None]]
-    return gram_matrix(columns, weight)
+    return [*shape_columns(images, flux), *linear_columns(images, sky), residual[:, None]]
 
 
 def linear_gram(images: list[Tensor], data: Tensor, weight: Tensor, sky: Tensor) -> Tensor:

@@ -19,10 +19,12 @@ from hybridfit.fitting.cholesky import scaled_cholesky, solver
 from hybridfit.fitting.image_term import ImageTerm, Rendered
 from hybridfit.fitting.linear_terms import LinearTerms
 from hybridfit.fitting.lm import Normal
-from hybridfit.fitting.pixels import EAGER, Kernels, Pixels
+from hybridfit.fitting.nuisances import Nuisances
+from hybridfit.fitting.pixels import EAGER, Kernels, Pixels, pixel_columns
 from hybridfit.model.constants import Constants
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.profiles import Profile
+from hybridfit.rendering.design_matrix import linear_columns, weighted_columns
 from hybridfit.rendering.grid import Grid
 from hybridfit.rendering.kernels import Geometry, geometry
 
@@ -81,6 +83,7 @@ class Problem(Batch):
         terms: how fluxes and sky follow from the free ones; None where all are free.
         exposures: further images of the same scenes; ``pixels`` and ``grid`` are the first one's,
             in whose pixels the scenes are.
+        nuisances: what else the pixels depend on, always at its best; None for nothing.
     """
 
     pixels: Pixels
@@ -108,7 +111,8 @@ class Problem(Batch):
         own = torch.full_like(self.n_pixels, self.space.n_nonlinear + self.space.n_linear)
         for term in self.exposures:
             own = own + term.n_sky
-        return own
+        return own if self.nuisances is None else own + self.nuisances.count
+    nuisances: Nuisances | None = None
 
     def __call__(self, whitened: Tensor, rows: Tensor) -> Normal:
         """Evaluate points (b, P) of the galaxies ``rows``."""
@@ -198,7 +202,7 @@ class Problem(Batch):
         pieces, free, levels = [], [], []
         for pick, index, used, images in self._images(coords, rows, jacobian):
             pixels = (self.pixels.data[pick], self.pixels.weight[pick], self.pixels.sky)
-            small = self.kernels.linear(images, *pixels).double()
+            small = self._linear_gram(images, pixels, pick).double()
             others = [self._seen(term, coords[index], pick, jacobian) for term in self.exposures]
             for other in others:
                 small = small + other.linear_gram(self.space.n_terms)
@@ -206,7 +210,7 @@ class Problem(Batch):
                 small = small + self._unseen_sky(pick, small.shape[1])
             own = self._linear_solution(small, coords[index], pick).to(dtype)
             level = self._terms(own, coords[index], pick)
-            gram = self.kernels.gram(images, level, *pixels)
+            gram = self._pixel_gram(images, level, pixels, pick)
             for other in others:
                 gram = gram.double() + other.gram(level)
             if others:
@@ -223,6 +227,30 @@ class Problem(Batch):
         Their coordinates are those of `Frame.place`; priors and ties belong to the first image's.
         """
         return replace(self, pixels=term.pixels, grid=term.grid, exposures=())
+
+    def _linear_gram(
+        self, images: list[Tensor], pixels: tuple[Tensor, Tensor, Tensor], rows: Tensor
+    ) -> Tensor:
+        """Return `linear_gram` with the nuisances at their best."""
+        if self.nuisances is None:
+            return self.kernels.linear(images, *pixels)
+        data, weight, sky = pixels
+        columns = [*linear_columns(images, sky), data[:, None]]
+        return self.nuisances[rows].gram(weighted_columns(columns, weight))
+
+    def _pixel_gram(
+        self,
+        images: list[Tensor],
+        level: Tensor,
+        pixels: tuple[Tensor, Tensor, Tensor],
+        rows: Tensor,
+    ) -> Tensor:
+        """Return `pixel_gram` with the nuisances at their best."""
+        if self.nuisances is None:
+            return self.kernels.gram(images, level, *pixels)
+        data, weight, sky = pixels
+        columns = pixel_columns(images, level, data, sky)
+        return self.nuisances[rows].gram(weighted_columns(columns, weight))
 
     def _linear_solution(self, gram: Tensor, coords: Tensor, rows: Tensor) -> Tensor:
         """Solve for the free linear parameters (b, F) from `linear_gram`; columns of 0 give 0."""

@@ -23,8 +23,9 @@ def window_problem(
 ) -> tuple[Problem, Tensor]:
     """Return the problem of the pixels in windows, and the windows' corners.
 
-    Free parameters mean the same in both problems; the sky's slopes, if there are any, are over
-    the windows' sides instead of the cutouts'.
+    It has no nuisances, for it serves to find minima. Free parameters mean the same in both
+    problems; the sky's slopes, if there are any, are over the windows' sides instead of the
+    cutouts'.
 
     Args:
         problem: on the whole cutouts.
@@ -51,9 +52,8 @@ def window_problem(
         inside, own_grid, own_corner = _window(term.pixels, image, place, (own[0], own[1]))
         moved = term.frame.positions(shift) - own_corner.to(device)
         exposures.append(ImageTerm(inside, own_grid, replace(term.frame, shift=moved)))
-    return replace(
-        problem, pixels=pixels, grid=grid, constants=constants, exposures=tuple(exposures)
-    ), corner
+    parts = {"pixels": pixels, "grid": grid, "constants": constants, "exposures": tuple(exposures)}
+    return replace(problem, **parts, nuisances=None), corner
 
 
 def _window(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.positions import plain_name
 from hybridfit.data.ucd import ucd_of
+from hybridfit.io.formats import DRAWN
 from hybridfit.io.sky_positions import on_sky
 from hybridfit.io.table import NOTES_WIDTH, Column, parameter_of
 
@@ -123,7 +124,7 @@ def draws_columns(names: Sequence[str], n_draws: int) -> list[Column]:
             f"draws of {name}",
             ucd_of(plain_name(name)),
             (n_draws,),
-            is_draws=True,
+            table=DRAWN,
         )
         for name in names
     ]

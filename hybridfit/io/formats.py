@@ -9,7 +9,7 @@ from hybridfit.options.checks import check_choice
 # endings of the files of each format
 ENDINGS = {"fits": "fits", "ecsv": "ecsv", "csv": "csv", "parquet": "parquet", "votable": "vot"}
 FORMATS = tuple(ENDINGS)
-RESULTS, DRAWN = "results", "draws"  # names of a run's two tables
+RESULTS, DRAWN, NEIGHBOURS = "results", "draws", "neighbours"  # names of a run's tables
 
 
 def check_format(format: str, arrays: str = "") -> None:

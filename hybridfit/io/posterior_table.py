@@ -21,6 +21,7 @@ from hybridfit.io.common_columns import (
     sky_columns,
     value_columns,
 )
+from hybridfit.io.formats import DRAWN
 from hybridfit.io.table import Column, notes_of, parameter_of, record_type, to_numpy
 from hybridfit.io.zeropoint_columns import fill_zeropoints, zeropoint_columns
 from hybridfit.model.parameters import ParameterSpace
@@ -62,7 +63,7 @@ def posterior_columns(
     ]
     if n_samples:
         text, size = "log density of the draws in whitened coordinates, ln(flux) and sky", n_samples
-        density = Column("log_prob", "f8", "", text, "stat.likelihood", (size,), is_draws=True)
+        density = Column("log_prob", "f8", "", text, "stat.likelihood", (size,), DRAWN)
         chosen += [*draws_columns(space.names, n_samples), density]
     return tuple(chosen)
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridfit.data.cutouts import Cutouts
+from hybridfit.data.neighbours import Neighbours
 from hybridfit.data.positions import parent_shift
 from hybridfit.data.result import FLUXES, QUALITY_COLUMNS, Quality, Result
 from hybridfit.data.samples import Draws
@@ -24,6 +25,8 @@ from hybridfit.io.common_columns import (
     sky_columns,
     value_columns,
 )
+from hybridfit.io.formats import DRAWN
+from hybridfit.io.neighbour_table import COUNT, fill_neighbours, neighbour_columns
 from hybridfit.io.table import Column, blank_rows, notes_of, parameter_of, to_numpy
 from hybridfit.io.zeropoint_columns import fill_zeropoints, zeropoint_columns
 from hybridfit.model.combined import (
@@ -115,6 +118,7 @@ def result_columns(
     covariance: bool = False,
     quantiles: bool = False,
     n_samples: int = 0,
+    neighbours: bool = False,
 ) -> tuple[Column, ...]:
     """Return the columns of the table of results in ``space``.
 
@@ -126,6 +130,7 @@ def result_columns(
         covariance: whether to include the covariance matrices.
         quantiles: whether there are draws to compute quantiles from.
         n_samples: number of draws kept per galaxy, with their weights; 0: none.
+        neighbours: whether neighbours were fitted with the targets.
     """
     labels = _labels(space)
     sizes = [k for k, component in enumerate(space.components) if component.is_ellipse]
@@ -141,12 +146,13 @@ def result_columns(
         ra, dec, pa = sky_columns(label, is_main=k == 0)
         chosen += [ra, dec, pa] if space.components[k].is_ellipse else [ra, dec]
     chosen += [*FLUX, *zeropoint_columns(), *QUALITY_OF_FIT, notes_column()]
+    chosen += neighbour_columns() if neighbours else []
     if covariance:
         text, shape = f"covariance of {', '.join(space.names)}", (len(space.names),) * 2
         chosen.append(Column("covariance", "f8", "", text, "stat.covariance", shape))
     if n_samples:
         text = "weights of the draws, sum 1; all 0 where there are none"
-        weight = Column("weight", "f8", "", text, "stat.weight", (n_samples,), is_draws=True)
+        weight = Column("weight", "f8", "", text, "stat.weight", (n_samples,), DRAWN)
         chosen += [*draws_columns(space.names, n_samples), weight]
     return tuple(chosen)
 
@@ -184,6 +190,8 @@ def result_rows(cutouts: Cutouts, result: Result, columns: Sequence[Column]) -> 
     for name in (*QUALITY_COLUMNS, *FLUXES):
         rows[name] = to_numpy(getattr(result, name))
     rows["mag_limit"] = _mag_limit(rows["flux_limit"], to_numpy(cutouts.zeropoint))
+    if COUNT in wanted:
+        fill_neighbours(rows, cutouts, result.neighbours or Neighbours.none(len(cutouts)))
     if "covariance" in wanted:
         rows["covariance"] = to_numpy(fit.covariance)
     if "weight" in wanted:

@@ -11,6 +11,7 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from hybridfit.io.common_columns import DRAWS
+from hybridfit.io.formats import DRAWN
 from hybridfit.io.read_results import OF_DRAWS, read_results
 from hybridfit.io.table import Column, blank_rows
 
@@ -26,11 +27,12 @@ def rows_back(path: Path, columns: Sequence[Column], ids: Sequence[str]) -> Rows
         ids: the ids of its rows, in order.
 
     Returns:
-        The function; None if the file no longer contains that table.
+        The function; None if the file no longer contains that table, or the rows had neighbours,
+        which are in a table of their own.
     """
     try:
         results = read_results(path.parent)
-        drawn = results.draws_table if any(c.is_draws for c in columns) else None
+        drawn = results.draws_table if any(c.table == DRAWN for c in columns) else None
     except Exception:  # a damaged file can raise almost any exception
         return None
     table = results.table

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from hybridfit.data.errors import UsageError
 from hybridfit.io.claims import MEMBERS, Member
 from hybridfit.io.common_columns import DRAWS
-from hybridfit.io.formats import DRAWN, table_path, tables_in
+from hybridfit.io.formats import DRAWN, NEIGHBOURS, RESULTS, table_path, tables_in
+from hybridfit.io.neighbour_table import COUNT
 from hybridfit.io.parts import (
     DamagedPart,
     Part,
@@ -74,6 +75,12 @@ class RunFolder:
         kept = any(name.endswith(DRAWS) for name in self.row_type.names or ())
         return self.results.with_stem(DRAWN) if kept else None
 
+    @property
+    def neighbours(self) -> Path | None:
+        """The final table of neighbours; None if none were fitted."""
+        kept = COUNT in (self.row_type.names or ())
+        return self.results.with_stem(NEIGHBOURS) if kept else None
+
     def galaxies(self, part: int) -> range:
         """Return the numbers of a part's galaxies."""
         return range(self.edges[part], self.edges[part + 1])
@@ -81,7 +88,8 @@ class RunFolder:
     def is_complete(self) -> bool:
         """Return whether the table exists and belongs to this record."""
         found = read_record(self.path)
-        there = self.results.is_file() and (self.draws is None or self.draws.is_file())
+        others = (self.draws, self.neighbours)
+        there = self.results.is_file() and all(one is None or one.is_file() for one in others)
         return there and bool(found.get("complete")) and "outcome" in found
 
     def part(self, part: int) -> Part:
@@ -227,8 +235,8 @@ def _check_places(folder: RunFolder) -> None:
     """Raise LinkedPath if a path of the run is a link or of the wrong kind."""
     for name in (PARTS, MODELS):
         check_unlinked(folder.path / name)
-    drawn = folder.results.with_stem(DRAWN)
-    for file in (folder.path / RECORD, folder.path / INPUTS, folder.results, drawn):
+    tables = [folder.results.with_stem(name) for name in (RESULTS, DRAWN, NEIGHBOURS)]
+    for file in (folder.path / RECORD, folder.path / INPUTS, *tables):
         check_no_folder(file)
 
 
@@ -253,7 +261,7 @@ def _prepare(folder: RunFolder, overwrite: bool) -> None:
 
 
 def _tables(path: Path) -> list[Path]:
-    return [*tables_in(path), *tables_in(path, DRAWN)]
+    return [one for name in (RESULTS, DRAWN, NEIGHBOURS) for one in tables_in(path, name)]
 
 
 def _clear(path: Path) -> None:

@@ -38,7 +38,7 @@ class Column:
         description: in one sentence.
         ucd: unified content descriptor (UCD1+), see `hybridfit.data.ucd`.
         shape: shape of an entry.
-        is_draws: whether it holds draws, which are written to a separate table.
+        table: the run's table that it is written to, if that is not the results.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Column:
     description: str
     ucd: str
     shape: tuple[int, ...] = ()
-    is_draws: bool = False
+    table: str = ""
 
     @property
     def is_text(self) -> bool:

@@ -1,7 +1,8 @@
 """Write a run's tables part by part, so that memory does not grow with the run's length.
 
-A run writes one table of results, a row per galaxy, and if draws are kept a second one, with the
-same galaxies in the same order: `hybridfit.io.read_results` reads both.
+A run writes one table of results, a row per galaxy; if draws are kept a second one, with the same
+galaxies in the same order: `hybridfit.io.read_results` reads both; and if neighbours were fitted
+with the targets one of these.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from numpy.typing import NDArray
 from hybridfit.io.common_columns import DRAWS
 from hybridfit.io.delimited import guarded
 from hybridfit.io.flag_names import chosen_columns, with_flag_names
-from hybridfit.io.formats import DRAWN, table_path
+from hybridfit.io.formats import DRAWN, NEIGHBOURS, table_path
+from hybridfit.io.neighbour_table import neighbour_rows, plain_columns
 from hybridfit.io.table import Column, record_type, to_table
 from hybridfit.io.unicode_columns import Reiterable, in_ascii, with_utf8
 from hybridfit.io.votable import write_votable
@@ -62,9 +64,9 @@ def write_tables(
     columns: Sequence[Column],
     meta: Mapping[str, Any],
 ) -> None:
-    """Write the table of results of a run and, if its rows have draws, the table of draws.
+    """Write the table of results of a run and, where its rows have them, of draws and neighbours.
 
-    Draws are written first: once there are results, the run is complete.
+    The others are written first: once there are results, the run is complete.
 
     Args:
         folder: of the run.
@@ -77,8 +79,8 @@ def write_tables(
         OSError: if a file cannot be written.
     """
     whole, more = finished(parts, columns)
-    main = tuple(column for column in whole if not column.is_draws)
-    drawn = [column for column in whole if column.is_draws]
+    main = tuple(column for column in whole if not column.table)
+    drawn = [column for column in whole if column.table == DRAWN]
     if drawn:
         kept = (columns[0], *drawn)  # with the id
         names = [column.name.removesuffix(DRAWS) for column in kept]
@@ -89,6 +91,10 @@ def write_tables(
                 yield chosen_columns(rows, kept).view(record_type(plain))
 
         write_results(table_path(folder, format, DRAWN), Reiterable(of_draws), plain, meta)
+    if any(column.table == NEIGHBOURS for column in whole):
+        own = plain_columns(whole)
+        others = Reiterable(lambda: (neighbour_rows(rows, own) for rows in parts))
+        write_results(table_path(folder, format, NEIGHBOURS), others, own, meta)
     chosen = Reiterable(lambda: (chosen_columns(rows, main) for rows in parts))
     write_results(table_path(folder, format), chosen, main, {**meta, **more})
 

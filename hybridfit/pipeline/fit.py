@@ -31,7 +31,7 @@ from hybridfit.pipeline.devices import threads_now
 from hybridfit.pipeline.engine.job import Job
 from hybridfit.pipeline.engine.measure import measure
 from hybridfit.pipeline.engine.worker import Worker
-from hybridfit.pipeline.fit_files import FitWork
+from hybridfit.pipeline.fit_files import FitWork, unmasked
 from hybridfit.pipeline.keywords import DEFAULTS, FitKeywords, fit_config
 from hybridfit.pipeline.measure import Clock, metadata, model_images, starting_network
 from hybridfit.pipeline.options import RunOptions
@@ -90,7 +90,10 @@ def fit(
     import_profiles(profile_names(keywords.get("model", keywords.get("components", ""))))
     chosen, images = fit_config(config, keywords)
     columns = value_columns(chosen.fit.scene)
-    return fit_table(as_cutouts(data, chosen.read, images, "fit", columns), chosen)
+    read = unmasked(chosen.read, chosen.fit)
+    if not isinstance(data, Cutouts | str | Path) and images.get("prepare", True):
+        images = {"mask_neighbours": read.mask_neighbours, **images}
+    return fit_table(as_cutouts(data, read, images, "fit", columns), chosen)
 
 
 def _input_of(data: Config, config: object) -> str:

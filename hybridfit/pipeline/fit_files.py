@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -19,7 +19,9 @@ from hybridfit.fitting.galaxy_scenes import fixed_groups
 from hybridfit.fitting.options import FitOptions
 from hybridfit.io import blocks
 from hybridfit.io.options import ReadOptions
+from hybridfit.io.read_cutout import Cutout, read_cutout
 from hybridfit.io.result_table import result_columns, result_rows
+from hybridfit.io.sources import Source
 from hybridfit.io.table import Column
 from hybridfit.io.writing import real_folder
 from hybridfit.model.declaration import profile_names
@@ -37,6 +39,7 @@ from hybridfit.pipeline.measure import (
     measure,
     model_images,
 )
+from hybridfit.pipeline.neighbours import measure_jointly
 from hybridfit.pipeline.options import RunOptions
 from hybridfit.pipeline.run import run_files
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
@@ -121,8 +124,19 @@ class FitWork(Work):
     def columns(self, id_width: int) -> tuple[Column, ...]:
         """Return the columns of the table."""
         drawn = self.errors.n_draws(self.fit.space.n_components) > 0
-        n_samples = self.n_samples(self.fit.space.n_components)
-        return result_columns(self.fit.space, id_width, self.run.covariance, drawn, n_samples)
+        n_samples, together = self.n_samples(self.fit.space.n_components), self.fits_neighbours
+        return result_columns(
+            self.fit.space, id_width, self.run.covariance, drawn, n_samples, together
+        )
+
+    @property
+    def fits_neighbours(self) -> bool:
+        """Whether other sources are fitted with the targets."""
+        return self.fit.neighbours == "fit"
+
+    def read_cutout(self, source: Source) -> Cutout:
+        """Read one galaxy; raises `BadInput`."""
+        return read_cutout(source, unmasked(self.read, self.fit))
 
     @property
     def value_columns(self) -> ValueColumns:
@@ -139,12 +153,17 @@ class FitWork(Work):
     def _rows(self, cutouts: Cutouts, job: Job, n_alike: int, clock: Clock) -> NDArray[np.void]:
         compile = compiles(self.fit, n_alike, self.device, self.errors)
         import_profiles(profile_names(self.fit.model))  # the caller has; a fresh process has not
-        result = measure(cutouts, self.fit, self.device, compile, self.errors, self.network, clock)
+        common = (self.fit, self.device, compile, self.errors, self.network, clock)
+        if self.fits_neighbours:
+            result, others = measure_jointly(cutouts, *common)
+        else:
+            result, others = measure(cutouts, *common), None
         if self.run.save_models:
             with clock("models"):
                 images = model_images(
                     result.fit.theta, cutouts, self.fit.space, self.fit.convolution
                 )
+                images += 0 if others is None else others.numpy()
                 parts = self._component_images(result.fit.theta, cutouts)
                 folder = real_folder(job.models)
                 blocks.write_blocks(folder, cutouts, result.fit, images, components=parts)
@@ -165,6 +184,12 @@ class FitWork(Work):
         """Fit an ordinary galaxy."""
         galaxy = ordinary_galaxy(not self.read.no_psf)
         return measure(galaxy, self.fit, self.device, None, self.errors, self.network)
+
+
+def unmasked(read: ReadOptions, fit: FitOptions) -> ReadOptions:
+    """Return the options of reading, without masks of neighbours that are fitted or ignored."""
+    masks = read.mask_neighbours and fit.neighbours == "mask"
+    return replace(read, mask_neighbours=masks)
 
 
 def no_result(cutouts: Cutouts, space: ParameterSpace) -> Result:

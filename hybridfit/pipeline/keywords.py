@@ -56,6 +56,7 @@ class FitKeywords(SectionKeywords, ImageKeywords, total=False):
     objective: str
     sky: str
     sky_value: float
+    neighbours: str
     convolution: str
     method: str
     max_iter: int

@@ -25,6 +25,7 @@ from hybridfit.fitting.compile import wants_compile
 from hybridfit.fitting.fit import fit_parts, no_fit
 from hybridfit.fitting.fitted import Fitted
 from hybridfit.fitting.galaxy_scenes import scenes_of
+from hybridfit.fitting.nuisances import Nuisances
 from hybridfit.fitting.options import FitOptions
 from hybridfit.model.combined import combined_names
 from hybridfit.model.parameters import ParameterSpace
@@ -95,6 +96,8 @@ def measure(
     estimator: Estimator | None = None,
     clock: Clock = no_clock,
     scene: SceneValues | None = None,
+    near: Tensor | None = None,
+    nuisances: Nuisances | None = None,
 ) -> Result:
     """Fit a batch and give it the errors that are asked for.
 
@@ -107,6 +110,8 @@ def measure(
             None for the image's moments, and posteriors from the fit alone.
         clock: context manager that gets the name of each stage.
         scene: what is fitted in place of the components of ``options``; the network is not asked.
+        near: (B, Q) physical values near the minimum; None for the network's or those of moments.
+        nuisances: of the galaxies, what else their pixels depend on.
     """
     if compile is None:
         compile = compiles(options, len(cutouts), device, errors)
@@ -119,7 +124,7 @@ def measure(
     network = _network_start(cutouts, estimator, options, device, errors, clock)
     starts = None if network is None else starts_from(network.initial.coords.cpu())
     rows, results = [], []
-    parts = fit_parts(cutouts, options, device, compile, starts, scene)
+    parts = fit_parts(cutouts, options, device, compile, starts, scene, near, nuisances)
     while True:
         with clock("fitting"):
             fitted = next(parts, None)

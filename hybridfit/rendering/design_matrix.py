@@ -42,8 +42,13 @@ def gram_matrix(columns: Sequence[Tensor], weight: Tensor) -> Tensor:
         columns: (B, C_i, H, W), C in all; a residual as last column gives J^T W r in the last row.
         weight: (B, H, W), one over the standard deviation of each pixel.
     """
-    weighted = (torch.cat(list(columns), dim=1) * weight[:, None]).flatten(2)
+    weighted = weighted_columns(columns, weight)
     return weighted @ weighted.transpose(1, 2)
+
+
+def weighted_columns(columns: Sequence[Tensor], weight: Tensor) -> Tensor:
+    """Return columns times ``weight``, (B, C, H * W); see `gram_matrix`."""
+    return (torch.cat(list(columns), dim=1) * weight[:, None]).flatten(2)
 
 
 def information_and_gradient(
