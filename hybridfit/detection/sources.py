@@ -8,6 +8,7 @@ whose regions give fluxes and sizes; the fit, which works on the pixels, does th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,7 @@ LEAST_SAME = 2.0  # pixels
 CONTRAST = 0.02  # of the filtered height of the source whose light covers the place
 SKY_SIGMA = 1.5  # of the smoothed noise: what is fainter belongs to no source
 SMOOTHING = 1.5  # pixels, sigma of the Gaussian under the watershed
+BORDER = 1.6  # how much the filtered noise scatters more at the edges of the image
 TRUNCATE = 4.0  # sigmas at which filters end
 
 
@@ -67,7 +69,10 @@ def find_sources(
         mask: (H, W) True for pixels that are not used.
         threshold: least height of a filtered peak over its noise.
     """
-    sky, _ = clipped_background(image[~mask]) if not mask.all() else (0.0, 0.0)
+    if mask.all():
+        nothing = np.zeros(0)
+        return FoundSources(*(nothing,) * 5, np.zeros(image.shape, np.int32))
+    sky, _ = clipped_background(image[~mask])
     light = np.where(mask, 0.0, image - sky).astype(np.float64)
     z = _filled(np.clip(light / sigma, -LARGEST, LARGEST), mask)
     peaks, heights = _peaks(z, mask, threshold)
@@ -96,7 +101,8 @@ def _peaks(
     """Return rows and columns (n, 2) of the sources and their significance (n,), highest first."""
     places, heights = np.zeros((0, 2), np.intp), np.zeros(0)
     for scale in SCALES:
-        filtered = -ndimage.gaussian_laplace(z, scale, mode="constant", truncate=TRUNCATE)
+        filtered = -ndimage.gaussian_laplace(z, scale, mode="nearest", truncate=TRUNCATE)
+        filtered = _quiet_border(filtered, scale)
         # correlated noise, or a noise map that is wrong, scatters more than white noise would
         scatter = max(clipped_background(filtered[~mask])[1], white_scatter(scale))
         found = peak_local_max(
@@ -112,6 +118,14 @@ def _peaks(
         heights = np.concatenate([heights, filtered[tuple(found[new].T)] / scatter])
     order = np.argsort(-heights, kind="stable")
     return places[order], heights[order]
+
+
+def _quiet_border(filtered: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
+    """Lower what is filtered with repeated edge pixels, whose noise repeats too."""
+    inner = np.zeros(filtered.shape, bool)
+    border = math.ceil(scale)
+    inner[border:-border, border:-border] = True
+    return np.where(inner, filtered, filtered / BORDER)
 
 
 def _prominent(

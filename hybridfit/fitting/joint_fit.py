@@ -29,7 +29,7 @@ SURELY = 25.0  # by which one more source lowers chi2, in units of chi2 per degr
 POOR = 5.0  # standard deviations of chi2 above its expectation
 CHANCE = 2.0  # standard deviations of chi2 that are no excess
 CURED = 0.25  # of the excess of chi2 over its expectation that one more source removes
-POINT_SIZE = 0.35  # r_eff over the PSF's sigma, below which a point is tried
+POINT_SIZE = 0.7  # r_eff over the PSF's sigma, below which a point is tried
 POINT_RISE = 6.0  # of chi2, for four parameters less
 
 
@@ -110,8 +110,10 @@ def joint_fits(
             if _is_better(new, before):
                 best[row] = new
                 further = _next_trial(cutouts, row, new, float(psf[row]))
+            elif before is None:
+                further = _without_dark(new)
             else:
-                further = _second_attempt(trials[row], new, before)
+                further = _after_failure(trials[row], before, float(psf[row]))
             if further is not None:
                 following[row] = further
         trials = following
@@ -169,10 +171,15 @@ def _next_trial(cutouts: Cutouts, row: int, best: _Best, psf: float) -> _Trial |
     nearer = nearest_to(start, cutouts, row)
     if nearer is not None:
         return _Trial(start.exchanged(nearer))
-    if len(start.kinds) < MOST:
+    if len(start.kinds) < MOST and not start.complete:
         found = _residual_source(cutouts[row], best, psf)
         if found is not None:
             return _Trial(start.added(found))
+    return _as_point(start, psf)
+
+
+def _as_point(start: JointStart, psf: float) -> _Trial | None:
+    """Return the trial of the first neighbour that may be a point; None without one."""
     for k, kind in enumerate(start.kinds):
         small = float(start.neighbours[k, 3]) < POINT_SIZE * psf
         if kind == SERSIC and small and k not in start.tried:
@@ -187,18 +194,22 @@ def _residual_source(cutout: Cutouts, best: _Best, psf: float) -> Tensor | None:
     return residual_source(rest, cutout, best.start, psf)
 
 
-def _second_attempt(trial: _Trial, failed: _Best, best: _Best | None) -> _Trial | None:
-    """Return what to try after a fit that was no better; None for nothing.
+def _after_failure(trial: _Trial, best: _Best, psf: float) -> _Trial | None:
+    """Return what to try after a fit that was no better than the best one; None for nothing.
 
-    Sources that got no light go. Where a fit leaves much unexplained, its further source may have
-    ended in a poor minimum: it is tried from several initial values.
+    Where the best fit leaves much unexplained, the further source may have ended in a poor minimum:
+    it is tried from several initial values.
     """
+    added = len(trial.start.kinds) > len(best.start.kinds)
+    if added and not trial.thorough and _excess(best, POOR) > 0:
+        return replace(trial, thorough=True)
+    return _as_point(replace(best.start, tried=trial.start.tried, complete=True), psf)
+
+
+def _without_dark(failed: _Best) -> _Trial | None:
+    """Return the trial without the neighbours that got no light; None if all have some."""
     lit = torch.isfinite(failed.start.neighbours[:, 2])
-    if best is None:
-        return None if bool(lit.all()) else _Trial(failed.start.only(lit))
-    if trial.thorough or _excess(best, POOR) < 0:
-        return None
-    return replace(trial, thorough=True)
+    return None if bool(lit.all()) else _Trial(failed.start.only(lit))
 
 
 def _groups(best: Mapping[int, _Best]) -> list[JointFit]:

@@ -27,12 +27,14 @@ class JointStart:
         neighbours: (M, 7) x, y, mag, r_eff, n, q, pa; of a point NaN from r_eff on.
         kinds: profile of each neighbour.
         tried: neighbours that were tried as points.
+        complete: whether a further source was tried and is not there.
     """
 
     target: Tensor
     neighbours: Tensor
     kinds: tuple[str, ...]
     tried: tuple[int, ...] = ()
+    complete: bool = False
 
     @property
     def target_size(self) -> Tensor:

@@ -112,6 +112,7 @@ class Problem(Batch):
         for term in self.exposures:
             own = own + term.n_sky
         return own if self.nuisances is None else own + self.nuisances.count
+
     nuisances: Nuisances | None = None
 
     def __call__(self, whitened: Tensor, rows: Tensor) -> Normal:

@@ -52,8 +52,8 @@ def window_problem(
         inside, own_grid, own_corner = _window(term.pixels, image, place, (own[0], own[1]))
         moved = term.frame.positions(shift) - own_corner.to(device)
         exposures.append(ImageTerm(inside, own_grid, replace(term.frame, shift=moved)))
-    parts = {"pixels": pixels, "grid": grid, "constants": constants, "exposures": tuple(exposures)}
-    return replace(problem, **parts, nuisances=None), corner
+    window = replace(problem, pixels=pixels, grid=grid, constants=constants, nuisances=None)
+    return replace(window, exposures=tuple(exposures)), corner
 
 
 def _window(

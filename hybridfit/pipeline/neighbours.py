@@ -86,7 +86,15 @@ def measure_jointly(
 
     Returns:
         The result of the targets, and the light (B, H, W) of their neighbours in flux units.
+
+    Raises:
+        ValueError: for galaxies with several exposures.
     """
+    if cutouts.exposures:
+        raise ValueError(
+            "neighbours of galaxies with several exposures cannot be fitted: expected neighbours "
+            "'mask' or 'ignore', or one image a galaxy"
+        )
     call = _Call(options, device, compile, errors, estimator, clock)
     with clock("detecting"):
         found = source_starts(cutouts)
