@@ -96,10 +96,10 @@ def test_every_option_has_a_flag_and_help(name: str):
 
 
 def test_brief_help_of_fit():
-    """Ten options of fits, beside what every command has; defaults of switches are shown."""
+    """Eleven options of fits, beside what every command has; defaults of switches are shown."""
     common = [flag for flag in command_of("fit").flags() if flag.common]
     own = [flag for flag in common if flag.group not in ("Input and output", "Messages")]
-    assert 8 <= len(own) <= 10
+    assert 8 <= len(own) <= 11
     text = " ".join(call("fit", "--help").stdout.split())
     assert "--save-samples / --no-save-samples" in text
     assert "write the posterior draws and their weights too [default: off]" in text

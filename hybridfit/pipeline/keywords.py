@@ -46,6 +46,7 @@ class ImageKeywords(TypedDict, total=False):
     mask_neighbours: bool
     no_psf: bool
     parameters: Any
+    exposures: Any
     prepare: bool
 
 
