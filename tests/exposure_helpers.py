@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from astropy.wcs import WCS
 from numpy.typing import NDArray
 from render_helpers import Galaxy, moffat_psf
 
@@ -107,6 +108,18 @@ def observed(galaxy: Galaxy, mag: float, views: list[View], seed: int | None = 0
         zeropoint=view.zeropoint,
     )
     return replace(cutouts, exposures=exposures)
+
+
+def wcs_of(view: View, scale: float = 0.2) -> WCS:
+    """The WCS of a view, the first image's being plain."""
+    inverse = np.linalg.inv(np.array(view.matrix))
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+    wcs.wcs.crval = [150.0, 2.0]
+    wcs.wcs.cd = np.diag([-1.0, 1.0]) * scale / 3600 @ inverse
+    x, y = view.affine @ [31.3, 30.6, 1.0]
+    wcs.wcs.crpix = [x + 1, y + 1]
+    return wcs
 
 
 def _normalised(image: Array) -> Array:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from exposure_helpers import View, moved, observed, rotated, seen_by_galsim
+from exposure_helpers import View, moved, observed, rotated, seen_by_galsim, wcs_of
 from fit_helpers import differences, observe, population
 from render_helpers import Galaxy, moffat_psf
 from torch import Tensor
@@ -231,20 +231,6 @@ def test_errors_are_those_of_the_sum_of_informations() -> None:
 
 
 # --- as users give them ---------------------------------------------------------------------
-
-
-def wcs_of(view: View, scale: float = 0.2):  # type: ignore[no-untyped-def]
-    """The WCS of a view, the first image's being plain."""
-    from astropy.wcs import WCS
-
-    inverse = np.linalg.inv(np.array(view.matrix))
-    wcs = WCS(naxis=2)
-    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
-    wcs.wcs.crval = [150.0, 2.0]
-    wcs.wcs.cd = np.diag([-1.0, 1.0]) * scale / 3600 @ inverse
-    x, y = view.affine @ [31.3, 30.6, 1.0]
-    wcs.wcs.crpix = [x + 1, y + 1]
-    return wcs
 
 
 def with_wcs(cutouts: Cutouts, view: View) -> Cutouts:

@@ -347,7 +347,7 @@ def test_bad_files_are_rows_of_read(tmp_path):
 def test_whatever_a_reader_raises_is_a_row(tmp_path, monkeypatch, error):
     for name in ("a", "b"):
         write_galaxy(tmp_path, name, psf=psf_image())
-    module = import_module("hybridfit.io.read_cutout")
+    module = import_module("hybridfit.io.open_image")
     plain = module.read_planes
 
     def raising(path, *rest):

@@ -30,14 +30,16 @@ def source_files(source: Source, options: ReadOptions) -> list[str]:
     """Return the files of a galaxy for each role, with their HDUs; "" for a missing role."""
     files = [str(getattr(source, role)) for role in ROLES]
     shared = options.psf if not (source.psf or options.no_psf) else None
-    return [*files, shared or ""]
+    further = [file for other in source.exposures for file in source_files(other, options)]
+    return [*files, shared or "", *further]
 
 
 def source_values(source: Source) -> str:
     """Return the values of a galaxy's manifest row, other than files, as text."""
     values = tuple(getattr(source, name) for name in VALUES)
     own = (source.parameters,) if source.parameters else ()
-    return repr((values, source.start, source.problem, *own))
+    further = tuple(source_values(other) for other in source.exposures)
+    return repr((values, source.start, source.problem, *own, *further))
 
 
 def quick_key(values: str, files: Sequence[str]) -> int:

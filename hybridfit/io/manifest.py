@@ -19,7 +19,7 @@ from hybridfit.data.names import START_NAMES
 from hybridfit.files.fits import open_fits
 from hybridfit.files.regular import FileProblem, check_regular, check_text
 from hybridfit.io.delimited import decimal, read_delimited
-from hybridfit.io.options import COLUMNS, ROLES, VALUES, ReadOptions
+from hybridfit.io.options import COLUMNS, OF_EXPOSURE, ROLES, VALUES, ReadOptions
 from hybridfit.io.unicode_columns import restored
 from hybridfit.model.value_columns import NONE, ValueColumns
 
@@ -37,6 +37,7 @@ class Manifest:
 
     Names have a fixed width, or are objects where that would take far more memory.
 
+    Those of further images have the names ``image_2``, ``psf_2``, ``zeropoint_2`` and so on.
     ``parameters`` has the columns of initial and fixed values of the model's parameters, and
     ``problems`` maps row numbers to descriptions of invalid entries.
     """
@@ -86,15 +87,17 @@ def read_manifest(path: Path, options: ReadOptions, columns: ValueColumns = NONE
     ids = _texts(table[chosen["id"]])
     if not ids:
         raise ValueError(f"manifest '{path}' has no rows")
+    further = _of_exposures(chosen, path)
     files = {
         role: _packed([_file(text) for text in _texts(table[chosen[role]])])
-        for role in ROLES
-        if role in chosen
+        for role in (*ROLES, *further)
+        if role in chosen and _plain_role(role) in ROLES
     }
     own = _parameter_columns(list(table), chosen, columns, path)
     numbers: dict[str, NDArray[np.float64]] = {}
     problems: dict[int, str] = {}
-    for name in (*VALUES, *START_NAMES, *own):
+    values = [name for name in further if _plain_role(name) in VALUES]
+    for name in (*VALUES, *values, *START_NAMES, *own):
         column = chosen.get(name, name if name in own else None)
         if column is not None:
             numbers[name], wrong = _numbers(table[column], name, commas)
@@ -104,6 +107,24 @@ def read_manifest(path: Path, options: ReadOptions, columns: ValueColumns = NONE
             problems |= {i: f"{text} (row {i + 1} of '{path.name}')" for i, text in wrong.items()}
     parameters = {name: numbers.pop(name) for name in own}
     return Manifest(ids, files, numbers, parameters, problems)
+
+
+def _of_exposures(chosen: Mapping[str, str], path: Path) -> list[str]:
+    """Return the names of columns of further images; raise ValueError for one without an image."""
+    found = {name: match for name in chosen if (match := OF_EXPOSURE.fullmatch(name))}
+    for name, match in found.items():
+        if f"image_{match[2]}" not in chosen:
+            raise ValueError(
+                f"manifest '{path}' has a column '{chosen[name]}' but no 'image_{match[2]}', "
+                "expected the further images that it is for"
+            )
+    return list(found)
+
+
+def _plain_role(name: str) -> str:
+    """Return a role or value without the number of its image."""
+    match = OF_EXPOSURE.fullmatch(name)
+    return match[1] if match else name
 
 
 def _parameter_columns(
@@ -159,7 +180,8 @@ def _chosen(names: Sequence[str], renamed: Mapping[str, str], path: Path) -> dic
             close = difflib.get_close_matches(column, names, n=1)
             hint = f"did you mean '{close[0]}'?" if close else f"it has {', '.join(names)}"
             raise ValueError(f"manifest '{path}' has no column '{column}' (for {name}): {hint}")
-    chosen = {name: name for name in COLUMNS if name in names} | dict(renamed)
+    known = [name for name in names if name in COLUMNS or OF_EXPOSURE.fullmatch(name)]
+    chosen = {name: name for name in known} | dict(renamed)
     plain = {_plain(name): name for name in COLUMNS}
     for column in names:
         meant = plain.get(_plain(column))
@@ -214,7 +236,7 @@ def _numbers(column: Any, name: str, commas: bool) -> tuple[NDArray[np.float64],
     wrong: dict[int, str] = {}
     for i, text in enumerate(_texts(column)):
         lower = text.lower()
-        if name == "psf_includes_pixel" and lower in TRUE | FALSE:
+        if _plain_role(name) == "psf_includes_pixel" and lower in TRUE | FALSE:
             numbers[i] = float(lower in TRUE)
         elif lower not in EMPTY:
             try:

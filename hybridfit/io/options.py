@@ -23,6 +23,8 @@ from hybridfit.options.metadata import option
 ROLES = ("image", *NOISE_ROLES, "psf", "mask", "segmap", "dq", "weight")
 VALUES = ("zeropoint", "pixel_scale", "gain", "psf_oversampling", "psf_includes_pixel")
 COLUMNS = ("id", *ROLES, *VALUES, *START_NAMES)
+# columns of further images of the galaxies: image_2, sigma_2, psf_2, zeropoint_2, image_3, ...
+OF_EXPOSURE = re.compile(rf"({'|'.join((*ROLES, *VALUES))})_([2-9]|[1-9][0-9])")
 WEIGHT_HDUS = "WHT,WGT,WEIGHT,CTX,CON,EXP,EXPOSURE,EXPMAP,COVERAGE,NEXP"
 
 
@@ -176,7 +178,7 @@ class ReadOptions:
         pairs: dict[str, str] = {}
         for item in comma_list(self.columns):
             name, _, column = (part.strip() for part in item.partition("="))
-            if name not in COLUMNS or not column:
+            if not (name in COLUMNS or OF_EXPOSURE.fullmatch(name)) or not column:
                 close = difflib.get_close_matches(name, COLUMNS, n=1)
                 hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(COLUMNS)}"
                 raise ValueError(f"columns has '{item}', expected NAME=COLUMN: {hint}")

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import BadInput
+from hybridfit.data.exposure import Exposure
 from hybridfit.data.names import START_NAMES
 from hybridfit.io.options import ReadKeywords, ReadOptions
 from hybridfit.io.read_cutout import Cutout, read_cutout
@@ -30,11 +33,18 @@ from hybridfit.options.yaml_options import make
 
 Shape = tuple[int, int]
 SIDES = (32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512)
+PSF_STEP = 16  # pixels that sides of PSFs are rounded up to
 
 
 def padded_shape(height: int, width: int) -> Shape:
     """Return the shape to which a cutout is padded; few shapes need few compiled kernels."""
     return _padded_side(height), _padded_side(width)
+
+
+def padded_psf(psf: NDArray) -> Shape:
+    """Return the odd sides that PSFs are padded to: few of them, as of `padded_shape`."""
+    height, width = (PSF_STEP * math.ceil((side - 1) / PSF_STEP) + 1 for side in psf.shape)
+    return height, width
 
 
 def _padded_side(side: int) -> int:
@@ -120,6 +130,46 @@ def stack(
         wcs=[cutout.wcs for cutout in cutouts],
         messages=[cutout.message for cutout in cutouts],
         parameters=_stacked_parameters(cutouts),
+        exposures=_stacked_exposures(cutouts),
+    )
+
+
+def _stacked_exposures(cutouts: Sequence[Cutout]) -> list[Exposure]:
+    """Return the further images of galaxies, masked where a galaxy lacks one."""
+    count = max(len(cutout.exposures) for cutout in cutouts)
+    columns = [[(*c.exposures, *(None,) * count)[k] for c in cutouts] for k in range(count)]
+    psfs = [cutout.psf for cutout in cutouts if cutout.psf is not None]
+    return [_stacked_exposure(column, psfs[0] if psfs else None) for column in columns]
+
+
+def _stacked_exposure(column: Sequence[Cutout | None], psf: NDArray | None) -> Exposure:
+    """Return one further image of each galaxy.
+
+    Args:
+        column: of each, None where there is none.
+        psf: of a first image, in the place of that of an exposure which no galaxy has.
+    """
+    blank = replace(blank_cutout("", BadInput("")), to_pixels=np.eye(2, 3), flags=0)
+    images = [blank if one is None else one for one in column]
+    sizes = [one.image.shape for one in images]
+    shape = padded_shape(max(h for h, _ in sizes), max(w for _, w in sizes))
+    sides = [padded_psf(one.psf) for one in images if one.psf is not None]
+    if not sides and psf is not None:
+        images = [replace(one, psf=psf) for one in images]
+        sides = [padded_psf(psf)]
+    largest = (max(h for h, _ in sides), max(w for _, w in sides)) if sides else None
+    image, sigma, mask = _stacked_planes(images, shape)
+    return Exposure(
+        image,
+        sigma,
+        _stacked_psfs(images, largest),
+        mask,
+        torch.tensor([one.psf_oversampling for one in images]),
+        torch.tensor([one.psf_includes_pixel for one in images]),
+        [one.zeropoint if one.zeropoint_from else math.nan for one in images],
+        np.stack([one.to_pixels for one in images if one.to_pixels is not None]),
+        torch.tensor([one.flags for one in images], dtype=torch.int64),
+        torch.tensor(sizes, dtype=torch.int64),
     )
 
 

@@ -13,23 +13,19 @@ from numpy.typing import NDArray
 
 from hybridfit.data.errors import BadInput
 from hybridfit.data.flags import Flag, joined
-from hybridfit.data.names import NOISE_ROLES, OVERSAMPLINGS, START_NAMES, is_oversampling
+from hybridfit.data.names import OVERSAMPLINGS, START_NAMES, is_oversampling
 from hybridfit.data.positions import plain_name, to_cutout
 from hybridfit.detection.prepare import Draft, prepare
+from hybridfit.io.affine import Place, affine_between, target_of
 from hybridfit.io.asinh import LINEAR, is_asinh
-from hybridfit.io.image_header import text_in
-from hybridfit.io.noise_units import in_unit_of_image
-from hybridfit.io.options import ROLES, ReadOptions, start_problem
+from hybridfit.io.open_image import OpenedImage, open_image, unused_note
+from hybridfit.io.options import ReadOptions, start_problem
 from hybridfit.io.photometry import Calibration, calibrate
-from hybridfit.io.planes import FilePlanes, read_plane, read_planes
 from hybridfit.io.psf_files import checked_psf, read_psf, with_span
-from hybridfit.io.quality_planes import merged_quality
 from hybridfit.io.sources import Source
-from hybridfit.io.wcs import celestial_wcs, first_number, moved_wcs, pixel_area, pixel_scale
+from hybridfit.io.wcs import first_number, moved_wcs, pixel_area, pixel_scale
 from hybridfit.model.value_columns import FIXED
 from hybridfit.rendering.psf_images import PreparedPsf
-
-NAMED = 8  # HDUs listed in a message
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +49,8 @@ class Cutout:
         wcs: astropy WCS of the cutout, None without one.
         message: notes for the user, or "".
         parameters: initial and fixed values of the model's parameters by name, in cutout pixels.
+        to_pixels: (2, 3) of a further image, map from the pixels of the first one's cutout.
+        exposures: further images; None for one that a galaxy lacks.
     """
 
     id: str
@@ -71,6 +69,8 @@ class Cutout:
     wcs: Any
     message: str
     parameters: Mapping[str, float] = field(default_factory=dict)
+    to_pixels: NDArray[np.float64] | None = None
+    exposures: tuple[Cutout | None, ...] = ()
 
 
 def read_cutout(source: Source, options: ReadOptions = ReadOptions()) -> Cutout:
@@ -88,31 +88,75 @@ def read_cutout(source: Source, options: ReadOptions = ReadOptions()) -> Cutout:
     """
     if source.problem:
         raise BadInput(source.problem)
-    found = _planes(source, options)
-    header, origin = found.headers["image"], found.part.origin
-    psf_plane = found.planes.pop("psf", None)
-    planes, notes = merged_quality(
-        found.planes, found.headers, text_in(header, "TELESCOP"), options.mask_bits
-    )
-    wcs, wcs_note = celestial_wcs(header, (0, 0))
-    scale_note = LINEAR if is_asinh(header) else ""
-    calibration = _calibration(source, options, header, wcs, found.planes["image"])
-    given = Draft(planes, _start(source, options, origin), origin)
-    draft = _prepared(given, options, calibration)
-    scale = pixel_scale(source.pixel_scale, options.pixel_scale, wcs)
-    psf = _psf(source, options, psf_plane, found.headers.get("psf"), scale)
-    cutout = assemble_cutout(
+    image = open_image(source, options)
+    cutout = _prepared_cutout(image, source, options, _start(source, options, image.origin))
+    cutout = replace(cutout, parameters=_parameters(source, cutout.origin))
+    if not source.exposures:
+        return cutout
+    exposures, notes = [], []
+    for number, other in enumerate(source.exposures, start=2):
+        exposure, note = _exposure(other, options, cutout, image.shape)
+        exposures.append(exposure)
+        notes.append(note and f"image {number}: {note}")
+    message = joined(cutout.message, *notes)
+    return replace(cutout, exposures=tuple(exposures), message=message)
+
+
+def _prepared_cutout(
+    image: OpenedImage, source: Source, options: ReadOptions, start: NDArray[np.float64]
+) -> Cutout:
+    """Return the cutout of an image, whose target is expected at ``start`` of the section."""
+    calibration = _calibration(source, options, image.header, image.wcs, image.planes["image"])
+    draft = _prepared(Draft(dict(image.planes), start, image.origin), options, calibration)
+    scale = pixel_scale(source.pixel_scale, options.pixel_scale, image.wcs)
+    psf = _psf(source, options, image.psf, image.found.headers.get("psf"), scale)
+    return assemble_cutout(
         source.id,
         draft,
         calibration,
         psf,
         psf_includes_pixel=_includes_pixel(source, options),
         pixel_scale=scale,
-        wcs=wcs,
-        notes=(scale_note, *notes),
-        last_notes=(wcs_note, _unused(found.unused)),
+        wcs=image.wcs,
+        notes=(LINEAR if is_asinh(image.header) else "", *image.notes),
+        last_notes=(image.wcs_note, unused_note(image.found.unused)),
     )
-    return replace(cutout, parameters=_parameters(source, draft.origin))
+
+
+def _exposure(
+    source: Source, options: ReadOptions, first: Cutout, shape: tuple[int, int]
+) -> tuple[Cutout | None, str]:
+    """Read a further image of a galaxy.
+
+    Args:
+        source, options: of this image.
+        first: the galaxy's first image.
+        shape: height and width of that image as given.
+
+    Returns:
+        The cutout, placed by ``to_pixels``, or None where there is none or it cannot be used; and
+        notes for the user.
+    """
+    if not source.image:
+        return None, ""
+    try:
+        image = open_image(source, options)
+        here = Place(first.wcs, (float(first.origin[0]), float(first.origin[1])), shape)
+        target = target_of(first.start.tolist(), first.image.shape)
+        affine = affine_between(here, Place(image.wcs, (0.0, 0.0), image.shape), target)
+        start = np.full(len(START_NAMES), np.nan)
+        start[:2] = affine @ [*target, 1.0] - image.origin
+        cutout = _prepared_cutout(image, source, options, start)
+        if bool(cutout.zeropoint_from) != bool(first.zeropoint_from):
+            lacking = "it" if first.zeropoint_from else "the first image"
+            raise BadInput(f"{lacking} has no zero point, unlike the other: give both, or neither")
+    except BadInput as error:
+        return None, f"left out: {error}"
+    except Exception as error:  # a damaged file can raise almost any exception
+        reason = f"{type(error).__name__} while reading '{source.image}': {error}"
+        return None, f"left out: {reason}"
+    affine[:, 2] -= cutout.origin
+    return replace(cutout, to_pixels=affine), cutout.message
 
 
 def _parameters(source: Source, origin: tuple[int, int]) -> dict[str, float]:
@@ -186,47 +230,6 @@ def _message(
     gain_notes = calibration.gain_notes if draft.flags & Flag.SIGMA_ESTIMATED else ()
     psf_notes = () if psf is None else psf.notes
     return joined(*calibration.notes, *notes, *draft.notes, *gain_notes, *psf_notes, *last_notes)
-
-
-def _planes(source: Source, options: ReadOptions) -> FilePlanes:
-    """Read each plane from its own file, or from an HDU of the image's file."""
-    if not source.image:
-        raise BadInput(f"no image file is given for '{source.id}'")
-    names = {role: options.hdu_names(role) for role in ROLES}
-    strict = options.hdu_image != ReadOptions.hdu_image
-    found = read_planes(source.image, names, strict)
-    planes, headers = dict(found.planes), dict(found.headers)
-    given = {role: getattr(source, role) for role in ROLES[1:] if getattr(source, role)}
-    if set(NOISE_ROLES) & set(given):  # a noise file takes precedence over any noise HDU
-        for role in NOISE_ROLES:
-            planes.pop(role, None)
-    if options.no_psf or "psf" in given:
-        planes.pop("psf", None)
-    for role, path in given.items():
-        if role != "psf":
-            plane, headers[role] = read_plane(path, names[role], parent=found.part)
-            planes[role] = in_unit_of_image(plane, role, headers[role], headers["image"])
-    kinds = [role for role in NOISE_ROLES if role in planes]
-    if len(kinds) > 1:
-        raise BadInput(
-            f"'{source.id}' has its noise as {' and as '.join(kinds)}: expected one of them; leave "
-            f"one out, or say --hdu-{kinds[0]} '' to pass over an HDU"
-        )
-    shape = planes["image"].shape
-    for role, plane in planes.items():
-        if role != "psf" and plane.shape != shape:
-            raise BadInput(
-                f"{role} of '{source.id}' has shape {plane.shape}, expected {shape} as its image "
-                f"({given.get(role, source.image)})"
-            )
-    return replace(found, planes=planes, headers=headers)
-
-
-def _unused(names: tuple[str, ...]) -> str:
-    if not names:
-        return ""
-    listed = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-    return f"HDUs of the image's shape that were not used: {listed}"
 
 
 def _calibration(

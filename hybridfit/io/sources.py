@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, overload
@@ -43,6 +44,7 @@ class Source:
         start: x, y, mag, r_eff, n, q, pa of its manifest row; x, y in pixels of the file.
         parameters: names and values of its row for the model's parameters, in pixels of the file.
         problem: why the galaxy cannot be read, if that is known before any file is opened.
+        exposures: further images of the galaxy; without an ``image`` where it has none.
     """
 
     id: str
@@ -63,6 +65,7 @@ class Source:
     start: tuple[float, ...] = (np.nan,) * len(START_NAMES)
     parameters: tuple[tuple[str, float], ...] = ()
     problem: str = ""
+    exposures: tuple[Source, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,8 @@ class Sources(Sequence[Source]):
         ids: the galaxies' names.
         root: the directory to which paths are relative.
         files: for each role the galaxies' files: paths as bytes (a manifest), or one plus the
-            number of the matching pattern in ``patterns``, 0 for no file.
+            number of the matching pattern in ``patterns``, 0 for no file; those of further images
+            as ``image_2``.
         patterns: for each role the file names with ``{id}``; empty for a manifest.
         values: numeric columns of the manifest, NaN for missing values.
         parameters: columns of initial and fixed values of the model's parameters.
@@ -100,12 +104,25 @@ class Sources(Sequence[Source]):
             return [self[i] for i in range(len(self))[index]]
         i = range(len(self))[index]
         value = {name: float(column[i]) for name, column in self.values.items()}
-        given: dict[str, Any] = {role: self._path(role, i) for role in ROLES}
-        given |= {name: value[name] for name in VALUES if name in value}
+        given = self._image(i, value, "")
+        given["exposures"] = tuple(
+            Source(id=self.ids[i], **self._image(i, value, f"_{number}"))
+            for number in self._exposures
+        )
         start = tuple(value.get(name, np.nan) for name in START_NAMES)
         given["parameters"] = tuple((k, float(v[i])) for k, v in self.parameters.items())
         problem = id_problem(self.ids[i]) or self.problems.get(self.ids[i], "")
         return Source(id=self.ids[i], start=start, problem=problem, **given)
+
+    @cached_property
+    def _exposures(self) -> list[int]:
+        """The numbers of further images."""
+        return sorted(int(role[6:]) for role in self.files if role.startswith("image_"))
+
+    def _image(self, i: int, value: Mapping[str, float], ending: str) -> dict[str, Any]:
+        """Return files and values of one image of galaxy ``i``, "_2" of the second."""
+        files = {role: self._path(role + ending, i) for role in ROLES}
+        return files | {name: value[name + ending] for name in VALUES if name + ending in value}
 
     def has(self, role: str) -> bool:
         """Return whether any galaxy has a file for ``role``."""

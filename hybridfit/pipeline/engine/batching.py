@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from numpy.typing import NDArray
-
 from hybridfit.data.errors import BadInput
 from hybridfit.io.input_keys import Key, input_key, source_values
-from hybridfit.io.read import padded_shape, read_or_blank
+from hybridfit.io.read import padded_psf, padded_shape, read_or_blank
 from hybridfit.io.read_cutout import Cutout
 from hybridfit.io.sources import Source
 from hybridfit.pipeline.engine.isolation import is_of_the_run
@@ -22,7 +19,6 @@ BATCH_PIXELS = 1 << 24  # read before a batch is computed: some 150 MB of image,
 # a batch on a CPU: some ten seconds of posteriors, so that parts can be kept in between
 CPU_PIXELS = 1 << 21
 NO_DATA = ("no data",)
-PSF_STEP = 16  # pixels that sides of PSFs are rounded up to
 
 
 @dataclass(frozen=True)
@@ -99,7 +95,7 @@ def kind_of(cutout: Cutout) -> tuple[Any, ...]:
         return NO_DATA
     if cutout.psf is None:
         return (*padded_shape(*cutout.image.shape), None)
-    return (*padded_shape(*cutout.image.shape), cutout.psf_oversampling, *_psf_sides(cutout.psf))
+    return (*padded_shape(*cutout.image.shape), cutout.psf_oversampling, *padded_psf(cutout.psf))
 
 
 def _split(group: list[tuple[int, Cutout, Key]], n_part: int, job: Job) -> Iterator[Batch]:
@@ -107,8 +103,9 @@ def _split(group: list[tuple[int, Cutout, Key]], n_part: int, job: Job) -> Itera
     # by this part and the whole run alone: the same for a run that was stopped
     n_alike, most = round(len(group) / n_part * job.n), len(group)
     if job.work.run.device == "cpu":
-        height, width = padded_shape(*group[0][1].image.shape)
-        most = max(1, CPU_PIXELS // (height * width))
+        images = (group[0][1], *group[0][1].exposures)
+        shapes = [padded_shape(*one.image.shape) for one in images if one is not None]
+        most = max(1, CPU_PIXELS // sum(height * width for height, width in shapes))
     for first in range(0, len(group), most):
         index, cutouts, keys = zip(*group[first : first + most], strict=True)
         yield Batch(list(index), list(cutouts), list(keys), n_alike)
@@ -116,9 +113,5 @@ def _split(group: list[tuple[int, Cutout, Key]], n_part: int, job: Job) -> Itera
 
 def _group(cutout: Cutout, work: Work) -> tuple[Any, ...]:
     kind = kind_of(cutout)
-    return (*kind, () if kind == NO_DATA else work.kind(cutout.id))
-
-
-def _psf_sides(psf: NDArray) -> tuple[int, ...]:
-    """Odd sides that PSFs are padded to: few of them, so that few kernels are compiled."""
-    return tuple(PSF_STEP * math.ceil((side - 1) / PSF_STEP) + 1 for side in psf.shape)
+    others = tuple(NO_DATA if other is None else kind_of(other) for other in cutout.exposures)
+    return (*kind, others, () if kind == NO_DATA else work.kind(cutout.id))
