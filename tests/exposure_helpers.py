@@ -28,11 +28,14 @@ class View:
     sigma: float = 1.0
     sky: float = 0.0
     side: int = 64
+    oversampling: int = 1
 
     @property
     def psf(self) -> Array:
         """Its PSF, 31 pixels wide."""
-        return _normalised(moffat_psf(self.fwhm, 3.0, 0.03, -0.02)[5:-5, 5:-5])
+        edge = 5 * self.oversampling
+        image = moffat_psf(self.fwhm, 3.0, 0.03, -0.02, self.oversampling)
+        return _normalised(image[edge:-edge, edge:-edge])
 
     @property
     def affine(self) -> Array:
@@ -67,7 +70,7 @@ def seen_by_galsim(galaxy: Galaxy, mag: float, view: View) -> Array:
     tight = galsim.GSParams(
         maximum_fft_size=32768, folding_threshold=1e-4, maxk_threshold=1e-4, kvalue_accuracy=1e-6
     )
-    samples = galsim.Image(np.ascontiguousarray(view.psf), scale=1.0)
+    samples = galsim.Image(np.ascontiguousarray(view.psf), scale=1 / view.oversampling)
     point = galsim.InterpolatedImage(samples, x_interpolant=galsim.Lanczos(30), flux=1)
     size = galaxy.r_eff * np.sqrt(galaxy.q)
     profile = galsim.Sersic(n=galaxy.n, half_light_radius=size, gsparams=tight)
@@ -95,6 +98,7 @@ def observed(galaxy: Galaxy, mag: float, views: list[View], seed: int | None = 0
             image[None],
             np.full((1, *image.shape), view.sigma),
             view.psf,
+            psf_oversampling=view.oversampling,
             zeropoint=view.zeropoint,
             to_pixels=view.affine,
         )
@@ -105,6 +109,7 @@ def observed(galaxy: Galaxy, mag: float, views: list[View], seed: int | None = 0
         image=image[None],
         sigma=np.full((1, *image.shape), view.sigma),
         psf=view.psf,
+        psf_oversampling=view.oversampling,
         zeropoint=view.zeropoint,
     )
     return replace(cutouts, exposures=exposures)
