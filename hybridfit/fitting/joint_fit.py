@@ -24,11 +24,12 @@ from hybridfit.fitting.light import light_of
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.source_starts import nearest_to, psf_width, residual_source
 
-ROUNDS = 5
+ROUNDS = 7
 SURELY = 25.0  # by which one more source lowers chi2, in units of chi2 per degree of freedom
 POOR = 5.0  # standard deviations of chi2 above its expectation
 CHANCE = 2.0  # standard deviations of chi2 that are no excess
 CURED = 0.25  # of the excess of chi2 over its expectation that one more source removes
+UNSURE = 0.2  # mag, error of a neighbour that the fit may do without: its flux is 5 sigma
 POINT_SIZE = 0.7  # r_eff over the PSF's sigma, below which a point is tried
 POINT_RISE = 6.0  # of chi2, for four parameters less
 
@@ -113,7 +114,9 @@ def joint_fits(
             elif before is None:
                 further = _without_dark(new)
             else:
-                further = _after_failure(trials[row], before, float(psf[row]))
+                best[row], further = _after_failure(
+                    cutouts, row, trials[row], before, float(psf[row])
+                )
             if further is not None:
                 following[row] = further
         trials = following
@@ -147,9 +150,11 @@ def _is_better(new: _Best, old: _Best | None) -> bool:
     if old is None:
         return True
     fall = old.chi2 - new.chi2
-    if len(new.start.kinds) <= len(old.start.kinds):
-        return fall > -POINT_RISE
     unit = max(new.chi2 / max(new.dof, 1), 1.0)
+    if len(new.start.kinds) < len(old.start.kinds):
+        return fall > -SURELY * unit
+    if len(new.start.kinds) == len(old.start.kinds):
+        return fall > -POINT_RISE
     return fall > SURELY * unit and fall > CURED * _excess(old, CHANCE)
 
 
@@ -171,11 +176,28 @@ def _next_trial(cutouts: Cutouts, row: int, best: _Best, psf: float) -> _Trial |
     nearer = nearest_to(start, cutouts, row)
     if nearer is not None:
         return _Trial(start.exchanged(nearer))
+    weak = _weakest(best)
+    if weak is not None:
+        return _Trial(start.without(weak))
     if len(start.kinds) < MOST and not start.complete:
         found = _residual_source(cutouts[row], best, psf)
         if found is not None:
             return _Trial(start.added(found))
     return _as_point(start, psf)
+
+
+def _weakest(best: _Best) -> int | None:
+    """Return the neighbour with the least certain flux, if the fit may do without it."""
+    space, start = best.fitted.problem.space, best.start
+    first = space.n_components - len(start.kinds)
+    errors = best.fitted.fit.error[best.local]
+    doubtful = {
+        k: float(errors[space.column(first + k, "mag")])
+        for k in range(len(start.kinds))
+        if k not in start.needed
+    }
+    worst = max(doubtful, key=lambda k: doubtful[k], default=None)
+    return worst if worst is not None and doubtful[worst] > UNSURE else None
 
 
 def _as_point(start: JointStart, psf: float) -> _Trial | None:
@@ -194,16 +216,26 @@ def _residual_source(cutout: Cutouts, best: _Best, psf: float) -> Tensor | None:
     return residual_source(rest, cutout, best.start, psf)
 
 
-def _after_failure(trial: _Trial, best: _Best, psf: float) -> _Trial | None:
-    """Return what to try after a fit that was no better than the best one; None for nothing.
+def _after_failure(
+    cutouts: Cutouts, row: int, trial: _Trial, best: _Best, psf: float
+) -> tuple[_Best, _Trial | None]:
+    """Return the best fit with what is known now, and what to try after one that was no better.
 
     Where the best fit leaves much unexplained, the further source may have ended in a poor minimum:
     it is tried from several initial values.
     """
-    added = len(trial.start.kinds) > len(best.start.kinds)
-    if added and not trial.thorough and _excess(best, POOR) > 0:
-        return replace(trial, thorough=True)
-    return _as_point(replace(best.start, tried=trial.start.tried, complete=True), psf)
+    start = best.start
+    if len(trial.start.kinds) > len(start.kinds):
+        if not trial.thorough and _excess(best, POOR) > 0:
+            return best, replace(trial, thorough=True)
+        known = replace(start, complete=True)
+    elif len(trial.start.kinds) < len(start.kinds):
+        weak = _weakest(best)
+        known = replace(start, needed=start.needed if weak is None else (*start.needed, weak))
+    else:
+        known = replace(start, tried=trial.start.tried)
+    best = replace(best, start=known)
+    return best, _next_trial(cutouts, row, best, psf)
 
 
 def _without_dark(failed: _Best) -> _Trial | None:

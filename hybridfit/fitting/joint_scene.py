@@ -27,6 +27,7 @@ class JointStart:
         neighbours: (M, 7) x, y, mag, r_eff, n, q, pa; of a point NaN from r_eff on.
         kinds: profile of each neighbour.
         tried: neighbours that were tried as points.
+        needed: neighbours without which the fit is worse.
         complete: whether a further source was tried and is not there.
     """
 
@@ -34,6 +35,7 @@ class JointStart:
     neighbours: Tensor
     kinds: tuple[str, ...]
     tried: tuple[int, ...] = ()
+    needed: tuple[int, ...] = ()
     complete: bool = False
 
     @property
@@ -64,10 +66,15 @@ class JointStart:
         neighbours[k] = self.target
         return replace(self, target=self.neighbours[k], neighbours=neighbours, tried=())
 
+    def without(self, k: int) -> JointStart:
+        """Return the same without neighbour ``k``; no further source is looked for."""
+        keep = torch.arange(len(self.kinds)) != k
+        return replace(self.only(keep), complete=True)
+
     def only(self, keep: Tensor) -> JointStart:
         """Return the same with the neighbours of a mask (M,) alone."""
         kinds = tuple(kind for kind, own in zip(self.kinds, keep.tolist(), strict=True) if own)
-        return replace(self, neighbours=self.neighbours[keep], kinds=kinds, tried=())
+        return replace(self, neighbours=self.neighbours[keep], kinds=kinds, tried=(), needed=())
 
 
 def joint_scene(target: Scene, kinds: Sequence[str]) -> Scene:
