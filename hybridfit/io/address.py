@@ -46,6 +46,12 @@ class Address:
         version = f",{self.version}" if self.version else ""
         return f"[{self.hdu}{version}]" if self.hdu else ""
 
+    @property
+    def section_text(self) -> str:
+        """The section as written in an address, "" if there is none."""
+        axes = ("*" if axis is None else f"{axis[0]}:{axis[1]}" for axis in self.section)
+        return f"[{','.join(axes)}]" if self.section else ""
+
 
 def parse_address(text: str) -> Address:
     """Parse the address of an image; an existing file with that exact name takes precedence.

@@ -13,7 +13,8 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from hybridfit.io.image_header import number_in
+from hybridfit.io.bit_tables import BitTable
+from hybridfit.io.image_header import number_in, text_in
 from hybridfit.options.checks import comma_list
 
 # LSST and HSC name their planes in the header; DETECTED marks every object, also the target
@@ -65,7 +66,29 @@ def named_planes(header: fits.Header) -> dict[str, int]:
     return planes
 
 
-def chosen_bits(header: fits.Header, telescope: str, chosen: str = "") -> Bits:
+def bit_names(
+    header: fits.Header, telescope: str = "", table: BitTable | None = None
+) -> dict[str, int]:
+    """Return bit values by name: from the header, else of the survey, else of the telescope."""
+    names = named_planes(header) or _listed_names(header)
+    if names:
+        return names
+    return dict(table.names) if table is not None else dict(JWST) if telescope == "JWST" else {}
+
+
+def _listed_names(header: fits.Header) -> dict[str, int]:
+    """Return bit values by name from Pan-STARRS' keywords MSKNAM00, MSKVAL00..."""
+    names = {}
+    for key in header:
+        value = number_in(header, f"MSKVAL{key[6:]}") if key.startswith("MSKNAM") else None
+        if value is not None and value.is_integer() and 0 < value < 1 << 62:
+            names[text_in(header, key).upper()] = int(value)
+    return names
+
+
+def chosen_bits(
+    header: fits.Header, telescope: str, chosen: str = "", table: BitTable | None = None
+) -> Bits:
     """Return the bits to leave out of a plane of data quality.
 
     Args:
@@ -73,13 +96,18 @@ def chosen_bits(header: fits.Header, telescope: str, chosen: str = "") -> Bits:
         telescope: that took the image, "" where unknown.
         chosen: names or bit values given by the user, "SAT,CR" or "1,4096"; "" for those that
             the telescope's documentation calls harmful, or for all bits where it is unknown.
+        table: bits of the survey, for a header that does not name them.
 
     Raises:
         ValueError: if a name is not one of the plane's.
     """
     names = named_planes(header)
     if chosen:
-        return _by_user(names or (JWST if telescope == "JWST" else {}), chosen)
+        return _by_user(bit_names(header, telescope, table), chosen)
+    if table is not None and not names:
+        known = bit_names(header, telescope, table)
+        used = [name for name in table.bad if name in known]
+        return Bits(sum(known[name] for name in used), ", ".join(used))
     if names:
         used = [name for name in LSST_BAD if name in names]
         return Bits(sum(names[name] for name in used), ", ".join(used))

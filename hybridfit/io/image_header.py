@@ -17,6 +17,7 @@ EXPOSURE_KEYS = ("EXPTIME", "EXPOSURE", "XPOSURE", "TEXPTIME", "ITIME", "EXP_TIM
 SOLID_ANGLE_KEYS = ("PIXAR_SR", "PIXAR_A2", "PIXELAREA", "BMAJ", "BMIN")
 UNIT_KEYS = ("BUNIT", "D001OUUN")
 RATES = (Kind.COUNT_RATE, Kind.ELECTRON_RATE)
+ALIKE = 0.005  # mag, within which two areas of a pixel agree
 ARCSEC2 = math.radians(1 / 3600) ** 2  # steradian
 
 
@@ -83,9 +84,9 @@ class ImageHeader:
         key, area = next(self._own_areas(), ("", None))
         if area is None:
             return self.known_area, ()
-        if self.known_area is not None and not 0.9 < area / self.known_area < 1.1:
-            factor = area / self.known_area
-            note = f"{key} used, which is {factor:.2g} times the area from the WCS or pixel scale"
+        factor = 1.0 if self.known_area is None else area / self.known_area
+        if abs(2.5 * math.log10(factor)) > ALIKE:
+            note = f"{key} used, which is {factor:.4g} times the area from the WCS or pixel scale"
             return area, (note,)
         return area, ()
 

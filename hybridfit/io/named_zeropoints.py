@@ -23,7 +23,7 @@ PER_SECOND = re.compile(
     r"/ ?s(ec|econd)?\b|\bper s(ec|econd)?\b|\bs(\^|\*\*)?-1\b|\b1 ?s(ec)?\b|\bcps\b"
 )
 FAINT = 15.0  # mag of the pixels' scatter, from which a zero point near 0 is credible: KiDS has 0
-ALIKE = 0.02  # mag, within which two keywords agree
+ALIKE = 0.005  # mag, within which two keywords agree
 
 
 def believed_zeropoints(image: ImageHeader) -> list[tuple[str, float]]:
@@ -58,7 +58,7 @@ def named_zeropoint(image: ImageHeader) -> Found | None:
     others = [
         f"zero point {value:g} of {key} used, {other} = {number:g} ignored"
         for other, number in given[1:]
-        if abs(value - number) > ALIKE
+        if _differ(image, value, number)
     ]
     system = _system(image, key)
     foreign = (f"{key} is in the {system} system: mag is not AB",) if system else ()
@@ -74,12 +74,17 @@ def named_zeropoint(image: ImageHeader) -> Found | None:
 
 def disagreements(image: ImageHeader, value: float) -> tuple[str, ...]:
     """Return notes on non-standard keywords that disagree with a zero point."""
-    term = 0.0 if image.exposure is None else abs(2.5 * math.log10(image.exposure))
     return tuple(
         f"{key} = {other:g} disagrees"
         for key, other in believed_zeropoints(image)
-        if min(abs(value - other), abs(abs(value - other) - term)) > ALIKE
+        if _differ(image, value, other)
     )[:1]
+
+
+def _differ(image: ImageHeader, value: float, other: float) -> bool:
+    """Return whether zero points differ, also if one is per second and the other is not."""
+    term = 0.0 if image.exposure is None else abs(2.5 * math.log10(image.exposure))
+    return min(abs(value - other), abs(abs(value - other) - term)) > ALIKE
 
 
 def _of_pixels(image: ImageHeader, key: str, value: float) -> tuple[float, tuple[str, ...]]:

@@ -30,6 +30,7 @@ from hybridfit.io.standard_zeropoints import (
     STANDARD_KEYS,
     Found,
     detrended_zeropoint,
+    other_zeropoints,
     standard_zeropoint,
 )
 
@@ -107,7 +108,12 @@ def _zeropoint(image: ImageHeader) -> Found:
     """Return the zero point of a header, with notes."""
     found = standard_zeropoint(image)
     if found is not None:
-        notes = (*found.notes, *disagreements(image, found.value))
+        others = tuple(
+            f"{other.origin} gives the zero point {other.value:.3f}, {found.origin} gives "
+            f"{found.value:.3f}, which is used"
+            for other in other_zeropoints(image, found)
+        )
+        notes = (*found.notes, *others[:1], *disagreements(image, found.value))
         return Found(found.value, found.origin, notes, found.kind)
     named, refused = named_zeropoint(image) or detrended_zeropoint(image), refused_zeropoints(image)
     if named is not None:

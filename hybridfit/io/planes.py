@@ -133,30 +133,83 @@ def read_planes(
     """
     address = parse_address(text)
     with opened(address.path) as hdus:
-        others = {name for role in names if role != "image" for name in names[role]}
-        image = (
-            _at(hdus, address)
-            if address.hdu
-            else _by_name(hdus, names["image"], address.path, others, strict_image)
-        )
+        chosen = _chosen(hdus, address, names, strict_image)
+        image = chosen["image"]
         view = _view(hdus, image, address)
         planes = {"image": view.read()}
         headers = {"image": full_header(hdus, image)}
-        used, there = [image], {_name(hdu) for hdu in hdus}
-        for role, wanted in names.items():
-            for name in filter(there.__contains__, wanted if role != "image" else ()):
-                hdu = _companion(hdus, name, image)
-                if hdu is None or not holds_image(hdu) or any(hdu is other for other in used):
-                    continue
-                if role in OPTIONAL and _sides(hdu) != _sides(image):
-                    continue
-                own = Address(address.path, hdu=name, tail=f"[{name}]")
-                part = _view(hdus, hdu, own, view.part if role != "psf" else None)
-                plane, headers[role] = part.read(limits=role != "psf"), hdu.header
-                planes[role] = in_unit_of_image(plane, role, hdu.header, headers["image"])
-                used.append(hdu)
-                break
-        return FilePlanes(planes, headers, view.part, _unused(hdus, used))
+        for role, hdu in list(chosen.items())[1:]:
+            own = Address(address.path, hdu=_name(hdu), tail=f"[{_name(hdu)}]")
+            part = _view(hdus, hdu, own, view.part if role != "psf" else None)
+            plane, headers[role] = part.read(limits=role != "psf"), hdu.header
+            planes[role] = in_unit_of_image(plane, role, hdu.header, headers["image"])
+        unused = _unused(hdus, list(chosen.values()))
+        return FilePlanes(planes, headers, view.part, unused)
+
+
+def _chosen(
+    hdus: fits.HDUList, address: Address, names: Mapping[str, Sequence[str]], strict: bool
+) -> dict[str, fits.hdu.base._BaseHDU]:
+    """Return the HDU of each role, the image's first; see `read_planes`."""
+    others = {name for role in names if role != "image" for name in names[role]}
+    image = (
+        _at(hdus, address)
+        if address.hdu
+        else _by_name(hdus, names["image"], address.path, others, strict)
+    )
+    chosen, there = {"image": image}, {_name(hdu) for hdu in hdus}
+    for role, wanted in names.items():
+        for name in filter(there.__contains__, wanted if role != "image" else ()):
+            hdu = _companion(hdus, name, image)
+            if hdu is None or not holds_image(hdu) or any(hdu is o for o in chosen.values()):
+                continue
+            if role in OPTIONAL and _sides(hdu) != _sides(image):
+                continue
+            chosen[role] = hdu
+            break
+    return chosen
+
+
+@dataclass(frozen=True, eq=False)
+class LocatedPlanes:
+    """Where the planes of an image are, without their pixels.
+
+    Args:
+        addresses: by role, "image" always among them, each for `read_section`.
+        headers: of the planes, the image's with inherited keywords.
+        primary: header of the primary HDU.
+        part: the part of the image that the address selects.
+        names: of all HDUs, in upper case, "" for one without a name.
+    """
+
+    addresses: dict[str, str]
+    headers: dict[str, fits.Header]
+    primary: fits.Header
+    part: PartOf
+    names: tuple[str, ...]
+
+
+def locate_planes(text: str, names: Mapping[str, Sequence[str]]) -> LocatedPlanes:
+    """Return the addresses of the planes that an image's file holds; only headers are read.
+
+    Args:
+        text: address of the image, see `hybridfit.io.address`.
+        names: the HDU names to search for each role.
+
+    Raises:
+        BadInput: if there is no image with two axes.
+    """
+    address = parse_address(text)
+    with opened(address.path) as hdus:
+        chosen = _chosen(hdus, address, names, strict=False)
+        number = {role: [hdu is o for o in hdus].index(True) for role, hdu in chosen.items()}
+        addresses = {role: f"{address.path}[{k}]" for role, k in number.items()}
+        addresses["image"] += address.section_text
+        headers = {role: hdu.header.copy() for role, hdu in chosen.items()}
+        headers["image"] = full_header(hdus, chosen["image"]).copy()
+        part = _view(hdus, chosen["image"], address).part
+        there = tuple(_name(hdu) for hdu in hdus)
+        return LocatedPlanes(addresses, headers, hdus[0].header.copy(), part, there)
 
 
 def _sides(hdu: fits.hdu.base._BaseHDU) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from hybridfit.data.errors import BadInput
 from hybridfit.data.flags import Flag
 from hybridfit.data.names import NOISE_ROLES
 from hybridfit.io.bit_masks import chosen_bits, named_planes
+from hybridfit.io.bit_tables import BitTable
 from hybridfit.io.image_header import text_in
 
 
@@ -20,6 +21,7 @@ def merged_quality(
     headers: Mapping[str, fits.Header],
     telescope: str = "",
     mask_bits: str = "",
+    table: BitTable | None = None,
 ) -> tuple[dict[str, NDArray], tuple[str, ...]]:
     """Combine "dq", "weight" and bit planes given as "mask" into one plane "bad".
 
@@ -29,6 +31,7 @@ def merged_quality(
         planes, headers: (H, W) by role; the headers of those that have one.
         telescope: TELESCOP of the image, "" if unknown.
         mask_bits: the user's choice of bits, see `chosen_bits`.
+        table: bits of the survey, where the header does not name them.
 
     Returns:
         The planes, with "bad" (bool) if there were any of these; and notes on what was done.
@@ -41,10 +44,11 @@ def merged_quality(
     notes: list[str] = []
     for role in ("dq", "mask"):
         header = headers.get(role, fits.Header())
-        if role not in planes or (role == "mask" and not (mask_bits or named_planes(header))):
+        are_bits = table is not None or bool(named_planes(header))
+        if role not in planes or (role == "mask" and not (mask_bits or are_bits)):
             continue
-        found, meaning = _of_bits(planes[role], header, telescope, mask_bits)
-        if role == "mask" and not named_planes(header):
+        found, meaning = _of_bits(planes[role], header, telescope, mask_bits, table)
+        if role == "mask" and not are_bits:
             kept["mask"] = found
             continue
         kept.pop(role, None)
@@ -57,12 +61,46 @@ def merged_quality(
     return kept, tuple(filter(None, notes))
 
 
+def bad_pixels(
+    planes: Mapping[str, NDArray],
+    headers: Mapping[str, fits.Header],
+    telescope: str = "",
+    mask_bits: str = "",
+    table: BitTable | None = None,
+) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Return the bad pixels (H, W) by "dq", "mask" and "weight", and notes; all may be bad.
+
+    In an image of many sources every mask is one of bad pixels. For the arguments see
+    `merged_quality`.
+
+    Raises:
+        BadInput: if the mask lacks a requested bit name.
+    """
+    bad = np.zeros(planes["image"].shape, bool)
+    notes = []
+    for role in ("dq", "mask"):
+        if role in planes:
+            header = headers.get(role, fits.Header())
+            found, meaning = _of_bits(planes[role], header, telescope, mask_bits, table)
+            bad |= found
+            notes.append(_described(text_in(header, "EXTNAME") or role, found, meaning))
+    if "weight" in planes:
+        found = ~(planes["weight"] > 0)  # NaN too
+        bad |= found
+        notes.append(_described("weight", found, "0"))
+    return bad, tuple(filter(None, notes))
+
+
 def _of_bits(
-    plane: NDArray, header: fits.Header, telescope: str, mask_bits: str
+    plane: NDArray,
+    header: fits.Header,
+    telescope: str,
+    mask_bits: str,
+    table: BitTable | None,
 ) -> tuple[NDArray[np.bool_], str]:
     """Return the bad pixels (H, W) of a plane of bits, and what the harmful bits mean."""
     try:
-        bits = chosen_bits(header, telescope, mask_bits)
+        bits = chosen_bits(header, telescope, mask_bits, table)
     except ValueError as error:
         raise BadInput(str(error)) from error
     return bits.bad(plane), bits.meaning
@@ -89,4 +127,8 @@ def _note(name: str, found: NDArray[np.bool_], meaning: str) -> str:
             "it by --hdu-dq '', --hdu-mask '' or --hdu-weight ''",
             int(Flag.NO_DATA),
         )
+    return _described(name, found, meaning)
+
+
+def _described(name: str, found: NDArray[np.bool_], meaning: str) -> str:
     return f"{name} masks {int(found.sum())} pixels ({meaning})" if found.any() else ""

@@ -14,6 +14,7 @@ STANDARD_KEYS = (
     *("PHOT_C", "PHOT_K", "AIRMASS"),
 )
 # credible zero points: 8.9 for Jy, 46.4 for femto-Jy
+ALIKE = 0.005  # mag, within which two zero points agree
 BELIEVED = (5.0, 50.0)  # mag
 POSSIBLE = (-60.0, 60.0)  # for any unit: -56.1 for W/m2/Hz
 LIGHT = 2.99792458e18  # Angstrom / s
@@ -44,6 +45,16 @@ def is_believed(value: float | None) -> bool:
 def standard_zeropoint(image: ImageHeader) -> Found | None:
     """Return the AB zero point from an image's unit or a standard keyword, or None."""
     return next(filter(None, (method(image) for method in METHODS)), None)
+
+
+def other_zeropoints(image: ImageHeader, found: Found) -> tuple[Found, ...]:
+    """Return zero points from further standard keywords that differ from the one that is used."""
+    others = filter(None, (method(image) for method in (*METHODS, _by_photfnu)))
+    return tuple(
+        other
+        for other in others
+        if other.origin != found.origin and abs(other.value - found.value) > ALIKE
+    )
 
 
 def _by_unit(image: ImageHeader) -> Found | None:
@@ -99,6 +110,15 @@ def _by_photflam(image: ImageHeader) -> Found | None:
         )
         return Found(rate, origin, (note,), Kind.ELECTRON_RATE)
     return _of_rate(image, rate, origin)
+
+
+def _by_photfnu(image: ImageHeader) -> Found | None:
+    """From PHOTFNU, Jy per count per second, where PHOTFLAM takes precedence."""
+    fnu = image.positive("PHOTFNU")
+    if fnu is None or image.unit.kind not in (*RATES, Kind.COUNTS, Kind.ELECTRONS):
+        return None
+    rate = ab_zeropoint(fnu * image_unit("Jy").size)
+    return _of_rate(image, rate, "PHOTFNU") if is_believed(rate) else None
 
 
 def _of_rate(image: ImageHeader, rate: float, origin: str) -> Found:

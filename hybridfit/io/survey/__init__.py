@@ -1,0 +1,1 @@
+"""Read whole images of surveys with their noise, masks and calibration."""
