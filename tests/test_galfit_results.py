@@ -464,7 +464,11 @@ def test_blocks_of_the_cases(shared_data: Path):
     alone = read_block(cases / "sdss_pym01" / "block.fits")
     assert math.isnan(alone.components[0].values["x"].value)
     spiral = found["sdss_reg62577326"].components[2]
-    assert spiral.extras == ("R", "F1", "F3")
+    assert spiral.extras == ()
+    # phases are from +y: GALFIT's -25.1831 and 27.8313 plus an angle of -112.1895
+    assert values(spiral)["f1_phase"] == pytest.approx(-137.3726, abs=1e-4)
+    assert values(spiral)["f3_phase"] == pytest.approx(27.8313 - 112.1895 + 120, abs=1e-4)
+    assert (values(spiral)["rot_angle"], values(spiral)["rot_power"]) == (-1638.316, -2.3107)
     assert not spiral.is_sersic
 
 

@@ -21,7 +21,7 @@ from hybridfit.data.flags import Flag
 from hybridfit.data.positions import parent_shift
 from hybridfit.files.fits import open_fits
 from hybridfit.io.galfit import Component, Feedme, Outcome, Value, model_header
-from hybridfit.io.galfit.native import KINDS, native_component
+from hybridfit.io.galfit.native import kind_of, native_component
 from hybridfit.io.wcs import celestial_wcs
 from hybridfit.io.writing import atomic
 
@@ -222,7 +222,7 @@ def fitted_components(
     parts, row = [], 0
     for k, component in enumerate(fit.space.components):
         names, columns = component.parameters, slice(row, row + len(component.parameters))
-        kind = own[k] if own is not None else KINDS.get(component.profile, "other")
+        kind = own[k] if own is not None else kind_of(component.profile)
         covariance = fit.covariance[i, columns, columns]
         numbers = native_component(kind, names, theta[columns], covariance, area)
         parts.append(Component(kind, {name: value(*pair) for name, pair in numbers.items()}))

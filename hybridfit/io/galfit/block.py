@@ -16,7 +16,7 @@ from astropy.table import Table
 
 from hybridfit.data.errors import BadInput
 from hybridfit.files.regular import FileProblem, open_regular, read_bytes
-from hybridfit.io.galfit import conventions
+from hybridfit.io.galfit import conventions, shapes
 from hybridfit.io.galfit.entries import Component, GalfitError, Outcome, Value
 from hybridfit.io.galfit.text import LARGEST, band_notes, number
 from hybridfit.io.planes import opened
@@ -48,7 +48,8 @@ OWN_KEYS: dict[str, dict[str, str]] = {
     "moffat": {"PWL": "5", "N": "5"},
     "edgedisk": {"HS": "4", "RS": "5"},
 }
-ROTATION = {"RIN", "ROUT", "RANG", "ALPHA", "INCL", "SPA"}
+ROTATION = {"RIN": "R1", "ROUT": "R2", "RANG": "R3", "ALPHA": "R4", "INCL": "R9", "SPA": "R10"}
+SHAPES = re.compile(r"F\d+(PA)?|B\d+")
 SKY_ROWS = {"1", "2", "3"}
 CARD = re.compile(r"(\d+)_([A-Z0-9]+)")
 SECTION = re.compile(r"\[\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*:\s*(\d+)\s*\]")
@@ -152,18 +153,22 @@ def _cards(header: fits.Header) -> tuple[dict[int, str], dict[int, dict[str, str
 
 def _component(path: Path, k: int, kind: str, cards: Mapping[str, str], old: bool) -> Component:
     names = KEYS | OWN_KEYS.get(kind, {})
-    raw, extras = {}, []
+    raw: dict[str, Value] = {}
+    extras, rotation = [], shapes.WORDS.get(cards.get("ROTF", "").strip().lower(), "")
+    names = ({} if not rotation else ROTATION) | names
     for key, text in cards.items():
         if key in names and (kind == "sky" or key not in ("SKY", "DSKYDX", "DSKYDY")):
             raw[names[key]] = _pair(path, f"{k}_{key}", text, old)
         elif key in ("C", "C0"):
             boxy = _pair(path, f"{k}_{key}", text, old)
             raw |= {"C0": boxy} if boxy.value != 0 or not boxy.fixed else {}
+        elif SHAPES.fullmatch(key):
+            raw[key] = _pair(path, f"{k}_{key}", text, old)
         elif key == "ROTF":
-            extras.append("R")
+            extras += [] if rotation else ["R"]
         elif key not in ROTATION and not key.startswith("DSK") and key != "SKY":
-            extras.append(re.sub(r"^(F\d+)PA$", r"\1", key))
-    return conventions.component(kind, raw, tuple(dict.fromkeys(extras)))
+            extras.append(key)
+    return conventions.component(kind, raw, tuple(dict.fromkeys(extras)), rotation=rotation)
 
 
 def _pair(path: Path, key: str, text: str, old: bool) -> Value:

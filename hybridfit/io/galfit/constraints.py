@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hybridfit.io.galfit.conventions import FAMILY, constrained_name
+from hybridfit.io.galfit.conventions import FAMILY, constrained_name, signed
 from hybridfit.io.galfit.entries import Feedme, GalfitError
+from hybridfit.io.galfit.shapes import is_distortion
 from hybridfit.io.galfit.text import number, read_text
 
 # GALFIT's parameter names and numbers -> ours; other parameters keep GALFIT's name
@@ -129,8 +130,15 @@ def _range(feedme: Feedme, constraint: Constraint, k: int) -> tuple[float, float
         return start / high, start * high
     if name == "r_eff":
         low, high = low * scale, high * scale
+    if name[0] == "b" and is_distortion(name):
+        low, high = (v * scale ** int(name[1:]) for v in (low, high))
     if constraint.kind == "around":
         return start + low, start + high
+    if name.endswith("_phase"):  # GALFIT's are relative to the position angle
+        low, high = (v + signed(part.values["pa"].value) for v in (low, high))
+        turn = 360 / int(name[1 : -len("_phase")])
+        shift = turn * math.ceil((start - high) / turn) if math.isfinite(start) else 0.0
+        return low + shift, high + shift
     if name == "pa" and math.isfinite(start):
         turns = 180 * math.ceil((start - high) / 180)
         low, high = low + turns, high + turns

@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+from hybridfit.io.galfit import shapes
 from hybridfit.io.galfit.entries import Component, Value
 
 EXPONENTIAL = 1.6783469900166605  # half-light radius of exp(-r / h), in h
@@ -45,7 +46,11 @@ NOTHING = Value(math.nan)
 
 
 def component(
-    kind: str, raw: Mapping[str, Value], extras: tuple[str, ...] = (), skipped: bool = False
+    kind: str,
+    raw: Mapping[str, Value],
+    extras: tuple[str, ...] = (),
+    skipped: bool = False,
+    rotation: str = "",
 ) -> Component:
     """Return a component in our conventions.
 
@@ -53,6 +58,7 @@ def component(
         kind: GALFIT's name.
         raw: its values in GALFIT's terms; missing values become NaN.
         extras, skipped: as in `Component`.
+        rotation: "power" or "log" where there are spiral arms.
     """
     raw = {name: _clean(value) for name, value in raw.items()}
     if kind == "sky":
@@ -65,10 +71,11 @@ def component(
         own = {"mag": raw["3"]} if "3" in raw else {}
         return Component(kind, values | own | others, extras, skipped)
     values |= {name: raw.get(row, NOTHING) for name, row in rows.items()}
-    if "C0" in raw and kind != "psf":
-        values[C0] = raw["C0"]
+    scale, index = FAMILY.get(kind, (1.0, None))
+    if kind != "psf":
+        values |= {C0: raw["C0"]} if "C0" in raw else {}
+        values |= shapes.to_ours(raw, rotation, scale)
     if kind in FAMILY:
-        scale, index = FAMILY[kind]
         values["r_eff"] = _scaled(values["r_eff"], scale)
         if index is not None:
             values["n"] = Value(index, fixed=True)
@@ -92,7 +99,8 @@ def raw_values(part: Component) -> dict[str, Value]:
         raw["4"] = _scaled(raw["4"], 1 / scale)
     if "10" in raw:
         raw["10"] = replace(raw["10"], value=signed(raw["10"].value))
-    return raw | ({"C0": part.values[C0]} if C0 in part.values else {})
+    boxy = {"C0": part.values[C0]} if C0 in part.values else {}
+    return raw | boxy | shapes.to_galfit(part.values, scale)
 
 
 def constrained_name(kind: str, parameter: str) -> str:
@@ -111,6 +119,8 @@ def constrained_name(kind: str, parameter: str) -> str:
         row = "5"
     if parameter.replace("_", "") in ("c", "c0"):
         return C0
+    if (shape := shapes.constrained(parameter)) is not None:
+        return shape
     own = {name.replace("_", ""): name for name in rows}
     return own.get(parameter.replace("_", "")) or of_row.get(row, parameter)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SERSIC_KINDS = ("sersic", "devauc", "expdisk", "gaussian")
+PLAIN = {"x", "y", "mag", "r_eff", "n", "q", "pa"}  # values of an ellipse
 
 
 class GalfitError(ValueError):
@@ -59,9 +60,11 @@ class Component:
             n of devauc is 4, of expdisk 1 (r_eff = 1.67835 Rs), of gaussian 0.5 (r_eff =
             FWHM / 2), fixed. A psf has x, y, mag; a moffat fwhm and beta; a ferrer mu [mag /
             arcsec^2 at the centre], r_out, alpha, beta; a king mu, r_c, r_t, alpha; an edgedisk
-            mu, h_s, r_s. With boxiness all but the psf have c0. A sky has sky, sky_dx, sky_dy.
-            Others have x, y, mag and the rest under GALFIT's own numbers, "4", "5"...
-        extras: additional shape terms that affect the model: "F1", "B2", "R", "T0"...
+            mu, h_s, r_s. All but the psf may have what distorts isophotes: c0; f1_amp, f1_phase
+            [deg, from +y towards -x: GALFIT's plus pa]...; b1 [pix]...; rot_in, rot_out [pix],
+            rot_angle [deg], rot_power or rot_scale [pix], rot_incl, rot_pa [deg]. A sky has sky,
+            sky_dx, sky_dy. Others have x, y, mag and the rest under GALFIT's own numbers, "4"...
+        extras: shape terms that affect the model and whose values are not kept: "T0", "Ti"...
         skipped: excluded from the model that is subtracted, ``Z) 1``.
     """
 
@@ -73,7 +76,7 @@ class Component:
     @property
     def is_sersic(self) -> bool:
         """Return whether the component is a plain ellipse of the Sersic family."""
-        return self.kind in SERSIC_KINDS and not self.extras and "c0" not in self.values
+        return self.kind in SERSIC_KINDS and not self.extras and set(self.values) <= PLAIN
 
 
 class _Model:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hybridfit.io.galfit import conventions
+from hybridfit.io.galfit import conventions, shapes
 from hybridfit.io.galfit.entries import Component, Feedme, GalfitError, Value
 from hybridfit.io.galfit.text import Row, band_notes, file_names, number, read_text, rows
 
@@ -155,7 +155,7 @@ def _component(
     kind = first.words[0].lower()
     raw: dict[str, Value] = {}
     extras: list[str] = ["T0"] if first.key == "T0" else []
-    skipped = False
+    skipped, rotation = False, ""
     for row in block[1:]:
         key = row.key
         if key == "Z":
@@ -163,6 +163,14 @@ def _component(
         elif key == "C0":
             boxy = _value(path, row, weights, notes)
             raw |= {key: boxy} if boxy.value != 0 or not boxy.fixed else {}
+        elif not key.isdigit() and kind in ("psf", "sky"):
+            notes.append(f"line {row.line}: row {key}) of a {kind} ignored, as GALFIT does")
+        elif not key.isdigit() and first.key == "T0":
+            extras += _extra(path, row)
+        elif key == "R0":
+            rotation = _rotation(row, extras)
+        elif key[0] in "FBR":
+            raw |= _shape_values(path, row, weights, notes)
         elif not key.isdigit():
             extras += _extra(path, row)
         elif int(key) > 10:
@@ -183,7 +191,7 @@ def _component(
         if boxy.value != 0 or not boxy.fixed:
             raw["C0"] = boxy
     _check(path, first, kind, raw)
-    return conventions.component(kind, raw, tuple(dict.fromkeys(extras)), skipped)
+    return conventions.component(kind, raw, tuple(dict.fromkeys(extras)), skipped, rotation)
 
 
 def _check(path: Path, first: Row, kind: str, raw: dict[str, Value]) -> None:
@@ -198,11 +206,34 @@ def _check(path: Path, first: Row, kind: str, raw: dict[str, Value]) -> None:
             )
 
 
+def _rotation(row: Row, extras: list[str]) -> str:
+    """Return the kind of a rotation; one that GALFIT's manual does not define joins ``extras``."""
+    word = row.words[0].lower() if row.words else "none"
+    if word in shapes.WORDS:
+        return shapes.WORDS[word]
+    extras += [] if word == "none" else ["R"]
+    return ""
+
+
+def _shape_values(path: Path, row: Row, weights: np.ndarray, notes: list[str]) -> dict[str, Value]:
+    """Return what a row of a distortion says: amplitude and phase of F1), one value of others."""
+    if row.key[0] != "F":
+        return {row.key: _value(path, row, weights, notes)}
+    pair = [number(word) for word in row.words[:2]]
+    if len(pair) < 2 or pair[0] is None or pair[1] is None:
+        raise GalfitError(
+            path, row.line, f"row {row.key}) is '{row.text}', expected amplitude, phase and toggles"
+        )
+    toggles = [row.words[2:3], row.words[3:4]]
+    if not (toggles[1] and number(toggles[1][0])):  # one toggle is that of both
+        toggles[1] = toggles[0]
+    fixed = [_is_fixed(path, row, words, notes) for words in toggles]
+    keys = (row.key, f"{row.key}PA")
+    return {k: Value(v.value, fixed=f) for k, v, f in zip(keys, pair, fixed, strict=True) if v}
+
+
 def _extra(path: Path, row: Row) -> list[str]:
     """Return the name of a shape term if it is present and affects the model."""
-    if row.key[0] == "R":
-        kind = row.words[0].lower() if row.words else "none"
-        return ["R"] if row.key == "R0" and kind != "none" else []
     if row.key[0] in "NT":
         return [row.key]
     if not row.words or number(row.words[0]) is None:

@@ -13,7 +13,8 @@ from typing import Any
 
 from astropy.io import fits
 
-from hybridfit.io.galfit.block import OWN_KEYS
+from hybridfit.io.galfit import shapes
+from hybridfit.io.galfit.block import OWN_KEYS, ROTATION
 from hybridfit.io.galfit.conventions import bounds_of, raw_values, signed
 from hybridfit.io.galfit.entries import Component, Outcome, Value
 
@@ -123,9 +124,14 @@ def _texts(part: Component, region: tuple[int, int, int, int]) -> dict[str, str]
     own = {row: key for key, row in OWN_KEYS.get(part.kind, {}).items()}
     brightness = {"3": "MU"} if "mu" in part.values else {}
     keys = ROWS | {"4": SIZES.get(part.kind, "RE")} | own | OTHERS | brightness
+    keys |= {row: key for key, row in ROTATION.items()}
     if "pa" in raw:
         raw["pa"] = replace(raw["pa"], value=signed(raw["pa"].value))
-    return {keys.get(row, row.upper()[:6]): value_text(value) for row, value in raw.items()}
+    rotation = shapes.rotation_of(part.values)
+    kind = {"ROTF": rotation} if rotation else {}
+    texts = {keys.get(row, row.upper()[:6]): value_text(value) for row, value in raw.items()}
+    plain = {key: text for key, text in texts.items() if key not in ROTATION}
+    return plain | kind | {key: text for key, text in texts.items() if key in ROTATION}
 
 
 def value_text(value: Value) -> str:

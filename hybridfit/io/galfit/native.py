@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from hybridfit.io.galfit.conventions import C0, FAMILY
+from hybridfit.io.galfit.conventions import FAMILY, NATIVE
 from hybridfit.io.galfit.entries import Component, Value
+from hybridfit.io.galfit.shapes import distortions_in
 from hybridfit.model.profiles import find_profile
+from hybridfit.model.profiles.distortions import SEPARATOR, Distortions
 
 PROFILES = {"psf": "point", "moffat": "moffat", "ferrer": "ferrers", "king": "king"}
 PROFILES |= {"edgedisk": "edge_on"} | dict.fromkeys(FAMILY, "sersic")
@@ -57,12 +59,22 @@ STEP = 1e-5  # of finite differences, relative
 
 def profile_of(part: Component) -> str | None:
     """Return the name of the profile that a component is; None if there is none."""
-    profile = PROFILES.get(part.kind)
-    if C0 not in part.values:
+    return _profile_named(part.kind, part.values)
+
+
+def _profile_named(kind: str, values: Iterable[str]) -> str | None:
+    """Return the name of the profile of a kind whose values have these names."""
+    profile, distortions = PROFILES.get(kind), distortions_in(values)
+    if profile is None or not distortions.parameters:
         return profile
-    if profile != "sersic":
-        return None
-    return "boxy_exponential" if part.kind == "expdisk" else "boxy_sersic"
+    if distortions == Distortions(boxy=True) and profile == "sersic":
+        return "boxy_exponential" if kind == "expdisk" else "boxy_sersic"
+    return f"{profile}{distortions.suffix}" if find_profile(profile).is_radial else None
+
+
+def kind_of(profile: str) -> str:
+    """Return GALFIT's kind of a profile; "other" if it has none."""
+    return KINDS.get(profile.partition(SEPARATOR)[0], "other")
 
 
 def parameters_of(part: Component, area: float) -> dict[str, Value]:
@@ -80,9 +92,10 @@ def parameters_of(part: Component, area: float) -> dict[str, Value]:
         return {n: values[n] for n in ("x", "y", "mag", "r_eff", *shape, "q", "pa")}
     if part.kind not in SOURCES:
         return dict(values)
-    profile = find_profile(PROFILES[part.kind])
+    profile = find_profile(profile_of(part) or PROFILES[part.kind])
     native = {name: torch.tensor([v.value], dtype=torch.float64) for name, v in values.items()}
     own = {**native, **profile.from_native(native)}
+    own |= _bends(part.kind, own, own, 1)
     found = {name: float(own[name]) for name in ("r_eff", *profile.shape, "q")}
     if "mu" in values:
         centre = float(profile.central_brightness(own))
@@ -129,14 +142,26 @@ def native_numbers(kind: str, values: Mapping[str, Tensor], area: float) -> dict
         return {**values, **own}
     if kind not in SOURCES:
         return dict(values)
-    profile = find_profile(PROFILES[kind])
+    profile = find_profile(_profile_named(kind, values) or PROFILES[kind])
     given = {**values, **profile.native_scales(dict(values))}
+    given |= _bends(kind, given, given, -1)
     if "mu" in DEPENDS[kind]:
         centre = profile.central_brightness(dict(values))
         given["mu"] = values["mag"] - 2.5 * torch.log10(centre / area)
     lost = {"r_eff", "concentration"} | ({"mag"} if "mu" in given else set())
     lost |= {"q"} if kind == "edgedisk" else set()
     return {name: value for name, value in given.items() if name not in lost}
+
+
+def _bends(
+    kind: str, numbers: Mapping[str, Tensor], scales: Mapping[str, Tensor], way: int
+) -> dict[str, Tensor]:
+    """Return bending modes at r_eff of those at GALFIT's scale, or back where ``way`` is -1."""
+    size = next((name for name, row in NATIVE[kind].items() if row == "4"), "")
+    return {
+        f"b{m}": numbers[f"b{m}"] * (scales["r_eff"] / scales[size]) ** (way * m)
+        for m in distortions_in(numbers).bending
+    }
 
 
 def native_component(

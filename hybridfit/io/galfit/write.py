@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+from hybridfit.io.galfit import shapes
 from hybridfit.io.galfit.conventions import FAMILY, NATIVE, bounds_of, raw_values
 from hybridfit.io.galfit.entries import Component, Feedme, Outcome, Value
 from hybridfit.io.writing import atomic
@@ -36,6 +37,14 @@ OWN_TEXTS: dict[str, dict[str, str]] = {
         "4": "Disk scale-height   [pix]",
         "5": "Disk scale-length   [pix]",
     },
+}
+ROTATION_TEXTS = {
+    "R1": "Spiral inner radius [pixels]",
+    "R2": "Spiral outer radius [pixels]",
+    "R3": "Cumul. rotation out to outer radius [degrees]",
+    "R4": "Asymptotic spiral power law, or scale radius [pixels]",
+    "R9": "Inclination to L.o.S. [degrees]",
+    "R10": "Sky position angle",
 }
 SKY_TEXTS = {
     "1": "Sky background at center of fitting region [ADUs]",
@@ -142,13 +151,24 @@ def _component(k: int, part: Component) -> list[str]:
         )
     raw = raw_values(part)
     lines = [f" 0) {part.kind:<22} #  Component type"]
-    texts = SKY_TEXTS if part.kind == "sky" else TEXTS | OWN_TEXTS.get(part.kind, {})
+    texts = (
+        SKY_TEXTS if part.kind == "sky" else TEXTS | ROTATION_TEXTS | OWN_TEXTS.get(part.kind, {})
+    )
     known = part.kind in FAMILY or part.kind in NATIVE or part.kind == "sky"
     if part.kind != "sky":
         x, y = raw.pop("x"), raw.pop("y")
         pair = f"{_text(x.value)} {_text(y.value)} {_toggle(x)} {_toggle(y)}"
         lines.append(f" 1) {pair:<22} #  Position x, y")
+    rotation = shapes.rotation_of(part.values)
     for row, value in raw.items():
+        if row == "R1":
+            lines.append(f"R0) {rotation:<22} #  Coordinate rotation function")
+        if row.endswith("PA"):
+            continue
+        if phase := raw.get(f"{row}PA"):
+            pair = f"{_text(value.value)} {_text(phase.value)} {_toggle(value)} {_toggle(phase)}"
+            lines.append(f"{row:>2}) {pair:<22} #  Azim. Fourier mode, amplitude and phase angle")
+            continue
         number = f"{_text(value.value)} {_toggle(value)}"
         lines.append(f"{row:>2}) {number:<22} #  {texts.get(row, '-----') if known else '-----'}")
     skip = "Skip this model in output image?  (yes=1, no=0)"

@@ -15,10 +15,13 @@ from hybridfit.io.galfit import Constraint, Feedme, GalfitError, read_constraint
 from hybridfit.io.galfit.native import not_kept, parameters_of, profile_of
 from hybridfit.io.galfit.read_cutout import locate
 from hybridfit.model.parameters import SKY_NAMES
+from hybridfit.model.prior import Normal
+from hybridfit.model.profiles import find_profile
 from hybridfit.model.scene import Component, Parameter, Scene, Sky, Source
 from hybridfit.pipeline.galfit.ties import Labels, tied, within
 
-POSITIVE = ("r_eff", "n", "q", "alpha", "concentration")
+TINY = 1e-3  # of a parameter beyond its prior
+POSITIVE = ("r_eff", "n", "q", "alpha", "concentration", "rot_out", "rot_scale")
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,22 @@ def free_values(feedme: Feedme, part: Part) -> dict[str, Parameter]:
     if part.kind == "sky":
         return {}
     own = {}
+    priors = {p.name: p.prior for p in find_profile(profile_of(part) or "").shape_parameters}
     for name, value in parameters_of(part, feedme.pixel_area).items():
         usable = math.isfinite(value.value) and not (name in POSITIVE and value.value <= 0)
         if value.fixed and not usable:
             raise GalfitError(feedme.path, None, f"{name} is fixed, but has no readable value")
-        own[name] = Parameter(value.value if usable else None, fixed=value.fixed)
+        prior = _about(priors.get(name), value.value) if usable and not value.fixed else None
+        own[name] = Parameter(value.value if usable else None, prior, value.fixed)
     return own
+
+
+def _about(prior: object, start: float) -> Normal | None:
+    """Return a normal prior about the value in the file; None where the prior is another."""
+    if not isinstance(prior, Normal):
+        return None
+    low, high = min(prior.low, start - TINY), max(prior.high, start + TINY)
+    return Normal(start, prior.sigma, low, high)
 
 
 def _scale_note(feedme: Feedme) -> list[str]:

@@ -26,7 +26,6 @@ from hybridfit.io.galfit import (
     find_feedmes,
     read_feedme,
 )
-from hybridfit.io.galfit.conventions import C0
 from hybridfit.io.galfit.native import PROFILES, profile_of
 from hybridfit.model.compile import compile_scene
 from hybridfit.model.parameters import ParameterSpace
@@ -37,9 +36,7 @@ from hybridfit.pipeline.galfit.scenes import scene_of
 
 # letters of rows that change a component's shape
 TERMS = {
-    "F": "Fourier modes",
-    "B": "bending modes",
-    "R": "coordinate rotation (spiral arms)",
+    "R": "a coordinate rotation that is neither power nor log",
     "T": "truncation",
     "N": "other shape terms",
 }
@@ -183,8 +180,8 @@ def _refusal(feedme: Feedme) -> str:
             return f"{name} has {' and '.join(terms)} (rows {shown}), which are not modelled"
         if part.kind == "sky" or profile_of(part) is not None:
             continue
-        if C0 in part.values and part.kind in PROFILES:
-            return f"{name} has boxiness (C0): only Sersic profiles and exponential disks can"
+        if part.kind in PROFILES:
+            return f"{name} has distorted isophotes (C0, F, B or R): only those of one radius can"
         known = ", ".join([*PROFILES, "sky"])
         return f"component {number} is '{part.kind}', which is not modelled: expected {known}"
     if not parts:

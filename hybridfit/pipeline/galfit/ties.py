@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from hybridfit.io.galfit import Constraint, Feedme, GalfitError
 from hybridfit.io.galfit.conventions import FAMILY
 from hybridfit.io.galfit.native import DEPENDS
+from hybridfit.io.galfit.shapes import is_distortion, is_linear
 from hybridfit.model.scene import UNBOUNDED, Parameter, Tie
 
 SUMS = ("x", "y", "mag", "pa")  # whose ties are differences; those of others are ratios
@@ -53,7 +54,7 @@ class Carrier:
     @property
     def is_sum(self) -> bool:
         """Whether ties of it are differences."""
-        return self.name in SUMS
+        return self.name in SUMS or is_linear(self.name)
 
 
 def carrier_of(values: Values, feedme: Feedme, k: int, name: str) -> Carrier | None:
@@ -94,7 +95,7 @@ def within(values: Values, labels: Labels, k: int, name: str, limits: tuple[floa
     """
     feedme = labels.feedme
     part = feedme.components[k]
-    if name not in part.values and name != "c0":
+    if name not in part.values and not is_distortion(name):
         text = f"a constraint is of '{name}' of component {k + 1}, which is not fitted"
         raise GalfitError(feedme.path.parent / feedme.constraints, None, text)
     if name not in part.values or part.values[name].fixed:
