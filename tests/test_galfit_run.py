@@ -273,10 +273,10 @@ def test_what_cannot_be_fitted_is_a_flagged_row(tmp_path):
     sky = SKY.format(sky=1)
     edge = "\n 0) edgedisk\n 1) 20 20 1 1\n 3) 20 1\n 4) 2 1\n 5) 5 1\n10) 0 1\nF1) .1 3 1 1\n"
     place = f" 1) {ONE[0] + 1} {ONE[1] + 1} 1 1\n 3) 20 1\n"
-    nuker = f"\n 0) nuker\n{place} 4) 4 1\n 5) 1 1\n 6) 1 1\n 7) 1 1\n 9) 1 1\n10) 0 1\n"
+    other = f"\n 0) cusp\n{place} 4) 4 1\n 5) 1 1\n 6) 1 1\n 7) 1 1\n 9) 1 1\n10) 0 1\n"
     files = {
         "good": (sersic(ONE) + sky, {}, Flag(0), ""),
-        "nuker": (sersic(ONE) + nuker + sky, {}, Flag.NOT_MODELLED, "component 2 is 'nuker'"),
+        "other": (sersic(ONE) + other + sky, {}, Flag.NOT_MODELLED, "component 2 is 'cusp'"),
         "spiral": (sersic(ONE, extra="R0) sqrt\n") + sky, {}, Flag.NOT_MODELLED, "neither power"),
         "modes": (edge + sky, {}, Flag.NOT_MODELLED, "distorted isophotes"),
         "empty": (sky, {}, Flag.NOT_MODELLED, "nothing to fit"),

@@ -35,8 +35,10 @@ LN10 = math.log(10)
 def combined_names(space: ParameterSpace) -> tuple[str, ...]:
     """Return the names of `combined`; none for a single component, or for components without names.
 
-    The components of several sources are no sum.
+    The components of several sources are no sum, nor is there one with light that has no end.
     """
+    if not all(find_profile(c.profile).has_total_light for c in space.components):
+        return ()
     one_source = len({component.source for component in space.components}) == 1
     if space.n_components == 1 or not all(_component_names(space)) or not one_source:
         return ()

@@ -31,14 +31,23 @@ NATIVE: dict[str, dict[str, str]] = {
     "moffat": {"mag": "3", "fwhm": "4", "beta": "5", "q": "9", "pa": "10"},
     "ferrer": {"mu": "3", "r_out": "4", "alpha": "5", "beta": "6", "q": "9", "pa": "10"},
     "king": {"mu": "3", "r_c": "4", "r_t": "5", "alpha": "6", "q": "9", "pa": "10"},
+    "nuker": {
+        "mu": "3",
+        "r_b": "4",
+        "alpha": "5",
+        "beta": "6",
+        "gamma": "7",
+        "q": "9",
+        "pa": "10",
+    },
     "edgedisk": {"mu": "3", "h_s": "4", "r_s": "5", "pa": "10"},
 }
-SIZES = ("r_eff", "fwhm", "r_out", "r_c", "r_t", "h_s", "r_s")
+SIZES = ("r_eff", "fwhm", "r_out", "r_c", "r_t", "h_s", "r_s", "r_b")
 C0 = "c0"  # boxiness, GALFIT's C0
 SKY_ROWS = {"sky": "1", "sky_dx": "2", "sky_dy": "3"}
 SERSIC_ROWS = {"mag": "3", "r_eff": "4", "n": "5", "q": "9", "pa": "10"}
 # rows of the names that a constraint file may use
-ROW_OF = {"mag": "3", "mu": "3", "re": "4", "rs": "4", "fwhm": "4", "r": "4", "rc": "4"}
+ROW_OF = {"mag": "3", "mu": "3", "re": "4", "rs": "4", "fwhm": "4", "r": "4", "rc": "4", "rb": "4"}
 ROW_OF |= {"rout": "4", "hs": "4", "rt": "5", "n": "5", "q": "9", "pa": "10"}
 GARBAGE = 1e12  # fitted values are smaller; uninitialised floats may be larger
 EXACT = 10  # decimals kept when 1 is added or subtracted, so that numbers are read as written

@@ -60,7 +60,8 @@ class Component:
             n of devauc is 4, of expdisk 1 (r_eff = 1.67835 Rs), of gaussian 0.5 (r_eff =
             FWHM / 2), fixed. A psf has x, y, mag; a moffat fwhm and beta; a ferrer mu [mag /
             arcsec^2 at the centre], r_out, alpha, beta; a king mu, r_c, r_t, alpha; an edgedisk
-            mu, h_s, r_s. All but the psf may have what distorts isophotes: c0; f1_amp, f1_phase
+            mu, h_s, r_s; a nuker mu [at r_b], r_b, alpha, beta, gamma. All but the psf may have
+            what distorts isophotes: c0; f1_amp, f1_phase
             [deg, from +y towards -x: GALFIT's plus pa]...; b1 [pix]...; rot_in, rot_out [pix],
             rot_angle [deg], rot_power or rot_scale [pix], rot_incl, rot_pa [deg]. A sky has sky,
             sky_dx, sky_dy. Others have x, y, mag and the rest under GALFIT's own numbers, "4"...

@@ -32,6 +32,15 @@ NEEDED = {  # rows that each kind of component requires, and their meaning
     "ferrer": {"3": BRIGHTNESS, "4": "outer radius", "9": "axis ratio", "10": "PA"},
     "king": {"3": BRIGHTNESS, "4": "R_c", "5": "R_t", "9": "axis ratio", "10": "PA"},
     "edgedisk": {"3": BRIGHTNESS, "4": "scale height", "5": "scale length", "10": "PA"},
+    "nuker": {
+        "3": "surface brightness at R_b",
+        "4": "R_b",
+        "5": "alpha",
+        "6": "beta",
+        "7": "gamma",
+        "9": "axis ratio",
+        "10": "PA",
+    },
     "sky": {"1": "sky"},
 }
 OLD_Q = (0.0, 1.5)  # range of row 8, the axis ratio before GALFIT 3, unused since

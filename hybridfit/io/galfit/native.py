@@ -15,7 +15,7 @@ from hybridfit.model.profiles import find_profile
 from hybridfit.model.profiles.distortions import SEPARATOR, Distortions
 
 PROFILES = {"psf": "point", "moffat": "moffat", "ferrer": "ferrers", "king": "king"}
-PROFILES |= {"edgedisk": "edge_on"} | dict.fromkeys(FAMILY, "sersic")
+PROFILES |= {"edgedisk": "edge_on", "nuker": "nuker"} | dict.fromkeys(FAMILY, "sersic")
 KINDS = {  # of profiles that are not asked for by an input file
     "sersic": "sersic",
     "boxy_sersic": "sersic",
@@ -28,6 +28,7 @@ KINDS = {  # of profiles that are not asked for by an input file
     "ferrers": "ferrer",
     "king": "king",
     "edge_on": "edgedisk",
+    "nuker": "nuker",
 }
 # parameters of our profiles -> what GALFIT has in their place
 SOURCES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -41,6 +42,7 @@ SOURCES: dict[str, dict[str, tuple[str, ...]]] = {
         "concentration": ("r_c", "r_t"),
         "mag": ("mu", "r_c", "r_t", "alpha", "q"),
     },
+    "nuker": {"r_eff": ("r_b",), "mag": ("mu", "r_b", "q")},
     "edgedisk": {"r_eff": ("r_s",), "q": ("h_s", "r_s"), "mag": ("mu", "h_s", "r_s")},
 }
 # GALFIT's scales -> the parameters of ours that they depend on
@@ -52,6 +54,7 @@ DEPENDS: dict[str, dict[str, tuple[str, ...]]] = {
         "r_t": ("r_eff", "alpha", "concentration"),
         "mu": ("mag", "r_eff", "alpha", "concentration", "q"),
     },
+    "nuker": {"r_b": ("r_eff",), "mu": ("mag", "r_eff", "q")},
     "edgedisk": {"r_s": ("r_eff",), "h_s": ("r_eff", "q"), "mu": ("mag", "r_eff", "q")},
 }
 STEP = 1e-5  # of finite differences, relative

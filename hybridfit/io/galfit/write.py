@@ -31,6 +31,13 @@ OWN_TEXTS: dict[str, dict[str, str]] = {
         "5": "Alpha (outer truncation sharpness)",
         "6": "Beta (central slope)",
     },
+    "nuker": {
+        "3": "Surface brightness at R_b [mag/arcsec^2]",
+        "4": "R_b   [pix]",
+        "5": "Alpha (sharpness of transition)",
+        "6": "Beta (outer power law slope)",
+        "7": "Gamma (inner power law slope)",
+    },
     "king": {"3": BRIGHTNESS, "4": "R_c   [pix]", "5": "R_t   [pix]", "6": "Alpha"},
     "edgedisk": {
         "3": BRIGHTNESS,

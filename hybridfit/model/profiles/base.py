@@ -97,6 +97,7 @@ class Profile:
     # enough unless it has an edge
     subpixels: int = 1
     is_radial: bool = True  # whether `evaluate` gives the brightness as a function of a radius
+    has_total_light: bool = True  # whether `mag` and `r_eff` are of all of its light
     compiles: bool = True  # whether its kernels are compiled where that pays
 
     def __init_subclass__(cls) -> None:

@@ -49,6 +49,8 @@ def check_profile(name: str, profile: Profile, shape: Mapping[str, float] | None
             f"{where}: evaluate returned {float(light[bad][0]):g} at rho = {rho:.3g}, expected a "
             f"finite brightness of at least 0 at every radius"
         )
+    if not profile.has_total_light:
+        return
     flux = float(torch.trapezoid(2 * math.pi * torch.exp(2 * log_rho) * light, log_rho))
     if abs(flux - 1) > FLUX_ERROR:
         warnings.warn(

@@ -43,7 +43,7 @@ class Distorted(Profile):
         self.profile, self.distortions = profile, distortions
         self.shape_parameters = (*profile.shape_parameters, *distortions.parameters)
         self.shape = tuple(p.name for p in self.shape_parameters)
-        self.scales = profile.scales
+        self.scales, self.has_total_light = profile.scales, profile.has_total_light
         self.subpixels = max(profile.subpixels, SUBPIXELS)
 
     @property
@@ -86,6 +86,11 @@ class Distorted(Profile):
         if self.distortions.rotation:
             area = area + torch.log(torch.cos(torch.deg2rad(values["rot_incl"])))
         return area
+
+    def central_brightness(self, values: Values) -> Tensor:
+        """Return that of the profile without distortions over the area that these give it."""
+        area = self.log_area([values[name] for name in self.distortions.names])
+        return self.profile.central_brightness(values) * torch.exp(-area)
 
     def native_scales(self, values: Values) -> dict[str, Tensor]:
         """Return the scales of the profile without distortions."""

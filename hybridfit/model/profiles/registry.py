@@ -19,6 +19,7 @@ from hybridfit.model.profiles.ferrers import Ferrers
 from hybridfit.model.profiles.gaussian import Gaussian
 from hybridfit.model.profiles.king import King
 from hybridfit.model.profiles.moffat import Moffat
+from hybridfit.model.profiles.nuker import Nuker
 from hybridfit.model.profiles.point import PointSource
 from hybridfit.model.profiles.sersic import DeVaucouleurs, Exponential, Sersic
 
@@ -32,6 +33,7 @@ PROFILES: dict[str, Callable[[], Profile]] = {
     "king": King,
     "core_sersic": CoreSersic,
     "broken_exponential": BrokenExponential,
+    "nuker": Nuker,
     "point": PointSource,
     "edge_on": EdgeOnDisk,
     "boxy_sersic": BoxySersic,

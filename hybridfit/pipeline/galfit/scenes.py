@@ -21,7 +21,7 @@ from hybridfit.model.scene import Component, Parameter, Scene, Sky, Source
 from hybridfit.pipeline.galfit.ties import Labels, tied, within
 
 TINY = 1e-3  # of a parameter beyond its prior
-POSITIVE = ("r_eff", "n", "q", "alpha", "concentration", "rot_out", "rot_scale")
+POSITIVE = ("r_eff", "n", "q", "alpha", "concentration", "gamma", "rot_out", "rot_scale")
 
 
 @dataclass(frozen=True)
