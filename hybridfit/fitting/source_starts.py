@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
@@ -21,6 +23,8 @@ REACH, GIVEN_REACH = 4.0, 1.5
 FARTHEST = 4.0  # of these: beyond, no source is the target
 START_RATIO = 0.8  # axis ratio
 LEAST_RADIUS = 0.5  # pixels
+GAP = 3  # pixels by which regions are grown to see which of them touch
+LINKS = 2  # from source to source, within which neighbours are fitted
 APART = 1.5  # pixels from any known source, below which a peak of the residual is none of its own
 NEAR = 3.0  # r_eff, with the PSF's width, of a known source: around it fainter peaks are tried
 FAINT = 3.5  # of the noise
@@ -34,7 +38,8 @@ class SourceStarts:
     Args:
         target: (7,) x, y, mag, r_eff, n, q, pa in cutout pixels; NaN where it was not detected.
         neighbours: (M, 7) the same of the others, the most important ones first.
-        others: (H, W) bool, pixels of further sources, too many to be fitted.
+        others: (H, W) bool, pixels of further sources: those that do not touch the target, and
+            those that are too many to be fitted.
         regions: (H, W) bool, pixels of all sources but the target.
     """
 
@@ -169,10 +174,31 @@ def _sorted(values: Tensor, cutouts: Cutouts, row: int, found: FoundSources) -> 
     others = (~is_target).nonzero()[:, 0]
     square = ((values[others, :2] - centre) ** 2).sum(dim=1).clamp_min(1.0)
     others = others[(flux[others] / square).argsort(descending=True, stable=True)]
+    # where nothing was detected at the target's place every source may reach it
+    near = linked(found, own) if own is not None else np.ones(len(found), bool)
+    fitted = others[torch.from_numpy(near)[others]][:MOST]
+    left = others[~torch.isin(others, fitted)]
     regions = torch.from_numpy(found.regions)
     return SourceStarts(
         target,
-        values[others[:MOST]],
-        torch.isin(regions, others[MOST:] + 1),
+        values[fitted],
+        torch.isin(regions, left + 1),
         torch.isin(regions, others + 1),
     )
+
+
+def linked(found: FoundSources, own: int) -> NDArray[np.bool_]:
+    """Return the sources (n,) whose light touches that of source ``own``, or of one that does."""
+    wide = ndimage.grey_dilation(found.regions, size=(2 * GAP + 1,) * 2)
+    # of touching regions the dilation keeps the higher number: the other way round for the rest
+    back = len(found) + 1 - np.where(found.regions > 0, found.regions, len(found) + 1)
+    back = ndimage.grey_dilation(back, size=(2 * GAP + 1,) * 2)
+    back = np.where(back > 0, len(found) + 1 - back, 0)
+    both = (wide > 0) & (back > 0) & (wide != back)
+    pairs = np.unique(np.stack([wide[both], back[both]]), axis=1) - 1
+    near = np.zeros(len(found), bool)
+    near[own] = True
+    for _ in range(LINKS):
+        reached = pairs[:, near[pairs[0]] | near[pairs[1]]]
+        near[reached.ravel()] = True
+    return near
