@@ -16,7 +16,7 @@ along the ellipse, where L_k(rho) is the share of its light within rho.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +28,9 @@ from hybridfit.model.profiles import Profile, find_profile
 N_ANGLES = 24  # of the integral along an ellipse
 N_RADII, FIRST, LAST = 160, math.log(1e-4), math.log(1e3)  # table of the light within a radius
 N_HALVINGS, N_SECANTS = 8, 5  # of the range of ln r_eff
+SECANT = 1e-4  # step of ln r_eff
 STEP = 1e-2  # of the finite differences, in units of each parameter's error
+POINTS_AT_ONCE = 1024  # of the finite differences: bounds memory
 LN10 = math.log(10)
 
 
@@ -62,12 +64,13 @@ def _component_names(space: ParameterSpace) -> list[str]:
     return [component.name for component in space.components]
 
 
-def combined(theta: Tensor, space: ParameterSpace) -> Tensor:
+def combined(theta: Tensor, space: ParameterSpace, near: Tensor | None = None) -> Tensor:
     """Return magnitude, r_eff, q, pa and share of the bulge of sums of components.
 
     Args:
         theta: (N, Q) float64 physical parameters in the order of ``space.names``; NaN gives NaN.
         space: of several components.
+        near: (N,) r_eff of sums close by, from which one step of the secant method leads to r_eff.
 
     Returns:
         (N, D) in the order of `combined_names`; mag, pixels, none, degrees in [0, 180), none.
@@ -83,7 +86,11 @@ def combined(theta: Tensor, space: ParameterSpace) -> Tensor:
     each = [_light_table(theta, space, k) for k in range(space.n_components)]
     tables = torch.stack([torch.stack(pair, dim=1) for pair in each], dim=1)  # (N, K, 2, R)
     offset = torch.stack([centre[:, :1] - x, centre[:, 1:] - y], dim=2)  # (N, K, 2)
-    radius = _half_light(tables, share, offset, (size, q, angle), (shape_q, shape_angle))
+    excess = _excess_of(tables, share, offset, (size, q, angle), (shape_q, shape_angle))
+    if near is None:
+        radius = _half_light(excess, size)
+    else:
+        radius = _next_half_light(excess, torch.where(known, near, 1.0))
     columns = [mag, radius, shape_q, torch.rad2deg(shape_angle) % 180.0 % 180.0]
     names = _component_names(space)
     if "bulge" in names:
@@ -156,14 +163,14 @@ def light_within(profile: Profile, log_rho: Tensor, shape: Tensor) -> tuple[Tens
     return steps.cumsum(dim=1) - step / 12 * curve, ring
 
 
-def _half_light(
+def _excess_of(
     tables: Tensor,
     share: Tensor,
     offset: Tensor,
     ellipses: tuple[Tensor, Tensor, Tensor],
     shape: tuple[Tensor, Tensor],
-) -> Tensor:
-    """Return the major axis (N,) of ellipses that hold half of the light.
+) -> Callable[[Tensor], Tensor]:
+    """Return what gives the share of the light within ellipses of ln major axis (N,), minus half.
 
     Args:
         tables: (N, K, 2, R) of `_light_table`.
@@ -181,12 +188,18 @@ def _half_light(
     r_circ = (size * q.sqrt()).clamp_min(1e-9)
     to_round = [_rounded(v, q, angle, r_circ) for v in (unit, moving)]  # (N, K, J, 2) each
     fixed = _rounded(offset[:, :, None], q, angle, r_circ)  # (N, K, 1, 2)
+    return lambda log_axis: _held(log_axis, tables, share, fixed, to_round) - 0.5
+
+
+def _half_light(excess: Callable[[Tensor], Tensor], size: Tensor) -> Tensor:
+    """Return the major axis (N,) of ellipses that hold half of the light.
+
+    Args:
+        excess: of `_excess_of`.
+        size: (N, K) of each component.
+    """
     low = torch.log(size.amax(dim=1).clamp_min(1e-3)) - 6.0
     high = low + 8.0
-
-    def excess(log_axis: Tensor) -> Tensor:
-        return _held(log_axis, tables, share, fixed, to_round) - 0.5
-
     for _ in range(N_HALVINGS):
         middle = (low + high) / 2
         above = excess(middle) > 0
@@ -200,6 +213,13 @@ def _half_light(
         low, below = torch.where(above, low, middle), torch.where(above, below, value)
         high, beyond = torch.where(above, middle, high), torch.where(above, value, beyond)
     return torch.exp(middle)
+
+
+def _next_half_light(excess: Callable[[Tensor], Tensor], near: Tensor) -> Tensor:
+    """Return the major axes (N,) after a step of the secant method from ``near`` (N,)."""
+    start = torch.log(near)
+    here, beside = excess(start), excess(start + SECANT)
+    return torch.exp(start - SECANT * here / (beside - here).clamp_min(1e-15))
 
 
 def _turned(along: Tensor, across: Tensor, angle: Tensor) -> Tensor:
@@ -256,15 +276,34 @@ def combined_errors(theta: Tensor, covariance: Tensor, space: ParameterSpace) ->
         space: of several components.
     """
     sigma = torch.diagonal(covariance, dim1=1, dim2=2).clamp_min(0).sqrt().nan_to_num(0.0)
-    slopes = []
-    for j in range(theta.shape[1]):
-        step = torch.zeros_like(theta)
-        step[:, j] = (STEP * sigma[:, j]).clamp_min(1e-9)
-        ahead, behind = combined(theta + step, space), combined(theta - step, space)
-        change = ahead - behind
-        pa = list(combined_names(space)).index("pa")
-        change[:, pa] = (change[:, pa] + 90.0) % 180.0 - 90.0
-        slopes.append(change / (2 * step[:, j, None]))
-    jacobian = torch.stack(slopes, dim=2)  # (B, D, Q)
+    batch, count = theta.shape
+    radius = combined(theta, space)[:, list(combined_names(space)).index("r_eff")]
+    jacobian = theta.new_zeros(batch, len(combined_names(space)), count)
+    varied = (sigma > 0).any(dim=0).nonzero()[:, 0]
+    for columns in varied.split(max(1, POINTS_AT_ONCE // max(batch, 1))):
+        jacobian[:, :, columns] = _slopes(theta, sigma, radius, columns, space)
     variance = torch.einsum("bdi,bij,bdj->bd", jacobian, covariance, jacobian)
     return torch.where(variance >= 0, variance, torch.nan).sqrt()
+
+
+def _slopes(
+    theta: Tensor, sigma: Tensor, radius: Tensor, columns: Tensor, space: ParameterSpace
+) -> Tensor:
+    """Return derivatives (B, D, J) of `combined` by J of the parameters, by central differences.
+
+    Args:
+        theta, sigma: (B, Q) values and standard deviations.
+        radius: (B,) r_eff of the sums.
+        columns: (J,) of the parameters.
+        space: of several components.
+    """
+    size = (STEP * sigma[:, columns]).clamp_min(1e-9)  # (B, J)
+    step = torch.zeros(*size.shape, theta.shape[1]).to(theta)
+    step[:, torch.arange(len(columns), device=columns.device), columns] = size
+    points = torch.stack([theta[:, None] + step, theta[:, None] - step])  # (2, B, J, Q)
+    near = radius[:, None].expand(points.shape[:3]).flatten()
+    ahead, behind = combined(points.flatten(0, 2), space, near).view(*points.shape[:3], -1)
+    change = ahead - behind
+    pa = list(combined_names(space)).index("pa")
+    change[..., pa] = (change[..., pa] + 90.0) % 180.0 - 90.0
+    return (change / (2 * size[:, :, None])).mT
