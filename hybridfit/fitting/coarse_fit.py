@@ -36,13 +36,12 @@ def coarse_start(problem: Problem, cutouts: Cutouts, start: Tensor) -> Tensor:
         cutouts: the same B galaxies.
         start: (B, P) whitened starting values.
     """
-    several = problem.space.n_components > 1
+    if problem.space.n_components > 1:
+        return _start_of_several(problem, cutouts, start)
     height, width = cutouts.image.shape[-2:]
-    if min(height, width) < (SMALLEST_OF_SEVERAL if several else SMALLEST):
+    if min(height, width) < SMALLEST:
         return start
     sides = (height // 4 * 2, width // 4 * 2)
-    if several:
-        return _start_of_several(problem, cutouts, start, sides)
     small, _ = window_problem(problem, cutouts, problem.constants.centre, sides)
     return _usable(minimise(small, start, COARSE), start)
 
@@ -52,12 +51,34 @@ def _usable(minimum: Minimum, start: Tensor) -> Tensor:
     return torch.where(usable[:, None], minimum.point, start)
 
 
-def _start_of_several(
-    problem: Problem, cutouts: Cutouts, start: Tensor, sides: tuple[int, int]
-) -> Tensor:
+def _start_of_several(problem: Problem, cutouts: Cutouts, start: Tensor) -> Tensor:
     """Return `coarse_start` of galaxies all of whose components start near the window's middle."""
+    middle = middle_of_several(problem, cutouts, start)
+    if middle is None:
+        return start
+    small, rows = middle
+    better, _ = fit_of_several(small[rows], start[rows])
+    return start.index_copy(0, rows, better)
+
+
+def middle_of_several(
+    problem: Problem, cutouts: Cutouts, start: Tensor
+) -> tuple[Problem, Tensor] | None:
+    """Return the problem on the middle of cutouts, and which galaxies (b,) it serves.
+
+    It serves those whose components start near its own middle. None where it serves nobody.
+
+    Args:
+        problem: of several components, on the whole cutouts.
+        cutouts: the same B galaxies.
+        start: (B, P) whitened.
+    """
+    height, width = cutouts.image.shape[-2:]
+    if min(height, width) < SMALLEST_OF_SEVERAL:
+        return None
     if problem.terms is not None and problem.space.n_sky > 1:
-        return start  # fixed slopes of the sky are over the sides of the cutout
+        return None  # fixed slopes of the sky are over the sides of the cutout
+    sides = (height // 4 * 2, width // 4 * 2)
     small, corner = window_problem(problem, cutouts, problem.constants.centre, sides)
     if problem.kernels is EAGER:
         small = replace(small, chunk=max(small.chunk, AT_ONCE))
@@ -68,12 +89,14 @@ def _start_of_several(
         place = coords[:, columns.start : columns.start + 2] - corner - (side - 1) / 2
         inside &= (place.abs() < INSIDE * side).all(dim=1)
     rows = inside.nonzero()[:, 0]
-    if len(rows) == 0:
-        return start
-    own = small[rows]
-    minimum = minimise(own, start[rows], SEVERAL)
-    flux = own.fluxes(minimum.point, minimum.normal.carry[0], torch.arange(len(rows)).to(rows))
+    return (small, rows) if len(rows) else None
+
+
+def fit_of_several(small: Problem, start: Tensor) -> tuple[Tensor, Minimum]:
+    """Return better starts (b, P) where a small problem has them, and the minima it ended in."""
+    minimum = minimise(small, start, SEVERAL)
+    everyone = torch.arange(len(start), device=start.device)
+    flux = small.fluxes(minimum.point, minimum.normal.carry[0], everyone)
     # from a minimum without light in a component no way leads back
     lit = (flux > 0).all(dim=1)[:, None]
-    better = torch.where(lit, _usable(minimum, start[rows]), start[rows])
-    return start.index_copy(0, rows, better)
+    return torch.where(lit, _usable(minimum, start), start), minimum

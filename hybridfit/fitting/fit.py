@@ -19,14 +19,16 @@ from hybridfit.fitting.fit_flags import bound_flags, fit_flags
 from hybridfit.fitting.fitted import Fitted, fitted
 from hybridfit.fitting.galaxy_scenes import scenes_of
 from hybridfit.fitting.lm import LMOptions, Minimum, minimise
-from hybridfit.fitting.modes import Modes, concentric, with_modes
+from hybridfit.fitting.modes import fit_found
 from hybridfit.fitting.moments import Starts, moment_start, starting_values
 from hybridfit.fitting.nuisances import Nuisances
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.other_starts import has_uncertain_component, other_starts
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.retries import Middle, middle_of
+from hybridfit.fitting.search import search
 from hybridfit.fitting.solution import DARK, Solution, solution_of, to_fit
+from hybridfit.fitting.structured_starts import concentric
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.scene_values import SceneValues
 
@@ -146,17 +148,13 @@ def _fit_group(
     coords = _nearer(starting_values(cutouts, single, options.space), near, options.space)
     start = options.space.to_whitened(coords, problem.constants)
     # the posterior's median is nearer than what the middle of the cutout would give
-    if options.coarse_fit and options.method == "lm" and starts is None and near is None:
-        start = coarse_start(problem, cutouts, start)
-    solution = solution_of(_minimise(problem, start, options), problem)
-    modes = None
-    if options.retry:
-        solution, modes = _retried(solution, problem, cutouts, coords, options)
-        if starts is not None and modes is None:
-            solution = _further_starts(solution, problem, cutouts, starts, options)
+    coarse = options.coarse_fit and starts is None and near is None
+    solution, candidates = _optimum(problem, cutouts, start, coords, options, coarse)
+    if options.retry and starts is not None and candidates is None:
+        solution = _further_starts(solution, problem, cutouts, starts, options)
     fit = to_fit(solution, problem, cutouts)
     fit = replace(fit, flags=fit_flags(fit, solution, problem, cutouts))
-    return fitted(rows, cutouts, problem, solution, fit, modes)
+    return fitted(rows, cutouts, problem, solution, fit, candidates)
 
 
 def _fit_scene(
@@ -175,18 +173,14 @@ def _fit_scene(
     space = scene.space
     coords, _ = space.from_physical(theta, cutouts.zeropoint)
     start = space.to_whitened(_nearer(coords, near, space), problem.constants)
-    if options.coarse_fit and options.method == "lm" and near is None and space.n_components > 1:
-        start = coarse_start(problem, cutouts, start)
-    solution = solution_of(_minimise(problem, start, options), problem)
-    modes = None
-    if options.retry:
-        solution, modes = _retried(solution, problem, cutouts, coords, options)
+    coarse = options.coarse_fit and near is None and space.n_components > 1
+    solution, candidates = _optimum(problem, cutouts, start, coords, options, coarse)
     if near is not None:
         rest = (~solution.converged & torch.isfinite(solution.cost)).nonzero()[:, 0]
         solution = _tried(solution, problem, rest, solution.whitened[rest], None, options)
     fit = _with_fixed(to_fit(solution, problem, cutouts), theta)
     flags = fit_flags(fit, solution, problem, cutouts) | bound_flags(fit, scene)
-    return fitted(rows, cutouts, problem, solution, replace(fit, flags=flags), modes)
+    return fitted(rows, cutouts, problem, solution, replace(fit, flags=flags), candidates)
 
 
 def _with_fixed(fit: Fit, theta: Tensor) -> Fit:
@@ -237,22 +231,48 @@ def _nearer(coords: Tensor, near: Tensor | None, space: ParameterSpace) -> Tenso
     return torch.where(torch.isfinite(known).all(dim=1)[:, None], known, coords)
 
 
+def _optimum(
+    problem: Problem,
+    cutouts: Cutouts,
+    start: Tensor,
+    coords: Tensor,
+    options: FitOptions,
+    coarse: bool,
+) -> tuple[Solution, Tensor | None]:
+    """Return the best minimum that several starts lead to, and where others are.
+
+    Args:
+        problem: of B galaxies.
+        cutouts: the same.
+        start: (B, P) whitened.
+        coords: (B, C) the same as coordinates.
+        options: of the fit.
+        coarse: whether the middle of the cutout may give a better start.
+
+    Returns:
+        The solutions, and see `hybridfit.fitting.modes.fit_found`; None without a search.
+    """
+    if options.retry and options.method == "lm" and concentric(problem.space):
+        return fit_found(problem, search(problem, cutouts, start), _lm_options(problem, options))
+    if coarse and options.method == "lm":
+        start = coarse_start(problem, cutouts, start)
+    solution = solution_of(_minimise(problem, start, options), problem)
+    if options.retry:
+        solution = _retry(solution, problem, cutouts, coords, options)
+    return solution, None
+
+
 def _minimise(problem: Problem, start: Tensor, options: FitOptions) -> Minimum:
     """Minimise from whitened coordinates."""
     if options.method == "adam":
         return minimise_adam(problem, start)
+    return minimise(problem, start, _lm_options(problem, options))
+
+
+def _lm_options(problem: Problem, options: FitOptions) -> LMOptions:
+    """Return the optimiser's settings."""
     several = problem.space.n_components > 1
-    chosen = LMOptions(options.max_iter, options.tolerance, correlated=several)
-    return minimise(problem, start, chosen)
-
-
-def _retried(
-    solution: Solution, problem: Problem, cutouts: Cutouts, coords: Tensor, options: FitOptions
-) -> tuple[Solution, Modes | None]:
-    """Return the best of several starts: for doubtful fits, or for all of several components."""
-    if options.method == "lm" and concentric(problem.space):
-        return with_modes(solution, problem, cutouts)
-    return _retry(solution, problem, cutouts, coords, options), None
+    return LMOptions(options.max_iter, options.tolerance, correlated=several)
 
 
 def _retry(

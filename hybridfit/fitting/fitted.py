@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from hybridfit.data.fit import Fit
 from hybridfit.fitting.build_problem import build_problem, problem_rows
 from hybridfit.fitting.galaxy_scenes import scenes_of
 from hybridfit.fitting.linearised import Linearised, linearise, whitened_point
-from hybridfit.fitting.modes import Modes
+from hybridfit.fitting.modes import Modes, modes_of
 from hybridfit.fitting.options import FitOptions
 from hybridfit.fitting.problem import Problem
 from hybridfit.fitting.solution import Solution
@@ -34,7 +35,8 @@ class Fitted(Batch):
         whitened, linear: (b, P) and (b, L) the optimum in the problem's own terms; NaN without a
             fit, ``linear`` also where a component has no light.
         fit: the same in physical parameters, on the CPU.
-        modes: all minima that were found; None where only one was looked for.
+        candidates: (b, M, P) whitened points in or near other minima, NaN where there is none; None
+            where only one was looked for.
     """
 
     rows: Tensor
@@ -43,7 +45,15 @@ class Fitted(Batch):
     whitened: Tensor
     linear: Tensor
     fit: Fit
-    modes: Modes | None = None
+    candidates: Tensor | None = None
+
+    @cached_property
+    def modes(self) -> Modes | None:
+        """All minima, the fit first; None where only one was looked for."""
+        if self.candidates is None:
+            return None
+        with torch.inference_mode():
+            return modes_of(self.problem, self.whitened, self.candidates)
 
     def linearise(self) -> Linearised:
         """Return the model's derivatives at the optimum."""
@@ -56,7 +66,7 @@ def fitted(
     problem: Problem,
     solution: Solution,
     fit: Fit,
-    modes: Modes | None = None,
+    candidates: Tensor | None = None,
 ) -> Fitted:
     """Return the galaxies ``rows`` with their problem, its solution, and the fit made of that."""
     known = torch.isfinite(fit.chi2)[:, None]
@@ -69,7 +79,7 @@ def fitted(
         torch.where(known, solution.whitened, torch.nan),
         torch.where(known & lit.all(dim=1)[:, None], solution.linear, torch.nan),
         fit.to("cpu"),
-        modes,
+        candidates,
     )
 
 

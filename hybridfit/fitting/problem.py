@@ -118,6 +118,10 @@ class Problem(Batch):
     def __call__(self, whitened: Tensor, rows: Tensor) -> Normal:
         """Evaluate points (b, P) of the galaxies ``rows``."""
         coords, chain = self.space.from_whitened(whitened, self.constants[rows])
+        return self.evaluate(whitened, coords, chain, rows)
+
+    def evaluate(self, whitened: Tensor, coords: Tensor, chain: Tensor, rows: Tensor) -> Normal:
+        """Evaluate points (b, P) with coordinates (b, C) and their derivatives (b, C, P)."""
         gram, free, level = self.gram(coords, rows)
         jacobian = self._jacobian(coords, chain, rows)
         cost, gradient, hessian, free, information = _eliminate(

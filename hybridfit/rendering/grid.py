@@ -21,6 +21,7 @@ from hybridfit.rendering.convolution import (
 )
 
 NO_PSF_RADIUS = 8  # pixels of padding without a PSF
+PADDING = 16  # pixels, at least
 CORE_WIDTH = 1.5  # pix along the minor axis: Gaussian scale of the window that holds the core
 T_MAX = 5.6  # the window's edge in units of its scale: 4 exp(-T_MAX^2 / 2) = 6e-7
 S_STEP = 0.0625  # step of the Hankel table in k times scale
@@ -108,6 +109,7 @@ def make_grid(
     device: torch.device,
     convolution: Convolution = CONTINUOUS,
     galfit_pixels: bool = False,
+    padding: int = PADDING,
 ) -> Grid:
     """Return the grid for a padded shape.
 
@@ -118,8 +120,9 @@ def make_grid(
             `Convolution.bandlimit`.
         dtype, device: of the constant tensors.
         convolution, galfit_pixels: see `Grid`.
+        padding: least number of pixels between the periodic images of a cutout.
     """
-    rows, columns = (_fft_size(n, psf_radius) for n in (height, width))
+    rows, columns = (_fft_size(n, psf_radius, padding) for n in (height, width))
     x, y = _pixels(columns, width)[None, :], _pixels(rows, height)[:, None]
     top, last = (math.ceil(n / 2 * bandlimit) for n in (rows, columns))
     # rows in FFT order: 0 ... top, -top ... -1; the FFT itself has its highest mode once
@@ -201,9 +204,9 @@ def grid_key(psf: Tensor | None, oversampling: Tensor) -> Tensor:
     return oversampling * 2 + (nyquist_power(psf) >= WELL_SAMPLED).to(oversampling)
 
 
-def _fft_size(n: int, psf_radius: int) -> int:
+def _fft_size(n: int, psf_radius: int, padding: int) -> int:
     """Return cutout plus padding for the wings of PSF and core, rounded to a fast even FFT size."""
-    size = n + max(16, min(psf_radius // 2, 32))
+    size = n + max(padding, min(psf_radius // 2, 32))
     while size % 2 or fft.next_fast_len(size, real=True) != size:
         size += 1
     return size
