@@ -14,8 +14,8 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.fitting.approximate_likelihood import LinkedLikelihood, approximate_likelihood
 from hybridfit.fitting.fit import fit_parts
 from hybridfit.fitting.fitted import Fitted
-from hybridfit.fitting.structured_starts import concentric
 from hybridfit.fitting.options import FitOptions
+from hybridfit.fitting.structured_starts import concentric
 from hybridfit.model.scene import Component, Parameter, Scene, Source, equal
 from hybridfit.sampling.importance_sampling import RIDGE_DOF, plane_of, sample_posterior
 from hybridfit.sampling.options import SamplingOptions

@@ -23,7 +23,7 @@ from hybridfit.rendering.transfer import transfer_function
 
 FACTOR = 2  # pixels that are binned along each axis
 PADDING = 8  # binned pixels about the window
-AT_ONCE = 64  # galaxies of a kernel call
+AT_ONCE, MODES_AT_ONCE = 64, 2**18  # galaxies, and their modes, of a kernel call
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def binned_problem(
     everyone = torch.arange(len(whitened), device=whitened.device)
     coords, terms = problem.located(whitened, linear, everyone)
     terms = terms.to(problem.pixels.data.dtype)
-    residual = problem.pixels.data - _model(problem, coords, terms)
+    residual = problem.pixels.data - _model(eager(problem), coords, terms)
     data, weight = _binned(residual, problem.pixels.weight, factor)
     height, width = data.shape[-2:]
     radius = 0 if cutouts.psf is None else max(cutouts.psf.shape[-2:]) // 2 // factor
@@ -82,10 +82,19 @@ def binned_problem(
     # the middle of the first binned pixel is the origin
     origin = torch.full_like(problem.constants.centre, (factor - 1) / 2)
     constants = shifted(problem.constants, problem.space, -origin)
-    chunk = max(problem.chunk, AT_ONCE) if problem.kernels is EAGER else problem.chunk
-    own = replace(problem, pixels=pixels, grid=grid, constants=constants, chunk=chunk)
+    own = eager(replace(problem, pixels=pixels, grid=grid, constants=constants))
     known = _model(own, Binned(own, factor).coords(whitened), terms)
     return Binned(replace(own, pixels=replace(pixels, data=data + known)), factor)
+
+
+def eager(problem: Problem) -> Problem:
+    """Return a problem of small images with eager kernels, many galaxies in a call.
+
+    Compiling kernels for them would not pay.
+    """
+    modes = 2 * problem.grid.kx.shape[0] * problem.grid.ky.shape[1]
+    at_once = min(AT_ONCE, MODES_AT_ONCE // modes)
+    return replace(problem, kernels=EAGER, chunk=max(problem.chunk, at_once))
 
 
 def _model(problem: Problem, coords: Tensor, terms: Tensor) -> Tensor:

@@ -253,7 +253,8 @@ def _optimum(
         The solutions, and see `hybridfit.fitting.modes.fit_found`; None without a search.
     """
     if options.retry and options.method == "lm" and concentric(problem.space):
-        return fit_found(problem, search(problem, cutouts, start), _lm_options(problem, options))
+        found = search(problem, cutouts, start, coarse)
+        return fit_found(problem, found, _lm_options(problem, options))
     if coarse and options.method == "lm":
         start = coarse_start(problem, cutouts, start)
     solution = solution_of(_minimise(problem, start, options), problem)

@@ -72,6 +72,7 @@ def fit_found(problem: Problem, found: Found, options: LMOptions) -> tuple[Solut
     here = tried.whitened.view_as(found.points)
     others = torch.where((close | more)[..., None], here, found.points)
     chosen = torch.arange(count, device=exist.device) == best[:, None]
+    solution = replace(solution, n_iter=solution.n_iter + found.n_iter)
     return solution, torch.where(chosen[..., None], torch.nan, others)
 
 

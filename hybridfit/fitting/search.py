@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hybridfit.batch import Batch
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.fitting.binned import Binned, binned_problem
+from hybridfit.fitting.binned import Binned, binned_problem, eager
 from hybridfit.fitting.coarse_fit import fit_of_several, middle_of_several
 from hybridfit.fitting.lm import LMOptions, minimise
 from hybridfit.fitting.problem import Problem
@@ -37,7 +37,7 @@ APART = 4.0  # squared standard deviations between two minima
 MARGIN = 6.0
 USABLE_U = 4.0  # largest whitened coordinate of a minimum that is followed
 LEAST_SIDE = 24  # pixels: windows below this are not binned
-COMPACT = 3.5  # pixels: of sources whose circularised size is below this pixels are not binned
+COMPACT = 3.5  # pixels: of sources whose circularised size is below this are not binned
 SIDE_OF_COMPACT = 32  # pixels, of the windows that these are looked at in
 
 
@@ -50,21 +50,24 @@ class Found(Batch):
             none.
         evidence: (B, M) ln of the posterior's integral about them, as far as small images tell and
             up to a constant; -inf where there is none.
+        n_iter: (B,) evaluations of whole cutouts.
     """
 
     points: Tensor
     evidence: Tensor
+    n_iter: Tensor
 
 
-def search(problem: Problem, cutouts: Cutouts, start: Tensor) -> Found:
+def search(problem: Problem, cutouts: Cutouts, start: Tensor, coarse: bool = True) -> Found:
     """Return where minima are.
 
     Args:
         problem: with concentric components, on the whole cutouts.
         cutouts: the same B galaxies.
         start: (B, P) whitened starting values.
+        coarse: whether the middle of the cutouts may take their place.
     """
-    middle = middle_of_several(problem, cutouts, start)
+    middle = middle_of_several(problem, cutouts, start) if coarse else None
     if middle is None:
         return _search(problem, problem, cutouts, start)
     small, rows = middle
@@ -75,7 +78,7 @@ def search(problem: Problem, cutouts: Cutouts, start: Tensor) -> Found:
     others = outside.nonzero()[:, 0]
     parts = (
         _search(small[rows], problem[rows], cutouts[rows], start[rows]),
-        _search(*(problem[others],) * 2, cutouts[others], start[others]),
+        _search(own := problem[others], own, cutouts[others], start[others]),
     )
     return Found.cat(parts)[torch.argsort(torch.cat([rows, others]))]
 
@@ -131,7 +134,9 @@ def _search(small: Problem, whole: Problem, cutouts: Cutouts, start: Tensor) -> 
             cheap = _binned(own, galaxies, about[some], linear[some])
         looks = _look_around(cheap, own, first[some], about[some], flux[some])
         lit = (flux[some] > 0).all(dim=1) & known[some, 0]
-        parts.append(_found(looks, torch.where(lit[:, None], first[some], looks.points[:, 0]), own))
+        n_iter = minimum.n_iter[some] * (small is whole)
+        place = torch.where(lit[:, None], first[some], looks.points[:, 0])
+        parts.append(_found(looks, place, own, n_iter))
         rows.append(some)
     return _checked(Found.cat(parts)[torch.argsort(torch.cat(rows))], small)
 
@@ -144,7 +149,9 @@ def _checked(found: Found, small: Problem) -> Found:
         return found
     looks = _look(small, small, found.points, chosen, CHECK)
     points = torch.where(chosen[..., None], looks.points, found.points)
-    return Found(points, torch.where(chosen, looks.evidence, found.evidence))
+    return replace(
+        found, points=points, evidence=torch.where(chosen, looks.evidence, found.evidence)
+    )
 
 
 def _look_around(
@@ -171,12 +178,10 @@ def _look_around(
     exchanged = exchanged_starts(space, constants, about)
     always = torch.ones_like(exchanged[:, :, 0], dtype=torch.bool)
     chosen = torch.cat([always, dark.expand(more.shape[:2])], dim=1)
-    if not chosen.any():
-        return looks
     return looks.beside(_look(cheap, small, torch.cat([exchanged, more], dim=1), chosen))
 
 
-def _found(looks: Looks, first: Tensor, problem: Problem) -> Found:
+def _found(looks: Looks, first: Tensor, problem: Problem, n_iter: Tensor) -> Found:
     """Return the distinct ones of minima; the first is replaced by what led to it, (B, P)."""
     points, precision = looks.points.clone(), looks.precision
     centre = points[:, 0], precision[:, 0]
@@ -185,7 +190,7 @@ def _found(looks: Looks, first: Tensor, problem: Problem) -> Found:
     kept = distinct(points, precision, looks.evidence, 2 * MARGIN)
     points[:, 0] = first
     evidence = torch.where(kept, looks.evidence, -torch.inf)
-    return Found(torch.where(kept[..., None], points, torch.nan), evidence)
+    return Found(torch.where(kept[..., None], points, torch.nan), evidence, n_iter)
 
 
 def _binned(small: Problem, cutouts: Cutouts, whitened: Tensor, linear: Tensor) -> Problem | Binned:
@@ -201,7 +206,7 @@ def _smaller(small: Problem, whole: Problem, cutouts: Cutouts) -> Problem:
     if min(small.pixels.data.shape[-2:]) <= side or small.space.n_sky > 1:
         return small
     tiny, _ = window_problem(whole, cutouts, whole.constants.centre, (side, side))
-    return replace(tiny, chunk=small.chunk)
+    return eager(tiny)
 
 
 def _look(
@@ -222,6 +227,15 @@ def _look(
     """
     flat = chosen.flatten().nonzero()[:, 0]
     rows = flat // starts.shape[1]
+    shape = chosen.shape
+    nothing = Looks(
+        torch.full_like(starts, torch.nan),
+        starts.new_zeros(*starts.shape, starts.shape[2]),
+        starts.new_zeros(*shape, problem.space.n_components),
+        starts.new_full(shape, -torch.inf),
+    )
+    if len(flat) == 0:
+        return nothing
     there = minimise(
         lambda point, some: cheap(point, rows[some]), starts.flatten(0, 1)[flat], options
     )
@@ -232,14 +246,10 @@ def _look(
         evidence -= 0.5 * torch.linalg.slogdet(there.normal.hessian)[1]
     usable = torch.isfinite(there.point).all(dim=1) & (there.point.abs().amax(dim=1) < USABLE_U)
     evidence = torch.where(usable & torch.isfinite(evidence), evidence, -torch.inf)
-    count, shape = chosen.numel(), chosen.shape
-
-    def spread(value: Tensor, nothing: float) -> Tensor:
-        empty = value.new_full((count, *value.shape[1:]), nothing)
-        return empty.index_copy(0, flat, value).unflatten(0, shape)
-
     values = (there.point, there.normal.hessian, flux, evidence)
-    return Looks(*map(spread, values, (torch.nan, 0.0, 0.0, -torch.inf)))
+    places = (nothing.points, nothing.precision, nothing.flux, nothing.evidence)
+    pairs = zip(places, values, strict=True)
+    return Looks(*(p.flatten(0, 1).index_copy(0, flat, v).unflatten(0, shape) for p, v in pairs))
 
 
 def distinct(points: Tensor, precision: Tensor, evidence: Tensor, margin: float) -> Tensor:
