@@ -15,7 +15,8 @@ from torch import Tensor
 from hybridfit.batch import Batch, shared
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.fitting.lm import Normal
-from hybridfit.fitting.problem import EAGER, Pixels, Problem
+from hybridfit.fitting.pixels import EAGER, Pixels
+from hybridfit.fitting.problem import Problem
 from hybridfit.model.scene_values import shifted
 from hybridfit.rendering.grid import Grid, make_grid
 from hybridfit.rendering.sky import sky_terms
@@ -62,8 +63,10 @@ def binned_problem(
 ) -> Binned:
     """Return a problem on its binned pixels; rows and columns that are left over are dropped.
 
+    It has no nuisances, for it serves to find minima.
+
     Args:
-        problem: of PSFs that do not alias, with at most a constant sky.
+        problem: of one image, PSFs that do not alias, and at most a constant sky.
         cutouts: the same B galaxies, for their PSFs.
         whitened, linear: (B, P) and (B, F) the known model.
         factor: pixels that are binned along each axis.
@@ -82,7 +85,7 @@ def binned_problem(
     # the middle of the first binned pixel is the origin
     origin = torch.full_like(problem.constants.centre, (factor - 1) / 2)
     constants = shifted(problem.constants, problem.space, -origin)
-    own = eager(replace(problem, pixels=pixels, grid=grid, constants=constants))
+    own = eager(replace(problem, pixels=pixels, grid=grid, constants=constants, nuisances=None))
     known = _model(own, Binned(own, factor).coords(whitened), terms)
     return Binned(replace(own, pixels=replace(pixels, data=data + known)), factor)
 

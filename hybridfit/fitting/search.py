@@ -195,7 +195,12 @@ def _found(looks: Looks, first: Tensor, problem: Problem, n_iter: Tensor) -> Fou
 
 def _binned(small: Problem, cutouts: Cutouts, whitened: Tensor, linear: Tensor) -> Problem | Binned:
     """Return a problem about a model (B, P), (B, F), binned where the PSFs and the sky allow it."""
-    if small.grid.folds or small.space.n_sky > 1 or min(small.pixels.data.shape[-2:]) < LEAST_SIDE:
+    if (
+        small.exposures
+        or small.grid.folds
+        or small.space.n_sky > 1
+        or min(small.pixels.data.shape[-2:]) < LEAST_SIDE
+    ):
         return small
     return binned_problem(small, cutouts, whitened, linear)
 
