@@ -29,7 +29,7 @@ from hybridfit.fitting.structured_starts import (
 )
 from hybridfit.fitting.window import window_problem
 
-LOOK = LMOptions(max_iter=20, tolerance=0.05, correlated=True)
+LOOK = LMOptions(max_iter=14, tolerance=0.05, correlated=True)
 CHECK = LMOptions(max_iter=3, tolerance=0.5, correlated=True)
 APART = 4.0  # squared standard deviations between two minima
 # of ln evidence: how much less another mode may have; on the middle of a cutout, where part of the
@@ -144,7 +144,8 @@ def _search(small: Problem, whole: Problem, cutouts: Cutouts, start: Tensor) -> 
 def _checked(found: Found, small: Problem) -> Found:
     """Return what was found on binned or smaller images, where it is on the problem itself."""
     exist = torch.isfinite(found.points).all(dim=2)
-    chosen = exist & (exist.sum(dim=1, keepdim=True) > 1)
+    close = found.evidence > found.evidence.amax(dim=1, keepdim=True) - MARGIN
+    chosen = exist & close & ((exist & close).sum(dim=1, keepdim=True) > 1)
     if not chosen.any():
         return found
     looks = _look(small, small, found.points, chosen, CHECK)
@@ -167,18 +168,22 @@ def _look_around(
         flux: (B, K) there.
     """
     space, constants = small.space, small.constants
-    starts = spread_starts(space, constants, about, flux, STARTS)
-    starts = torch.cat([first[:, None], starts], dim=1)  # (B, M, P)
-    looks = _look(cheap, small, starts, torch.ones_like(starts[:, :, 0], dtype=torch.bool))
-    # where the first start leads nowhere more of them are followed
-    dark = looks.evidence[:, :1] < -0.5 * DARK
+    spread = spread_starts(space, constants, about, flux, STARTS)
+    exchanged = exchanged_starts(space, constants, about)
+    # where the first start leads to no light in a component there is nothing to exchange
+    lit = (flux > 0).all(dim=1)[:, None]
+    always = torch.ones_like(spread[:, :, 0], dtype=torch.bool)
+    chosen = torch.cat([always[:, :1], always, lit.expand(exchanged.shape[:2])], dim=1)
+    looks = _look(cheap, small, torch.cat([first[:, None], spread, exchanged], dim=1), chosen)
+    # all starts about the best minimum where the first start led nowhere, and its exchange
     each, best = torch.arange(len(first), device=first.device), looks.evidence.argmax(dim=1)
     about, flux = looks.points[each, best], looks.flux[each, best]
     more = spread_starts(space, constants, about, flux, (*STARTS, *MORE_STARTS))
     exchanged = exchanged_starts(space, constants, about)
-    always = torch.ones_like(exchanged[:, :, 0], dtype=torch.bool)
-    chosen = torch.cat([always, dark.expand(more.shape[:2])], dim=1)
-    return looks.beside(_look(cheap, small, torch.cat([exchanged, more], dim=1), chosen))
+    other = (looks.evidence[each, best] > looks.evidence[:, 0] + 1)[:, None]
+    picked = [(~lit).expand(more.shape[:2]), (other | ~lit).expand(exchanged.shape[:2])]
+    more = torch.cat([more, exchanged], dim=1)
+    return looks.beside(_look(cheap, small, more, torch.cat(picked, dim=1)))
 
 
 def _found(looks: Looks, first: Tensor, problem: Problem, n_iter: Tensor) -> Found:
