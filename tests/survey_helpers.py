@@ -118,6 +118,16 @@ def hst_ivar(folder: Path) -> Written:
     return Written(path, zeropoint, "PHOTFLAM", bad=EMPTY, more={"weight_is_ivar": True})
 
 
+def jwst_files(folder: Path) -> Written:
+    """A mosaic as surveys release them: image, errors and weights in three files."""
+    name = "mosaic_nircam_f115w_COSMOS-Web_30mas_A10_v0_8_{}.fits"
+    header = wcs_header(BUNIT="10.0*nanoJansky", TELESCOP="JWST", FILTER="F115W")
+    for part, plane in {"sci": FLUX, "err": SIGMA, "wht": np.full((H, W), 0.7)}.items():
+        data = np.where(EMPTY, 0, plane).astype(np.float32)
+        fits.writeto(folder / name.format(part), data, header if part == "sci" else None)
+    return Written(folder / name.format("sci"), 28.9, "nanoJansky", bad=EMPTY)
+
+
 def lsst(folder: Path) -> Written:
     """A calexp of HSC: HDUs by EXTTYPE, planes by MP_*, FLUXMAG0 in the primary header."""
     planes = fits.Header()
@@ -249,6 +259,7 @@ def plain(folder: Path) -> Written:
 
 WRITERS: dict[str, Callable[[Path], Written]] = {
     "jwst": jwst,
+    "jwst_files": jwst_files,
     "hst": hst,
     "hst_ivar": hst_ivar,
     "lsst": lsst,

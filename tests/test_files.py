@@ -21,7 +21,7 @@ from hybridfit.data.errors import BadInput
 from hybridfit.files.fits import check_fits, open_fits
 from hybridfit.files.regular import FileProblem, open_regular, read_text
 from hybridfit.io.options import ReadOptions
-from hybridfit.io.planes import read_plane
+from hybridfit.io.planes import read_plane, read_section
 from hybridfit.io.read_cutout import read_cutout
 from hybridfit.io.sources import find_sources
 
@@ -326,6 +326,26 @@ def test_a_gzipped_tile_is_no_bomb(tmp_path: Path):
     with pytest.raises(BadInput, match="unpacks to more than the 32768 bytes that 4096 pixels"):
         read_plane(str(path))
     assert time.monotonic() - began < AT_ONCE
+
+
+def test_only_the_tiles_of_a_section_are_examined(tmp_path: Path):
+    """Of four tiles the last is a bomb: sections without it are read, those with it are refused."""
+    path = tmp_path / "a.fits"
+    honest = [np.full((64, 64), k, ">i4").tobytes() for k in range(3)]
+    packed = [gzip.compress(data) for data in (*honest, b"\0" * 200_000_000)]
+    rows = np.empty(4, object)
+    rows[:] = [np.frombuffer(data, "u1") for data in packed]
+    table = fits.BinTableHDU.from_columns([fits.Column("COMPRESSED_DATA", "PB()", array=rows)])
+    for key, value in {
+        "ZIMAGE": True, "ZCMPTYPE": "GZIP_1", "ZBITPIX": 32, "ZNAXIS": 2, "ZNAXIS1": 128,
+        "ZNAXIS2": 128, "ZTILE1": 64, "ZTILE2": 64,
+    }.items():  # fmt: skip
+        table.header[key] = value
+    fits.HDUList([fits.PrimaryHDU(), table]).writeto(path)
+    assert read_section(str(path), (70, 100, 10, 20))[0].max() == 1
+    assert read_section(str(path), (10, 40, 50, 80))[0].tolist()[-1] == [2.0] * 30
+    with pytest.raises(BadInput, match="unpacks to more than the 32768 bytes"):
+        read_section(str(path), (60, 70, 60, 70))
 
 
 @pytest.mark.parametrize("kind", ["GZIP_1", "GZIP_2", "RICE_1", "HCOMPRESS_1"])

@@ -132,7 +132,7 @@ class View:
             sides = shape[-2:]
         self._check_sides(sides, region, limits)
         in_part = self._sliced or region is not None
-        self._check_unpacked(in_part)
+        self._check_unpacked(slices if in_part else None)
         data = self._hdu.section[tuple(slices)] if in_part else self._hdu.data
         if data is None:
             raise BadInput(f"{self._where} holds no image: its data are missing")
@@ -189,8 +189,12 @@ class View:
             hint = f"; choose a plane of it, e.g. {self._planes_by}[{plane}]' for the first"
         raise BadInput(f"{self._where} has shape {shape}, expected two axes (H, W){hint}")
 
-    def _check_unpacked(self, in_part: bool) -> None:
-        """Refuse a tile-compressed image that claims far more than its file holds."""
+    def _check_unpacked(self, part: list[slice] | None) -> None:
+        """Refuse a tile-compressed image that claims far more than its file holds.
+
+        Args:
+            part: of each axis, the slowest first; None for all of the image.
+        """
         if not isinstance(self._hdu, fits.CompImageHDU):
             return
         # until astropy 7 the HDU was the table itself
@@ -200,17 +204,26 @@ class View:
         # rows, if no tile is given
         tile = [int(header.get(f"ZTILE{axis}", sides[0] if axis == 1 else 1)) for axis in axes]
         count = math.prod(math.ceil(a / max(b, 1)) for a, b in zip(sides, tile, strict=True))
-        size = math.prod(tile if in_part else sides) * abs(int(header["ZBITPIX"])) // 8
+        size = math.prod(sides if part is None else tile) * abs(int(header["ZBITPIX"])) // 8
         packed = (self._hdu.fileinfo() or {}).get("datSpan", 0)
         if size > max(MAX_UNPACKED, packed * MAX_RATIO) or count > MAX_TILES:
             raise BadInput(
                 f"{self._where} unpacks to {size / 1e6:.3g} MB in {count} tiles, expected "
                 f"{MAX_UNPACKED / 1e6:g} MB and {MAX_TILES} tiles at most: unpack it first"
             )
-        self._check_tiles(header, math.prod(tile))
+        rows = None if part is None else _tiles_in(part, sides, tile)
+        self._check_tiles(header, math.prod(tile), rows)
 
-    def _check_tiles(self, header: fits.Header, pixels: int) -> None:
-        """Refuse a gzipped tile that unpacks to more bytes than its pixels: astropy unpacks all."""
+    def _check_tiles(
+        self, header: fits.Header, pixels: int, rows: NDArray[np.integer] | None
+    ) -> None:
+        """Refuse a gzipped tile that unpacks to more bytes than its pixels: astropy unpacks all.
+
+        Args:
+            header: of the table of tiles.
+            pixels: of a tile.
+            rows: of the table, those that are to be read; None for all of them.
+        """
         # as a plain array, whose entries locate the tiles in the file
         table, info = np.asarray(self._hdu.compressed_data), self._hdu.fileinfo()
         if info is None:
@@ -218,11 +231,13 @@ class View:
         heap = info["datLoc"] + int(header.get("THEAP", header["NAXIS1"] * header["NAXIS2"]))
         limit = LARGEST_PIXEL * pixels
         for name in {"COMPRESSED_DATA", "GZIP_COMPRESSED_DATA"} & set(table.dtype.names or ()):
-            for count, offset in table[name].reshape(-1, 2).tolist():
+            entries = table[name].reshape(-1, 2)
+            for count, offset in entries[slice(None) if rows is None else rows].tolist():
                 info["file"].seek(heap + offset)
-                packed = info["file"].read(max(count, 0))
-                if packed[:2] != b"\x1f\x8b":
+                packed = info["file"].read(min(max(count, 0), 2))
+                if packed != b"\x1f\x8b":
                     continue
+                packed += info["file"].read(count - 2)
                 stream = zlib.decompressobj(wbits=31)
                 stream.decompress(packed, limit + 1)
                 if stream.unconsumed_tail:
@@ -235,6 +250,20 @@ class View:
         x0, x1, y0, y1 = region
         sides = " x ".join(str(side) for side in self._sides)
         return f"x {x0} to {x1}, y {y0} to {y1} (from 0) of {sides}"
+
+
+def _tiles_in(part: list[slice], sides: list[int], tile: list[int]) -> NDArray[np.integer]:
+    """Return the numbers of the tiles that overlap a part of an image.
+
+    Args:
+        part: of each axis, the slowest first.
+        sides, tile: of the image and of its tiles along each axis, the fastest first.
+    """
+    numbers = np.zeros(1, dtype=np.int64)
+    for cut, side, step in zip(part, sides[::-1], tile[::-1], strict=True):
+        along = np.arange(cut.start // step, -(-cut.stop // step))
+        numbers = (numbers[:, None] * -(-side // step) + along).ravel()
+    return numbers
 
 
 def holds_image(hdu: fits.hdu.base._BaseHDU) -> bool:

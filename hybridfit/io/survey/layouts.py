@@ -82,13 +82,14 @@ def _is_sdss(facts: Facts) -> bool:
     return frame is not None or facts.has("CAMCOL", "RUN", "NMGY")
 
 
-HST_FILES = (
-    Companion("sigma", r"_dr([zc])_sci\.", r"_dr\1_rms."),
-    Companion("sigma", r"_dr([zc])\.", r"_rms."),
-    Companion("sigma", r"_sci\.", r"_rms."),
-    Companion("weight", r"_dr([zc])_sci\.", r"_dr\1_wht."),
-    Companion("weight", r"_dr([zc])\.", r"_wht."),
-    Companion("weight", r"_sci\.", r"_wht."),
+# files of one drizzled mosaic, as CANDELS, HLF, COSMOS-Web and DJA name them
+DRIZZLED_FILES = tuple(
+    Companion(role, pattern, name)
+    for role, ending in (("sigma", "rms"), ("sigma", "err"), ("weight", "wht"))
+    for pattern, name in (
+        (r"(_dr[zc])?_sci\.", rf"\1_{ending}."),
+        (r"_dr[zc]\.", rf"_{ending}."),
+    )
 )
 LEGACY_FILES = (
     Companion("ivar", r"-image-([a-z]+)\.", r"-invvar-\1."),
@@ -148,8 +149,8 @@ LAYOUTS: tuple[Layout, ...] = (
         hdus={"ivar": ("WGT",), "weight": ()},
         bits=_one_table(DES),
     ),
-    Layout("jwst", "JWST image", _is_jwst),
-    Layout("hst", "HST drizzled image", _is_hst, companions=HST_FILES),
+    Layout("jwst", "JWST image", _is_jwst, companions=DRIZZLED_FILES),
+    Layout("hst", "HST drizzled image", _is_hst, companions=DRIZZLED_FILES),
     Layout("lsst", "LSST or HSC exposure", _is_lsst, bits=_one_table(LSST_PLANES)),
     Layout("plain", "image", lambda facts: True, companions=BESIDE),
 )
