@@ -11,12 +11,11 @@ from astropy.io import fits
 
 from hybridfit.data.errors import BadInput
 from hybridfit.io.psf_models.read import read_psf_model
-from hybridfit.psf.from_stars import StarPSF, psf_from_stars
+from hybridfit.psf.from_stars import ImagePixels, StarPSF, psf_from_stars, psf_from_tiles
 from hybridfit.psf.options import StarOptions
 from hybridfit.psf.star_error import psf_error
 from hybridfit.psf.star_shapes import measure_shapes
 from hybridfit.psf.star_stamps import StarStamps
-from hybridfit.psf.stars import find_stars
 
 SIDE = 420  # pixels of the test's image
 SIGMA = 1.0
@@ -160,17 +159,41 @@ def test_too_few_stars():
     noise = np.random.default_rng(1).normal(0, 1, (200, 200))
     with pytest.raises(BadInput, match=r"expected 3 or more .* give a PSF, or lower min_snr"):
         psf_from_stars(noise, np.ones(noise.shape))
-    with pytest.raises(BadInput, match="every pixel of the image is masked"):
+    with pytest.raises(BadInput, match="has 0 isolated stars"):
         psf_from_stars(noise, np.ones(noise.shape), np.ones(noise.shape, bool))
 
 
 def test_few_stars_have_a_constant_psf(field):
     image, sigma, mask, _ = field
-    stars = find_stars(image, sigma, mask, StarOptions(saturation=8000.0, max_stars=5))
-    assert len(stars.x) == 5
     psf = psf_from_stars(image, sigma, mask, StarOptions(saturation=8000.0, max_stars=5, side=21))
     assert len(psf.terms) == 1
+    assert len(psf.stars) <= 5
     assert np.array_equal(psf.at(0.0, 0.0), psf.at(SIDE, SIDE))
+
+
+def test_tiles_have_the_psf_of_the_whole(field, made: StarPSF):
+    """Four parts that overlap, one of them without data: every star once, nearly the same PSF."""
+    image, sigma, mask, _ = field
+    half, overlap = SIDE // 2, 30
+
+    def tiles():
+        for y in (0, half):
+            for x in (0, half):
+                x0, y0 = max(x - overlap, 0), max(y - overlap, 0)
+                box = slice(y0, y + half), slice(x0, x + half)
+                yield ImagePixels(image[box], sigma[box], mask[box], (x0, y0))
+        yield ImagePixels(image[:50, :50], sigma[:50, :50], np.ones((50, 50), bool))
+
+    psf = psf_from_tiles(tiles, image.shape, StarOptions(saturation=8000.0, side=25))
+    # stars between the parts lie in the overlap of one of them at least
+    apart = np.hypot(*(psf.stars[:, None] - made.stars[None]).transpose(2, 0, 1)).min(axis=1)
+    assert (apart < 0.1).sum() >= len(made.stars) - 2
+    distance = np.hypot(*(psf.stars[:, None] - psf.stars[None]).transpose(2, 0, 1))
+    assert (distance[~np.eye(len(distance), dtype=bool)] > 5).all()
+    x, y = np.random.default_rng(6).uniform(0, SIDE, (2, 9))
+    ours, whole = psf.at(x, y), made.at(x, y)
+    # the background is measured in each part, and a star or two may differ
+    assert np.sqrt(((ours - whole) ** 2).sum() / (whole**2).sum()) < 0.01
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from hybridfit.psf.options import StarOptions
 from hybridfit.psf.star_error import psf_error
 from hybridfit.psf.star_fit import Problem, basis_of, predicted
 from hybridfit.psf.star_stamps import StarStamps, cut_stamps
-from hybridfit.psf.stars import find_stars
+from hybridfit.psf.stars import Pixels, Stars, candidates, choose_stars
 
 TAUS = (0.003, 0.02, 0.1)  # prior widths of the pixels, tried by cross-validation,
 MEAN_TAUS = (0.1, 0.5)  # and those of the mean PSF
@@ -43,6 +44,16 @@ class StarPSF(PolynomialPSF):
     stars: NDArray[np.float64]
 
 
+@dataclass(frozen=True, eq=False)
+class ImagePixels:
+    """A whole image in memory, as `hybridfit.psf.stars.Pixels`."""
+
+    image: NDArray[np.floating]
+    sigma: NDArray[np.floating]
+    mask: NDArray[np.bool_]
+    origin: tuple[int, int] = (0, 0)
+
+
 def psf_from_stars(
     image: NDArray[np.floating],
     sigma: NDArray[np.floating],
@@ -65,12 +76,48 @@ def psf_from_stars(
         BadInput: if there are fewer than three stars.
     """
     bad = np.zeros(image.shape, bool) if mask is None else np.asarray(mask, bool)
-    stars = find_stars(image, sigma, bad, options)
-    samples = options.oversampling or max(1, math.ceil(SAMPLES / stars.fwhm))
+    whole = ImagePixels(np.asarray(image), np.asarray(sigma), bad)
+    return psf_from_tiles(lambda: [whole], image.shape, options)
+
+
+def psf_from_tiles(
+    tiles: Callable[[], Iterable[Pixels]],
+    shape: tuple[int, ...],
+    options: StarOptions = StarOptions(),
+) -> StarPSF:
+    """Return the PSF of an image that is read part by part, see `psf_from_stars`.
+
+    The parts are read twice: stars are chosen among the sources of all of them, then cut out.
+
+    Args:
+        tiles: returns the parts, the same each time; they may overlap, so that no star is lost at
+            an edge.
+        shape: H, W of the image.
+        options: see `StarOptions`.
+
+    Raises:
+        BadInput: if there are fewer than three stars.
+    """
+    parts = [candidates(tile, options, k) for k, tile in enumerate(tiles())]
+    stars = choose_stars(Stars.joined(parts), shape, options)
     side = options.side or int(np.clip(10 * stars.fwhm, *SIDES))
-    stamps = cut_stamps(image, sigma, bad, stars, side + 1 - side % 2)
+    side += 1 - side % 2
+    stamps = StarStamps.joined(
+        [
+            cut_stamps(tile, stars.take(stars.tile == k), side)
+            for k, tile in enumerate(tiles())
+            if (stars.tile == k).any()
+        ]
+    )
+    return _psf_of_stamps(stamps, stars.fwhm, shape, options)
+
+
+def _psf_of_stamps(
+    stamps: StarStamps, fwhm: float, shape: tuple[int, ...], options: StarOptions
+) -> StarPSF:
+    samples = options.oversampling or max(1, math.ceil(SAMPLES / fwhm))
     degree = _degree(len(stamps), options.degree)
-    fit = _Fit(_mean(stamps, samples), stars.fwhm, samples, degree, image.shape)
+    fit = _Fit(_mean(stamps, samples), fwhm, samples, degree, shape)
     for _ in range(ROUNDS):
         terms = fit.terms(stamps)
         stamps = fit.without_outliers(fit.recentred(stamps, terms), terms)
@@ -83,7 +130,7 @@ def psf_from_stars(
         samples,
         True,
         0,
-        _notes(stamps, stars.fwhm, degree, error),
+        _notes(stamps, fwhm, degree, error),
         error,
         terms=(terms / samples**2).astype(np.float32),
         powers=fit.powers,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hybridfit.psf.stars import Stars
+from hybridfit.psf.stars import CleanPixels, Pixels, Stars, clean_pixels, detected
 
 LANCZOS = 4  # half-width of the interpolation, PSF pixels
 RING = 1.4  # outer radius of the ring for the background, in half-sides of the image
@@ -43,6 +44,15 @@ class StarStamps:
         """Return some of the stars."""
         return replace(self, **{name: value[which] for name, value in vars(self).items()})
 
+    @classmethod
+    def joined(cls, parts: Sequence[StarStamps]) -> StarStamps:
+        """Return the stars of several parts of an image, the brightest first."""
+        names = [entry.name for entry in fields(cls)]
+        whole = cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        peak = np.sqrt((whole.weight * whole.images**2).sum(axis=(1, 2)))
+        order = np.argsort(-peak)
+        return replace(whole, **{name: getattr(whole, name)[order] for name in names})
+
     def scaled(self, factor: NDArray[np.float64]) -> StarStamps:
         """Return the stamps in units of another flux, ``factor`` (S,) times the present one."""
         wide = factor[:, None, None]
@@ -51,43 +61,28 @@ class StarStamps:
         )
 
 
-def cut_stamps(
-    image: NDArray[np.floating],
-    sigma: NDArray[np.floating],
-    mask: NDArray[np.bool_],
-    stars: Stars,
-    side: int,
-) -> StarStamps:
+def cut_stamps(pixels: Pixels, stars: Stars, side: int) -> StarStamps:
     """Return the images of stars, with the background of a ring around each subtracted.
 
     Args:
-        image, sigma, mask: (H, W), see `hybridfit.psf.stars.find_stars`.
-        stars: of the image.
+        pixels: an image or a part of it.
+        stars: of this part.
         side: of the images, odd, pixels.
     """
     half, wide = side // 2, round(RING * (side // 2)) + 1
-    bad = mask | ~np.isfinite(image) | ~(sigma > 0)
-    padded = [
-        np.pad(np.where(bad, 0.0, image), wide),
-        np.pad(np.where(bad, 0.0, 1 / np.where(bad, 1.0, sigma) ** 2), wide),
-        np.pad(stars.segments, wide),
-    ]
-    axis = np.arange(-wide, wide + 1)
-    radius = np.hypot(axis[:, None], axis)
+    clean = clean_pixels(pixels)
+    assert clean is not None  # it has stars
+    image, weight = np.pad(clean.image, wide), np.pad(clean.weight, wide)
     columns, rows = np.rint(stars.x).astype(int), np.rint(stars.y).astype(int)
-    images, weights = [], []
-    for x, y in zip(columns, rows, strict=True):
+    stamps, weights = [], []
+    for x, y in zip(columns - pixels.origin[0], rows - pixels.origin[1], strict=True):
         box = slice(y, y + 2 * wide + 1), slice(x, x + 2 * wide + 1)
-        pixels, weight, labels = (plane[box] for plane in padded)
-        others = (labels > 0) & (labels != labels[wide, wide])
-        weight = np.where(ndimage.binary_dilation(others, iterations=GROWN), 0.0, weight)
-        ring = (radius > half) & (weight > 0) & (labels == 0)
-        level = float(np.median(pixels[ring])) if ring.sum() > ENOUGH else 0.0
+        stamp, used = _without_neighbours(CleanPixels(image[box], weight[box], clean.level), half)
         inner = slice(wide - half, wide + half + 1)
-        images.append(pixels[inner, inner] - level)
-        weights.append(weight[inner, inner])
+        stamps.append(stamp[inner, inner])
+        weights.append(used[inner, inner])
     found = StarStamps(
-        np.stack(images),
+        np.stack(stamps),
         np.stack(weights),
         stars.x,
         stars.y,
@@ -96,6 +91,25 @@ def cut_stamps(
         np.ones(len(stars.x)),
     )
     return found.scaled(np.maximum(stars.flux, 1e-30))
+
+
+def _without_neighbours(
+    around: CleanPixels, half: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return image and weight around a star, without background; weight 0 on other sources.
+
+    Args:
+        around: the star is in the middle pixel.
+        half: pixels from the middle beyond which the background is measured.
+    """
+    middle = around.image.shape[0] // 2
+    axis = np.arange(len(around.image)) - middle
+    labels = detected(around)
+    others = (labels > 0) & (labels != labels[middle, middle])
+    weight = np.where(ndimage.binary_dilation(others, iterations=GROWN), 0.0, around.weight)
+    ring = (np.hypot(axis[:, None], axis) > half) & (weight > 0) & (labels == 0)
+    level = float(np.median(around.image[ring])) if ring.sum() > ENOUGH else 0.0
+    return around.image - level, weight
 
 
 def shift_matrices(
