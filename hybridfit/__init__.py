@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from hybridfit.model.scene import equal as equal
     from hybridfit.model.scene import offset as offset
     from hybridfit.model.scene import ratio as ratio
+    from hybridfit.mosaic.config import CatalogConfig as CatalogConfig
+    from hybridfit.mosaic.options import CatalogOptions as CatalogOptions
+    from hybridfit.mosaic.run import catalog as catalog
     from hybridfit.pipeline.config import Config as Config
     from hybridfit.pipeline.config import PredictConfig as PredictConfig
     from hybridfit.pipeline.fit import fit as fit
@@ -111,6 +114,9 @@ _HOMES = {
         "fit",
         "render",
     ),
+    "mosaic.config": ("CatalogConfig",),
+    "mosaic.options": ("CatalogOptions",),
+    "mosaic.run": ("catalog",),
     "pipeline.fit_files": ("fit_files",),
     "pipeline.galfit.run": ("fit_feedmes",),
     "pipeline.options": ("FileRunOptions", "PredictOptions", "RunOptions"),

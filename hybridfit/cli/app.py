@@ -9,7 +9,10 @@ import click
 
 from hybridfit.cli.exit_status import INTERRUPTED, OK
 
-COMMANDS = ("fit", "predict", "compare", "plot", "simulate", "calibrate", "finetune", "train")
+COMMANDS = (
+    *("fit", "catalog", "predict", "compare", "plot"),
+    *("simulate", "calibrate", "finetune", "train"),
+)
 
 
 def main() -> NoReturn:

@@ -12,9 +12,12 @@ from hybridfit.deprecations import TABLE, rows
 from hybridfit.options.metadata import Description, describe
 
 # sections whose options have the section as a prefix on the command line: --bootstrap-kind
-NAMED = ("sampling", "bootstrap", "budget")
+NAMED = ("psf", "sampling", "bootstrap", "budget")
 TITLES = {
     "read": "Input",
+    "survey": "Image",
+    "psf": "PSF",
+    "catalog": "Detection and cutouts",
     "fit": "Fit",
     "sampling": "Sampling of posteriors (--uncertainty posterior)",
     "bootstrap": "Bootstrap (--uncertainty bootstrap)",

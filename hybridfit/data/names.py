@@ -10,3 +10,6 @@ PSF_CENTERS = ("array", "centroid", "galfit")  # definitions of a PSF image's ce
 def is_oversampling(value: float) -> bool:
     """Return whether a PSF can have this many pixels per image pixel."""
     return 1 <= value <= MOST_OVERSAMPLING and value == int(value)
+
+
+INTERPOLATIONS = ("linear", "nearest")  # of PSFs between the positions of a grid

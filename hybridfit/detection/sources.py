@@ -19,10 +19,10 @@ from skimage.morphology import reconstruction
 from skimage.segmentation import watershed
 
 from hybridfit.detection.detect import LARGEST, clipped_background
+from hybridfit.detection.limits import THRESHOLD
 
 SCALES = (1.0, 1.6, 2.6, 4.2)  # pixels, sigma of the Gaussians
 PROMINENCE = 4.0  # of the filtered noise: least height above the saddle to a higher peak
-THRESHOLD = 5.5  # of the filtered noise: one false source in some 100 cutouts of 128 x 128
 SAME = 1.6  # in units of the scale: a peak as near as that to one of a smaller scale is the same
 LEAST_SAME = 2.0  # pixels
 CONTRAST = 0.02  # of the filtered height of the source whose light covers the place

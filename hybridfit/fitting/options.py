@@ -65,6 +65,7 @@ class FitOptions:
             "take them for part of it (ignore)"
         ),
         choices=("mask", "fit", "ignore"),
+        default_text="mask; fit in the catalogue of an image",
         group="Model",
         common=True,
     )

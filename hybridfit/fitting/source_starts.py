@@ -13,7 +13,8 @@ from torch import Tensor
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.neighbours import MOST
 from hybridfit.detection.background import nominal_centre
-from hybridfit.detection.sources import THRESHOLD, FoundSources, find_sources
+from hybridfit.detection.limits import THRESHOLD
+from hybridfit.detection.sources import FoundSources, find_sources
 from hybridfit.fitting.joint_scene import SERSIC, SERSIC_VALUES, JointStart
 from hybridfit.fitting.moments import START_INDEX, psf_moments
 

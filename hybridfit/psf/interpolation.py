@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.spatial import Delaunay, KDTree, QhullError
 
+from hybridfit.data.names import INTERPOLATIONS
 from hybridfit.options.checks import check_choice
 
-INTERPOLATIONS = ("linear", "nearest")
 SAME = 1e-3  # pixels within which coordinates are those of one row or column of a grid
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hybridfit.data.names import PSF_CENTERS
+from hybridfit.data.names import INTERPOLATIONS, PSF_CENTERS
 from hybridfit.options.checks import check_fields
 from hybridfit.options.metadata import option
-from hybridfit.psf.interpolation import INTERPOLATIONS
 
 
 @dataclass(frozen=True)

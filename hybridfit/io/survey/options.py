@@ -19,7 +19,7 @@ LAYOUTS = (
 def _file(content: str) -> Any:
     """Return a field for a file that takes precedence over what the layout finds."""
     help = f"file, or file.fits[HDU], with {content}"
-    return option(None, help=help, metavar="FILE", default_text="found by the layout")
+    return option(None, help=help, metavar="FILE", default_text="found by the layout", common=True)
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,10 @@ class SurveyOptions:
     """How to read an image of a survey; files and values given here take precedence."""
 
     layout: str = option(
-        AUTO, help="layout of the files; auto recognises it by names and headers", choices=LAYOUTS
+        AUTO,
+        help="layout of the files; auto recognises it by names and headers",
+        choices=LAYOUTS,
+        common=True,
     )
     sigma: str | None = _file("the standard deviation of the noise")
     variance: str | None = _file("the variance of the noise")
@@ -45,6 +48,7 @@ class SurveyOptions:
     zeropoint: float | None = option(
         None,
         help="magnitude of one flux unit",
+        common=True,
         unit="mag",
         above=-math.inf,
         below=math.inf,
