@@ -210,7 +210,7 @@ def test_misfit_is_what_its_formulas_say() -> None:
     outside = torch.eye(side**2, dtype=torch.float64) - flat.T @ flat
     residual = (residual.flatten().double() @ outside).view(1, side, side).float()
     none = torch.zeros(1, 0, side, side)
-    found = misfit.find_misfit(fit, none, residual, light, length, white)
+    (found,) = misfit.shared_misfit([misfit.Lit(fit, none, residual, light, length, white)])
 
     position = torch.stack([x.flatten(), y.flatten()]).double()
     apart = ((position[:, :, None] - position[:, None]) ** 2).sum(dim=0)

@@ -25,7 +25,7 @@ from torch import Tensor
 from hybridfit.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.files.fits import open_fits
-from hybridfit.fitting.linearised import ImageColumns, Linearised
+from hybridfit.fitting.linearised import ImageColumns, Linearised, sum_of_squares
 from hybridfit.fitting.problem import Problem
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.uncertainty import correlated_noise as noise
@@ -34,11 +34,12 @@ from hybridfit.uncertainty.image_evidence import Evidence, evidence_of, is_trunc
 from hybridfit.uncertainty.image_noise import measure_noise
 from hybridfit.uncertainty.image_view import image_views
 from hybridfit.uncertainty.misfit import (
+    Lit,
     Misfit,
     OwnChi2,
-    find_misfit,
     joined_chi2,
     own_chi2,
+    shared_misfit,
     shared_structure,
     symmetric,
 )
@@ -113,8 +114,9 @@ def error_budget(
 
     Noise, PSF and sky of several images are independent of each other: their terms add up.
     Structure is the galaxy's own, the same in all of them: its term is the largest that the images'
-    terms allow, as if it moved the fit in the same direction in each. The other measures are those
-    of the worst image.
+    terms allow, as if it moved the fit in the same direction in each, and its amplitude is the mean
+    of what each image shows alone, which finds less than one image as deep as all of them would.
+    Of the PSFs' measures those of the worst image are given.
 
     Args:
         linearised: the fits' derivatives and residuals.
@@ -218,10 +220,14 @@ def _budget(
         noise.excess_gram(torch.cat([fit.columns, image.modes], dim=1), own)
         for fit, image, own in zip(fits, images, noises, strict=True)
     ]
-    structures = [
-        find_misfit(fit, image.modes, image.residual, image.light, image.length, own)
-        for fit, image, own in zip(fits, images, noises, strict=True)
-    ]
+    structures = shared_misfit(
+        [
+            Lit(fit, image.modes, image.residual, image.light, image.length, own, alone)
+            for fit, image, own, alone in zip(
+                fits, images, noises, _alone(about, fits), strict=True
+            )
+        ]
+    )
     misfit = shared_structure([s.gram[:, :count, :count] for s in structures], fits)
     noisy = torch.stack([excess[:, :count, :count] for excess in excesses]).sum(dim=0)
     terms = {
@@ -277,22 +283,30 @@ def _whitened(about: Linearised, images: Sequence[Evidence]) -> list[Whitened]:
     ]
 
 
+def _alone(about: Linearised, fits: Sequence[Whitened]) -> list[Whitened | None]:
+    """Return a fit to each image alone; None for the only image."""
+    if len(fits) == 1:
+        return [None]
+    return [
+        whiten(image.columns, sum_of_squares([image.columns]), about.prior, about.whitened)
+        for image in about.images
+    ]
+
+
 def _measures(
     structures: Sequence[Misfit],
     psfs: Sequence[Doubt],
     own: Sequence[OwnChi2],
     noises: Sequence[Autocorrelation],
 ) -> dict[str, Tensor]:
-    """Return the measures behind the terms, (B,) each: of several images those of the worst."""
-    amplitude = torch.stack([one.amplitude for one in structures])
-    significance = torch.stack([one.significance for one in structures])
+    """Return the measures behind the terms, (B,) each: of several PSFs those of the worst."""
     psf = {k: torch.stack([_psf_values(p)[k] for p in psfs]) for k in _psf_values(psfs[0])}
     worst = psf["psf_wrong"].nan_to_num(nan=-1.0).argmax(dim=0, keepdim=True)
     all_own = joined_chi2(own)
     return {
         "noise_inflation": torch.stack([one.inflation for one in noises]).amax(dim=0),
-        "misfit_amplitude": amplitude.amax(dim=0),
-        "misfit_significance": significance.amax(dim=0),
+        "misfit_amplitude": structures[0].amplitude,
+        "misfit_significance": structures[0].significance,
         **{name: value.gather(0, worst)[0] for name, value in psf.items()},
         "own_chi2": all_own.chi2,
         "own_pixels": all_own.pixels,

@@ -56,28 +56,76 @@ class Misfit:
     significance: Tensor
 
 
-def find_misfit(
-    fit: Whitened,
-    modes: Tensor,
-    residual: Tensor,
-    light: Tensor,
-    length: Tensor,
-    noise: Autocorrelation,
-) -> Misfit:
-    """Measure the structure in a batch's residuals.
+@dataclass(frozen=True)
+class Lit:
+    """One image of B galaxies in which structure is looked for.
 
     Args:
-        fit: of B galaxies.
+        fit: of B galaxies, to all of their images.
         modes: (B, M, H, W) derivatives by nuisances that structure may resemble.
         residual: (B, H, W) (data - model) over sigma.
         light: (B, H, W) the galaxy's model over sigma.
         length: (B,) correlation length, pixels.
         noise: whose power is not structure.
+        own: a fit to this image alone; None where ``fit`` is one. A fit to several images follows
+            structure, which is in all of them, as much as a fit to one, but little of each one's
+            noise: bright pixels are the noisier, and structure harder to see.
     """
+
+    fit: Whitened
+    modes: Tensor
+    residual: Tensor
+    light: Tensor
+    length: Tensor
+    noise: Autocorrelation
+    own: Whitened | None = None
+
+    @property
+    def seen(self) -> tuple[Whitened, Tensor]:
+        """The fit to this image, and its residual (B, H, W)."""
+        if self.own is None:
+            return self.fit, self.residual
+        flat, data = self.own.columns.flatten(2), self.residual.flatten(1)[:, :, None]
+        step = (flat @ data)[:, :, 0].double() - self.own.pull
+        taken = (step.to(flat.dtype)[:, None] @ flat)[:, 0]
+        return self.own, self.residual - taken.view_as(self.residual)
+
+
+def shared_misfit(images: Sequence[Lit]) -> list[Misfit]:
+    """Measure the structure in the residuals of several images, of which it is a common share.
+
+    Args:
+        images: of the same galaxies, whose fits are in the same coordinates.
+
+    Returns:
+        One for each image, with the amplitude and significance of all of them together.
+    """
+    measured = [_measured(image) for image in images]
+    if len(images) == 1:
+        square, significance, _ = measured[0]
+    else:  # weighted by how far a unit of structure would stand out in each
+        clarity = torch.stack([clear for _, _, clear in measured])
+        stands_out = torch.stack([own for _, own, _ in measured])
+        total = (clarity**2).sum(dim=0).clamp_min(1e-60)
+        square = (stands_out * clarity).sum(dim=0) / total
+        significance = square * total.sqrt()
+    chance = (SIGNIFICANT / significance.clamp_min(1e-9)).clamp_max(1.0) ** 2
+    square = (square * (1 - chance)).clamp(0.0, MAX_AMPLITUDE**2)
+    found = []
+    for image in images:
+        both = _structure_gram(square, image.fit.columns, image.modes, image.light, image.length)
+        found.append(Misfit(both, square.sqrt(), significance))
+    return found
+
+
+def _measured(image: Lit) -> tuple[Tensor, Tensor, Tensor]:
+    """Return f^2, its significance, and the significance of f = 1, of one image, (B,) each."""
+    fit, residual = image.seen
+    light = image.light
     lit = torch.cat([fit.columns, residual[:, None]], dim=1) * light[:, None]
     # the light falls off towards the edges, so a periodic field does no harm
     shape = padded_shape(lit)
-    kernel = _bell(length, shape)
+    kernel = _bell(image.length, shape)
     power = torch.fft.rfft2(kernel).real
     transformed = torch.fft.rfft2(lit, s=shape)
     gram = mode_gram(transformed, power, shape)
@@ -89,13 +137,9 @@ def find_misfit(
     variance = whole - 2 * half_taken + (inside**2).sum(dim=(1, 2))
     variance = variance.clamp_min(1e-3 * whole + 1e-30)
     left = squares[:, 1].sum(dim=(1, 2)).double() - torch.diagonal(inside, dim1=1, dim2=2).sum(1)
-    ratio = _noise_power(overlap[:, 0] * kernel, noise)
+    ratio = _noise_power(overlap[:, 0] * kernel, image.noise)
     square = (found - ratio * left) / variance
-    significance = square * (variance / 2).sqrt() / ratio
-    chance = (SIGNIFICANT / significance.clamp_min(1e-9)).clamp_max(1.0) ** 2
-    square = (square * (1 - chance)).clamp(0.0, MAX_AMPLITUDE**2)
-    both = _structure_gram(square, fit.columns, modes, light, power, shape)
-    return Misfit(both, square.sqrt(), significance)
+    return square, square * (variance / 2).sqrt() / ratio, (variance / 2).sqrt() / ratio
 
 
 def _smoothed_square(modes: Tensor, light: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -113,12 +157,7 @@ def _smoothed_square(modes: Tensor, light: Tensor, shape: tuple[int, int]) -> Te
 
 
 def _structure_gram(
-    square: Tensor,
-    columns: Tensor,
-    modes: Tensor,
-    light: Tensor,
-    power: Tensor,
-    shape: tuple[int, int],
+    square: Tensor, columns: Tensor, modes: Tensor, light: Tensor, length: Tensor
 ) -> Tensor:
     """Return f^2 times K between columns and modes, (B, C + M, C + M); 0 without structure.
 
@@ -127,15 +166,16 @@ def _structure_gram(
         columns: (B, C, H, W) over sigma.
         modes: (B, M, H, W) over sigma.
         light: (B, H, W) the galaxy's model over sigma.
-        power: (B, ...) transform of the structure's correlation.
-        shape: shape of the padded image.
+        length: (B,) correlation length, pixels.
     """
     size = columns.shape[1] + modes.shape[1]
     gram = square.new_zeros(len(square), size, size)
     rows = (square > 0).nonzero()[:, 0]
     if len(rows):
         lit = torch.cat([columns[rows], modes[rows]], dim=1) * light[rows, None]
-        gram[rows] = square[rows, None, None] * weighted_gram(lit, power[rows], shape)
+        shape = padded_shape(lit)
+        power = torch.fft.rfft2(_bell(length[rows], shape)).real
+        gram[rows] = square[rows, None, None] * weighted_gram(lit, power, shape)
     return gram
 
 
@@ -170,8 +210,8 @@ def shared_structure(grams: Sequence[Tensor], fits: Sequence[Whitened]) -> Tenso
     if len(grams) == 1:
         return grams[0]
     own = torch.stack([(fit.columns**2).flatten(1).sum(dim=1).double() for fit in fits])
-    share = own / own.sum(dim=0).clamp_min(1e-30)
-    weight = torch.where(share > 0, 1 / share, 0.0)
+    shares = own / own.sum(dim=0).clamp_min(1e-30)
+    weight = torch.where(shares > 0, 1 / shares, 0.0)
     return (torch.stack(list(grams)) * weight[:, :, None, None]).sum(dim=0)
 
 
