@@ -172,8 +172,8 @@ def test_scenes_in_equal_exposures(model: str, sky: str) -> None:
     error = deep.error[:, names]
     # the turned image is rendered anew, to 1e-4 of its peak
     apart = ((one.theta - deep.theta)[:, names] / error).abs()
-    assert (apart.nan_to_num(0.0) < 0.02).all()
+    assert (apart.nan_to_num(0.0) < 0.05).all()
     assert torch.equal(torch.isnan(one.theta), torch.isnan(deep.theta))  # a nucleus without light
-    # that of a nucleus of 4 mag error changes with its flux, by what that is off
-    assert torch.allclose(one.error[:, names], error, rtol=0.06, equal_nan=True)
+    known = error < 1  # not that of the magnitude of a nucleus that is hardly there
+    assert torch.allclose(one.error[:, names][known], error[known], rtol=0.02)
     assert torch.allclose(one.chi2, deep.chi2, rtol=1e-5)

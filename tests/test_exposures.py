@@ -312,6 +312,13 @@ def test_exposures_are_checked() -> None:
         cramer_rao(torch.zeros(2, 8), two)
 
 
+def test_shapes_in_pixels_have_one_image() -> None:
+    cutouts, _ = observe(population(2, 1), 60.0)
+    two = replace(cutouts, exposures=[exposure_of(cutouts)])
+    with pytest.raises(ValueError, match="has the shape parameters f1_phase, in pixels or degrees"):
+        fit_cutouts(two, replace(EXACT, model="sersic~f1"))
+
+
 REFITS = hf.BootstrapOptions(kind="parametric", replicas=60)
 STEPS = hf.BootstrapOptions(kind="parametric", replicas=600, refit=False)
 

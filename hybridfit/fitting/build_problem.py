@@ -74,10 +74,15 @@ def build_problem(
         compile: whether the pixel kernels are compiled.
         scene: what is fitted, in place of the components of ``options``.
         theta: (B, Q) its initial values, none of them missing.
-        nuisances: what else the pixels depend on.
+        nuisances: what else the pixels depend on, of one image.
+
+    Raises:
+        ValueError: for several images and a profile whose shape depends on their pixels.
     """
     space = options.space if scene is None else scene.space
     first, *others = cutouts.single_images()
+    if others:
+        _check_shapes(space, nuisances)
     fixed = torch.full_like(cutouts.zeropoint, options.sky_value)
     pixels, grid = _image_of(first, options, space.n_sky, fixed)
     constants = _constants(cutouts, options, space, scene, theta)
@@ -104,6 +109,19 @@ def build_problem(
         tuple(exposures),
         nuisances,
     )
+
+
+def _check_shapes(space: ParameterSpace, nuisances: Nuisances | None) -> None:
+    """Raise ValueError for what cannot be moved from the first image's pixels to others."""
+    if nuisances is not None:
+        raise ValueError("nuisances came for several images, expected them for one image")
+    for component in space.components:
+        bound = [shape.name for shape in component.shapes if shape.unit]
+        if bound:
+            raise ValueError(
+                f"{component.profile} has the shape parameters {', '.join(bound)}, in pixels or "
+                "degrees of the first image: expected a model without them for several images"
+            )
 
 
 def _image_of(
