@@ -23,12 +23,13 @@ from psf_model_helpers import (
     write_stdpsf,
     write_stpsf,
 )
-from read_helpers import psf_image
+from read_helpers import gaussian, psf_image
 
 from hybridfit.data.errors import BadInput
 from hybridfit.data.flags import Flag
 from hybridfit.io.psf_models.options import PSFOptions
 from hybridfit.io.psf_models.read import read_psf_model
+from hybridfit.psf.from_stars import StarPSF
 from hybridfit.psf.interpolation import grid_weights
 from hybridfit.psf.model import PSFModel
 from hybridfit.rendering.psf_images import windowed_centroid
@@ -60,6 +61,14 @@ def fake_piff(text: str) -> SimpleNamespace:
     return SimpleNamespace(draw=draw)
 
 
+def star_psf() -> StarPSF:
+    """A PSF as `psf_from_stars` makes them: a mean, and a term that widens it along x."""
+    narrow, wide = (gaussian((31, 31), 15, 15, width) for width in (2.4, 3.0))
+    terms = np.stack([narrow, 0.3 * (wide - narrow)])
+    where = {"powers": np.array([[0, 0], [1, 0]]), "zero": (60.0, 50.0), "scale": (60.0, 50.0)}
+    return StarPSF(2, True, terms=terms, **where, reach=1.0, stars=np.zeros((3, 2)))
+
+
 WRITERS = {
     "one": write_one,
     "cube": write_cube,
@@ -73,13 +82,15 @@ WRITERS = {
 }
 
 
-@pytest.fixture(params=WRITERS)
+@pytest.fixture(params=[*WRITERS, "stars"])
 def kind(request) -> str:
     return request.param
 
 
 @pytest.fixture
 def model(kind, tmp_path, monkeypatch) -> PSFModel:
+    if kind == "stars":
+        return star_psf()
     monkeypatch.setitem(sys.modules, "piff", SimpleNamespace(read=fake_piff))
     path = tmp_path / "psf.fits"
     written = WRITERS[kind](path)

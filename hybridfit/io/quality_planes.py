@@ -30,8 +30,7 @@ def merged_quality(
     Args:
         planes, headers: (H, W) by role; the headers of those that have one.
         telescope: TELESCOP of the image, "" if unknown.
-        mask_bits: the user's choice of bits, see `chosen_bits`.
-        table: bits of the survey, where the header does not name them.
+        mask_bits, table: the user's choice, and the survey's bits, see `chosen_bits`.
 
     Returns:
         The planes, with "bad" (bool) if there were any of these; and notes on what was done.

@@ -38,13 +38,7 @@ def read_psfex(hdus: fits.HDUList, text: str, options: PSFOptions) -> PSFModel:
     table = _table(hdus)
     assert table is not None
     header = table.header
-    step = number_in(header, "PSF_SAMP")
-    if step is None or not 0 < step < 32:
-        raise ValueError(
-            f"PSF_SAMP is {text_in(header, 'PSF_SAMP') or 'missing'}, expected image pixels per "
-            "PSF pixel, above 0"
-        )
-    sampling = options.oversampling or 1 / step
+    sampling = options.oversampling or 1 / _step(header)
     terms = np.asarray(table.data[COLUMN][0], dtype=np.float64)
     terms = terms.reshape(-1, *terms.shape[-2:])
     degree, axes = _polynomial(header)
@@ -55,13 +49,14 @@ def read_psfex(hdus: fits.HDUList, text: str, options: PSFOptions) -> PSFModel:
             f"{degree} in {len(axes)} variables"
         )
     stack = prepare_terms(terms, sampling, options.center)
+    finer = stack.oversampling
     notes = stack.notes
-    if stack.oversampling > 1 and abs(stack.oversampling / sampling - 1) > 5e-3:
-        notes += (f"PSF_SAMP {step:.4g}: interpolated to {stack.oversampling} pixels per pixel",)
+    if finer > 1 and abs(finer / sampling - 1) > 5e-3:
+        notes += (f"PSF_SAMP {1 / sampling:.4g}: interpolated to {finer} pixels per pixel",)
     scales = {axis: _scale(header, number) for number, axis in axes.items()}
     x, y = (scales.get(axis, (0.0, 1.0)) for axis in "xy")
     return PolynomialPSF(
-        stack.oversampling,
+        finer,
         options.includes_pixel is not False,
         stack.flags,
         notes,
@@ -79,6 +74,17 @@ def _table(hdus: fits.HDUList) -> fits.BinTableHDU | None:
         if isinstance(hdu, fits.BinTableHDU) and COLUMN in hdu.columns.names:
             return hdu
     return None
+
+
+def _step(header: fits.Header) -> float:
+    """Return image pixels per PSF pixel."""
+    step = number_in(header, "PSF_SAMP")
+    if step is None or not 0 < step < 32:
+        raise ValueError(
+            f"PSF_SAMP is {text_in(header, 'PSF_SAMP') or 'missing'}, expected image pixels per "
+            "PSF pixel, above 0"
+        )
+    return step
 
 
 def _polynomial(header: fits.Header) -> tuple[int, dict[int, str]]:

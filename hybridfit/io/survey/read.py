@@ -47,10 +47,7 @@ def read_survey_image(path: str | Path, options: SurveyOptions = SurveyOptions()
         BadInput: if there is no such file or image, or it is not of the layout that was asked for.
     """
     text = str(path)
-    located = locate_planes(text, _names({}))
-    name = Path(parse_address(text).path).name
-    facts = Facts(name, located.names, located.headers["image"], located.primary)
-    layout = _layout(facts, options.layout)
+    facts, layout = _recognised(text, options.layout)
     located = locate_planes(text, _names(layout.hdus))
     located, notes = _with_files(located, layout, options, text)
     header = located.headers["image"]
@@ -97,11 +94,17 @@ def _names(own: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     return {**{role: names for role, names in usual.items() if role != "psf"}, **own}
 
 
-def _layout(facts: Facts, wanted: str) -> Layout:
+def _recognised(text: str, wanted: str) -> tuple[Facts, Layout]:
     """Return the layout that was asked for, or the first that recognises the image."""
-    if wanted == AUTO:
-        return next(layout for layout in LAYOUTS if layout.recognise(facts))
-    return next(layout for layout in LAYOUTS if layout.name == wanted)
+    located = locate_planes(text, _names({}))
+    name = Path(parse_address(text).path).name
+    facts = Facts(name, located.names, located.headers["image"], located.primary)
+    fitting = (
+        layout
+        for layout in LAYOUTS
+        if (layout.recognise(facts) if wanted == AUTO else layout.name == wanted)
+    )
+    return facts, next(fitting)
 
 
 def _with_files(
