@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hybridfit.detection.limits import THRESHOLD
+from hybridfit.detection.limits import FAINTER
 from hybridfit.options.checks import check_fields
 from hybridfit.options.metadata import option
 
@@ -14,7 +14,7 @@ class CatalogOptions:
     """How sources are found and cut out."""
 
     threshold: float = option(
-        THRESHOLD,
+        FAINTER,
         help="least height of a source in the filtered image, in standard deviations of its noise",
         above=0,
         group="Detection",
