@@ -18,13 +18,13 @@ SIDE = 64
 def source(
     x: float, y: float, mag: float = 20.0, r_eff: float = 3.0, n: float = 1.5, q: float = 0.7
 ) -> list[float]:
-    """Values of one Sersic profile, relative to the middle of the stamp."""
+    """Values of one Sersic profile, relative to the middle of the cutout."""
     middle = (SIDE - 1) / 2
     return [middle + x, middle + y, mag, r_eff, n, q, 40.0]
 
 
 def scenes(*sources: list[float], snr: float = 150.0, count: int = 1, seed: int = 0, **more):
-    """``count`` noisy stamps of the same sources, and the truth (count, 7 M + 1) with the sky."""
+    """``count`` noisy cutouts of the same sources, and the truth (count, 7 M + 1) with the sky."""
     space = FitOptions("+".join(["sersic"] * len(sources))).space
     theta = np.tile([*np.concatenate(sources), 0.0], (count, 1))
     profiles = profiles_of(space)

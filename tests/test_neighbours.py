@@ -26,7 +26,7 @@ PAIR = source(0, 0), source(8, 2, mag=20.5)
 
 
 @pytest.fixture(scope="module")
-def stamps():
+def cutouts():
     """Three pairs and a lone galaxy, with the truth of the targets."""
     pairs, truth = scenes(*PAIR, snr=150, count=3, seed=1)
     lone, alone = scenes(source(0.2, 0.1), snr=150, count=1, seed=2)
@@ -40,23 +40,23 @@ def stamps():
 
 
 @pytest.fixture(scope="module")
-def table(stamps) -> Table:
-    return hf.fit(stamps[0], neighbours="fit", **FAST)
+def table(cutouts) -> Table:
+    return hf.fit(cutouts[0], neighbours="fit", **FAST)
 
 
-def test_targets_are_those_of_the_truth(stamps, table) -> None:
+def test_targets_are_those_of_the_truth(cutouts, table) -> None:
     for name, k, by in (("mag", 2, 0.1), ("r_eff", 3, 0.4), ("x", 0, 0.3)):
-        assert np.abs(np.asarray(table[name]) - stamps[1][:, k]).max() < by
-    ignored = hf.fit(stamps[0], neighbours="ignore", **FAST)
+        assert np.abs(np.asarray(table[name]) - cutouts[1][:, k]).max() < by
+    ignored = hf.fit(cutouts[0], neighbours="ignore", **FAST)
     # the wrong twin: the neighbour's light belongs to nobody else
-    assert np.abs(np.asarray(ignored["mag"]) - stamps[1][:, 2])[:3].min() > 0.2
+    assert np.abs(np.asarray(ignored["mag"]) - cutouts[1][:, 2])[:3].min() > 0.2
 
 
-def test_columns_of_the_neighbours(stamps, table) -> None:
+def test_columns_of_the_neighbours(cutouts, table) -> None:
     assert table["n_neighbours"].tolist() == [1, 1, 1, 0]
     mag = np.ma.filled(table["neighbour_mag"], np.nan)
     assert mag.shape == (4, MOST)
-    assert np.abs(mag[:3, 0] - stamps[1][:3, 9]).max() < 0.15
+    assert np.abs(mag[:3, 0] - cutouts[1][:3, 9]).max() < 0.15
     assert np.isnan(mag[3]).all()
     assert np.isnan(mag[:, 1:]).all()
     assert (table["blendedness"][:3] > 0.05).all()
@@ -70,22 +70,22 @@ def test_columns_of_the_neighbours(stamps, table) -> None:
     assert np.isfinite(table["neighbour_ra"][:3, 0]).all()
 
 
-def test_a_lone_galaxy_is_measured_as_ever(stamps, table) -> None:
-    lone = hf.fit(stamps[0][[3]], **FAST)
+def test_a_lone_galaxy_is_measured_as_ever(cutouts, table) -> None:
+    lone = hf.fit(cutouts[0][[3]], **FAST)
     for name in ("x", "mag", "r_eff", "n", "mag_err", "chi2"):
         assert float(table[name][3]) == pytest.approx(float(lone[name][0]), rel=1e-6)
 
 
-def test_posteriors_count_neighbours(stamps) -> None:
-    some = stamps[0][[0, 3]]
+def test_posteriors_count_neighbours(cutouts) -> None:
+    some = cutouts[0][[0, 3]]
     found = hf.fit(some, neighbours="fit", uncertainty="posterior", compile="off")
-    off = (np.asarray(found["mag"]) - stamps[1][[0, 3], 2]) / np.asarray(found["mag_err"])
+    off = (np.asarray(found["mag"]) - cutouts[1][[0, 3], 2]) / np.asarray(found["mag_err"])
     assert np.abs(off).max() < 4
     assert (np.asarray(found["ess"]) > 60).all()
 
 
-def test_files_and_the_table_of_neighbours(stamps, table, tmp_path: Path) -> None:
-    write_cutouts(stamps[0], tmp_path / "in")
+def test_files_and_the_table_of_neighbours(cutouts, table, tmp_path: Path) -> None:
+    write_cutouts(cutouts[0], tmp_path / "in")
     fit = FitOptions(neighbours="fit", compile="off")
     run = RunOptions(uncertainty="covariance", save_models=True, part_size=2)
     fit_files(tmp_path / "in", tmp_path / "out", fit=fit, run=run)
@@ -116,10 +116,10 @@ def test_sources_apart_are_masked() -> None:
     assert float(found["mag"][0]) == pytest.approx(truth[0, 2], abs=0.1)
 
 
-def test_a_bulge_and_disk_with_a_neighbour(stamps) -> None:
-    found = hf.fit(stamps[0][[0]], model="bulge+disk", neighbours="fit", **FAST)
+def test_a_bulge_and_disk_with_a_neighbour(cutouts) -> None:
+    found = hf.fit(cutouts[0][[0]], model="bulge+disk", neighbours="fit", **FAST)
     assert found["n_neighbours"][0] == 1
-    assert float(found["mag"][0]) == pytest.approx(stamps[1][0, 2], abs=0.15)
+    assert float(found["mag"][0]) == pytest.approx(cutouts[1][0, 2], abs=0.15)
 
 
 def test_blendedness() -> None:
@@ -131,8 +131,8 @@ def test_blendedness() -> None:
     assert torch.allclose(blendedness(own, others), torch.tensor([0.0, 0.5]).double())
 
 
-def test_exposures_are_refused(stamps) -> None:
-    cutouts = stamps[0][[0]]
+def test_exposures_are_refused(cutouts) -> None:
+    cutouts = cutouts[0][[0]]
     exposure = hf.Exposure(image=cutouts.image, sigma=cutouts.sigma, psf=cutouts.psf)
     found = hf.fit(replace(cutouts, exposures=(exposure,)), neighbours="fit", **FAST)
     assert "FAILED" in str(found["flag_names"][0])

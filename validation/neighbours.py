@@ -3,12 +3,12 @@
     OMP_NUM_THREADS=1 python -m validation.neighbours [fit] [mask] [ignore] --cache FOLDER
         [--galaxies N] [--placed] [--uncertainty posterior|covariance] [--name NAME]
 
-The 300 stamps of ../shared/data/scenes/blend.npz with 2 to 4 sources each, Sersic profiles and
-stars. The target is the first source, near the middle of its stamp; with --placed its true position
-is given, as a catalogue would. One free Sersic profile is fitted to it, also to stars, which count
-in magnitude alone.
+The 300 cutouts of ../shared/data/scenes/blend.npz with 2 to 4 sources each, Sersic profiles and
+stars. The target is the first source, near the middle of its cutout; with --placed its true
+position is given, as a catalogue would. One free Sersic profile is fitted to it, also to stars,
+which count in magnitude alone.
 
-Rows are kept in --cache, ten stamps a file, and not fitted again. Figures: catastrophic targets
+Rows are kept in --cache, ten cutouts a file, and not fitted again. Figures: catastrophic targets
 (magnitude off by 0.5, or size by a factor of 2) and how many of them carry no warning; certified
 ones that are off by five standard deviations; coverage of 68 and 95 % and pulls; of the other
 sources of S/N 20 and more those that were not found, or are catastrophic; CPU seconds.
@@ -35,7 +35,7 @@ Array = NDArray[np.float64]
 FILE = SIMS.parent / "scenes" / "blend.npz"
 WAYS = ("fit", "mask")
 ZEROPOINT = 22.5
-AT_ONCE = 10  # stamps a file of the cache
+AT_ONCE = 10  # cutouts a file of the cache
 NAMES = ("x", "y", "mag", "r_eff", "n", "q", "pa")
 LEVELS = ("p16", "p50", "p84")
 KEPT = ("flags", "chi2", "dof", "ess", "catastrophic_probability")
@@ -70,7 +70,7 @@ def main() -> None:
 def measured(
     scenes: Mapping[str, NDArray[Any]], way: str, uncertainty: str, placed: bool, cache: Path
 ) -> dict[str, NDArray[Any]]:
-    """Return the rows of all stamps, fitted or from the cache."""
+    """Return the rows of all cutouts, fitted or from the cache."""
     cache.mkdir(parents=True, exist_ok=True)
     parts = []
     for first in range(0, len(scenes["data"]), AT_ONCE):
@@ -88,7 +88,7 @@ def measured(
 def fitted(
     scenes: Mapping[str, NDArray[Any]], way: str, uncertainty: str, placed: bool
 ) -> dict[str, NDArray[Any]]:
-    """Return what is kept of the fits of B stamps."""
+    """Return what is kept of the fits of B cutouts."""
     psf = scenes["psf"] / scenes["psf"].sum(axis=(1, 2), keepdims=True)
     place = {"x": scenes["t_x"][:, 0], "y": scenes["t_y"][:, 0]} if placed else {}
     before = time.process_time()
@@ -134,13 +134,13 @@ def report(rows: Mapping[str, NDArray[Any]], scenes: Mapping[str, NDArray[Any]])
     far[~galaxy, 1:] = False
     certified = quality == "certified"
     figures = {
-        "stamps": len(bad),
+        "cutouts": len(bad),
         "catastrophic targets": int(bad.sum()),
         "of them not suspect": int((bad & (quality != "suspect")).sum()),
         "of them certified": int((bad & certified).sum()),
         "quality": {kind: int((quality == kind).sum()) for kind in np.unique(quality).tolist()},
         "certified and off by 5 sigma": int((certified & far.any(axis=1)).sum()),
-        "CPU seconds a stamp": round(float(rows["seconds"].mean()), 3),
+        "CPU seconds a cutout": round(float(rows["seconds"].mean()), 3),
         "coverage of 68 and 95 %, scatter of pulls": coverage(rows, truth, galaxy),
     }
     if "neighbours" in rows:
@@ -177,7 +177,7 @@ def coverage(
 
 
 def _others(found: Array, scenes: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    """Return how well the other sources of the stamps were measured."""
+    """Return how well the other sources of the cutouts were measured."""
     total = lost = bad = 0
     for i in range(len(found)):
         for s in range(1, int(scenes["t_nsrc"][i])):
