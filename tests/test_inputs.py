@@ -14,11 +14,12 @@ from tolerances import CHAIN
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import LogNormal, Prior
+from hybridfit.npe.coordinates import SERSIC
 from hybridfit.npe.frame import decode, encode, encode_coords, log_jacobian
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.posterior import packaged_estimator
 from hybridfit.npe.refinement import estimator_inputs
-from hybridfit.npe.symmetry import TARGET_MIRROR, TARGET_TURN, redrawn, scalar_signs
+from hybridfit.npe.symmetry import redrawn, scalar_signs
 from hybridfit.rendering.render import render
 from hybridfit.simulation.options import CLEAN
 from hybridfit.simulation.simulate import simulate_fields
@@ -150,8 +151,8 @@ def test_targets_of_a_mirrored_galaxy_change_their_signs():
     theta[:, 6] = (180 - theta[:, 6]) % 180
     here = encode(scenes.theta, cutouts.zeropoint, make_inputs(cutouts).frame)
     there = encode(theta, cutouts.zeropoint, make_inputs(mirrored(cutouts)).frame)
-    straight = here * torch.tensor(TARGET_MIRROR)
-    turned = straight * torch.tensor(TARGET_TURN)
+    straight = here * SERSIC.signs[0]
+    turned = straight * SERSIC.signs[1]
     error = torch.minimum((straight - there).abs().amax(dim=1), (turned - there).abs().amax(dim=1))
     assert error.median() < 2e-2
     assert (here - there).abs().amax(dim=1).median() > 0.2  # the twin without the signs

@@ -12,6 +12,7 @@ from tolerances import CHAIN
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.npe.backbone import NetworkOptions
+from hybridfit.npe.coordinates import SERSIC
 from hybridfit.npe.frame import N_TARGETS, decode, decode_with_slopes, encode
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.laplace import Laplace
@@ -19,7 +20,7 @@ from hybridfit.npe.network import Estimator
 from hybridfit.npe.normal_equations import normal_equations, window_sides
 from hybridfit.npe.refinement import MODEL_ERRORS, estimator_inputs, gauss_newton_step
 from hybridfit.npe.refinement_scalars import N_SCALARS, scalars_of
-from hybridfit.npe.symmetry import TARGET_MIRROR, TARGET_TURN, scalar_signs
+from hybridfit.npe.symmetry import scalar_signs
 from hybridfit.rendering.render import render
 from hybridfit.simulation.options import CLEAN
 from hybridfit.simulation.simulate import simulate_fields
@@ -219,7 +220,7 @@ def test_a_step_from_near_the_truth_leaves_normal_deviates(scenes, inputs, truth
     # its density at the truth is as good as any can be
     nll = 0.5 * w.square().sum(dim=1) + 4 * math.log(2 * math.pi)
     nll = nll - laplace.log_slope(w[:, None])[:, 0]
-    gap = nll - laplace_limit(scenes.theta[bright], some, ParameterSpace())
+    gap = nll - laplace_limit(scenes.theta[bright], some)
     assert abs(gap.mean()) < 4 * gap.std() / len(gap) ** 0.5 + 0.1
     # and it is the step that found it: the start itself is far off
     far = laplace.whiten(start[:, None])[:, 0]
@@ -340,8 +341,8 @@ def test_signs_of_the_steps_scalars(scenes, inputs, truth):
     laplace, scalars = step.laplace, scalars_of([step, step])
     signs = scalar_signs(refined=True)[:, -N_SCALARS:]
     i, j = torch.tril_indices(8, 8, -1)
-    for of_targets, sign in zip((TARGET_MIRROR, TARGET_TURN), signs, strict=True):
-        flip = torch.tensor(of_targets, dtype=torch.float64)
+    for of_targets, sign in zip(SERSIC.signs, signs, strict=True):
+        flip = of_targets.double()
         mirrored = Laplace(laplace.mean * flip, flip[:, None] * laplace.factor * flip)
         expected = scalars * sign
         assert torch.allclose(expected[:, :8], mirrored.mean.float(), atol=CHAIN)

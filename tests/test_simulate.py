@@ -17,11 +17,12 @@ from torch import Tensor
 
 import hybridfit as hf
 from hybridfit.cli.app import make_app
+from hybridfit.model.galaxy_model import GalaxyModel
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
 from hybridfit.rendering.render import render
 from hybridfit.simulation import contaminants
-from hybridfit.simulation.galaxies import draw_coords, unit_images
+from hybridfit.simulation.galaxies import Drawn, draw_galaxies, unit_images
 from hybridfit.simulation.options import CLEAN, FieldOptions, Kind, SimulatedFields
 from hybridfit.simulation.psfs import FAMILIES, draw_psfs, fwhm_of, read_psfs
 from hybridfit.simulation.random_numbers import Random, turned_images, turned_theta
@@ -92,7 +93,8 @@ def test_turned_galaxies_are_rendered_as_such(turn: int):
 
     def image(values: Tensor, own: Tensor) -> Tensor:
         coords, flux = ParameterSpace().from_physical(values, torch.zeros(6, dtype=torch.float64))
-        return unit_images(coords, 32, own, which) * flux[:, :1, None]
+        drawn = Drawn(coords, torch.ones(6, 1, dtype=torch.float64))
+        return unit_images(drawn, GalaxyModel(), 32, own, which) * flux[:, :1, None]
 
     direct = image(
         turned_theta(theta, torch.full((6,), 32), all_turn), turned_images(psf, all_turn)
@@ -146,18 +148,19 @@ def test_same_seed_same_pixels():
 
 def test_galaxies_follow_the_prior():
     space, prior = ParameterSpace(), Prior()
-    coords = draw_coords(4000, source(), prior, (1e-9, 1e9))
+    model = GalaxyModel(prior=prior)
+    coords = draw_galaxies(4000, source(), model, (1e-9, 1e9)).coords
     box = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64).expand(4000, 4)
     u = space.to_whitened(coords, space.constants(box))[:, 2:].numpy()
     for column in u.T:
         assert stats.kstest(column, "norm").pvalue > 1e-3
     # 4000 draws: correlations scatter by .016
     assert np.abs(np.corrcoef(u.T) - np.eye(4)).max() < 0.07
-    cut = draw_coords(2000, source(), prior, (2.0, 9.0))
+    cut = draw_galaxies(2000, source(), model, (2.0, 9.0)).coords
     size = torch.exp(cut[:, 2] + cut[:, -2:].norm(dim=1) / 2)
     assert 2 <= float(size.min()) <= float(size.max()) <= 9
     with pytest.raises(ValueError, match="widen"):
-        draw_coords(10, source(), prior, (1e-9, 1.1e-9))
+        draw_galaxies(10, source(), model, (1e-9, 1.1e-9))
 
 
 @pytest.mark.parametrize("family", range(len(FAMILIES)))

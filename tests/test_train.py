@@ -222,7 +222,7 @@ def test_laplace_limit_against_finite_differences():
     covariance = t @ torch.linalg.inv(information) @ t.transpose(1, 2)
     expected = 0.5 * torch.linalg.slogdet(2 * math.pi * math.e * covariance)[1]
     # the renderer forgets the aliasing of a well sampled PSF when it fits, not when it renders
-    assert torch.allclose(laplace_limit(theta, cutouts, space), expected, atol=0.01)
+    assert torch.allclose(laplace_limit(theta, cutouts), expected, atol=0.01)
 
 
 @pytest.mark.slow

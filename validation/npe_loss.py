@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.galaxy_model import GalaxyModel
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator
 from hybridfit.simulation.options import Kind, SimulatedFields
@@ -80,10 +80,10 @@ def measured(
                 nll.setdefault(label, []).append(nll_of(network, shard, views).double())
         limit = torch.full((len(simulated),), math.nan, dtype=torch.float64)
         clean = ((simulated.kind & ~ONLY_MASKED) == 0).nonzero()[:, 0]
-        space = ParameterSpace(prior=recipe.prior)
+        model = GalaxyModel(prior=recipe.prior)
         for part in in_parts(len(clean) if limited else 0, LIMITED_AT_ONCE):
             some = simulated[clean[part].tolist()]
-            limit[clean[part]] = laplace_limit(some.theta, some.cutouts, space)
+            limit[clean[part]] = laplace_limit(some.theta, some.cutouts, model)
         found = {**properties(simulated), "kind": simulated.kind, "limit": limit}
         for label, value in found.items():
             known.setdefault(label, []).append(value)

@@ -155,6 +155,10 @@ def _task(
     """Read the arguments of `calibrate_network`; raise UsageError if they are unusable."""
     with usage_errors():
         estimator = load_estimator(weights)
+        if not (model := estimator.coordinates.model).is_one_sersic:
+            raise ValueError(
+                f"these weights are of the model {model.name}: expected those of one Sersic profile"
+            )
         options, simulator, prior, notes = _options(config, weights)
         usable_device(device)
         if input is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from astropy.table import Table
 
 from hybridfit.data.column_facts import ColumnFacts, describe_columns
+from hybridfit.data.positions import plain_name
 from hybridfit.data.ucd import ucd_of
 from hybridfit.model.parameters import PARAMETERS
 
@@ -21,11 +22,11 @@ OTHERS = {
 
 def truth_facts(name: str) -> ColumnFacts:
     """Return the facts of a column of true values of a parameter."""
-    parameter = PARAMETERS[name]
-    return ColumnFacts(parameter.unit, f"{parameter.description}; true", ucd_of(name))
+    parameter = PARAMETERS[plain_name(name)]
+    return ColumnFacts(parameter.unit, f"{parameter.description}; true", ucd_of(plain_name(name)))
 
 
 def describe_truth(table: Table) -> Table:
     """Add metadata to the columns of a table of true parameters, in place."""
-    known = {name: truth_facts(name) for name in table.colnames if name in PARAMETERS}
+    known = {n: truth_facts(n) for n in table.colnames if plain_name(n) in PARAMETERS}
     return describe_columns(table, {**OTHERS, **known})

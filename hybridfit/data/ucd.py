@@ -28,6 +28,7 @@ OTHER = "src.morph.param"  # for parameters of user-defined profiles
 ENDS = {
     "": "{}",
     "_err": "stat.error;{}",
+    "_epistemic": "stat.error.sys;{}",
     "_p025": "{};stat.min",
     "_p16": "{};stat.min",
     "_p50": "{};stat.median",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.positions import parent_shift, plain_name
-from hybridfit.data.samples import Posterior
+from hybridfit.data.samples import Draws, Named, Posterior
+from hybridfit.data.ucd import ucd_of
 from hybridfit.io.common_columns import (
     DRAWS,
     draws_columns,
@@ -24,9 +28,11 @@ from hybridfit.io.common_columns import (
 from hybridfit.io.formats import DRAWN
 from hybridfit.io.table import Column, notes_of, parameter_of, record_type, to_numpy
 from hybridfit.io.zeropoint_columns import fill_zeropoints, zeropoint_columns
+from hybridfit.model.combined import CombinedParameters, combined, combined_names
 from hybridfit.model.parameters import ParameterSpace
 
 LEVELS = {"p025": 0.025, "p16": 0.16, "p50": 0.5, "p84": 0.84, "p975": 0.975}
+EPISTEMIC = "_epistemic"  # suffix of the column of the network's own part in an error
 N_REJECTED = Column("n_rejected", "i8", "", "implausible draws that were redrawn", "meta.number")
 TRAINING_DISTANCE = Column(
     "training_distance",
@@ -38,24 +44,30 @@ TRAINING_DISTANCE = Column(
 
 
 def posterior_columns(
-    space: ParameterSpace, id_width: int, n_samples: int = 0
+    space: ParameterSpace, id_width: int, n_samples: int = 0, epistemic: bool = False
 ) -> tuple[Column, ...]:
-    """Return the columns of a table of posteriors of one Sersic profile and a sky.
+    """Return the columns of a table of posteriors.
 
     Args:
         space: the posterior's parameters.
         id_width: length of the longest id in bytes.
         n_samples: number of draws per galaxy in the table; 0 for none.
+        epistemic: whether there are columns of the network's own part in the errors.
     """
-    chosen = [id_column(id_width), flags_column()]
-    for name in space.names:
+    chosen, labels = [id_column(id_width), flags_column()], labels_of(space)
+    for name in (*space.names, *combined_names(space)):
         unit = parameter_of(name)[0]
         mean = "circular mean" if plain_name(name) == "pa" else "mean"
         chosen += value_columns(name, unit, f"{mean} of the posterior")
         chosen += quantile_columns(name, unit, LEVELS)
+        chosen += [_epistemic_column(name, unit)] if epistemic else []
+    sizes = [label("r_eff_arcsec") for label in labels]
+    sizes += ["r_eff_arcsec"] if combined_names(space) else []
+    for name in sizes:
+        chosen += value_columns(name, "arcsec", "mean of the posterior")
+    for k, label in enumerate(labels):
+        chosen += sky_columns(label, is_main=k == 0)
     chosen += [
-        *value_columns("r_eff_arcsec", "arcsec", "mean of the posterior"),
-        *sky_columns(),
         *zeropoint_columns(),
         N_REJECTED,
         TRAINING_DISTANCE,
@@ -68,8 +80,16 @@ def posterior_columns(
     return tuple(chosen)
 
 
+def _epistemic_column(name: str, unit: str) -> Column:
+    text = f"part of {name}_err that comes from the network's training"
+    return Column(f"{name}{EPISTEMIC}", "f8", unit, text, ucd_of(plain_name(name), EPISTEMIC))
+
+
 def posterior_rows(
-    cutouts: Cutouts, posterior: Posterior, columns: Sequence[Column]
+    cutouts: Cutouts,
+    posterior: Posterior,
+    columns: Sequence[Column],
+    epistemic: tuple[Tensor, Tensor] | None = None,
 ) -> NDArray[np.void]:
     """Return one record per galaxy, in the order of ``cutouts``; positions are in the parent image.
 
@@ -77,6 +97,8 @@ def posterior_rows(
         cutouts: B galaxies.
         posterior: posteriors of the same galaxies, in cutout pixels.
         columns: see `posterior_columns`.
+        epistemic: (B, Q) and (B, D) parts of the errors of the parameters and of what the
+            components are together, see `hybridfit.npe.epistemic`.
 
     Returns:
         (B,) structured array, big-endian and packed.
@@ -90,12 +112,20 @@ def posterior_rows(
         )
     rows = np.zeros(len(cutouts), dtype=record_type(columns))
     wanted = {column.name for column in columns}
-    names = posterior.space.names
+    space = posterior.space
     mean = to_numpy(posterior.mean)
-    _fill_parameters(rows, cutouts, posterior, mean, f"{names[0]}{DRAWS}" in wanted)
-    fill_sky(rows, cutouts, mean[:, [names.index(name) for name in ("x", "y", "q", "pa")]])
+    _fill_parameters(rows, cutouts, posterior, mean, f"{space.names[0]}{DRAWS}" in wanted)
+    for label in labels_of(space):
+        at = [space.names.index(label(name)) for name in ("x", "y", "q", "pa")]
+        fill_sky(rows, cutouts, mean[:, at], label)
+    if epistemic is not None:
+        names = (*space.names, *sums_of(space))
+        for name, value in zip(names, to_numpy(torch.cat(epistemic, dim=1)).T, strict=True):
+            rows[f"{name}{EPISTEMIC}"] = value
     rows["id"] = [name.encode() for name in cutouts.id]
-    rows["notes"] = notes_of(cutouts, np.isnan(rows["ra"]) & np.isfinite(rows["x"]))
+    label = labels_of(space)[0]
+    lost = np.isnan(rows[label("ra")]) & np.isfinite(rows[label("x")])
+    rows["notes"] = notes_of(cutouts, lost)
     fill_zeropoints(rows, cutouts)
     rows["flags"] = to_numpy(posterior.flags)
     rows["training_distance"] = to_numpy(posterior.distance)
@@ -122,5 +152,43 @@ def _fill_parameters(
             rows[f"{name}{end}"] = value[:, k]
         if draws:
             rows[f"{name}{DRAWS}"] = to_numpy(posterior.samples[..., k]) + shift[:, k, None]
+    whole, labels = of_whole(posterior), labels_of(posterior.space)
+    if whole is not posterior:
+        labels = [*labels, str]
+        _fill_whole(rows, whole)
     for end in ("", "_err"):
-        rows[f"r_eff_arcsec{end}"] = rows[f"r_eff{end}"] * to_numpy(cutouts.pixel_scale)
+        for label in labels:
+            size = rows[f"{label('r_eff')}{end}"]
+            rows[f"{label('r_eff_arcsec')}{end}"] = size * to_numpy(cutouts.pixel_scale)
+
+
+def _fill_whole(rows: NDArray[np.void], whole: Draws) -> None:
+    """Fill in means, deviations and quantiles of what components are together."""
+    values = {"": to_numpy(whole.mean), "_err": to_numpy(whole.std)}
+    quantiles = to_numpy(whole.quantiles(list(LEVELS.values())))
+    values |= {f"_{end}": quantiles[:, j] for j, end in enumerate(LEVELS)}
+    for end, value in values.items():
+        for k, name in enumerate(whole.space.names):
+            rows[f"{name}{end}"] = value[:, k]
+
+
+def of_whole(posterior: Posterior) -> Draws:
+    """Return draws of what the components are together; of one component those themselves."""
+    space, samples = posterior.space, posterior.samples
+    names = sums_of(space)
+    if not isinstance(space, ParameterSpace) or not names:
+        return posterior
+    each = combined(samples.flatten(0, 1), space).view(*samples.shape[:2], -1)
+    return Draws(CombinedParameters(names), each, posterior.weights)
+
+
+def sums_of(space: Named) -> tuple[str, ...]:
+    """Return the names of what the components are together; none of a single one."""
+    return combined_names(space) if isinstance(space, ParameterSpace) else ()
+
+
+def labels_of(space: Named) -> list[Callable[[str], str]]:
+    """Return, for each component, what turns a plain name into that of its column."""
+    if not isinstance(space, ParameterSpace):
+        return [str]
+    return [partial(space.label, k) for k in range(space.n_components)]

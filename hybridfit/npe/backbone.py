@@ -42,6 +42,14 @@ class NetworkOptions:
     flow_layers: int = option(5, help="layers of the masked autoregressive flow")
     flow_hidden: int = option(128, help="hidden features of a layer of the flow")
     flow_blocks: int = option(1, help="residual blocks of a layer of the flow")
+    members: int = option(
+        1,
+        help=(
+            "readers and flows that share backbone and initial estimator; of several the posterior "
+            "is the mean, and their disagreement the epistemic error"
+        ),
+        low=1,
+    )
     refinement: bool = option(
         False,
         help="refine the estimate of an initial estimator by Gauss-Newton steps on the pixels",

@@ -13,14 +13,16 @@ from hybridfit.data.diagnostics import NetworkDiagnostics
 from hybridfit.data.draws_batch import DrawsBatch, per_draw
 from hybridfit.data.samples import Posterior
 from hybridfit.model.parameters import ParameterSpace
-from hybridfit.npe.frame import LARGEST, Frame, encode_coords, log_jacobian
+from hybridfit.model.scene_values import SceneValues
+from hybridfit.npe.coordinates import FlowCoordinates
+from hybridfit.npe.frame import Frame, encode_coords, log_jacobian
 from hybridfit.npe.laplace import Laplace
 from hybridfit.npe.network import Estimator
 
 
 @dataclass(frozen=True)
 class FlowDensity(Batch):
-    """q(u, ln flux, sky | pixels) of B galaxies.
+    """q(u, ln fluxes, sky | pixels) of B galaxies.
 
     Args:
         estimator: the network, on the device of the others.
@@ -29,6 +31,7 @@ class FlowDensity(Batch):
         seen: (B,) bool, whether there are pixels.
         space: whose whitened coordinates u the density is quoted in.
         laplace: about which the flow works, where the network refines its initial estimate.
+        scenes: of ``space``, where something is tied in it.
     """
 
     estimator: Estimator
@@ -37,9 +40,15 @@ class FlowDensity(Batch):
     seen: Tensor
     space: ParameterSpace
     laplace: Laplace | None = None
+    scenes: SceneValues | None = None
+
+    @property
+    def coordinates(self) -> FlowCoordinates:
+        """What the flow's coordinates are."""
+        return self.estimator.coordinates
 
     def to_flow(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The flow's own variable z (B, S, 8) of coordinates t (B, S, 8), ln |d z / d t| (B, S)."""
+        """The flow's own variable z (B, S, T) of coordinates t (B, S, T), ln |d z / d t| (B, S)."""
         log_slope = torch.zeros_like(t[..., 0])
         if self.laplace is not None:
             t = self.laplace.whiten(t)
@@ -48,7 +57,7 @@ class FlowDensity(Batch):
         return z.float(), log_slope + self.estimator.log_scale.to(log_slope)
 
     def from_flow(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Coordinates t (B, S, 8) of the flow's own variable z (B, S, 8), ln |d z / d t| (B, S)."""
+        """Coordinates t (B, S, T) of the flow's own variable z (B, S, T), ln |d z / d t| (B, S)."""
         t = self.estimator.original(z).double()
         log_slope = torch.zeros_like(t[..., 0])
         if self.laplace is not None:
@@ -57,20 +66,20 @@ class FlowDensity(Batch):
 
     @torch.inference_mode()
     def log_prob(self, coords: Tensor, linear: Tensor) -> Tensor:
-        """Return the log density in (u, ln flux, sky), (B, S) float64; -inf where it vanishes.
+        """Return the log density in (u, ln fluxes, sky), (B, S) float64; -inf where it vanishes.
 
         Args:
-            coords: (B, S, 6) render coordinates, cutout pixels.
-            linear: (B, S, 2) flux and sky per pixel, image units.
+            coords: (B, S, C) render coordinates, cutout pixels.
+            linear: (B, S, L) fluxes and sky per pixel, image units.
         """
         b, s, _ = coords.shape
-        t, frame, good = self._encode(coords, linear)
+        t, good = self._encode(coords, linear)
         z, log_slope = self.to_flow(t.view(b, s, -1))
         value = self.estimator.flow.log_prob_of(z, self.context).double()
-        value = (
-            value + log_slope + log_jacobian(t, coords.flatten(0, 1), frame, self.space).view(b, s)
-        )
-        drawn = good & (t[:, 2] < LARGEST)  # no draws lie beyond
+        value = value + log_slope + self.log_jacobian(t, coords.flatten(0, 1), s).view(b, s)
+        drawn = good
+        for column, largest in self.coordinates.largest.items():
+            drawn = drawn & (t[:, column] < largest)  # no draws lie beyond
         return torch.where(drawn.view(b, s) & torch.isfinite(value), value, -torch.inf)
 
     @torch.inference_mode()
@@ -78,26 +87,39 @@ class FlowDensity(Batch):
         """Return sqrt(mean z^2) of points in the flow's normal space, about 1 for draws.
 
         Args:
-            coords: (B, 6) render coordinates, cutout pixels.
-            linear: (B, 2) flux and sky per pixel, image units.
+            coords: (B, C) render coordinates, cutout pixels.
+            linear: (B, L) fluxes and sky per pixel, image units.
 
         Returns:
             (B,) float64, NaN without a posterior of the network or without a point.
         """
-        t, _, good = self._encode(coords[:, None], linear[:, None])
+        t, good = self._encode(coords[:, None], linear[:, None])
         own, _ = self.to_flow(t[:, None])
         z = self.estimator.flow.to_normal(own, self.context)[:, 0].double()
         return torch.where(good, (z**2).mean(dim=1).sqrt(), torch.nan)
 
-    def _encode(self, coords: Tensor, linear: Tensor) -> tuple[Tensor, Frame, Tensor]:
-        """Coordinates t (B S, 8), their frames, and whether the point is valid (B S,)."""
+    def log_jacobian(self, t: Tensor, coords: Tensor, s: int) -> Tensor:
+        """Return `hybridfit.npe.frame.log_jacobian` (B S,) of S points of each galaxy.
+
+        Args:
+            t: (B S, T).
+            coords: (B S, C) render coordinates of t.
+            s: S.
+        """
+        each = torch.arange(len(self.context), device=t.device).repeat_interleave(s)
+        scenes = None if self.scenes is None else self.scenes[each]
+        return log_jacobian(t, coords, self.frame[each], self.space, self.coordinates, scenes)
+
+    def _encode(self, coords: Tensor, linear: Tensor) -> tuple[Tensor, Tensor]:
+        """Coordinates t (B S, T), and whether the point is valid (B S,)."""
         b, s, _ = coords.shape
         frame = self.frame[torch.arange(b, device=coords.device).repeat_interleave(s)]
         coords, linear = coords.flatten(0, 1), linear.flatten(0, 1)
-        good = (linear[:, 0] > 0) & torch.isfinite(coords).all(dim=1)
-        flux = torch.where(good, linear[:, 0], 1.0)
+        good = (linear[:, :-1] > 0).all(dim=1) & torch.isfinite(coords).all(dim=1)
+        flux = torch.where(good[:, None], linear[:, :-1], 1.0)
         safe = torch.where(good[:, None], coords, 0.0)
-        return encode_coords(safe, torch.stack([flux, linear[:, 1]], dim=1), frame), frame, good
+        safe_linear = torch.cat([flux, linear[:, -1:]], dim=1)
+        return encode_coords(safe, safe_linear, frame, self.coordinates), good
 
 
 @dataclass(frozen=True)
@@ -109,9 +131,9 @@ class NetworkDraws(DrawsBatch):
 
     Args:
         density: that was drawn from.
-        coords: (B, S, 6) float64 render coordinates, cutout pixels; NaN for a galaxy without draws.
-        linear: (B, S, 2) float64 flux and sky per pixel, image units.
-        log_prob: (B, S) float64 ln density of each draw in (u, ln flux, sky).
+        coords: (B, S, C) float64 render coordinates, cutout pixels; NaN for a galaxy without draws.
+        linear: (B, S, L) float64 fluxes and sky per pixel, image units.
+        log_prob: (B, S) float64 ln density of each draw in (u, ln fluxes, sky).
         zeropoint: (B,) mag.
         diagnostics: how well the network knows the galaxies.
     """

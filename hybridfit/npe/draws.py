@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from hybridfit.batch import Batch
-from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import MAX_U
 from hybridfit.npe.density import FlowDensity
-from hybridfit.npe.frame import LARGEST, Frame, decode, log_jacobian, position
+from hybridfit.npe.frame import Frame, decode, position
 
 # standard deviations: the flow's coordinates have longer tails than a normal's, and draws that
 # explode lie far beyond
@@ -87,7 +86,7 @@ def draw_plausible(
         noise = own_noise([ids[i] for i in rows.tolist()], n_samples, n, seed, attempt)
         z, log_q = density.estimator.flow.from_normal(noise.to(context), some.context)
         drawn, log_slope = some.from_flow(z)
-        good = _is_plausible(z, drawn, some.frame, density.space)
+        good = _is_plausible(z, drawn, some)
         if attempt == 0 and n_samples >= ENOUGH:
             middle, limit = usual_range(drawn, good)
         good &= ((drawn - middle[rows]).abs() <= limit[rows]).all(dim=2)
@@ -118,14 +117,19 @@ def own_noise(ids: Sequence[str], n_samples: int, n: int, seed: int, attempt: in
     return noise
 
 
-def _is_plausible(z: Tensor, t: Tensor, frame: Frame, space: ParameterSpace) -> Tensor:
+def _is_plausible(z: Tensor, t: Tensor, density: FlowDensity) -> Tensor:
     """(B, S) whether draws lie within the range of the parameters; NaN does not."""
-    inside = (z.abs() < MAX_WHITENED).all(dim=2) & (t[..., 2:6].abs() < MAX_U).all(dim=2)
-    inside &= t[..., 2] < LARGEST
-    x, y = position(t, frame)
-    box = frame.position_bounds_of(space)[:, None]
-    inside &= (x - box[..., 0]).abs() < box[..., 2]
-    return inside & ((y - box[..., 1]).abs() < box[..., 3])
+    coordinates = density.coordinates
+    inside = (z.abs() < MAX_WHITENED).all(dim=2)
+    inside &= (t[..., coordinates.shapes].abs() < MAX_U).all(dim=2)
+    for column, largest in coordinates.largest.items():
+        inside &= t[..., column] < largest
+    box = density.frame.position_bounds_of(density.space)[:, None]
+    for place in coordinates.positions:
+        x, y = position(t, density.frame, place.column)
+        inside &= (x - box[..., 0]).abs() < box[..., 2]
+        inside &= (y - box[..., 1]).abs() < box[..., 3]
+    return inside
 
 
 def usual_range(t: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,16 +152,16 @@ def usual_range(t: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(torch.isfinite(middle), middle, 0.0), limit
 
 
-def decoded_draws(t: Tensor, frame: Frame, space: ParameterSpace) -> tuple[Tensor, Tensor, Tensor]:
-    """Return draws t (B, S, P) of the flow in render coordinates.
+def decoded_draws(t: Tensor, density: FlowDensity) -> tuple[Tensor, Tensor, Tensor]:
+    """Return draws t (B, S, T) of a density in render coordinates.
 
     Returns:
-        Render coordinates (B, S, 6), flux and sky (B, S, 2) in image units, and the log Jacobian
-        (B, S) that leads from a density of t to one of whitened coordinates, ln flux and sky.
+        Render coordinates (B, S, C), fluxes and sky (B, S, L) in image units, and the log Jacobian
+        (B, S) that leads from a density of t to one of whitened coordinates, ln fluxes and sky.
     """
     b, s, _ = t.shape
     flat = t.reshape(b * s, -1)
-    frames = frame[torch.arange(b, device=t.device).repeat_interleave(s)]
-    coords, linear = decode(flat, frames)
-    jacobian = log_jacobian(flat, coords, frames, space)
+    frames = density.frame[torch.arange(b, device=t.device).repeat_interleave(s)]
+    coords, linear = decode(flat, frames, density.coordinates)
+    jacobian = density.log_jacobian(flat, coords, s)
     return coords.view(b, s, -1), linear.view(b, s, -1), jacobian.view(b, s)

@@ -27,8 +27,8 @@ class Laplace(Batch):
     """Gaussians in the flow's coordinates t of B galaxies.
 
     Args:
-        mean: (B, 8) float64.
-        factor: (B, 8, 8) float64 lower L of the precision, L L^T.
+        mean: (B, T) float64.
+        factor: (B, T, T) float64 lower L of the precision, L L^T.
     """
 
     mean: Tensor
@@ -41,18 +41,18 @@ class Laplace(Batch):
         return cls(nothing[:, :, 0], nothing)
 
     def whiten(self, t: Tensor) -> Tensor:
-        """w (B, S, 8) float64 of coordinates t (B, S, 8)."""
+        """w (B, S, T) float64 of coordinates t (B, S, T)."""
         offset = (t.double() - self.mean[:, None]) @ self.factor
         return LINEAR * torch.asinh(offset / LINEAR)
 
     def original(self, w: Tensor) -> Tensor:
-        """Coordinates t (B, S, 8) float64 of w (B, S, 8)."""
+        """Coordinates t (B, S, T) float64 of w (B, S, T)."""
         offset = LINEAR * torch.sinh((w.double() / LINEAR).clamp(-FAR, FAR))
         step = torch.linalg.solve_triangular(self.factor, offset, upper=False, left=False)
         return self.mean[:, None] + step
 
     def log_slope(self, w: Tensor) -> Tensor:
-        """ln |d w / d t| (B, S) at w (B, S, 8)."""
+        """ln |d w / d t| (B, S) at w (B, S, T)."""
         volume = torch.diagonal(self.factor, dim1=1, dim2=2).log().sum(dim=1)
         bent = torch.log(torch.cosh((w.double() / LINEAR).clamp(-FAR, FAR))).sum(dim=2)
         return volume[:, None] - bent

@@ -10,6 +10,7 @@ batches with views and on many cheaper ones without.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -18,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hybridfit.npe.backbone import NetworkOptions, make_backbone, n_tokens
+from hybridfit.npe.coordinates import SERSIC, FlowCoordinates
+from hybridfit.npe.ensemble import EnsembleFlow
 from hybridfit.npe.flow import MaskedFlow
-from hybridfit.npe.frame import N_TARGETS
-from hybridfit.npe.refinement_scalars import N_SCALARS
+from hybridfit.npe.refinement_scalars import n_step_scalars
 from hybridfit.npe.targets import TargetColumn
 
 
@@ -32,14 +34,22 @@ class Estimator(nn.Module):
     Args:
         options: see `NetworkOptions`.
         n_scalars: F, scalars of a galaxy, those of the refinement included.
-        n_targets: P, coordinates of the flow.
+        n_targets: P, coordinates of the flow; default those of the model.
+        coordinates: of the model whose parameters the network, or its initial estimator, knows.
     """
 
-    def __init__(self, options: NetworkOptions, n_scalars: int, n_targets: int = N_TARGETS) -> None:
+    def __init__(
+        self,
+        options: NetworkOptions,
+        n_scalars: int,
+        n_targets: int | None = None,
+        coordinates: FlowCoordinates = SERSIC,
+    ) -> None:
         super().__init__()
-        self.options = options
+        n_targets = coordinates.n if n_targets is None else n_targets
+        self.options, self.coordinates = options, coordinates
         self.n_scalars, self.n_targets = n_scalars, n_targets
-        self.initial_estimator = make_initial_estimator(options, n_scalars)
+        self.initial_estimator = make_initial_estimator(options, n_scalars, coordinates)
         self.backbone = make_backbone(options)
         seen = 0 if self.backbone is None else self.backbone.num_features
         read = n_scalars if options.moments else seen
@@ -53,16 +63,13 @@ class Estimator(nn.Module):
             _Gated(width, seen) for _ in range(options.corrections if corrected else 0)
         )
         self.exit = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, options.context))
+        self.others = nn.ModuleList(
+            _Reader(read, seen, len(self.corrections), options) for _ in range(options.members - 1)
+        )
         self.head = nn.Linear(options.context, n_targets * (n_targets + 3) // 2)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        self.flow = MaskedFlow(
-            n_targets,
-            options.context,
-            layers=options.flow_layers,
-            hidden=options.flow_hidden,
-            blocks=options.flow_blocks,
-        )
+        self.flow = _make_flow(n_targets, options)
         self._register_statistics()
         if self.backbone is not None:
             # the mean over tokens loses positions in the frame
@@ -78,8 +85,9 @@ class Estimator(nn.Module):
         for name, size in (("scalar", self.n_scalars), ("target", self.n_targets)):
             self.register_buffer(f"{name}_mean", torch.zeros(size))
             self.register_buffer(f"{name}_std", torch.ones(size))
-        self.register_buffer("context_mean", torch.zeros(self.options.context))
-        self.register_buffer("context_whitening", torch.eye(self.options.context))
+        size = self.options.context * self.options.members
+        self.register_buffer("context_mean", torch.zeros(size))
+        self.register_buffer("context_whitening", torch.eye(size))
         self.register_buffer("distance_limit", torch.tensor(torch.inf))
 
     tokens_of: Callable[[Tensor], Tensor] | None = None  # compiled
@@ -122,7 +130,7 @@ class Estimator(nn.Module):
             use_views: whether the Swin reads the views.
 
         Returns:
-            (B, C).
+            (B, M C), those of all members in a row.
 
         Raises:
             ValueError: if these weights belong to a version that measures other scalars.
@@ -157,12 +165,10 @@ class Estimator(nn.Module):
             features = scalars.new_zeros(len(scalars), self.entry.in_features)
         # bfloat16 is for the backbone only: the scalars of bright galaxies need the digits
         with torch.autocast(device_type=features.device.type, enabled=False):
-            x = self.entry(features)
-            for block in self.blocks:
-                x = block(x, features)
-            for block in self.corrections if seen is not None else ():
-                x = block(x, seen)
-            return self.exit(x)
+            others = [other for other in self.others if isinstance(other, _Reader)]
+            readers: list[Estimator | _Reader] = [self, *others]
+            contexts = [_read(reader, features, seen) for reader in readers]
+            return contexts[0] if len(contexts) == 1 else torch.cat(contexts, dim=1)
 
     def losses(
         self, views: Tensor, scalars: Tensor, targets: Tensor, use_views: bool = True
@@ -170,19 +176,31 @@ class Estimator(nn.Module):
         """Negative log densities of t (B,): of the flow as "nll", of Gaussians as the others.
 
         "head" is the Gaussian on the context; "seen", where views are read, that on the
-        backbone's features alone.
+        backbone's features alone. Of several members "nll" is the mean of theirs, which trains each
+        of them, and "mixture" that of their mean density, which is the posterior.
         """
         seen = self._seen(views) if use_views else None
         context = self._context_of(scalars, seen).float()
         z = self.standardised(targets)
         with torch.autocast(device_type=z.device.type, enabled=False):
-            losses = {
-                "nll": -self.flow.log_prob(z, context) - self.log_scale,
-                "head": gaussian_nll(z, self.head(context)) - self.log_scale,
-            }
+            losses = self._flow_losses(z, context)
+            heads = [gaussian_nll(z, self.head(own)) for own in self._contexts(context)]
+            head = heads[0] if len(heads) == 1 else torch.stack(heads).mean(dim=0)
+            losses["head"] = head - self.log_scale
             if seen is not None:
                 losses["seen"] = gaussian_nll(z, self.seen_head(seen)) - self.log_scale
         return losses
+
+    def _flow_losses(self, z: Tensor, context: Tensor) -> dict[str, Tensor]:
+        if not isinstance(self.flow, EnsembleFlow):
+            return {"nll": -self.flow.log_prob(z, context) - self.log_scale}
+        each = -self.flow.of_members(z, context) - self.log_scale
+        mixture = math.log(len(each)) - torch.logsumexp(-each, dim=0)
+        return {"nll": each.mean(dim=0), "mixture": mixture}
+
+    def _contexts(self, context: Tensor) -> tuple[Tensor, ...]:
+        """The contexts (B, C) of the M members in ``context`` (B, M C)."""
+        return context.chunk(self.options.members, dim=1)
 
     def set_context(self, contexts: Tensor, quantile: float = 0.999) -> None:
         """Set the usual contexts from (N, C), and the distance that few of them exceed."""
@@ -201,6 +219,51 @@ class Estimator(nn.Module):
         return offset.square().mean(dim=1).sqrt()
 
 
+def _make_flow(n: int, options: NetworkOptions) -> MaskedFlow | EnsembleFlow:
+    """Return the flow of ``n`` coordinates, or the mixture of those of several members."""
+    flows = [
+        MaskedFlow(
+            n,
+            options.context,
+            layers=options.flow_layers,
+            hidden=options.flow_hidden,
+            blocks=options.flow_blocks,
+        )
+        for _ in range(options.members)
+    ]
+    return flows[0] if len(flows) == 1 else EnsembleFlow(flows)
+
+
+class _Reader(nn.Module):
+    """From scalars and the backbone's features to a context, as `Estimator` does it.
+
+    Args:
+        read: numbers that the blocks read.
+        seen: features of the backbone.
+        corrections: blocks that read these.
+        options: of the network.
+    """
+
+    def __init__(self, read: int, seen: int, corrections: int, options: NetworkOptions) -> None:
+        super().__init__()
+        width = options.width
+        self.entry = nn.Linear(read, width)
+        self.blocks = nn.ModuleList(_Gated(width, read) for _ in range(options.blocks))
+        self.corrections = nn.ModuleList(_Gated(width, seen) for _ in range(corrections))
+        self.exit = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, options.context))
+
+
+def _read(reader: Estimator | _Reader, features: Tensor, seen: Tensor | None) -> Tensor:
+    """Return the context (B, C) that one reader makes of features (B, F) and (B, D)."""
+    x = reader.entry(features)
+    for block in reader.blocks:
+        x = block(x, features)
+    for block in reader.corrections if seen is not None else ():
+        x = block(x, seen)
+    context: Tensor = reader.exit(x)
+    return context
+
+
 class _Gated(nn.Module):
     """x + B(silu(A(LN x)) * G(features)), the identity at the start."""
 
@@ -217,12 +280,16 @@ class _Gated(nn.Module):
         return x + self.outer(functional.silu(self.inner(self.norm(x))) * self.gate(features))
 
 
-def make_initial_estimator(options: NetworkOptions, n_scalars: int) -> Estimator | None:
+def make_initial_estimator(
+    options: NetworkOptions, n_scalars: int, coordinates: FlowCoordinates = SERSIC
+) -> Estimator | None:
     """The network of the initial estimate: without views, trained before and kept fixed."""
     if not options.refinement:
         return None
-    alone = replace(options, backbone="none", pretrained=False, refinement=False)
-    return Estimator(alone, n_scalars - N_SCALARS).requires_grad_(False).eval()
+    alone = replace(options, backbone="none", pretrained=False, refinement=False, members=1)
+    measured = n_scalars - n_step_scalars(coordinates.n)
+    estimator = Estimator(alone, measured, coordinates=coordinates)
+    return estimator.requires_grad_(False).eval()
 
 
 def gaussian_nll(z: Tensor, head: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Normal equations of one Sersic profile and a sky about a point, with weights for a network.
+"""Normal equations of a galaxy and a sky about a point, with weights for a network.
 
-Most of a cutout is sky. The profile and its derivatives are rendered in a window that holds all
+Most of a cutout is sky. The profiles and their derivatives are rendered in a window that holds all
 but a squared signal to noise of `LEFT_OUT` of the galaxy; pixels beyond it constrain the sky only.
 Pixels are in units of the sky's noise, because squares of some surveys' fluxes overflow float32.
 """
@@ -16,7 +16,7 @@ from hybridfit.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.detection.background import typical_sigma
 from hybridfit.model.parameters import ParameterSpace
-from hybridfit.model.profiles import Sersic
+from hybridfit.model.profiles import find_profile
 from hybridfit.npe.robust_weights import robust_weights
 from hybridfit.rendering.design_matrix import (
     information_and_gradient,
@@ -37,11 +37,11 @@ STEPS, SPAN = 24, 30.0  # of the integral over the light beyond a radius
 
 @dataclass(frozen=True)
 class NormalEquations(Batch):
-    """Normal equations of B galaxies about a point, by render coordinates, flux, sky; float64.
+    """Normal equations of B galaxies about a point, by render coordinates, fluxes, sky; float64.
 
     Args:
-        information: (B, 8, 8) Fisher matrix.
-        gradient: (B, 8) of the log likelihood.
+        information: (B, C + L, C + L) Fisher matrix.
+        gradient: (B, C + L) of the log likelihood.
         chi2: (B, 2) mean squared residual over the noise: of all pixels, and weighted by the
             galaxy's squared signal to noise in them.
         kept: (B, 2) share of their weight that pixels kept, in the same means.
@@ -83,8 +83,9 @@ def normal_equations(
     cutouts: Cutouts,
     noise: NoiseLevel | None = None,
     model_error: float | None = None,
+    space: ParameterSpace = ParameterSpace(),
 ) -> NormalEquations:
-    """Return the normal equations of one Sersic profile and a constant sky.
+    """Return the normal equations of the components of ``space`` and a constant sky.
 
     With ``noise``, for a network, galaxies much smaller than their cutout are rendered in a window,
     and weights come from the noise level and the model at the point. The noise map is not used
@@ -92,18 +93,20 @@ def normal_equations(
     on simulated galaxies would learn from it more than an observer knows.
 
     Args:
-        coords: (B, 6) float64: x, y [cutout pixels], ln r_circ [ln pix], ln n, eta1, eta2.
-        linear: (B, 2) float64 flux and sky per pixel, image units.
+        coords: (B, C) float64: x, y [cutout pixels], ln r_circ [ln pix], ln n, eta1, eta2 of each
+            component.
+        linear: (B, L) float64 fluxes and sky per pixel, image units.
         cutouts: the B galaxies.
         noise: what is known of the noise; None takes the noise map, and whole cutouts.
         model_error: share of its light by which the model may be wrong. Pixels that it explains
             worse get a smaller weight, see `hybridfit.npe.robust_weights`; None trusts all pixels.
+        space: whose components are rendered; default one Sersic profile.
     """
     found = _zeros(len(coords), coords.shape[1] + linear.shape[1], coords.device)
     side = max(cutouts.image.shape[-2:])
     sides = torch.full((len(coords),), side, device=coords.device)
     if noise is not None:
-        sides = window_sides(coords, linear[:, 0] / noise.sky, cutouts)
+        sides = window_sides(coords, linear[:, :-1] / noise.sky[:, None], cutouts, space)
     key = grid_key(cutouts.psf, cutouts.psf_oversampling) * (2 * side) + sides
     for k in key.unique().tolist():
         rows = (key == k).nonzero()[:, 0]
@@ -111,39 +114,69 @@ def normal_equations(
             width = int(sides[some[0]])
             known = None if noise is None else noise[some]
             chosen = cutouts[some]
-            made = _rendered(coords[some], linear[some], chosen, width, known, model_error)
+            made = _rendered(coords[some], linear[some], chosen, width, known, model_error, space)
             for field in fields(NormalEquations):
                 getattr(found, field.name)[some] = getattr(made, field.name)
     return found
 
 
-def window_sides(coords: Tensor, flux: Tensor, cutouts: Cutouts) -> Tensor:
+def window_sides(
+    coords: Tensor, flux: Tensor, cutouts: Cutouts, space: ParameterSpace = ParameterSpace()
+) -> Tensor:
     """(B,) int64 sides of the windows that hold the galaxies; the cutout's where it is needed.
 
     What lies beyond counts as squared signal to noise: of the profile without the PSF, out of
-    an ellipse within the window, and of a point source of the same flux.
+    an ellipse within the window, and of a point source of the same flux. Of several components the
+    sum of K terms is K times the sum of their squares at most.
 
     Args:
-        coords: (B, 6).
-        flux: (B,) in units of the sky's noise in a pixel.
+        coords: (B, C).
+        flux: (B, K) in units of the sky's noise in a pixel.
         cutouts: the B galaxies.
+        space: of K components.
     """
     height, width = cutouts.image.shape[-2:]
     whole = max(height, width)
-    space = ParameterSpace()
-    theta, _ = space.to_physical(coords, torch.stack([flux, 0 * flux], dim=1), cutouts.zeropoint)
-    r_eff, n, q = (theta[:, i].clamp_min(1e-3) for i in (3, 4, 5))
-    bright = flux**2
+    linear = torch.cat([flux, 0 * flux[:, :1]], dim=1)
+    theta, _ = space.to_physical(coords, linear, cutouts.zeropoint)
     sides = torch.full((len(coords),), whole, device=coords.device)
     grid = torch.logspace(0, 1, STEPS, SPAN, dtype=torch.float64, device=coords.device)
     for side in sorted((s for s in SIDES if s < WORTH * min(height, width)), reverse=True):
         half = side / 2 - 1.0
-        rho = (half / r_eff)[:, None] * grid
-        light = Sersic().evaluate(rho, n[:, None].clamp(0.15, 12.0)).nan_to_num(0.0) ** 2
-        beyond = torch.trapezoid(light * 2 * torch.pi * rho**2, torch.log(grid), dim=1)
-        beyond = bright * (beyond / (q * r_eff**2) + _psf_beyond(cutouts, half))
+        of_psf = _psf_beyond(cutouts, half)
+        each = [
+            flux[:, k] ** 2 * (_light_beyond(theta, space, k, half, grid) + of_psf)
+            for k in range(space.n_components)
+        ]
+        beyond = each[0] if len(each) == 1 else len(each) * torch.stack(each).sum(dim=0)
         sides = torch.where(beyond < LEFT_OUT, side, sides)
     return sides
+
+
+def _light_beyond(
+    theta: Tensor, space: ParameterSpace, k: int, half: float, grid: Tensor
+) -> Tensor:
+    """(B,) sum of the squares of a component of unit flux beyond ``half`` pixels.
+
+    Args:
+        theta: (B, Q) physical parameters.
+        space: of them.
+        k: number of the component.
+        half: pixels.
+        grid: (T,) radii of the integral, in units of ``half``.
+    """
+    component = space.components[k]
+    r_eff, q = (theta[:, space.column(k, name)].clamp_min(1e-3) for name in ("r_eff", "q"))
+    shape = [
+        theta[:, space.column(k, name), None].clamp(0.15, 12.0)
+        if name == "n"
+        else theta[:, space.column(k, name), None]
+        for name in component.shape
+    ]
+    rho = (half / r_eff)[:, None] * grid
+    light = find_profile(component.profile).evaluate(rho, *shape).nan_to_num(0.0) ** 2
+    inside = torch.trapezoid(light * 2 * torch.pi * rho**2, torch.log(grid), dim=1)
+    return inside / (q * r_eff**2)
 
 
 def _psf_beyond(cutouts: Cutouts, radius: float) -> Tensor:
@@ -184,14 +217,16 @@ def _rendered(
     side: int,
     noise: NoiseLevel | None,
     model_error: float | None,
+    space: ParameterSpace,
 ) -> NormalEquations:
     """The normal equations of galaxies that share a Fourier grid and the window's side."""
     unit = typical_sigma(cutouts) if noise is None else noise.sky
-    window = _window(coords, linear[:, 1], cutouts, unit, side, model_error)
-    shifted = torch.cat([coords[:, :2] - window.corner, coords[:, 2:]], dim=1)
-    images = _images(shifted, cutouts, window.data.shape[-2:])
-    flux = (linear[:, 0] / unit).float()
-    model = flux[:, None, None] * images[:, 0]
+    window = _window(coords, linear[:, -1], cutouts, unit, side, model_error)
+    images = _images(coords, cutouts, window, space)
+    flux = (linear[:, :-1] / unit[:, None]).float()
+    model = flux[:, :1, None] * images[0][:, 0]
+    for k in range(1, len(images)):
+        model = model + flux[:, k, None, None] * images[k][:, 0]
     if noise is None:
         variance = (cutouts.sigma / unit.float()[:, None, None]).square()
     else:
@@ -202,14 +237,16 @@ def _rendered(
     if model_error is not None:
         weight = robust_weights(residual, variance, window.used, model_error * model)
     level = torch.ones_like(window.data[:1])  # (1, h, w), the term of a constant sky
-    columns = [*shape_columns([images], flux[:, None]), *linear_columns([images], level)]
+    columns = [*shape_columns(images, flux), *linear_columns(images, level)]
     information, gradient = information_and_gradient(columns, weight / variance, residual)
     if window.beyond is not None:  # where there is sky alone
         information[:, -1, -1] += window.beyond[:, 1]
         gradient[:, -1] += window.beyond[:, 3]
     chi2, kept = _mean_residuals(window, residual, model, variance, weight)
     back = torch.ones_like(gradient)
-    back[:, -2:] = 1 / unit[:, None]  # d / d flux and d / d sky in the image's units again
+    back[:, -linear.shape[1] :] = (
+        1 / unit[:, None]
+    )  # d / d flux and d / d sky in the image's units again
     information = information * back[:, :, None] * back[:, None]
     return NormalEquations(information, gradient * back, chi2, kept)
 
@@ -240,7 +277,7 @@ def _window(
     """Cut windows of ``side`` around the galaxies, or take whole cutouts.
 
     Args:
-        coords: (b, 6).
+        coords: (b, C), of which the first component's position counts.
         sky: (b,) flux per pixel.
         cutouts: the b galaxies.
         unit: (b,) noise of the sky in a pixel, flux units.
@@ -279,12 +316,19 @@ def _sums(*images: Tensor) -> Tensor:
     return torch.stack([image.sum(dim=(1, 2)) for image in images], dim=1).double()
 
 
-def _images(coords: Tensor, cutouts: Cutouts, sides: torch.Size) -> Tensor:
-    """Unit-flux images of the galaxies and their derivatives, (B, 7, H, W)."""
-    grid = grid_of(cutouts, torch.float32, shape=sides)
-    profile = Sersic()
-    shape = geometry(coords, profile, torch.float32)
-    return component_images(shape, profile, grid, transfer_of(cutouts, grid), jacobian=True)
+def _images(
+    coords: Tensor, cutouts: Cutouts, window: _Window, space: ParameterSpace
+) -> list[Tensor]:
+    """Unit-flux images of each component and their derivatives, (B, 1 + D, H, W)."""
+    grid = grid_of(cutouts, torch.float32, shape=window.data.shape[-2:])
+    transfer, images = transfer_of(cutouts, grid), []
+    for component, own in zip(space.components, space.slices(), strict=True):
+        x, y = own.start, own.start + 2
+        shifted = torch.cat([coords[:, x:y] - window.corner, coords[:, y : own.stop]], dim=1)
+        profile = find_profile(component.profile)
+        shape = geometry(shifted, profile, torch.float32)
+        images.append(component_images(shape, profile, grid, transfer, jacobian=True))
+    return images
 
 
 def _variance_per_flux(model: Tensor, noise: NoiseLevel, centre: Tensor) -> Tensor:

@@ -20,7 +20,9 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.diagnostics import NetworkDiagnostics
 from hybridfit.data.flags import Flag
 from hybridfit.data.samples import Posterior
+from hybridfit.model.galaxy_model import SERSIC_NAME
 from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.scene_values import SceneValues
 from hybridfit.npe.density import FlowDensity, NetworkDraws
 from hybridfit.npe.draws import decoded_draws, draw_plausible
 from hybridfit.npe.frame import Frame
@@ -35,33 +37,64 @@ AT_ONCE = {"cpu": 64, "cuda": 1024}  # galaxies
 PIXELS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 25}
 
 
-def load_estimator(path: str | Path | None = None) -> Estimator:
+def packaged_folder(model: str = SERSIC_NAME) -> Path:
+    """Return the folder of the package's own network for a model, whether there is one or not."""
+    return PACKAGED if model == SERSIC_NAME else PACKAGED / model.replace("+", "_")
+
+
+def is_packaged(model: str) -> bool:
+    """Return whether the package has a network for a model."""
+    return (packaged_folder(model) / WEIGHTS).is_file()
+
+
+def load_estimator(path: str | Path | None = None, model: str | None = None) -> Estimator:
     """Return a trained network, for evaluation in float32.
 
     Args:
         path: folder with weights.safetensors and config.yaml; default the package's own.
+        model: what it knows; default that of the weights in ``path``, or sersic.
 
     Raises:
         FileNotFoundError: if they are not there.
-        ValueError: if they do not fit each other.
+        ValueError: if they do not fit each other, or are of another model.
     """
-    if path is None and not (PACKAGED / WEIGHTS).is_file():
-        raise FileNotFoundError(
+    if path is None:
+        model = model or SERSIC_NAME
+        if not is_packaged(model):
+            raise FileNotFoundError(_not_packaged(model))
+        path = packaged_folder(model)
+    estimator = load_weights(path)
+    found = estimator.coordinates.model.name
+    if model is not None and found != model:
+        raise ValueError(
+            f"the weights in '{path}' are of the model {found}, expected {model}: give others "
+            "with --weights"
+        )
+    return estimator
+
+
+def _not_packaged(model: str) -> str:
+    if model == SERSIC_NAME:
+        return (
             f"this installation has no weights at '{PACKAGED}': pass --weights FOLDER, or "
             "--initial-values moments for a fit"
         )
-    return load_weights(PACKAGED if path is None else path)
+    return (
+        f"no network for the model {model} comes with this version: pass --weights FOLDER with one "
+        f"that you trained (hybridfit train with 'model: {model}'), or use hybridfit fit "
+        f"--model {model}, which needs none"
+    )
 
 
-@lru_cache(maxsize=1)
-def packaged_estimator() -> Estimator:
+@lru_cache(maxsize=2)
+def packaged_estimator(model: str = SERSIC_NAME) -> Estimator:
     """Return the package's own network; it is read once. Not to be changed."""
-    return load_estimator()
+    return load_estimator(model=model)
 
 
-def weights_digest(path: str | None = None) -> str:
+def weights_digest(path: str | None = None, model: str = SERSIC_NAME) -> str:
     """Return a digest of the file of weights, which identifies a network."""
-    return sha256((Path(path or PACKAGED) / WEIGHTS).read_bytes()).hexdigest()[:16]
+    return sha256((Path(path or packaged_folder(model)) / WEIGHTS).read_bytes()).hexdigest()[:16]
 
 
 def predict_cutouts(
@@ -70,7 +103,7 @@ def predict_cutouts(
     n_samples: int = 256,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    space: ParameterSpace = ParameterSpace(),
+    space: ParameterSpace | None = None,
 ) -> Posterior:
     """Draw from the posterior of each galaxy.
 
@@ -88,8 +121,9 @@ def predict_cutouts(
         n_samples: S, draws of each galaxy.
         seed: of the random numbers.
         device: where the network is evaluated.
-        space: one Sersic component and a constant sky, whose whitened coordinates the density is
-            quoted in. Of its prior the box of positions alone changes the draws.
+        space: of the network's model, with a prior whose whitened coordinates the density is quoted
+            in; default the network's own. Of its prior the box of positions alone changes the
+            draws.
 
     Returns:
         Posterior on the CPU. Where fewer than S draws are plausible some are repeated, with
@@ -109,7 +143,8 @@ def condition(
     cutouts: Cutouts,
     estimator: Estimator,
     device: torch.device | str = "cpu",
-    space: ParameterSpace = ParameterSpace(),
+    space: ParameterSpace | None = None,
+    scenes: SceneValues | None = None,
 ) -> FlowDensity:
     """Condition the flow on cutouts; return the density from which posteriors are drawn.
 
@@ -117,12 +152,17 @@ def condition(
         cutouts: B galaxies.
         estimator: from `load_estimator`; moved to ``device``.
         device: where the network is evaluated.
-        space: one Sersic component and a constant sky.
+        space: see `predict_cutouts`.
+        scenes: B of them, of ``space``; default those of its prior, with nothing else said.
 
     Raises:
         ValueError: for another kind of space, or a network of other parameters.
     """
+    space = estimator.coordinates.space if space is None else space
     _check_parameters(estimator, space)
+    if scenes is None and space.links is not None:
+        model = replace(estimator.coordinates.model, prior=space.prior)
+        scenes = model.values[[0] * len(cutouts)]
     estimator = estimator.to(device).eval()
     nothing = int(Flag.NO_DATA | Flag.UNREADABLE)
     usable = (~cutouts.mask).flatten(1).any(dim=1).cpu() & ((cutouts.flags.cpu() & nothing) == 0)
@@ -142,7 +182,9 @@ def condition(
         frame = frame.put(rows, inputs.frame)
         if laplace is not None and inputs.laplace is not None:
             laplace = laplace.put(rows, inputs.laplace)
-    return FlowDensity(estimator, context, frame, usable.to(context.device), space, laplace)
+    seen = usable.to(context.device)
+    scenes = None if scenes is None else scenes.to(context.device)
+    return FlowDensity(estimator, context, frame, seen, space, laplace, scenes)
 
 
 def _check_parameters(estimator: Estimator, space: ParameterSpace) -> None:
@@ -150,8 +192,20 @@ def _check_parameters(estimator: Estimator, space: ParameterSpace) -> None:
     if estimator.target_columns:
         names = ", ".join(target.name for target in estimator.target_columns)
         raise ValueError(f"these weights predict {names}, not the Sersic parameters")
-    if space.names != ParameterSpace().names:
-        raise ValueError(f"the network knows {ParameterSpace().names}, not {space.names}")
+    own = estimator.coordinates.space
+    if not same_parameters(own, space):
+        raise ValueError(f"the network knows {own.names}, not {space.names}")
+
+
+def same_parameters(own: ParameterSpace, other: ParameterSpace) -> bool:
+    """Return whether two spaces differ in priors at most."""
+    if own.names != other.names or (own.links is None) != (other.links is None):
+        return False
+    if own.links is None or other.links is None:
+        return True
+    one, two = (replace(s.links, priors=(), families=()) for s in (own, other) if s.links)
+    charts = [[c.slots for c in s.components] for s in (own, other)]
+    return one == two and charts[0] == charts[1]
 
 
 def _step_for(cutouts: Cutouts, device: torch.device | str) -> int:
@@ -185,7 +239,7 @@ def _drawn(density: FlowDensity, cutouts: Cutouts, n_samples: int, seed: int) ->
     draws = draw_plausible(density, cutouts.id, n_samples, seed)
     enough = (draws.count >= FEWEST) | (draws.count == n_samples)
     t = torch.where(enough[:, None, None], draws.t, 0.0)
-    coords, linear, jacobian = decoded_draws(t, density.frame, density.space)
+    coords, linear, jacobian = decoded_draws(t, density)
     distance = density.estimator.distance(density.context).double()
     flags = (draws.count < n_samples) * int(Flag.FEW_DRAWS)
     flags = flags | unfamiliar(cutouts, distance, density.estimator)
@@ -238,7 +292,7 @@ def _without_draws(density: FlowDensity, cutouts: Cutouts, n_samples: int) -> Ne
     nothing = torch.full((b, n_samples, 1), torch.nan, dtype=torch.float64, device=device)
     return NetworkDraws(
         density,
-        nothing.repeat(1, 1, density.space.n_nonlinear),
+        nothing.repeat(1, 1, density.space.n_coords),
         nothing.repeat(1, 1, density.space.n_linear),
         nothing[..., 0],
         cutouts.zeropoint.to(device),

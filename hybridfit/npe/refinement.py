@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.npe.frame import N_TARGETS, decode_with_slopes
+from hybridfit.npe.coordinates import SERSIC, FlowCoordinates
+from hybridfit.npe.frame import decode_with_slopes
 from hybridfit.npe.inputs import Inputs, make_inputs, without_dead_pixels
 from hybridfit.npe.laplace import FAR, Laplace
 from hybridfit.npe.normal_equations import normal_equations
@@ -36,10 +37,11 @@ if TYPE_CHECKING:
     from hybridfit.npe.network import Estimator
 
 N_GUESSES = 32  # draws whose median is the initial estimate
-# precision of the prior in t: x', y', flux and sky have none, and are tied loosely to the guess
-PRECISION = (0.1, 0.1, 1.0, 1.0, 1.0, 1.0, 0.1, 0.1)
-LONGEST = (3.0, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0, 3.0)  # step in each coordinate
-WIDEST = 5.0  # of a guess, as `FAR`: for size, index and ellipticity, in deviations of the prior
+# precision of the prior in t: x', y', fluxes and sky have none, and are tied loosely to the guess
+LOOSE = 0.1
+LONGEST, LONGEST_OFFSET = 1.0, 3.0  # step in each coordinate; of x', y' and sky
+# of a guess, as `FAR`: for size, index and ellipticity, in deviations of the prior, and ratios
+WIDEST = 5.0
 MODEL_ERRORS = (0.2, 0.03)  # of each step: share of its light by which the model may be wrong
 TINY = 1e-7  # added to a unit diagonal, so that rounding does not make H indefinite
 
@@ -55,61 +57,71 @@ def estimator_inputs(
         with_views: whether the views are made.
 
     Returns:
-        `Inputs` of the B galaxies; with an initial estimator their scalars (B, F + `N_SCALARS`)
-        describe the steps too, and ``laplace`` is the Gaussian that the last step found.
+        `Inputs` of the B galaxies; with an initial estimator their scalars describe the steps
+        too, and ``laplace`` is the Gaussian that the last step found.
     """
     inputs = make_inputs(cutouts, with_views)
     if initial_estimator is None:
         return inputs
     cutouts = without_dead_pixels(cutouts)
+    coordinates = initial_estimator.coordinates
     guess = initial_guess(initial_estimator, inputs)
     steps = []
     for model_error in MODEL_ERRORS:
-        steps.append(gauss_newton_step(guess, inputs, cutouts, model_error))
-        guess = _bounded(steps[-1].laplace.mean)
+        steps.append(gauss_newton_step(guess, inputs, cutouts, model_error, coordinates))
+        guess = _bounded(steps[-1].laplace.mean, coordinates)
     scalars = torch.cat([inputs.scalars, scalars_of(steps)], dim=1)
     return replace(inputs, scalars=scalars, laplace=steps[-1].laplace)
 
 
 @torch.no_grad()
 def initial_guess(initial_estimator: Estimator, inputs: Inputs) -> Tensor:
-    """Median t (B, 8) float64 of the initial estimator's draws, from one set of random numbers."""
-    noise = torch.randn(N_GUESSES, N_TARGETS, generator=torch.Generator().manual_seed(7))
+    """Median t (B, T) float64 of the initial estimator's draws, from one set of random numbers."""
+    coordinates = initial_estimator.coordinates
+    noise = torch.randn(N_GUESSES, coordinates.n, generator=torch.Generator().manual_seed(7))
     context = initial_estimator.context(inputs.views, inputs.scalars, use_views=False).float()
     shared = noise.to(context.device).expand(len(context), -1, -1)
     z, _ = initial_estimator.flow.from_normal(shared, context)
-    return _bounded(initial_estimator.original(z).median(dim=1).values.double())
+    return _bounded(initial_estimator.original(z).median(dim=1).values.double(), coordinates)
 
 
-def _bounded(t: Tensor) -> Tensor:
-    limit = t.new_tensor([FAR, FAR, *[WIDEST] * 4, FAR, FAR])
+def _bounded(t: Tensor, coordinates: FlowCoordinates) -> Tensor:
+    limit = coordinates.each(FAR, WIDEST, FAR, WIDEST, FAR).to(t)
     return torch.minimum(torch.maximum(t.nan_to_num(0.0), -limit), limit)
 
 
 @torch.no_grad()
 def gauss_newton_step(
-    guess: Tensor, inputs: Inputs, cutouts: Cutouts, model_error: float | None
+    guess: Tensor,
+    inputs: Inputs,
+    cutouts: Cutouts,
+    model_error: float | None,
+    coordinates: FlowCoordinates = SERSIC,
 ) -> Step:
     """One Gauss-Newton step from t.
 
     Args:
-        guess: (B, 8) float64 t.
+        guess: (B, T) float64 t.
         inputs: what was measured of the galaxies: their frame and their noise.
         cutouts: the B galaxies.
         model_error: see `normal_equations`.
+        coordinates: of the model.
     """
-    coords, linear, slopes = decode_with_slopes(guess, inputs.frame)
-    pixels = normal_equations(coords, linear, cutouts, inputs.noise, model_error)
-    precision = guess.new_tensor(PRECISION)
+    coords, linear, slopes = decode_with_slopes(guess, inputs.frame, coordinates)
+    space = coordinates.space
+    pixels = normal_equations(coords, linear, cutouts, inputs.noise, model_error, space)
+    precision = coordinates.each(LOOSE, 1.0, LOOSE, LOOSE, LOOSE).to(guess)
     whitened = precision == 1.0
     gradient = (slopes.mT @ pixels.gradient[:, :, None])[:, :, 0] - whitened * guess
     matrix = slopes.mT @ pixels.information @ slopes + torch.diag(precision)
     scale = torch.diagonal(matrix, dim1=1, dim2=2).rsqrt()
     unit = matrix * scale[:, :, None] * scale[:, None, :]
-    eye = torch.eye(N_TARGETS, dtype=guess.dtype, device=guess.device)
+    eye = torch.eye(coordinates.n, dtype=guess.dtype, device=guess.device)
     factor = torch.linalg.cholesky_ex(unit + TINY * eye)[0] / scale[:, :, None]
     whole = torch.cholesky_solve(gradient[:, :, None], factor)[:, :, 0]
-    cut = 1 / (whole.abs() / guess.new_tensor(LONGEST)).amax(dim=1).clamp_min(1.0)
+    offset, longest = LONGEST_OFFSET, LONGEST
+    most = coordinates.each(offset, longest, longest, longest, offset).to(guess)
+    cut = 1 / (whole.abs() / most).amax(dim=1).clamp_min(1.0)
     step = cut[:, None] * whole
     taken = (factor.mT @ step[:, :, None])[:, :, 0]
     length = (gradient * whole).sum(dim=1).clamp_min(0).sqrt()

@@ -8,14 +8,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hybridfit.npe.frame import N_TARGETS
+from hybridfit.npe.coordinates import SERSIC
 from hybridfit.npe.laplace import Laplace
 from hybridfit.npe.normal_equations import NormalEquations
 
-PAIRS = torch.tril_indices(N_TARGETS, N_TARGETS, -1)
-# mean, ln width, correlations, step, its length, how much was cut, chi2 of all and of the galaxy,
-# what pixels kept of their weight; length and cut of the first step
-N_SCALARS = 3 * N_TARGETS + PAIRS.shape[1] + 8
+
+def n_step_scalars(n: int) -> int:
+    """Return how many scalars describe two steps in ``n`` coordinates.
+
+    They are mean, ln width, correlations, step, its length, how much was cut, chi2 of all and of
+    the galaxy, what pixels kept of their weight; length and cut of the first step.
+    """
+    return 3 * n + n * (n - 1) // 2 + 8
+
+
+N_SCALARS = n_step_scalars(SERSIC.n)
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,7 @@ class Step:
 
     Args:
         laplace: the Gaussians at its end.
-        taken: (B, 8) the step in units of their widths.
+        taken: (B, T) the step in units of their widths.
         length: (B,) of the whole step, in them.
         cut: (B,) share of the whole step that was taken.
         pixels: the normal equations at its start.
@@ -38,11 +45,11 @@ class Step:
 
 
 def scalars_of(steps: Sequence[Step]) -> Tensor:
-    """Return scalars that describe two steps to a network, (B, `N_SCALARS`) float32."""
+    """Return scalars that describe two steps to a network, (B, F) float32, see `n_step_scalars`."""
     first, last = steps
     covariance = torch.cholesky_inverse(last.laplace.factor)
     width = torch.diagonal(covariance, dim1=1, dim2=2).sqrt()
-    i, j = PAIRS.to(width.device)
+    i, j = _pairs(width)
     columns = [
         last.laplace.mean,
         torch.log(width),
@@ -60,7 +67,14 @@ def scalars_of(steps: Sequence[Step]) -> Tensor:
 
 
 def step_signs(signs: Tensor) -> Tensor:
-    """Return the factors (K, `N_SCALARS`) of the scalars where those of t are ``signs`` (K, 8)."""
-    i, j = PAIRS
+    """Return the factors (K, F) of the scalars where those of t are ``signs`` (K, T)."""
+    i, j = _pairs(signs)
     one = torch.ones_like(signs)
-    return torch.cat([signs, one, signs[:, i] * signs[:, j], signs, one], dim=1)
+    rest = torch.ones_like(signs[:, :1]).expand(-1, 8)
+    return torch.cat([signs, one, signs[:, i] * signs[:, j], signs, rest], dim=1)
+
+
+def _pairs(like: Tensor) -> Tensor:
+    """Return rows and columns (2, T (T - 1) / 2) below the diagonal, for ``like`` (N, T)."""
+    n = like.shape[1]
+    return torch.tril_indices(n, n, -1, device=like.device)

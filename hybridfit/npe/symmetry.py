@@ -10,13 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hybridfit.npe.coordinates import SERSIC, FlowCoordinates
 from hybridfit.npe.inputs import FINE, N_ASYMMETRY, PSF_ORDERS, PSF_SCALES
 from hybridfit.npe.moments import ORDERS
 from hybridfit.npe.refinement_scalars import step_signs
-
-# of t: x', y', size, n, e1, e2, flux, sky
-TARGET_MIRROR = (1, -1, 1, 1, 1, -1, 1, 1)
-TARGET_TURN = (-1, -1, 1, 1, 1, 1, 1, 1)
 
 
 def _signs(m: int, n: int) -> list[tuple[int, int]]:
@@ -25,8 +22,13 @@ def _signs(m: int, n: int) -> list[tuple[int, int]]:
     return [(1, turn)] * n + ([(-1, turn)] * n if m else [])
 
 
-def scalar_signs(refined: bool = False) -> Tensor:
-    """Return the factors (2, F) of the scalars under a mirror image and under a turn."""
+def scalar_signs(refined: bool = False, coordinates: FlowCoordinates = SERSIC) -> Tensor:
+    """Return the factors (2, F) of the scalars under a mirror image and under a turn.
+
+    Args:
+        refined: whether scalars describe the steps of the refinement too.
+        coordinates: of the model.
+    """
     n, n_psf = len(FINE), len(PSF_SCALES)
     signs = _signs(0, n) + _signs(0, n - 1)
     for m, _ in ORDERS[1:]:
@@ -43,20 +45,24 @@ def scalar_signs(refined: bool = False) -> Tensor:
     measured = torch.tensor(signs).T.float()
     if not refined:
         return measured
-    of_targets = torch.tensor([TARGET_MIRROR, TARGET_TURN]).float()
-    return torch.cat([measured, step_signs(of_targets)], dim=1)
+    return torch.cat([measured, step_signs(coordinates.signs)], dim=1)
 
 
 def redrawn(
-    views: Tensor, scalars: Tensor, targets: Tensor, generator: torch.Generator
+    views: Tensor,
+    scalars: Tensor,
+    targets: Tensor,
+    generator: torch.Generator,
+    coordinates: FlowCoordinates = SERSIC,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mirror and turn each galaxy of a batch at random.
 
     Args:
         views: (B, 5, 64, 64), or (B, 0, ...) where they are not read.
         scalars: (B, F).
-        targets: (B, 8), t or w: their signs are the same.
+        targets: (B, T), t or w: their signs are the same.
         generator: of the choice, on the CPU.
+        coordinates: of the model.
 
     Returns:
         The same in a random one of the four equivalent frames.
@@ -65,9 +71,9 @@ def redrawn(
     mirror, turn = (torch.rand(2, len(scalars), generator=generator) < 0.5).to(device)
     signs = scalar_signs()
     if scalars.shape[1] > signs.shape[1]:
-        signs = scalar_signs(refined=True)
+        signs = scalar_signs(refined=True, coordinates=coordinates)
     signs = signs.to(device)
-    of_targets = torch.tensor([TARGET_MIRROR, TARGET_TURN], device=device).float()
+    of_targets = coordinates.signs.to(device)
     if views.shape[1]:
         # a turn is a flip of both axes, a mirror one of the rows
         flipped_rows = (mirror ^ turn)[:, None, None, None]

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from hybridfit.files.regular import check_regular, read_text
 from hybridfit.io.writing import atomic, write_text
+from hybridfit.model.galaxy_model import GalaxyModel
 from hybridfit.model.prior import Prior
 from hybridfit.npe.backbone import NetworkOptions
-from hybridfit.npe.frame import N_TARGETS
+from hybridfit.npe.coordinates import FlowCoordinates
 from hybridfit.npe.legacy_names import current_options, current_tensors
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.targets import parse_targets
@@ -29,7 +30,7 @@ from hybridfit.options.yaml_options import check_keys, load_yaml, nested, plain
 
 WEIGHTS, CONFIG, CARD = "weights.safetensors", "config.yaml", "card.json"
 LARGEST_CARD = 10_000_000  # bytes
-CONFIG_KEYS = ("network", "n_scalars", "n_targets", "prior", "simulator", "targets")
+CONFIG_KEYS = ("model", "network", "n_scalars", "n_targets", "prior", "simulator", "targets")
 
 
 def save_weights(
@@ -44,7 +45,8 @@ def save_weights(
     Args:
         estimator: the network, with its parameters and buffers.
         folder: created if missing.
-        config: what `load_weights` builds it from: network, n_scalars, n_targets, prior,
+        config: what `load_weights` builds it from: model (its name and scene; one Sersic profile
+            without it), network, n_scalars, n_targets, prior,
             simulator, targets.
         card: how it was trained, for readers.
         half: whether matrices are stored as float16. Vectors and whitening stay float32.
@@ -112,10 +114,23 @@ def load_config(folder: str | Path) -> dict[str, Any]:
         targets = checked(f"targets of '{path}'", list(config.get("targets") or ()), Sequence)
         config["targets"] = parse_targets(targets)
         config["prior"] = Prior.from_mapping(config.get("prior") or {})
-        wanted = len(config["targets"]) or N_TARGETS
+        wanted = len(config["targets"]) or coordinates_of(config, path).n
         if config["n_targets"] != wanted:
             raise ValueError(f"n_targets of '{path}' is {config['n_targets']}, expected {wanted}")
     return config
+
+
+def coordinates_of(config: Mapping[str, Any], path: Path) -> FlowCoordinates:
+    """Return the coordinates of the model that a config names."""
+    given = config.get("model")
+    if given is None:
+        return FlowCoordinates()
+    content = checked(f"model of '{path}'", given, Mapping)
+    check_keys(content, ["name", "scene"], f"model of '{path}'")
+    name, scene = (
+        checked(f"model.{k} of '{path}'", content.get(k), str) for k in ("name", "scene")
+    )
+    return FlowCoordinates(GalaxyModel(name, scene))
 
 
 def load_card(folder: str | Path) -> dict[str, Any]:
@@ -154,7 +169,8 @@ def load_weights(folder: str | Path, device: torch.device | str = "cpu") -> Esti
         tensors = current_tensors(load_file(path))
     with _of_weights(folder / CONFIG):
         _check_size(network, config, path)
-        estimator = Estimator(network, config["n_scalars"], config["n_targets"])
+        sizes = config["n_scalars"], config["n_targets"]
+        estimator = Estimator(network, *sizes, coordinates_of(config, folder / CONFIG))
     try:
         estimator.load_state_dict(tensors)
     except RuntimeError as error:

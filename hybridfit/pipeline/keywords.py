@@ -81,10 +81,12 @@ class PredictKeywords(ImageKeywords, total=False):
 
     read: ReadOptions
     predict: PredictOptions
+    model: str | None
     samples: int
     seed: int
     weights: str | None
     save_samples: bool
+    epistemic: bool
     device: Any
 
 

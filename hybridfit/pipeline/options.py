@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from hybridfit.deprecations import renamed_fields
 from hybridfit.io.formats import FORMATS, check_format
-from hybridfit.options.checks import check_fields
+from hybridfit.model.galaxy_model import MODELS, SERSIC_NAME
+from hybridfit.options.checks import check_choice, check_fields
 from hybridfit.options.metadata import option
 from hybridfit.pipeline.devices import MOST_THREADS, check_device
 
@@ -116,6 +117,13 @@ class RunOptions(FileRunOptions):
 class PredictOptions:
     """How posteriors are predicted, and what is kept of them."""
 
+    model: str | None = option(
+        None,
+        help=f"model of each galaxy that the network knows: {' or '.join(MODELS)}",
+        metavar="MODEL",
+        default_text=f"that of the weights; {SERSIC_NAME} without them",
+        common=True,
+    )
     samples: int = option(256, help="draws of each galaxy", low=2, common=True)
     seed: int = option(0, help="seed of the random numbers")
     weights: str | None = option(
@@ -126,9 +134,19 @@ class PredictOptions:
         common=True,
     )
     save_samples: bool = option(False, help="write the draws too", group="Results", common=True)
+    epistemic: bool = option(
+        False,
+        help=(
+            "write for each parameter the part of its error that comes from the network's own "
+            "training (_epistemic), by the disagreement of its members"
+        ),
+        group="Results",
+    )
 
     def __post_init__(self) -> None:
         check_fields(self, "predict")
+        if self.model is not None:
+            check_choice("predict.model", self.model, MODELS)
 
 
 def check_samples(save_samples: bool, uncertainty: str) -> None:

@@ -12,19 +12,19 @@ from astropy.table import Table
 from numpy.typing import ArrayLike, NDArray
 
 from hybridfit.data.cutouts import Cutouts
-from hybridfit.data.errors import UsageError
+from hybridfit.data.errors import UsageError, usage_errors
 from hybridfit.data.flags import Flag
 from hybridfit.data.samples import Posterior
 from hybridfit.deprecations import renamed_arguments
 from hybridfit.io.formats import check_format
 from hybridfit.io.options import ReadOptions
-from hybridfit.io.posterior_table import posterior_columns, posterior_rows
+from hybridfit.io.posterior_table import of_whole, posterior_columns, posterior_rows
 from hybridfit.io.table import Column, id_width
 from hybridfit.io.targets_table import targets_columns, targets_rows
 from hybridfit.io.write_tables import whole_table
-from hybridfit.model.parameters import ParameterSpace
+from hybridfit.npe.epistemic import epistemic_error
 from hybridfit.npe.network import Estimator
-from hybridfit.npe.posterior import load_estimator, predict_cutouts
+from hybridfit.npe.posterior import condition, draw, load_estimator
 from hybridfit.npe.predict_targets import predict_targets
 from hybridfit.options.checks import checked
 from hybridfit.options.keywords import with_keywords
@@ -64,14 +64,18 @@ def predict(
     Args:
         data: `Cutouts`, a path, or images in flux units: see `hybridfit.fit`.
         config: options of reading and predicting, or the path of their YAML file.
-        estimator: a loaded network; default that of ``weights``, or the package's own.
+        estimator: a loaded network; default that of ``weights``, or the package's own for
+            ``model``.
         keywords: fields of `PredictOptions`, such as ``samples``; ``device``; whole sections
             ``read`` and ``predict``; with images or a path what `hybridfit.fit` takes with them.
 
     Returns:
         Table with id, flags, and for each parameter its mean [pix, mag, deg], _err (standard
         deviation), _p025, _p16, _p50, _p84, _p975; those of pa are around its circular mean and
-        may leave [0, 180). With ``save_samples`` the draws as <name>_samples and log_prob.
+        may leave [0, 180). With ``save_samples`` the draws as <name>_samples and log_prob; with
+        ``epistemic`` the disagreement of the network's members as <name>_epistemic. Models of
+        several components have these for each (bulge_mag) and for their sum (mag, r_eff, q, pa,
+        bulge_to_total).
         With weights fine-tuned to other parameters the same for these, under their own names.
 
     Raises:
@@ -80,8 +84,10 @@ def predict(
     """
     settings, images = predict_config(config, keywords)
     cutouts = as_cutouts(data, settings.read, images, "predict")
-    given = load_estimator(settings.predict.weights) if estimator is None else estimator
+    options = settings.predict
+    given = load_estimator(options.weights, options.model) if estimator is None else estimator
     network = checked("estimator", given, Estimator)
+    check_members(network, options)
     work = _memory_work(cutouts, settings, network)
     job = Job.of(work, cutouts.id)
     meta = metadata({name: asdict(values) for name, values in work.options.items()})
@@ -122,7 +128,9 @@ def predict_files(
         check_format(run.format, "draws" if options.save_samples else "")
     except ValueError as error:
         raise UsageError(str(error)) from error
-    work = PredictWork(read, run, options, checked_digest(options.weights))
+    work = PredictWork(read, run, options, checked_digest(options.weights, options.model))
+    with usage_errors():
+        check_members(work.network, options)
     return run_files(input, out, work, overwrite, quiet)
 
 
@@ -153,7 +161,7 @@ class PredictWork(Work):
     @property
     def network(self) -> Estimator:
         """The network, loaded once in a process."""
-        return loaded_network(self.predict.weights, self.digest)
+        return loaded_network(self.predict.weights, self.digest, self.predict.model)
 
     def columns(self, id_width: int) -> tuple[Column, ...]:
         """Return the columns of the table."""
@@ -207,7 +215,7 @@ def _columns(options: PredictOptions, estimator: Estimator, width: int) -> tuple
     kept = options.samples if options.save_samples else 0
     if estimator.target_columns:
         return targets_columns([column.name for column in estimator.target_columns], width, kept)
-    return posterior_columns(ParameterSpace(), width, kept)
+    return posterior_columns(estimator.coordinates.space, width, kept, options.epistemic)
 
 
 def _rows(
@@ -222,14 +230,30 @@ def _rows(
         names = [column.name for column in estimator.target_columns]
         flags, distance = about.flags.numpy(), about.distance.numpy()
         return targets_rows(cutouts, names, samples.numpy(), flags, distance, columns)
-    posterior = predict_cutouts(cutouts, estimator, options.samples, options.seed, device)
-    return posterior_rows(cutouts, judged(posterior, cutouts), columns)
+    density = condition(cutouts, estimator, device)
+    posterior = draw(density, cutouts, options.samples, options.seed).posterior
+    unknown = epistemic_error(density, cutouts.zeropoint) if options.epistemic else None
+    return posterior_rows(cutouts, judged(posterior, cutouts), columns, unknown)
+
+
+def check_members(estimator: Estimator, options: PredictOptions) -> None:
+    """Raise ValueError where epistemic errors are wanted of a network that has none."""
+    if not options.epistemic:
+        return
+    if estimator.target_columns:
+        raise ValueError("epistemic is for parameters of galaxies, not for fine-tuned targets")
+    if estimator.options.members < 2:
+        raise ValueError(
+            "epistemic needs a network of several members, and these weights hold one: leave it "
+            "out, or give --weights that were trained with network.members of 2 or more"
+        )
 
 
 def judged(posterior: Posterior, cutouts: Cutouts) -> Posterior:
     """Return the posterior with the flags that follow from its widths and its medians."""
-    names = posterior.space.names
-    low, median, high = posterior.quantiles([0.025, 0.5, 0.975]).unbind(1)
+    whole = of_whole(posterior)
+    names = whole.space.names
+    low, median, high = whole.quantiles([0.025, 0.5, 0.975]).unbind(1)
     mag, size = names.index("mag"), names.index("r_eff")
     uncertain = (high[:, mag] - low[:, mag] > 2 * MAX_MAG) | (
         torch.log(high[:, size] / low[:, size]) > 2 * MAX_SIZE

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hybridfit.model.prior import Prior
+from hybridfit.model.galaxy_model import GalaxyModel
 from hybridfit.simulation import contaminants
-from hybridfit.simulation.galaxies import physical, unit_images
+from hybridfit.simulation.galaxies import Drawn, physical, unit_images, whole_galaxy
 from hybridfit.simulation.options import FieldOptions, Kind
 from hybridfit.simulation.psfs import draw_psfs, fwhm_of, mixed_with_real
 from hybridfit.simulation.random_numbers import Random, per_image, turned_images, turned_theta
@@ -22,20 +22,24 @@ class Galaxies:
     """Galaxies of one cutout size, with unit flux.
 
     Args:
-        theta: (M, 8) x, y, mag, r_eff, n, q, pa, sky: of unit flux, zero point 0, no sky.
+        theta: (M, Q) physical parameters of unit flux, zero point 0, no sky.
+        whole: (M, 8) x, y, mag, r_eff, n, q, pa, sky of the sum of components.
         psf: (P, h, w).
         psf_fwhm: (P,) pixels.
         which_psf: (M,) row of ``psf``; galaxies of one PSF stand together.
         image: (M, S, S) convolved.
         structured: (M,) bool.
+        model: of the galaxies.
     """
 
     theta: Tensor
+    whole: Tensor
     psf: Tensor
     psf_fwhm: Tensor
     which_psf: Tensor
     image: Tensor
     structured: Tensor
+    model: GalaxyModel
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Observed:
     Args:
         image, sigma, mask: (B, S, S).
         psf: (B, h, w).
-        columns: (B, 13) theta (8), zero point, side, S/N, kind and FWHM of the PSF.
+        columns: (B, Q + 5) theta (Q), zero point, side, S/N, kind and FWHM of the PSF.
     """
 
     rows: Tensor
@@ -57,16 +61,16 @@ class Observed:
 
 
 def make_galaxies(
-    coords: Tensor,
+    drawn: Drawn,
     side: int,
     random: Random,
     options: FieldOptions,
     real: Tensor | None,
-    prior: Prior,
+    model: GalaxyModel,
 ) -> Galaxies:
-    """Draw PSFs, render galaxies of render coordinates (M, 6) and give some of them structure."""
-    n = len(coords)
-    which = torch.arange(n, device=coords.device) // options.psf_reuse
+    """Draw PSFs, render galaxies and give some of them structure."""
+    n = len(drawn)
+    which = torch.arange(n, device=random.device) // options.psf_reuse
     psf = draw_psfs(
         int(which[-1]) + 1,
         random,
@@ -78,14 +82,15 @@ def make_galaxies(
     if real is not None:
         psf = mixed_with_real(psf, real, options.psf_real, random)
     fwhm = fwhm_of(psf)
-    theta = physical(coords, prior)
-    image = unit_images(coords, side, psf, which)
-    resolved = theta[:, 3] * theta[:, 5] > fwhm[which]  # along the minor axis too
+    theta = physical(drawn, model)
+    whole = whole_galaxy(theta, model)
+    image = unit_images(drawn, model, side, psf, which)
+    resolved = whole[:, 3] * whole[:, 5] > fwhm[which]  # along the minor axis too
     structured = random.chance(options.structure, n) & resolved
     rows = structured.nonzero()[:, 0]
     if len(rows):
-        image[rows] = contaminants.structured(image[rows], theta[rows], fwhm[which[rows]], random)
-    return Galaxies(theta, psf, fwhm, which, image, structured)
+        image[rows] = contaminants.structured(image[rows], whole[rows], fwhm[which[rows]], random)
+    return Galaxies(theta, whole, psf, fwhm, which, image, structured, model)
 
 
 def observe(
@@ -103,10 +108,10 @@ def observe(
     n, side = len(rows), galaxies.image.shape[-1]
     turn, which = random.integers(8, n), galaxies.which_psf[shown]
     unit = turned_images(galaxies.image[shown], turn)
-    theta = turned_theta(galaxies.theta[shown], torch.full_like(turn, side), turn)
+    theta, whole = _turned(galaxies, shown, turn)
     fwhm, kind = galaxies.psf_fwhm[which], _draw_kinds(n, random, options)
     kind += galaxies.structured[shown] * int(Kind.STRUCTURE)
-    mask = _masks(theta, kind, side, random, options)
+    mask = _masks(whole, kind, side, random, options)
     # from here on in units of the sky's noise
     asked = random.log_uniform(options.snr, n)
     flux = asked / torch.maximum(_signal(unit, mask), LEAST_SEEN * _norm(unit))
@@ -120,13 +125,24 @@ def observe(
     noisy = total + sigma * random.normal(*sigma.shape) + per_image(level)
     unit_of_flux, stated = _flux_units(n, random, options)
     zeropoint = random.chance(0.5, n) * random.uniform((20.0, 32.0), n)
-    theta[:, 2] = zeropoint - 2.5 * torch.log10(flux * unit_of_flux)
-    theta[:, 7] = level * unit_of_flux
+    space = galaxies.model.space
+    for k in range(space.n_components):
+        theta[:, space.column(k, "mag")] += zeropoint - 2.5 * torch.log10(flux * unit_of_flux)
+    theta[:, -1] = level * unit_of_flux
     numbers = [zeropoint, torch.full_like(seen, side), seen, kind.double(), fwhm]
     psf = turned_images(galaxies.psf[which], turn)
     truth = torch.cat([theta, torch.stack(numbers, dim=1)], dim=1)
     image, sigma = noisy * per_image(unit_of_flux), sigma * per_image(stated)
     return Observed(rows, image, sigma, mask, psf, truth)
+
+
+def _turned(galaxies: Galaxies, shown: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
+    """Return parameters (B, Q) of the turned galaxies in fields, and of their sums (B, 8)."""
+    sides = torch.full_like(turn, galaxies.image.shape[-1])
+    theta = turned_theta(galaxies.theta[shown], sides, turn, galaxies.model.space)
+    if galaxies.model.is_one_sersic:
+        return theta, theta
+    return theta, turned_theta(galaxies.whole[shown], sides, turn)
 
 
 def _flux_units(n: int, random: Random, options: FieldOptions) -> tuple[Tensor, Tensor]:
@@ -206,7 +222,7 @@ def _with_neighbours(
         contaminants.tapered(galaxies.image),
         partner,
         galaxies.psf[which],
-        galaxies.theta[own],
+        galaxies.whole[own],
         galaxies.psf_fwhm[which],
         options.neighbour_flux,
         random,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import IntFlag
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from hybridfit.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.truth_columns import describe_truth
-from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.galaxy_model import GalaxyModel
 from hybridfit.options.checks import check_fields
 from hybridfit.options.metadata import option
 from hybridfit.simulation.psfs import FAMILIES
@@ -127,6 +127,18 @@ class FieldOptions:
     artefact: float = option(
         0.06, help="probability of hot pixels, a cosmic ray or a trail, not masked", low=0, high=1
     )
+    bulge_to_total: Range = option(
+        (0.02, 0.98),
+        help="share of the first of two components in the flux, uniform",
+        above=0,
+        below=1,
+    )
+    aligned: float = option(
+        0.4,
+        help="fraction of galaxies of two components with one position angle; others have any two",
+        low=0,
+        high=1,
+    )
     neighbour_flux: Range = option(
         (0.01, 5.0), help="flux of neighbours", unit="flux of the galaxy", above=0, below=math.inf
     )
@@ -140,9 +152,9 @@ class FieldOptions:
 
     def __post_init__(self) -> None:
         check_fields(self, "simulator")
-        for field in fields(self):  # YAML gives lists
-            if isinstance(value := getattr(self, field.name), list):
-                object.__setattr__(self, field.name, tuple(value))
+        for one in fields(self):  # YAML gives lists
+            if isinstance(value := getattr(self, one.name), list):
+                object.__setattr__(self, one.name, tuple(value))
         for name in [f.name for f in fields(self) if f.type == "Range"]:
             low, high = getattr(self, name)
             if not 0 < low <= high < math.inf:
@@ -170,11 +182,13 @@ class SimulatedFields(Batch):
 
     Args:
         cutouts: B cutouts, padded to one size.
-        theta: (B, 8) float64 x, y, mag, r_eff, n, q, pa, sky: cutout pixels, the cutouts' zero
-            points; of the smooth galaxy, where there is structure.
+        theta: (B, Q) float64 physical parameters in the order of the model's space (x, y, mag,
+            r_eff, n, q, pa, sky of a Sersic profile): cutout pixels, the cutouts' zero points; of
+            the smooth galaxy, where there is structure.
         snr: (B,) float64, see `FieldOptions`.
         kind: (B,) int64 bits of `Kind`.
         psf_fwhm: (B,) float64 pixels.
+        model: of the galaxies.
     """
 
     cutouts: Cutouts
@@ -182,12 +196,13 @@ class SimulatedFields(Batch):
     snr: Tensor
     kind: Tensor
     psf_fwhm: Tensor
+    model: GalaxyModel = field(default_factory=GalaxyModel)
 
     def table(self) -> Table:
         """Return the truth, one row a field: id, the parameters, snr, psf_fwhm and kind."""
         truth = Table()
         truth["id"] = list(self.cutouts.id)
-        for i, name in enumerate(ParameterSpace().names):
+        for i, name in enumerate(self.model.space.names):
             truth[name] = self.theta[:, i].cpu().numpy()
         for name in ("snr", "psf_fwhm", "kind"):
             truth[name] = getattr(self, name).cpu().numpy()

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hybridfit.model.parameters import ParameterSpace
+
 Range = tuple[float, float]  # low, high
 
 
@@ -74,20 +76,29 @@ def turned_images(images: Tensor, turn: Tensor) -> Tensor:
     return result
 
 
-def turned_theta(theta: Tensor, side: Tensor, turn: Tensor) -> Tensor:
-    """Physical parameters (B, 8) of galaxies whose cutouts `turned_images` turned.
+def turned_theta(
+    theta: Tensor, side: Tensor, turn: Tensor, space: ParameterSpace = ParameterSpace()
+) -> Tensor:
+    """Physical parameters (B, Q) of galaxies whose cutouts `turned_images` turned.
 
     Args:
-        theta: (B, 8) x, y, mag, r_eff, n, q, pa, sky.
+        theta: (B, Q) in the order of the names of ``space``.
         side: (B,) of the cutouts, pixels.
         turn: (B,) as there.
+        space: of the parameters; default one Sersic profile and a sky.
     """
-    x, y, pa = theta[:, 0], theta[:, 1], theta[:, 6]
-    x = torch.where((turn & 1) > 0, side - 1 - x, x)
-    y = torch.where((turn & 2) > 0, side - 1 - y, y)
+    result = theta.clone()
     mirrored = ((turn & 1) > 0) ^ ((turn & 2) > 0)
-    pa = torch.where(mirrored, -pa, pa)
     swapped = (turn & 4) > 0
-    x, y = torch.where(swapped, y, x), torch.where(swapped, x, y)
-    pa = torch.where(swapped, 90 - pa, pa) % 180.0 % 180.0  # twice: a hair below 0 rounds to 180
-    return torch.cat([torch.stack([x, y], 1), theta[:, 2:6], pa[:, None], theta[:, 7:]], dim=1)
+    for k, component in enumerate(space.components):
+        i, j = space.column(k, "x"), space.column(k, "y")
+        x = torch.where((turn & 1) > 0, side - 1 - theta[:, i], theta[:, i])
+        y = torch.where((turn & 2) > 0, side - 1 - theta[:, j], theta[:, j])
+        result[:, i], result[:, j] = torch.where(swapped, y, x), torch.where(swapped, x, y)
+        if component.is_ellipse:
+            pa = theta[:, space.column(k, "pa")]
+            pa = torch.where(mirrored, -pa, pa)
+            # twice: a hair below 0 rounds to 180
+            pa = torch.where(swapped, 90 - pa, pa) % 180.0 % 180.0
+            result[:, space.column(k, "pa")] = pa
+    return result

@@ -21,12 +21,19 @@ from torch import Tensor
 
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.truth_columns import describe_truth
+from hybridfit.model.galaxy_model import GalaxyModel
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
 from hybridfit.options.checks import check_fields, checked, or_default
 from hybridfit.options.metadata import option
 from hybridfit.rendering.render import render
-from hybridfit.simulation.galaxies import choose_sides, draw_coords, draw_offsets, physical
+from hybridfit.simulation.galaxies import (
+    Drawn,
+    choose_sides,
+    draw_galaxies,
+    draw_offsets,
+    whole_size,
+)
 from hybridfit.simulation.observe import Observed, make_galaxies, observe
 from hybridfit.simulation.options import LARGEST_SIDE, FieldOptions, SimulatedFields
 from hybridfit.simulation.psfs import read_psfs
@@ -201,6 +208,7 @@ def simulate_fields(
     options: FieldOptions = FieldOptions(),
     prior: Prior = Prior(),
     device: torch.device | str = "cpu",
+    model: GalaxyModel = GalaxyModel(),
 ) -> SimulatedFields:
     """Draw cutouts and their truth.
 
@@ -213,6 +221,7 @@ def simulate_fields(
         options: see `FieldOptions`.
         prior: of size, index and ellipticity; positions are the options'.
         device: where to compute and where the result is.
+        model: of the galaxies; its own prior does not count.
 
     Raises:
         ValueError: if the prior hardly ever gives the sizes asked for, or the folder of PSFs
@@ -220,11 +229,12 @@ def simulate_fields(
     """
     random = Random.seeded(seed, torch.device(device))
     device = random.device
+    model = replace(model, prior=prior)
     real = None
     if options.psf_files:
         real = read_psfs(options.psf_files, options.psf_size, device)
     distinct = -(-n // options.reuse)
-    coords, side = _draw_galaxies(distinct, random, options, prior)
+    drawn, side = _draw_galaxies(distinct, random, options, model)
     galaxy = torch.arange(n, device=device) % max(distinct, 1)  # that each field shows
     parts: list[Observed] = []
     for value in side.unique().tolist():
@@ -232,26 +242,32 @@ def simulate_fields(
         place = torch.full((distinct,), -1, device=device)
         place[rows] = torch.arange(len(rows), device=device)
         fields = (place[galaxy] >= 0).nonzero()[:, 0]
-        galaxies = make_galaxies(coords[rows], int(value), random, options, real, prior)
+        galaxies = make_galaxies(drawn[rows], int(value), random, options, real, model)
         parts.append(observe(galaxies, fields, place[galaxy[fields]], random, options))
-    return _joined(parts, n, options, device)
+    return _joined(parts, n, options, model, device)
 
 
 def _draw_galaxies(
-    n: int, random: Random, options: FieldOptions, prior: Prior
-) -> tuple[Tensor, Tensor]:
-    """Render coordinates (n, 6) of galaxies, and the sides (n,) of cutouts that show them."""
+    n: int, random: Random, options: FieldOptions, model: GalaxyModel
+) -> tuple[Drawn, Tensor]:
+    """Galaxies, and the sides (n,) of cutouts that show them."""
     limits = (options.r_eff_min, options.r_eff_max * max(options.sides))
-    coords = draw_coords(n, random, prior, limits)
-    side = choose_sides(physical(coords, prior)[:, 3], random, options.sides, options.fill)
-    coords[:, :2] = (side[:, None] - 1) / 2 + draw_offsets(
+    drawn = draw_galaxies(n, random, model, limits, options.bulge_to_total, options.aligned)
+    side = choose_sides(whole_size(drawn, model), random, options.sides, options.fill)
+    centre = (side[:, None] - 1) / 2 + draw_offsets(
         side, random, options.offset, options.offset_wide, options.offset_wide_share
     )
-    return coords, side
+    for own in model.space.slices():
+        drawn.coords[:, own.start : own.start + 2] = centre
+    return drawn, side
 
 
 def _joined(
-    parts: Sequence[Observed], n: int, options: FieldOptions, device: torch.device
+    parts: Sequence[Observed],
+    n: int,
+    options: FieldOptions,
+    model: GalaxyModel,
+    device: torch.device,
 ) -> SimulatedFields:
     """Fields of all sizes in the order of their rows, padded to the largest."""
     largest = max(options.sides)
@@ -259,7 +275,8 @@ def _joined(
     sigma = torch.ones_like(image)
     mask = torch.ones_like(image, dtype=torch.bool)
     psf = image.new_zeros(n, options.psf_size, options.psf_size)
-    columns = torch.zeros(n, 13, dtype=torch.float64, device=device)
+    q = len(model.space.names)
+    columns = torch.zeros(n, q + 5, dtype=torch.float64, device=device)
     for part in parts:
         size = part.image.shape[-1]
         for whole, piece in ((image, part.image), (sigma, part.sigma), (mask, part.mask)):
@@ -271,9 +288,14 @@ def _joined(
         psf=psf,
         mask=mask,
         id=[f"sim{i:05d}" for i in range(n)],
-        zeropoint=columns[:, 8],
-        size=columns[:, 9:10].long().expand(n, 2),
+        zeropoint=columns[:, q],
+        size=columns[:, q + 1 : q + 2].long().expand(n, 2),
     )
     return SimulatedFields(
-        cutouts, columns[:, :8], columns[:, 10], columns[:, 11].long(), columns[:, 12]
+        cutouts,
+        columns[:, :q],
+        columns[:, q + 2],
+        columns[:, q + 3].long(),
+        columns[:, q + 4],
+        model,
     )

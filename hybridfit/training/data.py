@@ -23,7 +23,9 @@ from torch import Tensor
 
 from hybridfit.batch import Batch
 from hybridfit.data.cutouts import Cutouts
+from hybridfit.model.galaxy_model import GalaxyModel
 from hybridfit.model.prior import Prior
+from hybridfit.npe.coordinates import WHITENED, FlowCoordinates
 from hybridfit.npe.frame import encode
 from hybridfit.npe.inputs import Inputs
 from hybridfit.npe.network import Estimator
@@ -79,6 +81,7 @@ class SimulatedSource:
         stream: `TRAINING` or `VALIDATION`.
         with_views: False leaves the views empty, for networks that never read the images.
         initial_estimator: of the network, where it refines an initial estimate.
+        model: of the galaxies.
     """
 
     simulator: FieldOptions
@@ -89,12 +92,17 @@ class SimulatedSource:
     stream: int = TRAINING
     with_views: bool = True
     initial_estimator: Estimator | None = None
+    model: GalaxyModel = GalaxyModel()
 
     def __call__(self, number: int) -> Shard:
         """Simulate shard ``number``."""
         seed = seed_of(self.seed, self.stream, number)
-        simulated = simulate_fields(self.size, seed, self.simulator, self.prior, self.device)
+        simulated = self.simulated(seed)
         return shard_of(simulated, self.with_views, self.initial_estimator)
+
+    def simulated(self, seed: int) -> SimulatedFields:
+        """Simulate galaxies with a seed of the simulator."""
+        return simulate_fields(self.size, seed, self.simulator, self.prior, self.device, self.model)
 
 
 def shard_of(
@@ -103,13 +111,14 @@ def shard_of(
     """Return the inputs of a network with this initial estimator, and the targets."""
     on_cpu = simulated.cutouts.image.device.type == "cpu"
     side = simulated.cutouts.size.amax(dim=1)
+    coordinates = FlowCoordinates(replace(simulated.model, prior=WHITENED))
     order = torch.argsort(side, stable=True)  # small cutouts together, without their padding
     pieces = []
     for rows in order.split(MEASURED_AT_ONCE if on_cpu else max(1, len(simulated))):
         cutouts = _unpadded(simulated.cutouts[rows], int(side[rows].amax()))
         inputs = estimator_inputs(cutouts, initial_estimator, with_views)
         targets, log_slope = targets_of(
-            encode(simulated.theta[rows], cutouts.zeropoint, inputs.frame), inputs
+            encode(simulated.theta[rows], cutouts.zeropoint, inputs.frame, coordinates), inputs
         )
         values = (inputs.views.half(), inputs.scalars.float(), targets.float())
         pieces.append(
@@ -120,7 +129,7 @@ def shard_of(
 
 
 def targets_of(t: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor]:
-    """Return the flow's targets for coordinates t (B, 8), and ln |d targets / d t| (B,)."""
+    """Return the flow's targets for coordinates t (B, T), and ln |d targets / d t| (B,)."""
     if inputs.laplace is None:
         return t, torch.zeros_like(t[:, 0])
     w = inputs.laplace.whiten(t[:, None])

@@ -7,7 +7,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from hybridfit.model.galaxy_model import GalaxyModel
 from hybridfit.npe import weight_files
+from hybridfit.npe.coordinates import FlowCoordinates
 from hybridfit.npe.network import Estimator
 from hybridfit.training import checkpoint
 from hybridfit.training.learner import Counters
@@ -37,7 +39,13 @@ def export(
         "train": recipe.train,
         **provenance(),
     }
+    model = estimator.coordinates.model
     config = {
+        **(
+            {}
+            if model.is_one_sersic
+            else {"model": {"name": model.name, "scene": model.declaration}}
+        ),
         "network": recipe.network,
         "n_scalars": estimator.n_scalars,
         "n_targets": estimator.n_targets,
@@ -58,7 +66,9 @@ def export_checkpoint(run: str | Path, folder: str | Path) -> Path:
     recipe = Recipe.read(Path(run) / RECIPE)
     averaged = state["ema"]
     n_scalars, n_targets = (len(averaged[f"{name}_mean"]) for name in ("scalar", "target"))
-    estimator = Estimator(replace(recipe.network, pretrained=False), n_scalars, n_targets)
+    network = replace(recipe.network, pretrained=False)
+    coordinates = FlowCoordinates(GalaxyModel.named(recipe.model))
+    estimator = Estimator(network, n_scalars, n_targets, coordinates)
     try:
         estimator.load_state_dict(averaged)
     except RuntimeError as error:

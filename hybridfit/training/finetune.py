@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hybridfit.npe.frame import N_TARGETS
+from hybridfit.npe.coordinates import FlowCoordinates
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.symmetry import redrawn
 from hybridfit.npe.targets import TargetColumn
@@ -199,7 +199,8 @@ def renewed(estimator: Estimator, galaxies: Shard, columns: tuple[TargetColumn, 
     if estimator.target_columns == columns:
         return copy.deepcopy(estimator)
     options = replace(estimator.options, pretrained=False)
-    model = Estimator(options, estimator.n_scalars, galaxies.targets.shape[1])
+    sizes = estimator.n_scalars, galaxies.targets.shape[1]
+    model = Estimator(options, *sizes, estimator.coordinates)
     fresh = ("flow.", "head.", "target_")
     old = {k: v for k, v in estimator.state_dict().items() if not k.startswith(fresh)}
     model.load_state_dict(old, strict=False)
@@ -286,18 +287,23 @@ def _loss(
         context, targets = (value[rows] for value in fixed)
         return -model.flow.log_prob(model.standardised(targets), context) - model.log_scale
     some = training[rows].to(model.target_mean.device)
-    views, scalars, targets = _redrawn(some, options, generator)
+    views, scalars, targets = _redrawn(some, options, generator, model.coordinates)
     # without the auxiliary losses, which have served their purpose
     return model.losses(views, scalars, targets)["nll"]
 
 
 def _redrawn(
-    galaxies: Shard, options: FinetuneOptions, generator: torch.Generator
+    galaxies: Shard,
+    options: FinetuneOptions,
+    generator: torch.Generator,
+    coordinates: FlowCoordinates,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Views, scalars and targets, mirrored and turned at random; other parameters stay."""
     targets = galaxies.targets
-    of_frame = targets.new_zeros(len(targets), N_TARGETS) if options.targets else targets
-    views, scalars, turned = redrawn(galaxies.views.float(), galaxies.scalars, of_frame, generator)
+    of_frame = targets.new_zeros(len(targets), coordinates.n) if options.targets else targets
+    views, scalars, turned = redrawn(
+        galaxies.views.float(), galaxies.scalars, of_frame, generator, coordinates
+    )
     return views, scalars, targets if options.targets else turned
 
 
@@ -311,7 +317,8 @@ def _fixed_contexts(
     contexts, targets = [], []
     for _ in range(max(1, min(COPIES, ENOUGH // len(training)))):
         for part in in_parts(len(training), AT_ONCE):
-            views, scalars, some = _redrawn(training[part].to(device), options, generator)
+            one = training[part].to(device)
+            views, scalars, some = _redrawn(one, options, generator, model.coordinates)
             contexts.append(model.context(views, scalars).float())
             targets.append(some)
     return torch.cat(contexts), torch.cat(targets)

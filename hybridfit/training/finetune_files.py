@@ -118,6 +118,11 @@ def _task(input: Path, weights: Path | None, config: Path | None, device: str) -
     settings = load_config(weights or PACKAGED)
     if settings.get("targets") and not plan.finetune.targets:
         plan = replace(plan, finetune=replace(plan.finetune, targets=settings["targets"]))
+    if not (estimator.coordinates.model.is_one_sersic or plan.finetune.targets):
+        raise ValueError(
+            f"these weights are of the model {estimator.coordinates.model.name}: expected those of "
+            "one Sersic profile, or columns to predict as finetune.targets"
+        )
     if simulated and plan.finetune.targets:
         raise ValueError("finetune.targets need labelled cutouts: a simulator has none")
     return _Task(plan, estimator, settings, simulated)

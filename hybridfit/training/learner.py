@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hybridfit.npe.frame import N_TARGETS
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.symmetry import redrawn
 from hybridfit.training.recipe import (
@@ -148,9 +147,10 @@ def _batch(
     views, scalars, targets = (
         value.to(device, non_blocking=True) for value in buffer.batch(rows, with_views)
     )
-    if targets.shape[1] == N_TARGETS:  # other parameters have no known symmetry
+    if targets.shape[1] == learner.model.coordinates.n:  # other parameters have no known symmetry
         generator = torch.Generator().manual_seed(options.seed * 1_000_003 + number)
-        views, scalars, targets = redrawn(views, scalars, targets, generator)
+        coordinates = learner.model.coordinates
+        views, scalars, targets = redrawn(views, scalars, targets, generator, coordinates)
     return views, scalars, targets
 
 

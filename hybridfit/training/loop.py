@@ -16,6 +16,8 @@ import yaml
 from torch import Tensor
 
 from hybridfit.io.writing import write_text
+from hybridfit.model.galaxy_model import SERSIC_NAME, GalaxyModel
+from hybridfit.npe.coordinates import FlowCoordinates
 from hybridfit.npe.legacy_names import current_options
 from hybridfit.npe.network import Estimator
 from hybridfit.options.yaml_options import load_yaml, plain
@@ -23,7 +25,14 @@ from hybridfit.training import checkpoint
 from hybridfit.training.data import VALIDATION, Producer, Shard, SimulatedSource, Source
 from hybridfit.training.export import VALIDATION_FILE, export
 from hybridfit.training.learner import Counters, Learner, make_optimiser, step
-from hybridfit.training.recipe import RECIPE, Recipe, TrainOptions, learning_rate, progress_of
+from hybridfit.training.recipe import (
+    RECIPE,
+    SECTIONS,
+    Recipe,
+    TrainOptions,
+    learning_rate,
+    progress_of,
+)
 from hybridfit.training.replay_buffer import ReplayBuffer, Supply
 from hybridfit.training.training_log import TrainingLog
 from hybridfit.training.validation import (
@@ -70,7 +79,7 @@ def train(
     out, options, target = Path(out), recipe.train, torch.device(device)
     claim(out, recipe, resume)
     origin = _origin(out, resume, start, target)
-    simulated = _source(recipe, initial_estimator_of(recipe.network, origin.weights), target)
+    simulated = _source(recipe, initial_estimator_of(recipe, origin.weights), target)
     validation = _validation(recipe, out, simulated)
     first = origin.distinct // options.shard
     with Producer(source or simulated, first, options.workers) as producer, _signals() as stopped:
@@ -170,6 +179,7 @@ def _source(
         str(device) if here else "cpu",
         with_views=max(recipe.train.image_share) > 0,
         initial_estimator=initial_estimator,
+        model=GalaxyModel.named(recipe.model),
     )
 
 
@@ -192,10 +202,17 @@ def claim(out: Path, recipe: Recipe, resume: bool) -> None:
     path, mine = out / RECIPE, recipe.to_mapping()
     if resume and path.is_file():
         theirs = load_yaml(path)
+        if (known := theirs.get("model", SERSIC_NAME)) != recipe.model:
+            raise ValueError(
+                f"model is {recipe.model}, and was {known} in the run in '{out}': resume with the "
+                "same one"
+            )
         for name in ("simulator", "prior", "network"):
             section = theirs.get(name)
             if name == "network" and isinstance(section, dict):
                 section = current_options(section)
+            if name != "prior" and isinstance(section, dict):  # options of later versions
+                section = {**plain(SECTIONS[name]()), **section}
             if section != plain(mine[name]):
                 raise ValueError(
                     f"section '{name}' differs from that of the run in '{out}' ({RECIPE}): "
@@ -225,7 +242,9 @@ def _learner(
     shapes, network = validation.galaxies, recipe.network
     if state or warm_start:  # what a hub has for a backbone would be overwritten at once
         network = replace(network, pretrained=False)
-    model = Estimator(network, shapes.scalars.shape[1], shapes.targets.shape[1])
+    coordinates = FlowCoordinates(GalaxyModel.named(recipe.model))
+    sizes = shapes.scalars.shape[1], shapes.targets.shape[1]
+    model = Estimator(network, *sizes, coordinates)
     if state is None:
         held = supply.buffer.contents()
         model.set_whitening(held.scalars.cpu(), held.targets.cpu())

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hybridfit.model.galaxy_model import MODELS, SERSIC_NAME
 from hybridfit.model.prior import Prior
 from hybridfit.npe.backbone import NetworkOptions
 from hybridfit.npe.legacy_names import current_options
@@ -106,8 +107,17 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything a training run depends on: the sections of its YAML file."""
+    """Everything a training run depends on: the sections of its YAML file.
 
+    Args:
+        model: name of the galaxies' model: sersic or bulge+disk.
+        simulator: the galaxies, and how they are observed.
+        prior: of what the model has no prior of its own for.
+        network: its architecture.
+        train: how it is trained.
+    """
+
+    model: str = SERSIC_NAME
     simulator: FieldOptions = field(default_factory=FieldOptions)
     prior: Prior = field(default_factory=Prior)
     network: NetworkOptions = field(default_factory=NetworkOptions)
@@ -117,8 +127,8 @@ class Recipe:
     def from_mapping(cls, given: Mapping[str, Any], where: str = "the recipe") -> Recipe:
         """Build a recipe from YAML sections; unknown keys raise ValueError."""
         sections = ("simulator", "prior", "network", "train")
-        check_keys(given, list(sections), where)
-        made: dict[str, Any] = {}
+        check_keys(given, ["model", *sections], where)
+        made: dict[str, Any] = {"model": checked_model(given.get("model", SERSIC_NAME), where)}
         for name in sections:
             content = given.get(name) or {}
             if not isinstance(content, Mapping):
@@ -142,6 +152,17 @@ class Recipe:
     def to_mapping(self) -> dict[str, Any]:
         """The resolved options, ready for YAML."""
         return {f.name: plain(getattr(self, f.name)) for f in fields(self)}
+
+
+def checked_model(name: Any, where: str) -> str:
+    """Return the name of a model that can be drawn and learned.
+
+    Raises:
+        ValueError: for another one.
+    """
+    if name not in MODELS:
+        raise ValueError(f"model of {where} is {name!r}, expected one of {', '.join(MODELS)}")
+    return str(name)
 
 
 SECTIONS: dict[str, Any] = {

@@ -15,12 +15,12 @@ from torch import Tensor
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.files.regular import check_regular
 from hybridfit.io.writing import atomic
-from hybridfit.model.parameters import ParameterSpace
+from hybridfit.model.galaxy_model import GalaxyModel
+from hybridfit.npe.coordinates import WHITENED, FlowCoordinates
 from hybridfit.npe.frame import encode, log_jacobian
 from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.normal_equations import normal_equations
-from hybridfit.simulation.simulate import simulate_fields
 from hybridfit.training.data import VALIDATION, Shard, SimulatedSource, in_parts, seed_of, shard_of
 
 SNR_EDGES = (0.0, 10.0, 30.0, 100.0, 300.0, math.inf)
@@ -49,21 +49,22 @@ def make_validation(source: SimulatedSource, n_limit: int) -> Validation:
     if source.stream != VALIDATION:
         raise ValueError(f"stream is {source.stream}, expected {VALIDATION}, that of validation")
     seed = seed_of(source.seed, source.stream, 0)
-    simulated = simulate_fields(source.size, seed, source.simulator, source.prior, source.device)
+    simulated = source.simulated(seed)
+    coordinates = FlowCoordinates(replace(source.model, prior=WHITENED))
     galaxies = shard_of(simulated, source.with_views, source.initial_estimator)
     t = []
     for part in in_parts(len(simulated), LIMITED_AT_ONCE):
         cutouts = simulated.cutouts[part]
         frame = make_inputs(cutouts, with_views=False).frame
-        t.append(encode(simulated.theta[part], cutouts.zeropoint, frame))
+        t.append(encode(simulated.theta[part], cutouts.zeropoint, frame, coordinates))
     prior = gaussian_nll(torch.cat(t))
     limit = torch.full((len(galaxies),), math.nan, device=galaxies.targets.device)
     clean = (galaxies.kind == 0).nonzero()[:n_limit, 0]
-    space = ParameterSpace(prior=source.prior)
+    model = replace(source.model, prior=source.prior)
     for part in in_parts(len(clean), LIMITED_AT_ONCE):
         rows = clean[part]
         some = simulated[rows]
-        limit[rows] = laplace_limit(some.theta, some.cutouts, space).float()
+        limit[rows] = laplace_limit(some.theta, some.cutouts, model).float()
     return Validation(galaxies, limit, prior)
 
 
@@ -96,34 +97,37 @@ def read_validation(path: Path, device: str = "cpu") -> Validation:
     )
 
 
-def laplace_limit(theta: Tensor, cutouts: Cutouts, space: ParameterSpace) -> Tensor:
+def laplace_limit(theta: Tensor, cutouts: Cutouts, model: GalaxyModel = GalaxyModel()) -> Tensor:
     """Expected NLL of the best posterior in the Gaussian limit, 1/2 ln det(2 pi e C).
 
     C is the inverse of the Fisher information at the truth plus the prior's precision, which is
-    the identity in whitened coordinates; flux and sky have a flat prior. It is a bound for isolated
-    galaxies; at low signal to noise posteriors are not Gaussian and the bound is not sharp.
+    the identity in whitened coordinates; fluxes and sky have a flat prior. It is a bound for
+    isolated galaxies; at low signal to noise posteriors are not Gaussian and it is not sharp.
 
     Args:
-        theta: (B, 8) physical truth.
+        theta: (B, Q) physical truth.
         cutouts: the B galaxies.
-        space: one Sersic and a constant sky.
+        model: with the prior.
 
     Returns:
         (B,) float64, of the density of the flow's coordinates.
     """
     theta = theta.double()
     frame = make_inputs(cutouts, with_views=False).frame
-    targets = encode(theta, cutouts.zeropoint, frame)
-    constants = space.constants(frame.position_bounds_of(space))
+    space, coordinates = model.space, FlowCoordinates(replace(model, prior=WHITENED))
+    targets = encode(theta, cutouts.zeropoint, frame, coordinates)
+    constants = model.constants(frame.position_bounds_of(space))
     coords, linear = space.from_physical(theta, cutouts.zeropoint)
     whitened = space.to_whitened(coords, constants)
     _, chain = space.from_whitened(whitened, constants)  # d coords / d whitened
-    n = space.n_nonlinear
-    step = torch.zeros(len(theta), n + 2, n + 2, dtype=torch.float64, device=theta.device)
-    step[:, :n, :n] = chain
-    step[:, n, n] = linear[:, 0]  # d flux / d ln flux
-    step[:, n + 1, n + 1] = 1.0
-    information = step.mT @ normal_equations(coords, linear, cutouts).information @ step
+    n, c, last = space.n_nonlinear, coords.shape[1], linear.shape[1]
+    step = theta.new_zeros(len(theta), c + last, n + last)
+    step[:, :c, :n] = chain
+    for k in range(last - 1):
+        step[:, c + k, n + k] = linear[:, k]  # d flux / d ln flux
+    step[:, -1, -1] = 1.0
+    pixels = normal_equations(coords, linear, cutouts, space=space)
+    information = step.mT @ pixels.information @ step
     index = torch.arange(n, device=theta.device)
     information[:, index, index] += 1.0
     # scaled to a unit diagonal, so that the determinant does not lose digits
@@ -131,9 +135,10 @@ def laplace_limit(theta: Tensor, cutouts: Cutouts, space: ParameterSpace) -> Ten
     scale = diagonal.rsqrt()
     unit = information * scale[:, :, None] * scale[:, None, :]
     log_det = torch.linalg.slogdet(unit)[1] + torch.log(diagonal).sum(dim=1)
-    # d targets / d (whitened, ln flux, sky)
-    by_whitened = log_jacobian(targets, coords, frame, space)
-    constant = 0.5 * (n + 2) * math.log(2 * math.pi * math.e)
+    # d targets / d (whitened, ln fluxes, sky)
+    scenes = None if space.links is None else model.values[[0] * len(theta)].to(theta.device)
+    by_whitened = log_jacobian(targets, coords, frame, space, coordinates, scenes)
+    constant = 0.5 * (n + last) * math.log(2 * math.pi * math.e)
     return constant - 0.5 * log_det + by_whitened
 
 
@@ -148,7 +153,8 @@ def nll_of(estimator: Estimator, galaxies: Shard, use_views: bool = True) -> Ten
         for part in in_parts(len(galaxies), AT_ONCE):
             some = galaxies[part].to(device)
             views = some.views.float() if use_views else some.views[:, :0].float()
-            nll = estimator.losses(views, some.scalars, some.targets, use_views)["nll"]
+            losses = estimator.losses(views, some.scalars, some.targets, use_views)
+            nll = losses.get("mixture", losses["nll"])
             nll = nll.float() - some.log_slope
             pieces.append(nll.nan_to_num(WORST, WORST, WORST).clamp_max(WORST))
     return torch.cat(pieces).to(galaxies.targets.device)
@@ -204,6 +210,6 @@ def summary(nll: Tensor, validation: Validation) -> dict[str, float]:
 
 
 def gaussian_nll(t: Tensor) -> float:
-    """Mean NLL of the one Gaussian that fits all t (N, 8)."""
+    """Mean NLL of the one Gaussian that fits all t (N, T)."""
     _, log_det = torch.linalg.slogdet(torch.cov(t.double().T))
     return float(0.5 * (t.shape[1] * math.log(2 * math.pi * math.e) + log_det))

@@ -16,14 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hybridfit.model.galaxy_model import GalaxyModel
 from hybridfit.npe import weight_files
-from hybridfit.npe.backbone import NetworkOptions
+from hybridfit.npe.coordinates import FlowCoordinates
 from hybridfit.npe.network import Estimator, make_initial_estimator
-from hybridfit.npe.refinement_scalars import N_SCALARS
+from hybridfit.npe.refinement_scalars import n_step_scalars
 from hybridfit.training import checkpoint
 from hybridfit.training.learner import Counters
 from hybridfit.training.recipe import Recipe
 
+# readers and flows of further members, which begin at random
+OTHERS = re.compile(r"others\.\d+\.")
 INITIAL = "initial_estimator."
 # parts that may be more numerous than before; new ones are the identity
 GROWING = re.compile(
@@ -64,12 +67,13 @@ def read_start(folder: str | Path) -> tuple[Weights, list[dict[str, Any]]]:
     return weight_files.load_weights(folder).state_dict(), [*card.get("before", []), counters]
 
 
-def initial_estimator_of(network: NetworkOptions, weights: Weights | None) -> Estimator | None:
+def initial_estimator_of(recipe: Recipe, weights: Weights | None) -> Estimator | None:
     """Return the initial estimator in ``weights``, or ``weights`` itself; None without refinement.
 
     Raises:
         ValueError: if there are no weights to make it of, or they do not fit.
     """
+    network = recipe.network
     if not network.refinement:
         return None
     if weights is None:
@@ -78,7 +82,14 @@ def initial_estimator_of(network: NetworkOptions, weights: Weights | None) -> Es
             "without refinement first, and give that run with --initial-weights"
         )
     own = _initial_in(weights)
-    initial_estimator = make_initial_estimator(network, len(own["scalar_mean"]) + N_SCALARS)
+    coordinates = FlowCoordinates(GalaxyModel.named(recipe.model))
+    if (known := len(own["target_mean"])) != coordinates.n:
+        raise ValueError(
+            f"the initial estimator knows {known} coordinates, expected the {coordinates.n} of "
+            f"model {recipe.model}: start from a network of the same model"
+        )
+    n_scalars = len(own["scalar_mean"]) + n_step_scalars(coordinates.n)
+    initial_estimator = make_initial_estimator(network, n_scalars, coordinates)
     if initial_estimator is None:
         raise ValueError("network.refinement is false, expected a network with refinement")
     _load(
@@ -96,16 +107,17 @@ def check_start(recipe: Recipe, folder: str | Path | None, resume: bool) -> None
     """
     if folder is None:
         if not resume:
-            initial_estimator_of(recipe.network, None)
+            initial_estimator_of(recipe, None)
         return
     if resume:
         raise ValueError("a run that is resumed has its own network: leave out --initial-weights")
     weights, _ = read_start(folder)
     network = replace(recipe.network, pretrained=False)
+    coordinates = FlowCoordinates(GalaxyModel.named(recipe.model))
     n_scalars = len(weights["scalar_mean"])
     if network.refinement:
-        n_scalars = len(_initial_in(weights)["scalar_mean"]) + N_SCALARS
-    load_start(Estimator(network, n_scalars, len(weights["target_mean"])), weights)
+        n_scalars = len(_initial_in(weights)["scalar_mean"]) + n_step_scalars(coordinates.n)
+    load_start(Estimator(network, n_scalars, coordinates=coordinates), weights)
 
 
 def load_start(model: Estimator, weights: Weights) -> None:
@@ -138,9 +150,8 @@ def _with_refinement(own: Weights, weights: Weights) -> Weights:
     """
     names = (name.removeprefix(INITIAL) for name in own if name.startswith(INITIAL))
     made = {INITIAL + name: weights[name] for name in names if name in weights}
-    for name, value in weights.items():
-        made[name] = own[name] if name.startswith(OF_TARGETS) else value
-    return made
+    made |= {name: v for name, v in weights.items() if not name.startswith(OF_TARGETS)}
+    return made | {name: v for name, v in own.items() if name.startswith(OF_TARGETS)}
 
 
 def _reading_more(model: Estimator, weights: Weights) -> Weights:
@@ -160,7 +171,10 @@ def _reading_more(model: Estimator, weights: Weights) -> Weights:
 
 def _load(model: torch.nn.Module, weights: Weights) -> None:
     own = model.state_dict()
-    fresh = {name for name in own if name not in weights and GROWING.match(name)}
+    new = [name for name in own if name not in weights]
+    fresh = {name for name in new if GROWING.match(name)}
+    if not any(OTHERS.match(name) for name in weights):
+        fresh |= {name for name in new if OTHERS.match(name)}
     missing = sorted(name for name in own if name not in weights and name not in fresh)
     unknown = sorted(name for name in weights if name not in own)
     shapes = sorted(
@@ -173,6 +187,7 @@ def _load(model: torch.nn.Module, weights: Weights) -> None:
         differences = "; ".join(word + ", ".join(names[:3]) for word, names in parts if names)
         raise ValueError(
             f"the weights to start from do not fit the recipe's network: they {differences}. Only "
-            "blocks, corrections and flow_layers may grow, and refinement may become true"
+            "blocks, corrections and flow_layers may grow, and refinement may become true; with "
+            "it members may grow too"
         )
     model.load_state_dict({**{name: own[name] for name in fresh}, **weights})
