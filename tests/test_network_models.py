@@ -12,6 +12,9 @@ import torch
 from astropy.table import Table
 
 import hybridfit as hf
+from hybridfit.fitting.fit import fit_cutouts, fit_parts
+from hybridfit.fitting.galaxy_scenes import scenes_of
+from hybridfit.fitting.options import FitOptions
 from hybridfit.io.cutout_files import write_cutouts
 from hybridfit.model.galaxy_model import GalaxyModel
 from hybridfit.model.parameters import ParameterSpace
@@ -27,8 +30,11 @@ from hybridfit.npe.refinement import gauss_newton_step
 from hybridfit.npe.refinement_scalars import n_step_scalars
 from hybridfit.npe.symmetry import scalar_signs
 from hybridfit.npe.weight_files import load_weights, save_weights
+from hybridfit.pipeline.network_start import knows, network_start, starts_from
 from hybridfit.pipeline.options import PredictOptions
+from hybridfit.pipeline.weights import starting_model
 from hybridfit.rendering.render import render
+from hybridfit.sampling.proposal import EvaluatedDraws, flow_proposal
 from hybridfit.simulation.options import CLEAN
 from hybridfit.simulation.simulate import simulate_fields
 from hybridfit.training.data import VALIDATION, SimulatedSource, targets_of
@@ -359,7 +365,7 @@ def test_predict_writes_components_and_their_sum(weights, fields, tmp_path):
 def test_networks_are_found_by_their_model(weights, fields):
     some = fields.cutouts[slice(0, 2)]
     if not is_packaged("bulge+disk"):
-        with pytest.raises(FileNotFoundError, match="no network for the model bulge.disk comes"):
+        with pytest.raises(FileNotFoundError, match=r"no network for the model bulge\+disk comes"):
             hf.predict(some, model="bulge+disk")
     with pytest.raises(ValueError, match=r"are of the model bulge\+disk, expected sersic"):
         hf.predict(some, model="sersic", weights=str(weights))
@@ -367,3 +373,78 @@ def test_networks_are_found_by_their_model(weights, fields):
         hf.predict(some, model="bar")
     with pytest.raises(ValueError, match="epistemic needs a network of several members"):
         hf.predict(some, epistemic=True)
+
+
+# ---------------------------------------------------------------- starts and proposals of fits
+
+OPTIONS = FitOptions(model="bulge+disk")
+
+
+def around_the_truth(some, truth, estimator, scenes, spread=0.05):
+    """Draws of a network that knows the galaxies well."""
+    density = condition(some, estimator, "cpu", scenes.space, scenes)
+    drawn = draw(density, some, 40)
+    noise = torch.randn(drawn.coords.shape, generator=torch.Generator().manual_seed(4)).double()
+    coords, linear = MODEL.space.from_physical(truth, some.zeropoint)
+    coords = coords[:, None] + spread * noise
+    for other in (6, 7):  # one centre
+        coords[..., other] = coords[..., other - 6]
+    return replace(drawn, coords=coords, linear=linear[:, None].expand(-1, 40, -1))
+
+
+def test_fits_start_from_draws_of_all_components(fields, estimator):
+    some, truth = fields.cutouts[slice(0, 6)], fields.theta[slice(0, 6)]
+    scenes = scenes_of(some, OPTIONS)
+    assert knows(estimator, OPTIONS, scenes)
+    starts = starts_from(around_the_truth(some, truth, estimator, scenes))
+    assert starts.whole
+    assert starts.coords.shape == (6, 3, 11)
+    fit = fit_cutouts(some, OPTIONS, starts=starts)
+    plain = fit_cutouts(some, OPTIONS)
+    # further starts find no worse minima; they may end in others of the same evidence
+    assert (fit.chi2 < plain.chi2 + 2).all()
+    lost = replace(starts, coords=torch.full_like(starts.coords, torch.nan))
+    again = fit_cutouts(some, OPTIONS, starts=lost)
+    torch.testing.assert_close(again.theta, plain.theta)
+
+
+def test_networks_serve_their_own_model_alone(fields, estimator):
+    some = fields.cutouts[slice(0, 2)]
+    other = FitOptions(model="sersic+exponential")
+    assert not knows(estimator, other, scenes_of(some, other))
+    assert not knows(estimator, FitOptions(), None)
+    fixed = replace(some, parameters={"bulge_n_fixed": torch.full((2,), 4.0)})
+    assert not knows(estimator, OPTIONS, scenes_of(fixed, OPTIONS))
+    started = replace(some, parameters={"bulge_n": torch.full((2,), 4.0)})
+    assert not knows(estimator, OPTIONS, scenes_of(started, OPTIONS))
+    assert starting_model(None, "sersic+exponential") == "sersic"
+    assert starting_model("folder", "bulge+disk") is None
+
+
+def test_proposals_have_the_density_of_their_draws(fields, estimator):
+    """In a problem's own terms the flow's density is that of its draws, per Gaussian of fluxes."""
+    some = fields.cutouts[slice(0, 3)]
+    scenes = scenes_of(some, OPTIONS)
+    start = network_start(some, estimator, "cpu", OPTIONS, 16, 0, scenes)
+    assert start.proposed is not None
+    part = next(iter(fit_parts(some, OPTIONS)))
+    proposal = flow_proposal(start.proposed, torch.zeros(3), part.problem)
+    good = torch.isfinite(proposal.whitened).all(dim=2)
+    nothing = torch.zeros(3, 16, dtype=torch.float64)
+    draws = EvaluatedDraws(
+        proposal.whitened.nan_to_num(0.0), proposal.linear.nan_to_num(1.0), nothing, nothing
+    )
+    found = proposal.log_density(draws)
+    # ln fluxes have no unit, the sky is in that of the noise
+    flux = proposal.linear[..., :2]
+    unit = part.problem.pixels.scale.log()[:, None]
+    expected = start.proposed.log_prob - flux.log().sum(dim=2) + unit
+    assert good.any()
+    torch.testing.assert_close(found[good], expected[good], rtol=1e-4, atol=1e-2)
+
+
+def test_posteriors_of_bulge_and_disk_use_the_network(weights, fields):
+    some = fields.cutouts[slice(0, 2)]
+    table = hf.fit(some, model="bulge+disk", weights=str(weights), save_samples=True)
+    assert np.isfinite(np.asarray(table["flow_distance"])).all()
+    assert np.isfinite(np.asarray(table["bulge_to_total_err"])).all()

@@ -14,7 +14,7 @@ from hybridfit.fitting.options import FitOptions
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
 from hybridfit.npe.posterior import packaged_estimator
-from hybridfit.pipeline.network_start import ENDS, N_DRAWS, expectation, starts_from
+from hybridfit.pipeline.network_start import ENDS, N_DRAWS, expectation, starts_of_one
 from hybridfit.simulation.options import CLEAN
 from hybridfit.simulation.simulate import simulate_fields
 
@@ -39,7 +39,7 @@ def around(theta: torch.Tensor, width: float) -> torch.Tensor:
 
 
 def test_the_first_start_is_the_median_and_the_others_its_ends(scenes):
-    starts = starts_from(around(scenes.theta, 0.8))
+    starts = starts_of_one(around(scenes.theta, 0.8))
     assert starts.coords.shape == (12, 1 + len(ENDS), 6)
     assert starts.wide.all()
     low, high = starts.coords[:, 1, 3], starts.coords[:, 2, 3]
@@ -52,7 +52,7 @@ def test_the_first_start_is_the_median_and_the_others_its_ends(scenes):
 
 
 def test_a_narrow_posterior_gives_one_start(scenes):
-    assert not starts_from(around(scenes.theta, 0.05)).wide.any()
+    assert not starts_of_one(around(scenes.theta, 0.05)).wide.any()
 
 
 def test_without_a_psf_moments_start_the_fit(scenes):
@@ -67,7 +67,7 @@ def test_without_a_psf_moments_start_the_fit(scenes):
 
 def test_a_fit_takes_fewer_steps_from_the_truth_than_from_moments(scenes):
     options = FitOptions(compile="off")
-    starts = starts_from(around(scenes.theta, 0.01))
+    starts = starts_of_one(around(scenes.theta, 0.01))
     seeded = fit_cutouts(scenes.cutouts, options, starts=starts)
     plain = fit_cutouts(scenes.cutouts, options)
     assert seeded.n_iter.sum() < plain.n_iter.sum()
@@ -112,5 +112,5 @@ def test_starts_stay_in_the_position_box_of_the_users_prior(scenes):
 
 
 def test_cutouts_of_one_galaxy(scenes):
-    starts = starts_from(around(scenes.theta[3:4], 0.05))
+    starts = starts_of_one(around(scenes.theta[3:4], 0.05))
     assert starts.coords.shape[0] == 1

@@ -140,7 +140,7 @@ def test_windows_and_the_modelled_noise_change_no_step(scenes, inputs, truth):
     noise is the most: they lose little.
     """
     coords, linear, slopes = decode_with_slopes(truth, inputs.frame)
-    sides = window_sides(coords, linear[:, 0] / inputs.noise.sky, scenes.cutouts)
+    sides = window_sides(coords, linear[:, :1] / inputs.noise.sky[:, None], scenes.cutouts)
     assert (sides < 128).sum() > 40
     whole = normal_equations(coords, linear, scenes.cutouts)
     windowed = normal_equations(coords, linear, scenes.cutouts, inputs.noise)
@@ -243,7 +243,7 @@ def test_steps_in_stamps_that_are_not_square(oversampling):
     cutouts = dataclasses.replace(empty, image=render(theta, empty) + noise)
     inputs = make_inputs(cutouts, with_views=False)
     coords, linear = ParameterSpace().from_physical(theta, cutouts.zeropoint)
-    assert (window_sides(coords, linear[:, 0], cutouts) < 64).all()
+    assert (window_sides(coords, linear[:, :1], cutouts) < 64).all()
     truth = encode(theta, cutouts.zeropoint, inputs.frame)
     start = truth + 0.02 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(7))
     w = gauss_newton_step(start, inputs, cutouts, MODEL_ERRORS[0]).laplace.whiten(truth[:, None])[

@@ -38,7 +38,7 @@ from hybridfit.npe.inputs import make_inputs
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator
 from hybridfit.pipeline.measure import starting_part
-from hybridfit.pipeline.network_start import expectation, starts_from
+from hybridfit.pipeline.network_start import expectation, starts_of_one
 from hybridfit.simulation.options import FieldOptions, Kind
 from hybridfit.simulation.simulate import simulate_fields
 from validation.common import SIMS, is_catastrophic, load_sims, write_result
@@ -68,7 +68,7 @@ def eight_starts(cutouts: hf.Cutouts, drawn: NetworkDraws, truth: torch.Tensor) 
     moments = moment_start(cutouts, sky_level(cutouts), nominal_centre(cutouts), reach)
     true, _ = SPACE.from_physical(truth, cutouts.zeropoint)
     draws = [drawn.coords[:, 10 * k] for k in range(DRAWS)]
-    median = starts_from(drawn.coords).coords[:, 0]
+    median = starts_of_one(drawn.coords).coords[:, 0]
     coords = torch.stack([moments, median, *draws, true], dim=1)
     return Starts(coords, torch.ones(len(cutouts), dtype=torch.bool))
 
@@ -95,7 +95,7 @@ class Fits:
         for name, network in networks.items():
             with self.timed(name):
                 expected[name] = expectation(part, network)
-                starts[name] = starts_from(expected[name].coords)
+                starts[name] = starts_of_one(expected[name].coords)
         self.wide += int(starts["posterior"].wide.sum())
         fits = {}
         for name, given in starts.items():

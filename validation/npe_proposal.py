@@ -28,7 +28,7 @@ from hybridfit.fitting.fitted import rebuilt
 from hybridfit.fitting.options import FitOptions
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import draw, load_estimator, predict_cutouts
-from hybridfit.pipeline.network_start import expectation, starts_from
+from hybridfit.pipeline.network_start import expectation, starts_of_one
 from hybridfit.pipeline.posterior import sample_fitted
 from hybridfit.sampling.options import SamplingOptions
 from hybridfit.uncertainty.error_budget import NONE
@@ -80,7 +80,7 @@ class Tally:
         """Draw one round from each mixture and keep the effective sample sizes."""
         cutouts = shard.cutouts
         network = expectation(cutouts, estimator)
-        fit = fit_cutouts(cutouts, OPTIONS, starts=starts_from(network.coords))
+        fit = fit_cutouts(cutouts, OPTIONS, starts=starts_of_one(network.coords))
         floor = network.log_prob.amin(dim=1)
         parts = list(rebuilt(fit, cutouts, OPTIONS))
         for name, (of_fit, of_flow) in MIXTURES.items():

@@ -168,19 +168,30 @@ def _fit_scene(
     nuisances: Nuisances | None,
 ) -> Fitted:
     """Fit scenes from their initial values, or from moments where these are missing."""
-    theta = initial_values(cutouts, scene, options, starts)
+    whole = starts if starts is not None and starts.whole else None
+    theta = initial_values(cutouts, scene, options, starts if whole is None else None)
     problem = build_problem(cutouts, options, compile, scene, theta, nuisances)
     space = scene.space
     coords, _ = space.from_physical(theta, cutouts.zeropoint)
+    if whole is not None:
+        best = torch.isfinite(whole.coords[:, 0]).all(dim=1)[:, None]
+        coords = torch.where(best, whole.coords[:, 0], coords)
     start = space.to_whitened(_nearer(coords, near, space), problem.constants)
+    given = None if whole is None else _whitened(whole.coords, problem)
     coarse = options.coarse_fit and near is None and space.n_components > 1
-    solution, candidates = _optimum(problem, cutouts, start, coords, options, coarse)
+    solution, candidates = _optimum(problem, cutouts, start, coords, options, coarse, given)
     if near is not None:
         rest = (~solution.converged & torch.isfinite(solution.cost)).nonzero()[:, 0]
         solution = _tried(solution, problem, rest, solution.whitened[rest], None, options)
     fit = _with_fixed(to_fit(solution, problem, cutouts), theta)
     flags = fit_flags(fit, solution, problem, cutouts) | bound_flags(fit, scene)
     return fitted(rows, cutouts, problem, solution, replace(fit, flags=flags), candidates)
+
+
+def _whitened(coords: Tensor, problem: Problem) -> Tensor:
+    """Return coordinates (B, K, C) of each galaxy as whitened ones (B, K, P)."""
+    columns = [problem.space.to_whitened(own, problem.constants) for own in coords.unbind(1)]
+    return torch.stack(columns, dim=1)
 
 
 def _with_fixed(fit: Fit, theta: Tensor) -> Fit:
@@ -238,6 +249,7 @@ def _optimum(
     coords: Tensor,
     options: FitOptions,
     coarse: bool,
+    given: Tensor | None = None,
 ) -> tuple[Solution, Tensor | None]:
     """Return the best minimum that several starts lead to, and where others are.
 
@@ -248,12 +260,13 @@ def _optimum(
         coords: (B, C) the same as coordinates.
         options: of the fit.
         coarse: whether the middle of the cutout may give a better start.
+        given: (B, K, P) further starts of a search, see `hybridfit.fitting.search.search`.
 
     Returns:
         The solutions, and see `hybridfit.fitting.modes.fit_found`; None without a search.
     """
     if options.retry and options.method == "lm" and concentric(problem.space):
-        found = search(problem, cutouts, start, coarse)
+        found = search(problem, cutouts, start, coarse, given)
         return fit_found(problem, found, _lm_options(problem, options))
     if coarse and options.method == "lm":
         start = coarse_start(problem, cutouts, start)

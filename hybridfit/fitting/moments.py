@@ -22,16 +22,19 @@ START_INDEX = 1.8  # Sersic index to begin with: between disk and spheroid
 
 @dataclass(frozen=True)
 class Starts(Batch):
-    """Where the fits of B galaxies may start, of one Sersic profile each.
+    """Where the fits of B galaxies may start, of one Sersic profile each or of all components.
 
     Args:
-        coords: (B, K, 6) x, y, ln r_circ, ln n, eta1, eta2 in cutout pixels; the first of K is the
-            best guess, NaN where there is none and moments shall do.
+        coords: (B, K, 6) x, y, ln r_circ, ln n, eta1, eta2 in cutout pixels, or (B, K, C) those of
+            all components; the first of K is the best guess, NaN where there is none and moments
+            shall do.
         wide: (B,) bool, where the others shall be tried too.
+        whole: whether they are of all components.
     """
 
     coords: Tensor
     wide: Tensor
+    whole: bool = False
 
 
 def starting_values(cutouts: Cutouts, single: Tensor, space: ParameterSpace) -> Tensor:

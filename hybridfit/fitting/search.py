@@ -58,7 +58,13 @@ class Found(Batch):
     n_iter: Tensor
 
 
-def search(problem: Problem, cutouts: Cutouts, start: Tensor, coarse: bool = True) -> Found:
+def search(
+    problem: Problem,
+    cutouts: Cutouts,
+    start: Tensor,
+    coarse: bool = True,
+    given: Tensor | None = None,
+) -> Found:
     """Return where minima are.
 
     Args:
@@ -66,19 +72,22 @@ def search(problem: Problem, cutouts: Cutouts, start: Tensor, coarse: bool = Tru
         cutouts: the same B galaxies.
         start: (B, P) whitened starting values.
         coarse: whether the middle of the cutouts may take their place.
+        given: (B, K, P) further starts that are followed, such as a network's; NaN for none.
     """
+    if given is None:
+        given = start.new_empty(len(start), 0, start.shape[1])
     middle = middle_of_several(problem, cutouts, start) if coarse else None
     if middle is None:
-        return _search(problem, problem, cutouts, start)
+        return _search(problem, problem, cutouts, start, given)
     small, rows = middle
     if len(rows) == len(start):
-        return _search(small, problem, cutouts, start)
+        return _search(small, problem, cutouts, start, given)
     outside = torch.ones(len(start), dtype=torch.bool, device=start.device)
     outside[rows] = False
     others = outside.nonzero()[:, 0]
     parts = (
-        _search(small[rows], problem[rows], cutouts[rows], start[rows]),
-        _search(own := problem[others], own, cutouts[others], start[others]),
+        _search(small[rows], problem[rows], cutouts[rows], start[rows], given[rows]),
+        _search(own := problem[others], own, cutouts[others], start[others], given[others]),
     )
     return Found.cat(parts)[torch.argsort(torch.cat([rows, others]))]
 
@@ -105,7 +114,9 @@ class Looks(Batch):
         return Looks(**{name: torch.cat(pair, dim=1) for name, pair in pairs.items()})
 
 
-def _search(small: Problem, whole: Problem, cutouts: Cutouts, start: Tensor) -> Found:
+def _search(
+    small: Problem, whole: Problem, cutouts: Cutouts, start: Tensor, given: Tensor
+) -> Found:
     """Return minima.
 
     Args:
@@ -113,6 +124,7 @@ def _search(small: Problem, whole: Problem, cutouts: Cutouts, start: Tensor) -> 
         whole: on the whole of them.
         cutouts: the same B galaxies.
         start: (B, P) whitened.
+        given: (B, K, P) further ones; NaN for none.
     """
     first, minimum = fit_of_several(small, start)
     known = torch.isfinite(minimum.normal.cost)[:, None]
@@ -132,7 +144,7 @@ def _search(small: Problem, whole: Problem, cutouts: Cutouts, start: Tensor) -> 
             cheap = _smaller(own, whole[some], galaxies)
         else:
             cheap = _binned(own, galaxies, about[some], linear[some])
-        looks = _look_around(cheap, own, first[some], about[some], flux[some])
+        looks = _look_around(cheap, own, first[some], about[some], flux[some], given[some])
         lit = (flux[some] > 0).all(dim=1) & known[some, 0]
         n_iter = minimum.n_iter[some] * (small is whole)
         place = torch.where(lit[:, None], first[some], looks.points[:, 0])
@@ -156,7 +168,12 @@ def _checked(found: Found, small: Problem) -> Found:
 
 
 def _look_around(
-    cheap: Problem | Binned, small: Problem, first: Tensor, about: Tensor, flux: Tensor
+    cheap: Problem | Binned,
+    small: Problem,
+    first: Tensor,
+    about: Tensor,
+    flux: Tensor,
+    given: Tensor,
 ) -> Looks:
     """Return what structured starts lead to.
 
@@ -166,6 +183,7 @@ def _look_around(
         first, about: (B, P) whitened, where the first start has led, to light in all components or
             not.
         flux: (B, K) there.
+        given: (B, G, P) further starts; NaN for none.
     """
     space, constants = small.space, small.constants
     spread = spread_starts(space, constants, about, flux, STARTS)
@@ -173,8 +191,10 @@ def _look_around(
     # where the first start leads to no light in a component there is nothing to exchange
     lit = (flux > 0).all(dim=1)[:, None]
     always = torch.ones_like(spread[:, :, 0], dtype=torch.bool)
-    chosen = torch.cat([always[:, :1], always, lit.expand(exchanged.shape[:2])], dim=1)
-    looks = _look(cheap, small, torch.cat([first[:, None], spread, exchanged], dim=1), chosen)
+    usable = torch.isfinite(given).all(dim=2)
+    picked = [always[:, :1], always, lit.expand(exchanged.shape[:2]), usable]
+    starts = [first[:, None], spread, exchanged, given.nan_to_num(0.0)]
+    looks = _look(cheap, small, torch.cat(starts, dim=1), torch.cat(picked, dim=1))
     # all starts about the best minimum where the first start led nowhere, and its exchange
     each, best = torch.arange(len(first), device=first.device), looks.evidence.argmax(dim=1)
     about, flux = looks.points[each, best], looks.flux[each, best]

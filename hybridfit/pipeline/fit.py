@@ -141,7 +141,7 @@ class MemoryFitWork(FitWork):
 
 def _memory_work(cutouts: Cutouts, config: Config) -> MemoryFitWork:
     """Return the work on cutouts in memory: on the caller's threads, without image blocks."""
-    network = starting_network(config.run.initial_values, config.run.weights)
+    network = starting_network(config.run.initial_values, config.run.weights, config.fit.model)
     read = ReadOptions(no_psf=cutouts.psf is None)
     run = replace(config.run, threads=threads_now(), save_models=False, save_components=False)
     return MemoryFitWork(read, run, config.fit, config.errors, "", network)

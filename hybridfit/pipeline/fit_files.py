@@ -43,7 +43,7 @@ from hybridfit.pipeline.neighbours import measure_jointly
 from hybridfit.pipeline.options import RunOptions
 from hybridfit.pipeline.run import run_files
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
-from hybridfit.pipeline.weights import checked_digest, loaded_network
+from hybridfit.pipeline.weights import checked_digest, loaded_network, starting_model
 
 
 @renamed_arguments()
@@ -77,7 +77,8 @@ def fit_files(
     """
     config = Config.of(config, sections)
     run = config.run
-    digest = "" if run.initial_values == "moments" else checked_digest(run.weights)
+    known = starting_model(run.weights, config.fit.model)
+    digest = "" if run.initial_values == "moments" else checked_digest(run.weights, known)
     work = FitWork(config.read, run, config.fit, config.errors, digest)
     return run_files(input, out, work, overwrite, quiet)
 
@@ -110,7 +111,10 @@ class FitWork(Work):
     @property
     def network(self) -> Estimator | None:
         """The network that fits begin with, loaded once in a process."""
-        return loaded_network(self.run.weights, self.digest) if self.digest else None
+        if not self.digest:
+            return None
+        known = starting_model(self.run.weights, self.fit.model)
+        return loaded_network(self.run.weights, self.digest, known)
 
     @property
     def device(self) -> torch.device:

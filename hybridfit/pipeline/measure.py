@@ -28,15 +28,17 @@ from hybridfit.fitting.galaxy_scenes import scenes_of
 from hybridfit.fitting.nuisances import Nuisances
 from hybridfit.fitting.options import FitOptions
 from hybridfit.model.combined import combined_names
+from hybridfit.model.galaxy_model import SERSIC_NAME
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.scene_values import SceneValues
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import load_estimator, packaged_estimator
 from hybridfit.pipeline.diagnose import diagnosed
 from hybridfit.pipeline.fluxes import with_fluxes
-from hybridfit.pipeline.network_start import NetworkStart, network_start, starts_from
+from hybridfit.pipeline.network_start import NetworkStart, knows, network_start, starts_from
 from hybridfit.pipeline.posterior import PosteriorResult, budgeted, sample_fitted
 from hybridfit.pipeline.uncertainty_options import ErrorOptions
+from hybridfit.pipeline.weights import starting_model
 from hybridfit.rendering.convolution import convolution_of
 from hybridfit.rendering.render import render
 from hybridfit.sampling.psis import pareto_k_limits
@@ -62,19 +64,23 @@ def no_clock(what: str) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def starting_network(initial_values: str, weights: str | None = None) -> Estimator | None:
+def starting_network(
+    initial_values: str, weights: str | None = None, model: str = SERSIC_NAME
+) -> Estimator | None:
     """The network that fits start from, or None for moments.
 
     Args:
         initial_values: "network" or "moments".
         weights: folder of a network's weights; default the package's own.
+        model: what is fitted, see `starting_model`.
 
     Raises:
         FileNotFoundError: if the weights are not there.
     """
     if initial_values == "moments":
         return None
-    return packaged_estimator() if weights is None else load_estimator(weights)
+    known = starting_model(weights, model)
+    return load_estimator(weights) if known is None else packaged_estimator(known)
 
 
 def starting_part(estimator: Estimator, uncertainty: str) -> Estimator:
@@ -119,10 +125,10 @@ def measure(
         estimator = None
     else:
         scene = scenes_of(cutouts, options)
-        if options.is_one_sersic and scene is not None and scene.space.links is not None:
-            estimator = None  # the network knows of no fixed values
-    network = _network_start(cutouts, estimator, options, device, errors, clock)
-    starts = None if network is None else starts_from(network.initial.coords.cpu())
+        if estimator is not None and not knows(estimator, options, scene):
+            estimator = None
+    network = _network_start(cutouts, estimator, options, device, errors, clock, scene)
+    starts = None if network is None else starts_from(network.initial)
     rows, results = [], []
     parts = fit_parts(cutouts, options, device, compile, starts, scene, near, nuisances)
     while True:
@@ -151,6 +157,7 @@ def _network_start(
     device: torch.device,
     errors: ErrorOptions,
     clock: Clock,
+    scene: SceneValues | None = None,
 ) -> NetworkStart | None:
     """Return the network's posteriors; None without a network or without PSFs."""
     if estimator is None or cutouts.psf is None:
@@ -158,7 +165,8 @@ def _network_start(
     with clock("predicting"):
         part = starting_part(estimator, errors.uncertainty)
         count = errors.sampling.network_draws if errors.uncertainty == "posterior" else 0
-        return network_start(cutouts, part, device, options, count, errors.sampling.seed)
+        seed = errors.sampling.seed
+        return network_start(cutouts, part, device, options, count, seed, scene)
 
 
 def _measured(

@@ -178,7 +178,7 @@ def _distance(network: FlowProposal | None, about: Linearised, problem: Problem)
     if network is None:
         return torch.full_like(problem.pixels.scale, torch.nan)
     linear = about.linear * problem.pixels.scale[:, None]
-    linear[:, 1] += problem.pixels.background
+    linear[:, -1] += problem.pixels.background
     coords, _ = problem.space.from_whitened(about.whitened, problem.constants)
     return network.density.distance(coords, linear)
 

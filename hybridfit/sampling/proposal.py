@@ -148,20 +148,21 @@ class FlowProposal(Batch):
         return ~(log_density - self._change(points) >= self.floor[:, None])
 
     def _change(self, points: EvaluatedDraws) -> Tensor:
-        """(b, S) log-Jacobian from (ln flux, sky) in image units to proposal coordinates."""
-        unit = torch.log(self.scale)[:, None] - torch.log(points.linear[..., 0])
+        """(b, S) log-Jacobian from (ln fluxes, sky) in image units to proposal coordinates."""
+        flux = points.linear[..., : self.density.space.n_components]
+        unit = torch.log(self.scale)[:, None] - torch.log(flux).sum(dim=2)  # the scale is the sky's
         return unit - points.conditional
 
     def log_prob(self, points: EvaluatedDraws) -> Tensor:
-        """(b, S) ln density in (u, ln flux, sky), the network's own variables."""
-        b, s, p = points.whitened.shape
+        """(b, S) ln density in (u, ln fluxes, sky), the network's own variables."""
+        b, s, _ = points.whitened.shape
         each = torch.arange(b, device=points.whitened.device).repeat_interleave(s)
         coords, _ = self.density.space.from_whitened(
             points.whitened.flatten(0, 1), self.constants[each]
         )
         linear = points.linear * self.scale[:, None, None]
-        linear[..., 1] += self.background[:, None]
-        return self.density.log_prob(coords.view(b, s, p), linear)
+        linear[..., -1] += self.background[:, None]
+        return self.density.log_prob(coords.view(b, s, -1), linear)
 
 
 def flow_proposal(draws: NetworkDraws, floor: Tensor, problem: Problem) -> FlowProposal:
@@ -170,7 +171,7 @@ def flow_proposal(draws: NetworkDraws, floor: Tensor, problem: Problem) -> FlowP
     Args:
         draws: of the B galaxies of ``problem``.
         floor: (B,) the least ln density that draws of it have.
-        problem: of one Sersic component and a constant sky.
+        problem: of the network's model and a constant sky.
     """
     b, n, _ = draws.coords.shape
     coords = draws.coords.flatten(0, 1)
@@ -181,7 +182,7 @@ def flow_proposal(draws: NetworkDraws, floor: Tensor, problem: Problem) -> FlowP
     back, _ = problem.space.from_whitened(whitened, constants)
     same = torch.isclose(back, coords, rtol=1e-6, atol=1e-6).all(dim=1)
     pixels, linear = problem.pixels, draws.linear.clone()
-    linear[..., 1] -= pixels.background[:, None]
+    linear[..., -1] -= pixels.background[:, None]
     linear = linear / pixels.scale[:, None, None]
     good = same.view(b, n) & torch.isfinite(linear).all(dim=2)
     whitened = torch.where(good[..., None], whitened.view(b, n, -1), torch.nan)
