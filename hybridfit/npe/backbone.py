@@ -45,8 +45,8 @@ class NetworkOptions:
     members: int = option(
         1,
         help=(
-            "readers and flows that share backbone and initial estimator; of several the posterior "
-            "is the mean, and their disagreement the epistemic error"
+            "heads with a flow each behind the shared blocks; of several the posterior is the "
+            "mean, and their disagreement the epistemic error"
         ),
         low=1,
     )

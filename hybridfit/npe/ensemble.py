@@ -1,8 +1,8 @@
 """Several flows with a context each: their mixture is the posterior, their spread epistemic.
 
-Members share the backbone and the initial estimator. Each reads the scalars with weights of its own
-that began elsewhere, so that they agree where the training constrains them and differ elsewhere
-(Lakshminarayanan et al. 2017, arXiv:1612.01474).
+Members share the backbone, the initial estimator and the blocks that read the scalars. Behind these
+each has blocks and a flow of its own, which began elsewhere, so that they agree where the training
+constrains them and differ elsewhere (Lakshminarayanan et al. 2017, arXiv:1612.01474).
 """
 
 from __future__ import annotations

@@ -165,9 +165,11 @@ class Estimator(nn.Module):
             features = scalars.new_zeros(len(scalars), self.entry.in_features)
         # bfloat16 is for the backbone only: the scalars of bright galaxies need the digits
         with torch.autocast(device_type=features.device.type, enabled=False):
-            others = [other for other in self.others if isinstance(other, _Reader)]
-            readers: list[Estimator | _Reader] = [self, *others]
-            contexts = [_read(reader, features, seen) for reader in readers]
+            x = self.entry(features)
+            for block in self.blocks:
+                x = block(x, features)
+            contexts = [self.exit(_corrected(x, self.corrections, seen))]
+            contexts += [other(x, features, seen) for other in self.others]
             return contexts[0] if len(contexts) == 1 else torch.cat(contexts, dim=1)
 
     def losses(
@@ -235,7 +237,7 @@ def _make_flow(n: int, options: NetworkOptions) -> MaskedFlow | EnsembleFlow:
 
 
 class _Reader(nn.Module):
-    """From scalars and the backbone's features to a context, as `Estimator` does it.
+    """From the state after the shared blocks to the context of one more member.
 
     Args:
         read: numbers that the blocks read.
@@ -247,21 +249,20 @@ class _Reader(nn.Module):
     def __init__(self, read: int, seen: int, corrections: int, options: NetworkOptions) -> None:
         super().__init__()
         width = options.width
-        self.entry = nn.Linear(read, width)
-        self.blocks = nn.ModuleList(_Gated(width, read) for _ in range(options.blocks))
+        self.block = _Gated(width, read)
         self.corrections = nn.ModuleList(_Gated(width, seen) for _ in range(corrections))
         self.exit = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, options.context))
 
+    def forward(self, x: Tensor, features: Tensor, seen: Tensor | None) -> Tensor:
+        context: Tensor = self.exit(_corrected(self.block(x, features), self.corrections, seen))
+        return context
 
-def _read(reader: Estimator | _Reader, features: Tensor, seen: Tensor | None) -> Tensor:
-    """Return the context (B, C) that one reader makes of features (B, F) and (B, D)."""
-    x = reader.entry(features)
-    for block in reader.blocks:
-        x = block(x, features)
-    for block in reader.corrections if seen is not None else ():
+
+def _corrected(x: Tensor, corrections: nn.ModuleList, seen: Tensor | None) -> Tensor:
+    """Return the state (B, W), corrected by the backbone's features (B, D) where there are any."""
+    for block in corrections if seen is not None else ():
         x = block(x, seen)
-    context: Tensor = reader.exit(x)
-    return context
+    return x
 
 
 class _Gated(nn.Module):
