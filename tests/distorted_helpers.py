@@ -68,6 +68,21 @@ def distorted_rho(dx: Array, dy: Array, v: Mapping[str, float]) -> Array:
     return r * np.abs(factor) / v["r_eff"]
 
 
+def truncation(dx: Array, dy: Array, v: Mapping[str, float], kind: str) -> Array:
+    """Share of the light that a truncation leaves, by radii where 99 and 1 per cent are left."""
+    side = kind.partition("_")[0]
+    r_break, r_soft = v[f"{side}_break"], v[f"{side}_break"] + v[f"{side}_soft"]
+    if kind in ("inner", "outer_r"):
+        r_soft = v[f"{side}_break"] - v[f"{side}_soft"]
+    plain = {k: x for k, x in v.items() if k in ("pa", "q") or k.startswith("rot_")} | {
+        "r_eff": 1.0
+    }
+    r = distorted_rho(dx, dy, plain)
+    b = 2.65 - 4.98 * r_break / (r_break - r_soft)
+    rising = 0.5 * (np.tanh((2 - b) * r / r_break + b) + 1)
+    return 1 - rising if kind.endswith("_r") else rising
+
+
 def light_at(v: Mapping[str, float], profile: Callable[[Array], Array]) -> Callable[..., Array]:
     """Brightness at offsets from the centre, of any normalisation."""
     return lambda dx, dy: profile(distorted_rho(dx, dy, v))

@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from distorted_helpers import Array, distorted_rho, light_at, pixels_of, sersic_light
+from distorted_helpers import (
+    Array,
+    distorted_rho,
+    light_at,
+    pixels_of,
+    sersic_light,
+    truncation,
+)
 from render_helpers import errors, gaussian_psf, stamps
 from scipy.signal import fftconvolve
 from test_render_profiles import coords_of, images_of
@@ -45,11 +52,30 @@ CASES: dict[str, dict[str, float]] = {
         **ARMS,
     },
 }
+CUT = {"outer_break": 6.0, "outer_soft": 4.0}
+# points within pixels show neither sharper edges nor, as well, their derivatives by the centre
+WIDE = {"outer_break": 8.0, "outer_soft": 10.0}
+TRUNCATED: dict[str, dict[str, float]] = {
+    "sersic~outer": {"n": 1.5, **CUT},
+    "sersic~inner": {"n": 1.5, "inner_break": 6.0, "inner_soft": 3.0},
+    "sersic~inner_r": {"n": 1.0, "inner_break": 3.0, "inner_soft": 4.0},
+    "sersic~outer_r": {"n": 1.0, "outer_break": 12.0, "outer_soft": 6.0},
+    "sersic~f2~inner~outer": {
+        "n": 1.0,
+        "f2_amp": 0.1,
+        "f2_phase": 30.0,
+        "inner_break": 4.0,
+        "inner_soft": 3.0,
+        **WIDE,
+    },
+    "sersic~power~outer": {"n": 0.8, "q": 0.4, "r_eff": 10.0, "rot_power": 0.5, **ARMS, **WIDE},
+}
+CASES_OF_ALL = {**CASES, **TRUNCATED}
 DIFFERENCE = 1e-5
 
 
 def values_of(name: str) -> dict[str, float]:
-    return {**PLACE, **CASES[name]}
+    return {**PLACE, **CASES_OF_ALL[name]}
 
 
 def coords(name: str) -> torch.Tensor:
@@ -79,7 +105,32 @@ def test_a_mirrored_truth_is_told_apart(name: str) -> None:
         assert max(errors(image[0, 0].numpy(), truth(wrong))) > 5 * GOOD, key
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", TRUNCATED)
+def test_truncated_images_are_those_of_the_formulas(name: str) -> None:
+    """The flux is that of the profile without truncation."""
+    values = values_of(name)
+    kinds = find_profile(name).distortions.truncations
+    plain = light_at(values, lambda rho: sersic_light(rho, values["n"]))
+
+    def light(dx: Array, dy: Array) -> Array:
+        shares = [truncation(dx, dy, values, kind) for kind in kinds]
+        return plain(dx, dy) * np.prod(shares, axis=0)
+
+    image = images_of(find_profile(name), coords(name), stamps((64, 64), gaussian_psf(SIGMA)))
+    whole = pixels_of(values, plain, 64, SIGMA, wide=6)
+    part = pixels_of(values, light, 64, SIGMA, wide=6)  # of unit flux
+    y, x = np.mgrid[-200:201, -200:201] + 0.01
+    fine = np.arange(-60, 60, 0.1)
+    fx, fy = np.meshgrid(fine - 0.013, fine + 0.007)
+    outside = np.maximum(abs(x), abs(y)) > 60
+    total = plain(fx, fy).sum() * 0.01 + plain(x, y)[outside].sum()
+    share = light(fx, fy).sum() * 0.01 / total
+    # the share is a sum over points a tenth of a pixel apart, without care for the cusp
+    assert max(errors(image[0, 0].numpy(), share * part)) < 2 * GOOD
+    assert max(errors(image[0, 0].numpy(), whole)) > 20 * GOOD
+
+
+@pytest.mark.parametrize("name", CASES_OF_ALL)
 def test_derivatives_are_differences(name: str) -> None:
     profile, at = find_profile(name), coords(name)
     cutouts = stamps((64, 64), gaussian_psf(SIGMA))

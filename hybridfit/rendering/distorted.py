@@ -19,10 +19,17 @@ import torch
 from torch import Tensor
 
 from hybridfit.model.profiles.distorted import Distorted
-from hybridfit.rendering.distorted_radius import Placed, area_of, distorted_radius, points_of
+from hybridfit.rendering.distorted_radius import (
+    Placed,
+    Radius,
+    area_of,
+    distorted_radius,
+    points_of,
+)
 from hybridfit.rendering.frame import frame_of
 from hybridfit.rendering.grid import T_MAX, Grid
 from hybridfit.rendering.lookup import core_window
+from hybridfit.rendering.truncation import Truncation, truncated
 
 NARROW = 0.4  # width of the core's window over that of other profiles: outer pixels have subpixels
 RADII = 48  # of the core's nodes; more where it is large
@@ -136,23 +143,46 @@ def _light(
     share = window if inside else 1 - window
     scale = torch.exp(-area.log_area) / placed.size**2
     log_rho2 = radius.log_r2 - 2 * torch.log(placed.size)
+    cut = truncated(profile.distortions, placed.values, radius.axis.log)
     if not jacobian:
-        return [profile.profile.value(log_rho2, base) * share * scale]
+        return [profile.profile.value(log_rho2, base) * share * scale * cut.share]
     f, f_log, f_shape = profile.profile.derivatives(log_rho2, base)
     steepness = (0.5 if inside else -0.5) * slope * rho / placed.width
-    value = f * share * scale
-    by_log = (f_log * share + f * steepness) * scale
-    by_size = -2 * (f + f_log) * share * scale + by_log * radius.by_size
+    whole = f * share * scale
+    value = whole * cut.share
+    by_log = (f_log * share + f * steepness) * scale * cut.share
+    by_size = -2 * (f + f_log) * share * scale * cut.share + by_log * radius.by_size
     by_own = []
-    for parameter, rate, of_area in zip(
-        profile.distortions.parameters, radius.by_own, area.by_own, strict=True
+    for parameter, rate, of_area, of_cut in zip(
+        profile.distortions.parameters,
+        radius.by_own,
+        area.by_own,
+        _cut_slopes(profile, radius, cut),
+        strict=True,
     ):
         number = placed.values[parameter.name]
         unit = 1.0 if parameter.is_linear else number - parameter.shift
-        by_own.append((by_log * rate - value * of_area) * unit)
-    pairs = zip(radius.by_eta, area.by_eta, strict=True)
-    by_eta = [by_log * rate - value * of_area for rate, of_area in pairs]
-    return [value, by_size, *(s * share * scale for s in f_shape), *by_own, *by_eta]
+        by_own.append((by_log * rate - value * of_area + whole * of_cut) * unit)
+    by_eta = [
+        by_log * rate - value * of_area
+        for rate, of_area in zip(radius.by_eta, area.by_eta, strict=True)
+    ]
+    if profile.distortions.truncations:
+        moves = [whole * cut.by_log_axis * rate for rate in radius.axis.by_eta]
+        by_eta = [a + b for a, b in zip(by_eta, moves, strict=True)]
+    by_shape = [s * share * scale * cut.share for s in f_shape]
+    return [value, by_size, *by_shape, *by_own, *by_eta]
+
+
+def _cut_slopes(profile: Distorted, radius: Radius, cut: Truncation) -> list[Tensor]:
+    """Return derivatives of the truncation's share by each of the distortions' parameters."""
+    own = profile.distortions
+    zero = torch.zeros_like(cut.share)
+    rotation = [cut.by_log_axis * rate for rate in radius.axis.by_rotation]
+    if own.rotation and not own.truncations:
+        rotation = [zero] * 6
+    before = len(own.parameters) - len(rotation) - len(cut.by_own)
+    return [*[zero] * before, *rotation, *cut.by_own]
 
 
 def _nodes(profile: Distorted, placed: Placed, grid: Grid) -> _Core:

@@ -50,11 +50,28 @@ class Radius:
         by_size: by ln size.
         by_own: by the value of each of the distortions' parameters.
         by_eta: by eta1 and eta2.
+        axis: of the radius of truncations.
     """
 
     log_r2: Tensor
     by_size: Tensor
     by_own: list[Tensor]
+    by_eta: list[Tensor]
+    axis: Axis
+
+
+@dataclass(frozen=True)
+class Axis:
+    """ln of the elliptical radius along the major axis, pixels, without bending and modes.
+
+    Args:
+        log: of the shape of the offsets.
+        by_rotation: by the value of each of the rotation's parameters.
+        by_eta: by eta1 and eta2.
+    """
+
+    log: Tensor
+    by_rotation: list[Tensor]
     by_eta: list[Tensor]
 
 
@@ -70,8 +87,9 @@ def distorted_radius(
     power = _powers(distortions, placed, u)
     bent = v - sum((placed.values[f"b{m}"] * p for m, p in power.items()), torch.zeros_like(v))
     modes = _Modes(distortions, placed, u, bent)
+    axis = _axis_of(frame, u, v, moves) if distortions.truncations else Axis(u, [], [])
     if not jacobian:
-        return Radius(modes.log_r2, modes.log_r2, [], [])
+        return Radius(modes.log_r2, modes.log_r2, [], [], axis)
     by_u, by_bent, turning, by_modes = modes.slopes()
     by_size = torch.zeros_like(u)
     by_v, by_stretch, along = by_bent, torch.zeros_like(u), by_u
@@ -93,7 +111,21 @@ def distorted_radius(
             frame.pixel_slopes(u, v), frame.log_slopes, frame.angle_slopes, strict=True
         )
     ]
-    return Radius(modes.log_r2, by_size, [*by_modes, *by_bends, *by_rotation], by_eta)
+    none = [torch.zeros_like(u)] * (2 * len(distortions.truncations))
+    by_own = [*by_modes, *by_bends, *by_rotation, *none]
+    return Radius(modes.log_r2, by_size, by_own, by_eta, axis)
+
+
+def _axis_of(frame: Frame, u: Tensor, v: Tensor, moves: list[Pair]) -> Axis:
+    """Return the radius of truncations at (u, v), and its derivatives."""
+    r2 = (u * u + v * v).clamp_min(SMALLEST**2)
+    steps = [frame.pixels(*move) for move in moves]
+    by_eta = [
+        (u * du + v * dv) / r2 + 0.5 * rate
+        for (du, dv), rate in zip(frame.pixel_slopes(u, v), frame.log_slopes, strict=True)
+    ]
+    by_rotation = [(u * du + v * dv) / r2 for du, dv in steps]
+    return Axis(0.5 * torch.log(r2) + torch.log(frame.stretch), by_rotation, by_eta)
 
 
 @dataclass(frozen=True)
@@ -128,6 +160,7 @@ def area_of(distortions: Distortions, placed: Placed) -> Area:
         log_area = log_area + torch.log(torch.cos(tilt))
         by_own += [torch.zeros_like(total)] * 4
         by_own += [-torch.tan(tilt) * (math.pi / 180), torch.zeros_like(total)]
+    by_own += [torch.zeros_like(total)] * (2 * len(distortions.truncations))
     return Area(log_area, by_own, [by_angle * turn for turn in placed.frame.angle_slopes])
 
 

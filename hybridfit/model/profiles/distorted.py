@@ -27,7 +27,8 @@ class Distorted(Profile):
     where theta is the angle of (u, v / q) plus the position angle, anticlockwise from -y. So phases
     are GALFIT's plus the position angle: they stay where they are if the ends of the axis change
     places. The flux is the total one: the brightness is divided by the area that the distortions
-    give to an ellipse. r_eff is that of the profile without distortions.
+    give to an ellipse. r_eff is that of the profile without distortions. Flux and r_eff are those
+    of the profile without truncation.
 
     Args:
         profile: whose brightness depends on an elliptical radius.
