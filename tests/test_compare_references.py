@@ -353,3 +353,41 @@ def test_saved_imfit(shared_data: Path):
     found = read_reference(file, ReferenceOptions(zeropoint=0.0))
     expected = [31.9439, 33.0933, -15.002823, 60.7612, 2.40028, 0.764011, 18.2612]
     np.testing.assert_allclose(found.values[0, 0], expected, rtol=2e-6, atol=SINGLE)
+
+
+def test_other_profiles_of_galfit_are_compared(tmp_path: Path) -> None:
+    """Half-light radii of a Moffat, and their errors by hand; magnitudes of total light alone."""
+    fwhm, beta = 6.0, 2.5
+    numbers = {"x": 10.0, "y": 11.0, "mag": 18.0, "fwhm": fwhm, "beta": beta, "q": 0.7, "pa": 30.0}
+    errors = {"fwhm": 0.3, "beta": 0.2}
+    values = {n: Value(v, errors.get(n, 0.01)) for n, v in numbers.items()}
+    king = {"x": 1.0, "y": 2.0, "mu": 18.0, "r_c": 3.0, "r_t": 16.0, "alpha": 2.0, "q": 0.8}
+    star = {"x": 3.0, "y": 4.0, "mag": 20.0}
+    parts = (
+        Component("moffat", values),
+        Component("king", {n: Value(v, 0.01) for n, v in {**king, "pa": 5.0}.items()}),
+        Component("psf", {n: Value(v, 0.01) for n, v in star.items()}),
+        Component("sersic", {n: Value(1.0, 0.01) for n in ("x", "y", "mag")}, ("T0",)),
+    )
+    outcome = Outcome(tmp_path / "a_block.fits", components=parts)
+    found = outcomes_catalogue([outcome], tmp_path, ReferenceOptions())
+
+    def half_light(fwhm: float, beta: float) -> float:
+        core = fwhm / 2 / math.sqrt(2 ** (1 / beta) - 1)
+        return core * math.sqrt(2 ** (1 / (beta - 1)) - 1)
+
+    moffat, other, point = found.values[0]
+    assert moffat[COLUMN["r_eff"]] == pytest.approx(half_light(fwhm, beta))
+    assert moffat[COLUMN["mag"]] == 18.0
+    assert math.isnan(moffat[COLUMN["n"]])
+    step = 1e-4
+    by_beta = (half_light(fwhm, beta + step) - half_light(fwhm, beta - step)) / (2 * step)
+    expected = math.hypot(0.3 * half_light(1.0, beta), 0.2 * by_beta)
+    assert found.errors[0, 0, COLUMN["r_eff"]] == pytest.approx(expected, rel=1e-5)
+    assert found.errors[0, 0, COLUMN["q"]] == 0.01
+    assert math.isnan(other[COLUMN["mag"]])  # from a surface brightness
+    assert other[COLUMN["r_eff"]] > 3.0
+    assert point[:3].tolist() == [3.0, 4.0, 20.0]
+    assert np.isnan(point[3:]).all()
+    assert found.notes[-1] == "components not compared: sersic"
+    assert not found.complete[0]

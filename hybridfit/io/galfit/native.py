@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -114,6 +115,42 @@ def parameters_of(part: Component, area: float) -> dict[str, Value]:
         )
         for name in order
     }
+
+
+def errors_of(part: Component, area: float) -> dict[str, float]:
+    """Return the standard deviations of `parameters_of`, as of independent errors; NaN if unknown.
+
+    Args:
+        part, area: as there.
+    """
+    found = parameters_of(part, area)
+    if part.kind not in SOURCES:
+        return {name: value.error for name, value in found.items()}
+    sources = SOURCES[part.kind]
+    errors = {}
+    for name in found:
+        if name not in sources:
+            errors[name] = part.values[name].error
+            continue
+        steps = [_step(part, area, source, name) for source in sources[name]]
+        errors[name] = math.sqrt(math.fsum(step**2 for step in steps))
+    return errors
+
+
+def _step(part: Component, area: float, source: str, name: str) -> float:
+    """Return what a parameter of ours changes by if one of GALFIT's numbers does by its error."""
+    value = part.values[source]
+    if value.fixed:
+        return 0.0
+    step = STEP * max(abs(value.value), STEP)
+    ends = [
+        parameters_of(
+            replace(part, values={**part.values, source: replace(value, value=value.value + move)}),
+            area,
+        )[name].value
+        for move in (step, -step)
+    ]
+    return (ends[0] - ends[1]) / (2 * step) * value.error
 
 
 def not_kept(part: Component, fixed: Mapping[str, bool]) -> list[str]:

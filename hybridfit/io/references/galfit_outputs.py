@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 
-from hybridfit.io.galfit import Component, Outcome
+from hybridfit.io.galfit import Component, Outcome, Value
+from hybridfit.io.galfit.conventions import FAMILY
+from hybridfit.io.galfit.native import errors_of, parameters_of, profile_of
 from hybridfit.io.references.catalogue import NAMES, Catalogue, canonical, grouped
 from hybridfit.io.references.options import ReferenceOptions
 
@@ -26,7 +29,7 @@ def outcomes_catalogue(
     determines which one. ``where`` may be ``path=GLOB``.
 
     Args:
-        outcomes: one per run; only components of the Sersic family are compared.
+        outcomes: one per run; components of kinds that have a profile here are compared.
         root: the directory or file that was read.
         options: conditions, names and the zero-point offset.
 
@@ -34,7 +37,7 @@ def outcomes_catalogue(
         ValueError: if no run is left.
     """
     kept = _chosen(outcomes, root, options)
-    parts = [_numbers(o.sersics) for o in kept]
+    parts = [_numbers(_compared(o)) for o in kept]
     values, errors = canonical(
         grouped([p[..., 0] for p in parts]), grouped([p[..., 1] for p in parts])
     )
@@ -69,16 +72,44 @@ def _chosen(outcomes: Sequence[Outcome], root: Path, options: ReferenceOptions) 
     return kept
 
 
+def _compared(outcome: Outcome) -> list[Component]:
+    """Return the components that have a profile here, and no shape terms whose values are lost."""
+    return [c for c in outcome.components if profile_of(c) is not None and not c.extras]
+
+
 def _numbers(components: Sequence[Component]) -> np.ndarray:
-    """Return (K, 7, 3): value, error, and 1 if fixed else 0."""
+    """Return (K, 7, 3): value, error, and 1 if fixed else 0.
+
+    Sizes are half-light radii. A surface brightness gives no magnitude, as results do not say how
+    large pixels are.
+    """
     out = np.full((len(components), len(NAMES), 3), np.nan)
     for k, component in enumerate(components):
+        values, errors = _parameters(component)
         for j, name in enumerate(NAMES):
-            value = component.values.get(name)
+            value = values.get(name)
             if value is not None:
                 given = value.fixed or value.coupled
-                out[k, j] = value.value, value.error, float(given)
+                out[k, j] = value.value, errors.get(name, math.nan), float(given)
     return out
+
+
+def _parameters(component: Component) -> tuple[Mapping[str, Value], Mapping[str, float]]:
+    """Return the parameters of a component, and their errors, by our names."""
+    values = component.values
+    if component.kind in FAMILY:
+        return values, {name: value.error for name, value in values.items()}
+    known = all(math.isfinite(value.value) for value in values.values())
+    if not known or component.kind == "psf":
+        own = {name: v for name, v in values.items() if name in ("x", "y", "mag", "q", "pa")}
+        return own, {name: value.error for name, value in own.items()}
+    found, errors = parameters_of(component, 1.0), errors_of(component, 1.0)
+    marked = {n: replace(v, coupled=n in values and values[n].coupled) for n, v in found.items()}
+    if "mu" in values:
+        marked["mag"], errors["mag"] = Value(math.nan), math.nan
+    if component.kind == "nuker":  # whose light has no half
+        marked["r_eff"], errors["r_eff"] = Value(math.nan), math.nan
+    return marked, errors
 
 
 def _sky(outcome: Outcome) -> tuple[float, float, float, float]:
@@ -101,7 +132,7 @@ def _complete(outcome: Outcome) -> bool:
 def _flagged(outcome: Outcome) -> str:
     warnings = [f"flag {flag}" for flag in outcome.flags if flag in SERIOUS]
     doubtful = any(v.suspect for c in outcome.components for v in c.values.values())
-    broken = any(math.isnan(v.value) for c in outcome.sersics for v in c.values.values())
+    broken = any(math.isnan(v.value) for c in _compared(outcome) for v in c.values.values())
     if doubtful:
         warnings.append("*suspect* values")
     if broken:
@@ -137,7 +168,9 @@ def _stem(name: str) -> str:
 
 
 def _notes(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    others = sorted({c.kind for o in outcomes for c in o.components if not c.is_sersic} - {"sky"})
+    others = sorted(
+        {c.kind for o in outcomes for c in o.components if c not in _compared(o)} - {"sky"}
+    )
     bands = sum(1 for o in outcomes if o.bands)
     notes = ["read in GALFIT's conventions (Peng et al. 2010, AJ 139, 2097)"]
     if others:
