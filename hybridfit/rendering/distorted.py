@@ -31,9 +31,10 @@ from hybridfit.rendering.grid import T_MAX, Grid
 from hybridfit.rendering.lookup import core_window
 from hybridfit.rendering.truncation import Truncation, truncated
 
-NARROW = 0.4  # width of the core's window over that of other profiles: outer pixels have subpixels
-RADII = 48  # of the core's nodes; more where it is large
-ANGLES = 48
+NARROW = 0.3  # width of the core's window over that of other profiles: outer pixels have subpixels
+RADII = 32  # of the core's nodes; more where it is large
+ANGLES = 32
+HIGHEST = 2 * math.pi  # radian / pix, beyond which the core's modes are not followed
 MOST_NODES = 2048  # that are summed at once
 Pair = tuple[Tensor, Tensor]
 
@@ -93,22 +94,30 @@ def core_modes(
         Real and imaginary part, each (B, K, L).
     """
     placed = _placed(profile, eta, scales, coefficients)
-    core = _nodes(profile, placed, grid)
+    n_x = int((grid.kx <= HIGHEST).sum())
+    rows = torch.nonzero(grid.ky[0].abs() <= HIGHEST)[:, 0]
+    kx, ky = grid.kx[:n_x], grid.ky[:, rows]
+    core = _nodes(profile, placed, float(kx.max()))
     sums: Tensor | None = None
     for start in range(0, core.x.shape[1], MOST_NODES):
         x, y, area = (v[:, start : start + MOST_NODES] for v in (core.x, core.y, core.area))
         images = _light(profile, placed, x[:, None], y[:, None], coefficients, True, jacobian)
         light = torch.cat(images, dim=1) * area[:, None]  # (B, P, N)
-        part = _transform(light, x, y, grid)
+        part = _transform(light, x, y, kx, ky)
         sums = part if sums is None else sums + part
     assert sums is not None
+    if grid.ky.shape[1] > len(rows) or grid.kx.shape[0] > n_x:
+        whole = sums.new_zeros(*sums.shape[:2], grid.kx.shape[0], grid.ky.shape[1])
+        whole[:, :, :n_x, rows] = sums
+        sums = whole
     return [(f.real, f.imag) for f in sums.unbind(1)]
 
 
-def _transform(light: Tensor, x: Tensor, y: Tensor, grid: Grid) -> Tensor:
+def _transform(light: Tensor, x: Tensor, y: Tensor, kx: Tensor, ky: Tensor) -> Tensor:
     """Return modes (B, P, K, L) of light (B, P, N) at points (B, N)."""
-    along_x = torch.polar(torch.ones_like(x[:, None]), -grid.kx * x[:, None])  # (B, K, N)
-    along_y = torch.polar(torch.ones_like(y[:, :, None]), -y[:, :, None] * grid.ky)  # (B, N, L)
+    phase_x, phase_y = kx * x[:, None], y[:, :, None] * ky
+    along_x = torch.polar(torch.ones_like(phase_x), -phase_x)  # (B, K, N)
+    along_y = torch.polar(torch.ones_like(phase_y), -phase_y)  # (B, N, L)
     weighted = light[:, :, None] * along_x[:, None]  # (B, P, K, N)
     return (weighted.flatten(1, 2) @ along_y).unflatten(1, weighted.shape[1:3])
 
@@ -185,13 +194,12 @@ def _cut_slopes(profile: Distorted, radius: Radius, cut: Truncation) -> list[Ten
     return [*[zero] * before, *rotation, *cut.by_own]
 
 
-def _nodes(profile: Distorted, placed: Placed, grid: Grid) -> _Core:
+def _nodes(profile: Distorted, placed: Placed, highest: float) -> _Core:
     """Return the nodes of the core, as many as its phases at the highest frequency need."""
     reach = T_MAX * placed.width * placed.frame.stretch  # along the major axis, pixels
-    turns = float((reach.max() * max(float(grid.kx.max()), float(grid.ky.max()))).nan_to_num(0.0))
-    turns = min(turns, 400.0)
-    highest = max((*profile.distortions.fourier, *profile.distortions.bending, 2))
-    n_angles = 2 * math.ceil((ANGLES + 4 * highest + 1.3 * turns) / 2)
+    turns = min(float((reach.max() * highest).nan_to_num(0.0)), 400.0)
+    mode = max((*profile.distortions.fourier, *profile.distortions.bending, 2))
+    n_angles = 2 * math.ceil((ANGLES + 4 * mode + 1.3 * turns) / 2)
     n_radii = math.ceil(RADII + 0.5 * turns)
     y, weight = (
         torch.tensor(v, dtype=placed.size.dtype, device=placed.size.device)

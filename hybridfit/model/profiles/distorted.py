@@ -13,7 +13,7 @@ from hybridfit.model.profiles.distortions import Distortions
 
 ANGLES = 720  # of the integral of the area
 LEAST_FACTOR = 0.02  # of the radius: amplitudes that sum to 1 would give it none
-SUBPIXELS = 3
+SUBPIXELS = 4
 
 
 class Distorted(Profile):
