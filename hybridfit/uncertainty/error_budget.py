@@ -129,20 +129,33 @@ def error_budget(
     found = found or noise_of(part, options)
     fitted = torch.isfinite(linearised.columns.flatten(1).sum(dim=1))
     about = _finite(linearised, fitted)
-    images = [evidence_of(view, options) for view in image_views(problem, part, about)]
-    pixels = sum(image.residual[0].numel() for image in images)
-    size = max(1, AT_ONCE // pixels)
+    views = image_views(problem, part, about)
+    images = [evidence_of(view, options) for view in views]
+    curved = _Curvature(about.information, about.prior, about.whitened, fitted)
+    size = max(1, AT_ONCE // sum(image.residual[0].numel() for image in images))
     # separately, so that a galaxy's terms do not depend on its batch
-    truncated = torch.stack([is_truncated(image.view.cutouts, options) for image in images], dim=1)
+    truncated = torch.stack([is_truncated(view.cutouts, options) for view in views], dim=1)
     pieces, order = [], []
     for pattern in truncated.unique(dim=0):
         for some in (truncated == pattern).all(dim=1).nonzero()[:, 0].split(size):
-            pairs = zip(images, pattern.tolist(), strict=True)
-            here = [with_wings(image[some], lost) for image, lost in pairs]
+            here = [
+                with_wings(image, view, some) if lost else image[some]
+                for image, view, lost in zip(images, views, pattern.tolist(), strict=True)
+            ]
             noises = [image[some] for image in found.images]
-            pieces.append(_budget(about[some], fitted[some], here, problem.space, options, noises))
+            pieces.append(_budget(curved[some], here, problem.space, options, noises))
             order.append(some)
     return Budget.cat(pieces)[torch.cat(order).argsort()]
+
+
+@dataclass(frozen=True)
+class _Curvature(Batch):
+    """What of `Linearised` belongs to no image, and whether there is a fit (B,)."""
+
+    information: Tensor
+    prior: Tensor
+    whitened: Tensor
+    fitted: Tensor
 
 
 def noise_of(cutouts: Cutouts, options: BudgetOptions = BudgetOptions()) -> Autocorrelation:
@@ -199,8 +212,7 @@ def grave(term: Tensor) -> Tensor:
 
 
 def _budget(
-    about: Linearised,
-    fitted: Tensor,
+    about: _Curvature,
     images: Sequence[Evidence],
     space: ParameterSpace,
     options: BudgetOptions,
@@ -210,7 +222,6 @@ def _budget(
 
     Args:
         about: of B galaxies, zeros where there is no fit.
-        fitted: (B,) bool.
         images, noises: each image's evidence and noise.
         space, options: of all galaxies.
     """
@@ -224,7 +235,7 @@ def _budget(
         [
             Lit(fit, image.modes, image.residual, image.light, image.length, own, alone)
             for fit, image, own, alone in zip(
-                fits, images, noises, _alone(about, fits), strict=True
+                fits, images, noises, _alone(about, images), strict=True
             )
         ]
     )
@@ -248,7 +259,7 @@ def _budget(
         for fit, image, found in zip(fits, images, noises, strict=True)
     ]
     values = _measures(structures, [d[0] for d in doubts], own, noises)
-    inverse, missing = fits[0].inverse, ~fitted
+    inverse, missing = fits[0].inverse, ~about.fitted
     terms = {name: inverse.mT @ term @ inverse for name, term in terms.items()}
     return Budget(
         {name: t.masked_fill(missing[:, None, None], torch.nan) for name, t in terms.items()},
@@ -261,14 +272,13 @@ def _sum(terms: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(terms)).sum(dim=0)
 
 
-def _whitened(about: Linearised, images: Sequence[Evidence]) -> list[Whitened]:
+def _whitened(about: _Curvature, images: Sequence[Evidence]) -> list[Whitened]:
     """Return each image's derivatives in coordinates in which the fit's information is 1.
 
     The prior and the other images pull against an image's residuals at the minimum.
     """
     fits = [
-        whiten(image.view.pixels.columns, about.information, about.prior, about.whitened)
-        for image in images
+        whiten(image.columns, about.information, about.prior, about.whitened) for image in images
     ]
     if len(fits) == 1:
         return fits
@@ -283,13 +293,13 @@ def _whitened(about: Linearised, images: Sequence[Evidence]) -> list[Whitened]:
     ]
 
 
-def _alone(about: Linearised, fits: Sequence[Whitened]) -> list[Whitened | None]:
+def _alone(about: _Curvature, images: Sequence[Evidence]) -> list[Whitened | None]:
     """Return a fit to each image alone; None for the only image."""
-    if len(fits) == 1:
+    if len(images) == 1:
         return [None]
     return [
         whiten(image.columns, sum_of_squares([image.columns]), about.prior, about.whitened)
-        for image in about.images
+        for image in images
     ]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from hybridfit.batch import Batch
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.flags import Flag
+from hybridfit.fitting.linearised import ImageColumns
 from hybridfit.fitting.moments import psf_moments
 from hybridfit.uncertainty.image_view import ImageView
 from hybridfit.uncertainty.misfit import SCALE
@@ -20,31 +21,36 @@ from hybridfit.uncertainty.sky_error import sky_derivatives
 
 @dataclass(frozen=True)
 class Evidence(Batch):
-    """The inputs of the terms from one image of B galaxies.
+    """The inputs of the terms from one image of B galaxies; zeros where there is no fit.
 
     Args:
-        view: the image at the fits; zeros where there is no fit.
+        pixels: derivatives, residuals and light.
         length: (B,) correlation length of structure, pixels.
         psf: (B, 3, H, W),
         sky: (B, K, H, W) and
         wings: (B, 2 or 0, H, W) derivatives of the model by possible errors.
     """
 
-    view: ImageView
+    pixels: ImageColumns
     length: Tensor
     psf: Tensor
     sky: Tensor
     wings: Tensor
 
     @property
+    def columns(self) -> Tensor:
+        """(B, C, H, W) derivatives of the model over sigma."""
+        return self.pixels.columns
+
+    @property
     def residual(self) -> Tensor:
         """(B, H, W) (data - model) over sigma."""
-        return self.view.pixels.residual
+        return self.pixels.residual
 
     @property
     def light(self) -> Tensor:
         """(B, H, W) the galaxy's model over sigma, without the sky."""
-        return self.view.pixels.light
+        return self.pixels.light
 
     @property
     def modes(self) -> Tensor:
@@ -60,14 +66,13 @@ def evidence_of(view: ImageView, options: BudgetOptions) -> Evidence:
     else:
         psf = light.new_zeros(len(light), N_MODES, *light.shape[1:])
     sky = view.without_sky(sky_derivatives(view.problem))
-    return Evidence(view, _structure_length(view), psf, sky, psf[:, :0])
+    return Evidence(view.pixels, _structure_length(view), psf, sky, psf[:, :0])
 
 
-def with_wings(image: Evidence, truncated: bool) -> Evidence:
-    """Return the evidence with the derivatives by the wings of PSFs that are truncated."""
-    if not truncated:
-        return image
-    return replace(image, wings=image.view.without_sky(wing_derivatives(image.view)))
+def with_wings(evidence: Evidence, view: ImageView, rows: Tensor) -> Evidence:
+    """Return the evidence of ``rows`` with the derivatives by the wings of PSFs that lack them."""
+    own = view[rows]
+    return replace(evidence[rows], wings=own.without_sky(wing_derivatives(own)))
 
 
 def is_truncated(part: Cutouts, options: BudgetOptions) -> Tensor:
