@@ -90,6 +90,7 @@ def posterior_rows(
     posterior: Posterior,
     columns: Sequence[Column],
     epistemic: tuple[Tensor, Tensor] | None = None,
+    whole: Draws | None = None,
 ) -> NDArray[np.void]:
     """Return one record per galaxy, in the order of ``cutouts``; positions are in the parent image.
 
@@ -99,6 +100,7 @@ def posterior_rows(
         columns: see `posterior_columns`.
         epistemic: (B, Q) and (B, D) parts of the errors of the parameters and of what the
             components are together, see `hybridfit.npe.epistemic`.
+        whole: `of_whole` of ``posterior``, where that is known.
 
     Returns:
         (B,) structured array, big-endian and packed.
@@ -115,6 +117,7 @@ def posterior_rows(
     space = posterior.space
     mean = to_numpy(posterior.mean)
     _fill_parameters(rows, cutouts, posterior, mean, f"{space.names[0]}{DRAWS}" in wanted)
+    _fill_whole(rows, cutouts, of_whole(posterior) if whole is None else whole)
     for label in labels_of(space):
         at = [space.names.index(label(name)) for name in ("x", "y", "q", "pa")]
         fill_sky(rows, cutouts, mean[:, at], label)
@@ -152,24 +155,24 @@ def _fill_parameters(
             rows[f"{name}{end}"] = value[:, k]
         if draws:
             rows[f"{name}{DRAWS}"] = to_numpy(posterior.samples[..., k]) + shift[:, k, None]
-    whole, labels = of_whole(posterior), labels_of(posterior.space)
-    if whole is not posterior:
-        labels = [*labels, str]
-        _fill_whole(rows, whole)
     for end in ("", "_err"):
-        for label in labels:
+        for label in labels_of(posterior.space):
             size = rows[f"{label('r_eff')}{end}"]
             rows[f"{label('r_eff_arcsec')}{end}"] = size * to_numpy(cutouts.pixel_scale)
 
 
-def _fill_whole(rows: NDArray[np.void], whole: Draws) -> None:
-    """Fill in means, deviations and quantiles of what components are together."""
+def _fill_whole(rows: NDArray[np.void], cutouts: Cutouts, whole: Draws) -> None:
+    """Fill in means, deviations and quantiles of what components are together, if several."""
+    if not isinstance(whole.space, CombinedParameters):
+        return
     values = {"": to_numpy(whole.mean), "_err": to_numpy(whole.std)}
     quantiles = to_numpy(whole.quantiles(list(LEVELS.values())))
     values |= {f"_{end}": quantiles[:, j] for j, end in enumerate(LEVELS)}
     for end, value in values.items():
         for k, name in enumerate(whole.space.names):
             rows[f"{name}{end}"] = value[:, k]
+    for end in ("", "_err"):
+        rows[f"r_eff_arcsec{end}"] = rows[f"r_eff{end}"] * to_numpy(cutouts.pixel_scale)
 
 
 def of_whole(posterior: Posterior) -> Draws:

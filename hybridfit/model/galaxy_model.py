@@ -13,13 +13,11 @@ from torch import Tensor
 from hybridfit.model.constants import Constants
 from hybridfit.model.declaration import declared_scene, scene_mapping
 from hybridfit.model.distributions import Family
+from hybridfit.model.model_names import SERSIC_NAME
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.prior import Prior
 from hybridfit.model.scene import Scene
 from hybridfit.model.scene_values import SceneValues, scene_values
-
-SERSIC_NAME = "sersic"
-MODELS = (SERSIC_NAME, "bulge+disk")  # that networks are trained for
 
 
 @dataclass(frozen=True)

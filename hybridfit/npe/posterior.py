@@ -20,7 +20,7 @@ from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.diagnostics import NetworkDiagnostics
 from hybridfit.data.flags import Flag
 from hybridfit.data.samples import Posterior
-from hybridfit.model.galaxy_model import SERSIC_NAME
+from hybridfit.model.model_names import SERSIC_NAME
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.scene_values import SceneValues
 from hybridfit.npe.density import FlowDensity, NetworkDraws

@@ -28,7 +28,7 @@ from hybridfit.fitting.galaxy_scenes import scenes_of
 from hybridfit.fitting.nuisances import Nuisances
 from hybridfit.fitting.options import FitOptions
 from hybridfit.model.combined import combined_names
-from hybridfit.model.galaxy_model import SERSIC_NAME
+from hybridfit.model.model_names import SERSIC_NAME
 from hybridfit.model.parameters import ParameterSpace
 from hybridfit.model.scene_values import SceneValues
 from hybridfit.npe.network import Estimator

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hybridfit.deprecations import renamed_fields
 from hybridfit.io.formats import FORMATS, check_format
-from hybridfit.model.galaxy_model import MODELS, SERSIC_NAME
+from hybridfit.model.model_names import MODELS, SERSIC_NAME
 from hybridfit.options.checks import check_choice, check_fields
 from hybridfit.options.metadata import option
 from hybridfit.pipeline.devices import MOST_THREADS, check_device

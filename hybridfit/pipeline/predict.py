@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from hybridfit.data.cutouts import Cutouts
 from hybridfit.data.errors import UsageError, usage_errors
 from hybridfit.data.flags import Flag
-from hybridfit.data.samples import Posterior
+from hybridfit.data.samples import Draws, Posterior
 from hybridfit.deprecations import renamed_arguments
 from hybridfit.io.formats import check_format
 from hybridfit.io.options import ReadOptions
@@ -233,7 +233,8 @@ def _rows(
     density = condition(cutouts, estimator, device)
     posterior = draw(density, cutouts, options.samples, options.seed).posterior
     unknown = epistemic_error(density, cutouts.zeropoint) if options.epistemic else None
-    return posterior_rows(cutouts, judged(posterior, cutouts), columns, unknown)
+    whole = of_whole(posterior)
+    return posterior_rows(cutouts, judged(posterior, cutouts, whole), columns, unknown, whole)
 
 
 def check_members(estimator: Estimator, options: PredictOptions) -> None:
@@ -249,9 +250,15 @@ def check_members(estimator: Estimator, options: PredictOptions) -> None:
         )
 
 
-def judged(posterior: Posterior, cutouts: Cutouts) -> Posterior:
-    """Return the posterior with the flags that follow from its widths and its medians."""
-    whole = of_whole(posterior)
+def judged(posterior: Posterior, cutouts: Cutouts, whole: Draws | None = None) -> Posterior:
+    """Return the posterior with the flags that follow from its widths and its medians.
+
+    Args:
+        posterior: of B galaxies.
+        cutouts: the same.
+        whole: draws of what components are together; default the posterior itself.
+    """
+    whole = posterior if whole is None else whole
     names = whole.space.names
     low, median, high = whole.quantiles([0.025, 0.5, 0.975]).unbind(1)
     mag, size = names.index("mag"), names.index("r_eff")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from hybridfit.data.errors import UsageError
-from hybridfit.model.galaxy_model import MODELS, SERSIC_NAME
+from hybridfit.model.model_names import MODELS, SERSIC_NAME
 from hybridfit.npe.network import Estimator
 from hybridfit.npe.posterior import is_packaged, load_estimator, weights_digest
 

@@ -16,7 +16,8 @@ import yaml
 from torch import Tensor
 
 from hybridfit.io.writing import write_text
-from hybridfit.model.galaxy_model import SERSIC_NAME, GalaxyModel
+from hybridfit.model.galaxy_model import GalaxyModel
+from hybridfit.model.model_names import SERSIC_NAME
 from hybridfit.npe.coordinates import FlowCoordinates
 from hybridfit.npe.legacy_names import current_options
 from hybridfit.npe.network import Estimator

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hybridfit.model.galaxy_model import MODELS, SERSIC_NAME
+from hybridfit.model.model_names import MODELS, SERSIC_NAME
 from hybridfit.model.prior import Prior
 from hybridfit.npe.backbone import NetworkOptions
 from hybridfit.npe.legacy_names import current_options
