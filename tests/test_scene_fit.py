@@ -218,6 +218,11 @@ def test_a_galaxy_and_its_neighbour_far_from_the_middle():
     assert not (fit.flags & int(Flag.OFF_CENTRE | Flag.NOT_CONVERGED)).any()
 
 
+def tied_by(other: str, prior: Normal | Uniform) -> Tie:
+    """The tie whose offset has a prior."""
+    return Tie({other: 1.0}, prior=prior)
+
+
 TIES = {
     "equal": ({"x": Parameter(tied=equal("one.x")), "y": Parameter(tied=equal("one.y"))}, 13),
     "offset": ({"x": Parameter(41.0, tied=offset("one.x", 21.0))}, 14),
@@ -242,6 +247,20 @@ TIES = {
     "mag within": ({"mag": Parameter(20.5, tied=Tie({"one.mag": 1.0}, bounds=(0.2, 0.9)))}, 15),
     "r_eff within": (
         {"r_eff": Parameter(3.0, tied=Tie({"one.r_eff": 1.0}, bounds=(0.5, 1.0)))},
+        15,
+    ),
+    "r_eff prior": (
+        {"r_eff": Parameter(3.0, tied=ratio("one.r_eff", prior=LogNormal(0.7, 0.5, 0.1, 2.0)))},
+        15,
+    ),
+    "n prior": ({"n": Parameter(1.0, tied=ratio("one.n", prior=Uniform(0.1, 1.0)))}, 15),
+    "q prior": ({"q": Parameter(0.5, tied=ratio("one.q", prior=LogNormal(0.7, 0.3, 0.2, 1)))}, 15),
+    "mag prior": ({"mag": Parameter(20.5, tied=tied_by("one.mag", Normal(0.4, 0.3)))}, 15),
+    "place prior": (
+        {
+            "x": Parameter(41.0, tied=tied_by("one.x", Normal(20.0, 2.0))),
+            "pa": Parameter(120.0, tied=tied_by("one.pa", Uniform(60.0, 110.0))),
+        },
         15,
     ),
     "prior": (
@@ -339,6 +358,8 @@ def test_a_value_at_its_bound_is_flagged():
         ({"x": Parameter(tied=equal("one.n"))}, "adds offsets"),
         ({"q": Parameter(prior=Normal(0.5, 0.1))}, "normal, expected a log-normal or uniform"),
         ({"n": Parameter(fixed=True)}, "'two.n' is fixed without a value"),
+        ({"x": Parameter(tied=Tie({"one.x": 1}, prior=LogNormal(2, 1, 1, 3)))}, "log-normal, exp"),
+        ({"n": Parameter(tied=Tie({"one.n": 1}, prior=Normal(2, 1)))}, "expected a log-normal"),
     ],
 )
 def test_misuse_is_a_clear_error(special, text):
@@ -353,6 +374,8 @@ def test_misuse_of_one_parameter():
         Parameter(3.0, bounds=(1.0, 2.0))
     with pytest.raises(ValueError, match="lower one first"):
         Parameter(bounds=(2.0, 1.0))
+    with pytest.raises(ValueError, match="bounds and a prior"):
+        Tie({"one.x": 1.0}, bounds=(1.0, 2.0), prior=Uniform(1.0, 2.0))
     with pytest.raises(ValueError, match="two components are called 'one'"):
         Scene((Source((Component("one"), Component("one"))),))
 

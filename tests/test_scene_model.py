@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,26 +13,27 @@ from tolerances import DOUBLE
 
 from hybridfit.fitting.options import FitOptions
 from hybridfit.model.combined import combined, combined_errors, combined_names
-from hybridfit.model.compile import compile_scene
+from hybridfit.model.compile import SOFTENING, compile_scene
 from hybridfit.model.declaration import declared_scene, scene_mapping
 from hybridfit.model.distributions import Family, values_of, whitened_of
 from hybridfit.model.prior import LogNormal, Prior
 from hybridfit.model.scene import Component, Parameter, Scene, Source, Tie, equal, offset
 from hybridfit.model.scene_values import scene_values, shifted
+from hybridfit.model.value_columns import value_columns, with_fixed
 
 PRIOR = Prior()
 NUMBERS = {
-    Family.UNIFORM: (3.0, 2.0, 0.0, 0.0),
-    Family.NORMAL: (0.5, 0.7, 0.1, 0.6),
-    Family.LOG_UNIFORM: (0.5, 0.3, -1.0, 0.0),
-    Family.AXIS: (0.1, 0.7, PRIOR.q_min, PRIOR.q_core),
+    Family.UNIFORM: (3.0, 2.0, 0.0, 0.0, 0.0),
+    Family.NORMAL: (0.5, 0.7, 0.1, 0.6, 0.0),
+    Family.LOG_UNIFORM: (0.5, 0.3, -1.0, 0.0, 0.0),
+    Family.AXIS: (0.1, 0.7, *PRIOR.ellipticity),
 }
 
 
 @pytest.mark.parametrize("family", Family)
 def test_a_prior_is_a_map_with_an_inverse_and_a_slope(family):
     u = torch.linspace(-2.8, 2.8, 57, dtype=torch.float64)[:, None]
-    numbers = torch.tensor(NUMBERS[family], dtype=torch.float64).expand(57, 1, 4)
+    numbers = torch.tensor(NUMBERS[family], dtype=torch.float64).expand(57, 1, 5)
     value, slope = values_of(family, u, numbers)
     step = 1e-6
     ahead, behind = (values_of(family, u + s, numbers)[0] for s in (step, -step))
@@ -45,9 +47,9 @@ def test_a_prior_is_a_map_with_an_inverse_and_a_slope(family):
 def test_draws_follow_the_prior(family):
     """Kolmogorov-Smirnov against the distribution that the family says; 1 in 10,000 fails."""
     u = torch.randn(20000, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    numbers = torch.tensor(NUMBERS[family], dtype=torch.float64).expand(20000, 1, 4)
+    numbers = torch.tensor(NUMBERS[family], dtype=torch.float64).expand(20000, 1, 5)
     value = values_of(family, u, numbers)[0][:, 0].numpy()
-    a, b, c, d = NUMBERS[family]
+    a, b, c, d, _ = NUMBERS[family]
     if family is Family.UNIFORM:
         expected = stats.uniform(a - b, 2 * b).cdf
     elif family is Family.NORMAL:
@@ -66,6 +68,60 @@ def test_draws_follow_the_prior(family):
         assert stats.ks_2samp(value, inside).pvalue > 1e-4
         return
     assert stats.kstest(value, expected).pvalue > 1e-4
+
+
+def draws_of(model: str | Scene, count: int = 20000) -> dict[str, np.ndarray]:
+    """Draws of the prior of a model, by name; fluxes are 1."""
+    values = scene_values([FitOptions(model=model).scene])[[0] * count]
+    space, one = values.space, torch.ones(count, dtype=torch.float64)
+    start = torch.ones(count, len(space.names), dtype=torch.float64)
+    constants = values.constants(start, 25 * one, 10 * torch.ones(count, 2).double(), one, one)
+    generator = torch.Generator().manual_seed(5)
+    u = torch.randn(count, space.n_nonlinear, generator=generator, dtype=torch.float64)
+    coords, _ = space.from_whitened(u, constants)
+    linear = torch.ones(count, space.n_terms, dtype=torch.float64)
+    theta, _ = space.to_physical(coords, linear, 25 * one)
+    # there and back
+    back = space.to_whitened(coords, constants)
+    inside = (u.abs() < 3.0).all(dim=1)  # farther out uniform priors have no inverse
+    torch.testing.assert_close(back[inside], u[inside], rtol=0, atol=1e-5)
+    return dict(zip(space.names, theta.numpy().T, strict=True))
+
+
+def test_the_preset_has_the_priors_that_it_says():
+    """Quantiles of 20,000 draws: of the bulge's size over the disk's, indices and axis ratios."""
+    found = draws_of("bulge+disk")
+    ratio = found["bulge_r_eff"] / found["disk_r_eff"]
+    # the softening moves a ratio by half of it at most
+    assert ratio.max() < math.exp(SOFTENING / 2)
+    scatter = stats.truncnorm(-np.inf, math.log(4) / 0.8, math.log(0.25), 0.8)
+    for level in (0.16, 0.5, 0.84):
+        assert math.log(np.quantile(ratio, level)) == pytest.approx(
+            scatter.ppf(level), abs=0.03 + SOFTENING / 4
+        )
+    ends = [math.log(v / 2.4) / 0.6 for v in (0.4, 8.0)]
+    index = math.exp(stats.truncnorm(*ends, math.log(2.4), 0.6).median())
+    # three times the scatter of medians of so many draws
+    assert np.median(found["bulge_n"]) == pytest.approx(index, rel=0.015)
+    assert np.median(found["bulge_q"]) == pytest.approx(0.70, abs=0.01)
+    assert np.median(found["disk_q"]) == pytest.approx(0.59, abs=0.01)
+
+
+def test_a_ratio_with_a_prior_of_round_components_is_smooth():
+    """The derivatives are those of differences where a component is nearly round."""
+    values = scene_values([FitOptions(model="bulge+disk").scene])
+    space, one = values.space, torch.ones(1, dtype=torch.float64)
+    start = torch.ones(1, len(space.names), dtype=torch.float64)
+    constants = values.constants(start, 25 * one, 10 * torch.ones(1, 2).double(), one, one)
+    u = torch.zeros(1, space.n_nonlinear, dtype=torch.float64)
+    u[0, 4:6] = torch.tensor([1e-4, -2e-4])
+    _, slope = space.from_whitened(u, constants)
+    for j in range(space.n_nonlinear):
+        step = torch.zeros_like(u)
+        step[:, j] = 1e-3  # five times as far as the kink of |eta| is
+        ends = [space.from_whitened(u + s * step, constants)[0] for s in (1, -1)]
+        expected = (ends[0] - ends[1]) / 2e-3
+        torch.testing.assert_close(slope[:, :, j], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_ties_of_ties_are_resolved():
@@ -120,6 +176,54 @@ YAML = {
     },
     "sky": {"kind": "plane", "sky_dx": {"fixed": 0.0}},
 }
+
+
+ORDERED = """
+components:
+  bulge:
+    profile: sersic
+    prior: {q_scale: 0.4}
+    n: {prior: {median: 2.4, sigma: 0.6, low: 0.4, high: 8}}
+    r_eff: {tied: disk.r_eff, ratio: {median: 0.25, sigma: 0.8, low: 0.01, high: 1}}
+  disk:
+    profile: exponential
+    prior: {q_scale: 0.6}
+    x: {tied: bulge.x}
+    y: {tied: bulge.y}
+sky: constant
+"""
+
+
+def test_the_preset_as_a_file(tmp_path):
+    """The guide prints this file as what the preset stands for."""
+    path = tmp_path / "model.yaml"
+    path.write_text(ORDERED)
+    assert declared_scene(str(path)) == declared_scene("bulge+disk")
+    guide = Path(__file__).parents[1] / "docs" / "guides" / "models.md"
+    assert ORDERED.strip() in guide.read_text()
+
+
+def test_a_prior_of_a_component_differs_from_the_fits():
+    prior = Prior(q_min=0.1)
+    bulge, disk = FitOptions("bulge+disk", prior=prior).space.components
+    assert bulge.prior == Prior(q_min=0.1, q_scale=0.4)
+    assert disk.prior == Prior(q_min=0.1, q_scale=0.6)
+    for wrong, text in (({"q_scal": 1}, "q_scale"), ({"position": 0.1}, "all components share")):
+        with pytest.raises(ValueError, match=text):
+            Component("bulge", prior=wrong)
+    text = {"components": {"bulge": {"prior": {"q_scale": -1}}}}
+    with pytest.raises(ValueError, match=r"bulge: prior\.q_scale is -1"):
+        declared_scene(text)
+
+
+def test_a_fixed_value_takes_the_place_of_a_ratio_with_a_prior():
+    columns = value_columns(declared_scene("bulge+disk"))
+    columns.check(["bulge_r_eff_fixed"])
+    scene = with_fixed(declared_scene("bulge+disk"), {"bulge_r_eff": 2.0})
+    space = compile_scene(scene)
+    kinds = [space.slot(j)[0] for j in space.whitening.owners]
+    assert "r_eff" not in kinds  # the bulge's is fixed, and the disk's has its own prior again
+    assert kinds.count("r_circ") == 1
 
 
 def test_declarations_round_trip():

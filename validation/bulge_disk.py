@@ -1,11 +1,12 @@
 """Do posteriors of bulge + disk cover the truth, and are they well sampled?
 
-    OMP_NUM_THREADS=1 python -m validation.bulge_disk [scenes] [sims] --cache FOLDER
-        [--galaxies N] [--name NAME]
+    OMP_NUM_THREADS=1 python -m validation.bulge_disk [scenes] [sims] [prior] --cache FOLDER
+        [--galaxies N] [--bright] [--name NAME]
 
 scenes: 300 galaxies of ../shared/data/scenes/bd.npz; sims: 100 of ../shared/data/sims/bd.npz.
     Both are exponential disks with a Sersic bulge of the same centre, which is what
     ``model="bulge+disk"`` fits. Their truths are not drawn from the fit's prior.
+prior: 200 galaxies that are, see `validation.bulge_disk_draws`.
 
 Rows of fits are kept in --cache, ten galaxies a file, and not fitted again. Each figure is for
 all galaxies and for those of S/N 100 and more: coverage of the intervals of 68 and 95 % of every
@@ -31,12 +32,16 @@ import hybridfit as hf
 from hybridfit.data.samples import Draws
 from hybridfit.fitting.options import FitOptions
 from hybridfit.model.combined import CombinedParameters, combined, combined_names
+from hybridfit.model.prior import Prior
+from validation.bulge_disk_draws import PRIOR, drawn
 from validation.common import SIMS, write_result
 
 Array = NDArray[np.float64]
 
 MODEL = "bulge+disk"
 FILES = {"scenes": SIMS.parent / "scenes" / "bd.npz", "sims": SIMS / "bd.npz"}
+PRIORS = {"prior": PRIOR}  # of the fit, where it is not the default
+DRAWN = 200  # galaxies
 ZEROPOINT = 22.5
 AT_ONCE = 10  # galaxies a file of the cache
 LEVELS = (0.025, 0.16, 0.5, 0.84, 0.975)
@@ -50,25 +55,31 @@ KEPT = ("ess", "pareto_k", "flags", "chi2", "log_evidence", "catastrophic_probab
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sets", nargs="*", default=tuple(FILES), help=", ".join(FILES))
+    parser.add_argument("sets", nargs="*", default=tuple(FILES), help="scenes, sims, prior")
     parser.add_argument("--cache", type=Path, required=True, help="folder of rows of fits")
     parser.add_argument("--galaxies", type=int, default=10**6, help="first so many of each set")
+    parser.add_argument("--bright", action="store_true", help=f"those of S/N {BRIGHT:g} alone")
     parser.add_argument("--name", default="bulge_disk", help="of the file in results/")
     given = parser.parse_args()
     torch.set_num_threads(1)
     figures: dict[str, Any] = {}
     for name in given.sets:
-        sims = load(name, given.galaxies)
-        rows = measured(sims, given.cache / name)
+        sims = load(name, given.galaxies, BRIGHT if given.bright else 0.0)
+        rows = measured(sims, given.cache / name, PRIORS.get(name))
         figures[name] = report(rows, truths(sims), sims["t_snr"])
         show(name, figures[name])
     print(write_result(given.name, figures))
 
 
-def load(name: str, count: int = 10**6) -> dict[str, NDArray[Any]]:
-    """Return the arrays of the first galaxies of a set."""
-    with np.load(FILES[name]) as data:
-        return {key: data[key][:count] for key in data.files}
+def load(name: str, count: int = 10**6, snr: float = 0.0) -> dict[str, NDArray[Any]]:
+    """Return the arrays of the first galaxies of a set, those of this S/N and more."""
+    if name == "prior":
+        arrays = drawn(DRAWN)
+    else:
+        with np.load(FILES[name]) as data:
+            arrays = {key: data[key] for key in data.files}
+    rows = (arrays["t_snr"][:count] >= snr).nonzero()[0]
+    return {key: values[rows] for key, values in arrays.items()}
 
 
 def cutouts_of(sims: Mapping[str, NDArray[Any]], rows: slice | Sequence[int]) -> hf.Cutouts:
@@ -102,7 +113,9 @@ def truths(sims: Mapping[str, NDArray[Any]]) -> Array:
     return np.concatenate([own, combined(own, FitOptions(MODEL).space)], axis=1)
 
 
-def measured(sims: Mapping[str, NDArray[Any]], cache: Path) -> dict[str, NDArray[Any]]:
+def measured(
+    sims: Mapping[str, NDArray[Any]], cache: Path, prior: Prior | None = None
+) -> dict[str, NDArray[Any]]:
     """Return quantiles, mean and diagnostics of all galaxies, fitted or from the cache."""
     cache.mkdir(parents=True, exist_ok=True)
     parts = []
@@ -110,7 +123,7 @@ def measured(sims: Mapping[str, NDArray[Any]], cache: Path) -> dict[str, NDArray
         path = cache / f"rows_{first:04d}.npz"
         last = min(first + AT_ONCE, len(sims["t_bt"]))
         if not path.exists():
-            found = fitted(cutouts_of(sims, slice(first, last)))
+            found = fitted(cutouts_of(sims, slice(first, last)), prior)
             temporary = path.with_suffix(f".{os.getpid()}.tmp.npz")
             np.savez(temporary, **found)
             temporary.replace(path)
@@ -119,10 +132,12 @@ def measured(sims: Mapping[str, NDArray[Any]], cache: Path) -> dict[str, NDArray
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
-def fitted(cutouts: hf.Cutouts) -> dict[str, NDArray[Any]]:
+def fitted(cutouts: hf.Cutouts, prior: Prior | None = None) -> dict[str, NDArray[Any]]:
     """Return what is kept of the posteriors of B galaxies."""
     before = time.process_time()
-    table = hf.fit(cutouts, model=MODEL, uncertainty="posterior", save_samples=True)
+    table = hf.fit(
+        cutouts, model=MODEL, uncertainty="posterior", save_samples=True, prior=prior or Prior()
+    )
     seconds = (time.process_time() - before) / len(cutouts)
     space, names = FitOptions(MODEL).space, parameter_names()
     samples = np.stack([np.asarray(table[f"{name}_samples"]) for name in space.names], axis=2)

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from hybridfit.model.distributions import Family
 from hybridfit.model.layout import ComponentLayout, Geometry, Links, Row
 from hybridfit.model.parameters import SKY_NAMES, ParameterSpace
-from hybridfit.model.prior import LogNormal, Prior
+from hybridfit.model.prior import Distribution, LogNormal, Normal, Prior, Uniform
 from hybridfit.model.profiles import find_profile
-from hybridfit.model.scene import Component, Parameter, Scene, Tie, nearest
+from hybridfit.model.scene import SUMS, Component, Parameter, Scene, Tie, nearest
 from hybridfit.model.whitening import default_families
 
 FREE = Parameter()
-SUMS = ("x", "y", "pa", "mag")  # whose ties are sums; those of others but linear are products
+SOFTENING = 0.1  # of -ln q, see `hybridfit.model.layout`
 
 
 def compile_scene(scene: Scene, prior: Prior | None = None) -> ParameterSpace:
@@ -30,7 +30,7 @@ def compile_scene(scene: Scene, prior: Prior | None = None) -> ParameterSpace:
             ties in a circle, or ties between parameters of different kinds.
     """
     layouts = [
-        _layout(component, number)
+        _layout(component, number, prior or Prior())
         for number, source in enumerate(scene.sources)
         for component in source.components
     ]
@@ -49,11 +49,12 @@ def component_names(scene: Scene) -> list[str]:
     return [c.name or str(k) for k, c in enumerate(scene.components, start=1)]
 
 
-def _layout(component: Component, source: int) -> ComponentLayout:
+def _layout(component: Component, source: int, prior: Prior) -> ComponentLayout:
     profile = find_profile(component.profile)
     kind = Geometry.ELLIPSE if "size" in profile.coordinates else Geometry.POINT
     shapes = profile.shape_parameters
-    return ComponentLayout(component.name, component.profile, shapes, kind, source=source)
+    own = prior.updated(component.prior) if component.prior else None
+    return ComponentLayout(component.name, component.profile, shapes, kind, own, source=source)
 
 
 def _asked(
@@ -90,12 +91,17 @@ def _with_charts(
 ) -> list[ComponentLayout]:
     """Return layouts whose slots are what is fixed, tied or has a prior of its own."""
     involved = set(asked)
-    for value in asked.values():
-        involved |= set(value.tied.factors) if value.tied else set()
+    exact: set[str] = set()
+    for full, value in asked.items():
+        group = {full, *(value.tied.factors if value.tied else ())}
+        involved |= group
+        if value.tied is None or value.tied.prior is None or value.is_bounded:
+            exact |= group
     return [
         replace(
             layout,
             major=f"{name}.r_eff" in involved,
+            softening=SOFTENING if f"{name}.r_eff" in involved - exact else 0.0,
             polar=bool({f"{name}.q", f"{name}.pa"} & involved),
         )
         if layout.is_ellipse
@@ -137,7 +143,7 @@ class _Slots:
             full
             for full, value in self.asked.items()
             if full.endswith(".mag")
-            and (value.is_bounded or value.prior or (value.tied and value.tied.bounds))
+            and (value.is_bounded or value.prior or (value.tied and value.tied.is_free))
         }
         while True:
             more = {
@@ -174,7 +180,7 @@ def _links(slots: _Slots, scene: Scene, asked: Mapping[str, Parameter]) -> Links
         follows=tuple(_row(_followed(value, index)) for value in values),
         families=tuple(_family(full[j], values[j], families[j], full[j] in sums) for j in free),
         owners=tuple(free),
-        priors=tuple(values[j].prior for j in free),
+        priors=tuple(_own_prior(values[j]) for j in free),
         fixed=tuple(value.fixed for value in values),
         tied=tuple(value.tied is not None for value in values),
         fluxes=tuple(slots.fluxes),
@@ -186,8 +192,8 @@ def _links(slots: _Slots, scene: Scene, asked: Mapping[str, Parameter]) -> Links
 
 
 def _is_free(value: Parameter) -> bool:
-    """Return whether a slot has a free number: its own, or the constant of a bounded tie."""
-    return not value.fixed and (value.tied is None or value.tied.bounds is not None)
+    """Return whether a slot has a free number: its own, or the constant of a free tie."""
+    return not value.fixed and (value.tied is None or value.tied.is_free)
 
 
 def _followed(value: Parameter, index: Mapping[str, int]) -> dict[int, float]:
@@ -246,22 +252,36 @@ def _row(entries: Mapping[int, float]) -> Row:
     return tuple(sorted(entries.items()))
 
 
+def _own_prior(value: Parameter) -> Distribution | None:
+    """Return the user's prior of a free slot: of the parameter, or of the constant of its tie."""
+    return value.prior if value.tied is None else value.tied.prior
+
+
 def _family(name: str, value: Parameter, default: Family | None, is_sum: bool) -> Family | None:
     """Return the family of a free slot with the user's prior or bounds."""
-    kind = name.rpartition(".")[2]
-    if value.tied is not None:  # the offset, or ln of the ratio, within its range
-        return Family.UNIFORM
-    if value.prior is None:
+    kind, prior = name.rpartition(".")[2], _own_prior(value)
+    if prior is None:
+        if value.tied is not None:  # the offset, or ln of the ratio, within its range
+            return Family.UNIFORM
         return Family.NORMAL if kind == "mag" and not value.is_bounded else _bounded(kind, default)
-    if isinstance(value.prior, LogNormal) and not (is_sum and kind not in SUMS):
+    if isinstance(prior, LogNormal):
+        _check_log_normal(name, value, is_sum)
         return Family.NORMAL
-    if isinstance(value.prior, LogNormal):
-        raise ValueError(f"the prior of '{name}' is log-normal, expected a normal or uniform one")
     if is_sum:
-        return Family.UNIFORM if not hasattr(value.prior, "sigma") else Family.NORMAL
-    if hasattr(value.prior, "sigma"):
+        return Family.UNIFORM if isinstance(prior, Uniform) else Family.NORMAL
+    if isinstance(prior, Normal):
         raise ValueError(f"the prior of '{name}' is normal, expected a log-normal or uniform one")
     return Family.LOG_UNIFORM
+
+
+def _check_log_normal(name: str, value: Parameter, is_sum: bool) -> None:
+    """Raise ValueError for a log-normal prior of what may be 0 or less."""
+    if is_sum and value.tied is not None:
+        raise ValueError(
+            f"the prior of the offset of '{name}' is log-normal, expected a normal or uniform one"
+        )
+    if is_sum and name.rpartition(".")[2] not in SUMS:
+        raise ValueError(f"the prior of '{name}' is log-normal, expected a normal or uniform one")
 
 
 def _bounded(kind: str, default: Family | None) -> Family | None:
@@ -325,7 +345,7 @@ def tie_constant(name: str, tie: Tie, is_linear: bool = False) -> float:
         is_linear: whether it is a shape parameter that is its own coordinate.
     """
     kind = name.rpartition(".")[2]
-    if tie.bounds is not None:
+    if tie.is_free:
         return 0.0
     if kind == "pa":
         return math.radians(2 * tie.offset)

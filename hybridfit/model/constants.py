@@ -15,7 +15,7 @@ class Constants(Batch):
 
     Args:
         centre: (B, 2) float64 x, y that the target is expected at, pixels.
-        numbers: (B, P, 4) float64 of the free slots' priors, see `hybridfit.model.distributions`.
+        numbers: (B, P, 5) float64 of the free slots' priors, see `hybridfit.model.distributions`.
         offset: (B, C) float64 what is added to each slot: its value where it is fixed, the offset
             of a tie; None where all slots are free.
         linear_offset: (B, L) float64 flux and sky [flux units, flux/pix] with the free ones at 0;

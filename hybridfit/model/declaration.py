@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -30,6 +31,7 @@ from hybridfit.model.prior import Distribution, LogNormal, Normal, Uniform
 from hybridfit.model.profiles import PROFILES
 from hybridfit.model.profiles.distortions import SEPARATOR
 from hybridfit.model.scene import (
+    SUMS,
     UNBOUNDED,
     Component,
     Parameter,
@@ -39,6 +41,7 @@ from hybridfit.model.scene import (
     Tie,
     equal,
     nearest,
+    ratio,
 )
 from hybridfit.options.checks import checked, described
 from hybridfit.options.yaml_options import load_yaml, parse_yaml
@@ -53,15 +56,40 @@ PRIORS: dict[frozenset[str], type[LogNormal | Normal | Uniform]] = {
 SAME_CENTRE = ("x", "y")
 
 
-def _concentric(first: tuple[str, str], second: tuple[str, str]) -> Scene:
-    """Return two components, each a name and a profile, of one centre."""
-    tied = {axis: Parameter(tied=equal(f"{first[0]}.{axis}")) for axis in SAME_CENTRE}
-    return Scene((Source((Component(*first), Component(*second, tied))),))
+# pseudobulges have n = 1.7 +- 0.6, classical ones 3.5 +- 0.6 (Fisher & Drory 2008, AJ 136, 773)
+BULGE_N = LogNormal(2.4, 0.6, 0.4, 8.0)
+# A disk's half-light radius is 1.68 scale lengths h. Of the bulge's radius, r_eff / h is about 0.2
+# in spirals of all types, with a scatter of a factor of 2 (Graham & Worley 2008, MNRAS 388, 1708),
+# and several times that in fits of large samples with early types (Allen et al. 2006, MNRAS 371, 2;
+# Simard et al. 2011, ApJS 196, 11): 0.12 to 0.6 of the disk's radius. What is larger than the
+# disk is no bulge (Allen et al.: such fits describe an elliptical, or the roles are swapped).
+BULGE_TO_DISK = LogNormal(0.25, 0.8, 0.01, 1.0)
+
+
+# Bulges are thick: of those with intrinsic axis ratios of 0.65 +- 0.15 half have q above 0.7 to 0.8
+# (Mendez-Abreu et al. 2010, A&A 521, A71). Disks of thickness 0.2 at random inclinations have q
+# nearly uniform from 0.2 to 1, with a median of 0.6.
+BULGE_Q_SCALE, DISK_Q_SCALE = 0.4, 0.6
+
+
+def _concentric(first: Component, second: Component) -> Scene:
+    """Return two components of one centre."""
+    tied = {axis: Parameter(tied=equal(f"{first.name}.{axis}")) for axis in SAME_CENTRE}
+    return Scene((Source((first, replace(second, parameters=tied))),))
+
+
+def _bulge() -> Component:
+    """Return a bulge that is smaller than the disk."""
+    size = Parameter(tied=ratio("disk.r_eff", prior=BULGE_TO_DISK))
+    parameters = {"r_eff": size, "n": Parameter(prior=BULGE_N)}
+    return Component("bulge", "sersic", parameters, {"q_scale": BULGE_Q_SCALE})
 
 
 PRESETS: dict[str, Scene] = {
-    "bulge+disk": _concentric(("bulge", "sersic"), ("disk", "exponential")),
-    "sersic+point": _concentric(("galaxy", "sersic"), ("nucleus", "point")),
+    "bulge+disk": _concentric(
+        _bulge(), Component("disk", "exponential", prior={"q_scale": DISK_Q_SCALE})
+    ),
+    "sersic+point": _concentric(Component("galaxy", "sersic"), Component("nucleus", "point")),
 }
 
 
@@ -163,9 +191,13 @@ def _component(name: str, given: Any, where: str) -> Component:
     values = {
         str(key): _parameter(value, f"{where}: {name}.{key}")
         for key, value in given.items()
-        if key not in ("profile", "source")
+        if key not in ("profile", "source", "prior")
     }
-    return Component(name, profile, values)
+    prior = checked(f"{where}: {name}.prior", given.get("prior", {}), Mapping)
+    try:
+        return Component(name, profile, values, prior)
+    except ValueError as error:
+        raise ValueError(f"{where}: {name}: {error}") from None
 
 
 def _sky(given: Any, where: str) -> Sky:
@@ -198,7 +230,7 @@ def _parameter(given: Any, where: str) -> Parameter:
     try:
         return Parameter(
             None if start is None else _number(start, math.nan, f"{where}.start"),
-            _prior(given["prior"], where) if "prior" in given else None,
+            _prior(given["prior"], f"{where}.prior") if "prior" in given else None,
             fixed,
             _tie(given, where) if "tied" in given else None,
             (low, high),
@@ -219,7 +251,9 @@ def _tie(given: Mapping[str, Any], where: str) -> Tie:
     values: dict[str, Any] = {}
     for key in ("offset", "ratio"):
         number = given.get(key, 0.0 if key == "offset" else 1.0)
-        if isinstance(number, list):
+        if isinstance(number, Mapping):
+            values["prior"] = _prior(number, f"{where}.{key}")
+        elif isinstance(number, list):
             values["bounds"] = tuple(float(v) for v in number)
         else:
             values[key] = math.nan if number == "start" else float(number)
@@ -227,11 +261,12 @@ def _tie(given: Mapping[str, Any], where: str) -> Tie:
 
 
 def _prior(given: Any, where: str) -> Distribution:
-    checked(f"{where}.prior", given, Mapping)
+    """Return the prior that a mapping says; ``where`` is its place for messages."""
+    checked(where, given, Mapping)
     kind = PRIORS.get(frozenset(given))
     if kind is None:
         raise ValueError(
-            f"{where}.prior has {', '.join(map(str, given))}: expected median, sigma, low and high "
+            f"{where} has {', '.join(map(str, given))}: expected median, sigma, low and high "
             "(log-normal), mean and sigma (normal), or low and high (uniform)"
         )
     return kind(**given)
@@ -248,14 +283,16 @@ def scene_mapping(scene: Scene) -> dict[str, Any]:
     numbers = [k for k, source in enumerate(scene.sources, start=1) for _ in source.components]
     components: dict[str, dict[str, Any]] = {}
     for k, (component, number) in enumerate(zip(scene.components, numbers, strict=True), start=1):
-        own = {name: _content(value) for name, value in component.parameters.items()}
+        own = {name: _content(value, name) for name, value in component.parameters.items()}
         of = {"source": number} if number > 1 else {}
-        components[component.name or str(k)] = {"profile": component.profile, **of, **own}
-    sky = {"kind": scene.sky.kind} | {k: _content(v) for k, v in scene.sky.parameters.items()}
+        prior = {"prior": _plain(component.prior)} if component.prior else {}
+        content = {"profile": component.profile, **of, **prior, **own}
+        components[component.name or str(k)] = content
+    sky = {"kind": scene.sky.kind} | {k: _content(v, k) for k, v in scene.sky.parameters.items()}
     return {"components": components, "sky": sky if len(sky) > 1 else scene.sky.kind}
 
 
-def _content(value: Parameter) -> dict[str, Any]:
+def _content(value: Parameter, name: str) -> dict[str, Any]:
     """Return what a YAML file says of a parameter."""
     content: dict[str, Any] = {}
     if value.start is not None:
@@ -263,15 +300,24 @@ def _content(value: Parameter) -> dict[str, Any]:
     elif value.fixed:
         content["fixed"] = True
     if value.prior is not None:
-        content["prior"] = {k: v for k, v in vars(value.prior).items() if math.isfinite(v)}
+        content["prior"] = _prior_content(value.prior)
     if value.is_bounded:
         content["bounds"] = [v if math.isfinite(v) else None for v in value.bounds]
     if value.tied is not None:
-        content |= _tie_content(value.tied)
+        content |= _tie_content(value.tied, "offset" if name in SUMS else "ratio")
     return content
 
 
-def _tie_content(tie: Tie) -> dict[str, Any]:
+def _plain(prior: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: vars(v) if isinstance(v, LogNormal) else v for k, v in prior.items()}
+
+
+def _prior_content(prior: Distribution) -> dict[str, float]:
+    return {k: v for k, v in vars(prior).items() if math.isfinite(v)}
+
+
+def _tie_content(tie: Tie, constant: str) -> dict[str, Any]:
+    """Return what a YAML file says of a tie, whose ``constant`` is "offset" or "ratio"."""
     others = dict(tie.factors)
     single = [*others.values()] == [1.0]
     content: dict[str, Any] = {"tied": next(iter(others)) if single else others}
@@ -280,5 +326,7 @@ def _tie_content(tie: Tie) -> dict[str, Any]:
         if value != default:
             content[key] = "start" if math.isnan(value) else value
     if tie.bounds is not None:
-        content["offset"] = list(tie.bounds)
+        content[constant] = list(tie.bounds)
+    if tie.prior is not None:
+        content[constant] = _prior_content(tie.prior)
     return content

@@ -5,6 +5,10 @@ eta2 (a point has x and y alone). Its *slots* are the numbers that priors, ties 
 belong to. They are the render coordinates but for two things: a component whose r_eff is fixed or
 tied has ln r_eff in place of ln r_circ, and one whose axis ratio or angle is fixed, tied or bounded
 on its own has -ln q and 2 pa in place of eta1 and eta2.
+
+ln r_eff = ln r_circ + |eta| / 2 has a kink where a component is round, in which minimisers get
+stuck. Where r_eff has no more than a ratio with a prior, the slot has sqrt(|eta|^2 + s^2) - s in
+place of |eta|, with the softening s: smooth, and the same to within s / 2 of ln r_eff.
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ class ComponentLayout:
         geometry: whether it has a size and an ellipticity.
         prior: of its parameters; None takes the space's.
         major: whether ln r_eff takes the place of ln r_circ.
+        softening: s of ln r_eff, see the module.
         polar: whether -ln q and 2 pa take the place of eta1 and eta2.
         source: number of the source that it is part of, from 0.
     """
@@ -46,6 +51,7 @@ class ComponentLayout:
     geometry: Geometry = Geometry.ELLIPSE
     prior: Prior | None = None
     major: bool = False
+    softening: float = 0.0
     polar: bool = False
     source: int = 0
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from hybridfit.model.constants import Constants
+from hybridfit.model.distributions import COLUMNS
 from hybridfit.model.layout import ComponentLayout, Links
 from hybridfit.model.prior import Prior
 from hybridfit.model.profiles import ShapeParameter
@@ -299,25 +300,25 @@ class ParameterSpace:
 
 
 def component_numbers(component: ComponentLayout, prior: Prior, bounds: Tensor) -> Tensor:
-    """Return the numbers (B, P, 4) of the default priors of a component's slots.
+    """Return the numbers (B, P, 5) of the default priors of a component's slots.
 
     Args:
         component: its layout.
         prior: of its parameters.
         bounds: (B, 4) centre x, y and half-widths of the position's prior, pixels.
     """
-    numbers = bounds.new_zeros(len(bounds), len(component.slots), 4)
+    numbers = bounds.new_zeros(len(bounds), len(component.slots), COLUMNS)
     numbers[:, 0, :2], numbers[:, 1, :2] = bounds[:, [0, 2]], bounds[:, [1, 3]]
     for j, (slot, family) in enumerate(
         zip(component.slots, default_families(component), strict=True)
     ):
         if slot == "q" and family is not None:
-            numbers[:, j] = numbers.new_tensor([0.0, 1.0, prior.q_min, prior.q_core])
+            numbers[:, j] = numbers.new_tensor([0.0, 1.0, *prior.ellipticity])
         elif slot == "pa":
             numbers[:, j, 1] = math.pi
         elif j >= 2 and family is not None:
             own = prior.r_circ if j == 2 else component.prior_of(slot, prior)
-            numbers[:, j] = numbers.new_tensor(own.numbers)
+            numbers[:, j, :4] = numbers.new_tensor(own.numbers)
     return numbers
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from hybridfit.options.checks import check_fields, checked
@@ -111,8 +111,9 @@ LOG_NORMAL_KEYS = ("median", "sigma", "low", "high")
 class Prior:
     """The prior shared by simulator, fitter and importance weights.
 
-    The position is uniform in a box around the target. ``eta = u sqrt(core^2 + |u|^2 / 4)``
-    makes q nearly uniform for thin and intermediate galaxies and its density smooth at q = 1.
+    The position is uniform in a box around the target. ``eta = scale u sqrt(core^2 + |u|^2 / 4)``
+    with scale 1 makes q nearly uniform for thin and intermediate galaxies and its density smooth at
+    q = 1.
     """
 
     r_circ: LogNormal = option(
@@ -133,6 +134,12 @@ class Prior:
         above=0,
         below=math.inf,
     )
+    q_scale: float = option(
+        1.0,
+        help="factor on -ln q: 1 makes q nearly uniform, 0.5 its density nearly proportional to q",
+        above=0,
+        below=math.inf,
+    )
     position: float = option(
         0.25,
         help="half-width of the box around the target in which the centre lies",
@@ -149,9 +156,12 @@ class Prior:
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any]) -> Prior:
         """Build a prior from a YAML mapping such as ``{n: {median: 2, sigma: 1}}``."""
-        default = cls()
+        return cls().updated(given)
+
+    def updated(self, given: Mapping[str, Any]) -> Prior:
+        """Return this prior with what a YAML mapping says differently, see `from_mapping`."""
         checked("prior", given, Mapping)
-        check_keys(given, ["r_circ", "n", "shapes", "q_min", "q_core", "position"], "prior")
+        check_keys(given, [field.name for field in fields(self)], "prior")
         values: dict[str, Any] = dict(given)
         for name, numbers in checked("prior.shapes", values.get("shapes", {}), Mapping).items():
             checked(f"prior.shapes.{name}", numbers, Mapping)
@@ -159,13 +169,19 @@ class Prior:
             if missing := [key for key in LOG_NORMAL_KEYS if key not in numbers]:
                 expected = ", ".join(LOG_NORMAL_KEYS)
                 raise ValueError(f"prior shapes {name} lacks '{missing[0]}': expected {expected}")
-        values["shapes"] = {k: LogNormal(**v) for k, v in values.get("shapes", {}).items()}
+        own = {k: LogNormal(**v) for k, v in values.get("shapes", {}).items()}
+        values["shapes"] = {**self.shapes, **own}
         for name in ("r_circ", "n"):
             if name in values and not isinstance(values[name], LogNormal):
                 checked(f"prior.{name}", values[name], Mapping)
                 check_keys(values[name], list(LOG_NORMAL_KEYS), f"prior {name}")
-                values[name] = replace(getattr(default, name), **values[name])
-        return cls(**values)
+                values[name] = replace(getattr(self, name), **values[name])
+        return replace(self, **values)
+
+    @property
+    def ellipticity(self) -> tuple[float, float, float]:
+        """The numbers of `hybridfit.model.ellipticity`."""
+        return self.q_min, self.q_core, self.q_scale
 
     def of(self, name: str) -> LogNormal:
         """Return the prior of a shape parameter; raise ValueError if there is none."""

@@ -26,12 +26,12 @@ def user_numbers(
     zeropoint: Tensor,
     shape: ShapeParameter | None = None,
 ) -> Tensor:
-    """Return the numbers (B, 4) of a prior that the user gives.
+    """Return the numbers (B, 5) of a prior that the user gives.
 
     Args:
         prior: the user's.
         kind: of the parameter: "x", "q", "n"...
-        default: (B, 4) the numbers without it.
+        default: (B, 5) the numbers without it.
         zeropoint: (B,) mag.
         shape: of a shape parameter; None for others.
     """
@@ -42,15 +42,15 @@ def user_numbers(
     if isinstance(prior, Uniform):
         if kind in ("x", "y", "pa", "mag"):
             ends = in_slot_terms(torch.tensor([prior.low, prior.high]).to(default), kind, zeropoint)
-            return _interval(ends.amin(dim=1), ends.amax(dim=1))
+            return interval(ends.amin(dim=1), ends.amax(dim=1))
         sign = -1.0 if kind == "q" else 1.0
         middle, half = (prior.low + prior.high) / 2, (prior.high - prior.low) / 2
-        return default.new_tensor([middle, half, sign, 0.0]).expand_as(default)
+        return default.new_tensor([middle, half, sign, 0.0, 0.0]).expand_as(default)
     if isinstance(prior, LogNormal):
         mu, sigma, low, span = prior.numbers
         if kind == "q":  # of -ln q
             mu, low = -mu, 1 - low - span
-        return default.new_tensor([mu, sigma, low, span]).expand_as(default)
+        return default.new_tensor([mu, sigma, low, span, 0.0]).expand_as(default)
     return _normal_numbers(prior, kind, default, zeropoint)
 
 
@@ -62,7 +62,7 @@ def _normal_numbers(prior: Normal, kind: str, default: Tensor, zeropoint: Tensor
     if kind == "mag":
         low, high = -high, -low
     cut = torch.special.ndtr(default.new_tensor([low, high]))
-    numbers = torch.stack([mean, *(torch.full_like(mean, v) for v in (0.0, 0.0, 0.0))], dim=1)
+    numbers = torch.stack([mean, *(torch.zeros_like(mean) for _ in range(4))], dim=1)
     numbers[:, 1] = unit * prior.sigma
     numbers[:, 2], numbers[:, 3] = cut[0], cut[1] - cut[0]
     return numbers
@@ -102,12 +102,12 @@ def bounded_numbers(
     zeropoint: Tensor,
     shape: ShapeParameter | None = None,
 ) -> Tensor:
-    """Return the numbers (B, 4) of a prior that ends at bounds.
+    """Return the numbers (B, 5) of a prior that ends at bounds.
 
     Args:
         family: of the slot.
         kind: of the parameter.
-        numbers: (B, 4) of the prior without bounds.
+        numbers: (B, 5) of the prior without bounds.
         limits: (B,) bounds of the physical parameter; infinite where there are none.
         zeropoint: (B,) mag.
         shape: of a shape parameter; None for others.
@@ -118,7 +118,7 @@ def bounded_numbers(
     ends = in_slot_terms(torch.stack([low, high], dim=1), kind, zeropoint, shape)
     first, last = ends.amin(dim=1), ends.amax(dim=1)
     if family is Family.UNIFORM:
-        return _interval(
+        return interval(
             *_overlap(numbers[:, 0] - numbers[:, 1], numbers[:, 0] + numbers[:, 1], first, last)
         )
     if family is Family.NORMAL:
@@ -128,7 +128,7 @@ def bounded_numbers(
     sign = numbers[:, 2]
     inner = torch.exp(sign[:, None] * torch.stack([first, last], dim=1))
     own = (numbers[:, 0] - numbers[:, 1], numbers[:, 0] + numbers[:, 1])
-    result = _interval(*_overlap(*own, inner.amin(dim=1), inner.amax(dim=1)))
+    result = interval(*_overlap(*own, inner.amin(dim=1), inner.amax(dim=1)))
     result[:, 2] = sign
     return result
 
@@ -140,24 +140,26 @@ def _overlap(a: Tensor, b: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, T
     return torch.where(apart, low, first), torch.where(apart, high, last)
 
 
-def _interval(low: Tensor, high: Tensor) -> Tensor:
+def interval(low: Tensor, high: Tensor) -> Tensor:
+    """Return the numbers (B, 5) of a uniform prior between ends (B,)."""
     zero = torch.zeros_like(low)
-    return torch.stack([(low + high) / 2, (high - low) / 2, zero, zero], dim=1)
+    return torch.stack([(low + high) / 2, (high - low) / 2, zero, zero, zero], dim=1)
 
 
 def _cut_normal(numbers: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Cut a normal prior; one whose middle lies outside is moved to the nearer bound."""
-    mean, sigma, first, span = numbers.unbind(1)
+    mean, sigma, first, span, _ = numbers.unbind(1)
     mean = torch.minimum(torch.maximum(mean, low), high)
     begin = torch.maximum(torch.special.ndtr((low - mean) / sigma), first)
     end = torch.minimum(torch.special.ndtr((high - mean) / sigma), first + span)
-    return torch.stack([mean, sigma, begin, (end - begin).clamp_min(LEAST_SHARE)], dim=1)
+    span = (end - begin).clamp_min(LEAST_SHARE)
+    return torch.stack([mean, sigma, begin, span, torch.zeros_like(mean)], dim=1)
 
 
 def _cut_axis(numbers: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    q_min, q_core = float(numbers[0, 2]), float(numbers[0, 3])
-    begin = share_below(low.clamp_min(0), q_min, q_core)
-    end = share_below(torch.nan_to_num(high, posinf=1e3), q_min, q_core)
+    law = numbers[0, 2:].tolist()
+    begin = share_below(low.clamp_min(0), law)
+    end = share_below(torch.nan_to_num(high, posinf=1e3), law)
     end = torch.where(torch.isfinite(high), end, 1.0)
     cut = numbers.clone()
     cut[:, 0], cut[:, 1] = begin, (end - begin).clamp_min(LEAST_SHARE)

@@ -16,10 +16,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from types import MappingProxyType
+from typing import Any
 
-from hybridfit.model.prior import Distribution, LogNormal, Normal, Uniform
+from hybridfit.model.prior import Distribution, LogNormal, Normal, Prior, Uniform
 
 UNBOUNDED = (-math.inf, math.inf)
+SUMS = ("x", "y", "pa", "mag")  # whose ties are sums; those of others are products
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,15 @@ class Tie:
         offset: of a sum; NaN takes it from the initial values.
         ratio: of a product; NaN takes it from the initial values.
         bounds: range of the offset, or of the ratio, which is then free within it.
+        prior: of the offset (normal or uniform), or of the ratio (log-normal or uniform), which is
+            then free.
     """
 
     factors: Mapping[str, float]
     offset: float = 0.0
     ratio: float = 1.0
     bounds: tuple[float, float] | None = None
+    prior: Distribution | None = None
 
     def __post_init__(self) -> None:
         if not self.factors:
@@ -52,6 +57,16 @@ class Tie:
                 f"the bounds of a tie are {self.bounds[0]:g} and {self.bounds[1]:g}, expected the "
                 "lower one first"
             )
+        if self.bounds is not None and self.prior is not None:
+            raise ValueError(
+                "a tie has bounds and a prior, expected one of both at most: give the bounds as "
+                "low and high of the prior"
+            )
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the offset, or the ratio, is fitted."""
+        return self.bounds is not None or self.prior is not None
 
 
 def equal(other: str) -> Tie:
@@ -69,14 +84,15 @@ def offset(other: str, by: float = math.nan) -> Tie:
     return Tie({other: 1.0}, offset=by)
 
 
-def ratio(other: str, times: float = math.nan) -> Tie:
+def ratio(other: str, times: float = math.nan, prior: Distribution | None = None) -> Tie:
     """Return the tie of a size, shape or axis ratio that is a multiple of ``other``.
 
     Args:
         other: the name, such as ``bulge.r_eff``.
         times: how many times; default that of the initial values.
+        prior: of how many times, which is then fitted.
     """
-    return Tie({other: 1.0}, ratio=times)
+    return Tie({other: 1.0}, prior=prior) if prior is not None else Tie({other: 1.0}, ratio=times)
 
 
 @dataclass(frozen=True)
@@ -138,17 +154,26 @@ class Component:
         name: before its columns: ``bulge`` for ``bulge_mag``; "" for none.
         profile: name of its profile.
         parameters: of those that are not simply free, by name (``n``, ``r_eff``).
+        prior: options of `Prior` that differ from the fit's, for parameters that have no prior of
+            their own (``{"q_scale": 0.4}``).
     """
 
     name: str = ""
     profile: str = "sersic"
     parameters: Mapping[str, Parameter] = field(default_factory=lambda: MappingProxyType({}))
+    prior: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
         if self.name and not self.name.replace("_", "a").isidentifier():
             raise ValueError(
                 f"a component is called '{self.name}', expected letters, digits and '_'"
             )
+        if "position" in self.prior:
+            raise ValueError(
+                "the prior of a component has 'position', which all components share: give a prior "
+                "of x and y instead"
+            )
+        Prior().updated(self.prior)  # raises for what it does not have
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import math
 
 import torch
 
-from hybridfit.model.compile import SUMS, compile_scene, component_names
+from hybridfit.model.compile import compile_scene, component_names
 from hybridfit.model.layout import ComponentLayout
 from hybridfit.model.prior import Prior
-from hybridfit.model.scene import Parameter, Scene, Tie
+from hybridfit.model.scene import SUMS, Parameter, Scene, Tie
 
 AGREE = 1e-6  # relative difference of values that count as equal
 
@@ -95,7 +95,7 @@ def _check_tie(full: str, value: Parameter, values: dict[str, Parameter], sums: 
 
 def _implied(full: str, tie: Tie, values: dict[str, Parameter], sums: set[str]) -> float | None:
     """Return the value that fixed parameters give a tied one; None if it is not determined."""
-    if tie.bounds is not None or math.isnan(tie.offset) or math.isnan(tie.ratio):
+    if tie.is_free or math.isnan(tie.offset) or math.isnan(tie.ratio):
         return None
     others = []
     for name, factor in tie.factors.items():

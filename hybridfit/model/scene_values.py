@@ -12,10 +12,11 @@ from torch import Tensor
 from hybridfit.batch import Batch
 from hybridfit.model.compile import compile_scene, component_names, tie_constant, tie_range
 from hybridfit.model.constants import Constants
+from hybridfit.model.distributions import COLUMNS
 from hybridfit.model.layout import Links
 from hybridfit.model.parameters import ParameterSpace, component_numbers
 from hybridfit.model.prior import Prior
-from hybridfit.model.prior_numbers import bounded_numbers, user_numbers
+from hybridfit.model.prior_numbers import bounded_numbers, interval, user_numbers
 from hybridfit.model.scene import Parameter, Scene
 from hybridfit.model.whitening import slots_of
 
@@ -90,13 +91,13 @@ class SceneValues(Batch):
     def _numbers(
         self, links: Links, slots: Tensor, bounds: Sequence[Tensor], zeropoint: Tensor
     ) -> Tensor:
-        """Return the numbers (B, P, 4) of the free slots' priors."""
+        """Return the numbers (B, P, 5) of the free slots' priors."""
         space = self.space
         parts = [
             component_numbers(component, prior, bound)
             for component, prior, bound in zip(space.components, space.priors, bounds, strict=True)
         ]
-        flux = slots.new_zeros(len(slots), len(links.fluxes), 4)
+        flux = slots.new_zeros(len(slots), len(links.fluxes), COLUMNS)
         if links.fluxes:
             flux[:, :, 0] = slots[:, space.n_coords :]
             flux[:, :, 1], flux[:, :, 3] = FLUX_SIGMA, 1.0
@@ -107,18 +108,20 @@ class SceneValues(Batch):
             own = default[:, j].clone()
             if kind == "pa":
                 own[:, 0] = slots[:, j]
-            if links.priors[i] is not None:
-                own = user_numbers(links.priors[i], kind, own, zeropoint, space.shape_of(j))
-            if links.tied[j]:
-                own = _uniform(self.tie_low[:, j], self.tie_high[:, j])
-            elif column is not None:
+            if links.tied[j] and links.priors[i] is None:
+                own = interval(self.tie_low[:, j], self.tie_high[:, j])
+            elif links.priors[i] is not None:
+                # the offset of a tied magnitude knows of no zero point
+                zero = torch.zeros_like(zeropoint) if links.tied[j] else zeropoint
+                own = user_numbers(links.priors[i], kind, own, zero, space.shape_of(j))
+            if not links.tied[j] and column is not None:
                 limits = self.low[:, column], self.high[:, column]
                 own = bounded_numbers(
                     links.families[i], kind, own, limits, zeropoint, space.shape_of(j)
                 )
             numbers.append(own)
         if not numbers:
-            return slots.new_zeros(len(slots), 0, 4)
+            return slots.new_zeros(len(slots), 0, COLUMNS)
         return torch.stack(numbers, dim=1)
 
     def _linear(self, links: Links, linear: Tensor) -> tuple[Tensor, Tensor]:
@@ -195,11 +198,6 @@ def tied_names(scene: Scene, space: ParameterSpace) -> list[str]:
     slots = [f"{n}.{s}" for n, c in zip(names, space.components, strict=True) for s in c.slots]
     own = space.links.fluxes if space.links is not None else ()
     return [*slots, *(f"{names[k]}.mag" for k in own), *(f"{name}.mag" for name in names)]
-
-
-def _uniform(low: Tensor, high: Tensor) -> Tensor:
-    zero = torch.zeros_like(low)
-    return torch.stack([(low + high) / 2, (high - low) / 2, zero, zero], dim=1)
 
 
 def _dense(rows: Sequence[Sequence[tuple[int, float]]], size: int) -> Tensor:

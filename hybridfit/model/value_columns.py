@@ -31,7 +31,7 @@ class ValueColumns:
         places: of each name without ``_fixed``: the component's number from 0, or None for the
             sky, and the parameter.
         components: names of the components; empty if they have none.
-        tied: names of parameters that follow others, with those others.
+        tied: names of parameters that follow others without freedom, with those others.
     """
 
     places: Mapping[str, tuple[int | None, str]]
@@ -132,7 +132,7 @@ def _value_columns(key: _Key) -> ValueColumns:
         for parameter in space.components[k].parameters:
             places[space.label(k, parameter)] = (k, parameter)
             tie = component.parameters.get(parameter, Parameter()).tied
-            if tie is not None:
+            if tie is not None and not tie.is_free:
                 tied[space.label(k, parameter)] = ", ".join(tie.factors)
     if space.n_sky:
         places |= {name: (None, name) for name in space.names[-space.n_sky :]}

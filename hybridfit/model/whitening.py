@@ -96,7 +96,7 @@ class Whitening:
             value[:, run], diagonal[:, run] = values_of(family, whitened[:, run], numbers)
         slope = torch.diag_embed(diagonal)
         for pair, prior in self._pairs:
-            own = eta_of(whitened[:, pair], prior.q_min, prior.q_core)
+            own = eta_of(whitened[:, pair], *prior.ellipticity)
             value[:, pair], slope[:, pair, pair] = own
         return value, slope
 
@@ -115,7 +115,7 @@ class Whitening:
             slope = values_of(family, whitened[:, run], constants.numbers[:, run])[1]
             value += torch.log(slope).sum(dim=1)
         for pair, prior in self._pairs:
-            across, along, _ = stretch(whitened[:, pair], prior.q_min, prior.q_core)
+            across, along, _ = stretch(whitened[:, pair], *prior.ellipticity)
             value += torch.log(across * along)
         return value
 
@@ -131,7 +131,7 @@ class Whitening:
         for family, run in self._runs:
             whitened[:, run] = whitened_of(family, free[:, run], constants.numbers[:, run])
         for pair, prior in self._pairs:
-            whitened[:, pair] = whitened_pair(free[:, pair], prior.q_min, prior.q_core)
+            whitened[:, pair] = whitened_pair(free[:, pair], *prior.ellipticity)
         return whitened
 
     def _free_from(self, coords: Tensor, constants: Constants) -> Tensor:
@@ -204,12 +204,20 @@ def _to_ellipses(
             slope[:, e] = cos[:, None] * by_g - (g * sin)[:, None] * by_angle
             slope[:, f] = sin[:, None] * by_g + (g * cos)[:, None] * by_angle
         if c.major:
-            g = coords[:, e:last].norm(dim=1)
-            unit = coords[:, e:last] / g.clamp_min(1e-12)[:, None]
+            g, unit = _elongation(coords[:, e:last], c.softening)
             coords[:, first + 2] = slots[:, first + 2] - g / 2
             slope[:, first + 2] -= 0.5 * torch.einsum("bi,bip->bp", unit, slope[:, e:last])
         first = last
     return coords, slope
+
+
+def _elongation(eta: Tensor, softening: float) -> tuple[Tensor, Tensor]:
+    """Return |eta| (B,) of ellipticities (B, 2), softened, and its derivatives (B, 2)."""
+    if softening == 0:
+        length = eta.norm(dim=1)
+    else:
+        length = torch.sqrt((eta**2).sum(dim=1) + softening**2)
+    return length - softening, eta / length.clamp_min(1e-12)[:, None]
 
 
 def slots_of(components: Sequence[ComponentLayout], coords: Tensor) -> Tensor:
@@ -219,7 +227,7 @@ def slots_of(components: Sequence[ComponentLayout], coords: Tensor) -> Tensor:
         last = first + len(c.slots)
         eta = coords[:, last - 2 : last]
         if c.major:
-            slots[:, first + 2] = coords[:, first + 2] + eta.norm(dim=1) / 2
+            slots[:, first + 2] = coords[:, first + 2] + _elongation(eta, c.softening)[0] / 2
         if c.polar:
             slots[:, last - 2] = eta.norm(dim=1)
             slots[:, last - 1] = torch.atan2(eta[:, 1], eta[:, 0])
