@@ -86,7 +86,7 @@ def test_only_stars_are_used(field, made: StarPSF):
 def test_the_psf_is_the_true_one(made: StarPSF):
     """Away from the stars, pixel by pixel and in its width."""
     assert made.shape == (49, 49)
-    assert (made.oversampling, made.includes_pixel) == (2, True)
+    assert (made.oversampling, made.includes_pixel, made.flags) == (2, True, 0)
     rng = np.random.default_rng(5)
     x, y = rng.uniform(0, SIDE, (2, 20))
     found = made.at(x, y)[:, ::2, ::2] * 4
@@ -169,6 +169,18 @@ def test_few_stars_have_a_constant_psf(field):
     assert len(psf.terms) == 1
     assert len(psf.stars) <= 5
     assert np.array_equal(psf.at(0.0, 0.0), psf.at(SIDE, SIDE))
+
+
+def test_a_wide_psf_is_sampled_by_the_pixels(field):
+    """One PSF pixel per image pixel, as for a FWHM of 4 pixels and more."""
+    image, sigma, mask, _ = field
+    options = StarOptions(saturation=8000.0, max_stars=8, side=21, oversampling=1)
+    psf = psf_from_stars(image, sigma, mask, options)
+    assert (psf.oversampling, psf.shape) == (1, (21, 21))
+    x, y = psf.stars.mean(axis=0)
+    truth = true_image(x, y, 21)
+    # eight stars, the PSF varies by 10 % between them
+    assert np.abs(psf.at(x, y)[0] - truth).max() < 0.15 * truth.max()
 
 
 def test_tiles_have_the_psf_of_the_whole(field, made: StarPSF):

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from photutils.psf import EPSFBuilder, EPSFStar, EPSFStars
 from scipy.optimize import least_squares
 
+from hybridfit.data.flags import Flag
 from hybridfit.psf.model import PolynomialPSF, PSFError, polynomial, powers_up_to
 from hybridfit.psf.options import StarOptions
 from hybridfit.psf.star_error import psf_error
 from hybridfit.psf.star_fit import Problem, basis_of, predicted
 from hybridfit.psf.star_stamps import StarStamps, cut_stamps
 from hybridfit.psf.stars import Pixels, Stars, candidates, choose_stars
+from hybridfit.rendering.psf_images import examine_psf
 
 TAUS = (0.003, 0.02, 0.1)  # prior widths of the pixels, tried by cross-validation,
 MEAN_TAUS = (0.1, 0.5)  # and those of the mean PSF
@@ -121,6 +123,8 @@ def _psf_of_stamps(
     for _ in range(ROUNDS):
         terms = fit.terms(stamps)
         stamps = fit.without_outliers(fit.recentred(stamps, terms), terms)
+        degree = _degree(len(stamps), options.degree)  # there may be fewer stars now
+        fit = replace(fit, degree=degree)
     fit = fit.tuned(stamps)
     terms = fit.terms(stamps)
     stamps = fit.recentred(stamps, terms)
@@ -129,7 +133,7 @@ def _psf_of_stamps(
     return StarPSF(
         samples,
         True,
-        0,
+        int(Flag.BAD_PSF & examine_psf(terms[0], sampling=samples).flags),
         _notes(stamps, fwhm, degree, error),
         error,
         terms=(terms / samples**2).astype(np.float32),
@@ -159,7 +163,7 @@ def _degree(count: int, given: int | None) -> int:
 def _mean(stamps: StarStamps, oversampling: int) -> NDArray[np.float64]:
     """Return photutils' ePSF of the brightest stars, (g, g), its sum is oversampling^2."""
     side = stamps.images.shape[1]
-    grid, whole = oversampling * (side - 1) + 1, oversampling * side // 2 * 2 + 1
+    grid, whole = oversampling * (side - 1) + 1, (oversampling * side + 1) | 1
     chosen = range(min(len(stamps), BRIGHT))
     middle = side // 2
     stars = EPSFStars(
