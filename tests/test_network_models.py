@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -481,3 +482,20 @@ def test_posteriors_of_bulge_and_disk_use_the_network(weights, fields):
     table = hf.fit(some, model="bulge+disk", weights=str(weights), save_samples=True)
     assert np.isfinite(np.asarray(table["flow_distance"])).all()
     assert np.isfinite(np.asarray(table["bulge_to_total_err"])).all()
+
+
+def test_shipped_recipes_make_a_network_of_twelve_megabytes():
+    configs = Path(__file__).parent.parent / "configs"
+    first, second = (
+        Recipe.read(configs / f"train_bulge_disk{stage}.yaml") for stage in ("", "_refinement")
+    )
+    assert first.model == second.model == "bulge+disk"
+    assert first.simulator == second.simulator
+    # the second stage adds members and the refinement to the first one's network
+    assert replace(second.network, members=1, refinement=False) == first.network
+    measured = make_inputs(simulate_fields(1, 1, BRIGHT).cutouts, False).scalars.shape[1]
+    made = Estimator(second.network, measured + n_step_scalars(12), coordinates=BULGE_DISK)
+    # matrices take two bytes a number, vectors four, as `save_weights` stores them
+    size = sum(p.numel() * (2 if p.ndim > 1 else 4) for p in made.parameters())
+    size += sum(b.numel() * (1 if "mask" in name else 4) for name, b in made.named_buffers())
+    assert size < 12e6
