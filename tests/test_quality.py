@@ -27,7 +27,8 @@ from hybridfit.uncertainty.quality import (
 SPACE = ParameterSpace()
 # of these the user is told, and the numbers are as good as without
 HARMLESS = (
-    Flag.MASK_ESTIMATED
+    Flag.BLENDED
+    | Flag.MASK_ESTIMATED
     | Flag.PSF_OFF_CENTRE
     | Flag.PSF_NORMALISED
     | Flag.BAD_PIXELS
