@@ -10,6 +10,7 @@ import torch
 from exposure_helpers import View, moved, observed, rotated, seen_by_galsim, wcs_of
 from fit_helpers import differences, observe, population
 from render_helpers import Galaxy, moffat_psf
+from tolerances import SINGLE
 from torch import Tensor
 
 import hybridfit as hf
@@ -71,7 +72,9 @@ def test_ellipses_follow_the_map_of_pixels(matrix: np.ndarray) -> None:
     there = frame.positions(coords[:, :2])[:, :, None] + a @ offset - own[:, :2, None]
     radius2 = (there * (metric(own[:, 4:]) @ there)).sum(dim=1)
     # float64: rounding alone
-    assert torch.allclose(radius2, own[:, 2:3].mul(2).exp().expand_as(radius2), rtol=1e-11)
+    assert torch.allclose(
+        radius2, own[:, 2:3].mul(2).exp().expand_as(radius2), rtol=1e-11, atol=SINGLE
+    )
     assert torch.equal(own[:, 3], coords[:, 3])
 
 
@@ -116,7 +119,10 @@ def test_gradient_and_hessian_of_the_sum() -> None:
         scale = here.hessian[:, j, j].sqrt() * (2 * here.cost).sqrt()
         assert ((rise / (2 * step) - here.gradient[:, j]).abs() < 2e-4 * scale).all()
     assert torch.allclose(
-        problem.profile(point, rows).cost, here.cost - 0.5 * (point**2).sum(dim=1), rtol=1e-10
+        problem.profile(point, rows).cost,
+        here.cost - 0.5 * (point**2).sum(dim=1),
+        rtol=1e-10,
+        atol=SINGLE,
     )
 
 
@@ -127,8 +133,8 @@ def test_sky_of_an_exposure_is_at_its_best() -> None:
     moved_sky = replace(cutouts, exposures=(replace_image(first, first.image + 7.5), second))
     point, rows = torch.zeros(3, 6).double(), torch.arange(3)
     here, there = (p(point, rows) for p in (problem, build_problem(moved_sky, EXACT)))
-    assert torch.allclose(here.cost, there.cost, rtol=1e-6)  # the images are float32
-    assert torch.allclose(here.hessian, there.hessian, rtol=1e-6)
+    assert torch.allclose(here.cost, there.cost, rtol=1e-6, atol=SINGLE)  # the images are float32
+    assert torch.allclose(here.hessian, there.hessian, rtol=1e-6, atol=SINGLE)
 
 
 def replace_image(exposure: Exposure, image: Tensor) -> Exposure:
@@ -143,8 +149,8 @@ def test_no_exposures_no_change() -> None:
     point, rows = torch.zeros(3, 6).double(), torch.arange(3)
     one, other = alone(point, rows), masked(point, rows)
     # sums of zeros, whose equations are regularised by 1e-9
-    assert torch.allclose(one.cost, other.cost, rtol=1e-12)
-    assert torch.allclose(one.hessian, other.hessian, rtol=1e-12)
+    assert torch.allclose(one.cost, other.cost, rtol=1e-12, atol=SINGLE)
+    assert torch.allclose(one.hessian, other.hessian, rtol=1e-12, atol=SINGLE)
     assert torch.equal(alone.n_pixels, masked.n_pixels)
     assert torch.equal(alone.n_parameters, masked.n_parameters)
     assert (problem.n_pixels == 3 * alone.n_pixels).all()
@@ -159,8 +165,10 @@ def test_equal_exposures_are_one_that_is_deeper() -> None:
     error = other.error
     assert ((one.theta - other.theta).abs() < 1e-5 * error).all()
     galaxy = slice(0, 7)  # but the sky, of which each exposure has its own
-    assert torch.allclose(one.covariance[:, galaxy, galaxy], other.covariance[:, galaxy, galaxy])
-    assert torch.allclose(one.chi2, other.chi2, rtol=1e-9)
+    assert torch.allclose(
+        one.covariance[:, galaxy, galaxy], other.covariance[:, galaxy, galaxy], atol=SINGLE
+    )
+    assert torch.allclose(one.chi2, other.chi2, rtol=1e-9, atol=SINGLE)
     assert (one.dof == 4 * 48 * 48 - 7 - 4).all()
 
 
@@ -188,8 +196,8 @@ def test_order_of_exposures_does_not_matter() -> None:
     cutouts = observed(GALAXY, 17.0, VIEWS, seed=6)
     one = fit_cutouts(cutouts, EXACT)
     other = fit_cutouts(replace(cutouts, exposures=cutouts.exposures[::-1]), EXACT)
-    assert torch.allclose(one.theta, other.theta, rtol=1e-8)
-    assert torch.allclose(one.covariance, other.covariance, rtol=1e-6)
+    assert torch.allclose(one.theta, other.theta, rtol=1e-8, atol=SINGLE)
+    assert torch.allclose(one.covariance, other.covariance, rtol=1e-6, atol=SINGLE)
     assert torch.equal(one.dof, other.dof)
 
 
@@ -215,7 +223,7 @@ def test_errors_are_those_of_the_sum_of_informations() -> None:
     cutouts = observed(GALAXY, mag, VIEWS, seed=None)
     found = fit_cutouts(cutouts, replace(EXACT, objective="ml"))
     # finite differences are of the second order in steps of a few per cent
-    assert np.allclose(found.error[0, :7].numpy(), errors, rtol=3e-3)
+    assert np.allclose(found.error[0, :7].numpy(), errors, rtol=3e-3, atol=SINGLE)
     problem, rows = build_problem(cutouts, replace(EXACT, objective="ml")), torch.arange(1)
     coords, _ = problem.space.from_physical(found.theta, cutouts.zeropoint)
     about = linearise(problem, cutouts, problem.space.to_whitened(coords, problem.constants))
@@ -249,7 +257,7 @@ def test_exposures_are_placed_by_their_wcs() -> None:
         assert np.allclose(found.to_pixels[0].numpy(), view.affine, atol=1e-6)
     assert placed.messages == ("",)
     one, other = fit_cutouts(placed, EXACT), fit_cutouts(joint, EXACT)
-    assert torch.allclose(one.theta, other.theta, rtol=1e-6)
+    assert torch.allclose(one.theta, other.theta, rtol=1e-6, atol=SINGLE)
 
 
 def test_exposures_are_matched_by_name() -> None:
@@ -264,7 +272,7 @@ def test_exposures_are_matched_by_name() -> None:
     assert joined.messages == ("", "image 2 left out: it has no galaxy 'b'", "")
     # whoever lacks it is fitted as ever
     alone, both = fit_cutouts(cutouts, EXACT), fit_cutouts(joined, EXACT)
-    assert torch.allclose(alone.theta[1], both.theta[1], rtol=1e-9)
+    assert torch.allclose(alone.theta[1], both.theta[1], rtol=1e-9, atol=SINGLE)
     assert int(alone.dof[1]) == int(both.dof[1])
     assert int(both.dof[0]) == int(alone.dof[0]) + 48 * 48 - 1
 
@@ -350,7 +358,7 @@ def test_errors_of_equal_exposures(
         # the same likelihood, but for a constant; chi2 is summed in float32
         error = np.asarray(other[f"{name}_err"])
         assert np.abs((one[name] - other[name]) / error).max() < 0.1
-        assert np.allclose(one[f"{name}_err"], error, rtol=tolerance), name
+        assert np.allclose(one[f"{name}_err"], error, rtol=tolerance, atol=SINGLE), name
     assert (one["dof"] > 4 * other["dof"]).all()
     assert (np.asarray(one["flags"]) == np.asarray(other["flags"])).all()
 
@@ -373,7 +381,7 @@ def test_posterior_without_light_in_the_first_image() -> None:
     one, other = hf.fit(hidden, **given), hf.fit(cutouts, **given)
     for name in ("x", "mag", "r_eff", "n", "q"):
         assert np.abs((one[name] - other[name]) / other[f"{name}_err"]).max() < 0.2
-        assert np.allclose(one[f"{name}_err"], other[f"{name}_err"], rtol=0.2), name
+        assert np.allclose(one[f"{name}_err"], other[f"{name}_err"], rtol=0.2, atol=SINGLE), name
     assert truth.shape == (2, 8)
 
 

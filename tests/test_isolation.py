@@ -120,8 +120,8 @@ def test_errors_that_raise(galaxies, monkeypatch, where: str):
 
 def test_posteriors_that_raise(galaxies, folder, tmp_path, monkeypatch):
     module = import_module("hybridfit.pipeline.predict")  # a function has its name too
-    broken = failing(module.predict_cutouts, "sim0002", Trouble("in the network"))
-    monkeypatch.setattr(module, "predict_cutouts", broken)
+    broken = failing(module.condition, "sim0002", Trouble("in the network"))
+    monkeypatch.setattr(module, "condition", broken)
     check(predict(galaxies, samples=16), "Trouble: in the network")
     options = hf.PredictOptions(samples=16, save_samples=True)
     found = predict_files(folder, tmp_path / "out", predict=options)

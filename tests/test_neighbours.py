@@ -11,6 +11,7 @@ import torch
 from astropy.table import Table
 from neighbour_helpers import scenes, source
 from plots_helpers import sky_wcs
+from tolerances import SINGLE
 
 import hybridfit as hf
 from hybridfit.data.neighbours import MOST
@@ -128,7 +129,7 @@ def test_blendedness() -> None:
     others = torch.zeros(2, 8, 8)
     others[0, 6:, 6:] = 5.0  # apart
     others[1, 2:4, 2:4] = 2.0  # half of the light there
-    assert torch.allclose(blendedness(own, others), torch.tensor([0.0, 0.5]).double())
+    assert torch.allclose(blendedness(own, others), torch.tensor([0.0, 0.5]).double(), atol=SINGLE)
 
 
 def test_exposures_are_refused(cutouts) -> None:

@@ -250,7 +250,7 @@ def test_a_galaxy_without_a_fit_shows_its_pixels_and_flags(inputs: Path, run: Pa
 
 @pytest.mark.parametrize("sky", ["constant", "plane"])
 def test_components_and_sky_add_up_to_the_model(sky: str, tmp_path: Path):
-    cutouts, _ = hf.simulate(1, 7, SMALL)
+    cutouts, _ = hf.simulate(1, 2, SMALL)
     options = FitOptions(model=("sersic", "exponential"), sky=sky)
     table = hf.fit(cutouts, model=options.model, sky=sky, uncertainty="covariance")
     picture = picture_of_cutout(table[0], cutouts, options)

@@ -183,8 +183,9 @@ def decode_with_slopes(
     slopes = torch.zeros(len(t), n + linear.shape[1], coordinates.n, dtype=t.dtype, device=t.device)
     for j in coordinates.shapes:
         slopes[:, :n, j] = by_white[:, :, j]
-    for pair in map(list, coordinates.pairs):
-        slopes[:, :n, pair] = by_white[:, :, pair] @ _rotation(2 * frame.angle)
+    for first, second in coordinates.pairs:
+        own = slice(first, second + 1)  # a list would be an index on the current device
+        slopes[:, :n, own] = by_white[:, :, own] @ _rotation(2 * frame.angle)
     for place in coordinates.positions:
         own = slice(place.column, place.column + 2)
         stretch = frame.spread[:, None] * torch.cosh((t[:, own] / LINEAR).clamp(-FAR, FAR))
